@@ -1,0 +1,3 @@
+//! The TC programs; a stub on the host.
+
+fn main() {}

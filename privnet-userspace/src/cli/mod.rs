@@ -1,0 +1,1 @@
+//! Commands and their printing; a client of the api.

@@ -1,0 +1,1 @@
+//! The door to aya: load, attach, fill tables, read counters.

@@ -1,0 +1,1 @@
+//! Which address, VNI and subnet is whose; pure.

@@ -1,0 +1,33 @@
+//! privnet: encrypted private networks for containers.
+//!
+//! Rooms, in order of rank; a room uses rooms of lower rank only (`cargo xtask tidy` checks it).
+//!
+//! | rank | room | what it owns |
+//! |---|---|---|
+//! | 1 | [`model`] | the nouns, checked at birth |
+//! | 2 | [`ipam`] | which address, VNI and subnet is whose; pure |
+//! | 2 | [`topology`] | from intent to operations: plan, observation, difference; pure |
+//! | 3 | [`netns`] | a namespace is a thread: create, pin, enter, run, remove |
+//! | 3 | [`link`] | the door to rtnetlink |
+//! | 3 | [`wireguard`] | the door to WireGuard, the kernel's and the userspace one |
+//! | 3 | [`datapath`] | the door to aya: load, attach, fill tables, read counters |
+//! | 3 | [`store`] | the door to the truth |
+//! | 4 | [`agent`] | the only room with all the keys: watch, plan, observe, diff, apply |
+//! | 5 | [`api`] | HTTP and JSON on the control socket |
+//! | 5 | [`metrics`] | counters and status as Prometheus text |
+//! | 6 | [`cli`] | commands and their printing; client of the api |
+
+#![deny(unsafe_code)]
+
+pub mod agent;
+pub mod api;
+pub mod cli;
+pub mod datapath;
+pub mod ipam;
+pub mod link;
+pub mod metrics;
+pub mod model;
+pub mod netns;
+pub mod store;
+pub mod topology;
+pub mod wireguard;

@@ -1,0 +1,1 @@
+//! The door to rtnetlink: observe links, apply link operations.

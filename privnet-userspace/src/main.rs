@@ -1,0 +1,3 @@
+//! The `privnet` binary.
+
+fn main() {}

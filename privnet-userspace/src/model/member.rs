@@ -1,0 +1,49 @@
+//! A member's record in the store: one container's place in one network.
+
+use std::net::Ipv4Addr;
+
+use privnet_ebpf::net::MacAddr;
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ContainerRef, HostName, NetworkId};
+use super::keys::PublicKey;
+
+/// How far a member's host has come with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// Its address is claimed; its host is building it.
+    Attaching,
+    /// It can send and receive.
+    Ready,
+}
+
+/// A member, as `members/<pn>/<member>` holds it. `<member>` is the container's text form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The network it is a member of.
+    pub network: NetworkId,
+    /// The container that it is the place of.
+    #[serde(flatten)]
+    pub container: ContainerRef,
+    /// Its one address: inside the tunnel and on the carrier.
+    pub address: Ipv4Addr,
+    /// Raised each time the address is given out, so that its MAC is never an earlier holder's.
+    pub generation: u8,
+    /// Its WireGuard public key, its own and nobody else's.
+    pub public_key: PublicKey,
+    /// The UDP port of its WireGuard socket in the binding netns.
+    pub wireguard_port: u16,
+    /// The host it lives on.
+    pub host: HostName,
+    /// How far its host has come with it.
+    pub state: MemberState,
+}
+
+impl Member {
+    /// Its MAC address on the carrier.
+    #[must_use]
+    pub const fn mac(&self) -> MacAddr {
+        MacAddr::of_member(self.address.octets(), self.generation)
+    }
+}

@@ -1,0 +1,13 @@
+//! The nouns of privnet, checked at birth. No verbs: nothing here reads a clock, a file or the kernel.
+
+pub mod ids;
+pub mod keys;
+pub mod member;
+pub mod mtu;
+pub mod network;
+
+pub use ids::{AppId, ContainerRef, ContainerType, HostName, IfName, NetworkId};
+pub use keys::{PrivateKey, PublicKey};
+pub use member::{Member, MemberState};
+pub use mtu::Mtu;
+pub use network::{Network, NetworkName};

@@ -1,0 +1,1 @@
+//! A namespace is a thread: create, pin, enter, run, remove.

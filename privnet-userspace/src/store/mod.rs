@@ -1,0 +1,1 @@
+//! The door to the truth: the Store trait and its implementations.

@@ -1,0 +1,1 @@
+//! The door to WireGuard; keys stop here.

@@ -1,0 +1,1 @@
+//! The lab: hosts, probes, waits and the leak check.
