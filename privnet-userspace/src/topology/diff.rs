@@ -1,0 +1,198 @@
+//! The ordered list of operations that leads from what was seen to what should be.
+
+use std::collections::BTreeSet;
+
+use super::object::{Key, State};
+use super::op::Op;
+
+/// Compares what should be with what was seen.
+///
+/// Removals come first, dependents before what they depend on, without those that go by themselves; then creations and changes,
+/// the other way round. An object that is made anew takes its dependents with it, so these are created again.
+#[must_use]
+pub fn diff(desired: &State, observed: &State) -> Vec<Op> {
+    let removed = |key: &Key| observed.contains_key(key) && !desired.contains_key(key);
+    let mut ops: Vec<Op> = observed
+        .iter()
+        .rev()
+        .filter(|(key, _)| removed(key) && !key.contained_in().iter().any(removed))
+        .map(|(key, spec)| Op::Remove(*key, spec.clone()))
+        .collect();
+    let mut renewed: BTreeSet<Key> = BTreeSet::new();
+    for (key, spec) in desired {
+        let lost = key.parents().iter().any(|parent| renewed.contains(parent));
+        match observed.get(key).filter(|_| !lost) {
+            Some(seen) if seen == spec => {}
+            Some(seen) => {
+                if is_made_anew(*key) {
+                    renewed.insert(*key);
+                }
+                ops.push(Op::Replace(*key, seen.clone(), spec.clone()));
+            }
+            None => {
+                renewed.insert(*key);
+                ops.push(Op::Create(*key, spec.clone()));
+            }
+        }
+    }
+    ops
+}
+
+/// Whether changing the object means deleting it first, which takes its dependents along.
+const fn is_made_anew(key: Key) -> bool {
+    match key {
+        Key::NetworkNetns
+        | Key::Programs
+        | Key::Bridge
+        | Key::Vtep
+        | Key::BindingNetns(_)
+        | Key::Veth(_)
+        | Key::Device(_) => true,
+        Key::VtepProgram
+        | Key::Backstop(_)
+        | Key::Guard(_)
+        | Key::Port(_)
+        | Key::MemberProgram(_)
+        | Key::Carrier(_)
+        | Key::Fdb(_)
+        | Key::Neighbour(_)
+        | Key::MemberRow(_)
+        | Key::Peers(_)
+        | Key::Tunnel(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Member, MemberState, Mtu, Network, PublicKey};
+    use crate::topology::{Datapath, Intent, LocalMember, Spec, plan};
+
+    fn member(number: u8, host: &str) -> Member {
+        Member {
+            network: "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c".parse().expect("valid"),
+            container: format!("{}.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053", u32::from(number) + 1)
+                .parse()
+                .expect("valid"),
+            address: Ipv4Addr::new(10, 240, 0, number),
+            generation: number % 3,
+            public_key: PublicKey::new([number; 32]),
+            wireguard_port: 51_820,
+            host: host.parse().expect("valid"),
+            state: MemberState::Ready,
+        }
+    }
+
+    fn intent(local: &[u8], remote: &[u8], datapath: Datapath) -> Intent {
+        let members = local.iter().map(|n| member(*n, "here")).chain(remote.iter().map(|n| member(*n, "there")));
+        Intent {
+            network: Network {
+                id: "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c".parse().expect("valid"),
+                name: "shop".parse().expect("valid"),
+                vni: privnet_ebpf::net::Vni::MIN,
+                subnet: "10.240.0.0/22".parse().expect("valid"),
+                mtu: 1390,
+                created_unix_seconds: 0,
+            },
+            host: "here".parse().expect("valid"),
+            vtep: Ipv4Addr::new(192, 0, 2, 1),
+            mtu: Mtu::from_underlay(1500).expect("enough"),
+            datapath,
+            members: members.map(|member| (member.address, member)).collect(),
+            local: local.iter().map(|n| (member(*n, "here").address, LocalMember { index: 0 })).collect(),
+            vteps: BTreeMap::from([("there".parse().expect("valid"), Ipv4Addr::new(192, 0, 2, 2))]),
+        }
+    }
+
+    /// Carries out operations the way the kernel does: what is removed or made anew takes what it contains along.
+    fn carry_out(ops: &[Op], state: &mut State) {
+        for op in ops {
+            let key = op.key();
+            for parent in key.parents() {
+                let needed = !matches!(op, Op::Remove(..)) && !matches!(key, Key::MemberRow(_));
+                assert!(!needed || state.contains_key(&parent), "{op} came before {parent:?}");
+            }
+            if !matches!(op, Op::Create(..)) {
+                assert!(state.contains_key(&key), "{op} of what is not there");
+            }
+            if matches!(op, Op::Remove(..)) || is_made_anew(key) {
+                state.retain(|other, _| !other.contained_in().contains(&key));
+            }
+            op.record(state);
+        }
+    }
+
+    fn any_intent() -> impl Strategy<Value = Intent> {
+        let numbers = proptest::collection::btree_set(1u8..30, 0..12);
+        (numbers.clone(), numbers, any::<bool>()).prop_map(|(local, remote, bridge)| {
+            let remote: Vec<u8> = remote.difference(&local).copied().collect();
+            let local: Vec<u8> = local.into_iter().collect();
+            intent(&local, &remote, if bridge { Datapath::Bridge } else { Datapath::Ebpf })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_done_twice(intent in any_intent()) {
+            let state = plan(&intent);
+            prop_assert_eq!(diff(&state, &state), vec![]);
+            prop_assert_eq!(diff(&state, &plan(&intent)), vec![]);
+        }
+
+        #[test]
+        fn the_operations_reach_the_goal_in_an_order_that_respects_dependence(from in any_intent(), to in any_intent()) {
+            let (from, to) = (plan(&from), plan(&to));
+            let mut state = from.clone();
+            carry_out(&diff(&to, &from), &mut state);
+            // What went along with an object that was made anew is found by the next pass at the latest.
+            carry_out(&diff(&to, &state), &mut state);
+            prop_assert_eq!(diff(&to, &state), vec![]);
+            prop_assert_eq!(state, to);
+        }
+
+        #[test]
+        fn any_part_that_a_stranger_removed_is_built_again(intent in any_intent(), which: prop::sample::Index) {
+            let goal = plan(&intent);
+            prop_assume!(!goal.is_empty());
+            let victim = *which.get(&goal.keys().copied().collect::<Vec<_>>());
+            let mut state = goal.clone();
+            state.retain(|key, _| *key != victim && !key.contained_in().contains(&victim));
+            carry_out(&diff(&goal, &state), &mut state);
+            prop_assert_eq!(state, goal);
+        }
+    }
+
+    #[test]
+    fn a_member_that_comes_is_one_peer_more_for_the_others_and_nothing_else() {
+        let before = plan(&intent(&[1, 2], &[], Datapath::Ebpf));
+        let after = plan(&intent(&[1, 2], &[3], Datapath::Ebpf));
+        let lines: Vec<String> = diff(&after, &before).iter().map(ToString::to_string).collect();
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        assert!(lines[0].starts_with("create Fdb(10.240.0.3)"), "{lines:?}");
+        assert!(lines[1].starts_with("create MemberRow(10.240.0.3)"), "{lines:?}");
+        assert_eq!(lines[2], "change Peers(10.240.0.1) +1 -0");
+        assert_eq!(lines[3], "change Peers(10.240.0.2) +1 -0");
+    }
+
+    #[test]
+    fn a_host_without_members_has_nothing_of_the_network() {
+        assert!(plan(&intent(&[], &[1, 2], Datapath::Ebpf)).is_empty());
+        assert!(!plan(&intent(&[3], &[1, 2], Datapath::Ebpf)).is_empty());
+    }
+
+    #[test]
+    fn a_broken_object_is_changed_and_never_taken_for_the_goal() {
+        let goal = plan(&intent(&[1], &[], Datapath::Ebpf));
+        let mut seen = goal.clone();
+        let key = Key::Guard(Ipv4Addr::new(10, 240, 0, 1));
+        seen.insert(key, Spec::Broken("eth0 is not guarded".to_owned()));
+        let ops = diff(&goal, &seen);
+        assert_eq!(ops.len(), 1);
+        assert_eq!(ops[0].key(), key);
+    }
+}

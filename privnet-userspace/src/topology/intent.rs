@@ -1,0 +1,56 @@
+//! What decides what one host must have for one network.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{HostName, Member, Mtu, Network};
+
+/// How a host forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Datapath {
+    /// TC eBPF programs redirect past any bridge.
+    Ebpf,
+    /// A bridge between the members' veths and the VTEP, as the seed draws it.
+    Bridge,
+}
+
+impl fmt::Display for Datapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ebpf => "ebpf",
+            Self::Bridge => "bridge",
+        })
+    }
+}
+
+/// What only a member's own host knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalMember {
+    /// The n of its `wg<n>` and `vxlan-<n+1>-veth0`.
+    pub index: u8,
+}
+
+/// What decides what one host must have for one network: a value, taken from the store and the host's own records.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// The network.
+    pub network: Network,
+    /// This host.
+    pub host: HostName,
+    /// This host's VTEP address on the underlay.
+    pub vtep: Ipv4Addr,
+    /// This host's MTUs.
+    pub mtu: Mtu,
+    /// This host's datapath.
+    pub datapath: Datapath,
+    /// All members of the network, by address, those of this host included.
+    pub members: BTreeMap<Ipv4Addr, Member>,
+    /// What this host knows of its own members, by address.
+    pub local: BTreeMap<Ipv4Addr, LocalMember>,
+    /// The VTEP addresses of the other hosts.
+    pub vteps: BTreeMap<HostName, Ipv4Addr>,
+}

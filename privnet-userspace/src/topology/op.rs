@@ -1,0 +1,65 @@
+//! The operations, each one printable line: the same lines are the dry run and the log.
+
+use std::fmt;
+
+use super::object::{Key, Spec};
+
+/// One step from what is to what should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// Makes an object that is not there.
+    Create(Key, Spec),
+    /// Changes an object, or makes it anew.
+    Replace(Key, Spec, Spec),
+    /// Removes an object.
+    Remove(Key, Spec),
+}
+
+impl Op {
+    /// The object.
+    #[must_use]
+    pub const fn key(&self) -> Key {
+        match self {
+            Self::Create(key, _) | Self::Replace(key, _, _) | Self::Remove(key, _) => *key,
+        }
+    }
+
+    /// Records in `state` that the operation was carried out.
+    pub fn record(&self, state: &mut super::State) {
+        match self {
+            Self::Create(key, spec) | Self::Replace(key, _, spec) => {
+                state.insert(*key, spec.clone());
+            }
+            Self::Remove(key, _) => {
+                state.remove(key);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create(key, spec) => write!(f, "create {key:?} {}", Brief(spec)),
+            Self::Replace(key, Spec::Peers(from), Spec::Peers(to)) => {
+                let (removed, set) = from.change_to(to);
+                write!(f, "change {key:?} +{} -{}", set.len(), removed.len())
+            }
+            Self::Replace(key, from, to) => write!(f, "change {key:?} from {} to {}", Brief(from), Brief(to)),
+            Self::Remove(key, _) => write!(f, "remove {key:?}"),
+        }
+    }
+}
+
+/// A spec on one line, a table as its length.
+struct Brief<'a>(&'a Spec);
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Spec::Peers(table) = self.0 {
+            write!(f, "{} peers", table.iter().count())
+        } else {
+            write!(f, "{:?}", self.0)
+        }
+    }
+}

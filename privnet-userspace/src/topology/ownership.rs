@@ -1,0 +1,160 @@
+//! The names of our namespaces and interfaces: made here, recognized here, and nowhere else.
+//!
+//! A name that does not parse is a stranger's and invisible to every operation.
+
+use std::net::Ipv4Addr;
+
+use crate::model::{ContainerRef, IfName, NetworkId};
+
+/// The VTEP in a network netns.
+pub const VTEP: &str = "vxlan0";
+/// The bridge in a network netns of the bridge datapath.
+pub const BRIDGE: &str = "br0";
+/// The first UDP port of a container's WireGuard sockets; the device `wg<n>` uses this plus n.
+pub const WIREGUARD_PORT_BASE: u16 = 51_820;
+/// How many networks a container can be in at once: `wg0` to `wg63`.
+pub const MAX_NETWORKS_PER_CONTAINER: u8 = 64;
+
+/// What a namespace of ours is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetnsName {
+    /// A network's, `<prefix>pn-<uuid>`.
+    Network(NetworkId),
+    /// A container's binding netns, `<prefix>bind-<16 hex>`; the digits are [`binding_digest`] of the container.
+    Binding(u64),
+}
+
+/// The name under which a network's namespace is pinned.
+#[must_use]
+pub fn network_netns(prefix: &str, network: NetworkId) -> String {
+    format!("{prefix}{network}")
+}
+
+/// The name under which a container's binding netns is pinned.
+#[must_use]
+pub fn binding_netns(prefix: &str, container: &ContainerRef) -> String {
+    format!("{prefix}bind-{:016x}", binding_digest(container))
+}
+
+/// Recognizes a name that [`network_netns`] or [`binding_netns`] made with this prefix.
+#[must_use]
+pub fn parse_netns(prefix: &str, name: &str) -> Option<NetnsName> {
+    let rest = name.strip_prefix(prefix)?;
+    if let Ok(network) = rest.parse() {
+        return Some(NetnsName::Network(network));
+    }
+    let digits = rest.strip_prefix("bind-")?;
+    let digest = lower_hex(digits, 16)?;
+    Some(NetnsName::Binding(digest))
+}
+
+/// FNV-1a of the container's text, 64 bits (draft-eastlake-fnv): it must be the same in every build, and resist nobody,
+/// since a container's name is unique on a host.
+#[must_use]
+pub fn binding_digest(container: &ContainerRef) -> u64 {
+    container
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// The network netns's end of a member's veth pair: `veth-<address in 8 hex digits>`.
+#[must_use]
+pub fn member_veth(address: Ipv4Addr) -> IfName {
+    name(format!("veth-{:08x}", u32::from(address)))
+}
+
+/// Recognizes a name that [`member_veth`] made.
+#[must_use]
+pub fn parse_member_veth(name: &str) -> Option<Ipv4Addr> {
+    let address = lower_hex(name.strip_prefix("veth-")?, 8)?;
+    u32::try_from(address).ok().map(Ipv4Addr::from)
+}
+
+/// The binding netns's end of a member's veth pair: `vxlan-<n+1>-veth0`.
+#[must_use]
+pub fn binding_veth(index: u8) -> IfName {
+    name(format!("vxlan-{}-veth0", u16::from(index) + 1))
+}
+
+/// The WireGuard interface in the app netns: `wg<n>`.
+#[must_use]
+pub fn wireguard_interface(index: u8) -> IfName {
+    name(format!("wg{index}"))
+}
+
+/// The UDP port of `wg<n>`'s socket in the binding netns.
+#[must_use]
+pub fn wireguard_port(index: u8) -> u16 {
+    WIREGUARD_PORT_BASE + u16::from(index)
+}
+
+fn lower_hex(text: &str, digits: usize) -> Option<u64> {
+    let canonical = text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    canonical.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+}
+
+fn name(text: String) -> IfName {
+    // The longest are "veth-" and 8 digits (13 bytes) and "vxlan-256-veth0" (15 bytes): all fit IFNAMSIZ.
+    text.parse().expect("generated names are at most 15 bytes of letters, digits and '-'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn container(number: u32) -> ContainerRef {
+        format!("{number}.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053").parse().expect("valid")
+    }
+
+    #[test]
+    fn the_names_of_strangers_are_invisible() {
+        for stranger in
+            ["docker0", "cni0", "flannel.1", "wg0", "veth0af00002", "veth-0AF00002", "veth-0af0002", "veth-", "eth0"]
+        {
+            assert_eq!(parse_member_veth(stranger), None, "{stranger}");
+        }
+        for stranger in ["", "default", "pn-", "pn-1", "bind-", "bind-xyz", "bind-0123456789ABCDEF", "cni-1234"] {
+            assert_eq!(parse_netns("", stranger), None, "{stranger}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_separates_two_hosts_on_one_kernel() {
+        let name = binding_netns("demo-1-", &container(1));
+        assert_eq!(parse_netns("demo-1-", &name), Some(NetnsName::Binding(binding_digest(&container(1)))));
+        assert_eq!(parse_netns("demo-2-", &name), None);
+        assert_eq!(parse_netns("", &name), None);
+    }
+
+    #[test]
+    fn every_index_gives_a_name_that_fits() {
+        for index in 0..=u8::MAX {
+            assert!(binding_veth(index).as_str().len() <= 15);
+            assert!(wireguard_interface(index).as_str().len() <= 15);
+        }
+        assert_eq!(binding_veth(0).as_str(), "vxlan-1-veth0");
+    }
+
+    proptest! {
+        #[test]
+        fn a_member_veth_is_recognized_as_what_it_was_made_for(address: u32) {
+            let address = Ipv4Addr::from(address);
+            prop_assert_eq!(parse_member_veth(member_veth(address).as_str()), Some(address));
+        }
+
+        #[test]
+        fn a_network_netns_is_recognized_as_what_it_was_made_for(bits: u128) {
+            let network = NetworkId::from_uuid(uuid::Uuid::from_u128(bits));
+            prop_assert_eq!(parse_netns("x-", &network_netns("x-", network)), Some(NetnsName::Network(network)));
+        }
+
+        #[test]
+        fn what_parses_as_ours_prints_the_same(name in "[ -~]{0,20}") {
+            if let Some(address) = parse_member_veth(&name) {
+                prop_assert_eq!(member_veth(address).to_string(), name);
+            }
+        }
+    }
+}
