@@ -1,1 +1,23 @@
-//! The door to the truth: the Store trait and its implementations.
+//! The door to the truth: the [`Store`] trait, its implementations, and the records of privnet in it.
+//!
+//! - [`contract`], [`path`], [`error`]: what a store promises.
+//! - [`memory`] and `embedded`: the two stores of one host. One conformance suite holds both to the contract.
+//! - [`keys`] and [`records`]: what is where, and how it is written.
+//! - [`claims`]: the transactions that the agent needs, so that a name, a VNI, an address is never given twice.
+//!
+//! Never touches the kernel, and never decides what a record means for it.
+
+pub mod claims;
+pub mod contract;
+pub mod error;
+mod history;
+pub mod keys;
+pub mod memory;
+pub mod path;
+pub mod records;
+mod state;
+
+pub use contract::{Entry, Event, Expected, LeaseId, Listing, ResyncReason, Revision, Store, Transaction, Watch};
+pub use error::{CommitError, OpenError, StoreError};
+pub use memory::Memory;
+pub use path::{Key, Prefix};

@@ -1,0 +1,24 @@
+//! The transactions that give out names, VNIs, subnets, numbers and addresses. Each happens whole or not at all.
+//!
+//! Every function reads, decides, and commits on the condition that what it read is still so; if not, it starts over.
+
+pub mod error;
+pub mod members;
+pub mod networks;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{MemberError, NetworkError};
+pub use members::{MemberClaim, claim_member, release_member, set_member_state, update_member};
+pub use networks::{create_network, delete_network, remove_leftovers};
+
+use super::contract::{Entry, Expected};
+
+/// How often a transaction is tried while others get in between; each failure is another one's success.
+const MAX_ATTEMPTS: u32 = 1000;
+
+/// That a key is as it was read.
+fn unchanged(entry: Option<&Entry>) -> Expected {
+    entry.map_or(Expected::Absent, |entry| Expected::Revision(entry.revision))
+}

@@ -1,0 +1,174 @@
+//! Creating and deleting networks.
+
+use std::collections::BTreeSet;
+
+use ipnet::Ipv4Net;
+use privnet_ebpf::net::Vni;
+use rand::RngCore;
+
+use super::error::NetworkError;
+use super::{MAX_ATTEMPTS, unchanged};
+use crate::ipam;
+use crate::model::{Network, NetworkId, NetworkName};
+use crate::store::contract::{Entry, Expected, Store, Transaction};
+use crate::store::error::CommitError;
+use crate::store::keys;
+use crate::store::path::{Key, Prefix};
+use crate::store::records::{self, NetworkPointer, RecordError};
+
+/// How many keys are swept in one transaction.
+const SWEEP_KEYS: usize = 100;
+
+/// Creates a network: claims its name, a random VNI and its id, all or nothing.
+///
+/// Without `subnet` it gets the next free /22 of 10.240.0.0/12. `mtu` is that of its members' WireGuard interfaces.
+///
+/// # Errors
+/// [`NetworkError::NameTaken`], [`NetworkError::InvalidSubnet`], [`NetworkError::VnisExhausted`], or the store's.
+pub async fn create_network(
+    store: &dyn Store,
+    name: &NetworkName,
+    subnet: Option<Ipv4Net>,
+    mtu: u32,
+    now_unix_seconds: u64,
+    rng: &mut (dyn RngCore + Send),
+) -> Result<Network, NetworkError> {
+    if let Some(subnet) = subnet {
+        ipam::check_subnet(subnet)?;
+    }
+    for _ in 0..MAX_ATTEMPTS {
+        // The fence first: whatever is created after it was read makes the commit fail.
+        let fence = store.get(&keys::networks_fence()).await?;
+        if let Some(entry) = store.get(&keys::name(name)).await? {
+            let NetworkPointer { network: id } = records::decode(&entry.key, &entry.value)?;
+            return Err(NetworkError::NameTaken { name: name.clone(), id });
+        }
+        let subnet = match subnet {
+            Some(subnet) => subnet,
+            None => free_subnet(store).await?,
+        };
+        let vni = ipam::free_vni(&taken_vnis(store).await?, rng.next_u32()).ok_or(NetworkError::VnisExhausted)?;
+        let id = random_id(rng);
+        let network = Network { id, name: name.clone(), vni, subnet, mtu, created_unix_seconds: now_unix_seconds };
+        match store.commit(creation(&network, fence.as_ref())).await {
+            Ok(revision) => {
+                tracing::debug!(network = %id, %name, %vni, %subnet, %revision, "network created");
+                return Ok(network);
+            }
+            Err(CommitError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(NetworkError::Contended)
+}
+
+/// Deletes a network without members, and frees its name and VNI. Returns what it was.
+///
+/// # Errors
+/// [`NetworkError::NotFound`], [`NetworkError::HasMembers`], or the store's.
+pub async fn delete_network(store: &dyn Store, id: NetworkId) -> Result<Network, NetworkError> {
+    for _ in 0..MAX_ATTEMPTS {
+        // The fence first: a member that is claimed after it was read makes the commit fail.
+        let fence = store.get(&keys::members_fence(id)).await?;
+        let stored = records::get_network(store, id).await?.ok_or(NetworkError::NotFound { id })?;
+        let count = store.list(&keys::members(id)).await?.entries.len();
+        if count > 0 {
+            return Err(NetworkError::HasMembers { id, count });
+        }
+        let network = stored.record;
+        let deletion = Transaction::new()
+            .require(keys::network(id), Expected::Revision(stored.revision))
+            .require(keys::members_fence(id), unchanged(fence.as_ref()))
+            .delete(keys::network(id))
+            .delete(keys::name(&network.name))
+            .delete(keys::vni(network.vni))
+            .delete(keys::members_fence(id));
+        match store.commit(deletion).await {
+            Ok(revision) => {
+                tracing::debug!(network = %id, name = %network.name, %revision, "network deleted");
+                if let Err(error) = sweep(store, &keys::addresses(id)).await {
+                    tracing::warn!(%error, "cannot remove the address records of a deleted network; the next start will");
+                }
+                return Ok(network);
+            }
+            Err(CommitError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(NetworkError::Contended)
+}
+
+/// Removes the address records of networks that do not exist any more, and returns how many there were.
+///
+/// They are left when a deletion was interrupted, and harm nobody: a network's id is never used again.
+///
+/// # Errors
+/// When the store cannot answer, or a key is not one of ours.
+pub async fn remove_leftovers(store: &dyn Store) -> Result<usize, NetworkError> {
+    // The addresses first: a network that is created later cannot be mistaken for a deleted one.
+    let addresses = store.list(&keys::all_addresses()).await?;
+    let networks = store.list(&keys::networks()).await?;
+    let existing: BTreeSet<NetworkId> =
+        networks.entries.iter().map(|entry| id_in(entry, &keys::networks())).collect::<Result<_, _>>()?;
+    let mut leftovers = Vec::new();
+    for entry in addresses.entries {
+        if !existing.contains(&id_in(&entry, &keys::all_addresses())?) {
+            leftovers.push(entry.key);
+        }
+    }
+    Ok(delete_all(store, leftovers).await?)
+}
+
+fn creation(network: &Network, fence: Option<&Entry>) -> Transaction {
+    let pointer = records::encode(&NetworkPointer { network: network.id });
+    Transaction::new()
+        .require(keys::name(&network.name), Expected::Absent)
+        .require(keys::vni(network.vni), Expected::Absent)
+        .require(keys::network(network.id), Expected::Absent)
+        .require(keys::networks_fence(), unchanged(fence))
+        .put(keys::name(&network.name), pointer.clone())
+        .put(keys::vni(network.vni), pointer)
+        .put(keys::network(network.id), records::encode(network))
+        .put(keys::networks_fence(), [])
+}
+
+async fn free_subnet(store: &dyn Store) -> Result<Ipv4Net, RecordError> {
+    let networks = records::list_networks(store).await?.records;
+    Ok(ipam::next_subnet(networks.iter().map(|network| network.subnet)))
+}
+
+async fn taken_vnis(store: &dyn Store) -> Result<BTreeSet<Vni>, RecordError> {
+    let vni_of = |entry: &Entry| {
+        let text = entry.key.below(&keys::vnis()).unwrap_or_default();
+        let vni = text.parse().ok().and_then(|number| Vni::new(number).ok());
+        vni.ok_or_else(|| not_ours(&entry.key, "the key does not end in a VNI"))
+    };
+    store.list(&keys::vnis()).await?.entries.iter().map(vni_of).collect()
+}
+
+fn id_in(entry: &Entry, prefix: &Prefix) -> Result<NetworkId, RecordError> {
+    let segment = entry.key.below(prefix).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    segment.parse().map_err(|_| not_ours(&entry.key, "the key does not name a network"))
+}
+
+fn not_ours(key: &Key, detail: &str) -> RecordError {
+    RecordError::Corrupt { key: key.clone(), detail: detail.to_owned() }
+}
+
+fn random_id(rng: &mut (dyn RngCore + Send)) -> NetworkId {
+    let mut bytes = [0; 16];
+    rng.fill_bytes(&mut bytes);
+    NetworkId::from_uuid(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}
+
+async fn sweep(store: &dyn Store, prefix: &Prefix) -> Result<usize, CommitError> {
+    let keys = store.list(prefix).await.map_err(CommitError::from)?.entries.into_iter().map(|entry| entry.key);
+    delete_all(store, keys.collect()).await
+}
+
+async fn delete_all(store: &dyn Store, keys: Vec<Key>) -> Result<usize, CommitError> {
+    for batch in keys.chunks(SWEEP_KEYS) {
+        store.commit(batch.iter().cloned().fold(Transaction::new(), Transaction::delete)).await?;
+    }
+    Ok(keys.len())
+}

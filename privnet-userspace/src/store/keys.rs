@@ -1,0 +1,124 @@
+//! Which key holds which record. Made here, recognized here, spelled nowhere else.
+//!
+//! | key | record |
+//! |---|---|
+//! | `networks/<pn>` | [`Network`](crate::model::Network) |
+//! | `names/<network name>` | the network that bears the name |
+//! | `vnis/<vni>` | the network that holds the VNI |
+//! | `members/<pn>/<member>` | [`Member`](crate::model::Member); `<member>` is the container's text, `1.web.ap-<uuid>` |
+//! | `addresses/<pn>/<ipv4>` | [`AddressRecord`](super::records::AddressRecord): the holder now, and what the next one must know |
+//! | `hosts/<host>` | [`HostRecord`](super::records::HostRecord) |
+//! | `fences/networks` | nothing; moves with every network that is created, so that two never pick one subnet |
+//! | `fences/members/<pn>` | nothing; moves with every member that is claimed, so that a network with members is never deleted |
+
+use std::net::Ipv4Addr;
+
+use privnet_ebpf::net::Vni;
+
+use super::path::{Key, Prefix};
+use crate::model::{ContainerRef, HostName, NetworkId, NetworkName};
+
+/// `networks/<pn>`.
+#[must_use]
+pub fn network(id: NetworkId) -> Key {
+    key(&format!("networks/{id}"))
+}
+
+/// `names/<network name>`.
+#[must_use]
+pub fn name(name: &NetworkName) -> Key {
+    key(&format!("names/{name}"))
+}
+
+/// `vnis/<vni>`.
+#[must_use]
+pub fn vni(vni: Vni) -> Key {
+    key(&format!("vnis/{vni}"))
+}
+
+/// `members/<pn>/<member>`.
+#[must_use]
+pub fn member(network: NetworkId, container: &ContainerRef) -> Key {
+    key(&format!("members/{network}/{container}"))
+}
+
+/// `addresses/<pn>/<ipv4>`.
+#[must_use]
+pub fn address(network: NetworkId, address: Ipv4Addr) -> Key {
+    key(&format!("addresses/{network}/{address}"))
+}
+
+/// `hosts/<host>`.
+#[must_use]
+pub fn host(host: &HostName) -> Key {
+    key(&format!("hosts/{host}"))
+}
+
+/// `fences/networks`.
+#[must_use]
+pub fn networks_fence() -> Key {
+    key("fences/networks")
+}
+
+/// `fences/members/<pn>`.
+#[must_use]
+pub fn members_fence(network: NetworkId) -> Key {
+    key(&format!("fences/members/{network}"))
+}
+
+/// `networks/`.
+#[must_use]
+pub fn networks() -> Prefix {
+    prefix("networks/")
+}
+
+/// `vnis/`.
+#[must_use]
+pub fn vnis() -> Prefix {
+    prefix("vnis/")
+}
+
+/// `members/`: the members of every network.
+#[must_use]
+pub fn all_members() -> Prefix {
+    prefix("members/")
+}
+
+/// `members/<pn>/`.
+#[must_use]
+pub fn members(network: NetworkId) -> Prefix {
+    prefix(&format!("members/{network}/"))
+}
+
+/// `addresses/`: the addresses of every network.
+#[must_use]
+pub fn all_addresses() -> Prefix {
+    prefix("addresses/")
+}
+
+/// `addresses/<pn>/`.
+#[must_use]
+pub fn addresses(network: NetworkId) -> Prefix {
+    prefix(&format!("addresses/{network}/"))
+}
+
+/// `hosts/`.
+#[must_use]
+pub fn hosts() -> Prefix {
+    prefix("hosts/")
+}
+
+/// `fences/members/`.
+#[must_use]
+pub fn all_members_fences() -> Prefix {
+    prefix("fences/members/")
+}
+
+fn key(text: &str) -> Key {
+    // Identifiers are checked at birth: printable ASCII without '/', never empty, at most 63 + 17 + 39 bytes each.
+    text.parse().unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap_or_else(|error| unreachable!("{error}"))
+}

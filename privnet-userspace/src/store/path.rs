@@ -1,0 +1,157 @@
+//! The shape of keys and prefixes. What they mean is in [`super::keys`].
+
+use std::fmt;
+use std::ops::Bound;
+use std::str::FromStr;
+
+/// The longest key or prefix, in bytes. Far above what [`super::keys`] makes, far below etcd's limit of a request.
+pub const MAX_KEY_BYTES: usize = 512;
+
+/// A key of the store: segments of printable ASCII, separated by single `/`, none of them empty.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+/// What keys are listed and watched by: a key and a final `/`, so that `a/1/` never matches `a/10/b`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix(String);
+
+/// A text that is not a key, or not a prefix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {value:?} is invalid: {reason}")]
+pub struct InvalidKey {
+    /// `key` or `prefix`.
+    pub what: &'static str,
+    /// The offending text, shortened to 64 characters.
+    pub value: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl Key {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What follows `prefix`, or nothing when the key is not below it.
+    #[must_use]
+    pub fn below(&self, prefix: &Prefix) -> Option<&str> {
+        self.0.strip_prefix(&prefix.0)
+    }
+}
+
+impl Prefix {
+    /// The text, which ends with `/`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `key` is below this prefix.
+    #[must_use]
+    pub fn holds(&self, key: &Key) -> bool {
+        key.0.starts_with(&self.0)
+    }
+
+    /// The range of keys below this prefix: `0` is the character after `/`.
+    pub(super) fn range(&self) -> (Bound<Key>, Bound<Key>) {
+        let mut end = self.0.clone();
+        end.pop();
+        end.push('0');
+        (Bound::Included(Key(self.0.clone())), Bound::Excluded(Key(end)))
+    }
+}
+
+impl FromStr for Key {
+    type Err = InvalidKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        check("key", text, text).map(Self)
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = InvalidKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        let Some(segments) = text.strip_suffix('/') else {
+            return Err(InvalidKey::new("prefix", text, "it does not end with '/'"));
+        };
+        check("prefix", text, segments).map(Self)
+    }
+}
+
+impl InvalidKey {
+    fn new(what: &'static str, value: &str, reason: &'static str) -> Self {
+        Self { what, value: value.chars().take(64).collect(), reason }
+    }
+}
+
+fn check(what: &'static str, text: &str, segments: &str) -> Result<String, InvalidKey> {
+    let wrong = |reason| Err(InvalidKey::new(what, text, reason));
+    if text.len() > MAX_KEY_BYTES {
+        return wrong("it is longer than 512 bytes");
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return wrong("it has a character that is not printable ASCII");
+    }
+    if segments.split('/').any(str::is_empty) {
+        return wrong("a segment between '/' is empty");
+    }
+    Ok(text.to_owned())
+}
+
+macro_rules! prints_as_text {
+    ($name:ident) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+prints_as_text!(Key);
+prints_as_text!(Prefix);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_segments_of_printable_ascii() {
+        for good in ["a", "networks/pn-1", "a/b/c", &"x".repeat(512)] {
+            assert_eq!(good.parse::<Key>().expect("valid").as_str(), good);
+        }
+        for bad in ["", "/", "/a", "a/", "a//b", "a b", "a\n", "grün", &"x".repeat(513)] {
+            assert!(bad.parse::<Key>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_prefix_ends_with_a_slash() {
+        for good in ["a/", "members/pn-1/"] {
+            assert_eq!(good.parse::<Prefix>().expect("valid").as_str(), good);
+        }
+        for bad in ["", "/", "a", "/a/", "a//", "ä/"] {
+            assert!(bad.parse::<Prefix>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_prefix_holds_what_is_below_it_and_nothing_beside_it() {
+        let prefix: Prefix = "a/1/".parse().expect("valid");
+        for (key, held) in [("a/1/b", true), ("a/1/b/c", true), ("a/1", false), ("a/10/b", false), ("a/2", false)] {
+            let key: Key = key.parse().expect("valid");
+            assert_eq!(prefix.holds(&key), held, "{key}");
+            assert_eq!(std::ops::RangeBounds::contains(&prefix.range(), &key), held, "{key}");
+        }
+    }
+}
