@@ -1,0 +1,23 @@
+//! `bench`: build for release and become the benchmark of the package `privnet-tests`, as root.
+
+use anyhow::Result;
+
+use crate::build::{self, Profile};
+use crate::setup::{self, Purpose};
+use crate::shell;
+use crate::test::PRIVNET_BIN;
+
+/// The task; returns only if something failed before the benchmark started.
+///
+/// # Errors
+/// Something is missing or does not compile, or root cannot be reached.
+pub fn task(args: &[String]) -> Result<()> {
+    let toolchain = setup::ensure(Purpose::Bench)?;
+    let object = build::programs(&toolchain)?;
+    let privnet = build::privnet_with(&object, Profile::Release)?;
+    let mut command = build::cargo("build", Profile::Release, &object);
+    command.args(["--package", "privnet-tests", "--bin", "privnet-bench"]);
+    let bench = build::binary_of(&mut command, "privnet-bench")?;
+    let mut command = shell::as_root(&bench, &[(PRIVNET_BIN, privnet.into())])?;
+    shell::exec(command.args(args))
+}

@@ -1,0 +1,149 @@
+//! `setup`: what the tasks need on this machine. Finds it, or installs it and says why.
+//!
+//! Looks for programs, not for packages: whoever has `tcpdump` from elsewhere needs no package. A task asks for its
+//! own purpose only, so whoever runs the demo gets no tools of the tests.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::toolchain::{self, Toolchain};
+use crate::{debian, environment, shell};
+
+/// What a task is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Purpose {
+    /// Compile.
+    Build,
+    /// Compile and run `privnet` on this machine.
+    Run,
+    /// Compile and run all tests.
+    Test,
+    /// Compile and measure.
+    Bench,
+}
+
+/// A program that some purposes need.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    /// Installing the package would start a service, so its files are unpacked into `target/tools` instead.
+    unpack: bool,
+    why: &'static str,
+    purposes: &'static [Purpose],
+}
+
+impl Tool {
+    const fn new(
+        program: &'static str,
+        package: &'static str,
+        why: &'static str,
+        purposes: &'static [Purpose],
+    ) -> Self {
+        Self { program, package, unpack: false, why, purposes }
+    }
+}
+
+/// Compiling needs none of these: cargo and a C compiler were there to build xtask.
+const TOOLS: [Tool; 11] = {
+    use Purpose::{Bench, Run, Test};
+    [
+        Tool::new("ip", "iproute2", "to make namespaces by hand and look around", &[Run, Test, Bench]),
+        Tool::new("ping", "iputils-ping", "to probe who reaches whom", &[Test]),
+        Tool::new("tcpdump", "tcpdump", "to see what is on the wire", &[Test]),
+        Tool::new("jq", "jq", "to read the output of `-o json` as a user would", &[Test]),
+        Tool::new("wg", "wireguard-tools", "to see WireGuard as other programs see it", &[Test]),
+        Tool::new("curl", "curl", "to speak to the control socket as a user would", &[Test]),
+        Tool::new("bpftool", "bpftool", "to see programs and maps as other programs see them", &[Test]),
+        Tool::new("sysctl", "procps", "to set rp_filter in a namespace", &[Test]),
+        Tool::new("nsenter", "util-linux", "to run a program inside a namespace", &[Test]),
+        Tool::new("unshare", "util-linux", "to stand for a container", &[Test]),
+        Tool {
+            program: "promtool",
+            package: "prometheus",
+            unpack: true,
+            why: "to check the metrics by Prometheus' own rules",
+            purposes: &[Test],
+        },
+    ]
+};
+
+/// The task.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn task(purposes: &[Purpose]) -> Result<()> {
+    for purpose in purposes {
+        let Toolchain { compiler, linker } = ensure(*purpose)?;
+        eprintln!("eBPF compiler: {} ({}, LLVM {})", compiler.rustc.display(), compiler.release, compiler.llvm);
+        eprintln!("eBPF linker:   {}", linker.display());
+        for tool in TOOLS.iter().filter(|tool| tool.purposes.contains(purpose)) {
+            let file = environment::which(tool.program).unwrap_or_default();
+            eprintln!("{:<14} {}", format!("{}:", tool.program), file.display());
+        }
+    }
+    Ok(())
+}
+
+/// Finds or installs what `purpose` needs, and returns the toolchain for eBPF, which every purpose needs.
+///
+/// # Errors
+/// Something is missing and could not be installed; says what to do by hand.
+pub fn ensure(purpose: Purpose) -> Result<Toolchain> {
+    tools(purpose)?;
+    toolchain::find_or_install()
+}
+
+fn tools(purpose: Purpose) -> Result<()> {
+    let is_missing = |tool: &&Tool| tool.purposes.contains(&purpose) && environment::which(tool.program).is_none();
+    let missing: Vec<&Tool> = TOOLS.iter().filter(is_missing).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for tool in &missing {
+        shell::say(&format!("{} is missing: {}", tool.program, tool.why));
+    }
+    let names = |tools: &[&Tool]| tools.iter().map(|tool| tool.program).collect::<Vec<_>>().join(", ");
+    if !debian::is_here() {
+        bail!("install these programs with the package manager of this machine: {}", names(&missing));
+    }
+    let mut packages: Vec<&str> = missing.iter().filter(|tool| !tool.unpack).map(|tool| tool.package).collect();
+    packages.dedup();
+    if !packages.is_empty() {
+        debian::install(&packages, "tools")?;
+    }
+    for tool in missing.iter().filter(|tool| tool.unpack) {
+        unpack(tool)?;
+    }
+    let still: Vec<&Tool> = missing.into_iter().filter(is_missing).collect();
+    if !still.is_empty() {
+        bail!("their packages are installed, but these programs are not there: {}", names(&still));
+    }
+    Ok(())
+}
+
+fn unpack(tool: &Tool) -> Result<()> {
+    let (folder, package) = (environment::tools(), tool.package);
+    shell::say(&format!("unpacking {} from the package {package} into {}", tool.program, folder.display()));
+    let unpacked = folder.with_file_name(package);
+    debian::unpack(package, &unpacked)?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let (from, to) = (unpacked.join("usr/bin").join(tool.program), folder.join(tool.program));
+    fs::rename(&from, &to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?;
+    fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_builds_or_runs_gets_no_tools_of_the_tests() {
+        let needed =
+            |purpose| TOOLS.iter().filter(move |tool| tool.purposes.contains(&purpose)).map(|tool| tool.program);
+        assert_eq!(needed(Purpose::Build).count(), 0);
+        assert_eq!(needed(Purpose::Run).collect::<Vec<_>>(), ["ip"]);
+        assert!(needed(Purpose::Test).any(|program| program == "promtool"));
+    }
+}

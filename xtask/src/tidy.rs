@@ -1,0 +1,4 @@
+//! tidy
+pub fn task(_: bool) -> anyhow::Result<()> {
+    Ok(())
+}
