@@ -1,0 +1,274 @@
+//! Changing what exists: links, addresses, routes, forwarding entries, neighbours. One request per call.
+//!
+//! Never creates a link, never looks before it acts: what is there already, or is not there, is a typed error.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use privnet_ebpf::net::MacAddr;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec};
+
+use super::wire::Doing;
+use super::{Error, Links, Route, RouteTarget};
+
+/// How a bridge treats one of its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Whether it learns addresses from what the port sends.
+    pub learning: bool,
+    /// Whether frames to unknown unicast addresses go to the port.
+    pub unicast_flood: bool,
+    /// Whether frames to multicast addresses go to the port.
+    pub multicast_flood: bool,
+    /// Whether broadcasts go to the port.
+    pub broadcast_flood: bool,
+}
+
+impl Links {
+    /// Sets a link up. Up already is done.
+    ///
+    /// # Errors
+    /// [`Error::PortInUse`] for a VXLAN link whose UDP port another socket holds, [`Error::NotFound`].
+    pub async fn set_up(&self, index: u32) -> Result<(), Error> {
+        self.set("set up", unspec(index).up().build()).await
+    }
+
+    /// Sets a link down. Down already is done.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn set_down(&self, index: u32) -> Result<(), Error> {
+        self.set("set down", unspec(index).down().build()).await
+    }
+
+    /// Sets a link's MTU, in bytes.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the link cannot have it.
+    pub async fn set_mtu(&self, index: u32, mtu: u32) -> Result<(), Error> {
+        self.set("set the MTU of", unspec(index).mtu(mtu).build()).await
+    }
+
+    /// Sets a link's free text, at most 255 bytes; an empty one removes it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn set_alias(&self, index: u32, alias: &str) -> Result<(), Error> {
+        self.set("set the alias of", unspec(index).alias(alias).build()).await
+    }
+
+    /// Sets a link's Ethernet address.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn set_mac(&self, index: u32, mac: MacAddr) -> Result<(), Error> {
+        self.set("set the address of", unspec(index).address(mac.bytes().to_vec()).build()).await
+    }
+
+    /// Makes a link a port of the bridge `controller`, or of none.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when either does not exist.
+    pub async fn set_controller(&self, index: u32, controller: Option<u32>) -> Result<(), Error> {
+        let message = unspec(index).controller(controller.unwrap_or(0)).build();
+        self.set("set the controller of", message).await
+    }
+
+    /// Sets how the bridge treats a link that is its port.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the link is no port of a bridge.
+    pub async fn set_bridge_port(&self, index: u32, port: BridgePort) -> Result<(), Error> {
+        let message = LinkBridgePort::new(index)
+            .learning(port.learning)
+            .flood(port.unicast_flood)
+            .mcast_flood(port.multicast_flood)
+            .bcast_flood(port.broadcast_flood)
+            .build();
+        self.set("set the bridge port", message).await
+    }
+
+    /// Deletes a link; of a veth, both ends.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is gone already, see [`super::AbsentIsDone`].
+    pub async fn delete(&self, index: u32) -> Result<(), Error> {
+        let message = unspec(index).build();
+        tracing::debug!(netns = %self.netns(), index, "deleting a link");
+        self.wire.request(RouteNetlinkMessage::DelLink(message), 0, on_link("delete", index)).await
+    }
+
+    /// Gives a link an address. The kernel adds the route of its prefix when the link is up.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] when it has it, with this prefix length.
+    pub async fn add_address(&self, index: u32, address: Ipv4Net) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::NewAddress(address_message(index, address));
+        let doing = Doing::new("add", format!("address {address} to link {index}"));
+        self.wire.request(message, NLM_F_CREATE | NLM_F_EXCL, doing).await
+    }
+
+    /// Takes an address from a link, with its routes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it does not have it.
+    pub async fn del_address(&self, index: u32, address: Ipv4Net) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
+        self.wire.request(message, 0, Doing::new("delete", format!("address {address} of link {index}"))).await
+    }
+
+    /// Adds a route to the main table.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] when there is one with the destination and metric; [`Error::Unsupported`] for
+    /// [`RouteTarget::Other`], without asking the kernel.
+    pub async fn add_route(&self, route: &Route) -> Result<(), Error> {
+        let doing = Doing::new("add", describe(route));
+        let message = self.route_message(route, &doing)?;
+        self.wire.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, doing).await
+    }
+
+    /// Deletes a route of the main table.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none like it.
+    pub async fn del_route(&self, route: &Route) -> Result<(), Error> {
+        let doing = Doing::new("delete", describe(route));
+        let mut message = self.route_message(route, &doing)?;
+        // Of any scope.
+        message.header.scope = RouteScope::NoWhere;
+        self.wire.request(RouteNetlinkMessage::DelRoute(message), 0, doing).await
+    }
+
+    /// Says that `mac` is behind the VTEP `destination`, replacing what a VXLAN link's forwarding table said before.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the link does not exist.
+    pub async fn fdb_replace(&self, index: u32, mac: MacAddr, destination: Ipv4Addr) -> Result<(), Error> {
+        let message = fdb_message(index, mac, Some(destination));
+        let doing = Doing::new("write", format!("forwarding entry {mac} of link {index}"));
+        self.wire.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, doing).await
+    }
+
+    /// Deletes a MAC address from a VXLAN link's forwarding table.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not there.
+    pub async fn fdb_delete(&self, index: u32, mac: MacAddr) -> Result<(), Error> {
+        let message = fdb_message(index, mac, None);
+        let doing = Doing::new("delete", format!("forwarding entry {mac} of link {index}"));
+        self.wire.request(RouteNetlinkMessage::DelNeighbour(message), 0, doing).await
+    }
+
+    /// Says for good that `address` is at `mac` on a link.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the link does not exist.
+    pub async fn neighbour_replace(&self, index: u32, address: Ipv4Addr, mac: MacAddr) -> Result<(), Error> {
+        let mut message = neighbour_message(index, address);
+        message.header.state = NeighbourState::Permanent;
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
+        let doing = Doing::new("write", format!("neighbour {address} of link {index}"));
+        self.wire.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, doing).await
+    }
+
+    /// Deletes a neighbour of a link.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not there.
+    pub async fn neighbour_delete(&self, index: u32, address: Ipv4Addr) -> Result<(), Error> {
+        let message = neighbour_message(index, address);
+        let doing = Doing::new("delete", format!("neighbour {address} of link {index}"));
+        self.wire.request(RouteNetlinkMessage::DelNeighbour(message), 0, doing).await
+    }
+
+    /// `RTM_NEWLINK` without `NLM_F_CREATE`, as `ip link set` does: `RTM_SETLINK` ignores the settings of a port.
+    async fn set(&self, op: &'static str, message: LinkMessage) -> Result<(), Error> {
+        let doing = on_link(op, message.header.index);
+        self.wire.request(RouteNetlinkMessage::NewLink(message), 0, doing).await
+    }
+
+    fn route_message(&self, route: &Route, doing: &Doing) -> Result<RouteMessage, Error> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = route.protocol.into();
+        message.header.destination_prefix_length = route.destination.prefix_len();
+        let destination = RouteAddress::Inet(route.destination.network());
+        message.attributes.push(RouteAttribute::Destination(destination));
+        if route.metric != 0 {
+            message.attributes.push(RouteAttribute::Priority(route.metric));
+        }
+        match route.target {
+            RouteTarget::Link { index, gateway } => {
+                message.header.kind = RouteType::Unicast;
+                message.header.scope = if gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+                message.attributes.push(RouteAttribute::Oif(index));
+                message.attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(RouteAddress::Inet(gateway))));
+            }
+            RouteTarget::Unreachable => {
+                message.header.kind = RouteType::Unreachable;
+                message.header.scope = RouteScope::Universe;
+            }
+            RouteTarget::Other(_) => return Err(self.wire.unsupported(doing)),
+        }
+        Ok(message)
+    }
+}
+
+fn unspec(index: u32) -> LinkMessageBuilder<LinkUnspec> {
+    LinkUnspec::new_with_index(index)
+}
+
+fn on_link(op: &'static str, index: u32) -> Doing {
+    Doing::new(op, format!("link {index}"))
+}
+
+fn describe(route: &Route) -> String {
+    let (destination, metric) = (route.destination, route.metric);
+    match route.target {
+        RouteTarget::Link { index, .. } => format!("route {destination} on link {index} metric {metric}"),
+        RouteTarget::Unreachable => format!("route unreachable {destination} metric {metric}"),
+        RouteTarget::Other(kind) => format!("route {destination} of type {kind} metric {metric}"),
+    }
+}
+
+fn address_message(index: u32, address: Ipv4Net) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.index = index;
+    message.header.prefix_len = address.prefix_len();
+    let own = IpAddr::V4(address.addr());
+    message.attributes = vec![AddressAttribute::Local(own), AddressAttribute::Address(own)];
+    message
+}
+
+fn fdb_message(index: u32, mac: MacAddr, destination: Option<Ipv4Addr>) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = index;
+    // NTF_SELF: the table of the VXLAN link, not that of a bridge above it.
+    message.header.flags = NeighbourFlags::Own;
+    // What `bridge fdb add … permanent` writes; an enum cannot say it.
+    let state = u16::from(NeighbourState::Permanent) | u16::from(NeighbourState::Noarp);
+    message.header.state = NeighbourState::Other(state);
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
+    message.attributes.extend(destination.map(|at| NeighbourAttribute::Destination(NeighbourAddress::Inet(at))));
+    message
+}
+
+fn neighbour_message(index: u32, address: Ipv4Addr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = index;
+    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+    message
+}

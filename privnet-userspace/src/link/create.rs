@@ -1,0 +1,159 @@
+//! Making links, each directly in its final namespace, by one request that carries its address and MTU.
+//!
+//! Never sets a link up: the kernel answers `ENOTCONN` to a veth that is created up between two other namespaces, and
+//! the settings of a link belong before its first packet. Never sets an alias: the kernel ignores it in this request.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+
+use privnet_ebpf::net::{MacAddr, Vni};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkMessage};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
+use super::wire::Doing;
+use super::{Error, Links};
+use crate::model::IfName;
+use crate::netns::Netns;
+
+/// One end of a veth.
+#[derive(Clone, Copy, Debug)]
+pub struct VethEnd<'a> {
+    /// Its name.
+    pub name: &'a IfName,
+    /// The namespace it is in.
+    pub netns: &'a Netns,
+    /// Its address. Given here, nobody (udev) takes it for a random one that may be rewritten.
+    pub mac: MacAddr,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+}
+
+/// A veth whose ends are in two namespaces; neither needs to be that of the [`Links`].
+#[derive(Clone, Copy, Debug)]
+pub struct VethSpec<'a> {
+    /// One end.
+    pub a: VethEnd<'a>,
+    /// The other.
+    pub b: VethEnd<'a>,
+}
+
+/// A unicast VTEP that learns nothing: it sends where its forwarding table says and nowhere else.
+#[derive(Clone, Copy, Debug)]
+pub struct VxlanSpec<'a> {
+    /// Its name.
+    pub name: &'a IfName,
+    /// The namespace it is in. Its UDP socket is in that of the [`Links`].
+    pub into: &'a Netns,
+    /// The VNI.
+    pub vni: Vni,
+    /// The underlay address to send from.
+    pub local: Ipv4Addr,
+    /// The UDP port, to send to and to listen on: 4789 by RFC 7348.
+    pub port: u16,
+    /// Its address.
+    pub mac: MacAddr,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it answers ARP from its neighbour table.
+    pub proxy: bool,
+    /// Whether it computes the outer UDP checksum. What it carries is authenticated already.
+    pub udp_checksum: bool,
+}
+
+/// A bridge without spanning tree and multicast snooping.
+#[derive(Clone, Copy, Debug)]
+pub struct BridgeSpec<'a> {
+    /// Its name.
+    pub name: &'a IfName,
+    /// The namespace it is in.
+    pub into: &'a Netns,
+    /// Its address.
+    pub mac: MacAddr,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+}
+
+impl Links {
+    /// Creates both ends of a veth, down, where they belong.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] when either name is taken in its namespace.
+    pub async fn create_veth(&self, spec: &VethSpec<'_>) -> Result<(), Error> {
+        let peer = end(LinkMessageBuilder::<LinkUnspec>::new(), &spec.b).build();
+        let message = end(LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth), &spec.a)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
+        let (a, b) = (&spec.a, &spec.b);
+        let object = format!("veth {} in {} with {} in {}", a.name, a.netns.id(), b.name, b.netns.id());
+        self.create(message, object).await
+    }
+
+    /// Creates a VXLAN link, down, in `spec.into`; its UDP socket will be in the namespace of these [`Links`], which
+    /// must outlive it.
+    ///
+    /// The socket is opened when the link is set up, so a port that is taken is [`Error::PortInUse`] there.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] when the name is taken, or another VXLAN link has the VNI on this port and namespace.
+    pub async fn create_vxlan(&self, spec: &VxlanSpec<'_>) -> Result<(), Error> {
+        let settings = vec![
+            InfoVxlan::Id(spec.vni.get()),
+            InfoVxlan::Local(spec.local),
+            InfoVxlan::Port(spec.port),
+            InfoVxlan::Learning(false),
+            InfoVxlan::Proxy(spec.proxy),
+            InfoVxlan::UDPCsum(spec.udp_checksum),
+        ];
+        let message = placed(InfoKind::Vxlan, spec.name, spec.into)
+            .mtu(spec.mtu)
+            .address(spec.mac.bytes().to_vec())
+            .set_info_data(InfoData::Vxlan(settings))
+            .build();
+        let object = format!("vxlan {} with VNI {} on port {} in {}", spec.name, spec.vni, spec.port, spec.into.id());
+        self.create(message, object).await
+    }
+
+    /// Creates a bridge, down, in `spec.into`.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] when the name is taken.
+    pub async fn create_bridge(&self, spec: &BridgeSpec<'_>) -> Result<(), Error> {
+        let settings = vec![InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::MulticastSnooping(false)];
+        let message = placed(InfoKind::Bridge, spec.name, spec.into)
+            .mtu(spec.mtu)
+            .address(spec.mac.bytes().to_vec())
+            .set_info_data(InfoData::Bridge(settings))
+            .build();
+        self.create(message, format!("bridge {} in {}", spec.name, spec.into.id())).await
+    }
+
+    /// Creates a WireGuard link of the kernel, down, in `into`; its UDP sockets are in the namespace of these
+    /// [`Links`], which must outlive it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when the kernel has no WireGuard, [`Error::AlreadyExists`] when the name is taken.
+    pub async fn create_wireguard(&self, name: &IfName, mtu: u32, into: &Netns) -> Result<(), Error> {
+        let message = placed(InfoKind::Wireguard, name, into).mtu(mtu).build();
+        self.create(message, format!("wireguard {name} in {}", into.id())).await
+    }
+
+    async fn create(&self, message: LinkMessage, object: String) -> Result<(), Error> {
+        let doing = Doing::new("create", object);
+        tracing::debug!(netns = %self.netns(), object = doing.object, "creating a link");
+        self.wire.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, doing).await
+    }
+}
+
+fn placed(kind: InfoKind, name: &IfName, into: &Netns) -> LinkMessageBuilder<LinkUnspec> {
+    LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind).name(name.as_str()).setns_by_fd(into.fd().as_raw_fd())
+}
+
+fn end(message: LinkMessageBuilder<LinkUnspec>, end: &VethEnd<'_>) -> LinkMessageBuilder<LinkUnspec> {
+    message
+        .name(end.name.as_str())
+        .setns_by_fd(end.netns.fd().as_raw_fd())
+        .mtu(end.mtu)
+        .address(end.mac.bytes().to_vec())
+}

@@ -1,0 +1,186 @@
+//! From netlink messages to values. Pure.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "the enums of netlink grow with the kernel")]
+
+use privnet_ebpf::net::MacAddr;
+use rtnetlink::packet_core::{DecodeError, Nla, NlaBuffer, NlasIterator};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+
+use super::wire::Message;
+use super::{Link, LinkKind, Vxlan};
+
+/// `RTM_NEWLINK` and `RTM_DELLINK`, include/uapi/linux/rtnetlink.h.
+const LINK_MESSAGES: [u16; 2] = [16, 17];
+
+/// Reads a link out of an answer; `None` when the answer is about something else.
+pub(super) fn link(message: &Message) -> Option<Link> {
+    match message {
+        Message::Route(RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) => {
+            Some(decoded(message))
+        }
+        Message::Undecodable { message_type, payload, .. } if LINK_MESSAGES.contains(message_type) => {
+            undecoded(payload)
+        }
+        Message::Route(_) | Message::Undecodable { .. } => None,
+    }
+}
+
+/// Six bytes or nothing: other link layers have addresses of other lengths.
+pub(super) fn mac(bytes: &[u8]) -> Option<MacAddr> {
+    bytes.try_into().ok().map(MacAddr::new)
+}
+
+fn decoded(message: &LinkMessage) -> Link {
+    let header = &message.header;
+    let kind = if header.link_layer_type == LinkLayerType::Loopback {
+        LinkKind::Loopback
+    } else {
+        LinkKind::Other(String::new())
+    };
+    let mut link = Link {
+        index: header.index,
+        name: String::new(),
+        kind,
+        mac: None,
+        mtu: 0,
+        up: header.flags.contains(LinkFlags::Up),
+        carrier: header.flags.contains(LinkFlags::LowerUp),
+        alias: None,
+        controller: None,
+        lower: None,
+        lower_nsid: None,
+    };
+    let is_ethernet = header.link_layer_type == LinkLayerType::Ether;
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Address(bytes) if is_ethernet => link.mac = mac(bytes),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
+            LinkAttribute::Controller(index) => link.controller = Some(*index),
+            LinkAttribute::Link(index) => link.lower = Some(*index).filter(|index| *index != 0),
+            LinkAttribute::LinkNetNsId(id) => link.lower_nsid = Some(*id),
+            LinkAttribute::LinkInfo(infos) => link.kind = link_kind(infos),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn link_kind(infos: &[LinkInfo]) -> LinkKind {
+    let mut kind = None;
+    let mut data = None;
+    for info in infos {
+        match info {
+            LinkInfo::Kind(found) => kind = Some(found),
+            LinkInfo::Data(found) => data = Some(found),
+            _ => {}
+        }
+    }
+    match (kind, data) {
+        (Some(InfoKind::Veth), _) => LinkKind::Veth,
+        (Some(InfoKind::Vxlan), Some(InfoData::Vxlan(settings))) => LinkKind::Vxlan(vxlan(settings)),
+        (Some(InfoKind::Bridge), _) => LinkKind::Bridge,
+        (Some(InfoKind::Wireguard), _) => LinkKind::Wireguard,
+        (Some(InfoKind::Tun), _) => LinkKind::Tun,
+        (Some(other), _) => LinkKind::Other(kernel_name(other)),
+        // The loopback has no link info; a port of a bridge has port data but may have no kind.
+        (None, _) => LinkKind::Other(String::new()),
+    }
+}
+
+fn vxlan(settings: &[InfoVxlan]) -> Vxlan {
+    let mut vxlan = Vxlan {
+        vni: 0,
+        local: None,
+        remote: None,
+        port: 0,
+        learning: false,
+        proxy: false,
+        external: false,
+        udp_checksum: false,
+    };
+    for setting in settings {
+        match setting {
+            InfoVxlan::Id(vni) => vxlan.vni = *vni,
+            InfoVxlan::Local(address) => vxlan.local = Some(*address),
+            InfoVxlan::Group(address) => vxlan.remote = Some(*address),
+            InfoVxlan::Port(port) => vxlan.port = *port,
+            InfoVxlan::Learning(on) => vxlan.learning = *on,
+            InfoVxlan::Proxy(on) => vxlan.proxy = *on,
+            InfoVxlan::CollectMetadata(on) => vxlan.external = *on,
+            InfoVxlan::UDPCsum(on) => vxlan.udp_checksum = *on,
+            _ => {}
+        }
+    }
+    vxlan
+}
+
+fn kernel_name(kind: &InfoKind) -> String {
+    let mut bytes = vec![0; kind.value_len()];
+    kind.emit_value(&mut bytes);
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+}
+
+/// `IFLA_ADDRESS`, `IFLA_IFNAME`, `IFLA_MTU`, include/uapi/linux/if_link.h.
+const ADDRESS: u16 = 1;
+const NAME: u16 = 3;
+const MTU: u16 = 4;
+
+/// What can be said about a link, a stranger's most likely, of which an attribute makes no sense to the decoder:
+/// `struct ifinfomsg` and three attributes. `None` when not even that is there.
+fn undecoded(payload: &[u8]) -> Option<Link> {
+    let (header, attributes) = payload.split_at_checked(16)?;
+    let number = |at: usize| header.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    let flags = LinkFlags::from_bits_retain(number(8)?);
+    let mut link = Link {
+        index: number(4)?,
+        name: String::new(),
+        kind: LinkKind::Other("?".to_owned()),
+        mac: None,
+        mtu: 0,
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
+        alias: None,
+        controller: None,
+        lower: None,
+        lower_nsid: None,
+    };
+    let attributes =
+        NlasIterator::new(attributes).map_while(|attribute: Result<NlaBuffer<&[u8]>, DecodeError>| attribute.ok());
+    for attribute in attributes {
+        match attribute.kind() {
+            NAME => link.name = String::from_utf8_lossy(attribute.value()).trim_end_matches('\0').to_owned(),
+            ADDRESS => link.mac = mac(attribute.value()),
+            MTU => link.mtu = attribute.value().try_into().map_or(0, u32::from_ne_bytes),
+            _ => {}
+        }
+    }
+    Some(link).filter(|link| !link.name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_cannot_be_decoded_is_still_seen_by_name_and_index() {
+        let mut payload = vec![0; 16];
+        payload[4] = 7;
+        payload[8] = 1;
+        payload.extend([9, 0, 3, 0, b'e', b't', b'h', 0xff, 0, 0, 0, 0]);
+        let seen = undecoded(&payload).expect("a link");
+        assert_eq!((seen.index, seen.name.as_str(), seen.up), (7, "eth\u{fffd}", true));
+        assert_eq!(undecoded(&payload[..15]), None);
+        assert_eq!(undecoded(&payload[..16]), None, "no name");
+    }
+
+    #[test]
+    fn other_kinds_keep_the_kernels_name() {
+        assert_eq!(link_kind(&[LinkInfo::Kind(InfoKind::MacVlan)]), LinkKind::Other("macvlan".to_owned()));
+        assert_eq!(link_kind(&[LinkInfo::Kind(InfoKind::Veth)]), LinkKind::Veth);
+    }
+}
