@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use privnet_ebpf::net::{MacAddr, Vni};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -87,7 +88,7 @@ impl Links {
             .build();
         let (a, b) = (&spec.a, &spec.b);
         let object = format!("veth {} in {} with {} in {}", a.name, a.netns.id(), b.name, b.netns.id());
-        self.create(message, object).await
+        self.create(message, object, [a.netns, b.netns]).await
     }
 
     /// Creates a VXLAN link, down, in `spec.into`; its UDP socket will be in the namespace of these [`Links`], which
@@ -112,7 +113,7 @@ impl Links {
             .set_info_data(InfoData::Vxlan(settings))
             .build();
         let object = format!("vxlan {} with VNI {} on port {} in {}", spec.name, spec.vni, spec.port, spec.into.id());
-        self.create(message, object).await
+        self.create(message, object, [spec.into]).await
     }
 
     /// Creates a bridge, down, in `spec.into`.
@@ -126,7 +127,7 @@ impl Links {
             .address(spec.mac.bytes().to_vec())
             .set_info_data(InfoData::Bridge(settings))
             .build();
-        self.create(message, format!("bridge {} in {}", spec.name, spec.into.id())).await
+        self.create(message, format!("bridge {} in {}", spec.name, spec.into.id()), [spec.into]).await
     }
 
     /// Creates a WireGuard link of the kernel, down, in `into`; its UDP sockets are in the namespace of these
@@ -136,13 +137,28 @@ impl Links {
     /// [`Error::Unsupported`] when the kernel has no WireGuard, [`Error::AlreadyExists`] when the name is taken.
     pub async fn create_wireguard(&self, name: &IfName, mtu: u32, into: &Netns) -> Result<(), Error> {
         let message = placed(InfoKind::Wireguard, name, into).mtu(mtu).build();
-        self.create(message, format!("wireguard {name} in {}", into.id())).await
+        self.create(message, format!("wireguard {name} in {}", into.id()), [into]).await
     }
 
-    async fn create(&self, message: LinkMessage, object: String) -> Result<(), Error> {
+    /// `named` are the namespaces that the message names by file descriptor.
+    async fn create<const N: usize>(
+        &self,
+        message: LinkMessage,
+        object: String,
+        named: [&Netns; N],
+    ) -> Result<(), Error> {
         let doing = Doing::new("create", object);
         tracing::debug!(netns = %self.netns(), object = doing.object, "creating a link");
-        self.wire.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, doing).await
+        let (wire, lost, named) = (Arc::clone(&self.wire), doing.clone(), named.map(Netns::clone));
+        // A task, which goes on when the caller is cancelled: the message is queued by then, and the kernel must not
+        // read a number in it that has become another file's.
+        let request = tokio::spawn(async move {
+            let flags = NLM_F_CREATE | NLM_F_EXCL;
+            let answer = wire.request(RouteNetlinkMessage::NewLink(message), flags, doing).await;
+            drop(named);
+            answer
+        });
+        request.await.unwrap_or_else(|_| Err(self.wire.no_answer(&lost)))
     }
 }
 

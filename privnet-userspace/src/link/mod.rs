@@ -18,6 +18,7 @@ mod watch;
 mod wire;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use privnet_ebpf::net::MacAddr;
@@ -38,7 +39,7 @@ pub const LOOPBACK_INDEX: u32 = 1;
 /// Calls may run at the same time; the kernel answers them in order.
 #[derive(Debug)]
 pub struct Links {
-    wire: wire::Wire,
+    wire: Arc<wire::Wire>,
 }
 
 impl Links {
@@ -48,7 +49,7 @@ impl Links {
     /// [`Error::Netns`] or [`Error::Socket`].
     pub async fn open(netns: &Netns) -> Result<Self, Error> {
         let (wire, _unasked) = wire::Wire::open(netns, 0).await?;
-        Ok(Self { wire })
+        Ok(Self { wire: Arc::new(wire) })
     }
 
     /// The namespace that it observes and changes.

@@ -197,7 +197,7 @@ impl Wire {
         self.refusal(Errno::OPNOTSUPP.raw_os_error(), None, doing)
     }
 
-    fn no_answer(&self, doing: &Doing) -> Error {
+    pub(super) fn no_answer(&self, doing: &Doing) -> Error {
         Error::NoAnswer { op: doing.op, object: doing.object.clone(), netns: self.netns }
     }
 
