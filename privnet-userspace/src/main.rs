@@ -1,3 +1,7 @@
-//! The `privnet` binary.
+//! The `privnet` binary: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    privnet::cli::main()
+}

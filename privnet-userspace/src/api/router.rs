@@ -1,0 +1,221 @@
+//! The routes of the API and what answers them.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, Request, State};
+use axum::handler::Handler;
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{self, MethodRouter};
+use axum::{Extension, Json, Router};
+use serde::Deserialize;
+
+use super::body::{Body, Deleted};
+use super::peer::{self, Accounts, Peer};
+use super::problem::Problem;
+use super::service::Service;
+use super::version::VersionView;
+use crate::agent::views::{
+    Attach, Attached, Check, CreateNetwork, Detach, Detached, MemberView, NetworkCounters, NetworkView, StatusView,
+    TunnelView,
+};
+use crate::agent::{ControlError, ErrorCode};
+
+/// Writes counters and status as Prometheus text. The room `metrics` has the one implementation; it is of the same
+/// rank as this room, so whoever starts the API hands it over.
+pub type RenderMetrics = fn(&StatusView, &[NetworkCounters], &[TunnelView]) -> Result<String, std::fmt::Error>;
+
+/// What every handler may use.
+#[derive(Clone)]
+pub struct Surface {
+    service: Arc<dyn Service>,
+    render: RenderMetrics,
+    accounts: Arc<Accounts>,
+}
+
+impl Surface {
+    /// The surface of one agent. `accounts` says who is in the group that may change things.
+    #[must_use]
+    pub fn new(service: Arc<dyn Service>, render: RenderMetrics, accounts: Accounts) -> Self {
+        Self { service, render, accounts: Arc::new(accounts) }
+    }
+}
+
+/// The API of the control socket. Every request must carry the [`Peer`] that sent it as an extension.
+pub fn router(surface: Surface) -> Router {
+    let router = routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.answer));
+    finish(router, surface.clone()).layer(middleware::from_fn_with_state(surface, refuse_strangers))
+}
+
+/// What the metrics listener serves: `GET /metrics`, to anybody, and nothing else.
+pub fn metrics_router(surface: Surface) -> Router {
+    finish(Router::new().route("/metrics", routing::get(metrics)), surface)
+}
+
+/// One method of one path.
+struct Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests compare it with the OpenAPI document"))]
+    method: &'static str,
+    path: &'static str,
+    answer: MethodRouter<Surface>,
+}
+
+/// The one list of routes. `openapi.json` describes exactly these.
+fn routes() -> Vec<Route> {
+    vec![
+        get("/v1/networks", networks),
+        post("/v1/networks", create_network),
+        get("/v1/networks/{network}", network),
+        delete("/v1/networks/{network}", delete_network),
+        get("/v1/members", members),
+        post("/v1/members", attach),
+        post("/v1/members/detach", detach),
+        get("/v1/status", status),
+        get("/v1/doctor", doctor),
+        get("/v1/version", version),
+        get("/metrics", metrics),
+        get("/openapi.json", openapi),
+    ]
+}
+
+fn get<T: 'static>(path: &'static str, handler: impl Handler<T, Surface>) -> Route {
+    Route { method: "get", path, answer: routing::get(handler) }
+}
+
+fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Surface>) -> Route {
+    Route { method: "post", path, answer: routing::post(handler) }
+}
+
+fn delete<T: 'static>(path: &'static str, handler: impl Handler<T, Surface>) -> Route {
+    Route { method: "delete", path, answer: routing::delete(handler) }
+}
+
+fn finish(router: Router<Surface>, surface: Surface) -> Router {
+    router.fallback(no_such_route).method_not_allowed_fallback(no_such_method).with_state(surface)
+}
+
+/// Lets everybody read, and only root and the group change.
+async fn refuse_strangers(
+    State(surface): State<Surface>,
+    peer: Option<Extension<Peer>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
+    // A request without credentials is a stranger's.
+    let allowed = peer.is_some_and(|Extension(peer)| {
+        peer::may_change(peer, None) || peer::may_change(peer, surface.accounts.group().as_ref())
+    });
+    if allowed { next.run(request).await } else { Problem::from(stranger(peer.map(|found| found.0))).into_response() }
+}
+
+fn stranger(peer: Option<Peer>) -> ControlError {
+    let who = peer.map_or_else(|| "an unknown user".to_owned(), |peer| format!("user {}", peer.uid));
+    ControlError::new(
+        ErrorCode::PermissionDenied,
+        format!("{who} may read but not change networks and members"),
+        format!("run it as root, or as a user of the group {}", peer::GROUP_NAME),
+    )
+}
+
+/// Runs a change to its end also when the client hangs up meanwhile: half a change is worse than an unread answer.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ControlError>> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::spawn(change).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(internal(&format!("the request ended abnormally: {error}"))),
+    }
+}
+
+async fn networks(State(surface): State<Surface>) -> Result<Json<Vec<NetworkView>>, Problem> {
+    Ok(Json(surface.service.networks().await?))
+}
+
+async fn create_network(
+    State(surface): State<Surface>,
+    Body(request): Body<CreateNetwork>,
+) -> Result<(StatusCode, Json<NetworkView>), Problem> {
+    let view = to_the_end(async move { surface.service.create_network(request).await }).await?;
+    Ok((StatusCode::CREATED, Json(view)))
+}
+
+async fn network(State(surface): State<Surface>, Path(network): Path<String>) -> Result<Json<NetworkView>, Problem> {
+    Ok(Json(surface.service.network(&network).await?))
+}
+
+async fn delete_network(State(surface): State<Surface>, Path(network): Path<String>) -> Result<Json<Deleted>, Problem> {
+    to_the_end(async move { surface.service.delete_network(&network).await }).await?;
+    Ok(Json(Deleted { deleted: true }))
+}
+
+/// The query of `GET /v1/members`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MembersQuery {
+    network: Option<String>,
+}
+
+async fn members(
+    State(surface): State<Surface>,
+    query: Result<Query<MembersQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Vec<MemberView>>, Problem> {
+    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    Ok(Json(surface.service.members(query.network.as_deref()).await?))
+}
+
+async fn attach(
+    State(surface): State<Surface>,
+    Body(request): Body<Attach>,
+) -> Result<(StatusCode, Json<Attached>), Problem> {
+    let attached = to_the_end(async move { surface.service.attach(request).await }).await?;
+    Ok((StatusCode::CREATED, Json(attached)))
+}
+
+async fn detach(State(surface): State<Surface>, Body(request): Body<Detach>) -> Result<Json<Detached>, Problem> {
+    Ok(Json(to_the_end(async move { surface.service.detach(request).await }).await?))
+}
+
+async fn status(State(surface): State<Surface>) -> Result<Json<StatusView>, Problem> {
+    Ok(Json(surface.service.status().await?))
+}
+
+async fn doctor(State(surface): State<Surface>) -> Json<Vec<Check>> {
+    Json(surface.service.doctor().await)
+}
+
+async fn version() -> Json<VersionView> {
+    Json(VersionView::of_this_binary())
+}
+
+async fn metrics(State(surface): State<Surface>) -> Result<Response, Problem> {
+    let status = surface.service.status().await?;
+    let counters = surface.service.counters().await?;
+    let tunnels = surface.service.tunnels().await?;
+    let text = (surface.render)(&status, &counters, &tunnels).map_err(|error| internal(&error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
+}
+
+async fn no_such_route(request: Request) -> Problem {
+    let message = format!("there is nothing at {}", request.uri().path());
+    let remedy = "see GET /openapi.json for what there is";
+    Problem::with_status(StatusCode::NOT_FOUND, ControlError::new(ErrorCode::InvalidArgument, message, remedy))
+}
+
+async fn no_such_method(request: Request) -> Problem {
+    let message = format!("{} is not possible at {}", request.method(), request.uri().path());
+    let remedy = "see GET /openapi.json for what there is";
+    Problem::with_status(StatusCode::METHOD_NOT_ALLOWED, ControlError::new(ErrorCode::InvalidArgument, message, remedy))
+}
+
+fn internal(message: &str) -> Problem {
+    ControlError::new(ErrorCode::Internal, message, "look into the agent's log, and report it as a fault").into()
+}

@@ -1,0 +1,113 @@
+//! Accepts connections and hands them to a router: bounded in number, in idle time, and at the end.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::peer::Peer;
+use super::socket::ControlSocket;
+
+/// How many connections one listener serves at a time; more wait in its backlog.
+const MAX_CONNECTIONS: usize = 128;
+/// How long a connection may be silent before, and while, it sends a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests under way may take once the agent is told to end.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long to wait after a failed accept: most are a lack of file descriptors, which only time mends.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves the control socket until `end`; the socket is gone when this returns.
+pub async fn serve_control(socket: ControlSocket, router: Router, end: impl Future<Output = ()> + Send) {
+    serve(socket, router, end).await;
+}
+
+/// Serves the metrics listener until `end`.
+pub async fn serve_metrics(listener: TcpListener, router: Router, end: impl Future<Output = ()> + Send) {
+    serve(listener, router, end).await;
+}
+
+/// Where connections come from.
+trait Listener: Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection, and who made it where the kernel says so.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
+}
+
+impl Listener for ControlSocket {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Option<Peer>)> {
+        let (stream, _) = self.listener.accept().await?;
+        let credentials = stream.peer_cred()?;
+        Ok((stream, Some(Peer { uid: credentials.uid(), gid: credentials.gid() })))
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Option<Peer>)> {
+        let (stream, _) = TcpListener::accept(self).await?;
+        Ok((stream, None))
+    }
+}
+
+async fn serve<L: Listener>(listener: L, router: Router, end: impl Future<Output = ()> + Send) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let mut end = std::pin::pin!(end);
+    loop {
+        let accepted = async {
+            let slot = Arc::clone(&slots).acquire_owned().await.map_err(io::Error::other)?;
+            listener.accept().await.map(|(stream, peer)| (stream, peer, slot))
+        };
+        tokio::select! {
+            () = &mut end => break,
+            accepted = accepted => match accepted {
+                Ok((stream, peer, slot)) => spawn(stream, peer, slot, &router, graceful.watcher()),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were under way when the agent ended");
+    }
+}
+
+fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    peer: Option<Peer>,
+    slot: OwnedSemaphorePermit,
+    router: &Router,
+    watcher: Watcher,
+) {
+    let router = match peer {
+        Some(peer) => router.clone().layer(Extension(peer)),
+        None => router.clone(),
+    };
+    tokio::spawn(async move {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "a connection ended abnormally");
+        }
+        drop(slot);
+    });
+}

@@ -1,0 +1,113 @@
+//! `privnet agent`: starts the agent, serves it, and ends in order.
+//!
+//! Ending leaves the datapath in place: traffic goes on, isolated as before, until the next agent takes over.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::args::AgentArgs;
+use super::config::AgentOptions;
+use super::notify::notify;
+use crate::agent::{Control, ControlError, ErrorCode};
+use crate::api::{self, Accounts, ControlSocket, Service, Surface};
+use crate::metrics;
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start; nothing of it is left then.
+pub fn run(arguments: AgentArgs) -> Result<(), ControlError> {
+    let options = AgentOptions::resolve(arguments, &rustix::system::uname().nodename().to_string_lossy())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| super::no_runtime(&error))?.block_on(run_until_told(options))
+}
+
+/// Starts an agent.
+async fn start_agent(_options: &AgentOptions) -> Result<Control, ControlError> {
+    Err(ControlError::new(ErrorCode::Unsupported, "this build has no agent", "use a later one"))
+}
+
+async fn run_until_told(options: AgentOptions) -> Result<(), ControlError> {
+    let mut signals = Signals::listen()?;
+    let accounts = Accounts::in_directory(Path::new("/etc"));
+    // First of all, because it is what refuses a second agent.
+    let socket = ControlSocket::bind(&options.socket, accounts.group().map(|group| group.gid))?;
+    let metrics_listener = bind_metrics(&options).await?;
+    let control = tokio::select! {
+        control = start_agent(&options) => control?,
+        () = signals.told_to_end() => return Ok(()),
+    };
+    let surface = Surface::new(Arc::new(control) as Arc<dyn Service>, metrics::render, accounts);
+    serve(surface, socket, metrics_listener, signals).await;
+    Ok(())
+}
+
+async fn serve(surface: Surface, socket: ControlSocket, metrics: Option<TcpListener>, mut signals: Signals) {
+    let (end, ended) = watch::channel(());
+    let until = |mut ended: watch::Receiver<()>| async move {
+        // The sender is dropped to end everything.
+        while ended.changed().await.is_ok() {}
+    };
+    tracing::info!(socket = %socket.path().display(), "the agent is running");
+    let control = tokio::spawn(api::serve_control(socket, api::router(surface.clone()), until(ended.clone())));
+    let metrics =
+        metrics.map(|listener| tokio::spawn(api::serve_metrics(listener, api::metrics_router(surface), until(ended))));
+    notify("READY=1");
+    signals.told_to_end().await;
+    notify("STOPPING=1");
+    drop(end);
+    for server in [Some(control), metrics].into_iter().flatten() {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "a server ended abnormally");
+        }
+    }
+    tracing::info!("the agent has ended; traffic goes on");
+}
+
+async fn bind_metrics(options: &AgentOptions) -> Result<Option<TcpListener>, ControlError> {
+    let Some(address) = options.metrics_listen else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        let message = format!("cannot listen for metrics on {address}: {error}");
+        ControlError::new(ErrorCode::InvalidArgument, message, "give another --metrics-listen")
+    })?;
+    Ok(Some(listener))
+}
+
+/// The signals an agent hears.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, ControlError> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                let message = format!("cannot listen for signals: {error}");
+                ControlError::new(ErrorCode::Internal, message, "report it as a fault")
+            })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn told_to_end(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => {
+                    tracing::info!("SIGHUP is ignored: restart the agent to give it another configuration");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What the agent is told: flags, then the file, then defaults; checked before anything is touched.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::args::{AgentArgs, DEFAULT_SOCKET, DatapathChoice, StoreKind, WireguardChoice};
+use crate::agent::{ControlError, ErrorCode};
+use crate::model::HostName;
+
+/// Where state is kept unless told otherwise.
+const DEFAULT_STATE_DIR: &str = "/var/lib/privnet";
+
+/// Everything the agent is told, with defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentOptions {
+    /// This host's name.
+    pub host: HostName,
+    /// The VTEP's address; found by the agent when absent.
+    pub vtep: Option<Ipv4Addr>,
+    /// Where state is kept.
+    pub state_dir: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Where networks and members are recorded.
+    pub store: StoreKind,
+    /// The members of the etcd cluster; none for other stores.
+    pub etcd_endpoints: Vec<String>,
+    /// Who forwards packets.
+    pub datapath: DatapathChoice,
+    /// Who encrypts packets.
+    pub wireguard: WireguardChoice,
+    /// Where metrics are served over HTTP, if at all.
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+impl AgentOptions {
+    /// Merges the flags with the file they name, if any. `kernel_name` is the kernel's name of this host.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood, or the options do not fit each other.
+    pub fn resolve(flags: AgentArgs, kernel_name: &str) -> Result<Self, ControlError> {
+        let file = flags.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        Self::merge(flags, file, kernel_name)
+    }
+
+    fn merge(flags: AgentArgs, file: AgentArgs, kernel_name: &str) -> Result<Self, ControlError> {
+        let host = flags.host.or(file.host);
+        let options = Self {
+            host: match host {
+                Some(host) => host.parse().map_err(|error| invalid(format!("{error}"), "give another --host"))?,
+                None => host_of(kernel_name)?,
+            },
+            vtep: flags.vtep.or(file.vtep),
+            state_dir: flags.state_dir.or(file.state_dir).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
+            socket: flags.socket.or(file.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            store: flags.store.or(file.store).unwrap_or(StoreKind::Embedded),
+            etcd_endpoints: flags.etcd_endpoints.or(file.etcd_endpoints).unwrap_or_default(),
+            datapath: flags.datapath.or(file.datapath).unwrap_or(DatapathChoice::Auto),
+            wireguard: flags.wireguard.or(file.wireguard).unwrap_or(WireguardChoice::Auto),
+            metrics_listen: flags.metrics_listen.or(file.metrics_listen),
+        };
+        match (options.store, options.etcd_endpoints.is_empty()) {
+            (StoreKind::Etcd, true) => Err(invalid("--store etcd has no endpoints", "give --etcd-endpoints URL,…")),
+            (StoreKind::Embedded, false) => Err(invalid(
+                "--etcd-endpoints is given, but the store is embedded",
+                "give --store etcd too, or leave the endpoints out",
+            )),
+            (StoreKind::Etcd, false) | (StoreKind::Embedded, true) => Ok(options),
+        }
+    }
+}
+
+/// The host's name from the kernel's: its first label, in lower case.
+fn host_of(kernel_name: &str) -> Result<HostName, ControlError> {
+    let label = kernel_name.split('.').next().unwrap_or_default().to_lowercase();
+    label.parse().map_err(|error| {
+        invalid(format!("the kernel's name of this host cannot be its name here: {error}"), "give --host NAME")
+    })
+}
+
+fn read(path: &Path) -> Result<AgentArgs, ControlError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| invalid(format!("cannot read {}: {error}", path.display()), "give another --config"))?;
+    parse(&text).map_err(|(line, message)| {
+        let at = line.map(|line| format!(" line {line}")).unwrap_or_default();
+        invalid(
+            format!("{}{at}: {message}", path.display()),
+            "its keys are the flags of `privnet agent`, with _ for -; see `privnet agent --help`",
+        )
+    })
+}
+
+/// Reads the file's text; an error has its line, where TOML knows it, and one line of text.
+fn parse(text: &str) -> Result<AgentArgs, (Option<usize>, String)> {
+    toml::from_str(text).map_err(|error| {
+        let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+        (line, error.message().split_whitespace().collect::<Vec<_>>().join(" "))
+    })
+}
+
+fn invalid(message: impl Into<String>, remedy: &str) -> ControlError {
+    ControlError::new(ErrorCode::InvalidArgument, message, remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+host = "from-file"
+vtep = "192.0.2.7"
+state_dir = "/srv/privnet"
+store = "etcd"
+etcd_endpoints = ["http://192.0.2.1:2379"]
+datapath = "bridge"
+wireguard = "userspace"
+metrics_listen = "127.0.0.1:9100"
+"#;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let flags = AgentArgs { host: Some("from-flag".to_owned()), ..AgentArgs::default() };
+        let options = AgentOptions::merge(flags, parse(FILE).expect("valid"), "Kernel.example").expect("fitting");
+        assert_eq!(options.host.as_str(), "from-flag");
+        assert_eq!(options.vtep, Some([192, 0, 2, 7].into()));
+        assert_eq!(options.state_dir, Path::new("/srv/privnet"));
+        assert_eq!(options.socket, Path::new(DEFAULT_SOCKET));
+        assert_eq!((options.datapath, options.wireguard), (DatapathChoice::Bridge, WireguardChoice::Userspace));
+        assert_eq!(options.metrics_listen, Some(([127, 0, 0, 1], 9100).into()));
+    }
+
+    #[test]
+    fn without_anything_there_are_defaults() {
+        let options = AgentOptions::resolve(AgentArgs::default(), "Node7.example.org").expect("fitting");
+        assert_eq!(options.host.as_str(), "node7");
+        assert_eq!(options.state_dir, Path::new(DEFAULT_STATE_DIR));
+        assert_eq!(options.store, StoreKind::Embedded);
+        assert_eq!(options.metrics_listen, None);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        for (text, line) in [
+            ("host = \"a\"\nhots = \"b\"\n", 2),
+            ("host = \"a\"\n\ndatapath = \"fast\"\n", 3),
+            ("vtep = \"nowhere\"\n", 1),
+            ("host = \n", 1),
+            ("config = \"other.toml\"\n", 1),
+        ] {
+            let (found, message) = parse(text).expect_err("refused");
+            assert_eq!(found, Some(line), "{text:?}: {message}");
+            assert!(!message.contains('\n'), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_whose_name_is_no_name_here_must_be_given_one() {
+        assert!(AgentOptions::resolve(AgentArgs::default(), "7days").is_err());
+        let flags = AgentArgs { host: Some("days7".to_owned()), ..AgentArgs::default() };
+        assert!(AgentOptions::resolve(flags, "7days").is_ok());
+    }
+
+    #[test]
+    fn etcd_and_its_endpoints_come_together() {
+        let endpoints = Some(vec!["http://192.0.2.1:2379".to_owned()]);
+        let merge = |store, etcd_endpoints| {
+            AgentOptions::merge(AgentArgs { store, etcd_endpoints, ..AgentArgs::default() }, AgentArgs::default(), "a")
+        };
+        assert!(merge(Some(StoreKind::Etcd), endpoints.clone()).is_ok());
+        assert!(merge(Some(StoreKind::Etcd), None).is_err());
+        assert!(merge(None, endpoints).is_err());
+    }
+}

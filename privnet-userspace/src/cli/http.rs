@@ -1,0 +1,94 @@
+//! One HTTP request over a unix socket.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+/// How long a request may take. An attach waits for the kernel and for WireGuard, and has its own, shorter bounds.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// The largest answer that is read.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Nobody took the connection.
+    #[error("{0}")]
+    Connect(io::Error),
+    /// The other side hung up, or speaks something else.
+    #[error("the connection broke: {0}")]
+    Exchange(String),
+    /// It took too long.
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// Sends one request, and reads the whole answer. `target` is a path with its query, percent-encoded.
+///
+/// # Errors
+/// There is no answer; the other side may have acted all the same unless it is [`HttpError::Connect`].
+pub async fn request(
+    socket: &Path,
+    method: Method,
+    target: &str,
+    body: Option<Vec<u8>>,
+) -> Result<(StatusCode, Bytes), HttpError> {
+    let stream = UnixStream::connect(socket).await.map_err(HttpError::Connect)?;
+    tokio::time::timeout(TIMEOUT, exchange(stream, method, target, body)).await.map_err(|_| HttpError::Timeout)?
+}
+
+async fn exchange(
+    stream: UnixStream,
+    method: Method,
+    target: &str,
+    body: Option<Vec<u8>>,
+) -> Result<(StatusCode, Bytes), HttpError> {
+    let broken = |error: &dyn std::fmt::Display| HttpError::Exchange(error.to_string());
+    // HTTP/1.1 demands a host (RFC 9112 section 3.2); on a unix socket it means nothing.
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header(header::HOST, "localhost")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))
+        .map_err(|error| broken(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+    let connection = tokio::spawn(connection);
+    let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| broken(&error))?;
+    connection.abort();
+    Ok((status, body.to_bytes()))
+}
+
+/// Encodes one path segment or query value (RFC 3986 section 2): everything but unreserved characters.
+#[must_use]
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_change_a_target_is_encoded() {
+        assert_eq!(encode("pn-a.b_c~1"), "pn-a.b_c~1");
+        assert_eq!(encode("../a b?c#d&e=é"), "..%2Fa%20b%3Fc%23d%26e%3D%C3%A9");
+    }
+}

@@ -1,0 +1,106 @@
+//! What is printed and where: data to stdout, errors to stderr, each for people or for programs.
+
+use std::io::{self, Write};
+
+use comfy_table::Table;
+use comfy_table::presets;
+use serde::Serialize;
+
+use super::args::Format;
+use crate::agent::{ControlError, ErrorCode};
+use crate::api::ErrorBody;
+
+/// Prints `value` as JSON, or the text that `table` makes.
+///
+/// # Errors
+/// When stdout cannot be written. A reader that went away is no error.
+pub fn print<T: Serialize + ?Sized>(
+    format: Format,
+    value: &T,
+    table: impl FnOnce(&T) -> String,
+) -> Result<(), ControlError> {
+    let text = match format {
+        Format::Table => table(value),
+        Format::Json => {
+            let mut json = serde_json::to_string_pretty(value).map_err(|error| unwritable(&error))?;
+            json.push('\n');
+            json
+        }
+    };
+    print_text(&text)
+}
+
+/// Prints `text` to stdout.
+///
+/// # Errors
+/// When stdout cannot be written. A reader that went away is no error.
+pub fn print_text(text: &str) -> Result<(), ControlError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritable(&error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Prints an error to stderr. There is nobody to tell when that fails.
+pub fn print_error(format: Format, error: &ControlError) {
+    let text = match format {
+        Format::Table if error.remedy.is_empty() => format!("error: {}\n", error.message),
+        Format::Table => format!("error: {}\n  remedy: {}\n", error.message, error.remedy),
+        Format::Json => {
+            let body = ErrorBody { error: error.clone() };
+            serde_json::to_string(&body).map_or_else(|error| format!("error: {error}\n"), |json| json + "\n")
+        }
+    };
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Rows under a header, in columns without borders; two spaces apart, and no colours whatever is on the other end.
+#[must_use]
+pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
+    lines(table)
+}
+
+/// Names with their values, one a line.
+#[must_use]
+pub fn fields(fields: &[(&str, String)]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.add_rows(fields.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]));
+    lines(table)
+}
+
+fn lines(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn unwritable(error: &dyn std::fmt::Display) -> ControlError {
+    ControlError::new(ErrorCode::Internal, format!("cannot write the result: {error}"), "see where stdout leads")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_no_borders_no_colours_and_no_trailing_blanks() {
+        let text =
+            table(&["NAME", "VNI"], [vec!["shop".to_owned(), "1".to_owned()], vec!["a".to_owned(), String::new()]]);
+        assert_eq!(text, "NAME  VNI\nshop  1\na\n");
+    }
+
+    #[test]
+    fn fields_are_aligned() {
+        assert_eq!(fields(&[("a", "1".to_owned()), ("long", "2".to_owned())]), "a     1\nlong  2\n");
+    }
+}

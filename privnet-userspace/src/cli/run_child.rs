@@ -1,0 +1,82 @@
+//! The child of `run`: makes its namespaces, waits until it is a member, and becomes the command.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use super::args::{Format, RunChildArgs};
+use super::output::print_error;
+use super::rendezvous::{Go, Report};
+use crate::agent::{ControlError, ErrorCode};
+
+/// What a shell answers when a command cannot be executed (POSIX, Shell Command Language 2.8.2).
+const NOT_EXECUTABLE: u8 = 126;
+/// What a shell answers when a command cannot be found.
+const NOT_FOUND: u8 = 127;
+
+/// Becomes the command, or says why not. Must be called while the process has one thread.
+///
+/// # Errors
+/// When the parent cannot be reached; what else goes wrong is the parent's to print.
+pub fn run(arguments: &RunChildArgs, format: Format) -> Result<ExitCode, ControlError> {
+    let mut parent =
+        UnixStream::connect(&arguments.rendezvous).map_err(|error| orphaned(&arguments.rendezvous, &error))?;
+    // Nobody would detach a command that outlives its parent.
+    let prepared = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .map_err(|error| cannot("follow the parent in death", &error))
+        .and_then(|()| enter_namespaces());
+    let report = match prepared {
+        Ok(()) => Report::Ready,
+        Err(error) => Report::Failed(error),
+    };
+    let ready = matches!(report, Report::Ready);
+    say(&mut parent, &report).map_err(|error| orphaned(&arguments.rendezvous, &error))?;
+    match hear(&parent) {
+        Some(go) if ready => Ok(become_command(arguments, &go, format)),
+        // The parent has given up, and says why.
+        Some(_) | None => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Leaves the host's network, mount and host name behind.
+fn enter_namespaces() -> Result<(), ControlError> {
+    Err(ControlError::new(ErrorCode::Unsupported, "this build cannot make namespaces", "use attach"))
+}
+
+fn say(parent: &mut UnixStream, report: &Report) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    parent.write_all(&line)?;
+    parent.shutdown(Shutdown::Write)
+}
+
+fn hear(parent: &UnixStream) -> Option<Go> {
+    let mut line = String::new();
+    BufReader::new(parent).read_line(&mut line).ok()?;
+    serde_json::from_str(&line).ok()
+}
+
+fn become_command(arguments: &RunChildArgs, go: &Go, format: Format) -> ExitCode {
+    let Some((program, rest)) = arguments.command.split_first() else { return ExitCode::from(NOT_FOUND) };
+    if let Err(error) = rustix::system::sethostname(go.hostname.as_bytes()) {
+        tracing::warn!(%error, hostname = go.hostname, "cannot name the host namespace");
+    }
+    let error = Command::new(program).args(rest).envs(&go.environment).exec();
+    let missing = error.kind() == std::io::ErrorKind::NotFound;
+    let remedy = if missing { "see whether it is installed and on PATH" } else { "see its permissions and its format" };
+    let message = format!("cannot execute {}: {error}", program.display());
+    print_error(format, &ControlError::new(ErrorCode::InvalidArgument, message, remedy));
+    ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE })
+}
+
+fn cannot(what: &str, error: &dyn std::fmt::Display) -> ControlError {
+    ControlError::new(ErrorCode::Internal, format!("cannot {what}: {error}"), "report it as a fault")
+}
+
+fn orphaned(rendezvous: &Path, error: &std::io::Error) -> ControlError {
+    let message = format!("the parent at {} is gone: {error}", rendezvous.display());
+    ControlError::new(ErrorCode::InvalidArgument, message, "use `privnet run`; this verb is its own")
+}

@@ -1,0 +1,208 @@
+//! The verbs that ask the agent one thing and print its answer.
+
+use super::args::{AgentSocket, AttachArgs, ContainerArgs, DetachArgs, Format, MemberArgs, NetworkVerb};
+use super::client::Client;
+use super::output::{fields, print, print_text, table};
+use super::{docker, exposition};
+use crate::agent::views::{Attach, Attached, CreateNetwork, Detach, MemberView, NetworkView, StatusView, Target};
+use crate::agent::{ControlError, ErrorCode};
+use crate::api::VersionView;
+use crate::model::MemberState;
+
+/// `privnet network`.
+///
+/// # Errors
+/// The agent's, or why it cannot be asked.
+pub async fn network(verb: NetworkVerb, format: Format) -> Result<(), ControlError> {
+    match verb {
+        NetworkVerb::Create { name, subnet, agent } => {
+            let view = Client::new(&agent.socket).create_network(&CreateNetwork { name, subnet }).await?;
+            print(format, &view, network_fields)
+        }
+        NetworkVerb::List(agent) => {
+            let views = Client::new(&agent.socket).networks().await?;
+            print(format, views.as_slice(), network_table)
+        }
+        NetworkVerb::Show(arguments) => {
+            let view = Client::new(&arguments.agent.socket).network(&arguments.network).await?;
+            print(format, &view, network_fields)
+        }
+        NetworkVerb::Delete(arguments) => {
+            let deleted = Client::new(&arguments.agent.socket).delete_network(&arguments.network).await?;
+            print(format, &deleted, |_| "deleted\n".to_owned())
+        }
+    }
+}
+
+/// `privnet attach`.
+///
+/// # Errors
+/// The agent's, or why it cannot be asked, or why the container cannot be found.
+pub async fn attach(arguments: AttachArgs, format: Format) -> Result<(), ControlError> {
+    let target = find_container(arguments.container).await?;
+    let request = attach_request(arguments.member, arguments.address, target);
+    let attached = Client::new(&arguments.agent.socket).attach(&request).await?;
+    print(format, &attached, attached_fields)
+}
+
+/// The request to attach `member`.
+pub(super) fn attach_request(member: MemberArgs, address: Option<std::net::Ipv4Addr>, target: Target) -> Attach {
+    let MemberArgs { network, app, kind, number } = member;
+    Attach { network, app, kind, number, address, target }
+}
+
+async fn find_container(arguments: ContainerArgs) -> Result<Target, ControlError> {
+    match arguments {
+        // A relative path means something in this process's directory, and nothing in the agent's.
+        ContainerArgs { netns: Some(path), .. } => std::path::absolute(&path).map(Target::Netns).map_err(|error| {
+            let message = format!("cannot make {} absolute: {error}", path.display());
+            ControlError::new(ErrorCode::NetnsNotFound, message, "give the path of a network namespace")
+        }),
+        ContainerArgs { pid: Some(pid), .. } => Ok(Target::Pid(pid)),
+        ContainerArgs { container: Some(name), .. } => docker::find_process(&name).await.map(Target::Pid),
+        ContainerArgs { netns: None, pid: None, container: None } => Err(ControlError::new(
+            ErrorCode::InvalidArgument,
+            "no container is named",
+            "give one of --netns, --pid and --container",
+        )),
+    }
+}
+
+/// `privnet detach`.
+///
+/// # Errors
+/// The agent's, or why it cannot be asked.
+pub async fn detach(arguments: DetachArgs, format: Format) -> Result<(), ControlError> {
+    let detached = Client::new(&arguments.agent.socket).detach(&detach_request(arguments.member)).await?;
+    print(format, &detached, |done| if done.detached { "detached\n" } else { "was not attached\n" }.to_owned())
+}
+
+/// The request to detach `member`.
+pub(super) fn detach_request(member: MemberArgs) -> Detach {
+    let MemberArgs { network, app, kind, number } = member;
+    Detach { network, app, kind, number }
+}
+
+/// `privnet members`.
+///
+/// # Errors
+/// The agent's, or why it cannot be asked.
+pub async fn members(network: Option<String>, agent: &AgentSocket, format: Format) -> Result<(), ControlError> {
+    let views = Client::new(&agent.socket).members(network.as_deref()).await?;
+    print(format, views.as_slice(), member_table)
+}
+
+/// `privnet status`.
+///
+/// # Errors
+/// The agent's, or why it cannot be asked.
+pub async fn status(agent: &AgentSocket, format: Format) -> Result<(), ControlError> {
+    let view: StatusView = Client::new(&agent.socket).status().await?;
+    print(format, &view, status_fields)
+}
+
+/// `privnet metrics`: the agent's Prometheus text, or its samples as JSON.
+///
+/// # Errors
+/// The agent's, or why it cannot be asked.
+pub async fn metrics(agent: &AgentSocket, format: Format) -> Result<(), ControlError> {
+    let text = Client::new(&agent.socket).metrics().await?;
+    match format {
+        Format::Table => print_text(&text),
+        Format::Json => print(format, exposition::parse(&text)?.as_slice(), |_| String::new()),
+    }
+}
+
+/// `privnet version`.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn version(format: Format) -> Result<(), ControlError> {
+    print(format, &VersionView::of_this_binary(), |view| {
+        fields(&[
+            ("version", view.version.clone()),
+            ("abi_version", view.abi_version.to_string()),
+            ("build_profile", view.build_profile.clone()),
+        ])
+    })
+}
+
+fn network_fields(view: &NetworkView) -> String {
+    fields(&[
+        ("id", view.id.to_string()),
+        ("name", view.name.to_string()),
+        ("vni", view.vni.to_string()),
+        ("subnet", view.subnet.to_string()),
+        ("mtu", view.mtu.to_string()),
+        ("addresses", format!("{} of {}", view.addresses_used, view.addresses_max)),
+    ])
+}
+
+fn network_table(views: &[NetworkView]) -> String {
+    let row = |view: &NetworkView| {
+        vec![
+            view.name.to_string(),
+            view.id.to_string(),
+            view.vni.to_string(),
+            view.subnet.to_string(),
+            view.mtu.to_string(),
+            format!("{}/{}", view.addresses_used, view.addresses_max),
+        ]
+    };
+    table(&["NAME", "ID", "VNI", "SUBNET", "MTU", "ADDRESSES"], views.iter().map(row))
+}
+
+fn attached_fields(view: &Attached) -> String {
+    let mut rows = vec![
+        ("network", view.network.to_string()),
+        ("app", view.app.to_string()),
+        ("type", view.kind.to_string()),
+        ("number", view.number.to_string()),
+        ("address", view.address.to_string()),
+        ("hostname", view.hostname.clone()),
+        ("interface", view.interface.to_string()),
+        ("ready", view.ready.to_string()),
+    ];
+    rows.extend(view.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
+    fields(&rows)
+}
+
+fn member_table(views: &[MemberView]) -> String {
+    let row = |view: &MemberView| {
+        vec![
+            view.network_name.to_string(),
+            view.app.to_string(),
+            view.kind.to_string(),
+            view.number.to_string(),
+            view.address.to_string(),
+            view.host.to_string(),
+            match view.state {
+                MemberState::Attaching => "attaching",
+                MemberState::Ready => "ready",
+            }
+            .to_owned(),
+            view.interface.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+        ]
+    };
+    table(&["NETWORK", "APP", "TYPE", "NUMBER", "ADDRESS", "HOST", "STATE", "INTERFACE"], views.iter().map(row))
+}
+
+fn status_fields(view: &StatusView) -> String {
+    let pass = view.last_pass_unix_seconds;
+    let mut rows = vec![
+        ("version", view.version.clone()),
+        ("host", view.host.to_string()),
+        ("vtep", view.vtep.to_string()),
+        ("datapath", view.datapath.clone()),
+        ("wireguard", view.wireguard.clone()),
+        ("store", view.store.clone()),
+        ("networks", view.networks.to_string()),
+        ("members", format!("{} ({} ready)", view.members, view.members_ready)),
+        ("last_pass", pass.map_or_else(|| "none yet".to_owned(), |seconds| format!("{seconds} (unix seconds)"))),
+    ];
+    if view.problems.is_empty() {
+        rows.push(("problems", "none".to_owned()));
+    }
+    rows.extend(view.problems.iter().map(|problem| ("problem", problem.clone())));
+    fields(&rows)
+}
