@@ -56,7 +56,7 @@ pub fn metrics_router(surface: Surface) -> Router {
 
 /// One method of one path.
 struct Route {
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests compare it with the OpenAPI document"))]
+    #[expect(dead_code, reason = "tests compare it with the OpenAPI document")]
     method: &'static str,
     path: &'static str,
     answer: MethodRouter<Surface>,

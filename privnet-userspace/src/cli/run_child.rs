@@ -11,6 +11,8 @@ use super::args::{Format, RunChildArgs};
 use super::output::print_error;
 use super::rendezvous::{Go, Report};
 use crate::agent::{ControlError, ErrorCode};
+use crate::link::{self, Links};
+use crate::netns::{self, Netns};
 
 /// What a shell answers when a command cannot be executed (POSIX, Shell Command Language 2.8.2).
 const NOT_EXECUTABLE: u8 = 126;
@@ -41,9 +43,25 @@ pub fn run(arguments: &RunChildArgs, format: Format) -> Result<ExitCode, Control
     }
 }
 
-/// Leaves the host's network, mount and host name behind.
+/// Leaves the host's network, mounts and name behind, and brings the new loopback up.
 fn enter_namespaces() -> Result<(), ControlError> {
-    Err(ControlError::new(ErrorCode::Unsupported, "this build cannot make namespaces", "use attach"))
+    netns::enter_new_for_exec().map_err(|error| {
+        let message = format!("cannot make namespaces for the command: {}", chain(&error));
+        ControlError::new(ErrorCode::PermissionDenied, message, "run it as root, outside of restricted containers")
+    })?;
+    super::wait(async {
+        let up = async {
+            let links = Links::open(&Netns::current()?).await?;
+            link::ensure_loopback_up(&links).await
+        };
+        up.await.map_err(|error: link::Error| cannot("bring the command's loopback up", &chain(&error)))
+    })
+}
+
+/// An error with what it came from.
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn say(parent: &mut UnixStream, report: &Report) -> std::io::Result<()> {
