@@ -5,13 +5,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
 use super::contract::{Entry, LeaseId, Listing, Revision, Store, Transaction, Watch};
 use super::error::{CommitError, StoreError};
 use super::history::{self, HISTORY_CHANGES};
 use super::path::{Key, Prefix};
-use super::state::Shared;
+use super::state::{Shared, lease_expired};
 
 /// A store in memory. Dropping it ends its watches with a resync.
 #[derive(Debug)]
@@ -89,14 +88,9 @@ impl Store for Memory {
 
 /// Waits for the end of `lease`, and deletes the keys attached to it.
 async fn expire(store: Weak<Shared>, lease: LeaseId) {
-    loop {
-        let Some(deadline) = store.upgrade().and_then(|shared| shared.lease_deadline(lease)) else { return };
-        if deadline <= Instant::now() {
-            break;
-        }
-        tokio::time::sleep_until(deadline).await;
-    }
-    if let Some(shared) = store.upgrade() {
+    if lease_expired(&store, lease).await
+        && let Some(shared) = store.upgrade()
+    {
         end_lease(&shared, lease);
     }
 }

@@ -1,14 +1,17 @@
 //! The door to the truth: the [`Store`] trait, its implementations, and the records of privnet in it.
 //!
 //! - [`contract`], [`path`], [`error`]: what a store promises.
-//! - [`memory`] and `embedded`: the two stores of one host. One conformance suite holds both to the contract.
+//! - [`memory`] and [`embedded`]: the two stores of one host. One conformance suite holds both to the contract.
 //! - [`keys`] and [`records`]: what is where, and how it is written.
 //! - [`claims`]: the transactions that the agent needs, so that a name, a VNI, an address is never given twice.
 //!
 //! Never touches the kernel, and never decides what a record means for it.
 
 pub mod claims;
+#[cfg(test)]
+mod conformance;
 pub mod contract;
+pub mod embedded;
 pub mod error;
 mod history;
 pub mod keys;
@@ -18,6 +21,7 @@ pub mod records;
 mod state;
 
 pub use contract::{Entry, Event, Expected, LeaseId, Listing, ResyncReason, Revision, Store, Transaction, Watch};
+pub use embedded::{Beginning, Embedded};
 pub use error::{CommitError, OpenError, StoreError};
 pub use memory::Memory;
 pub use path::{Key, Prefix};

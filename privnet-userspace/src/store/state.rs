@@ -3,7 +3,7 @@
 //! `memory` is this and nothing more; `embedded` writes to its file first and then lets it happen here.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -103,8 +103,7 @@ impl Shared {
         Ok(())
     }
 
-    /// When `id` expires unless it is kept alive; nothing when it is gone.
-    pub(super) fn lease_deadline(&self, id: LeaseId) -> Option<Instant> {
+    fn lease_deadline(&self, id: LeaseId) -> Option<Instant> {
         self.lock().leases.get(&id).map(|lease| lease.deadline)
     }
 
@@ -116,6 +115,17 @@ impl Shared {
         let revision = state.revision;
         drop(state);
         self.announce(revision);
+    }
+}
+
+/// Waits until `lease` has expired; false when it, or its store, is gone instead.
+pub(super) async fn lease_expired(store: &Weak<Shared>, lease: LeaseId) -> bool {
+    loop {
+        let Some(deadline) = store.upgrade().and_then(|shared| shared.lease_deadline(lease)) else { return false };
+        if deadline <= Instant::now() {
+            return true;
+        }
+        tokio::time::sleep_until(deadline).await;
     }
 }
 
@@ -165,6 +175,13 @@ impl State {
     pub(super) fn prepare_lease_end(&self, lease: LeaseId) -> Prepared {
         let attached = self.entries.values().filter(|entry| entry.lease == Some(lease));
         self.prepared(attached.map(|entry| (entry.key.clone(), None)).collect())
+    }
+
+    /// Makes `lease` one that cannot be kept alive any more.
+    pub(super) fn expire_now(&mut self, lease: LeaseId) {
+        if let Some(lease) = self.leases.get_mut(&lease) {
+            lease.deadline = lease.deadline.min(Instant::now());
+        }
     }
 
     pub(super) fn forget_lease(&mut self, lease: LeaseId) {

@@ -1,0 +1,426 @@
+//! The contract, as tests that every store has to pass.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::contract::MAX_OPERATIONS;
+use super::embedded::Embedded;
+use super::{
+    CommitError, Entry, Event, Expected, Key, Memory, Prefix, ResyncReason, Revision, Store, StoreError, Transaction,
+    Watch,
+};
+
+/// A store under test, and what it needs to exist.
+struct Lab {
+    store: Arc<dyn Store>,
+    _directory: Option<tempfile::TempDir>,
+}
+
+async fn memory() -> Lab {
+    Lab { store: Arc::new(Memory::new()), _directory: None }
+}
+
+async fn embedded() -> Lab {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Embedded::open(directory.path()).await.expect("opened");
+    Lab { store: Arc::new(store), _directory: Some(directory) }
+}
+
+macro_rules! every_store {
+    ($($case:ident)*) => {
+        mod memory_store {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(super::memory().await).await;
+            })*
+        }
+        mod embedded_store {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(super::embedded().await).await;
+            })*
+        }
+    };
+}
+
+every_store! {
+    a_new_store_is_empty_and_at_revision_zero
+    a_key_is_read_back_with_the_revision_that_put_it
+    a_transaction_happens_whole_or_not_at_all
+    a_compare_holds_or_names_its_key
+    a_transaction_that_changes_nothing_has_no_revision
+    a_prefix_lists_what_is_below_it_in_order
+    a_watch_from_a_listing_misses_nothing_and_repeats_nothing
+    a_watch_tells_of_its_prefix_only
+    a_slow_watch_gets_every_change_while_the_store_remembers_them
+    a_watch_that_is_too_far_behind_is_told_to_start_over
+    a_watch_from_the_future_is_told_to_start_over
+    a_closed_store_ends_its_watches
+    a_lease_that_is_not_kept_alive_deletes_its_keys
+    a_lease_that_is_kept_alive_keeps_its_keys
+    a_revoked_lease_deletes_the_keys_still_attached_to_it
+    an_unknown_lease_is_refused
+    a_transaction_that_is_too_large_is_refused
+    of_many_racing_compares_exactly_one_wins
+}
+
+async fn a_new_store_is_empty_and_at_revision_zero(lab: Lab) {
+    let listing = lab.store.list(&prefix("a/")).await.expect("listed");
+    assert_eq!((listing.entries, listing.revision), (vec![], Revision(0)));
+    assert_eq!(lab.store.get(&key("a/1")).await.expect("read"), None);
+}
+
+async fn a_key_is_read_back_with_the_revision_that_put_it(lab: Lab) {
+    for revision in 1..=3 {
+        let put = Transaction::new().put(key("a/1"), [revision as u8]);
+        assert_eq!(lab.store.commit(put).await.expect("committed"), Revision(revision));
+        let entry = lab.store.get(&key("a/1")).await.expect("read").expect("present");
+        let expected =
+            Entry { key: key("a/1"), value: [revision as u8].into(), revision: Revision(revision), lease: None };
+        assert_eq!(entry, expected);
+    }
+    lab.store.commit(Transaction::new().delete(key("a/1"))).await.expect("committed");
+    assert_eq!(lab.store.get(&key("a/1")).await.expect("read"), None);
+}
+
+async fn a_transaction_happens_whole_or_not_at_all(lab: Lab) {
+    put(&lab, "a/1").await;
+    let change = |expected| {
+        Transaction::new()
+            .require(key("a/1"), Expected::Exists)
+            .require(key("a/2"), expected)
+            .put(key("a/3"), [3])
+            .delete(key("a/1"))
+    };
+    let error = lab.store.commit(change(Expected::Exists)).await.expect_err("a/2 is absent");
+    assert_eq!(error.to_string(), "a/2 was expected present and is absent");
+    assert_eq!(keys(&lab, "a/").await, ["a/1"]);
+    assert_eq!(lab.store.commit(change(Expected::Absent)).await.expect("committed"), Revision(2));
+    assert_eq!(keys(&lab, "a/").await, ["a/3"]);
+}
+
+async fn a_compare_holds_or_names_its_key(lab: Lab) {
+    put(&lab, "a/1").await;
+    put(&lab, "a/1").await;
+    let (one, two) = (Expected::Revision(Revision(1)), Expected::Revision(Revision(2)));
+    for (name, expected, found, holds) in [
+        ("a/1", Expected::Exists, Some(Revision(2)), true),
+        ("a/1", two, Some(Revision(2)), true),
+        ("a/1", one, Some(Revision(2)), false),
+        ("a/1", Expected::Absent, Some(Revision(2)), false),
+        ("a/2", Expected::Absent, None, true),
+        ("a/2", Expected::Exists, None, false),
+        ("a/2", two, None, false),
+    ] {
+        let result = lab.store.commit(Transaction::new().require(key(name), expected)).await;
+        if holds {
+            assert_eq!(result.expect("holds"), Revision(2), "{name} {expected}");
+        } else {
+            let CommitError::Conflict { key: failed, expected: wanted, found: was } = result.expect_err("fails") else {
+                panic!("{name} {expected}: another error");
+            };
+            assert_eq!((failed, wanted, was), (key(name), expected, found));
+        }
+    }
+}
+
+async fn a_transaction_that_changes_nothing_has_no_revision(lab: Lab) {
+    put(&lab, "a/1").await;
+    let nothing = Transaction::new().delete(key("a/2"));
+    assert_eq!(lab.store.commit(nothing).await.expect("committed"), Revision(1));
+    assert_eq!(lab.store.commit(Transaction::new()).await.expect("committed"), Revision(1));
+    // The same value again is a change all the same: somebody put it.
+    assert_eq!(put(&lab, "a/1").await, Revision(2));
+}
+
+async fn a_prefix_lists_what_is_below_it_in_order(lab: Lab) {
+    for name in ["a/2", "a/10", "a/1", "a/1/x", "ab/1", "b/1", "a"] {
+        put(&lab, name).await;
+    }
+    assert_eq!(keys(&lab, "a/").await, ["a/1", "a/1/x", "a/10", "a/2"]);
+    assert_eq!(keys(&lab, "a/1/").await, ["a/1/x"]);
+    assert_eq!(keys(&lab, "c/").await, [""; 0]);
+    assert_eq!(lab.store.list(&prefix("c/")).await.expect("listed").revision, Revision(7));
+}
+
+async fn a_watch_from_a_listing_misses_nothing_and_repeats_nothing(lab: Lab) {
+    put(&lab, "a/1").await;
+    let listing = lab.store.list(&prefix("a/")).await.expect("listed");
+    let change = Transaction::new().put(key("a/3"), [3]).delete(key("a/1")).put(key("a/2"), [2]);
+    lab.store.commit(change).await.expect("committed");
+    let mut watch = lab.store.watch(&prefix("a/"), listing.revision).await.expect("watching");
+    put(&lab, "a/4").await;
+    let revision = Revision(2);
+    assert_eq!(next(&mut watch).await, Event::Delete { key: key("a/1"), revision });
+    assert_eq!(next(&mut watch).await, Event::Put { key: key("a/2"), value: [2].into(), revision });
+    assert_eq!(next(&mut watch).await, Event::Put { key: key("a/3"), value: [3].into(), revision });
+    assert_eq!(next(&mut watch).await, Event::Put { key: key("a/4"), value: [0].into(), revision: Revision(3) });
+    // And nothing more, until there is more.
+    let waiting = tokio::spawn(async move { next(&mut watch).await });
+    put(&lab, "a/5").await;
+    let expected = Event::Put { key: key("a/5"), value: [0].into(), revision: Revision(4) };
+    assert_eq!(waiting.await.expect("joined"), expected);
+}
+
+async fn a_watch_tells_of_its_prefix_only(lab: Lab) {
+    let mut watch = lab.store.watch(&prefix("a/1/"), Revision(0)).await.expect("watching");
+    for name in ["a/1", "a/10/x", "b/1", "a/1/x"] {
+        put(&lab, name).await;
+    }
+    assert_eq!(next(&mut watch).await, Event::Put { key: key("a/1/x"), value: [0].into(), revision: Revision(4) });
+}
+
+async fn a_slow_watch_gets_every_change_while_the_store_remembers_them(lab: Lab) {
+    let mut watch = lab.store.watch(&prefix("a/"), Revision(0)).await.expect("watching");
+    put(&lab, "a/first").await;
+    assert!(matches!(next(&mut watch).await, Event::Put { revision: Revision(1), .. }));
+    put_many(&lab, "a", 20).await;
+    let mut events = Vec::new();
+    while events.len() < 2000 {
+        events.push(next(&mut watch).await);
+    }
+    for (index, event) in events.iter().enumerate() {
+        let expected = Revision(2 + index as u64 / 100);
+        assert!(matches!(event, Event::Put { revision, .. } if *revision == expected), "{index}: {event:?}");
+    }
+}
+
+async fn a_watch_that_is_too_far_behind_is_told_to_start_over(lab: Lab) {
+    let mut slow = lab.store.watch(&prefix("a/"), Revision(0)).await.expect("watching");
+    let mut elsewhere = lab.store.watch(&prefix("b/"), Revision(0)).await.expect("watching");
+    let end = put_many(&lab, "a", 90).await;
+    for watch in [&mut slow, &mut elsewhere] {
+        assert_eq!(next(watch).await, Event::Resync(ResyncReason::Compacted));
+        assert_eq!(watch.next().await, None);
+    }
+    let mut late = lab.store.watch(&prefix("a/"), Revision(1)).await.expect("watching");
+    assert_eq!(next(&mut late).await, Event::Resync(ResyncReason::Compacted));
+    let mut recent = lab.store.watch(&prefix("a/"), Revision(end.0 - 1)).await.expect("watching");
+    assert!(matches!(next(&mut recent).await, Event::Put { revision, .. } if revision == end));
+}
+
+async fn a_watch_from_the_future_is_told_to_start_over(lab: Lab) {
+    put(&lab, "a/1").await;
+    let mut watch = lab.store.watch(&prefix("a/"), Revision(2)).await.expect("watching");
+    assert_eq!(next(&mut watch).await, Event::Resync(ResyncReason::UnknownRevision));
+    assert_eq!(watch.next().await, None);
+}
+
+async fn a_closed_store_ends_its_watches(lab: Lab) {
+    let mut watch = lab.store.watch(&prefix("a/"), Revision(0)).await.expect("watching");
+    put(&lab, "a/1").await;
+    let waiting = tokio::spawn(async move { (next(&mut watch).await, next(&mut watch).await, watch.next().await) });
+    drop(lab);
+    let (first, second, third) = waiting.await.expect("joined");
+    assert!(matches!(first, Event::Put { .. }), "{first:?}");
+    assert_eq!((second, third), (Event::Resync(ResyncReason::Closed), None));
+}
+
+async fn a_lease_that_is_not_kept_alive_deletes_its_keys(lab: Lab) {
+    let lease = lab.store.grant_lease(Duration::from_millis(500)).await.expect("granted");
+    let attach =
+        Transaction::new().put_leased(key("a/1"), [1], lease).put_leased(key("a/2"), [2], lease).put(key("a/3"), []);
+    let revision = lab.store.commit(attach).await.expect("committed");
+    assert_eq!(lab.store.get(&key("a/1")).await.expect("read").expect("present").lease, Some(lease));
+    let mut watch = lab.store.watch(&prefix("a/"), revision).await.expect("watching");
+    let end = Revision(2);
+    assert_eq!(next(&mut watch).await, Event::Delete { key: key("a/1"), revision: end });
+    assert_eq!(next(&mut watch).await, Event::Delete { key: key("a/2"), revision: end });
+    assert_eq!(keys(&lab, "a/").await, ["a/3"]);
+    let error = lab.store.keep_lease_alive(lease).await.expect_err("expired");
+    assert!(matches!(error, StoreError::LeaseNotFound(id) if id == lease), "{error}");
+}
+
+async fn a_lease_that_is_kept_alive_keeps_its_keys(lab: Lab) {
+    let kept = lab.store.grant_lease(Duration::from_secs(2)).await.expect("granted");
+    let short = lab.store.grant_lease(Duration::from_millis(1000)).await.expect("granted");
+    lab.store.commit(Transaction::new().put_leased(key("a/kept"), [1], kept)).await.expect("committed");
+    lab.store.commit(Transaction::new().put_leased(key("b/1"), [1], short)).await.expect("committed");
+    let mut watch = lab.store.watch(&prefix("b/"), Revision(2)).await.expect("watching");
+    let mut beats = 0;
+    // Kept alive for longer than it would live alone.
+    let ended = tokio::time::Instant::now() + Duration::from_millis(2500);
+    while tokio::time::Instant::now() < ended {
+        lab.store.keep_lease_alive(kept).await.expect("alive");
+        beats += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(beats > 1);
+    assert_eq!(keys(&lab, "a/").await, ["a/kept"]);
+    assert!(matches!(next(&mut watch).await, Event::Delete { .. }));
+}
+
+async fn a_revoked_lease_deletes_the_keys_still_attached_to_it(lab: Lab) {
+    let lease = lab.store.grant_lease(Duration::from_secs(60)).await.expect("granted");
+    for name in ["a/1", "a/2", "a/3"] {
+        lab.store.commit(Transaction::new().put_leased(key(name), [1], lease)).await.expect("committed");
+    }
+    put(&lab, "a/2").await;
+    lab.store.revoke_lease(lease).await.expect("revoked");
+    assert_eq!(keys(&lab, "a/").await, ["a/2"]);
+    lab.store.revoke_lease(lease).await.expect("revoked before");
+    assert!(lab.store.keep_lease_alive(lease).await.is_err());
+}
+
+async fn an_unknown_lease_is_refused(lab: Lab) {
+    let lease = super::LeaseId(77);
+    let error = lab.store.commit(Transaction::new().put_leased(key("a/1"), [1], lease)).await.expect_err("unknown");
+    assert!(matches!(error, CommitError::Store(StoreError::LeaseNotFound(id)) if id == lease), "{error}");
+    assert_eq!(keys(&lab, "a/").await, [""; 0]);
+}
+
+async fn a_transaction_that_is_too_large_is_refused(lab: Lab) {
+    let of = |count: usize| {
+        (0..count).fold(Transaction::new(), |transaction, index| transaction.put(key(&format!("a/{index}")), []))
+    };
+    let error = lab.store.commit(of(MAX_OPERATIONS + 1)).await.expect_err("too many");
+    assert!(matches!(error, CommitError::TooLarge { operations: 129, .. }), "{error}");
+    lab.store.commit(of(MAX_OPERATIONS)).await.expect("just enough");
+    let error = lab.store.commit(Transaction::new().put(key("a/1"), vec![0; 1 << 20])).await.expect_err("too large");
+    assert!(matches!(error, CommitError::TooLarge { operations: 1, .. }), "{error}");
+    lab.store.commit(Transaction::new().put(key("a/1"), vec![0; (1 << 20) - 3])).await.expect("just enough");
+}
+
+async fn of_many_racing_compares_exactly_one_wins(lab: Lab) {
+    for round in 0..50 {
+        let race = |racer: u8| {
+            let store = lab.store.clone();
+            let claim = Transaction::new()
+                .require(key(&format!("a/{round}")), Expected::Absent)
+                .put(key(&format!("a/{round}")), [racer]);
+            tokio::spawn(async move { store.commit(claim).await.is_ok() })
+        };
+        let mut won = Vec::new();
+        let racers: Vec<_> = (0..8).map(race).collect();
+        for (racer, task) in racers.into_iter().enumerate() {
+            if task.await.expect("joined") {
+                won.push(racer as u8);
+            }
+        }
+        let entry = lab.store.get(&key(&format!("a/{round}"))).await.expect("read").expect("somebody won");
+        assert_eq!(won, &*entry.value, "round {round}");
+    }
+}
+
+/// One step of a random history. Revisions are counted back from the newest.
+#[derive(Clone, Debug)]
+enum Step {
+    Commit { compares: Vec<(usize, Option<Option<u64>>)>, writes: Vec<(usize, Option<u8>)> },
+    Reopen,
+}
+
+const NAMES: [&str; 5] = ["a/1", "a/10", "a/2", "a/2/x", "b/1"];
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let compares = prop::collection::vec((0..NAMES.len(), prop::option::of(prop::option::of(0u64..4))), 0..3);
+    let writes = prop::collection::vec((0..NAMES.len(), prop::option::of(any::<u8>())), 0..4);
+    let commit = (compares, writes).prop_map(|(compares, writes)| Step::Commit { compares, writes });
+    prop::collection::vec(prop_oneof![20 => commit, 1 => Just(Step::Reopen)], 1..40)
+}
+
+fn transaction(
+    newest: Revision,
+    compares: &[(usize, Option<Option<u64>>)],
+    writes: &[(usize, Option<u8>)],
+) -> Transaction {
+    let mut transaction = Transaction::new();
+    for (name, expected) in compares {
+        let expected = match expected {
+            None => Expected::Absent,
+            Some(None) => Expected::Exists,
+            Some(Some(back)) => Expected::Revision(Revision(newest.0.saturating_sub(*back))),
+        };
+        transaction = transaction.require(key(NAMES[*name]), expected);
+    }
+    for (name, value) in writes {
+        transaction = match value {
+            Some(value) => transaction.put(key(NAMES[*name]), [*value]),
+            None => transaction.delete(key(NAMES[*name])),
+        };
+    }
+    transaction
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_random_history_gives_the_same_answers_in_both_stores(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let directory = tempfile::tempdir().expect("a directory");
+            let memory = Memory::new();
+            let mut embedded = Embedded::open(directory.path()).await.expect("opened");
+            let mut since = Revision(0);
+            let mut newest = Revision(0);
+            for step in &steps {
+                match step {
+                    Step::Commit { compares, writes } => {
+                        let transaction = transaction(newest, compares, writes);
+                        let expected = memory.commit(transaction.clone()).await;
+                        let answer = embedded.commit(transaction).await;
+                        assert_eq!(format!("{expected:?}"), format!("{answer:?}"));
+                        newest = expected.unwrap_or(newest);
+                    }
+                    Step::Reopen => {
+                        drop(embedded);
+                        embedded = Embedded::open(directory.path()).await.expect("opened again");
+                        since = newest;
+                    }
+                }
+                for below in ["a/", "a/2/", "b/"] {
+                    let expected = memory.list(&prefix(below)).await.expect("listed");
+                    assert_eq!(embedded.list(&prefix(below)).await.expect("listed"), expected);
+                }
+            }
+            // What both remember of it is the same, too.
+            let mut changes = BTreeMap::new();
+            for (name, store) in [("memory", &memory as &dyn Store), ("embedded", &embedded)] {
+                let mut watch = store.watch(&prefix("a/"), since).await.expect("watching");
+                store.commit(Transaction::new().put(key("a/end"), [])).await.expect("committed");
+                let mut seen = vec![next(&mut watch).await];
+                while !matches!(seen.last(), Some(Event::Put { key, .. }) if key.as_str() == "a/end") {
+                    seen.push(next(&mut watch).await);
+                }
+                changes.insert(name, seen);
+            }
+            assert_eq!(changes["memory"], changes["embedded"]);
+        });
+    }
+}
+
+async fn put(lab: &Lab, name: &str) -> Revision {
+    lab.store.commit(Transaction::new().put(key(name), [0])).await.expect("committed")
+}
+
+/// Commits `count` transactions of 100 puts each.
+async fn put_many(lab: &Lab, below: &str, count: u32) -> Revision {
+    let mut last = Revision(0);
+    for _ in 0..count {
+        let names = (0..100).map(|index| key(&format!("{below}/{index}")));
+        let puts = names.fold(Transaction::new(), |transaction, name| transaction.put(name, []));
+        last = lab.store.commit(puts).await.expect("committed");
+    }
+    last
+}
+
+async fn keys(lab: &Lab, below: &str) -> Vec<String> {
+    let listing = lab.store.list(&prefix(below)).await.expect("listed");
+    listing.entries.iter().map(|entry| entry.key.to_string()).collect()
+}
+
+async fn next(watch: &mut Watch) -> Event {
+    let event = tokio::time::timeout(Duration::from_secs(20), watch.next()).await;
+    event.expect("an event within 20 seconds").expect("an event before the end")
+}
+
+fn key(text: &str) -> Key {
+    text.parse().expect("a key")
+}
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().expect("a prefix")
+}
