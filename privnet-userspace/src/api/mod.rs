@@ -22,6 +22,11 @@ pub mod service;
 pub mod socket;
 pub mod version;
 
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
+
 pub use body::Deleted;
 pub use peer::Accounts;
 pub use problem::ErrorBody;

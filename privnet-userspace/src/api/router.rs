@@ -55,15 +55,15 @@ pub fn metrics_router(surface: Surface) -> Router {
 }
 
 /// One method of one path.
-struct Route {
-    #[expect(dead_code, reason = "tests compare it with the OpenAPI document")]
-    method: &'static str,
-    path: &'static str,
+pub(super) struct Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests compare it with the OpenAPI document"))]
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
     answer: MethodRouter<Surface>,
 }
 
 /// The one list of routes. `openapi.json` describes exactly these.
-fn routes() -> Vec<Route> {
+pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/v1/networks", networks),
         post("/v1/networks", create_network),

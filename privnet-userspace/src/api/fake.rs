@@ -1,0 +1,177 @@
+//! An agent for tests: answers with fixed values, remembers what it was asked, and fails when told to.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use super::service::Service;
+use crate::agent::views::{
+    Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Detach, Detached, MemberView, NetworkCounters,
+    NetworkView, StatusView, TunnelView,
+};
+use crate::agent::{ControlError, ErrorCode};
+use crate::model::{MemberState, PublicKey};
+
+pub(crate) const NETWORK: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
+pub(crate) const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
+
+/// Knows one network, called `shop`.
+#[derive(Default)]
+pub(crate) struct Fake {
+    /// What was asked, one line each.
+    pub(crate) asked: Mutex<Vec<String>>,
+    /// What every request that can fail fails with.
+    pub(crate) failure: Option<ControlError>,
+}
+
+impl Fake {
+    fn hear(&self, request: String) -> Result<(), ControlError> {
+        self.asked.lock().expect("no test panics while it holds this").push(request);
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+}
+
+#[async_trait]
+impl Service for Fake {
+    async fn create_network(&self, request: CreateNetwork) -> Result<NetworkView, ControlError> {
+        self.hear(format!("create_network {} {:?}", request.name, request.subnet))?;
+        Ok(network_view())
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkView>, ControlError> {
+        self.hear("networks".to_owned())?;
+        Ok(vec![network_view()])
+    }
+
+    async fn network(&self, id_or_name: &str) -> Result<NetworkView, ControlError> {
+        self.hear(format!("network {id_or_name}"))?;
+        if id_or_name == "shop" || id_or_name == NETWORK {
+            return Ok(network_view());
+        }
+        let message = format!("no network has the id or name {id_or_name:?}");
+        Err(ControlError::new(ErrorCode::NetworkNotFound, message, "see `privnet network list`"))
+    }
+
+    async fn delete_network(&self, id_or_name: &str) -> Result<(), ControlError> {
+        self.hear(format!("delete_network {id_or_name}"))
+    }
+
+    async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
+        let Attach { network, app, kind, number, address, target } = request;
+        self.hear(format!("attach {network} {app} {kind:?} {number:?} {address:?} {target:?}"))?;
+        Ok(attached())
+    }
+
+    async fn detach(&self, request: Detach) -> Result<Detached, ControlError> {
+        self.hear(format!("detach {} {} {:?} {:?}", request.network, request.app, request.kind, request.number))?;
+        Ok(Detached { detached: true })
+    }
+
+    async fn members(&self, network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
+        self.hear(format!("members {network:?}"))?;
+        Ok(vec![member_view()])
+    }
+
+    async fn status(&self) -> Result<StatusView, ControlError> {
+        self.hear("status".to_owned())?;
+        Ok(status_view())
+    }
+
+    async fn doctor(&self) -> Vec<Check> {
+        vec![check()]
+    }
+
+    async fn counters(&self) -> Result<Vec<NetworkCounters>, ControlError> {
+        self.hear("counters".to_owned())?;
+        Ok(vec![counters()])
+    }
+
+    async fn tunnels(&self) -> Result<Vec<TunnelView>, ControlError> {
+        self.hear("tunnels".to_owned())?;
+        Ok(Vec::new())
+    }
+}
+
+pub(crate) fn network_view() -> NetworkView {
+    NetworkView {
+        id: NETWORK.parse().expect("network"),
+        name: "shop".parse().expect("name"),
+        vni: 7,
+        subnet: "10.240.0.0/22".parse().expect("subnet"),
+        mtu: 1390,
+        created_unix_seconds: 1_700_000_000,
+        addresses_used: 1,
+        addresses_max: 1021,
+    }
+}
+
+pub(crate) fn attached() -> Attached {
+    Attached {
+        network: NETWORK.parse().expect("network"),
+        app: APP.parse().expect("app"),
+        kind: "web".parse().expect("type"),
+        number: 1.try_into().expect("number"),
+        address: [10, 240, 0, 2].into(),
+        hostname: format!("1.web.{APP}.{NETWORK}.private-network.internal"),
+        interface: "wg0".parse().expect("interface"),
+        ready: true,
+        env: BTreeMap::from([("PRIVNET_ADDRESS".to_owned(), "10.240.0.2".to_owned())]),
+    }
+}
+
+pub(crate) fn member_view() -> MemberView {
+    MemberView {
+        network: NETWORK.parse().expect("network"),
+        network_name: "shop".parse().expect("name"),
+        app: APP.parse().expect("app"),
+        kind: "web".parse().expect("type"),
+        number: 1.try_into().expect("number"),
+        address: [10, 240, 0, 2].into(),
+        hostname: format!("1.web.{APP}.{NETWORK}.private-network.internal"),
+        public_key: PublicKey::new([7; 32]),
+        host: "one".parse().expect("host"),
+        state: MemberState::Ready,
+        interface: Some("wg0".parse().expect("interface")),
+    }
+}
+
+pub(crate) fn status_view() -> StatusView {
+    StatusView {
+        version: "0.1.0".to_owned(),
+        host: "one".parse().expect("host"),
+        vtep: [192, 0, 2, 1].into(),
+        datapath: "ebpf".to_owned(),
+        wireguard: "kernel".to_owned(),
+        store: "embedded".to_owned(),
+        networks: 1,
+        members: 1,
+        members_ready: 1,
+        last_pass_unix_seconds: Some(1_700_000_000),
+        problems: Vec::new(),
+    }
+}
+
+pub(crate) fn check() -> Check {
+    Check {
+        check: "kernel".to_owned(),
+        status: CheckStatus::Warn,
+        detail: "Linux 6.1 has no TCX".to_owned(),
+        remedy: "none needed: clsact is used".to_owned(),
+    }
+}
+
+pub(crate) fn counters() -> NetworkCounters {
+    NetworkCounters {
+        network: NETWORK.parse().expect("network"),
+        network_name: "shop".parse().expect("name"),
+        rows: vec![CounterRow {
+            member: format!("1.web.{APP}"),
+            direction: "egress".to_owned(),
+            reason: "forwarded".to_owned(),
+            dropped: false,
+            packets: 3,
+            bytes: 300,
+        }],
+    }
+}
