@@ -1,0 +1,89 @@
+//! The maps of the network's instance, made from the table, and the only reads and writes of them.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuHashMap, RingBuf};
+use privnet_ebpf::abi::{Config, CounterKey, DropEvent, MemberKey, MemberRow, PortKey, PortRow, Tally};
+use privnet_ebpf::maps::{EVENTS_BYTES, MAP_CONFIG, MAP_COUNTERS, MAP_MEMBERS, MAP_PORTS};
+
+/// What the loader makes of the capacities once it knows the prefix (`MapSpec::max_entries`).
+const ANY_PREFIX: u8 = 22;
+
+#[map(name = "pn_config")]
+static CONFIG: Array<Config> = Array::with_max_entries(1, MAP_CONFIG.flags);
+
+#[map(name = "pn_ports")]
+static PORTS: HashMap<PortKey, PortRow> = HashMap::with_max_entries(MAP_PORTS.max_entries(ANY_PREFIX), MAP_PORTS.flags);
+
+#[map(name = "pn_members")]
+static MEMBERS: HashMap<MemberKey, MemberRow> =
+    HashMap::with_max_entries(MAP_MEMBERS.max_entries(ANY_PREFIX), MAP_MEMBERS.flags);
+
+#[map(name = "pn_counters")]
+static COUNTERS: PerCpuHashMap<CounterKey, Tally> =
+    PerCpuHashMap::with_max_entries(MAP_COUNTERS.max_entries(ANY_PREFIX), MAP_COUNTERS.flags);
+
+#[map(name = "pn_events")]
+static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
+
+/// What a helper returns for `EEXIST`.
+const EEXIST: i32 = -17;
+/// `BPF_NOEXIST` of include/uapi/linux/bpf.h: create, or fail.
+const CREATE: u64 = 1;
+
+/// The network's config.
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    CONFIG.get(0)
+}
+
+/// The member behind the interface `ifindex`.
+#[inline(always)]
+pub fn port(ifindex: u32) -> Option<&'static PortRow> {
+    // SAFETY: the kernel frees a removed entry after the program has returned. One that is replaced meanwhile may be
+    // read half old, half new: any bytes are a valid row, and both halves are of this network.
+    unsafe { PORTS.get(&ifindex) }
+}
+
+/// The member at `address`.
+#[inline(always)]
+pub fn member(address: [u8; 4]) -> Option<&'static MemberRow> {
+    // SAFETY: as for `port`, three lines above.
+    unsafe { MEMBERS.get(&address) }
+}
+
+/// Adds to the tally of `key` on this CPU, and gives back the packets that it held before.
+///
+/// A row that does not exist is created; when the map is full, the network is charged. The rows of what is forwarded
+/// exist from the moment that a member does, so only a drop can come here to allocate.
+#[inline(always)]
+pub fn add(key: CounterKey, packets: u64, bytes: u32) -> u64 {
+    if let Some(before) = add_to_row(&key, packets, bytes) {
+        return before;
+    }
+    let first = Tally { packets, bytes: u64::from(bytes) };
+    let row = match COUNTERS.insert(&key, &first, CREATE) {
+        Ok(()) => return 0,
+        // Another CPU created the row a moment ago.
+        Err(EEXIST) => key,
+        Err(_) => key.of_network(),
+    };
+    add_to_row(&row, packets, bytes).unwrap_or(0)
+}
+
+#[inline(always)]
+fn add_to_row(key: &CounterKey, packets: u64, bytes: u32) -> Option<u64> {
+    let tally = COUNTERS.get_ptr_mut(key)?;
+    // SAFETY: the lookup gave a pointer to this CPU's tally, non-null and aligned to 8; nothing else runs on this CPU
+    // until the program returns, for TC programs run with bottom halves off.
+    let tally = unsafe { &mut *tally };
+    let before = tally.packets;
+    tally.packets = before.wrapping_add(packets);
+    tally.bytes = tally.bytes.wrapping_add(u64::from(bytes));
+    Some(before)
+}
+
+/// Offers `event` to whoever reads the ring; lost when it is full.
+#[inline(always)]
+pub fn report(event: &DropEvent) {
+    let _full = EVENTS.output::<DropEvent>(event, 0);
+}

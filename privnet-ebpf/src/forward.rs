@@ -1,0 +1,198 @@
+//! The whole isolation policy: what becomes of a frame, as pure functions of what was read and looked up.
+//!
+//! **Invariant**: nothing is forwarded that is not ARP for a known member or IPv4/UDP between the WireGuard ports of
+//! two known members of this network, with the sender's own MAC and address.
+
+use crate::abi::{Config, MemberRow, PortRow};
+use crate::net::MacAddr;
+use crate::packet::{Claim, Kind, Packet};
+use crate::verdict::{DropReason, PassReason, Verdict};
+
+/// Decides about a frame that a member of this host sent.
+///
+/// `port` is the ports map's row of the interface that it came in by; `target` the members map's row of
+/// [`target_of`] the packet.
+#[must_use]
+#[inline(always)]
+pub fn from_member(
+    config: Option<&Config>,
+    port: Option<&PortRow>,
+    packet: &Packet,
+    target: Option<&MemberRow>,
+) -> Verdict {
+    let (Some(config), Some(port)) = (current(config), port) else {
+        return Verdict::Drop(if current(config).is_none() {
+            DropReason::AbiMismatch
+        } else {
+            DropReason::UnknownPort
+        });
+    };
+    match packet.kind() {
+        Kind::Udp => match udp_from_member(config, port, packet, target) {
+            Ok(verdict) => verdict,
+            Err(reason) => Verdict::Drop(reason),
+        },
+        Kind::Arp => match answer(port, packet, target) {
+            Ok(mac) => Verdict::AnswerArp { mac },
+            Err(reason) => Verdict::Drop(reason),
+        },
+        Kind::Refused(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// Decides about a frame that came from another host.
+///
+/// `source` and `destination` are the members map's rows of the packet's addresses.
+#[must_use]
+#[inline(always)]
+pub fn from_vtep(
+    config: Option<&Config>,
+    packet: &Packet,
+    source: Option<&MemberRow>,
+    destination: Option<&MemberRow>,
+) -> Verdict {
+    if current(config).is_none() {
+        return Verdict::Drop(DropReason::AbiMismatch);
+    }
+    match packet.kind() {
+        Kind::Udp => match udp_from_vtep(packet, source, destination) {
+            Ok(ifindex) => Verdict::DeliverLocal { ifindex, rewrite: None },
+            Err(reason) => Verdict::Drop(reason),
+        },
+        Kind::Arp => Verdict::Drop(DropReason::ArpFromVtep),
+        Kind::Refused(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// Decides about a packet on an interface of the app netns that is not ours, in either direction.
+#[must_use]
+#[inline(always)]
+pub fn guard(config: Option<&Config>, claim: &Claim) -> Verdict {
+    let Some(config) = current(config) else {
+        return Verdict::Drop(DropReason::AbiMismatch);
+    };
+    match claim {
+        Claim::Ipv4 { source, .. } if config.contains(*source) => Verdict::Drop(DropReason::GuardSource),
+        Claim::Ipv4 { destination, .. } if config.contains(*destination) => Verdict::Drop(DropReason::GuardDestination),
+        Claim::Arp { sender, target } if config.contains(*sender) || config.contains(*target) => {
+            Verdict::Drop(DropReason::GuardArp)
+        }
+        Claim::Ipv4 { .. } | Claim::Arp { .. } => Verdict::Pass(PassReason::OutsidePrefix),
+        Claim::Truncated => Verdict::Drop(DropReason::Truncated),
+        Claim::Other => Verdict::Pass(PassReason::OtherProtocol),
+    }
+}
+
+/// The address whose member decides about a packet of [`from_member`], as on the wire.
+#[must_use]
+#[inline(always)]
+pub fn target_of(packet: &Packet) -> Option<[u8; 4]> {
+    match packet.kind() {
+        Kind::Udp => Some(packet.udp().destination()),
+        Kind::Arp => Some(packet.arp().target()),
+        Kind::Refused(_) => None,
+    }
+}
+
+#[inline(always)]
+fn current(config: Option<&Config>) -> Option<&Config> {
+    config.filter(|config| config.is_current())
+}
+
+#[inline(always)]
+fn udp_from_member(
+    config: &Config,
+    port: &PortRow,
+    packet: &Packet,
+    target: Option<&MemberRow>,
+) -> Result<Verdict, DropReason> {
+    let udp = packet.udp();
+    if packet.source_mac() != port.mac() {
+        return Err(DropReason::SpoofedMac);
+    }
+    if udp.source() != port.address() {
+        return Err(DropReason::SpoofedAddress);
+    }
+    if udp.source_port() != port.wireguard_port() {
+        return Err(DropReason::WrongSourcePort);
+    }
+    if udp.destination() == udp.source() {
+        return Err(DropReason::ToItself);
+    }
+    let target = target.ok_or(DropReason::UnknownDestination)?;
+    if udp.destination_port() != target.wireguard_port() {
+        return Err(DropReason::WrongDestinationPort);
+    }
+    let rewrite = if packet.destination_mac() == target.mac() {
+        None
+    } else if is_generation_of(packet.destination_mac(), udp.destination()) {
+        // The sender still remembers an earlier holder of the address: correct it, so that it heals at once.
+        Some(target.mac())
+    } else {
+        return Err(DropReason::WrongDestinationMac);
+    };
+    match target.ifindex() {
+        Some(ifindex) => Ok(Verdict::DeliverLocal { ifindex, rewrite }),
+        None => match config.vtep() {
+            Some(ifindex) => Ok(Verdict::SendRemote { ifindex, rewrite }),
+            None => Err(DropReason::NoVtep),
+        },
+    }
+}
+
+#[inline(always)]
+fn answer(port: &PortRow, packet: &Packet, target: Option<&MemberRow>) -> Result<MacAddr, DropReason> {
+    let arp = packet.arp();
+    if packet.source_mac() != port.mac() {
+        return Err(DropReason::SpoofedMac);
+    }
+    if !arp.is_request() {
+        return Err(DropReason::ArpNotRequest);
+    }
+    if arp.sender_mac() != port.mac() || arp.sender() != port.address() {
+        return Err(DropReason::ArpSpoofed);
+    }
+    // Answering an announcement would tell the member that its address is taken.
+    if arp.target() == arp.sender() {
+        return Err(DropReason::ToItself);
+    }
+    target.map(MemberRow::mac).ok_or(DropReason::ArpUnknownTarget)
+}
+
+#[inline(always)]
+fn udp_from_vtep(
+    packet: &Packet,
+    source: Option<&MemberRow>,
+    destination: Option<&MemberRow>,
+) -> Result<u32, DropReason> {
+    let udp = packet.udp();
+    let source = source.ok_or(DropReason::UnknownSource)?;
+    if source.ifindex().is_some() {
+        return Err(DropReason::SourceIsLocal);
+    }
+    if packet.source_mac() != source.mac() {
+        return Err(DropReason::SpoofedMac);
+    }
+    if udp.source_port() != source.wireguard_port() {
+        return Err(DropReason::WrongSourcePort);
+    }
+    let destination = destination.ok_or(DropReason::UnknownDestination)?;
+    let ifindex = destination.ifindex().ok_or(DropReason::DestinationNotLocal)?;
+    if packet.destination_mac() != destination.mac() {
+        return Err(DropReason::WrongDestinationMac);
+    }
+    if udp.destination_port() != destination.wireguard_port() {
+        return Err(DropReason::WrongDestinationPort);
+    }
+    Ok(ifindex)
+}
+
+/// Whether `mac` is one that the member at `address` has or had, whatever its generation.
+#[inline(always)]
+fn is_generation_of(mac: MacAddr, address: [u8; 4]) -> bool {
+    let [_, generation, ..] = mac.bytes();
+    mac == MacAddr::of_member(address, generation)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,368 @@
+//! Headers as values. A header is copied out of the frame; nobody holds a reference into a packet.
+
+use crate::net::MacAddr;
+use crate::verdict::DropReason;
+
+/// Bytes of Ethernet, IPv4 and UDP headers without options. ARP for IPv4 over Ethernet needs exactly as many.
+pub const HEADERS_BYTES: usize = 42;
+
+const ETHERNET_BYTES: u32 = 14;
+const IPV4_BYTES: u32 = 20;
+
+/// IPv4 (IEEE 802 numbers).
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// ARP.
+pub const ETHERTYPE_ARP: u16 = 0x0806;
+/// IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+const IP_PROTOCOL_UDP: u8 = 17;
+const IP_PROTOCOL_ICMPV6: u8 = 58;
+const ICMPV6_ROUTER_ADVERTISEMENT: u8 = 134;
+const ARP_ETHERNET: u16 = 1;
+const ARP_LENGTHS: u16 = 0x0604;
+const ARP_REQUEST: u16 = 1;
+const ARP_REPLY: u16 = 2;
+
+/// A frame that bytes can be copied out of.
+pub trait Frame {
+    /// The frame's length in bytes, from the first of the Ethernet header.
+    fn frame_bytes(&self) -> u32;
+
+    /// Copies `N` bytes from `offset`; `None` unless the frame has all of them.
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+}
+
+impl Frame for &[u8] {
+    fn frame_bytes(&self) -> u32 {
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+
+    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let start = offset as usize;
+        self.get(start..start.checked_add(N)?)?.try_into().ok()
+    }
+}
+
+/// Whether an EtherType announces an 802.1Q or 802.1ad tag.
+#[must_use]
+#[inline(always)]
+pub const fn is_vlan(ethertype: u16) -> bool {
+    matches!(ethertype, 0x8100 | 0x88a8 | 0x9100)
+}
+
+/// A frame long enough to be forwarded: its headers, and what they are.
+///
+/// The headers stay bytes and are read where they are needed. Values that exist in some frames only would leave parts
+/// of a packet undefined, and the compiler then moves registers that the verifier has never seen written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    headers: [u8; HEADERS_BYTES],
+    kind: Kind,
+}
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An IPv4 datagram of UDP; [`Packet::udp`] reads it.
+    Udp,
+    /// ARP of IPv4 over Ethernet; [`Packet::arp`] reads it.
+    Arp,
+    /// What the carrier never carries, whoever sends it.
+    Refused(DropReason),
+}
+
+impl Packet {
+    /// Reads what `frame` is. `tagged`: the kernel took a VLAN tag off it.
+    ///
+    /// # Errors
+    /// The reason to drop it when it is too short for anything that the carrier carries.
+    #[inline(always)]
+    pub fn read(frame: &impl Frame, tagged: bool) -> Result<Self, DropReason> {
+        match frame.read::<HEADERS_BYTES>(0) {
+            Some(headers) => Ok(Self { headers, kind: Kind::read(&headers, frame, tagged) }),
+            None => Err(short_reason(frame, tagged)),
+        }
+    }
+
+    /// What it is.
+    #[must_use]
+    #[inline(always)]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The Ethernet destination.
+    #[must_use]
+    #[inline(always)]
+    pub fn destination_mac(&self) -> MacAddr {
+        mac_at(&self.headers, 0)
+    }
+
+    /// The Ethernet source.
+    #[must_use]
+    #[inline(always)]
+    pub fn source_mac(&self) -> MacAddr {
+        mac_at(&self.headers, 6)
+    }
+
+    /// Its IPv4 and UDP headers, when it is of [`Kind::Udp`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn udp(&self) -> Udp<'_> {
+        Udp(&self.headers)
+    }
+
+    /// Its ARP fields, when it is of [`Kind::Arp`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn arp(&self) -> Arp<'_> {
+        Arp(&self.headers)
+    }
+}
+
+impl Kind {
+    #[inline(always)]
+    fn read(headers: &[u8; HEADERS_BYTES], frame: &impl Frame, tagged: bool) -> Self {
+        if tagged {
+            return Self::Refused(DropReason::VlanTag);
+        }
+        match u16_at(headers, 12) {
+            ETHERTYPE_IPV4 => match Udp(headers).refusal(frame.frame_bytes()) {
+                Some(reason) => Self::Refused(reason),
+                None => Self::Udp,
+            },
+            ETHERTYPE_ARP if Arp(headers).is_of_ipv4_over_ethernet() => Self::Arp,
+            ETHERTYPE_ARP => Self::Refused(DropReason::ArpMalformed),
+            ETHERTYPE_IPV6 => Self::Refused(ipv6_reason(headers, frame)),
+            other if is_vlan(other) => Self::Refused(DropReason::VlanTag),
+            _ => Self::Refused(DropReason::UnknownEtherType),
+        }
+    }
+}
+
+/// The IPv4 and UDP headers of a frame, without options.
+#[derive(Clone, Copy, Debug)]
+pub struct Udp<'a>(&'a [u8; HEADERS_BYTES]);
+
+impl Udp<'_> {
+    /// The IPv4 source, as on the wire.
+    #[must_use]
+    #[inline(always)]
+    pub fn source(&self) -> [u8; 4] {
+        bytes_at(self.0, 26)
+    }
+
+    /// The IPv4 destination, as on the wire.
+    #[must_use]
+    #[inline(always)]
+    pub fn destination(&self) -> [u8; 4] {
+        bytes_at(self.0, 30)
+    }
+
+    /// The UDP source port.
+    #[must_use]
+    #[inline(always)]
+    pub fn source_port(&self) -> u16 {
+        u16_at(self.0, 34)
+    }
+
+    /// The UDP destination port.
+    #[must_use]
+    #[inline(always)]
+    pub fn destination_port(&self) -> u16 {
+        u16_at(self.0, 36)
+    }
+
+    /// Why a frame of `frame_bytes` that says it is IPv4 is not a datagram of UDP that could be forwarded.
+    #[inline(always)]
+    fn refusal(&self, frame_bytes: u32) -> Option<DropReason> {
+        let version_and_length = self.0[14];
+        let is_udp = self.0[23] == IP_PROTOCOL_UDP;
+        let total_bytes = u32::from(u16_at(self.0, 16));
+        if version_and_length != 0x45 {
+            let options = version_and_length >> 4 == 4 && version_and_length & 0xf > 5;
+            return Some(if options { DropReason::IpOptions } else { DropReason::Malformed });
+        }
+        if total_bytes + ETHERNET_BYTES != frame_bytes {
+            return Some(DropReason::Malformed);
+        }
+        // More fragments, or an offset; "don't fragment" is welcome.
+        if u16_at(self.0, 20) & 0x3fff != 0 {
+            return Some(DropReason::Fragment);
+        }
+        if is_udp && (is_dhcp(self.source_port()) || is_dhcp(self.destination_port())) {
+            return Some(DropReason::Dhcp);
+        }
+        // The group bit of the Ethernet destination; classes D and E, which end with 255.255.255.255.
+        if self.0[0] & 1 == 1 || self.0[30] >= 224 {
+            return Some(DropReason::MulticastOrBroadcast);
+        }
+        if !is_udp {
+            return Some(DropReason::NotUdp);
+        }
+        (u32::from(u16_at(self.0, 38)) + IPV4_BYTES != total_bytes).then_some(DropReason::Malformed)
+    }
+}
+
+/// The ARP fields (RFC 826) of a frame, of IPv4 over Ethernet.
+#[derive(Clone, Copy, Debug)]
+pub struct Arp<'a>(&'a [u8; HEADERS_BYTES]);
+
+impl Arp<'_> {
+    /// Whether it asks; anything else answers or is odd.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_request(&self) -> bool {
+        u16_at(self.0, 20) == ARP_REQUEST
+    }
+
+    /// The sender's hardware address.
+    #[must_use]
+    #[inline(always)]
+    pub fn sender_mac(&self) -> MacAddr {
+        mac_at(self.0, 22)
+    }
+
+    /// The sender's protocol address, as on the wire.
+    #[must_use]
+    #[inline(always)]
+    pub fn sender(&self) -> [u8; 4] {
+        bytes_at(self.0, 28)
+    }
+
+    /// The target's protocol address, as on the wire.
+    #[must_use]
+    #[inline(always)]
+    pub fn target(&self) -> [u8; 4] {
+        bytes_at(self.0, 38)
+    }
+
+    /// The frame that answers this request: the target's address is at `mac`. Ethernet and ARP, without padding.
+    #[must_use]
+    #[inline(always)]
+    pub fn reply(&self, mac: MacAddr) -> [u8; HEADERS_BYTES] {
+        let mut frame = [0; HEADERS_BYTES];
+        frame[0..6].copy_from_slice(&self.sender_mac().bytes());
+        frame[6..12].copy_from_slice(&mac.bytes());
+        frame[12..14].copy_from_slice(&ETHERTYPE_ARP.to_be_bytes());
+        frame[14..16].copy_from_slice(&ARP_ETHERNET.to_be_bytes());
+        frame[16..18].copy_from_slice(&ETHERTYPE_IPV4.to_be_bytes());
+        frame[18..20].copy_from_slice(&ARP_LENGTHS.to_be_bytes());
+        frame[20..22].copy_from_slice(&ARP_REPLY.to_be_bytes());
+        frame[22..28].copy_from_slice(&mac.bytes());
+        frame[28..32].copy_from_slice(&self.target());
+        frame[32..38].copy_from_slice(&self.sender_mac().bytes());
+        frame[38..42].copy_from_slice(&self.sender());
+        frame
+    }
+
+    #[inline(always)]
+    fn is_of_ipv4_over_ethernet(&self) -> bool {
+        u16_at(self.0, 14) == ARP_ETHERNET && u16_at(self.0, 16) == ETHERTYPE_IPV4 && u16_at(self.0, 18) == ARP_LENGTHS
+    }
+}
+
+/// Why a frame without the room for full headers is dropped: for what it says it is, when that is refused anyway.
+#[inline(always)]
+fn short_reason(frame: &impl Frame, tagged: bool) -> DropReason {
+    match frame.read::<2>(12).map(u16::from_be_bytes) {
+        _ if tagged => DropReason::VlanTag,
+        None | Some(ETHERTYPE_IPV4 | ETHERTYPE_ARP) => DropReason::Truncated,
+        Some(ETHERTYPE_IPV6) => DropReason::Ipv6,
+        Some(other) if is_vlan(other) => DropReason::VlanTag,
+        Some(_) => DropReason::UnknownEtherType,
+    }
+}
+
+#[inline(always)]
+const fn is_dhcp(port: u16) -> bool {
+    matches!(port, 67 | 68)
+}
+
+#[inline(always)]
+fn ipv6_reason(headers: &[u8; HEADERS_BYTES], frame: &impl Frame) -> DropReason {
+    let next_header = headers[20];
+    match frame.read::<1>(54) {
+        Some([ICMPV6_ROUTER_ADVERTISEMENT]) if next_header == IP_PROTOCOL_ICMPV6 => DropReason::RouterAdvertisement,
+        Some(_) | None => DropReason::Ipv6,
+    }
+}
+
+#[inline(always)]
+fn u16_at<const N: usize>(bytes: &[u8; N], offset: usize) -> u16 {
+    u16::from_be_bytes(bytes_at(bytes, offset))
+}
+
+#[inline(always)]
+fn mac_at<const N: usize>(bytes: &[u8; N], offset: usize) -> MacAddr {
+    MacAddr::new(bytes_at(bytes, offset))
+}
+
+/// Copies `M` bytes from `offset`. Offsets are constants of this module, within `N`: the check vanishes.
+#[inline(always)]
+fn bytes_at<const N: usize, const M: usize>(bytes: &[u8; N], offset: usize) -> [u8; M] {
+    let mut out = [0; M];
+    out.copy_from_slice(&bytes[offset..offset + M]);
+    out
+}
+
+/// What the guard needs to know of a packet: the addresses that it claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// IPv4.
+    Ipv4 {
+        /// The source, as on the wire.
+        source: [u8; 4],
+        /// The destination, as on the wire.
+        destination: [u8; 4],
+    },
+    /// ARP; of what the guard cares, every ARP is of IPv4.
+    Arp {
+        /// The sender's protocol address, as on the wire.
+        sender: [u8; 4],
+        /// The target's protocol address, as on the wire.
+        target: [u8; 4],
+    },
+    /// IPv4 or ARP by its type, but too short for it.
+    Truncated,
+    /// Anything else.
+    Other,
+}
+
+impl Claim {
+    /// Reads the claim of the packet that begins with the first byte of `payload`, which follows the EtherType.
+    ///
+    /// Looks through two VLAN tags. Works from the network header, so that interfaces without Ethernet are read too.
+    #[inline(always)]
+    pub fn read(ethertype: u16, payload: &impl Frame) -> Self {
+        let mut ethertype = ethertype;
+        let mut offset = 0;
+        for _ in 0..2 {
+            if is_vlan(ethertype) {
+                // Tag control, then the EtherType of what is tagged.
+                let Some([high, low]) = payload.read::<2>(offset + 2) else {
+                    return Self::Truncated;
+                };
+                ethertype = u16::from_be_bytes([high, low]);
+                offset += 4;
+            }
+        }
+        match ethertype {
+            ETHERTYPE_IPV4 => match payload.read::<8>(offset + 12) {
+                Some([a, b, c, d, e, f, g, h]) => Self::Ipv4 { source: [a, b, c, d], destination: [e, f, g, h] },
+                None => Self::Truncated,
+            },
+            ETHERTYPE_ARP => match payload.read::<14>(offset + 14) {
+                Some([a, b, c, d, _, _, _, _, _, _, e, f, g, h]) => {
+                    Self::Arp { sender: [a, b, c, d], target: [e, f, g, h] }
+                }
+                None => Self::Truncated,
+            },
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

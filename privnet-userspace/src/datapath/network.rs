@@ -1,0 +1,287 @@
+//! One network's instance: comparing what is pinned with the table, adopting it or loading it anew.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::EbpfLoader;
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo, MapType, PerCpuHashMap};
+use aya::programs::{ProgramInfo, SchedClassifier};
+use ipnet::Ipv4Net;
+use privnet_ebpf::abi::{Config, CounterKey, MemberKey, MemberRow, PortKey, PortRow, Tally};
+use privnet_ebpf::maps::{self, MAP_CONFIG, MAP_COUNTERS, MAP_MEMBERS, MAP_PORTS, MapKind, MapSpec};
+use privnet_ebpf::net::Vni;
+use tracing::debug;
+
+use super::plain::Plain;
+use super::{Error, Hook, features, is_bpffs, object};
+
+/// What a network's instance must know of its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkSpec {
+    /// The network's VNI.
+    pub vni: Vni,
+    /// The network's prefix: what the guard refuses, and how large the maps are.
+    pub prefix: Ipv4Net,
+    /// One event in so many drops of a kind; 0 for none.
+    pub event_sample: u32,
+    /// Whether local deliveries use `bpf_redirect_peer`; only where it scrubs ([`features`]).
+    pub redirect_peer: bool,
+}
+
+impl NetworkSpec {
+    /// A network that samples no events and delivers in the fastest way that is safe on this kernel.
+    #[must_use]
+    pub fn new(vni: Vni, prefix: Ipv4Net) -> Self {
+        Self { vni, prefix, event_sample: 0, redirect_peer: features::redirect_peer_scrubs() }
+    }
+
+    fn config(&self) -> Config {
+        Config::new(self.vni, self.prefix.network().octets(), self.prefix.prefix_len())
+            .with_event_sample(self.event_sample)
+            .with_redirect_peer(self.redirect_peer)
+    }
+}
+
+/// One loaded instance: its programs and maps are pinned, and go on without this value.
+pub struct Network {
+    pub(super) pin_dir: PathBuf,
+    pub(super) config: Array<MapData, Plain<Config>>,
+    pub(super) ports: HashMap<MapData, PortKey, Plain<PortRow>>,
+    pub(super) members: HashMap<MapData, MemberKey, Plain<MemberRow>>,
+    pub(super) counters: PerCpuHashMap<MapData, Plain<CounterKey>, Plain<Tally>>,
+    pub(super) config_map_id: u32,
+    program_ids: [u32; Hook::ALL.len()],
+    adopted: bool,
+}
+
+impl Network {
+    /// Adopts the instance that is pinned in `pin_dir`, or creates and pins it; loads the programs unless those pinned
+    /// come from this very object. Adopting what is as it should be writes nothing to the kernel.
+    ///
+    /// Programs that are attached keep running on the same maps; [`Network::attach`] replaces them.
+    ///
+    /// # Errors
+    /// [`Error::NoObject`], [`Error::NotBpffs`], [`Error::Layout`] when a pinned map has another shape (remove the pins
+    /// and open again), [`Error::Load`] with the verifier's log. What was pinned before stays pinned.
+    pub fn open(pin_dir: &Path, spec: &NetworkSpec) -> Result<Self, Error> {
+        let bytes = object::bytes()?;
+        make_dir(pin_dir)?;
+        let prefix_bits = spec.prefix.prefix_len();
+        let mut pinned = true;
+        for map in &maps::ALL {
+            pinned &= is_pinned_as(map, pin_dir, prefix_bits)?;
+        }
+        pinned &= Hook::ALL.iter().all(|hook| pin_of(pin_dir, *hook).exists());
+        let adopted =
+            pinned && open_config(pin_dir)?.0.get(&0, 0).is_ok_and(|config| config.0.build() == object::BUILD);
+        if !adopted {
+            load(bytes, pin_dir, spec)?;
+        }
+        let mut network = Self::reopen(pin_dir, adopted)?;
+        network.update_config(|config| spec.config().with_vtep(config.vtep()).with_build(config.build()))?;
+        Ok(network)
+    }
+
+    /// Whether what was pinned was taken as it is; `false` when programs were loaded.
+    #[must_use]
+    pub const fn was_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// The directory of its pins.
+    #[must_use]
+    pub fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    /// The pin of the program for `hook`.
+    #[must_use]
+    pub fn program_pin(&self, hook: Hook) -> PathBuf {
+        pin_of(&self.pin_dir, hook)
+    }
+
+    /// The kernel's id of the program that belongs on `hook`; compare it with what a filter dump shows.
+    #[must_use]
+    pub const fn program_id(&self, hook: Hook) -> u32 {
+        self.program_ids[hook as usize]
+    }
+
+    /// The index of the VTEP in the network netns.
+    ///
+    /// # Errors
+    /// [`Error::Map`] when the kernel refuses the read.
+    pub fn vtep(&self) -> Result<Option<u32>, Error> {
+        Ok(self.read_config()?.vtep())
+    }
+
+    /// Tells the programs where the VTEP is; without one, what is meant for other hosts is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Map`] when the kernel refuses the write.
+    pub fn set_vtep(&mut self, ifindex: Option<u32>) -> Result<(), Error> {
+        self.update_config(|config| config.with_vtep(ifindex))
+    }
+
+    /// Unpins everything: what is not attached goes with this value, what is attached goes with its interface.
+    ///
+    /// # Errors
+    /// [`Error::Pin`] when a file cannot be removed.
+    pub fn unpin(self) -> Result<(), Error> {
+        Self::remove_pins(&self.pin_dir)
+    }
+
+    /// Removes the pins in `pin_dir` and the directory; absent is done. Links that are pinned there are detached.
+    ///
+    /// # Errors
+    /// [`Error::Pin`] when a file cannot be removed; the others are removed nevertheless.
+    pub fn remove_pins(pin_dir: &Path) -> Result<(), Error> {
+        let entries = match fs::read_dir(pin_dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::pin("read", pin_dir, error)),
+        };
+        let mut failed = None;
+        for entry in entries {
+            let path = entry.map_err(|error| Error::pin("read", pin_dir, error))?.path();
+            if let Err(error) = fs::remove_file(&path) {
+                failed.get_or_insert(Error::pin("unpin", &path, error));
+            }
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => fs::remove_dir(pin_dir).map_err(|error| Error::pin("remove", pin_dir, error)),
+        }
+    }
+
+    fn reopen(pin_dir: &Path, adopted: bool) -> Result<Self, Error> {
+        let (config, config_map_id) = open_config(pin_dir)?;
+        let mut program_ids = [0; Hook::ALL.len()];
+        for hook in Hook::ALL {
+            let info = ProgramInfo::from_pin(pin_of(pin_dir, hook))
+                .map_err(|source| Error::Load { program: hook.program(), source: Box::new(source) })?;
+            program_ids[hook as usize] = info.id();
+        }
+        Ok(Self {
+            pin_dir: pin_dir.to_owned(),
+            config,
+            ports: typed(&MAP_PORTS, pin_dir)?,
+            members: typed(&MAP_MEMBERS, pin_dir)?,
+            counters: typed(&MAP_COUNTERS, pin_dir)?,
+            config_map_id,
+            program_ids,
+            adopted,
+        })
+    }
+
+    fn read_config(&self) -> Result<Config, Error> {
+        self.config.get(&0, 0).map(|config| config.0).map_err(|error| Error::map("read", MAP_CONFIG.name, "", error))
+    }
+
+    fn update_config(&mut self, change: impl FnOnce(Config) -> Config) -> Result<(), Error> {
+        let current = self.read_config()?;
+        let wanted = change(current);
+        if wanted == current {
+            return Ok(());
+        }
+        write_config(&mut self.config, wanted)
+    }
+}
+
+/// Loads the object over the pinned maps and pins its programs over those of another build.
+///
+/// The mark of the build is written last: whoever finds it finds all of its programs.
+fn load(bytes: &[u8], pin_dir: &Path, spec: &NetworkSpec) -> Result<(), Error> {
+    let mut loader = EbpfLoader::new();
+    for map in &maps::ALL {
+        loader.map_pin_path(map.name, pin_dir.join(map.name));
+        loader.map_max_entries(map.name, map.max_entries(spec.prefix.prefix_len()));
+    }
+    let mut loaded = loader.load(bytes).map_err(Error::Object)?;
+    for map in &maps::ALL {
+        is_pinned_as(map, pin_dir, spec.prefix.prefix_len())?;
+    }
+    let (mut config, _) = open_config(pin_dir)?;
+    let vtep = config.get(&0, 0).ok().filter(|config| config.0.is_current()).and_then(|config| config.0.vtep());
+    write_config(&mut config, spec.config().with_vtep(vtep))?;
+    super::counters::prepare(&mut typed(&MAP_COUNTERS, pin_dir)?, CounterKey::NETWORK)?;
+    for hook in Hook::ALL {
+        let failed = |source| Error::Load { program: hook.program(), source: Box::new(source) };
+        let program: &mut SchedClassifier =
+            loaded.program_mut(hook.program()).ok_or(Error::NoObject)?.try_into().map_err(failed)?;
+        program.load().map_err(failed)?;
+        replace_pin(program, &pin_of(pin_dir, hook))?;
+    }
+    write_config(&mut config, spec.config().with_vtep(vtep).with_build(object::BUILD))?;
+    debug!(pins = %pin_dir.display(), build = object::BUILD, "loaded the programs of a network");
+    Ok(())
+}
+
+/// Pins `program` at `path` in place of what is pinned there, so that at no moment nothing is.
+fn replace_pin(program: &mut SchedClassifier, path: &Path) -> Result<(), Error> {
+    let mut fresh = path.as_os_str().to_owned();
+    // No dot: the bpffs reserves names with dots.
+    fresh.push("-new");
+    let fresh = PathBuf::from(fresh);
+    match fs::remove_file(&fresh) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::pin("unpin", &fresh, error)),
+    }
+    program.pin(&fresh).map_err(|error| Error::from_pin_error("pin", &fresh, error))?;
+    fs::rename(&fresh, path).map_err(|error| Error::pin("rename the new program to", path, error))
+}
+
+fn pin_of(pin_dir: &Path, hook: Hook) -> PathBuf {
+    pin_dir.join(hook.program())
+}
+
+fn make_dir(pin_dir: &Path) -> Result<(), Error> {
+    if !pin_dir.ancestors().find(|dir| dir.exists()).is_some_and(is_bpffs) {
+        return Err(Error::NotBpffs { path: pin_dir.to_owned() });
+    }
+    fs::create_dir_all(pin_dir).map_err(|error| Error::pin("create", pin_dir, error))
+}
+
+/// Whether the map is pinned; it is an error when it is, in another shape.
+fn is_pinned_as(spec: &MapSpec, pin_dir: &Path, prefix_bits: u8) -> Result<bool, Error> {
+    let path = pin_dir.join(spec.name);
+    if !path.exists() {
+        return Ok(false);
+    }
+    let info = MapInfo::from_pin(&path).map_err(|error| Error::map("inspect", spec.name, "", error))?;
+    let expected_kind = match spec.kind {
+        MapKind::Array => MapType::Array,
+        MapKind::Hash => MapType::Hash,
+        MapKind::PerCpuHash => MapType::PerCpuHash,
+        MapKind::RingBuf => MapType::RingBuf,
+    };
+    let describe = |kind: &dyn std::fmt::Debug, key: u32, value: u32, entries: u32, flags: u32| {
+        format!("{kind:?} of {key}-byte keys, {value}-byte values, {entries} entries, flags {flags:#x}")
+    };
+    let entries = spec.max_entries(prefix_bits);
+    let expected = describe(&Some(expected_kind), spec.key_bytes, spec.value_bytes, entries, spec.flags);
+    let found =
+        describe(&info.map_type().ok(), info.key_size(), info.value_size(), info.max_entries(), info.map_flags());
+    if found == expected { Ok(true) } else { Err(Error::Layout { path, expected, found }) }
+}
+
+fn open_config(pin_dir: &Path) -> Result<(Array<MapData, Plain<Config>>, u32), Error> {
+    let info = MapInfo::from_pin(pin_dir.join(MAP_CONFIG.name))
+        .map_err(|error| Error::map("inspect", MAP_CONFIG.name, "", error))?;
+    Ok((typed(&MAP_CONFIG, pin_dir)?, info.id()))
+}
+
+fn write_config(map: &mut Array<MapData, Plain<Config>>, config: Config) -> Result<(), Error> {
+    map.set(0, Plain(config), 0).map_err(|error| Error::map("write", MAP_CONFIG.name, "", error))
+}
+
+/// Opens a pinned map as the type of map that the table says it is.
+pub(super) fn typed<M>(spec: &MapSpec, pin_dir: &Path) -> Result<M, Error>
+where
+    M: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let failed = |error| Error::map("open", spec.name, "", error);
+    let data = MapData::from_pin(pin_dir.join(spec.name)).map_err(failed)?;
+    Map::from_map_data(data).map_err(failed)?.try_into().map_err(failed)
+}

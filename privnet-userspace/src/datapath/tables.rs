@@ -1,0 +1,88 @@
+//! Typed reads and writes of the ports and members tables.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use aya::maps::{HashMap, MapData, MapError};
+use privnet_ebpf::abi::{MemberRow, PortRow};
+use privnet_ebpf::maps::{MAP_MEMBERS, MAP_PORTS};
+
+use super::plain::Plain;
+use super::{Error, Network, counters};
+
+impl Network {
+    /// All members that the programs know, by address.
+    ///
+    /// # Errors
+    /// [`Error::Map`] when the table cannot be read to its end.
+    pub fn members(&self) -> Result<BTreeMap<Ipv4Addr, MemberRow>, Error> {
+        let rows = read_all(&self.members, MAP_MEMBERS.name)?;
+        Ok(rows.into_iter().map(|(address, row)| (Ipv4Addr::from(address), row)).collect())
+    }
+
+    /// Makes `address` a member, or changes it in one step. A member of this host gets counters of its own first.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when the table has no room; [`Error::Map`] when the kernel refuses.
+    pub fn set_member(&mut self, address: Ipv4Addr, row: MemberRow) -> Result<(), Error> {
+        if row.ifindex().is_some() {
+            counters::prepare(&mut self.counters, address.octets())?;
+        }
+        self.members
+            .insert(address.octets(), Plain(row), 0)
+            .map_err(|error| Error::map("set", MAP_MEMBERS.name, address, error))
+    }
+
+    /// Makes `address` unknown and forgets its counters; absent is done.
+    ///
+    /// # Errors
+    /// [`Error::Map`] when the kernel refuses.
+    pub fn remove_member(&mut self, address: Ipv4Addr) -> Result<(), Error> {
+        removed(self.members.remove(&address.octets()))
+            .map_err(|error| Error::map("remove", MAP_MEMBERS.name, address, error))?;
+        counters::forget(&mut self.counters, address.octets())
+    }
+
+    /// The members of this host by the interface of the network netns that they sit behind.
+    ///
+    /// # Errors
+    /// [`Error::Map`] when the table cannot be read to its end.
+    pub fn ports(&self) -> Result<BTreeMap<u32, PortRow>, Error> {
+        Ok(read_all(&self.ports, MAP_PORTS.name)?.into_iter().collect())
+    }
+
+    /// Says which member may send from behind interface `ifindex` of the network netns.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when the table has no room; [`Error::Map`] when the kernel refuses.
+    pub fn set_port(&mut self, ifindex: u32, row: PortRow) -> Result<(), Error> {
+        self.ports.insert(ifindex, Plain(row), 0).map_err(|error| Error::map("set", MAP_PORTS.name, ifindex, error))
+    }
+
+    /// Nobody may send from behind interface `ifindex` any more; absent is done.
+    ///
+    /// # Errors
+    /// [`Error::Map`] when the kernel refuses.
+    pub fn remove_port(&mut self, ifindex: u32) -> Result<(), Error> {
+        removed(self.ports.remove(&ifindex)).map_err(|error| Error::map("remove", MAP_PORTS.name, ifindex, error))
+    }
+}
+
+fn read_all<K: aya::Pod + std::fmt::Debug, V: bytemuck::Pod>(
+    map: &HashMap<MapData, K, Plain<V>>,
+    name: &'static str,
+) -> Result<Vec<(K, V)>, Error> {
+    map.iter()
+        .map(|entry| entry.map(|(key, row)| (key, row.0)).map_err(|error| Error::map("read", name, "", error)))
+        .collect()
+}
+
+/// Takes "it was not there" for done.
+pub(super) fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
+    const ENOENT: i32 = 2;
+    match result {
+        Err(error) if super::error::errno_of_map(&error) == Some(ENOENT) => Ok(()),
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
+    }
+}
