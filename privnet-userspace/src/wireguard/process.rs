@@ -1,0 +1,313 @@
+//! The WireGuard process: what `privnet wireguard-process` is.
+//!
+//! It is its own session, outlives the agent that started it, and has no privilege: it holds two open files (the TUN link
+//! in the app netns, the UDP socket in the binding netns) and the private key in memory. It ends by SIGTERM, when the
+//! container that it serves is gone, when its TUN link is deleted, or when anything in it panics; the TUN link goes with
+//! it, so that nothing is ever sent in clear.
+//!
+//! Its own TUN file keeps the app netns alive. So that it is not the last to do so it watches, from outside, the process or
+//! the pin by which the container was handed over.
+
+use std::fs;
+use std::io::{self, IoSliceMut, Read as _};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use gotatun::device::DeviceBuilder;
+use ipnet::IpNet;
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
+
+use super::change::{Step, steps};
+use super::protocol::{Anchor, Ask, Birth, Born, MAX_MESSAGE_BYTES, Request, Response, RunDir, VERSION};
+use super::transport::{Carrier, FromApp, ToApp, tun, watch};
+use super::{DeviceState, Error, PeerState};
+use crate::model::keys::KEY_LENGTH_BYTES;
+use crate::model::{PrivateKey, PublicKey};
+
+/// How often the process looks whether its container and its TUN link are still there.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a connection may take for its one request; others wait meanwhile.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+type Device = gotatun::device::Device<(Carrier, ToApp, FromApp)>;
+
+/// Runs the WireGuard process whose files are in `run_dir`, until it is told to end or its container is gone.
+///
+/// To be called first thing in `main`, before a runtime or a log exists: standard input is the socket over which
+/// `start_userspace` hands over the device.
+///
+/// # Errors
+/// When the device could not be started; whoever started it is told the same.
+pub fn serve_userspace(run_dir: &Path) -> anyhow::Result<()> {
+    // Fails if it leads a group already, when somebody started it from a shell: then it stays in that session.
+    let _ = rustix::process::setsid();
+    let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context("cannot use standard input")?);
+    let run_dir = RunDir::new(run_dir);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let started = receive(&stream).and_then(|(birth, key, files)| {
+        let lock = run_dir.lock().context("another process has the directory")?;
+        log_to(&run_dir)?;
+        give_up_privileges()?;
+        let process = runtime.block_on(Process::start(&run_dir, birth, key, files))?;
+        Ok((process, lock))
+    });
+    let answer = match &started {
+        Ok((process, _)) => Born::Ready { public_key: process.public_key },
+        Err(error) => Born::Failed { problem: format!("{error:#}") },
+    };
+    // Nobody reads it if the agent died meanwhile; the device works for the next one.
+    let _ = serde_json::to_writer(&stream, &answer);
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+    let (process, lock) = started?;
+    let reason = runtime.block_on(process.serve())?;
+    tracing::info!(reason, "the WireGuard process ends");
+    // After the socket and before the lock: the next process must not find it.
+    let (_directory, socket) = run_dir.control_socket()?;
+    let _ = fs::remove_file(socket);
+    drop(lock);
+    Ok(())
+}
+
+/// Reads what `start_userspace` hands over, up to the end of the stream.
+fn receive(stream: &UnixStream) -> anyhow::Result<(Birth, PrivateKey, Vec<OwnedFd>)> {
+    let mut bytes = Zeroizing::new(vec![0; 8192]);
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = rustix::net::recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)
+        .context("standard input is not the agent's socket")?;
+    let files: Vec<OwnedFd> = control
+        .drain()
+        .flat_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(files) => files.collect(),
+            RecvAncillaryMessage::ScmCredentials(_) | _ => Vec::new(),
+        })
+        .collect();
+    let mut filled = received.bytes;
+    while filled < bytes.len() {
+        match (&*stream).read(&mut bytes[filled..])? {
+            0 => break,
+            more => filled += more,
+        }
+    }
+    ensure!(filled > KEY_LENGTH_BYTES, "the agent ended before it handed over the device");
+    let mut key = Zeroizing::new([0; KEY_LENGTH_BYTES]);
+    key.copy_from_slice(&bytes[..KEY_LENGTH_BYTES]);
+    let birth: Birth = serde_json::from_slice(&bytes[KEY_LENGTH_BYTES..filled]).context("the message is unreadable")?;
+    ensure!(birth.version == VERSION, "the agent speaks version {}, this binary {VERSION}", birth.version);
+    Ok((birth, PrivateKey::from_random(*key), files))
+}
+
+/// Logs into a file of its own: the agent's standard error may be closed one day. Of the device itself nothing is logged,
+/// since it speaks per packet.
+fn log_to(run_dir: &RunDir) -> anyhow::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(run_dir.log_file())?;
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(file));
+    let own = tracing_subscriber::filter::Targets::new().with_target("privnet", tracing::Level::INFO);
+    tracing_subscriber::registry().with(layer).with(own).try_init().context("a log exists already")?;
+    // A panic in a task would leave a device that looks alive. Ended, it is seen, and started again.
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(%panic, "the WireGuard process ends because of a bug");
+        std::process::exit(101);
+    }));
+    Ok(())
+}
+
+/// Everything that needs privileges is open already.
+fn give_up_privileges() -> anyhow::Result<()> {
+    let none = CapabilitySet::empty();
+    rustix::thread::set_no_new_privs(true).context("cannot renounce new privileges")?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .context("cannot give up capabilities")?;
+    // No core dump ever holds the key.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .context("cannot turn core dumps off")?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    Ok(())
+}
+
+/// A device and what it needs to know when to end.
+struct Process {
+    device: Device,
+    public_key: PublicKey,
+    control: UnixListener,
+    tun: OwnedFd,
+    anchor: Anchor,
+    container: Option<AsyncFd<OwnedFd>>,
+    interface: String,
+}
+
+impl Process {
+    async fn start(run_dir: &RunDir, birth: Birth, key: PrivateKey, files: Vec<OwnedFd>) -> anyhow::Result<Self> {
+        let mut files = files.into_iter();
+        let (Some(tun_file), Some(socket)) = (files.next(), files.next()) else { bail!("the files are missing") };
+        let container = files.next().map(watch).transpose().context("cannot watch the container's process")?;
+        ensure!(container.is_some() == (birth.anchor == Anchor::Process), "the files do not fit the message");
+        let watched = tun_file.try_clone()?;
+        let (to_app, from_app) = tun(tun_file, birth.mtu).context("cannot use the TUN link")?;
+        let carrier = Carrier::new(socket.into(), birth.mtu).context("cannot use the UDP socket")?;
+        let device = DeviceBuilder::new().with_udp(carrier).with_ip_pair(to_app, from_app).build().await?;
+        // Not in the builder: the device starts to forward when it gets its key, and only then notices a lost link.
+        device.set_private_key(secret(&key)).await?;
+        let control = listen(run_dir).context("cannot open the control socket")?;
+        tracing::info!(interface = birth.interface, anchor = ?birth.anchor, "the WireGuard process is ready");
+        let (public_key, anchor, interface) = (key.public_key(), birth.anchor, birth.interface);
+        Ok(Self { device, public_key, control, tun: watched, anchor, container, interface })
+    }
+
+    /// Forwards and answers until there is a reason to end, which is returned.
+    async fn serve(mut self) -> anyhow::Result<&'static str> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut look = tokio::time::interval(WATCH_INTERVAL);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let reason = loop {
+            tokio::select! {
+                _ = terminate.recv() => break "SIGTERM",
+                _ = interrupt.recv() => break "SIGINT",
+                () = self.device.wait() => break "the device failed",
+                () = ended(self.container.as_ref()) => break "the container's process ended",
+                _ = look.tick() => if let Some(reason) = self.gone() { break reason },
+                connection = self.control.accept() => match connection {
+                    Ok((stream, _)) => {
+                        // What went wrong with a connection is the other side's to notice.
+                        let _ = tokio::time::timeout(REQUEST_TIMEOUT, self.answer(stream)).await;
+                    }
+                    // Out of files, say: do not spin.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                },
+            }
+        };
+        self.device.stop().await;
+        Ok(reason)
+    }
+
+    /// Why the process should end, if it should.
+    fn gone(&self) -> Option<&'static str> {
+        let mut tun = [PollFd::new(&self.tun, PollFlags::empty())];
+        let polled = rustix::event::poll(&mut tun, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
+        if polled.is_ok() && tun[0].revents().contains(PollFlags::ERR) {
+            return Some("the TUN link was deleted");
+        }
+        match &self.anchor {
+            Anchor::Process => None,
+            Anchor::Pin { path, netns } => match fs::metadata(path) {
+                Ok(found) if (found.dev(), found.ino()) == (netns.dev, netns.ino) => None,
+                Ok(_) | Err(_) => Some("the container's namespace is gone"),
+            },
+        }
+    }
+
+    /// Answers the one request of a connection.
+    async fn answer(&self, stream: tokio::net::UnixStream) -> anyhow::Result<()> {
+        ensure!(stream.peer_cred()?.uid() == rustix::process::geteuid().as_raw(), "not the owner");
+        let (reader, mut writer) = stream.into_split();
+        let mut line = Vec::new();
+        BufReader::new(reader.take(MAX_MESSAGE_BYTES)).read_until(b'\n', &mut line).await?;
+        let response = match serde_json::from_slice::<Request>(&line) {
+            Ok(Request { version: VERSION, request: Ask::Observe }) => Response::Device(self.state().await),
+            Ok(Request { version: VERSION, request: Ask::ChangePeers(change) }) => {
+                let observed = self.state().await;
+                match steps(&self.interface, &observed, &change) {
+                    Ok(steps) => self.apply(steps).await?,
+                    Err(Error::AddressTaken { address, holder, wanted, .. }) => {
+                        Response::AddressTaken { address, holder, wanted }
+                    }
+                    Err(error) => Response::Refused { problem: error.to_string() },
+                }
+            }
+            Ok(Request { version, .. }) => {
+                Response::Refused { problem: format!("version {version} is asked for, this process speaks {VERSION}") }
+            }
+            Err(error) => Response::Refused { problem: format!("the request is invalid: {error}") },
+        };
+        writer.write_all(&serde_json::to_vec(&response)?).await?;
+        writer.write_all(b"\n").await?;
+        Ok(writer.shutdown().await?)
+    }
+
+    async fn state(&self) -> DeviceState {
+        let (listen_port, peers) = self.device.read(async |device| (device.listen_port(), device.peers().await)).await;
+        let peers = peers.into_iter().map(|entry| {
+            let allowed_ips = entry.peer.allowed_ips.iter().filter_map(|net| IpNet::new(net.ip(), net.prefix()).ok());
+            let state = PeerState {
+                endpoint: entry.peer.endpoint,
+                allowed_ips: allowed_ips.collect(),
+                last_handshake_age: entry.stats.last_handshake,
+                rx_bytes: entry.stats.rx_bytes as u64,
+                tx_bytes: entry.stats.tx_bytes as u64,
+            };
+            (PublicKey::new(entry.peer.public_key.to_bytes()), state)
+        });
+        DeviceState { public_key: Some(self.public_key), listen_port, peers: peers.collect() }
+    }
+
+    /// All steps under one lock of the device; none of them touches another peer or the socket.
+    async fn apply(&self, steps: Vec<Step>) -> anyhow::Result<Response> {
+        tracing::debug!(steps = steps.len(), "changing peers");
+        let apply = async |device: &mut gotatun::device::configure::DeviceWrite<'_, _>| {
+            for step in steps {
+                match step {
+                    Step::Remove(key) => drop(device.remove_peer(&library_key(key)).await),
+                    Step::Add(peer) => {
+                        let addition = gotatun::device::Peer::new(library_key(peer.public_key))
+                            .with_endpoint(peer.endpoint.into())
+                            .with_allowed_ip(IpAddr::V4(peer.allowed_ip).into());
+                        device.add_peer(addition);
+                    }
+                    Step::Endpoint(key, endpoint) => {
+                        let set = |peer: &mut gotatun::device::configure::PeerMut| {
+                            peer.set_endpoint(Some(endpoint.into()));
+                        };
+                        device.modify_peer(&library_key(key), set).await;
+                    }
+                }
+            }
+        };
+        self.device.write(apply).await?;
+        Ok(Response::Changed)
+    }
+}
+
+/// Returns when the container's process has ended; never, when no process is watched.
+async fn ended(process: Option<&AsyncFd<OwnedFd>>) {
+    match process {
+        // An error of the descriptor says nothing about the process, and there is no other way to ask.
+        Some(process) => drop(process.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Opens the control socket, for its owner alone; one that an earlier process left there is replaced.
+fn listen(run_dir: &RunDir) -> io::Result<UnixListener> {
+    let (_directory, socket) = run_dir.control_socket()?;
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => UnixListener::bind(&socket),
+    }
+}
+
+/// The one place where a private key becomes the library's; its value goes straight into the device.
+fn secret(key: &PrivateKey) -> x25519_dalek::StaticSecret {
+    x25519_dalek::StaticSecret::from(*key.reveal_bytes())
+}
+
+fn library_key(key: PublicKey) -> x25519_dalek::PublicKey {
+    x25519_dalek::PublicKey::from(key.bytes())
+}
