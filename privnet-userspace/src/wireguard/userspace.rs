@@ -31,6 +31,9 @@ const BIRTH_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a process may take to end after SIGTERM, and then again after SIGKILL.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the link and the socket of a killed process may outlast its pid file; milliseconds were seen.
+const PREDECESSOR_TIMEOUT: Duration = Duration::from_millis(250);
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(2);
 /// Room in the socket for bursts that come while the process is not scheduled, in bytes; the default holds 90 packets.
 const SOCKET_BUFFER_BYTES: usize = 2 << 20;
 
@@ -160,7 +163,11 @@ fn process_of(path: &Path) -> Option<Pid> {
 async fn open_tun(spec: &UserspaceSpec) -> Result<OwnedFd, Error> {
     let interface = spec.interface.clone();
     let object = format!("TUN link {interface} in the app netns {}", spec.app.id());
-    let file = spec.app.run(move || tun::create(&interface)).await?.map_err(Error::io("create", object))?;
+    let create = || {
+        let interface = interface.clone();
+        spec.app.run(move || tun::create(&interface))
+    };
+    let file = after_predecessor(create).await?.map_err(Error::io("create", object))?;
     let disable_ipv6 = format!("net/ipv6/conf/{}/disable_ipv6", spec.interface);
     match spec.app.set_sysctl(&disable_ipv6, "1").await {
         // A kernel without IPv6 has no such setting.
@@ -179,7 +186,27 @@ async fn open_socket(spec: &UserspaceSpec) -> Result<UdpSocket, Error> {
         rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)?;
         io::Result::Ok(socket)
     };
-    spec.binding.run(bind).await?.map_err(Error::io("bind", object))
+    after_predecessor(|| spec.binding.run(bind)).await?.map_err(Error::io("bind", object))
+}
+
+/// Tries again for a moment when what is wanted is taken: a process that was killed lets its link and its socket go a
+/// little after its pid file.
+async fn after_predecessor<T, F>(mut attempt: impl FnMut() -> F) -> Result<io::Result<T>, netns::Error>
+where
+    F: Future<Output = Result<io::Result<T>, netns::Error>>,
+{
+    let deadline = tokio::time::Instant::now() + PREDECESSOR_TIMEOUT;
+    loop {
+        match attempt().await? {
+            Err(error)
+                if matches!(Errno::from_io_error(&error), Some(Errno::BUSY | Errno::ADDRINUSE))
+                    && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(PREDECESSOR_PAUSE).await;
+            }
+            result => return Ok(result),
+        }
+    }
 }
 
 /// Sends the private key, the message and the files; then the end of the stream.

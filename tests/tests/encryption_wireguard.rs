@@ -1,0 +1,242 @@
+//! WireGuard between members, without the rest of the topology: who gets through, who does not, what the carrier shows.
+//!
+//! ```text
+//!  app2 ┌───────────────┐      bind2 ┌──────────────────┐        ┌────────┐        ┌──────────────────┐ bind3      app3
+//!       │ wg0 10.240.0.2│~~~~~~~~~~~~│ UDP 51820        │        │ switch │        │ UDP 51820        │~~~~~~~~~~ …
+//!       └───────────────┘  born there│ veth0 10.240.0.2 ╞════════╡  br0   ╞════════╡ veth0 10.240.0.3 │
+//!                                    └──────────────────┘        └────────┘        └──────────────────┘
+//! ```
+//!
+//! Each test runs with the userspace backend, and with the kernel's where the kernel has it.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "the transcript")]
+
+mod wireguard_lab;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use privnet::wireguard::{Backend, Error, Peer, PeerChange};
+use wireguard_lab::{Lab, Member, PORT, SILENCE, Sniffer, arrives, backends, runtime, sh, wait_until};
+
+/// Shows nowhere but where it was sent from and to.
+const CANARY: &[u8] = b"privnet-canary-8f1c33d2-this-must-never-be-seen-in-clear";
+
+fn each_backend(test: impl AsyncFn(Backend)) {
+    for backend in backends() {
+        println!("# {backend}");
+        runtime().block_on(test(backend));
+    }
+}
+
+fn remove(member: &Member) -> PeerChange {
+    PeerChange { set: vec![], remove: vec![member.public_key()] }
+}
+
+fn set(peers: &[Peer]) -> PeerChange {
+    PeerChange { set: peers.to_vec(), remove: vec![] }
+}
+
+#[test]
+fn members_reach_each_other_and_the_carrier_shows_only_wireguard() {
+    each_backend(async |backend| {
+        let mut lab = Lab::new();
+        let members = lab.mesh(backend, 2).await;
+        let sniffer = Sniffer::start(&lab, &members[0].bind_name, "veth0");
+        let (there, back) = (members[0].socket(members[0].address, 7000), members[1].socket(members[1].address, 7000));
+        assert!(arrives(&there, &back, CANARY), "there");
+        assert!(arrives(&back, &there, CANARY), "and back");
+        assert!(members[0].ping(&members[1]) && members[1].ping(&members[0]), "ping");
+
+        // At least: the handshake, the canary there and back, and two pings with their answers.
+        let enough = |frames: &[Vec<u8>]| frames.iter().filter(|frame| is_wireguard(frame)).count() >= 8;
+        let frames = sniffer.frames("the datagrams are captured", enough);
+        for frame in &frames {
+            assert!(is_wireguard(frame) || is_arp(frame), "something else on the carrier: {frame:02x?}");
+            assert!(!holds_canary(frame), "the canary is on the carrier");
+        }
+        // The twin: the same search in the same kind of capture finds the canary where it is in clear.
+        let sniffer = Sniffer::start(&lab, &members[1].app_name, "wg0");
+        assert!(arrives(&there, &back, CANARY));
+        sniffer.frames("the canary is captured", |frames| frames.iter().any(|frame| holds_canary(frame)));
+    });
+}
+
+#[test]
+fn a_full_packet_crosses_unfragmented() {
+    each_backend(async |backend| {
+        let mut lab = Lab::new();
+        let members = lab.mesh(backend, 2).await;
+        members.iter().for_each(|member| sh(&format!("ip -n {} link set veth0 mtu 1450", member.bind_name)));
+        let sniffer = Sniffer::start(&lab, &members[0].bind_name, "veth0");
+        let (there, back) = (members[0].socket(members[0].address, 7000), members[1].socket(members[1].address, 7000));
+        // wg0 has 1390: 20 for IPv4, 8 for UDP.
+        assert!(arrives(&there, &back, &[7; 1362]), "the largest datagram");
+        // The carrier has 1450, behind 14 for Ethernet.
+        let full = |frames: &[Vec<u8>]| frames.iter().any(|frame| is_wireguard(frame) && frame.len() == 14 + 1450);
+        let frames = sniffer.frames("the full datagram is captured", full);
+        assert!(frames.iter().all(|frame| frame.len() <= 14 + 1450), "more than the carrier holds");
+    });
+}
+
+#[test]
+fn a_removed_peer_is_silent_and_comes_back() {
+    each_backend(async |backend| {
+        let mut lab = Lab::new();
+        let members = lab.mesh(backend, 2).await;
+        let (there, back) = (members[0].socket(members[0].address, 7000), members[1].socket(members[1].address, 7000));
+        assert!(arrives(&there, &back, b"before"));
+
+        members[1].change(remove(&members[0])).await;
+        back.set_read_timeout(Some(SILENCE)).expect("set");
+        there.send_to(b"removed", (members[1].address, 7000)).expect("sent");
+        assert!(back.recv_from(&mut [0; 64]).is_err(), "a removed peer got through");
+        let state = members[1].device().observe().await.expect("answers").expect("is there");
+        assert!(state.peers.is_empty());
+
+        // The session of the other side is one that this side forgot; starting over, both have a new one.
+        members[1].change(set(&[members[0].as_peer()])).await;
+        members[0].change(remove(&members[1])).await;
+        members[0].change(set(&[members[1].as_peer()])).await;
+        assert!(arrives(&there, &back, b"after"));
+    });
+}
+
+#[test]
+fn a_peer_cannot_send_from_anothers_address() {
+    each_backend(async |backend| {
+        let mut lab = Lab::new();
+        let members = lab.mesh(backend, 3).await;
+        let target = members[0].socket(members[0].address, 7000);
+        let honest = members[1].socket(members[1].address, 7000);
+        assert!(arrives(&honest, &target, b"own address"));
+
+        // Of another member, of nobody, and of the target itself.
+        for stolen in [members[2].address, Ipv4Addr::new(10, 240, 1, 77), Ipv4Addr::new(192, 0, 2, 1)] {
+            sh(&format!("ip -n {} addr add {stolen}/32 dev lo", members[1].app_name));
+            let thief = members[1].socket(stolen, 7001);
+            thief.send_to(b"stolen address", (members[0].address, 7000)).expect("sent");
+            // Behind it in the same tunnel: when this one is there, the other one is not coming.
+            honest.send_to(b"own address again", (members[0].address, 7000)).expect("sent");
+            target.set_read_timeout(Some(SILENCE)).expect("set");
+            let mut buffer = [0; 64];
+            let (length, source) = target.recv_from(&mut buffer).expect("the honest one arrives");
+            assert_eq!((&buffer[..length], source), (&b"own address again"[..], honest.local_addr().expect("bound")));
+        }
+    });
+}
+
+#[test]
+fn an_address_that_a_peer_holds_is_not_given_to_another() {
+    each_backend(async |backend| {
+        let mut lab = Lab::new();
+        let members = lab.mesh(backend, 3).await;
+        let device = members[0].device();
+        let before = device.observe().await.expect("answers").expect("is there");
+        let free = Ipv4Addr::new(10, 240, 0, 99);
+        let newcomer = lab.member(50).as_peer();
+
+        let thief = Peer { allowed_ip: members[2].address, ..newcomer };
+        let refused = device.change_peers(&set(&[thief])).await.expect_err("it is held");
+        let holder = members[2].public_key();
+        assert!(matches!(refused, Error::AddressTaken { holder: by, .. } if by == holder), "{refused}");
+        let after = device.observe().await.expect("answers").expect("is there");
+        assert_eq!(before.peers.keys().collect::<Vec<_>>(), after.peers.keys().collect::<Vec<_>>());
+
+        let honest = Peer { allowed_ip: free, ..newcomer };
+        device.change_peers(&set(&[honest])).await.expect("it is free");
+        let heir = Peer { allowed_ip: members[2].address, ..newcomer };
+        let change = PeerChange { set: vec![heir], remove: vec![members[2].public_key()] };
+        device.change_peers(&change).await.expect("its holder goes");
+        let after = device.observe().await.expect("answers").expect("is there");
+        let held: Vec<String> = after.peers[&heir.public_key].allowed_ips.iter().map(ToString::to_string).collect();
+        assert_eq!(held, [format!("{}/32", heir.allowed_ip)]);
+        assert!(!after.peers.contains_key(&holder));
+    });
+}
+
+#[test]
+fn changes_of_other_peers_and_of_nothing_lose_no_packet() {
+    const PACKETS: u32 = 3000;
+    each_backend(async |backend| {
+        let mut lab = Lab::new();
+        let members = lab.mesh(backend, 2).await;
+        let (there, back) = (members[0].socket(members[0].address, 7000), members[1].socket(members[1].address, 7000));
+        assert!(arrives(&there, &back, b"the handshake is done"));
+        back.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
+
+        let destination = back.local_addr().expect("bound");
+        let sender = std::thread::spawn(move || {
+            for number in 0..PACKETS {
+                there.send_to(&number.to_be_bytes(), destination).expect("sent");
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        let receiver = std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            for number in 0..PACKETS {
+                let length = back.recv(&mut buffer).unwrap_or_else(|_| panic!("packet {number} of {PACKETS} is lost"));
+                assert_eq!(&buffer[..length], number.to_be_bytes(), "in order");
+            }
+        });
+        let other = |number: u8| Peer {
+            public_key: privnet::model::PublicKey::new([number; 32]),
+            endpoint: std::net::SocketAddrV4::new(Ipv4Addr::new(10, 240, 2, number), PORT),
+            allowed_ip: Ipv4Addr::new(10, 240, 2, number),
+        };
+        let (mut changes, mut number) = (0, 0);
+        while !sender.is_finished() {
+            for (member, peer) in [(&members[0], &members[1]), (&members[1], &members[0])] {
+                member.device().configure(&member.key, PORT).await.expect("nothing to do");
+                member.change(set(&[peer.as_peer()])).await;
+                member.change(set(&[other(number)])).await;
+                member.change(PeerChange { set: vec![], remove: vec![other(number).public_key] }).await;
+            }
+            number = number.wrapping_add(1) % 250;
+            changes += 8;
+        }
+        sender.join().expect("the sender ends well");
+        receiver.join().expect("the receiver ends well");
+        println!("{changes} changes, {PACKETS} packets, none lost");
+        assert!(changes >= 100, "{changes} changes are too few to prove something");
+    });
+}
+
+#[test]
+fn a_device_that_is_not_there_is_absent_and_none_is_made() {
+    each_backend(async |backend| {
+        let mut lab = Lab::new();
+        let mut member = lab.member(2);
+        member.backend = backend;
+        assert_eq!(member.device().observe().await.expect("answers"), None);
+        for result in [
+            member.device().configure(&member.key, PORT).await,
+            member.device().change_peers(&set(&[member.as_peer()])).await,
+        ] {
+            let refused = result.expect_err("there is no device");
+            assert!(matches!(refused, Error::Absent { .. }), "{refused}");
+        }
+        assert!(!member.has_link(), "a link was made");
+
+        member.start(backend).await;
+        let state = member.device().observe().await.expect("answers").expect("is there");
+        assert_eq!((state.public_key, state.listen_port), (Some(member.public_key()), PORT));
+        member.stop().await;
+        assert_eq!(member.device().observe().await.expect("answers"), None);
+        wait_until("wg0 is gone", || !member.has_link());
+    });
+}
+
+fn holds_canary(frame: &[u8]) -> bool {
+    frame.windows(CANARY.len()).any(|part| part == CANARY)
+}
+
+fn is_arp(frame: &[u8]) -> bool {
+    frame[12..14] == [0x08, 0x06]
+}
+
+/// IPv4 without options, UDP, both ports the members' WireGuard port.
+fn is_wireguard(frame: &[u8]) -> bool {
+    let port = PORT.to_be_bytes();
+    frame[12..15] == [0x08, 0x00, 0x45] && frame[23] == 17 && frame[34..36] == port && frame[36..38] == port
+}

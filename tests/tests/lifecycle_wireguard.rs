@@ -1,0 +1,278 @@
+//! The life of a userspace WireGuard process: birth, the agent's death, the container's death, its own, and what is left.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "what was measured and refused is part of the transcript")]
+
+mod wireguard_lab;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use privnet::model::PrivateKey;
+use privnet::netns::{DEFAULT_DIR, Netns};
+use privnet::wireguard::{Backend, Error, PeerChange, start_userspace, stop_userspace};
+use rustix::process::{Pid, Signal, kill_process};
+use wireguard_lab::{Lab, Member, PORT, arrives, processes_of, runtime, sh, wait_until};
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("not 0");
+    kill_process(pid, signal).expect("it runs");
+}
+
+fn introduce(members: &[Member]) {
+    for (member, other) in [(&members[0], &members[1]), (&members[1], &members[0])] {
+        let change = PeerChange { set: vec![other.as_peer()], remove: vec![] };
+        runtime().block_on(member.change(change));
+    }
+}
+
+#[test]
+fn the_process_outlives_the_agent_and_the_next_agent_finds_it() {
+    let mut lab = Lab::new();
+    let mut members = vec![lab.member(2), lab.member(3)];
+    runtime().block_on(members[1].start(Backend::Userspace));
+
+    let path = |name: &str| Path::new(DEFAULT_DIR).join(name);
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_wireguard_process"))
+        .arg("agent")
+        .args([&members[0].run_dir, &path(&members[0].app_name), &path(&members[0].bind_name)])
+        .arg(PORT.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the agent starts");
+    let key = members[0].key.reveal_base64();
+    writeln!(agent.stdin.as_mut().expect("piped"), "{}", key.as_str()).expect("written");
+    let mut ready = [0; 6];
+    agent.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("the agent is ready");
+    members[0].link_up();
+    introduce(&members);
+    let (there, back) = (members[0].socket(members[0].address, 7000), members[1].socket(members[1].address, 7000));
+    assert!(arrives(&there, &back, b"with the agent"));
+
+    let process = members[0].process();
+    agent.kill().expect("killed");
+    agent.wait().expect("dead");
+    assert!(arrives(&there, &back, b"without it"));
+    assert_eq!(members[0].process(), process, "it is the same process");
+    let session = rustix::process::getsid(Pid::from_raw(i32::try_from(process).expect("a pid"))).expect("it runs");
+    assert_eq!(session.as_raw_pid().cast_unsigned(), process, "it leads a session of its own");
+
+    runtime().block_on(async {
+        let state = members[0].device().observe().await.expect("answers").expect("is there");
+        assert_eq!((state.public_key, state.listen_port), (Some(members[0].public_key()), PORT));
+        assert_eq!(state.peers.keys().copied().collect::<Vec<_>>(), [members[1].public_key()]);
+        assert!(state.peers[&members[1].public_key()].last_handshake_age.is_some());
+        members[0].device().configure(&members[0].key, PORT).await.expect("nothing to do");
+        members[0].stop().await;
+        members[1].stop().await;
+    });
+    assert!(members.iter_mut().all(|member| !member.has_link() && !member.run_dir.exists()));
+}
+
+#[test]
+fn stopping_leaves_nothing_and_can_be_done_twice() {
+    let mut lab = Lab::new();
+    let mut member = lab.member(2);
+    runtime().block_on(async {
+        for _ in 0..2 {
+            member.start(Backend::Userspace).await;
+            assert!(member.has_link());
+            stop_userspace(&member.run_dir).await.expect("stopped");
+            assert!(!member.has_link(), "the TUN link is left");
+            assert_eq!(processes_of(&member.run_dir), Vec::<u32>::new());
+            assert!(!member.run_dir.exists(), "files are left");
+            stop_userspace(&member.run_dir).await.expect("stopped already");
+        }
+    });
+}
+
+#[test]
+fn a_killed_process_takes_its_link_along_and_the_next_one_starts_over_its_files() {
+    let mut lab = Lab::new();
+    let mut member = lab.member(2);
+    runtime().block_on(member.start(Backend::Userspace));
+    signal(member.process(), Signal::KILL);
+    wait_until("the TUN link is gone", || !member.has_link());
+    runtime().block_on(async {
+        assert_eq!(member.device().observe().await.expect("absent"), None);
+        member.start(Backend::Userspace).await;
+        assert!(member.device().observe().await.expect("answers").is_some());
+        member.stop().await;
+    });
+}
+
+#[test]
+fn a_process_that_hangs_is_ended_all_the_same() {
+    let mut lab = Lab::new();
+    let mut member = lab.member(2);
+    runtime().block_on(async {
+        member.start(Backend::Userspace).await;
+        signal(member.process(), Signal::STOP);
+        member.stop().await;
+    });
+    assert!(!member.has_link());
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing() {
+    let mut lab = Lab::new();
+    let (member, stranger) = (lab.member(2), lab.member(3));
+    let taken = member.binding.run_blocking(|| std::net::UdpSocket::bind("0.0.0.0:51999")).expect("entered");
+    let _taken = taken.expect("bound");
+    sh(&format!("ip -n {} link add taken0 type bridge", member.app_name));
+    let spec = member.spec();
+
+    let mut wrong_netns = spec.clone();
+    wrong_netns.app_path = stranger.spec().app_path;
+    let mut no_netns = spec.clone();
+    no_netns.app_path = PathBuf::from("/run/netns/wg-no-such-namespace");
+    let mut no_process = spec.clone();
+    no_process.app_path = PathBuf::from("/proc/4194304/ns/net");
+    let mut no_binary = spec.clone();
+    no_binary.binary = PathBuf::from("/nonexistent/privnet");
+    let mut other_binary = spec.clone();
+    other_binary.binary = PathBuf::from("/bin/true");
+    let mut interface_taken = spec.clone();
+    interface_taken.interface = "taken0".parse().expect("valid");
+    let mut port_taken = spec.clone();
+    port_taken.listen_port = 51999;
+
+    runtime().block_on(async {
+        for (name, bad) in [
+            ("another namespace", wrong_netns),
+            ("no namespace", no_netns),
+            ("no process", no_process),
+            ("no binary", no_binary),
+            ("a binary that is something else", other_binary),
+            ("interface taken", interface_taken),
+            ("port taken", port_taken),
+        ] {
+            let refused = start_userspace(&bad, &member.key).await.expect_err(name);
+            println!("{name}: {refused}");
+            if name == "another namespace" {
+                assert!(matches!(refused, Error::WrongNetns { .. }), "{refused}");
+            }
+            wait_until("no process is left", || processes_of(&member.run_dir).is_empty());
+            assert!(!member.run_dir.exists(), "{name}: files are left");
+            wait_until("no link is left", || !member.has_link());
+        }
+        sh(&format!("ip -n {} link show taken0", member.app_name));
+
+        start_userspace(&spec, &member.key).await.expect("the twin");
+        let refused = start_userspace(&spec, &member.key).await.expect_err("it runs already");
+        assert!(matches!(refused, Error::AlreadyRunning { .. }), "{refused}");
+        assert!(member.device().observe().await.expect("answers").is_some(), "the first one goes on");
+        let other = PrivateKey::from_random([9; 32]);
+        let refused = member.device().configure(&other, PORT).await.expect_err("a key is for life");
+        assert!(matches!(refused, Error::RestartNeeded { what: "private key", .. }), "{refused}");
+        let refused = member.device().configure(&member.key, PORT + 1).await.expect_err("a port is for life");
+        assert!(matches!(refused, Error::RestartNeeded { what: "port", .. }), "{refused}");
+        member.stop().await;
+    });
+}
+
+#[test]
+fn the_process_ends_with_the_container_and_lets_its_namespace_go() {
+    let mut lab = Lab::new();
+    let mut member = lab.member(2);
+    let mut container = Command::new("unshare").args(["--net", "sleep", "300"]).spawn().expect("the container starts");
+    let path = PathBuf::from(format!("/proc/{}/ns/net", container.id()));
+    let own = Netns::current().expect("own").id();
+    wait_until("the container has its namespace", || Netns::identify(&path).is_ok_and(|id| id != own));
+    let app = Netns::open(&path).expect("opened");
+    // Another process in the namespace, which is no reason to stay: it is not by this one that it was handed over.
+    runtime().block_on(async {
+        let mut spec = member.spec();
+        (spec.app, spec.app_path) = (app.clone(), path);
+        start_userspace(&spec, &member.key).await.expect("started");
+    });
+    let process = member.process();
+    drop(app);
+    container.kill().expect("killed");
+    container.wait().expect("dead");
+    wait_until("the WireGuard process ended", || !Path::new(&format!("/proc/{process}/fd/0")).exists());
+    runtime().block_on(async { assert_eq!(member.device().observe().await.expect("absent"), None) });
+    let log = fs::read_to_string(member.run_dir.join("log")).expect("a log");
+    assert!(log.contains("the container's process ended"), "{log}");
+
+    // The same with a pin, which takes up to one look at it; the twin is every other test, where it stays.
+    runtime().block_on(member.start(Backend::Userspace));
+    let process = member.process();
+    sh(&format!("ip netns del {}", member.app_name));
+    wait_until("the WireGuard process ended", || !Path::new(&format!("/proc/{process}/fd/0")).exists());
+    runtime().block_on(async { stop_userspace(&member.run_dir).await.expect("its files are removed") });
+}
+
+#[test]
+fn the_process_ends_when_its_link_is_deleted() {
+    let mut lab = Lab::new();
+    let mut member = lab.member(2);
+    runtime().block_on(member.start(Backend::Userspace));
+    let process = member.process();
+    sh(&format!("ip -n {} link del wg0", member.app_name));
+    wait_until("the WireGuard process ended", || !Path::new(&format!("/proc/{process}/fd/0")).exists());
+    runtime().block_on(async { assert_eq!(member.device().observe().await.expect("absent"), None) });
+}
+
+#[test]
+fn the_private_key_is_nowhere_to_be_read() {
+    let mut lab = Lab::new();
+    let members = runtime().block_on(lab.mesh(Backend::Userspace, 2));
+    let member = &members[0];
+    let process = member.process();
+    let key = member.key.reveal_bytes();
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let forms = [key.to_vec(), member.key.reveal_base64().as_bytes().to_vec(), hex.clone().into_bytes()];
+    let assert_absent = |what: &str, bytes: &[u8]| {
+        for form in &forms {
+            assert!(!bytes.windows(form.len()).any(|part| part == form), "the key is in {what}");
+        }
+    };
+    let probe = [b"x".as_slice(), &forms[1]].concat();
+    assert!(probe.windows(forms[1].len()).any(|part| part == forms[1]), "the search finds what is there");
+
+    for file in ["cmdline", "environ", "status", "maps"] {
+        assert_absent(file, &fs::read(format!("/proc/{process}/{file}")).expect("readable"));
+    }
+    for entry in fs::read_dir(&member.run_dir).expect("readable").flatten() {
+        if entry.file_type().expect("known").is_file() {
+            assert_absent(&entry.path().display().to_string(), &fs::read(entry.path()).expect("readable"));
+        }
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = entry.metadata().expect("known").permissions().mode() & 0o777;
+        assert!(mode & 0o077 == 0, "{} is open to others: {mode:o}", entry.path().display());
+    }
+    let capabilities = fs::read_to_string(format!("/proc/{process}/status")).expect("readable");
+    assert!(capabilities.contains("CapEff:\t0000000000000000"), "the process has privileges: {capabilities}");
+
+    let (device, spec) = (member.device(), member.spec());
+    runtime().block_on(async {
+        let state = device.observe().await.expect("answers");
+        let refused = start_userspace(&spec, &member.key).await.expect_err("it runs");
+        let text = format!("{device:?} {spec:?} {state:?} {refused} {refused:?} {:?}", member.as_peer());
+        assert_absent("what can be printed", text.as_bytes());
+    });
+}
+
+#[test]
+fn starting_is_quick() {
+    let mut lab = Lab::new();
+    let member = lab.member(2);
+    let runtime = runtime();
+    let mut times: Vec<Duration> = (0..20)
+        .map(|_| {
+            let start = Instant::now();
+            runtime.block_on(start_userspace(&member.spec(), &member.key)).expect("started");
+            let time = start.elapsed();
+            runtime.block_on(stop_userspace(&member.run_dir)).expect("stopped");
+            time
+        })
+        .collect();
+    times.sort();
+    println!("start to ready: median {:?}, fastest {:?}, slowest {:?}", times[10], times[0], times[19]);
+    // A bound for unoptimized code on a busy machine; the budget is the benchmark's to hold.
+    assert!(times[10] < Duration::from_millis(200), "{times:?}");
+}
