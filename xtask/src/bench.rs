@@ -16,7 +16,7 @@ pub fn task(args: &[String]) -> Result<()> {
     let object = build::programs(&toolchain)?;
     let privnet = build::privnet_with(&object, Profile::Release)?;
     let mut command = build::cargo("build", Profile::Release, &object);
-    command.args(["--package", "privnet-tests", "--bin", "privnet-bench"]);
+    command.args(["--bin", "privnet-bench"]);
     let bench = build::binary_of(&mut command, "privnet-bench")?;
     let mut command = shell::as_root(&bench, &[(PRIVNET_BIN, privnet.into())])?;
     shell::exec(command.args(args))

@@ -73,14 +73,17 @@ pub fn privnet(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
 /// It does not compile.
 pub fn privnet_with(object: &Path, profile: Profile) -> Result<PathBuf> {
     let mut command = cargo("build", profile, object);
-    command.args(["--package", "privnet-userspace", "--bin", "privnet"]);
+    command.args(["--bin", "privnet"]);
     binary_of(&mut command, "privnet")
 }
 
-/// A `cargo TASK` on the workspace; every build of a task goes through here, so that all share what was compiled.
+/// A `cargo TASK` on the workspace.
+///
+/// Every build of a task goes through here, so that all share what was compiled: cargo chooses the features of
+/// libraries by the packages that are selected.
 pub fn cargo(task: &str, profile: Profile, object: &Path) -> Command {
     let mut command = environment::cargo();
-    command.arg(task).env(EBPF_OBJECT, object);
+    command.args([task, "--workspace"]).env(EBPF_OBJECT, object);
     if profile == Profile::Release {
         command.arg("--release");
     }

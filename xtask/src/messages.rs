@@ -11,6 +11,8 @@ pub struct Executable {
     pub path: PathBuf,
     /// The manifest of its package.
     pub manifest: PathBuf,
+    /// Whether it runs tests.
+    pub is_test: bool,
 }
 
 impl Executable {
@@ -28,7 +30,9 @@ pub fn executables(messages: &str) -> Vec<Executable> {
         .filter_map(|line| {
             let path = string_after(line, r#""executable":"#)?.into();
             let manifest = string_after(line, r#""manifest_path":"#)?.into();
-            Some(Executable { path, manifest })
+            let profile = &line[line.find(r#""profile":{"#)?..];
+            let is_test = profile[..profile.find('}')?].contains(r#""test":true"#);
+            Some(Executable { path, manifest, is_test })
         })
         .collect()
 }
@@ -55,14 +59,20 @@ mod tests {
     #[test]
     fn executables_are_found_among_libraries_and_other_messages() {
         let messages = concat!(
-            r#"{"reason":"compiler-artifact","manifest_path":"/p/Cargo.toml","filenames":["/t/liba.rlib"],"executable":null}"#,
+            r#"{"reason":"compiler-artifact","manifest_path":"/p/Cargo.toml","target":{"test":true},"#,
+            r#""profile":{"test":false},"filenames":["/t/liba.rlib"],"executable":null}"#,
             "\n",
-            r#"{"reason":"compiler-artifact","manifest_path":"/p/Cargo.toml","executable":"/t/with \"quotes\"/x-1f"}"#,
+            r#"{"reason":"compiler-artifact","manifest_path":"/p/Cargo.toml","target":{"test":true},"#,
+            r#""profile":{"opt_level":"0","test":false},"executable":"/t/with \"quotes\"/x"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","manifest_path":"/p/Cargo.toml","target":{"test":true},"#,
+            r#""profile":{"opt_level":"0","test":true},"executable":"/t/y-1f"}"#,
             "\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
-        let path = PathBuf::from("/t/with \"quotes\"/x-1f");
-        assert_eq!(executables(messages), [Executable { path, manifest: "/p/Cargo.toml".into() }]);
-        assert_eq!(executables(messages)[0].file_name(), "x-1f");
+        let found = executables(messages);
+        assert_eq!(found.iter().map(Executable::file_name).collect::<Vec<_>>(), ["x", "y-1f"]);
+        assert_eq!(found[0].path, PathBuf::from("/t/with \"quotes\"/x"));
+        assert_eq!(found.iter().map(|executable| executable.is_test).collect::<Vec<_>>(), [false, true]);
     }
 }

@@ -1,4 +1,0 @@
-//! tidy
-pub fn task(_: bool) -> anyhow::Result<()> {
-    Ok(())
-}

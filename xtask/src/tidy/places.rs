@@ -1,0 +1,102 @@
+//! Words that belong in one place.
+
+use super::Finding;
+use super::source::{SourceFile, Word};
+
+/// The only files and folders with `unsafe`.
+const UNSAFE: [&str; 4] = [
+    "privnet-ebpf/programs/skb.rs",
+    "privnet-ebpf/programs/maps.rs",
+    "privnet-userspace/src/netns/",
+    "privnet-userspace/src/datapath/plain.rs",
+];
+/// Where attributes (`#[unsafe(no_mangle)]`) are no unsafe code: the licence section.
+const UNSAFE_ATTRIBUTES: &str = "privnet-ebpf/programs/main.rs";
+/// A thread that entered a namespace must never be given back to a pool.
+const ENTERS: [&str; 4] = ["setns", "unshare", "unshare_unsafe", "move_into_link_name_space"];
+const ENTERS_PLACE: &str = "privnet-userspace/src/netns/";
+const ENTERS_RULED: &str = "privnet-userspace/";
+/// One door out of the programs.
+const EXIT: &str = "privnet-ebpf/programs/exit.rs";
+/// Notes of the author to himself.
+const NOTES: [&str; 3] = ["todo", "unimplemented", "dbg"];
+
+pub fn check(files: &[SourceFile]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in files.iter().filter(|file| file.is_rust()) {
+        for word in file.words() {
+            if let Some(what) = out_of_place(&file.path, &word) {
+                findings.push(Finding::new(&file.path, word.line, what));
+            }
+        }
+    }
+    findings
+}
+
+fn out_of_place(path: &str, word: &Word<'_>) -> Option<String> {
+    if word.text == "unsafe" && !may_be_unsafe(path, word) {
+        return Some(format!("`unsafe` has four addresses: {}", UNSAFE.join(", ")));
+    }
+    if ENTERS.contains(&word.text) && path.starts_with(ENTERS_RULED) && !path.starts_with(ENTERS_PLACE) {
+        return Some(format!("`{}` only in {ENTERS_PLACE}: a namespace is a thread", word.text));
+    }
+    if word.text.starts_with("TC_ACT_") && path != EXIT {
+        return Some(format!("`{}` only in {EXIT}, the one door out", word.text));
+    }
+    if NOTES.contains(&word.text) && word.rest.starts_with('!') {
+        return Some(format!("`{}!` is a note, not code", word.text));
+    }
+    None
+}
+
+fn may_be_unsafe(path: &str, word: &Word<'_>) -> bool {
+    let is_attribute = word.before.ends_with("#[") && word.rest.starts_with('(');
+    UNSAFE.iter().any(|place| path.starts_with(place)) || (path == UNSAFE_ATTRIBUTES && is_attribute)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(path: &str, text: &str) -> Vec<usize> {
+        check(&[SourceFile::new(path, text)]).iter().map(|finding| finding.line).collect()
+    }
+
+    #[test]
+    fn unsafe_has_four_addresses() {
+        let text = "fn f() {\n    unsafe { g() }\n}";
+        for path in UNSAFE {
+            assert_eq!(lines(path, text), [], "{path}");
+        }
+        assert_eq!(lines("privnet-userspace/src/datapath/mod.rs", text), [2]);
+        assert_eq!(lines("privnet-userspace/src/lib.rs", "#![deny(unsafe_code)] // unsafe"), []);
+    }
+
+    #[test]
+    fn the_licence_is_an_attribute_and_the_entry_points_hold_no_unsafe_block() {
+        assert_eq!(lines(UNSAFE_ATTRIBUTES, "#[unsafe(link_section = \"license\")]"), []);
+        assert_eq!(lines(UNSAFE_ATTRIBUTES, "unsafe { f() }"), [1]);
+        assert_eq!(lines("privnet-ebpf/programs/exit.rs", "#[unsafe(no_mangle)]"), [1]);
+    }
+
+    #[test]
+    fn only_netns_enters_a_namespace() {
+        let text = "rustix::thread::unshare(flags)?;";
+        assert_eq!(lines("privnet-userspace/src/netns/thread.rs", text), []);
+        assert_eq!(lines("privnet-userspace/src/cli/run.rs", text), [1]);
+        assert_eq!(lines("privnet-userspace/src/link/veth.rs", "message.setns_by_fd(fd)"), []);
+        assert_eq!(lines("tests/src/lib.rs", "Command::new(\"unshare\")"), []);
+    }
+
+    #[test]
+    fn programs_leave_through_one_door() {
+        assert_eq!(lines(EXIT, "TC_ACT_SHOT"), []);
+        assert_eq!(lines("privnet-ebpf/programs/main.rs", "use x::TC_ACT_OK;\nTC_ACT_OK"), [1, 2]);
+    }
+
+    #[test]
+    fn notes_are_no_code() {
+        assert_eq!(lines("privnet-ebpf/src/lib.rs", "fn f() { todo!() }"), [1]);
+        assert_eq!(lines("privnet-ebpf/src/lib.rs", "fn todo() {}"), []);
+    }
+}
