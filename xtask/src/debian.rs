@@ -46,7 +46,9 @@ pub fn install(packages: &[&str], why: &str) -> Result<()> {
     }
     let install = || {
         let mut command = apt_get()?;
-        shell::run(command.args(["install", "-y", "-q", "--no-install-recommends"]).args(packages))
+        shell::run(
+            command.args(["install", "-y", "-qq", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]).args(packages),
+        )
     };
     let first = install();
     if first.is_ok() || UPDATED.load(Ordering::Relaxed) {
