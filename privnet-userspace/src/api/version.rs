@@ -1,9 +1,7 @@
 //! What this binary is.
 
+use privnet_ebpf::abi::ABI_VERSION;
 use serde::{Deserialize, Serialize};
-
-/// The version of what crosses between the programs and the agent.
-const ABI_VERSION: u32 = 1;
 
 /// A binary's version, as `privnet version` and `GET /v1/version` show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

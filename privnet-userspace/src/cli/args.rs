@@ -279,9 +279,9 @@ pub struct RunChildArgs {
 /// What the userspace WireGuard accepts.
 #[derive(Debug, Args)]
 pub struct WireguardProcessArgs {
-    /// Passed on as they are.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub arguments: Vec<OsString>,
+    /// The directory of the process's files.
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
 }
 
 /// What `mtu` accepts.

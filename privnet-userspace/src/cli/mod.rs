@@ -56,8 +56,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&arguments, &error),
     };
-    logging::start(matches!(cli.verb, Verb::Agent(_) | Verb::WireguardProcess(_)));
     let format = cli.output;
+    // The userspace WireGuard has a log of its own.
+    if !matches!(cli.verb, Verb::WireguardProcess(_)) {
+        logging::start(matches!(cli.verb, Verb::Agent(_)));
+    }
     match run_verb(cli.verb, format) {
         Ok(code) => code,
         Err(error) => {
@@ -87,8 +90,11 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
 }
 
 /// Becomes the userspace WireGuard of one member.
-fn wireguard_process(_arguments: &args::WireguardProcessArgs) -> Result<(), ControlError> {
-    Err(ControlError::new(ErrorCode::Unsupported, "this build has no userspace WireGuard", "use --wireguard kernel"))
+fn wireguard_process(arguments: &args::WireguardProcessArgs) -> Result<(), ControlError> {
+    crate::wireguard::serve_userspace(&arguments.run_dir).map_err(|error| {
+        let message = format!("the WireGuard process failed: {error:#}");
+        ControlError::new(ErrorCode::Internal, message, "it is started by the agent, and by nobody else")
+    })
 }
 
 fn done((): ()) -> ExitCode {

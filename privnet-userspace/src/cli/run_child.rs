@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 use super::args::{Format, RunChildArgs};
 use super::output::print_error;
 use super::rendezvous::{Go, Report};
+use super::signals;
 use crate::agent::{ControlError, ErrorCode};
 use crate::link::{self, Links};
 use crate::netns::{self, Netns};
@@ -26,10 +27,7 @@ const NOT_FOUND: u8 = 127;
 pub fn run(arguments: &RunChildArgs, format: Format) -> Result<ExitCode, ControlError> {
     let mut parent =
         UnixStream::connect(&arguments.rendezvous).map_err(|error| orphaned(&arguments.rendezvous, &error))?;
-    // Nobody would detach a command that outlives its parent.
-    let prepared = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
-        .map_err(|error| cannot("follow the parent in death", &error))
-        .and_then(|()| enter_namespaces());
+    let prepared = prepare();
     let report = match prepared {
         Ok(()) => Report::Ready,
         Err(error) => Report::Failed(error),
@@ -41,6 +39,15 @@ pub fn run(arguments: &RunChildArgs, format: Format) -> Result<ExitCode, Control
         // The parent has given up, and says why.
         Some(_) | None => Ok(ExitCode::FAILURE),
     }
+}
+
+fn prepare() -> Result<(), ControlError> {
+    // Nobody would detach a command that outlives its parent.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .map_err(|error| cannot("follow the parent in death", &error))?;
+    // The parent holds them back to hand them on, and holding back is inherited, also by the command.
+    signals::let_go().map_err(|error| cannot("let signals act again", &error))?;
+    enter_namespaces()
 }
 
 /// Leaves the host's network, mounts and name behind, and brings the new loopback up.

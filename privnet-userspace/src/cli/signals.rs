@@ -28,16 +28,13 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Holds the signals back. Must be called before any other thread exists: each thread inherits what its parent
-    /// holds back. A child does not: the standard library clears the mask before it executes one.
+    /// Holds the signals back. Must be called before any other thread exists: each thread, and each child, inherits
+    /// what its parent holds back. A child calls [`let_go`].
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn hold() -> io::Result<Self> {
-        let mut set = SigSet::empty();
-        for signal in FORWARDED {
-            set.add(signal);
-        }
+        let set = forwarded();
         set.thread_block()?;
         let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?;
         Ok(Self { descriptor })
@@ -63,4 +60,16 @@ impl Signals {
         });
         receiver
     }
+}
+
+/// Lets the calling thread have its signals again. One that came meanwhile acts at once.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn let_go() -> io::Result<()> {
+    Ok(forwarded().thread_unblock()?)
+}
+
+fn forwarded() -> SigSet {
+    FORWARDED.into_iter().collect()
 }

@@ -1,0 +1,221 @@
+//! The built binary, and an agent that is not there for it to talk to.
+//!
+//! Each test file uses a part of it.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use privnet::agent::views::{
+    Attach, Attached, Check, CheckStatus, CreateNetwork, Detach, Detached, MemberView, NetworkCounters, NetworkView,
+    StatusView, Target, TunnelView,
+};
+use privnet::agent::{ControlError, ErrorCode};
+use privnet::api::{self, Accounts, ControlSocket, Service, Surface};
+use privnet::model::{MemberState, PublicKey};
+use tokio::sync::oneshot;
+
+pub const NETWORK: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
+pub const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
+
+/// The built binary, without what the environment of the test might tell it.
+pub fn privnet(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_privnet"));
+    command.args(arguments);
+    for name in ["PRIVNET_SOCKET", "PRIVNET_LOG", "RUST_LOG", "DOCKER_HOST", "NOTIFY_SOCKET"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Exit code, stdout and stderr.
+pub fn outcome(mut command: Command) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("started");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code().expect("ended by itself"), text(stdout), text(stderr))
+}
+
+/// What the fake agent was asked; shared with the test.
+#[derive(Default)]
+pub struct Memory {
+    /// The members that are attached: process and network.
+    pub attached: Mutex<Vec<(Target, String)>>,
+    /// Every attach and detach, one line each.
+    pub asked: Mutex<Vec<String>>,
+    /// What an attach fails with.
+    pub refuse_attach: bool,
+}
+
+/// A fake agent that listens.
+pub struct FakeAgent {
+    pub socket: PathBuf,
+    pub memory: Arc<Memory>,
+    _directory: tempfile::TempDir,
+    runtime: Option<tokio::runtime::Runtime>,
+    end: Option<oneshot::Sender<()>>,
+}
+
+impl FakeAgent {
+    pub fn start(memory: Memory) -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let socket = directory.path().join("privnet.sock");
+        let memory = Arc::new(memory);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("runtime");
+        let service: Arc<dyn Service> = Arc::new(Fake(Arc::clone(&memory)));
+        let surface =
+            Surface::new(service, privnet::metrics::render, Accounts::in_directory(Path::new("/nonexistent")));
+        let (end, ended) = oneshot::channel::<()>();
+        let _inside = runtime.enter();
+        let listening = ControlSocket::bind(&socket, None).expect("bound");
+        runtime.spawn(api::serve_control(listening, api::router(surface), async {
+            let _ = ended.await;
+        }));
+        Self { socket, memory, _directory: directory, runtime: Some(runtime), end: Some(end) }
+    }
+
+    /// The built binary, told to talk to this agent.
+    pub fn privnet(&self, arguments: &[&str]) -> Command {
+        let mut command = privnet(arguments);
+        command.env("PRIVNET_SOCKET", &self.socket);
+        command
+    }
+
+    pub fn asked(&self) -> Vec<String> {
+        self.memory.asked.lock().expect("unpoisoned").clone()
+    }
+}
+
+impl Drop for FakeAgent {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+struct Fake(Arc<Memory>);
+
+#[async_trait]
+impl Service for Fake {
+    async fn create_network(&self, _request: CreateNetwork) -> Result<NetworkView, ControlError> {
+        Ok(network_view())
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkView>, ControlError> {
+        Ok(vec![network_view()])
+    }
+
+    async fn network(&self, id_or_name: &str) -> Result<NetworkView, ControlError> {
+        if id_or_name == "shop" {
+            return Ok(network_view());
+        }
+        let message = format!("no network has the id or name {id_or_name:?}");
+        Err(ControlError::new(ErrorCode::NetworkNotFound, message, "see `privnet network list`"))
+    }
+
+    async fn delete_network(&self, _id_or_name: &str) -> Result<(), ControlError> {
+        Ok(())
+    }
+
+    async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
+        self.0.asked.lock().expect("unpoisoned").push(format!("attach {:?}", request.target));
+        if self.0.refuse_attach {
+            return Err(ControlError::new(ErrorCode::PoolExhausted, "no address of shop is free", "detach somebody"));
+        }
+        self.0.attached.lock().expect("unpoisoned").push((request.target, request.network));
+        Ok(attached())
+    }
+
+    async fn detach(&self, request: Detach) -> Result<Detached, ControlError> {
+        let line = format!("detach {} {} {:?} {:?}", request.network, request.app, request.kind, request.number);
+        self.0.asked.lock().expect("unpoisoned").push(line);
+        Ok(Detached { detached: self.0.attached.lock().expect("unpoisoned").pop().is_some() })
+    }
+
+    async fn members(&self, _network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
+        Ok(vec![member_view()])
+    }
+
+    async fn status(&self) -> Result<StatusView, ControlError> {
+        Ok(StatusView {
+            version: "0.1.0".to_owned(),
+            host: "one".parse().expect("host"),
+            vtep: [192, 0, 2, 1].into(),
+            datapath: "ebpf".to_owned(),
+            wireguard: "kernel".to_owned(),
+            store: "embedded".to_owned(),
+            networks: 1,
+            members: 2,
+            members_ready: 1,
+            last_pass_unix_seconds: None,
+            problems: vec!["something is amiss".to_owned()],
+        })
+    }
+
+    async fn doctor(&self) -> Vec<Check> {
+        let check = |check: &str, status, remedy: &str| Check {
+            check: check.to_owned(),
+            status,
+            detail: "seen".to_owned(),
+            remedy: remedy.to_owned(),
+        };
+        vec![check("kernel", CheckStatus::Ok, ""), check("tcx", CheckStatus::Warn, "none needed")]
+    }
+
+    async fn counters(&self) -> Result<Vec<NetworkCounters>, ControlError> {
+        Ok(Vec::new())
+    }
+
+    async fn tunnels(&self) -> Result<Vec<TunnelView>, ControlError> {
+        Ok(Vec::new())
+    }
+}
+
+fn network_view() -> NetworkView {
+    NetworkView {
+        id: NETWORK.parse().expect("network"),
+        name: "shop".parse().expect("name"),
+        vni: 7,
+        subnet: "10.240.0.0/22".parse().expect("subnet"),
+        mtu: 1390,
+        created_unix_seconds: 1_700_000_000,
+        addresses_used: 1,
+        addresses_max: 1021,
+    }
+}
+
+fn attached() -> Attached {
+    Attached {
+        network: NETWORK.parse().expect("network"),
+        app: APP.parse().expect("app"),
+        kind: "web".parse().expect("type"),
+        number: 3.try_into().expect("number"),
+        address: [10, 240, 0, 2].into(),
+        hostname: "a-name".to_owned(),
+        interface: "wg0".parse().expect("interface"),
+        ready: true,
+        env: BTreeMap::from([("PRIVNET_ADDRESS".to_owned(), "10.240.0.2".to_owned())]),
+    }
+}
+
+fn member_view() -> MemberView {
+    MemberView {
+        network: NETWORK.parse().expect("network"),
+        network_name: "shop".parse().expect("name"),
+        app: APP.parse().expect("app"),
+        kind: "web".parse().expect("type"),
+        number: 3.try_into().expect("number"),
+        address: [10, 240, 0, 2].into(),
+        hostname: "a-name".to_owned(),
+        public_key: PublicKey::new([7; 32]),
+        host: "one".parse().expect("host"),
+        state: MemberState::Ready,
+        interface: None,
+    }
+}
