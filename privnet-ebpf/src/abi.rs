@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::net::{MacAddr, Vni};
+use crate::net::{InvalidVni, MacAddr, Vni};
 use crate::packet::HEADERS_BYTES;
 use crate::verdict::{Direction, Outcome};
 
@@ -89,6 +89,20 @@ impl Config {
     #[inline(always)]
     pub const fn is_current(&self) -> bool {
         self.abi_version == ABI_VERSION
+    }
+
+    /// The network's VNI.
+    ///
+    /// # Errors
+    /// When the map holds none: nobody has written it yet.
+    pub const fn vni(&self) -> Result<Vni, InvalidVni> {
+        Vni::new(self.vni)
+    }
+
+    /// The network's prefix: its first address as on the wire, and how many bits of it count.
+    #[must_use]
+    pub const fn prefix(&self) -> ([u8; 4], u8) {
+        (self.prefix, u32::from_be_bytes(self.netmask).leading_ones() as u8)
     }
 
     /// Whether local deliveries skip the queue of the veth.

@@ -1,22 +1,54 @@
-//! The agent's door for the surfaces.
+//! The agent's door for the surfaces: requests go in, views come out.
 
-use super::error::ControlError;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use super::attach::{attach, hostname, wait_until_gone};
+use super::doctor;
+use super::error::{ControlError, ErrorCode};
+use super::explain::explain;
+use super::housekeeping::end_membership;
+use super::journal::Record;
+use super::shared::Shared;
 use super::views::{
-    Attach, Attached, Check, CreateNetwork, Detach, Detached, MemberView, NetworkCounters, NetworkView, StatusView,
-    TunnelView,
+    Attach, Attached, Check, CounterRow, CreateNetwork, Detach, Detached, MemberView, NetworkCounters, NetworkView,
+    StatusView, TunnelView,
 };
+use crate::datapath;
+use crate::ipam;
+use crate::model::ids::ContainerNumber;
+use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId, NetworkName};
+use crate::store::claims;
+use crate::store::records::{self, RecordError};
+use crate::topology::ownership;
+use crate::wireguard::{Backend, Device};
 
 /// A handle to a running agent. Clones speak to the same agent.
 #[derive(Clone)]
-pub struct Control {}
+pub struct Control {
+    shared: Arc<Shared>,
+}
 
 impl Control {
+    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
     /// Creates a network.
     ///
     /// # Errors
     /// Nothing was created.
-    pub async fn create_network(&self, _request: CreateNetwork) -> Result<NetworkView, ControlError> {
-        Err(unfinished())
+    pub async fn create_network(&self, request: CreateNetwork) -> Result<NetworkView, ControlError> {
+        let name: NetworkName = request.name.parse()?;
+        let subnet =
+            request.subnet.as_deref().map(ipam::parse_subnet).transpose().map_err(claims::NetworkError::from)?;
+        let mtu = self.shared.facts.mtu.wireguard;
+        let now = super::now_unix_seconds();
+        // Drawn from the system, so that it may cross an await.
+        let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_os_rng();
+        let network = claims::create_network(&*self.shared.store, &name, subnet, mtu, now, &mut rng).await?;
+        Ok(network_view(network, 0))
     }
 
     /// All networks, by name.
@@ -24,47 +56,108 @@ impl Control {
     /// # Errors
     /// When the store cannot be read.
     pub async fn networks(&self) -> Result<Vec<NetworkView>, ControlError> {
-        Err(unfinished())
+        let networks = records::list_networks(&*self.shared.store).await?.records;
+        let mut used: BTreeMap<NetworkId, u64> = BTreeMap::new();
+        for member in records::list_members(&*self.shared.store, None).await?.records {
+            *used.entry(member.network).or_default() += 1;
+        }
+        let view = |network: Network| {
+            let used = used.get(&network.id).copied().unwrap_or(0);
+            network_view(network, used)
+        };
+        let mut views: Vec<NetworkView> = networks.into_iter().map(view).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(views)
     }
 
     /// One network, by id or name.
     ///
     /// # Errors
     /// When there is none.
-    pub async fn network(&self, _id_or_name: &str) -> Result<NetworkView, ControlError> {
-        Err(unfinished())
+    pub async fn network(&self, id_or_name: &str) -> Result<NetworkView, ControlError> {
+        let network = self.find_network(id_or_name).await?;
+        let members = records::list_members(&*self.shared.store, Some(network.id)).await?.records;
+        Ok(network_view(network, members.len() as u64))
     }
 
     /// Deletes a network that has no members.
     ///
     /// # Errors
     /// Nothing was deleted.
-    pub async fn delete_network(&self, _id_or_name: &str) -> Result<(), ControlError> {
-        Err(unfinished())
+    pub async fn delete_network(&self, id_or_name: &str) -> Result<(), ControlError> {
+        let network = self.find_network(id_or_name).await?;
+        claims::delete_network(&*self.shared.store, network.id).await?;
+        Ok(())
     }
 
     /// Makes a container a member; returns when it can send.
     ///
     /// # Errors
     /// Nothing of the member is left.
-    pub async fn attach(&self, _request: Attach) -> Result<Attached, ControlError> {
-        Err(unfinished())
+    pub async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
+        let network = self.find_network(&request.network).await?;
+        attach(&self.shared, &network, request).await
     }
 
-    /// Ends a membership. Idempotent.
+    /// Ends a membership; returns when nothing of it is left. Idempotent.
     ///
     /// # Errors
     /// The membership is as it was, or is being ended by the next pass.
-    pub async fn detach(&self, _request: Detach) -> Result<Detached, ControlError> {
-        Err(unfinished())
+    pub async fn detach(&self, request: Detach) -> Result<Detached, ControlError> {
+        let network = match self.find_network(&request.network).await {
+            Ok(network) => network,
+            // The members of a network that is gone are gone.
+            Err(error) if error.code == ErrorCode::NetworkNotFound => return Ok(Detached { detached: false }),
+            Err(error) => return Err(error),
+        };
+        let app: AppId = request.app.parse()?;
+        let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
+        let number = request.number.map(ContainerNumber::try_from).transpose()?;
+        let Some(member) = self.find_member(&network, app, &kind, number).await? else {
+            return Ok(Detached { detached: false });
+        };
+        let record = self.shared.journal().records().get(&(network.id, member.address)).cloned();
+        if member.host != self.shared.config.host {
+            return Err(ControlError::new(
+                ErrorCode::InvalidArgument,
+                format!("{} is on host {}", member.container, member.host),
+                "detach it there",
+            ));
+        }
+        match record.filter(|record| record.container == member.container) {
+            Some(record) => {
+                end_membership(&self.shared, &record).await.map_err(|error| explain(&error))?;
+                wait_until_gone(&self.shared, &record).await;
+            }
+            None => {
+                let now = super::now_unix_seconds();
+                claims::release_member(&*self.shared.store, network.id, &member.container, now).await?;
+            }
+        }
+        Ok(Detached { detached: true })
     }
 
     /// Members of one network (id or name) or of all, by network, app, type and number.
     ///
     /// # Errors
     /// When the store cannot be read, or the network does not exist.
-    pub async fn members(&self, _network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
-        Err(unfinished())
+    pub async fn members(&self, network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
+        let networks: BTreeMap<NetworkId, Network> = match network {
+            Some(network) => BTreeMap::from([self.find_network(network).await.map(|network| (network.id, network))?]),
+            None => {
+                let networks = records::list_networks(&*self.shared.store).await?.records;
+                networks.into_iter().map(|network| (network.id, network)).collect()
+            }
+        };
+        let only = network.and_then(|_| networks.keys().next().copied());
+        let members = records::list_members(&*self.shared.store, only).await?.records;
+        let mut views: Vec<MemberView> = members
+            .into_iter()
+            .filter_map(|member| networks.get(&member.network).map(|network| self.member_view(network, member)))
+            .collect();
+        let order = |view: &MemberView| (view.network_name.clone(), view.app, view.kind.clone(), view.number);
+        views.sort_by_key(order);
+        Ok(views)
     }
 
     /// The agent's state.
@@ -72,12 +165,40 @@ impl Control {
     /// # Errors
     /// When the store cannot be read.
     pub async fn status(&self) -> Result<StatusView, ControlError> {
-        Err(unfinished())
+        let shared = &self.shared;
+        let mut networks = 0;
+        let (mut members, mut ready, mut last) = (0, 0, None);
+        let mut problems: Vec<String> = shared.world(|world| world.problems().cloned().collect());
+        for (network, bell) in shared.bells() {
+            let report = bell.reports().borrow().clone();
+            let local = report.ready.len() + report.failed.len();
+            networks += usize::from(local > 0);
+            members += local;
+            ready += report.ready.len();
+            if report.pass > 0 {
+                last = last.max(Some(report.ended_unix_seconds));
+            }
+            problems.extend(report.failed.iter().map(|(member, error)| format!("{network} {member}: {error}")));
+            problems.extend(report.problems.iter().map(|problem| format!("{network}: {problem}")));
+        }
+        Ok(StatusView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: shared.config.host.clone(),
+            vtep: shared.facts.vtep,
+            datapath: shared.facts.datapath.to_string(),
+            wireguard: shared.facts.wireguard.to_string(),
+            store: shared.store_kind.to_owned(),
+            networks,
+            members,
+            members_ready: ready,
+            last_pass_unix_seconds: last,
+            problems,
+        })
     }
 
     /// What the host can and cannot do.
     pub async fn doctor(&self) -> Vec<Check> {
-        Vec::new()
+        doctor::with_agent(&self.shared).await
     }
 
     /// The counters of every network with members on this host.
@@ -85,7 +206,36 @@ impl Control {
     /// # Errors
     /// When a map cannot be read.
     pub async fn counters(&self) -> Result<Vec<NetworkCounters>, ControlError> {
-        Err(unfinished())
+        let records: Vec<Record> = self.shared.journal().records().values().cloned().collect();
+        let networks: std::collections::BTreeSet<NetworkId> = records.iter().map(|record| record.network).collect();
+        let mut all = Vec::new();
+        for network in networks {
+            let pins = self.shared.config.pins_of(network);
+            let Some(name) = self.shared.world(|world| world.networks().get(&network).map(|n| n.name.clone())) else {
+                continue;
+            };
+            // What is pinned is read, so that counting needs nobody's lock; it is absent until the programs are loaded.
+            let read = move || match datapath::Network::adopt(&pins)? {
+                Some(programs) => programs.counters().map(Some),
+                None => Ok(None),
+            };
+            let counters = match tokio::task::spawn_blocking(read).await {
+                Ok(Ok(Some(counters))) => counters,
+                Ok(Ok(None)) => continue,
+                Ok(Err(error)) => return Err(explain(&error.into())),
+                Err(error) => return Err(explain(&error.into())),
+            };
+            let name_of = |address: Ipv4Addr| {
+                let member = records.iter().find(|record| record.network == network && record.address == address);
+                member.map_or_else(|| "unknown".to_owned(), |record| record.container.to_string())
+            };
+            let rows = counters
+                .into_iter()
+                .flat_map(|(address, counters)| counter_rows(&name_of(address), &counters))
+                .collect();
+            all.push(NetworkCounters { network, network_name: name, rows });
+        }
+        Ok(all)
     }
 
     /// The WireGuard figures of every member on this host.
@@ -93,10 +243,128 @@ impl Control {
     /// # Errors
     /// When a device cannot be read.
     pub async fn tunnels(&self) -> Result<Vec<TunnelView>, ControlError> {
-        Err(unfinished())
+        let records: Vec<Record> =
+            self.shared.journal().records().values().filter(|record| !record.leaving).cloned().collect();
+        let mut views = Vec::new();
+        for record in records {
+            let name = self.shared.world(|world| world.networks().get(&record.network).map(|n| n.name.clone()));
+            let (Some(network_name), Some(device)) = (name, self.device(&record)) else { continue };
+            let Some(state) = device.observe().await.map_err(|error| explain(&error.into()))? else { continue };
+            views.push(TunnelView {
+                network_name,
+                network: record.network,
+                member: record.container.to_string(),
+                peers: state.peers.len() as u64,
+                received_bytes: state.peers.values().map(|peer| peer.rx_bytes).sum(),
+                sent_bytes: state.peers.values().map(|peer| peer.tx_bytes).sum(),
+            });
+        }
+        Ok(views)
+    }
+
+    fn device(&self, record: &Record) -> Option<Device> {
+        match self.shared.facts.wireguard {
+            Backend::Kernel => {
+                let netns =
+                    crate::netns::Netns::open(&record.netns_path).ok().filter(|netns| netns.id() == record.netns)?;
+                Some(Device::kernel(netns, ownership::wireguard_interface(record.index)))
+            }
+            Backend::Userspace => {
+                Some(Device::userspace(&self.shared.config.wireguard_dir(record.network, record.address)))
+            }
+        }
+    }
+
+    async fn find_network(&self, id_or_name: &str) -> Result<Network, ControlError> {
+        let store = &*self.shared.store;
+        let found = match (id_or_name.parse::<NetworkId>(), id_or_name.parse::<NetworkName>()) {
+            (Ok(id), _) => records::get_network(store, id).await?,
+            (Err(_), Ok(name)) => records::find_network(store, &name).await?,
+            (Err(_), Err(error)) => return Err(error.into()),
+        };
+        found.map(|stored| stored.record).ok_or_else(|| {
+            ControlError::new(
+                ErrorCode::NetworkNotFound,
+                format!("network {id_or_name} does not exist"),
+                "`privnet network list` shows those that do",
+            )
+        })
+    }
+
+    /// The member that a detach means; without a number, the only one of its type on this host.
+    async fn find_member(
+        &self,
+        network: &Network,
+        app: AppId,
+        kind: &ContainerType,
+        number: Option<ContainerNumber>,
+    ) -> Result<Option<Member>, ControlError> {
+        let store = &*self.shared.store;
+        if let Some(number) = number {
+            let container = ContainerRef { app, kind: kind.clone(), number };
+            return Ok(records::get_member(store, network.id, &container).await?.map(|stored| stored.record));
+        }
+        let is_meant = |member: &Member| {
+            member.container.app == app && member.container.kind == *kind && member.host == self.shared.config.host
+        };
+        let members = records::list_members(store, Some(network.id)).await?.records;
+        let mut meant: Vec<Member> = members.into_iter().filter(is_meant).collect();
+        if meant.len() > 1 {
+            return Err(ControlError::new(
+                ErrorCode::InvalidArgument,
+                format!("{} containers of type {kind} of {app} are in {} on this host", meant.len(), network.name),
+                "say which with --number",
+            ));
+        }
+        Ok(meant.pop())
+    }
+
+    fn member_view(&self, network: &Network, member: Member) -> MemberView {
+        let record = self.shared.journal().records().get(&(network.id, member.address)).cloned();
+        let own = record.filter(|record| record.container == member.container && !record.leaving);
+        MemberView {
+            network: network.id,
+            network_name: network.name.clone(),
+            hostname: hostname(network.id, &member.container),
+            app: member.container.app,
+            kind: member.container.kind,
+            number: member.container.number,
+            address: member.address,
+            public_key: member.public_key,
+            host: member.host,
+            state: member.state,
+            interface: own.map(|record| ownership::wireguard_interface(record.index)),
+        }
     }
 }
 
-fn unfinished() -> ControlError {
-    ControlError::new(super::error::ErrorCode::Unsupported, "the agent is being built", "wait")
+fn network_view(network: Network, addresses_used: u64) -> NetworkView {
+    NetworkView {
+        id: network.id,
+        name: network.name,
+        vni: network.vni.get(),
+        subnet: network.subnet,
+        mtu: network.mtu,
+        created_unix_seconds: network.created_unix_seconds,
+        addresses_used,
+        addresses_max: ipam::capacity(network.subnet).into(),
+    }
+}
+
+fn counter_rows(member: &str, counters: &datapath::Counters) -> Vec<CounterRow> {
+    let row = |(direction, outcome, tally): (datapath::Direction, datapath::Outcome, datapath::Tally)| CounterRow {
+        member: member.to_owned(),
+        direction: direction.name().to_owned(),
+        reason: outcome.name().to_owned(),
+        dropped: matches!(outcome, datapath::Outcome::Dropped(_)),
+        packets: tally.packets,
+        bytes: tally.bytes,
+    };
+    counters.iter().map(row).collect()
+}
+
+impl From<RecordError> for ControlError {
+    fn from(error: RecordError) -> Self {
+        super::explain::split_remedy(ErrorCode::StoreUnavailable, &error.to_string())
+    }
 }

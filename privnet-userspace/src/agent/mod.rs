@@ -1,10 +1,39 @@
 //! The only room with all the keys: watch, plan, observe, diff, apply, report.
 //!
-//! [`Control`] is its one door for the surfaces: requests go in, views come out.
+//! | module | what it owns |
+//! |---|---|
+//! | [`start`] | an agent from its configuration to its tasks, and back |
+//! | [`control`] | the one door for the surfaces: requests go in, views come out |
+//! | `attach` | one attach from end to end |
+//! | `worker` | one network on this host, pass after pass |
+//! | `site`, `observe`, `apply` | the doors to one network; what is seen and done behind them |
+//! | `housekeeping` | what happens without a request |
+//! | `world`, `journal` | the store's image; this host's own records |
 
+mod apply;
+mod attach;
+pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod error;
+mod explain;
+mod facts;
+mod housekeeping;
+mod journal;
+mod observe;
+mod shared;
+mod site;
+pub mod start;
 pub mod views;
+mod worker;
+mod world;
 
+pub use config::{Config, DatapathChoice};
 pub use control::Control;
 pub use error::{ControlError, ErrorCode};
+pub use start::Agent;
+
+/// Seconds since 1970-01-01 UTC.
+fn now_unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -9,12 +9,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::args::AgentArgs;
+use super::args::{AgentArgs, StoreKind};
 use super::config::AgentOptions;
 use super::notify::notify;
-use crate::agent::{Control, ControlError, ErrorCode};
+use crate::agent::{self, Agent, ControlError, ErrorCode};
 use crate::api::{self, Accounts, ControlSocket, Service, Surface};
 use crate::metrics;
+use crate::netns::Netns;
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
@@ -26,9 +27,30 @@ pub fn run(arguments: AgentArgs) -> Result<(), ControlError> {
     runtime.map_err(|error| super::no_runtime(&error))?.block_on(run_until_told(options))
 }
 
-/// Starts an agent.
-async fn start_agent(_options: &AgentOptions) -> Result<Control, ControlError> {
-    Err(ControlError::new(ErrorCode::Unsupported, "this build has no agent", "use a later one"))
+/// Starts an agent on the store that the options name.
+async fn start_agent(options: &AgentOptions) -> Result<Agent, ControlError> {
+    let internal = |message: String| ControlError::new(ErrorCode::Internal, message, "run the agent as root");
+    let config = agent::Config {
+        host: options.host.clone(),
+        vtep: options.vtep,
+        host_netns: Netns::current().map_err(|error| internal(error.to_string()))?,
+        netns_dir: crate::netns::DEFAULT_DIR.into(),
+        netns_prefix: options.netns_prefix.clone(),
+        bpffs_dir: options.bpffs.clone(),
+        state_dir: options.state_dir.clone(),
+        datapath: options.datapath.into(),
+        wireguard: options.wireguard.into(),
+        wireguard_binary: std::env::current_exe()
+            .map_err(|error| internal(format!("cannot find this binary: {error}")))?,
+    };
+    match options.store {
+        StoreKind::Embedded => Agent::start_embedded(config).await,
+        StoreKind::Etcd => Err(ControlError::new(
+            ErrorCode::Unsupported,
+            "this build has no etcd store",
+            "use --store embedded; networks then stay on this host",
+        )),
+    }
 }
 
 async fn run_until_told(options: AgentOptions) -> Result<(), ControlError> {
@@ -37,11 +59,11 @@ async fn run_until_told(options: AgentOptions) -> Result<(), ControlError> {
     // First of all, because it is what refuses a second agent.
     let socket = ControlSocket::bind(&options.socket, accounts.group().map(|group| group.gid))?;
     let metrics_listener = bind_metrics(&options).await?;
-    let control = tokio::select! {
-        control = start_agent(&options) => control?,
+    let agent = tokio::select! {
+        agent = start_agent(&options) => agent?,
         () = signals.told_to_end() => return Ok(()),
     };
-    let surface = Surface::new(Arc::new(control) as Arc<dyn Service>, metrics::render, accounts);
+    let surface = Surface::new(Arc::new(agent.control()) as Arc<dyn Service>, metrics::render, accounts);
     serve(surface, socket, metrics_listener, signals).await;
     Ok(())
 }

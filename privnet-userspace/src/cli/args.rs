@@ -121,6 +121,12 @@ pub struct AgentArgs {
     /// Serve GET /metrics over HTTP here, to anybody who can connect [default: not at all].
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
+    /// What the names of this agent's namespaces begin with; for a second agent on the same kernel.
+    #[arg(long, hide = true, value_name = "PREFIX")]
+    pub netns_prefix: Option<String>,
+    /// The bpffs, or a directory of it; for a second agent on the same kernel.
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub bpffs: Option<PathBuf>,
 }
 
 /// Where networks and members are recorded.
@@ -307,6 +313,27 @@ pub struct DemoArgs {
     /// Leave everything up, and print how to look around.
     #[arg(long)]
     pub keep: bool,
+}
+
+impl From<DatapathChoice> for crate::agent::DatapathChoice {
+    fn from(choice: DatapathChoice) -> Self {
+        use crate::topology::Datapath;
+        match choice {
+            DatapathChoice::Auto => Self::Auto,
+            DatapathChoice::Ebpf => Self::Only(Datapath::Ebpf),
+            DatapathChoice::Bridge => Self::Only(Datapath::Bridge),
+        }
+    }
+}
+
+impl From<WireguardChoice> for crate::wireguard::Choice {
+    fn from(choice: WireguardChoice) -> Self {
+        match choice {
+            WireguardChoice::Auto => Self::Auto,
+            WireguardChoice::Kernel => Self::Kernel,
+            WireguardChoice::Userspace => Self::Userspace,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::args::{AgentArgs, DEFAULT_SOCKET, DatapathChoice, StoreKind, WireguardChoice};
+use crate::agent::config::{DEFAULT_BPFFS, DEFAULT_STATE_DIR};
 use crate::agent::{ControlError, ErrorCode};
 use crate::model::HostName;
-
-/// Where state is kept unless told otherwise.
-const DEFAULT_STATE_DIR: &str = "/var/lib/privnet";
 
 /// Everything the agent is told, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +29,10 @@ pub struct AgentOptions {
     pub wireguard: WireguardChoice,
     /// Where metrics are served over HTTP, if at all.
     pub metrics_listen: Option<SocketAddr>,
+    /// What the names of its namespaces begin with.
+    pub netns_prefix: String,
+    /// The bpffs, or a directory of it.
+    pub bpffs: PathBuf,
 }
 
 impl AgentOptions {
@@ -58,6 +60,8 @@ impl AgentOptions {
             datapath: flags.datapath.or(file.datapath).unwrap_or(DatapathChoice::Auto),
             wireguard: flags.wireguard.or(file.wireguard).unwrap_or(WireguardChoice::Auto),
             metrics_listen: flags.metrics_listen.or(file.metrics_listen),
+            netns_prefix: flags.netns_prefix.or(file.netns_prefix).unwrap_or_default(),
+            bpffs: flags.bpffs.or(file.bpffs).unwrap_or_else(|| DEFAULT_BPFFS.into()),
         };
         match (options.store, options.etcd_endpoints.is_empty()) {
             (StoreKind::Etcd, true) => Err(invalid("--store etcd has no endpoints", "give --etcd-endpoints URL,…")),

@@ -7,7 +7,7 @@ use super::args::{AgentSocket, Format};
 use super::client::Client;
 use super::output::{print, table};
 use crate::agent::views::{Check, CheckStatus};
-use crate::agent::{ControlError, ErrorCode};
+use crate::agent::{self, ControlError, ErrorCode};
 
 /// Prints the checks; fails when one of them did.
 ///
@@ -16,25 +16,12 @@ use crate::agent::{ControlError, ErrorCode};
 pub async fn doctor(agent: &AgentSocket, format: Format) -> Result<ExitCode, ControlError> {
     let checks = match Client::new(&agent.socket).doctor().await {
         Ok(checks) => checks,
-        Err(error) if error.code == ErrorCode::AgentUnavailable => without_agent(error).await,
+        Err(error) if error.code == ErrorCode::AgentUnavailable => agent::doctor::without_agent(&error).await,
         Err(error) => return Err(error),
     };
     print(format, checks.as_slice(), check_table)?;
     let failed = checks.iter().any(|check| check.status == CheckStatus::Fail);
     Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
-}
-
-async fn without_agent(error: ControlError) -> Vec<Check> {
-    let agent =
-        Check { check: "agent".to_owned(), status: CheckStatus::Fail, detail: error.message, remedy: error.remedy };
-    let mut checks = vec![agent];
-    checks.extend(checks_of_the_host().await);
-    checks
-}
-
-/// What can be said about the host without an agent.
-async fn checks_of_the_host() -> Vec<Check> {
-    Vec::new()
 }
 
 fn check_table(checks: &[Check]) -> String {

@@ -16,6 +16,8 @@ use aya::programs::tc::{
 };
 use aya::programs::{Link as _, LinkOrder, ProgramError, TcAttachType};
 
+use privnet_ebpf::net::Vni;
+
 use super::error::{errno_of_link, errno_of_program, errno_of_tc};
 use super::{Error, Network, features};
 use crate::model::IfName;
@@ -23,8 +25,15 @@ use crate::netns::Netns;
 
 /// The priority of our filters: the first.
 pub const CLSACT_PRIORITY: u16 = 1;
-/// The handle of our filters, "priv" in ASCII: what is there is ours, whoever else uses the same priority.
-pub const CLSACT_HANDLE: u32 = 0x7072_6976;
+/// The first byte of our filters' handles, "p" in ASCII; the other three are the VNI, for the guards of a container's
+/// networks share its interfaces. What is there is ours, whoever else uses the same priority.
+const CLSACT_HANDLE_MARK: u32 = 0x7000_0000;
+
+/// The handle of a network's filters.
+#[must_use]
+pub const fn clsact_handle(vni: Vni) -> u32 {
+    CLSACT_HANDLE_MARK | vni.get()
+}
 
 const ENOENT: i32 = 2;
 const EEXIST: i32 = 17;
@@ -106,6 +115,7 @@ struct Place {
     interface: IfName,
     program_pin: PathBuf,
     link_pin: PathBuf,
+    clsact_handle: u32,
 }
 
 impl Network {
@@ -144,7 +154,7 @@ impl Network {
     }
 
     /// What TCX shows on `hook` of `interface`. Filters of clsact are not seen: compare what the `link` room dumps at
-    /// [`CLSACT_PRIORITY`] and [`CLSACT_HANDLE`] with [`Network::program_id`].
+    /// [`CLSACT_PRIORITY`] and [`clsact_handle`] with [`Network::program_id`].
     ///
     /// # Errors
     /// [`Error::NoInterface`]; [`Error::Attach`] when the kernel refuses or has no TCX.
@@ -163,6 +173,7 @@ impl Network {
             interface: interface.clone(),
             program_pin: self.program_pin(hook),
             link_pin: self.pin_dir.join(link),
+            clsact_handle: clsact_handle(self.vni),
         }
     }
 }
@@ -175,7 +186,7 @@ impl Place {
             Err(error) if errno_of_tc(&error) == Some(EEXIST) => {}
             Err(error) => return Err(self.failed("add clsact for", &error, errno_of_tc(&error))),
         }
-        let options = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE.into(), classid: None };
+        let options = NlOptions { priority: CLSACT_PRIORITY, handle: self.clsact_handle.into(), classid: None };
         let options = TcAttachOptions::Netlink(options);
         let link = match program.attach_with_options(self.interface.as_str(), self.hook.side(), options) {
             Err(error) if errno_of_program(&error) == Some(EEXIST) => {
@@ -254,7 +265,7 @@ impl Place {
 
     /// Our filter, whether it is there or not; `None` when the interface is not.
     fn filter(&self) -> Result<Option<SchedClassifierLink>, Error> {
-        let handle = TcHandle::from(CLSACT_HANDLE);
+        let handle = TcHandle::from(self.clsact_handle);
         match SchedClassifierLink::attached(self.interface.as_str(), self.hook.side(), CLSACT_PRIORITY, handle, None) {
             Ok(filter) => Ok(Some(filter)),
             Err(error) if error.raw_os_error() == Some(ENODEV) => Ok(None),

@@ -25,7 +25,7 @@ mod object;
 mod plain;
 mod tables;
 
-pub use attach::{Attachment, CLSACT_HANDLE, CLSACT_PRIORITY, Hook, Method};
+pub use attach::{Attachment, CLSACT_PRIORITY, Hook, Method, clsact_handle};
 pub use counters::Counters;
 pub use error::Error;
 pub use events::{Event, Events};

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::EbpfLoader;
-use aya::maps::{Array, HashMap, Map, MapData, MapInfo, MapType, PerCpuHashMap};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuHashMap};
 use aya::programs::{ProgramInfo, SchedClassifier};
 use ipnet::Ipv4Net;
 use privnet_ebpf::abi::{Config, CounterKey, MemberKey, MemberRow, PortKey, PortRow, Tally};
@@ -51,6 +51,7 @@ pub struct Network {
     pub(super) members: HashMap<MapData, MemberKey, Plain<MemberRow>>,
     pub(super) counters: PerCpuHashMap<MapData, Plain<CounterKey>, Plain<Tally>>,
     pub(super) config_map_id: u32,
+    pub(super) vni: Vni,
     program_ids: [u32; Hook::ALL.len()],
     adopted: bool,
 }
@@ -81,6 +82,29 @@ impl Network {
         let mut network = Self::reopen(pin_dir, adopted)?;
         network.update_config(|config| spec.config().with_vtep(config.vtep()).with_build(config.build()))?;
         Ok(network)
+    }
+
+    /// Adopts the instance that is pinned in `pin_dir`, as it says of itself; nothing when none is, or only a part of one.
+    ///
+    /// # Errors
+    /// As [`Network::open`].
+    pub fn adopt(pin_dir: &Path) -> Result<Option<Self>, Error> {
+        if !pin_dir.join(MAP_CONFIG.name).exists() || !is_pinned_as(&MAP_CONFIG, pin_dir, 0)? {
+            return Ok(None);
+        }
+        let (config, _) = open_config(pin_dir)?;
+        match config.get(&0, 0).ok().and_then(|config| spec_of(&config.0)) {
+            Some(spec) => Self::open(pin_dir, &spec).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What the instance was opened for.
+    ///
+    /// # Errors
+    /// [`Error::Map`] when the kernel refuses the read, or a stranger has emptied the map.
+    pub fn spec(&self) -> Result<NetworkSpec, Error> {
+        spec_of(&self.read_config()?).ok_or_else(|| Error::map("read", MAP_CONFIG.name, "", MapError::KeyNotFound))
     }
 
     /// Whether what was pinned was taken as it is; `false` when programs were loaded.
@@ -162,8 +186,11 @@ impl Network {
                 .map_err(|source| Error::Load { program: hook.program(), source: Box::new(source) })?;
             program_ids[hook as usize] = info.id();
         }
+        let vni = config.get(&0, 0).map(|config| config.0.vni());
+        let Ok(Ok(vni)) = vni else { return Err(Error::map("read", MAP_CONFIG.name, "", MapError::KeyNotFound)) };
         Ok(Self {
             pin_dir: pin_dir.to_owned(),
+            vni,
             config,
             ports: typed(&MAP_PORTS, pin_dir)?,
             members: typed(&MAP_MEMBERS, pin_dir)?,
@@ -186,6 +213,17 @@ impl Network {
         }
         write_config(&mut self.config, wanted)
     }
+}
+
+/// The spec that a config was written from; nothing when it was never written.
+fn spec_of(config: &Config) -> Option<NetworkSpec> {
+    let (address, bits) = config.prefix();
+    Some(NetworkSpec {
+        vni: config.vni().ok().filter(|_| config.is_current())?,
+        prefix: Ipv4Net::new(address.into(), bits).ok()?,
+        event_sample: config.event_sample(),
+        redirect_peer: config.redirect_peer(),
+    })
 }
 
 /// Loads the object over the pinned maps and pins its programs over those of another build.
@@ -279,7 +317,7 @@ fn write_config(map: &mut Array<MapData, Plain<Config>>, config: Config) -> Resu
 /// Opens a pinned map as the type of map that the table says it is.
 pub(super) fn typed<M>(spec: &MapSpec, pin_dir: &Path) -> Result<M, Error>
 where
-    M: TryFrom<Map, Error = aya::maps::MapError>,
+    M: TryFrom<Map, Error = MapError>,
 {
     let failed = |error| Error::map("open", spec.name, "", error);
     let data = MapData::from_pin(pin_dir.join(spec.name)).map_err(failed)?;

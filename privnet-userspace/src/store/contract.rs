@@ -150,8 +150,8 @@ pub enum ResyncReason {
 pub struct Watch(BoxStream<'static, Event>);
 
 impl Watch {
-    /// Wraps a stream that ends with [`Event::Resync`].
-    pub(super) fn new(events: impl Stream<Item = Event> + Send + 'static) -> Self {
+    /// Wraps a stream that ends with [`Event::Resync`]; also for those who join several watches into one.
+    pub fn new(events: impl Stream<Item = Event> + Send + 'static) -> Self {
         Self(events.boxed())
     }
 

@@ -98,6 +98,31 @@ impl Key {
         }
     }
 
+    /// Whether changing the object means deleting it first, which takes its dependents along.
+    #[must_use]
+    pub const fn is_made_anew(self) -> bool {
+        match self {
+            Self::NetworkNetns
+            | Self::Programs
+            | Self::Bridge
+            | Self::Vtep
+            | Self::BindingNetns(_)
+            | Self::Veth(_)
+            | Self::Device(_) => true,
+            Self::VtepProgram
+            | Self::Backstop(_)
+            | Self::Guard(_)
+            | Self::Port(_)
+            | Self::MemberProgram(_)
+            | Self::Carrier(_)
+            | Self::Fdb(_)
+            | Self::Neighbour(_)
+            | Self::MemberRow(_)
+            | Self::Peers(_)
+            | Self::Tunnel(_) => false,
+        }
+    }
+
     /// The member that the object belongs to; `None` when it is the network's own.
     #[must_use]
     pub const fn member(self) -> Option<Ipv4Addr> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::object::{Key, Spec};
+use super::object::{Key, Spec, State};
 
 /// One step from what is to what should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,6 +16,16 @@ pub enum Op {
 }
 
 impl Op {
+    /// The operation and its object, without the details: for a person who reads an error.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        match self {
+            Self::Create(key, _) => format!("create {key:?}"),
+            Self::Replace(key, _, _) => format!("change {key:?}"),
+            Self::Remove(key, _) => format!("remove {key:?}"),
+        }
+    }
+
     /// The object.
     #[must_use]
     pub const fn key(&self) -> Key {
@@ -24,8 +34,16 @@ impl Op {
         }
     }
 
-    /// Records in `state` that the operation was carried out.
-    pub fn record(&self, state: &mut super::State) {
+    /// Records in `state` that the operation was carried out: what goes along with the object goes too.
+    pub fn record(&self, state: &mut State) {
+        let takes_along = match self {
+            Self::Create(..) => false,
+            Self::Replace(key, _, _) => key.is_made_anew(),
+            Self::Remove(..) => true,
+        };
+        if takes_along {
+            state.retain(|other, _| !other.contained_in().contains(&self.key()));
+        }
         match self {
             Self::Create(key, spec) | Self::Replace(key, _, spec) => {
                 state.insert(*key, spec.clone());

@@ -1,0 +1,407 @@
+//! One attach from end to end: check, claim, record, wait for the worker; undo when it fails.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rand::RngCore as _;
+
+use super::error::{ControlError, ErrorCode};
+use super::explain::explain;
+use super::housekeeping::{end_membership, is_alive};
+use super::journal::Record;
+use super::shared::Shared;
+use super::views::{Attach, Attached, Target};
+use crate::ipam;
+use crate::link::Links;
+use crate::model::ids::ContainerNumber;
+use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId, PrivateKey};
+use crate::netns::{self, Netns};
+use crate::store::claims::{self, MemberClaim, MemberError};
+use crate::topology::ownership;
+
+/// How long an attach waits for its member to be ready.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often an attach waits for an address that is still being taken down.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// A container's namespace that was looked at and may be attached.
+struct Found {
+    path: PathBuf,
+    netns: Netns,
+}
+
+/// Makes a container a member; returns when it can send.
+///
+/// # Errors
+/// Nothing of the member is left, or is being removed.
+pub(super) async fn attach(shared: &Shared, network: &Network, request: Attach) -> Result<Attached, ControlError> {
+    let app: AppId = request.app.parse()?;
+    let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
+    let number = request.number.map(ContainerNumber::try_from).transpose()?;
+    if shared.facts.mtu.wireguard < network.mtu {
+        return Err(ControlError::new(
+            ErrorCode::MtuTooSmall,
+            format!(
+                "network {} has MTU {}, and the underlay of this host, {}, leaves only {}",
+                network.name, network.mtu, shared.facts.mtu.underlay, shared.facts.mtu.wireguard
+            ),
+            "raise the underlay's MTU, or create the network on the host with the smallest one",
+        ));
+    }
+    let found = find(shared, &request.target)?;
+    let wanted = MemberWish { app, kind, number, address: request.address };
+    let record = match claim_or_find(shared, network, &wanted, &found).await? {
+        Place::Standing(record) => {
+            wait_until_ready(shared, &record).await?;
+            return attached(shared, network.id, &record);
+        }
+        Place::Claimed(record) => record,
+    };
+    drop(found);
+    shared.bell(network.id).ring();
+    match wait_until_ready(shared, &record).await {
+        Ok(()) => attached(shared, network.id, &record),
+        Err(error) => {
+            end_membership(shared, &record).await.map_err(|undo| explain(&undo))?;
+            wait_until_gone(shared, &record).await;
+            Err(error)
+        }
+    }
+}
+
+/// Waits until nothing of a member that left remains on this host, or patience ends.
+pub(super) async fn wait_until_gone(shared: &Shared, record: &Record) {
+    let mut reports = shared.bell(record.network).reports();
+    let gone = async {
+        while shared.journal().records().contains_key(&(record.network, record.address)) {
+            if reports.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE, gone).await;
+}
+
+/// The full domain name of a container in a network.
+pub(super) fn hostname(network: NetworkId, container: &ContainerRef) -> String {
+    format!("{container}.{network}.private-network.internal")
+}
+
+/// Where a member is.
+enum Place {
+    /// It was attached before.
+    Standing(Record),
+    /// Its place is claimed, and nothing is built.
+    Claimed(Record),
+}
+
+/// Why a place could not be claimed.
+enum Obstacle {
+    /// This host is still taking down the address's earlier holder.
+    StillLeaving(Box<Record>),
+    /// Everything else.
+    Error(ControlError),
+}
+
+impl From<Obstacle> for ControlError {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::Error(error) => error,
+            Obstacle::StillLeaving(earlier) => Self::new(
+                ErrorCode::AddressTaken,
+                format!("address {} is still being taken down for {}", earlier.address, earlier.container),
+                "try again in a moment, or choose another address",
+            ),
+        }
+    }
+}
+
+impl From<ControlError> for Obstacle {
+    fn from(error: ControlError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<MemberError> for Obstacle {
+    fn from(error: MemberError) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+struct MemberWish {
+    app: AppId,
+    kind: ContainerType,
+    number: Option<ContainerNumber>,
+    address: Option<std::net::Ipv4Addr>,
+}
+
+fn find(shared: &Shared, target: &Target) -> Result<Found, ControlError> {
+    let (path, remedy) = match target {
+        Target::Netns(path) => {
+            (path.clone(), "give the path of a network namespace, for example /run/netns/NAME or /proc/PID/ns/net")
+        }
+        Target::Pid(pid) => {
+            (PathBuf::from(format!("/proc/{pid}/ns/net")), "give the id of a running process of the container")
+        }
+    };
+    if !path.is_absolute() {
+        return Err(ControlError::new(
+            ErrorCode::InvalidArgument,
+            format!("{} is not an absolute path", path.display()),
+            remedy,
+        ));
+    }
+    let refused = |error: &netns::Error| {
+        let code = if matches!(error, netns::Error::NotFound { .. }) {
+            ErrorCode::NetnsNotFound
+        } else if matches!(error, netns::Error::NotPermitted { .. }) {
+            ErrorCode::PermissionDenied
+        } else {
+            ErrorCode::NetnsInvalid
+        };
+        ControlError::new(code, error.to_string(), remedy)
+    };
+    let netns = Netns::open(&path).map_err(|error| refused(&error))?;
+    if netns.id() == shared.config.host_netns.id() {
+        return Err(ControlError::new(
+            ErrorCode::NetnsInvalid,
+            format!("{} is the host's own network namespace", path.display()),
+            remedy,
+        ));
+    }
+    if let Some(name) = name_of_ours(shared, &path, &netns) {
+        return Err(ControlError::new(
+            ErrorCode::NetnsInvalid,
+            format!("{} is a namespace of privnet's own, {name}", path.display()),
+            remedy,
+        ));
+    }
+    Ok(Found { path, netns })
+}
+
+/// The name of the namespace when it is a network netns or a binding netns of this host.
+fn name_of_ours(shared: &Shared, path: &Path, netns: &Netns) -> Option<String> {
+    let config = &shared.config;
+    let own = |name: &str| ownership::parse_netns(&config.netns_prefix, name).is_some();
+    if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| own(name)) {
+        return Some(name.to_owned());
+    }
+    let pins = Netns::list(&config.netns_dir).unwrap_or_default();
+    pins.into_iter().find(|pin| pin.id == Some(netns.id()) && own(&pin.name)).map(|pin| pin.name)
+}
+
+/// The record of the member when the same container stands attached in the same namespace: attaching again is no error.
+///
+/// A member whose namespace has died makes room.
+async fn standing(
+    shared: &Shared,
+    network: NetworkId,
+    wanted: &MemberWish,
+    found: &Found,
+) -> Result<Option<Record>, ControlError> {
+    let records: Vec<Record> = shared.journal().records().values().filter(|record| !record.leaving).cloned().collect();
+    let Some(number) = wanted.number else { return Ok(None) };
+    let container = ContainerRef { app: wanted.app, kind: wanted.kind.clone(), number };
+    for record in records.iter().filter(|record| record.container == container) {
+        let alive = is_alive(record, &shared.facts.boot_id);
+        if alive && record.netns != found.netns.id() {
+            return Err(ControlError::new(
+                ErrorCode::MemberExists,
+                format!(
+                    "container {container} is attached to {} in another namespace, {}",
+                    record.network,
+                    record.netns_path.display()
+                ),
+                "choose another number, or detach that container first",
+            ));
+        }
+        let same_address = wanted.address.is_none_or(|address| address == record.address);
+        if alive && record.network == network && same_address {
+            return Ok(Some(record.clone()));
+        }
+        if !alive {
+            // Its housekeeping would come within a second; the lock is ours, so it is done here.
+            claims::release_member(&*shared.store, record.network, &record.container, super::now_unix_seconds())
+                .await?;
+            shared.journal().mark_leaving((record.network, record.address)).map_err(|error| explain(&error))?;
+            shared.bell(record.network).ring();
+        }
+    }
+    Ok(None)
+}
+
+/// Finds the member where it stands, or claims its place; waits for an earlier holder of the address to be taken down.
+async fn claim_or_find(
+    shared: &Shared,
+    network: &Network,
+    wanted: &MemberWish,
+    found: &Found,
+) -> Result<Place, ControlError> {
+    let mut attempts = 0;
+    loop {
+        let claims = shared.claims.lock().await;
+        if let Some(record) = standing(shared, network.id, wanted, found).await? {
+            return Ok(Place::Standing(record));
+        }
+        match claim(shared, network, wanted, found).await {
+            Ok(record) => return Ok(Place::Claimed(record)),
+            Err(Obstacle::StillLeaving(earlier)) if attempts < MAX_ATTEMPTS => {
+                drop(claims);
+                wait_until_gone(shared, &earlier).await;
+                attempts += 1;
+            }
+            Err(obstacle) => return Err(obstacle.into()),
+        }
+    }
+}
+
+/// Claims the member in the store and records it.
+async fn claim(shared: &Shared, network: &Network, wanted: &MemberWish, found: &Found) -> Result<Record, Obstacle> {
+    check_overlap(shared, network, found)?;
+    let index = free_index(shared, found).await?;
+    let key = new_key();
+    let claim = MemberClaim {
+        network: network.id,
+        app: wanted.app,
+        kind: wanted.kind.clone(),
+        number: wanted.number,
+        address: wanted.address,
+        host: shared.config.host.clone(),
+        public_key: key.public_key(),
+        wireguard_port: ownership::wireguard_port(index),
+    };
+    let member = claims::claim_member(&*shared.store, &claim).await?;
+    let record = Record::new(
+        network.id,
+        member.container.clone(),
+        member.address,
+        index,
+        found.path.clone(),
+        found.netns.id(),
+        shared.facts.boot_id.clone(),
+    );
+    if let Err(error) = record_member(shared, &member, &record, &key) {
+        claims::release_member(&*shared.store, network.id, &member.container, super::now_unix_seconds()).await?;
+        return Err(error);
+    }
+    Ok(record)
+}
+
+/// Records the member, unless its container is known in another namespace, or its address is still being torn down.
+fn record_member(shared: &Shared, member: &Member, record: &Record, key: &PrivateKey) -> Result<(), Obstacle> {
+    let mut journal = shared.journal();
+    let elsewhere = journal
+        .records()
+        .values()
+        .find(|other| !other.leaving && other.container == member.container && other.netns != record.netns);
+    if let Some(other) = elsewhere {
+        return Err(Obstacle::Error(ControlError::new(
+            ErrorCode::MemberExists,
+            format!("container {} is attached to {} in another namespace", member.container, other.network),
+            "choose another number: a container has one namespace, in all its networks",
+        )));
+    }
+    if let Some(other) = journal.records().get(&(record.network, record.address)) {
+        return Err(Obstacle::StillLeaving(Box::new(other.clone())));
+    }
+    journal.add(record.clone(), key).map_err(|error| Obstacle::Error(explain(&error)))
+}
+
+fn check_overlap(shared: &Shared, network: &Network, found: &Found) -> Result<(), ControlError> {
+    let others: Vec<NetworkId> = {
+        let journal = shared.journal();
+        let here = |record: &&Record| record.netns == found.netns.id() && record.network != network.id;
+        journal.records().values().filter(here).map(|record| record.network).collect()
+    };
+    for other in others {
+        let Some(other) = shared.world(|world| world.networks().get(&other).cloned()) else { continue };
+        if ipam::overlaps(other.subnet, network.subnet) {
+            return Err(ControlError::new(
+                ErrorCode::SubnetOverlap,
+                format!(
+                    "the container is in network {} ({}), whose subnet {} overlaps {} of {}",
+                    other.name, other.id, other.subnet, network.subnet, network.name
+                ),
+                "use a network with another subnet, or detach the container from the first one",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The lowest n for which neither a record of ours nor an interface of the container bears `wg<n>`.
+async fn free_index(shared: &Shared, found: &Found) -> Result<u8, ControlError> {
+    let links = Links::open(&found.netns).await.map_err(|error| explain(&error.into()))?;
+    let names = links.links().await.map_err(|error| explain(&error.into()))?;
+    let journal = shared.journal();
+    let taken: Vec<u8> = journal
+        .records()
+        .values()
+        .filter(|record| record.netns == found.netns.id())
+        .map(|record| record.index)
+        .collect();
+    let is_free = |index: &u8| {
+        let name = ownership::wireguard_interface(*index);
+        !taken.contains(index) && names.iter().all(|link| link.name != name.as_str())
+    };
+    (0..ownership::MAX_NETWORKS_PER_CONTAINER).find(is_free).ok_or_else(|| {
+        ControlError::new(
+            ErrorCode::InvalidArgument,
+            format!("the container has {} WireGuard interfaces already", ownership::MAX_NETWORKS_PER_CONTAINER),
+            "detach it from a network first",
+        )
+    })
+}
+
+async fn wait_until_ready(shared: &Shared, record: &Record) -> Result<(), ControlError> {
+    let mut reports = shared.bell(record.network).reports();
+    let outcome = reports
+        .wait_for(|report| report.ready.contains(&record.address) || report.failed.contains_key(&record.address));
+    match tokio::time::timeout(PATIENCE, outcome).await {
+        Ok(Ok(report)) => report.failed.get(&record.address).cloned().map_or(Ok(()), Err),
+        Ok(Err(_)) => Err(ControlError::new(ErrorCode::Internal, "the agent is stopping", "try again once it runs")),
+        Err(_) => Err(ControlError::new(
+            ErrorCode::Timeout,
+            format!("{} was not ready within {} s", record.container, PATIENCE.as_secs()),
+            "see `privnet status` for what stands in the way, and try again",
+        )),
+    }
+}
+
+fn attached(shared: &Shared, network: NetworkId, record: &Record) -> Result<Attached, ControlError> {
+    let ContainerRef { app, kind, number } = record.container.clone();
+    let hostname = hostname(network, &record.container);
+    let env = BTreeMap::from([
+        ("PRIVNET_NETWORK_ID".to_owned(), network.to_string()),
+        ("PRIVNET_APPLICATION_ID".to_owned(), app.to_string()),
+        ("PRIVNET_HOSTNAME".to_owned(), hostname.clone()),
+        ("PRIVNET_ADDRESS".to_owned(), record.address.to_string()),
+    ]);
+    let interface = ownership::wireguard_interface(record.index);
+    let ready = shared.bell(network).reports().borrow().ready.contains(&record.address);
+    Ok(Attached { network, app, kind, number, address: record.address, hostname, interface, ready, env })
+}
+
+fn new_key() -> PrivateKey {
+    let mut bytes = [0; crate::model::keys::KEY_LENGTH_BYTES];
+    rand::rng().fill_bytes(&mut bytes);
+    PrivateKey::from_random(bytes)
+}
+
+impl From<MemberError> for ControlError {
+    fn from(error: MemberError) -> Self {
+        let code = match &error {
+            MemberError::NetworkNotFound { .. } => ErrorCode::NetworkNotFound,
+            MemberError::MemberExists(_) => ErrorCode::MemberExists,
+            MemberError::MemberNotFound { .. } | MemberError::MemberChanged(_) => ErrorCode::MemberNotFound,
+            MemberError::AddressTaken { .. } => ErrorCode::AddressTaken,
+            MemberError::AddressOutsideSubnet(_) | MemberError::AddressReserved(_) => ErrorCode::AddressInvalid,
+            MemberError::PoolExhausted { .. } => ErrorCode::PoolExhausted,
+            MemberError::NumbersExhausted { .. } => ErrorCode::InvalidArgument,
+            MemberError::PublicKeyInUse { .. } => ErrorCode::Internal,
+            MemberError::Contended | MemberError::Record(_) | MemberError::Commit(_) => ErrorCode::StoreUnavailable,
+        };
+        super::explain::split_remedy(code, &error.to_string())
+    }
+}

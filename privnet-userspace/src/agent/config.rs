@@ -1,0 +1,103 @@
+//! What an agent is started with. Every path and namespace it touches is here, so that two agents can share one kernel.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::model::{HostName, NetworkId};
+use crate::netns::Netns;
+use crate::topology::{Datapath, ownership};
+use crate::wireguard;
+
+/// The bpffs that the programs and maps are pinned in, unless told otherwise.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+/// The state directory, unless told otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/privnet";
+
+/// Which datapath to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DatapathChoice {
+    /// eBPF where the kernel can, else the bridge.
+    #[default]
+    Auto,
+    /// This one or none.
+    Only(Datapath),
+}
+
+impl FromStr for DatapathChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "ebpf" => Ok(Self::Only(Datapath::Ebpf)),
+            "bridge" => Ok(Self::Only(Datapath::Bridge)),
+            other => Err(format!("datapath {other:?} is none of auto, ebpf, bridge")),
+        }
+    }
+}
+
+/// What an agent is started with.
+#[derive(Clone)]
+pub struct Config {
+    /// The host's name in the store.
+    pub host: HostName,
+    /// The VTEP's address on the underlay; the source address of the default route when absent, and the loopback's
+    /// when there is no default route.
+    pub vtep: Option<Ipv4Addr>,
+    /// The namespace that holds the underlay's interface, and `vxlan0`'s UDP socket.
+    pub host_netns: Netns,
+    /// Where our namespaces are pinned by name.
+    pub netns_dir: PathBuf,
+    /// What their names begin with; empty but where two agents share a kernel.
+    pub netns_prefix: String,
+    /// The bpffs under which `privnet/v<abi>/<network>/` is made.
+    pub bpffs_dir: PathBuf,
+    /// Records of this host's members and their keys.
+    pub state_dir: PathBuf,
+    /// Which datapath.
+    pub datapath: DatapathChoice,
+    /// Which WireGuard.
+    pub wireguard: wireguard::Choice,
+    /// The `privnet` binary that userspace WireGuard processes run.
+    pub wireguard_binary: PathBuf,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("host", &self.host)
+            .field("vtep", &self.vtep)
+            .field("netns_prefix", &self.netns_prefix)
+            .field("state_dir", &self.state_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Where a network's programs and maps are pinned.
+    #[must_use]
+    pub fn pins_of(&self, network: NetworkId) -> PathBuf {
+        let version = format!("v{}", privnet_ebpf::abi::ABI_VERSION);
+        self.bpffs_dir.join("privnet").join(version).join(ownership::network_netns(&self.netns_prefix, network))
+    }
+
+    /// The path of a namespace of ours.
+    #[must_use]
+    pub fn netns_path(&self, name: &str) -> PathBuf {
+        self.netns_dir.join(name)
+    }
+
+    /// Where a userspace WireGuard process keeps its control socket.
+    #[must_use]
+    pub fn wireguard_dir(&self, network: NetworkId, address: Ipv4Addr) -> PathBuf {
+        self.state_dir.join("wireguard").join(format!("{:x}-{:08x}", network.uuid().as_fields().0, u32::from(address)))
+    }
+
+    /// Where the records of this host's members are.
+    #[must_use]
+    pub fn journal_dir(&self) -> PathBuf {
+        Path::join(&self.state_dir, "members")
+    }
+}

@@ -1,0 +1,195 @@
+//! What happens without a request: following the store, ending the memberships of containers that died, looking again.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use tokio::task::JoinSet;
+
+use super::journal::Record;
+use super::shared::Shared;
+use super::worker::Worker;
+use super::world::{Concerns, World};
+use crate::model::Member;
+use crate::netns::Netns;
+use crate::store::{Event, Watch, claims, keys, records};
+
+/// How often the namespaces of this host's members are looked at: a container that dies is noticed within this time.
+const PULSE: Duration = Duration::from_secs(1);
+/// How often everything is looked at anew, whatever is believed.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long to wait before asking a store again that did not answer.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// Starts a worker for every network that calls for one. Never ends.
+pub async fn hire_workers(shared: Arc<Shared>) {
+    let mut workers = JoinSet::new();
+    let mut hired = std::collections::BTreeSet::new();
+    loop {
+        for (network, bell) in shared.bells() {
+            if hired.insert(network) {
+                workers.spawn(Worker::new(network, Arc::clone(&shared), bell).run());
+            }
+        }
+        shared.hire.notified().await;
+    }
+}
+
+/// Follows the store. Never ends.
+pub async fn follow_store(shared: Arc<Shared>, mut watch: Watch) {
+    loop {
+        while let Some(event) = watch.next().await {
+            follow(&shared, &event);
+        }
+        tracing::warn!("the store's changes ended; reading everything again");
+        watch = loop {
+            match read_world(&*shared.store).await {
+                Ok((world, watch)) => {
+                    *shared.world.write().unwrap_or_else(PoisonError::into_inner) = world;
+                    break watch;
+                }
+                Err(error) => {
+                    tracing::warn!("the store does not answer: {error:#}");
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            }
+        };
+        ring(&shared, &Concerns::Everything);
+    }
+}
+
+/// Reads the store, and watches it from there.
+///
+/// # Errors
+/// When the store or a record is at fault.
+pub(super) async fn read_world(store: &dyn crate::store::Store) -> Result<(World, Watch)> {
+    let (world, revisions) = World::read(store).await.context("reading the store")?;
+    let networks = store.watch(&keys::networks(), revisions.networks).await.context("watching the networks")?;
+    let members = store.watch(&keys::all_members(), revisions.members).await.context("watching the members")?;
+    let hosts = store.watch(&keys::hosts(), revisions.hosts).await.context("watching the hosts")?;
+    let together = futures::stream::select(networks, futures::stream::select(members, hosts));
+    // The first of the three that ends asks for everything to be read again.
+    let until_resync = together.scan(false, |ended, event| {
+        let go_on = !std::mem::replace(ended, matches!(event, Event::Resync(_)));
+        futures::future::ready(go_on.then_some(event))
+    });
+    Ok((world, Watch::new(until_resync)))
+}
+
+/// Looks after the members of this host. Never ends.
+pub async fn keep_house(shared: Arc<Shared>) {
+    let mut pulse = tokio::time::interval(PULSE);
+    pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let pulses_between_looks = LOOK_AGAIN.as_secs() / PULSE.as_secs();
+    let mut pulses: u64 = 0;
+    loop {
+        pulse.tick().await;
+        if let Err(error) = collect_the_dead(&shared).await {
+            tracing::warn!("cannot look after the members of this host: {error:#}");
+        }
+        pulses += 1;
+        if pulses.is_multiple_of(pulses_between_looks) {
+            for bell in shared.bells().values() {
+                bell.ring_and_look();
+            }
+        }
+    }
+}
+
+/// Ends the memberships of containers whose namespace is gone, and the records of members that the store does not know.
+///
+/// # Errors
+/// When the store or a record cannot be changed; the next pulse tries again.
+pub async fn collect_the_dead(shared: &Shared) -> Result<()> {
+    let records: Vec<Record> = shared.journal().records().values().cloned().collect();
+    for record in records.iter().filter(|record| !record.leaving && !is_alive(record, &shared.facts.boot_id)) {
+        tracing::info!(network = %record.network, "the namespace of {} is gone: its membership ends", record.container);
+        end_membership(shared, record).await?;
+    }
+    // Holding the claims, a member that is being attached has its record and its place in the store, or neither.
+    let _claims = shared.claims.lock().await;
+    let records: Vec<Record> = shared.journal().records().values().cloned().collect();
+    for record in records.iter().filter(|record| !record.leaving) {
+        let known = shared
+            .world(|world| world.member(record.network, &record.container).is_some_and(|m| is_of(m, record, shared)));
+        if !known && !is_stored(shared, record).await? {
+            leave(shared, record)?;
+        }
+    }
+    release_the_unrecorded(shared).await
+}
+
+/// Whether the container's namespace is still the one that was attached.
+#[must_use]
+pub fn is_alive(record: &Record, boot_id: &str) -> bool {
+    record.boot_id == boot_id && Netns::identify(&record.netns_path).is_ok_and(|id| id == record.netns)
+}
+
+/// Releases a member's place in the store, and leaves its teardown to the network's worker.
+///
+/// # Errors
+/// When the store or the record cannot be changed.
+pub async fn end_membership(shared: &Shared, record: &Record) -> Result<()> {
+    let _claims = shared.claims.lock().await;
+    if is_stored(shared, record).await? {
+        claims::release_member(&*shared.store, record.network, &record.container, super::now_unix_seconds())
+            .await
+            .with_context(|| format!("releasing {} in {}", record.container, record.network))?;
+    }
+    leave(shared, record)
+}
+
+/// Members of this host of which it has no record were being claimed when an agent died: nobody was told of them.
+async fn release_the_unrecorded(shared: &Shared) -> Result<()> {
+    let unrecorded: Vec<Member> = {
+        let journal = shared.journal();
+        let recorded = |member: &&Member| !journal.records().contains_key(&(member.network, member.address));
+        shared.world(|world| world.members_on(&shared.config.host).filter(recorded).cloned().collect())
+    };
+    for member in unrecorded {
+        claims::release_member(&*shared.store, member.network, &member.container, super::now_unix_seconds())
+            .await
+            .with_context(|| format!("releasing {} in {}", member.container, member.network))?;
+    }
+    Ok(())
+}
+
+async fn is_stored(shared: &Shared, record: &Record) -> Result<bool> {
+    let stored = records::get_member(&*shared.store, record.network, &record.container)
+        .await
+        .with_context(|| format!("reading {} in {}", record.container, record.network))?;
+    Ok(stored.is_some_and(|stored| is_of(&stored.record, record, shared)))
+}
+
+fn is_of(member: &Member, record: &Record, shared: &Shared) -> bool {
+    member.address == record.address && member.host == shared.config.host
+}
+
+fn leave(shared: &Shared, record: &Record) -> Result<()> {
+    shared.journal().mark_leaving((record.network, record.address))?;
+    shared.bell(record.network).ring();
+    Ok(())
+}
+
+fn follow(shared: &Shared, event: &Event) {
+    let concerns = shared.world.write().unwrap_or_else(PoisonError::into_inner).follow(event);
+    ring(shared, &concerns);
+}
+
+fn ring(shared: &Shared, concerns: &Concerns) {
+    match concerns {
+        Concerns::Nothing => {}
+        Concerns::Networks(networks) => {
+            let bells = shared.bells();
+            for bell in networks.iter().filter_map(|network| bells.get(network)) {
+                bell.ring();
+            }
+        }
+        Concerns::Everything => {
+            for bell in shared.bells().values() {
+                bell.ring();
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! This host's own records: which namespace each of its members was attached to, and its private key.
+//!
+//! A record is written before the first kernel object of a member is made, and removed after its last one is gone: whatever
+//! the agent may have made, a record leads to it. One file per member, replaced by rename; it need not outlive a reboot of the
+//! host, since no container does, so nothing is synced to disk.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::model::{ContainerRef, NetworkId, PrivateKey};
+use crate::netns::NetnsId;
+
+/// The version of the record's form.
+const VERSION: u32 = 1;
+
+/// What this host knows of one of its members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of this form.
+    pub version: u32,
+    /// The network.
+    pub network: NetworkId,
+    /// The container.
+    pub container: ContainerRef,
+    /// The member's address.
+    pub address: Ipv4Addr,
+    /// The n of its `wg<n>`.
+    pub index: u8,
+    /// Where the app netns was found.
+    pub netns_path: PathBuf,
+    /// Which namespace that was: paths are recycled, this is not.
+    pub netns: NetnsId,
+    /// Which boot of the kernel that was.
+    pub boot_id: String,
+    /// Whether only its teardown remains.
+    pub leaving: bool,
+}
+
+impl Record {
+    /// A record of this version.
+    #[must_use]
+    pub const fn new(
+        network: NetworkId,
+        container: ContainerRef,
+        address: Ipv4Addr,
+        index: u8,
+        netns_path: PathBuf,
+        netns: NetnsId,
+        boot_id: String,
+    ) -> Self {
+        Self { version: VERSION, network, container, address, index, netns_path, netns, boot_id, leaving: false }
+    }
+}
+
+/// The names of a record: a network, and the member's address in it.
+pub type RecordKey = (NetworkId, Ipv4Addr);
+
+/// All records of this host.
+#[derive(Debug)]
+pub struct Journal {
+    dir: PathBuf,
+    records: BTreeMap<RecordKey, Record>,
+}
+
+impl Journal {
+    /// Reads all records.
+    ///
+    /// # Errors
+    /// When a record cannot be read, is of a newer version, or is corrupt. A corrupt one is moved aside first, never deleted.
+    pub fn open(dir: &Path) -> Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("creating {}", dir.display()))?;
+        let mut records = BTreeMap::new();
+        for entry in fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
+            let path = entry.with_context(|| format!("listing {}", dir.display()))?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let record = read(&path)?;
+                records.insert((record.network, record.address), record);
+            }
+        }
+        Ok(Self { dir: dir.to_owned(), records })
+    }
+
+    /// All records.
+    #[must_use]
+    pub const fn records(&self) -> &BTreeMap<RecordKey, Record> {
+        &self.records
+    }
+
+    /// Writes a record and the member's private key.
+    ///
+    /// # Errors
+    /// Nothing is recorded.
+    pub fn add(&mut self, record: Record, key: &PrivateKey) -> Result<()> {
+        let id = (record.network, record.address);
+        replace(&self.path(id, "key"), key.reveal_base64().as_bytes())?;
+        self.write(record)
+    }
+
+    /// Marks a record: only the member's teardown remains.
+    ///
+    /// # Errors
+    /// The record is as it was.
+    pub fn mark_leaving(&mut self, id: RecordKey) -> Result<()> {
+        match self.records.get(&id) {
+            Some(record) if !record.leaving => self.write(Record { leaving: true, ..record.clone() }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Removes a record and the key. Idempotent.
+    ///
+    /// # Errors
+    /// The record may remain.
+    pub fn remove(&mut self, id: RecordKey) -> Result<()> {
+        for extension in ["key", "json"] {
+            let path = self.path(id, extension);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("removing {}", path.display()));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        self.records.remove(&id);
+        Ok(())
+    }
+
+    /// Reads a member's private key.
+    ///
+    /// # Errors
+    /// When there is none, or it is corrupt.
+    pub fn private_key(&self, id: RecordKey) -> Result<PrivateKey> {
+        let path = self.path(id, "key");
+        let text =
+            zeroize::Zeroizing::new(fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?);
+        PrivateKey::from_base64(&text).with_context(|| format!("reading {}", path.display()))
+    }
+
+    fn write(&mut self, record: Record) -> Result<()> {
+        let id = (record.network, record.address);
+        let text = serde_json::to_vec_pretty(&record).context("writing a member's record as JSON")?;
+        replace(&self.path(id, "json"), &text)?;
+        self.records.insert(id, record);
+        Ok(())
+    }
+
+    fn path(&self, (network, address): RecordKey, extension: &str) -> PathBuf {
+        self.dir.join(format!("{network}_{address}.{extension}"))
+    }
+}
+
+fn read(path: &Path) -> Result<Record> {
+    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let version =
+        serde_json::from_slice::<serde_json::Value>(&text).ok().and_then(|value| value.get("version")?.as_u64());
+    if let Some(version) = version.filter(|version| *version > u64::from(VERSION)) {
+        bail!(
+            "{} is of version {version}, this agent reads up to {VERSION}; start the newer agent that wrote it",
+            path.display()
+        );
+    }
+    match serde_json::from_slice(&text) {
+        Ok(record) => Ok(record),
+        Err(error) => {
+            let aside = path.with_extension("json.corrupt");
+            fs::rename(path, &aside).with_context(|| format!("moving the corrupt {} aside", path.display()))?;
+            bail!(
+                "{} is corrupt ({error}); it was moved to {}: start the agent again to go on without that member",
+                path.display(),
+                aside.display()
+            )
+        }
+    }
+}
+
+/// Writes a file of mode 0600 by rename, so that a reader sees the old content or the new one.
+fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .with_context(|| format!("creating {}", temporary.display()))?;
+    file.write_all(content).with_context(|| format!("writing {}", temporary.display()))?;
+    fs::rename(&temporary, path).with_context(|| format!("replacing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn record() -> Record {
+        Record::new(
+            "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c".parse().expect("valid"),
+            "1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053".parse().expect("valid"),
+            Ipv4Addr::new(10, 240, 0, 2),
+            0,
+            PathBuf::from("/run/netns/a"),
+            NetnsId { dev: 4, ino: 4_026_532_000 },
+            "boot".to_owned(),
+        )
+    }
+
+    #[test]
+    fn a_record_and_its_key_come_back_until_they_are_removed() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let id = (record().network, record().address);
+        let key = PrivateKey::from_random([7; 32]);
+        let mut journal = Journal::open(dir.path()).expect("opens");
+        journal.add(record(), &key).expect("adds");
+        journal.mark_leaving(id).expect("marks");
+
+        let mut journal = Journal::open(dir.path()).expect("opens again");
+        assert!(journal.records()[&id].leaving);
+        assert_eq!(journal.private_key(id).expect("key").public_key(), key.public_key());
+        journal.remove(id).expect("removes");
+        journal.remove(id).expect("removes what is gone");
+        assert!(Journal::open(dir.path()).expect("opens again").records().is_empty());
+    }
+
+    #[test]
+    fn nobody_else_can_read_a_key() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut journal = Journal::open(dir.path()).expect("opens");
+        journal.add(record(), &PrivateKey::from_random([7; 32])).expect("adds");
+        for entry in fs::read_dir(dir.path()).expect("lists") {
+            let metadata = entry.expect("entry").metadata().expect("metadata");
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_corrupt_record_is_kept_aside_and_a_newer_one_is_left_alone() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("x.json");
+        fs::write(&path, b"{").expect("writes");
+        let error = Journal::open(dir.path()).expect_err("corrupt").to_string();
+        assert!(error.contains("corrupt") && error.contains("x.json.corrupt"), "{error}");
+        assert!(dir.path().join("x.json.corrupt").exists());
+        Journal::open(dir.path()).expect("goes on without it");
+
+        fs::write(&path, br#"{"version":99}"#).expect("writes");
+        let error = Journal::open(dir.path()).expect_err("newer").to_string();
+        assert!(error.contains("version 99"), "{error}");
+        assert!(path.exists());
+    }
+}

@@ -1,0 +1,327 @@
+//! What the kernel holds of one network on this host, as a [`State`]. Whole, or an error: nothing is planned from a part.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use anyhow::{Context, Result};
+use futures::{StreamExt, TryStreamExt};
+use ipnet::{IpNet, Ipv4Net};
+use privnet_ebpf::net::{MacAddr, Vni};
+
+use super::journal::Record;
+use super::site::{Home, Programs, Room, Site};
+use crate::datapath::{self, Attachment, Hook, Method};
+use crate::link::{self, Address, FdbEntry, Link, LinkKind, Route, RouteTarget};
+use crate::topology::object::{Peer, PeerTable};
+use crate::topology::{Key, Spec, State, ownership};
+use crate::wireguard::{DeviceState, PeerState};
+
+/// How many members are looked at at once.
+const CONCURRENCY: usize = 8;
+
+/// The links of the network netns, by name.
+type Links = BTreeMap<String, Link>;
+
+impl Site {
+    /// Looks at everything.
+    ///
+    /// # Errors
+    /// When anything could not be read. Nothing was changed.
+    pub async fn observe(&self) -> Result<State> {
+        let mut state = State::new();
+        self.adopt_programs()?;
+        let programs = self.programs();
+        if let Some(programs) = &programs {
+            let spec = programs.lock().await.spec()?;
+            state.insert(Key::Programs, Spec::Programs { vni: spec.vni, prefix: spec.prefix });
+        }
+        let mut links = Links::new();
+        self.forget_room();
+        if let Some(room) = self.room().await? {
+            state.insert(Key::NetworkNetns, Spec::Present);
+            links = room.links.links().await?.into_iter().map(|link| (link.name.clone(), link)).collect();
+            self.observe_room(&room, &links, programs.as_ref(), &mut state).await?;
+        }
+        if let Some(programs) = &programs {
+            observe_rows(&*programs.lock().await, &links, &mut state)?;
+        }
+        let looks: Vec<_> =
+            self.records.values().map(|record| self.observe_member(record, &links, programs.as_ref())).collect();
+        let members: Vec<State> = futures::stream::iter(looks).buffer_unordered(CONCURRENCY).try_collect().await?;
+        state.extend(members.into_iter().flatten());
+        Ok(state)
+    }
+
+    /// Opens what an earlier agent pinned; forgets what a stranger unpinned.
+    fn adopt_programs(&self) -> Result<()> {
+        let pins = self.shared.config.pins_of(self.network);
+        match (self.programs(), pins.exists()) {
+            (Some(_), false) => self.set_programs(None),
+            (None, true) => {
+                let adopted =
+                    datapath::Network::adopt(&pins).with_context(|| format!("adopting {}", pins.display()))?;
+                self.set_programs(adopted);
+            }
+            (Some(_), true) | (None, false) => {}
+        }
+        Ok(())
+    }
+
+    async fn observe_room(
+        &self,
+        room: &Room,
+        links: &Links,
+        programs: Option<&Programs>,
+        state: &mut State,
+    ) -> Result<()> {
+        let bridge = links.get(ownership::BRIDGE).filter(|link| link.kind == LinkKind::Bridge);
+        if let Some(bridge) = bridge {
+            state.insert(Key::Bridge, or_broken(bridge.up, "down", Spec::Bridge { mtu: bridge.mtu }));
+        }
+        if let Some(vtep) = links.get(ownership::VTEP) {
+            state.insert(Key::Vtep, observe_vtep(vtep, bridge));
+            observe_fdb(&room.links.fdb(vtep.index).await?, state);
+            for neighbour in room.links.neighbours(vtep.index).await? {
+                if let (true, Some(mac)) = (neighbour.permanent, neighbour.mac) {
+                    state.insert(Key::Neighbour(neighbour.address), Spec::Neighbour { mac });
+                }
+            }
+            if let Some(programs) = programs {
+                let programs = programs.lock().await;
+                if is_attached(&programs, room, vtep.index, ownership::VTEP, Hook::FromVtep).await? {
+                    let known = programs.vtep()? == Some(vtep.index);
+                    state.insert(
+                        Key::VtepProgram,
+                        or_broken(known, "the programs send to another interface", Spec::Present),
+                    );
+                }
+            }
+        }
+        // A veth pair of ours without a record cannot be: a record is removed last. It is reported to be removed.
+        for address in links.keys().filter_map(|name| ownership::parse_member_veth(name)) {
+            if !self.records.contains_key(&address) {
+                state.insert(Key::Veth(address), Spec::Broken("no record".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn observe_member(&self, record: &Record, links: &Links, programs: Option<&Programs>) -> Result<State> {
+        let member = record.address;
+        let mut state = State::new();
+        let home = self.home(member).await?;
+        if home.binding.get().is_some() && !(record.leaving && self.is_shared(record)) {
+            state.insert(Key::BindingNetns(member), Spec::BindingNetns { container: record.container.clone() });
+        }
+        self.observe_veth(record, &home, links, programs, &mut state).await?;
+        let app_links = match &home.app {
+            Some(app) => app.links.links().await?,
+            None => Vec::new(),
+        };
+        if let Some(app) = &home.app {
+            let backstop = app.links.routes().await?.into_iter().find(|route| is_backstop(route, member));
+            if let Some(route) = backstop {
+                state.insert(Key::Backstop(member), Spec::Backstop { prefix: route.destination });
+            }
+            if let Some(guard) = self.observe_guard(record, app, &app_links, programs).await? {
+                state.insert(Key::Guard(member), guard);
+            }
+        }
+        self.observe_device(record, &home, &app_links, &mut state).await?;
+        Ok(state)
+    }
+
+    async fn observe_veth(
+        &self,
+        record: &Record,
+        home: &Home,
+        links: &Links,
+        programs: Option<&Programs>,
+        state: &mut State,
+    ) -> Result<()> {
+        let member = record.address;
+        let Some(near) = links.get(ownership::member_veth(member).as_str()) else { return Ok(()) };
+        let binding_name = ownership::binding_veth(record.index);
+        let (Some(binding), Some(room)) = (home.binding.get(), self.room().await?) else { return Ok(()) };
+        let far = match binding.find(binding_name.as_str()).await? {
+            Some(far) if far.mtu == near.mtu => far,
+            Some(_) | None => {
+                state.insert(Key::Veth(member), Spec::Broken("its two ends do not fit".to_owned()));
+                return Ok(());
+            }
+        };
+        let bridge = links.get(ownership::BRIDGE).map(|bridge| bridge.index);
+        let bridged = near.controller.is_some() && near.controller == bridge;
+        let mac = far.mac.unwrap_or(MacAddr::BROADCAST);
+        state.insert(Key::Veth(member), Spec::Veth { binding_name, mac, mtu: near.mtu, bridged });
+        let address = address_of(&binding.links.addresses().await?, far.index);
+        if let Some(address) = address {
+            state.insert(Key::Carrier(member), or_broken(near.up && far.up, "down", Spec::Address { address }));
+        }
+        if let Some(programs) = programs
+            && is_attached(&*programs.lock().await, &room, near.index, &near.name, Hook::FromMember).await?
+        {
+            state.insert(Key::MemberProgram(member), Spec::Present);
+        }
+        Ok(())
+    }
+
+    async fn observe_guard(
+        &self,
+        record: &Record,
+        app: &Room,
+        app_links: &[Link],
+        programs: Option<&Programs>,
+    ) -> Result<Option<Spec>> {
+        let Some(programs) = programs else { return Ok(None) };
+        let (mut guarded, mut bare) = (0, Vec::new());
+        for link in self.foreign(record, app_links) {
+            if is_guarded(app, link, &*programs.lock().await).await? {
+                guarded += 1
+            } else {
+                bare.push(link.name.clone())
+            }
+        }
+        Ok(match (guarded, bare.is_empty()) {
+            // Who leaves has no guard when no interface has it; who is here to stay needs none when there is no interface.
+            (0, true) if record.leaving => None,
+            (_, true) => Some(Spec::Present),
+            (0, false) => None,
+            (_, false) => Some(Spec::Broken(format!("not on {}", bare.join(", ")))),
+        })
+    }
+
+    async fn observe_device(&self, record: &Record, home: &Home, app_links: &[Link], state: &mut State) -> Result<()> {
+        let member = record.address;
+        let Some(device) = self.device(member).await? else { return Ok(()) };
+        let Some(seen) = device.observe().await? else { return Ok(()) };
+        let interface = ownership::wireguard_interface(record.index);
+        let link = app_links.iter().find(|link| link.name == interface.as_str());
+        let (Some(link), Some(public_key)) = (link, seen.public_key) else {
+            state.insert(Key::Device(member), Spec::Broken("it has no interface, or no key".to_owned()));
+            return Ok(());
+        };
+        state.insert(
+            Key::Device(member),
+            Spec::Device { interface, public_key, listen_port: seen.listen_port, mtu: link.mtu },
+        );
+        state.insert(Key::Peers(member), Spec::Peers(peers(&seen)));
+        if let Some(app) = &home.app
+            && let Some(address) = address_of(&app.links.addresses().await?, link.index)
+        {
+            state.insert(Key::Tunnel(member), or_broken(link.up, "down", Spec::Address { address }));
+        }
+        Ok(())
+    }
+
+    /// The interfaces of an app netns that are neither the loopback nor ours.
+    pub fn foreign<'a>(&self, record: &Record, app_links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
+        let ours: BTreeSet<String> = {
+            let journal = self.shared.journal();
+            let of_container = journal.records().values().filter(|other| other.container == record.container);
+            of_container.map(|other| ownership::wireguard_interface(other.index).to_string()).collect()
+        };
+        app_links.iter().filter(move |link| link.kind != LinkKind::Loopback && !ours.contains(&link.name))
+    }
+
+    /// Whether another network needs the container's binding netns.
+    pub fn is_shared(&self, record: &Record) -> bool {
+        let journal = self.shared.journal();
+        journal.records().values().any(|other| other.container == record.container && other.network != record.network)
+    }
+}
+
+/// Whether an interface has both filters of `guard`.
+pub(super) async fn is_guarded(app: &Room, link: &Link, programs: &datapath::Network) -> Result<bool> {
+    Ok(is_attached(programs, app, link.index, &link.name, Hook::GuardIngress).await?
+        && is_attached(programs, app, link.index, &link.name, Hook::GuardEgress).await?)
+}
+
+/// Whether the very program of `hook` is on an interface, by whichever method.
+async fn is_attached(programs: &datapath::Network, room: &Room, index: u32, name: &str, hook: Hook) -> Result<bool> {
+    let Ok(interface) = name.parse() else { return Ok(false) };
+    match hook.method() {
+        Method::Clsact => {
+            let direction = match hook {
+                Hook::FromMember | Hook::FromVtep | Hook::GuardIngress => link::Hook::Ingress,
+                Hook::GuardEgress => link::Hook::Egress,
+            };
+            let filters = room.links.filters(index, direction).await?;
+            Ok(filters.iter().any(|filter| filter.program_id == Some(programs.program_id(hook))))
+        }
+        Method::Tcx => Ok(programs.attached_by_tcx(&room.netns, &interface, hook).await? == Attachment::Current),
+    }
+}
+
+fn observe_vtep(vtep: &Link, bridge: Option<&Link>) -> Spec {
+    let LinkKind::Vxlan(vxlan) = &vtep.kind else {
+        return Spec::Broken("it is no VXLAN device".to_owned());
+    };
+    let (Some(mac), Some(local), Ok(vni)) = (vtep.mac, vxlan.local, Vni::new(vxlan.vni)) else {
+        return Spec::Broken("it has no MAC, no underlay address or no VNI".to_owned());
+    };
+    let bridged = bridge.is_some_and(|bridge| vtep.controller == Some(bridge.index));
+    let spec = Spec::Vtep { vni, local, mac, mtu: vtep.mtu, bridged };
+    or_broken(
+        vtep.up && !vxlan.learning && vxlan.proxy == bridged,
+        "down, or learning, or answering ARP where it must not",
+        spec,
+    )
+}
+
+fn observe_fdb(rows: &[FdbEntry], state: &mut State) {
+    for row in rows {
+        let [0x02, _, a, b, c, d] = row.mac.bytes() else { continue };
+        let key = Key::Fdb(Ipv4Addr::new(a, b, c, d));
+        let spec = match row.destination {
+            Some(vtep) if !state.contains_key(&key) => Spec::Fdb { mac: row.mac, vtep },
+            Some(_) | None => Spec::Broken("more than one row, or one without a VTEP".to_owned()),
+        };
+        state.insert(key, spec);
+    }
+}
+
+fn observe_rows(programs: &datapath::Network, links: &Links, state: &mut State) -> Result<()> {
+    let veth_of = |member: Ipv4Addr| links.get(ownership::member_veth(member).as_str()).map(|link| link.index);
+    for (index, row) in programs.ports()? {
+        let spec = Spec::Port { mac: row.mac(), wireguard_port: row.wireguard_port() };
+        let member = Ipv4Addr::from(row.address());
+        let fits = veth_of(member) == Some(index);
+        state.insert(Key::Port(member), or_broken(fits, "for another interface", spec));
+    }
+    for (member, row) in programs.members()? {
+        let local = row.ifindex().is_some();
+        let spec = Spec::MemberRow { mac: row.mac(), wireguard_port: row.wireguard_port(), local };
+        let fits = !local || veth_of(member) == row.ifindex();
+        state.insert(Key::MemberRow(member), or_broken(fits, "to another interface", spec));
+    }
+    Ok(())
+}
+
+fn is_backstop(route: &Route, member: Ipv4Addr) -> bool {
+    route.target == RouteTarget::Unreachable && route.metric == u32::MAX && route.destination.contains(&member)
+}
+
+fn address_of(addresses: &[Address], index: u32) -> Option<Ipv4Net> {
+    addresses.iter().find(|address| address.index == index).map(|address| address.address)
+}
+
+fn peers(seen: &DeviceState) -> PeerTable {
+    // What no plan contains is set right.
+    let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+    let peer = |peer: &PeerState| Peer {
+        endpoint: match peer.endpoint {
+            Some(SocketAddr::V4(endpoint)) => endpoint,
+            Some(SocketAddr::V6(_)) | None => nowhere,
+        },
+        allowed_ip: match (peer.allowed_ips.len(), peer.allowed_ips.first()) {
+            (1, Some(IpNet::V4(only))) if only.prefix_len() == 32 => only.addr(),
+            (_, _) => Ipv4Addr::UNSPECIFIED,
+        },
+    };
+    PeerTable::of(seen.peers.iter().map(|(key, state)| (*key, peer(state))).collect())
+}
+
+fn or_broken(fits: bool, why: &str, spec: Spec) -> Spec {
+    if fits { spec } else { Spec::Broken(why.to_owned()) }
+}

@@ -1,0 +1,158 @@
+//! An agent from its configuration to its tasks, and back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex, RwLock};
+
+use anyhow::{Context, Result};
+use rustix::fs::FlockOperation;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::config::Config;
+use super::control::Control;
+use super::error::{ControlError, ErrorCode};
+use super::explain::{explain, split_remedy};
+use super::facts::HostFacts;
+use super::housekeeping;
+use super::journal::Journal;
+use super::shared::Shared;
+use super::site::Room;
+use crate::datapath;
+use crate::store::records::HostRecord;
+use crate::store::{Embedded, OpenError, Store, Transaction, keys, records};
+
+/// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
+pub struct Agent {
+    control: Control,
+    _tasks: JoinSet<()>,
+    _lock: fs::File,
+}
+
+impl Agent {
+    /// Starts an agent; returns once it has read the store and its records, and its workers are called.
+    ///
+    /// # Errors
+    /// Nothing was changed but for the host's record in the store.
+    pub async fn start(config: Config, store: Arc<dyn Store>, store_kind: &'static str) -> Result<Self, ControlError> {
+        Self::try_start(config, store, store_kind).await.map_err(|error| explain(&error))
+    }
+
+    async fn try_start(config: Config, store: Arc<dyn Store>, store_kind: &'static str) -> Result<Self> {
+        prepare_state_dir(&config.state_dir)?;
+        let lock = lock_state_dir(&config.state_dir)?;
+        ensure_bpffs(&config.bpffs_dir)
+            .with_context(|| format!("mounting a bpffs on {}", config.bpffs_dir.display()))?;
+        let host = Room::enter(config.host_netns.clone()).await.context("entering the host's namespace")?;
+        let facts = HostFacts::find(&config, &host).await?;
+        let journal = Journal::open(&config.journal_dir())?;
+        announce(&*store, &config, &facts).await?;
+        let (world, watch) = housekeeping::read_world(&*store).await?;
+        let shared = Arc::new(Shared {
+            config,
+            facts,
+            host,
+            store,
+            store_kind,
+            world: RwLock::new(world),
+            journal: Mutex::new(journal),
+            workers: Mutex::new(BTreeMap::new()),
+            claims: tokio::sync::Mutex::new(()),
+            hire: Notify::new(),
+        });
+        housekeeping::collect_the_dead(&shared).await?;
+        let networks: Vec<_> = shared.journal().records().keys().map(|(network, _)| *network).collect();
+        for network in networks {
+            shared.bell(network).ring();
+        }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(housekeeping::hire_workers(Arc::clone(&shared)));
+        tasks.spawn(housekeeping::follow_store(Arc::clone(&shared), watch));
+        tasks.spawn(housekeeping::keep_house(Arc::clone(&shared)));
+        Ok(Self { control: Control::new(shared), _tasks: tasks, _lock: lock })
+    }
+
+    /// Starts an agent on the embedded store of its state directory.
+    ///
+    /// # Errors
+    /// As [`Agent::start`], and when the store cannot be opened.
+    pub async fn start_embedded(config: Config) -> Result<Self, ControlError> {
+        prepare_state_dir(&config.state_dir).map_err(|error| explain(&error))?;
+        let store = Embedded::open(&config.state_dir).await.map_err(|error| explain_store(&error))?;
+        Self::start(config, Arc::new(store), "embedded").await
+    }
+
+    /// The door for the surfaces.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+}
+
+fn prepare_state_dir(dir: &Path) -> Result<()> {
+    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    created.with_context(|| format!("creating the state directory {}", dir.display()))
+}
+
+fn explain_store(error: &OpenError) -> ControlError {
+    let code = if matches!(error, OpenError::AlreadyOpen { .. }) {
+        ErrorCode::InvalidArgument
+    } else {
+        ErrorCode::StoreUnavailable
+    };
+    split_remedy(code, &error.to_string())
+}
+
+/// Tells the other hosts where this host's VTEP is.
+async fn announce(store: &dyn Store, config: &Config, facts: &HostFacts) -> Result<()> {
+    let record = HostRecord {
+        name: config.host.clone(),
+        vtep: facts.vtep,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        applied_revision: 0,
+    };
+    let transaction = Transaction::new().put(keys::host(&config.host), records::encode(&record));
+    store.commit(transaction).await.context("telling the store about this host")?;
+    Ok(())
+}
+
+/// Mounts a bpffs where none is: without one nothing can be pinned, and isolation would end with the agent.
+fn ensure_bpffs(dir: &Path) -> Result<()> {
+    let existing = dir.ancestors().find(|ancestor| ancestor.exists());
+    if existing.is_some_and(datapath::is_bpffs) {
+        return fs::create_dir_all(dir).context("creating the directory");
+    }
+    fs::create_dir_all(dir).context("creating the directory")?;
+    rustix::mount::mount("bpf", dir, "bpf", rustix::mount::MountFlags::empty(), None).context("mounting")
+}
+
+/// Takes the state directory for this process, as long as the file is open.
+fn lock_state_dir(dir: &Path) -> Result<fs::File> {
+    let path = dir.join("agent.lock");
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        let _ = file.read_to_string(&mut pid);
+        return Err(ControlError::new(
+            ErrorCode::InvalidArgument,
+            format!("another agent (pid {}) uses the state directory {}", pid.trim(), dir.display()),
+            "stop that agent, or give this one another --state-dir",
+        )
+        .into());
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .with_context(|| format!("writing {}", path.display()))?;
+    Ok(file)
+}

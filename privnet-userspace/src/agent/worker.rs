@@ -1,0 +1,198 @@
+//! One network on this host: pass after pass until what is there is what should be.
+//!
+//! A pass takes the intent, plans, compares with what was last seen (or looks anew), applies the difference and reports. It
+//! keeps no truth: killed between two operations, the next agent looks, and finds the difference smaller.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use super::error::ControlError;
+use super::explain::explain;
+use super::journal::Record;
+use super::shared::{Bell, Report, Shared};
+use super::site::Site;
+use crate::model::{MemberState, NetworkId};
+use crate::store::claims;
+use crate::topology::{Intent, Key, Op, Spec, State, diff, plan};
+
+/// How many operations of one kind run at once.
+const CONCURRENCY: usize = 16;
+/// How long a pass that failed waits for the next one, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The task of one network.
+pub struct Worker {
+    network: NetworkId,
+    shared: Arc<Shared>,
+    bell: Arc<Bell>,
+    site: Site,
+    /// What was last seen, kept up to date by our own operations; absent when it may be wrong.
+    seen: Option<State>,
+    passes: u64,
+}
+
+/// What went wrong in a pass: with one member, or with the network.
+#[derive(Default)]
+struct Failures {
+    keys: BTreeSet<Key>,
+    members: BTreeMap<Ipv4Addr, ControlError>,
+    network: Option<ControlError>,
+}
+
+impl Worker {
+    /// A worker that has not looked yet.
+    #[must_use]
+    pub fn new(network: NetworkId, shared: Arc<Shared>, bell: Arc<Bell>) -> Self {
+        let site = Site::new(network, Arc::clone(&shared), Arc::clone(&bell));
+        Self { network, shared, bell, site, seen: None, passes: 0 }
+    }
+
+    /// Works until the task is dropped.
+    pub async fn run(mut self) {
+        let mut delay = RETRY.0;
+        loop {
+            let report = self.pass().await;
+            let failed = !report.failed.is_empty() || !report.problems.is_empty();
+            self.bell.tell(report);
+            if failed {
+                tokio::select! {
+                    () = self.bell.called() => {}
+                    () = tokio::time::sleep(delay) => {}
+                }
+                delay = (delay * 2).min(RETRY.1);
+            } else {
+                delay = RETRY.0;
+                self.bell.called().await;
+            }
+        }
+    }
+
+    async fn pass(&mut self) -> Report {
+        self.passes += 1;
+        let look = self.bell.take_look();
+        let unguarded = self.bell.take_unguarded();
+        let (intent, records) = self.shared.intent(self.network);
+        let desired = intent.as_ref().map(plan).unwrap_or_default();
+        self.site.know(&records);
+        let mut failures = Failures::default();
+        match self.observed(look).await {
+            Ok(mut observed) => {
+                for member in unguarded {
+                    if let Some(guard) = observed.get_mut(&Key::Guard(member)) {
+                        *guard = Spec::Broken("an interface appeared".to_owned());
+                    }
+                }
+                self.apply(&diff(&desired, &observed), &mut observed, &mut failures).await;
+                self.seen = failures.keys.is_empty().then_some(observed);
+            }
+            Err(error) => failures.network = Some(explain(&error)),
+        }
+        self.site.settle(&desired).await;
+        self.report(intent.as_ref(), &records, failures).await
+    }
+
+    async fn observed(&mut self, look: bool) -> anyhow::Result<State> {
+        match self.seen.take() {
+            Some(seen) if !look => Ok(seen),
+            Some(_) | None => self.site.observe().await,
+        }
+    }
+
+    /// Applies operations in order, those of one kind at once, and records in `observed` what succeeded.
+    ///
+    /// An operation whose ground failed is left out; everything else is done.
+    async fn apply(&mut self, ops: &[Op], observed: &mut State, failures: &mut Failures) {
+        let same_kind =
+            |a: &Op, b: &Op| discriminant(a) == discriminant(b) && discriminant(&a.key()) == discriminant(&b.key());
+        for group in ops.chunk_by(same_kind) {
+            let ready = |op: &&Op| {
+                matches!(op, Op::Remove(..)) || !op.key().parents().iter().any(|p| failures.keys.contains(p))
+            };
+            let (doable, hopeless): (Vec<&Op>, Vec<&Op>) = group.iter().partition(ready);
+            failures.keys.extend(hopeless.iter().map(|op| op.key()));
+            let site = &self.site;
+            let steps: Vec<_> = doable.into_iter().map(|op| async move { (op, site.apply(op).await) }).collect();
+            let results: Vec<_> = futures::stream::iter(steps).buffer_unordered(CONCURRENCY).collect().await;
+            for (op, result) in results {
+                match result {
+                    Ok(()) => {
+                        tracing::debug!(network = %self.network, "{op}");
+                        op.record(observed);
+                    }
+                    Err(error) => {
+                        tracing::warn!(network = %self.network, "{error:#}");
+                        failures.add(op.key(), explain(&error));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn report(&self, intent: Option<&Intent>, records: &[Record], failures: Failures) -> Report {
+        let mut report =
+            Report { pass: self.passes, ended_unix_seconds: super::now_unix_seconds(), ..Report::default() };
+        let local: BTreeSet<Ipv4Addr> = intent.map(|intent| intent.local.keys().copied().collect()).unwrap_or_default();
+        for member in &local {
+            match failures.network.as_ref().or_else(|| failures.members.get(member)) {
+                Some(error) => {
+                    report.failed.insert(*member, error.clone());
+                }
+                None => {
+                    report.ready.insert(*member);
+                }
+            }
+        }
+        self.forget_the_gone(records, &local, &failures, &mut report);
+        let attaching = intent.into_iter().flat_map(|intent| intent.members.values());
+        for member in
+            attaching.filter(|member| member.state == MemberState::Attaching && report.ready.contains(&member.address))
+        {
+            let done = claims::set_member_state(&*self.shared.store, member, MemberState::Ready).await;
+            if let Err(error) = done {
+                report.problems.push(format!("cannot tell that {} is ready: {error}", member.container));
+            }
+        }
+        report.problems.extend(failures.network.iter().map(ToString::to_string));
+        let stray = failures.members.iter().filter(|(member, _)| !local.contains(member));
+        report.problems.extend(stray.map(|(member, error)| format!("{member}: {error}")));
+        report
+    }
+
+    /// Removes the records of members of which nothing is left.
+    fn forget_the_gone(
+        &self,
+        records: &[Record],
+        local: &BTreeSet<Ipv4Addr>,
+        failures: &Failures,
+        report: &mut Report,
+    ) {
+        for record in records {
+            let remains = local.contains(&record.address)
+                || !record.leaving
+                || failures.network.is_some()
+                || failures.members.contains_key(&record.address);
+            if remains {
+                report.records.insert(record.address);
+            } else if let Err(error) = self.shared.journal().remove((record.network, record.address)) {
+                report.records.insert(record.address);
+                report.problems.push(format!("{error:#}"));
+            }
+        }
+    }
+}
+
+impl Failures {
+    fn add(&mut self, key: Key, error: ControlError) {
+        self.keys.insert(key);
+        match key.member() {
+            // The first error is the cause; the later ones follow from it.
+            Some(member) => drop(self.members.entry(member).or_insert(error)),
+            None => drop(self.network.get_or_insert(error)),
+        }
+    }
+}
