@@ -1,7 +1,6 @@
 //! One attach from end to end: check, claim, record, wait for the worker; undo when it fails.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rand::RngCore as _;
@@ -11,12 +10,12 @@ use super::explain::explain;
 use super::housekeeping::{end_membership, is_alive};
 use super::journal::Record;
 use super::shared::Shared;
-use super::views::{Attach, Attached, Target};
+use super::target::{Found, find};
+use super::views::{Attach, Attached};
 use crate::ipam;
 use crate::link::Links;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId, PrivateKey};
-use crate::netns::{self, Netns};
 use crate::store::claims::{self, MemberClaim, MemberError};
 use crate::topology::ownership;
 
@@ -24,12 +23,6 @@ use crate::topology::ownership;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often an attach waits for an address that is still being taken down.
 const MAX_ATTEMPTS: u32 = 3;
-
-/// A container's namespace that was looked at and may be attached.
-struct Found {
-    path: PathBuf,
-    netns: Netns,
-}
 
 /// Makes a container a member; returns when it can send.
 ///
@@ -134,61 +127,6 @@ struct MemberWish {
     kind: ContainerType,
     number: Option<ContainerNumber>,
     address: Option<std::net::Ipv4Addr>,
-}
-
-fn find(shared: &Shared, target: &Target) -> Result<Found, ControlError> {
-    let (path, remedy) = match target {
-        Target::Netns(path) => {
-            (path.clone(), "give the path of a network namespace, for example /run/netns/NAME or /proc/PID/ns/net")
-        }
-        Target::Pid(pid) => {
-            (PathBuf::from(format!("/proc/{pid}/ns/net")), "give the id of a running process of the container")
-        }
-    };
-    if !path.is_absolute() {
-        return Err(ControlError::new(
-            ErrorCode::InvalidArgument,
-            format!("{} is not an absolute path", path.display()),
-            remedy,
-        ));
-    }
-    let refused = |error: &netns::Error| {
-        let code = if matches!(error, netns::Error::NotFound { .. }) {
-            ErrorCode::NetnsNotFound
-        } else if matches!(error, netns::Error::NotPermitted { .. }) {
-            ErrorCode::PermissionDenied
-        } else {
-            ErrorCode::NetnsInvalid
-        };
-        ControlError::new(code, error.to_string(), remedy)
-    };
-    let netns = Netns::open(&path).map_err(|error| refused(&error))?;
-    if netns.id() == shared.config.host_netns.id() {
-        return Err(ControlError::new(
-            ErrorCode::NetnsInvalid,
-            format!("{} is the host's own network namespace", path.display()),
-            remedy,
-        ));
-    }
-    if let Some(name) = name_of_ours(shared, &path, &netns) {
-        return Err(ControlError::new(
-            ErrorCode::NetnsInvalid,
-            format!("{} is a namespace of privnet's own, {name}", path.display()),
-            remedy,
-        ));
-    }
-    Ok(Found { path, netns })
-}
-
-/// The name of the namespace when it is a network netns or a binding netns of this host.
-fn name_of_ours(shared: &Shared, path: &Path, netns: &Netns) -> Option<String> {
-    let config = &shared.config;
-    let own = |name: &str| ownership::parse_netns(&config.netns_prefix, name).is_some();
-    if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| own(name)) {
-        return Some(name.to_owned());
-    }
-    let pins = Netns::list(&config.netns_dir).unwrap_or_default();
-    pins.into_iter().find(|pin| pin.id == Some(netns.id()) && own(&pin.name)).map(|pin| pin.name)
 }
 
 /// The record of the member when the same container stands attached in the same namespace: attaching again is no error.

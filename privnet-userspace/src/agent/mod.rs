@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`start`] | an agent from its configuration to its tasks, and back |
 //! | [`control`] | the one door for the surfaces: requests go in, views come out |
-//! | `attach` | one attach from end to end |
+//! | `attach`, `target` | one attach from end to end; which namespace it means |
 //! | `worker` | one network on this host, pass after pass |
 //! | `site`, `observe`, `apply` | the doors to one network; what is seen and done behind them |
 //! | `housekeeping` | what happens without a request |
 //! | `world`, `journal` | the store's image; this host's own records |
+//! | [`doctor`], `facts` | what the host can do; what follows for this agent |
+//! | [`views`], [`error`] | what the surfaces may see |
 
 mod apply;
 mod attach;
@@ -24,6 +26,7 @@ mod observe;
 mod shared;
 mod site;
 pub mod start;
+mod target;
 pub mod views;
 mod worker;
 mod world;

@@ -9,10 +9,12 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use futures::StreamExt;
 
 use super::error::ControlError;
 use super::explain::explain;
+use super::housekeeping::collect_the_dead;
 use super::journal::Record;
 use super::shared::{Bell, Report, Shared};
 use super::site::Site;
@@ -75,6 +77,10 @@ impl Worker {
     async fn pass(&mut self) -> Report {
         self.passes += 1;
         let look = self.bell.take_look();
+        // What is missing may be missing because its container is gone: then nothing is to be built again.
+        if look && let Err(error) = collect_the_dead(&self.shared).await {
+            tracing::warn!("cannot look after the members of this host: {error:#}");
+        }
         let unguarded = self.bell.take_unguarded();
         let (intent, records) = self.shared.intent(self.network);
         let desired = intent.as_ref().map(plan).unwrap_or_default();
@@ -99,7 +105,7 @@ impl Worker {
     async fn observed(&mut self, look: bool) -> anyhow::Result<State> {
         match self.seen.take() {
             Some(seen) if !look => Ok(seen),
-            Some(_) | None => self.site.observe().await,
+            Some(_) | None => self.site.observe().await.context("looking at what is there"),
         }
     }
 

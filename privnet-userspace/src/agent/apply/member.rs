@@ -1,0 +1,210 @@
+//! The objects of one member: binding netns, guard, veth pair, WireGuard device.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, bail};
+use ipnet::Ipv4Net;
+use privnet_ebpf::net::MacAddr;
+
+use super::{harden, index_of, set_address};
+use crate::agent::journal::Record;
+use crate::agent::observe::is_guarded;
+use crate::agent::site::{Room, Site};
+use crate::datapath::Hook;
+use crate::link::{self, AbsentIsDone, VethEnd, VethSpec};
+use crate::model::{IfName, PrivateKey};
+use crate::netns::Netns;
+use crate::topology::object::PeerTable;
+use crate::topology::{Spec, ownership};
+use crate::wireguard::{self, Backend, PeerChange};
+
+impl Site {
+    pub(super) async fn make_binding_netns(&self, member: Ipv4Addr) -> Result<()> {
+        let name = self.binding_name(&self.record(member)?.container);
+        let netns = {
+            let _journal = self.shared.journal();
+            self.create_or_open(&name)?
+        };
+        harden(&netns).await?;
+        let room = Room::enter(netns).await?;
+        // Whoever was here first entered the same namespace.
+        let _ = self.home(member).await?.binding.set(room);
+        Ok(())
+    }
+
+    pub(super) fn remove_binding_netns(&self, record: &Record) -> Result<()> {
+        let name = self.binding_name(&record.container);
+        // Another network of the container writes its record before it looks for this namespace.
+        let journal = self.shared.journal();
+        let needed = |other: &Record| other.container == record.container && other.network != record.network;
+        if journal.records().values().any(needed) {
+            return Ok(());
+        }
+        Ok(Netns::remove(&self.shared.config.netns_dir, &name)?)
+    }
+
+    pub(super) async fn make_guard(&self, member: Ipv4Addr) -> Result<()> {
+        let record = self.record(member)?;
+        let home = self.home(member).await?;
+        let app = home.existing_app()?;
+        let programs = self.existing_programs()?;
+        let programs = programs.lock().await;
+        for link in self.foreign(record, &app.links.links().await?) {
+            if is_guarded(app, link, &programs).await? {
+                continue;
+            }
+            let Ok(name) = link.name.parse::<IfName>() else { bail!("interface {:?} cannot be guarded", link.name) };
+            for hook in [Hook::GuardIngress, Hook::GuardEgress] {
+                programs.attach(&app.netns, &name, hook).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn remove_guard(&self, member: Ipv4Addr) -> Result<()> {
+        let record = self.record(member)?;
+        let home = self.home(member).await?;
+        let (Some(app), Some(programs)) = (&home.app, self.programs()) else { return Ok(()) };
+        let programs = programs.lock().await;
+        for link in self.foreign(record, &app.links.links().await?) {
+            let Ok(name) = link.name.parse::<IfName>() else { continue };
+            for hook in [Hook::GuardIngress, Hook::GuardEgress] {
+                programs.detach(&app.netns, &name, hook).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn make_veth(
+        &self,
+        member: Ipv4Addr,
+        binding_name: &IfName,
+        mac: MacAddr,
+        mtu: u32,
+        bridged: bool,
+    ) -> Result<()> {
+        let room = self.existing_room().await?;
+        let home = self.home(member).await?;
+        let binding = home.existing_binding()?;
+        let name = ownership::member_veth(member);
+        let spec = VethSpec {
+            a: VethEnd { name: &name, netns: &room.netns, mac: near_mac(mac), mtu },
+            b: VethEnd { name: binding_name, netns: &binding.netns, mac, mtu },
+        };
+        // What has our name here is an earlier pair of ours that is still going, or that does not fit.
+        self.delete_in_room(name.as_str()).await?;
+        if let Err(error) = room.links.create_veth(&spec).await {
+            let link::Error::AlreadyExists(_) = error else { return Err(error.into()) };
+            if let Some(stale) = binding.find(binding_name.as_str()).await? {
+                binding.links.delete(stale.index).await.absent_is_done()?;
+            }
+            room.links.create_veth(&spec).await?;
+        }
+        if bridged {
+            let bridge = index_of(&room, ownership::BRIDGE).await?;
+            room.links.set_controller(self.veth_index(member).await?, Some(bridge)).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn make_carrier(&self, member: Ipv4Addr, address: Ipv4Net) -> Result<()> {
+        let room = self.existing_room().await?;
+        let home = self.home(member).await?;
+        let binding = home.existing_binding()?;
+        let far = index_of(binding, ownership::binding_veth(self.record(member)?.index).as_str()).await?;
+        room.links.set_up(self.veth_index(member).await?).await?;
+        set_address(binding, far, address).await?;
+        Ok(binding.links.set_up(far).await?)
+    }
+
+    pub(super) async fn make_device(
+        &self,
+        member: Ipv4Addr,
+        interface: &IfName,
+        listen_port: u16,
+        mtu: u32,
+    ) -> Result<()> {
+        let record = self.record(member)?;
+        let key = self.private_key(record)?;
+        let home = self.home(member).await?;
+        let (app, binding) = (home.existing_app()?, home.existing_binding()?);
+        match self.shared.facts.wireguard {
+            Backend::Kernel => {
+                binding.links.create_wireguard(interface, mtu, &app.netns).await?;
+                let device = wireguard::Device::kernel(app.netns.clone(), interface.clone());
+                Ok(device.configure(&key, listen_port).await?)
+            }
+            Backend::Userspace => {
+                let spec = wireguard::UserspaceSpec {
+                    binary: self.shared.config.wireguard_binary.clone(),
+                    run_dir: self.shared.config.wireguard_dir(self.network, member),
+                    app: app.netns.clone(),
+                    app_path: record.netns_path.clone(),
+                    binding: binding.netns.clone(),
+                    interface: interface.clone(),
+                    mtu,
+                    listen_port,
+                };
+                wireguard::start_userspace(&spec, &key).await?;
+                Ok(app.links.set_mtu(index_of(app, interface.as_str()).await?, mtu).await?)
+            }
+        }
+    }
+
+    pub(super) async fn remove_device(&self, member: Ipv4Addr) -> Result<()> {
+        match self.shared.facts.wireguard {
+            Backend::Kernel => {
+                let home = self.home(member).await?;
+                let Some(app) = &home.app else { return Ok(()) };
+                let interface = ownership::wireguard_interface(self.record(member)?.index);
+                if let Some(link) = app.find(interface.as_str()).await? {
+                    app.links.delete(link.index).await.absent_is_done()?;
+                }
+                Ok(())
+            }
+            Backend::Userspace => {
+                Ok(wireguard::stop_userspace(&self.shared.config.wireguard_dir(self.network, member)).await?)
+            }
+        }
+    }
+
+    pub(super) async fn change_peers(&self, member: Ipv4Addr, from: Option<&Spec>, to: &PeerTable) -> Result<()> {
+        let nobody = PeerTable::of(std::collections::BTreeMap::new());
+        let from = if let Some(Spec::Peers(from)) = from { from } else { &nobody };
+        let (remove, set) = from.change_to(to);
+        let peer = |(public_key, peer): (_, crate::topology::Peer)| wireguard::Peer {
+            public_key,
+            endpoint: peer.endpoint,
+            allowed_ip: peer.allowed_ip,
+        };
+        let change = PeerChange { set: set.into_iter().map(peer).collect(), remove };
+        let device = self.device(member).await?.context("the container's namespace is gone")?;
+        Ok(device.change_peers(&change).await?)
+    }
+
+    pub(super) async fn make_tunnel(&self, member: Ipv4Addr, address: Ipv4Net) -> Result<()> {
+        let home = self.home(member).await?;
+        let app = home.existing_app()?;
+        let interface = ownership::wireguard_interface(self.record(member)?.index);
+        let index = index_of(app, interface.as_str()).await?;
+        // Before it is up, so that it never has a link-local address.
+        let _ = app.netns.set_sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "1").await;
+        set_address(app, index, address).await?;
+        Ok(app.links.set_up(index).await?)
+    }
+
+    pub(super) fn private_key(&self, record: &Record) -> Result<PrivateKey> {
+        self.shared.journal().private_key((record.network, record.address))
+    }
+
+    pub(super) async fn veth_index(&self, member: Ipv4Addr) -> Result<u32> {
+        let room = self.existing_room().await?;
+        index_of(&room, ownership::member_veth(member).as_str()).await
+    }
+}
+
+/// The MAC of a veth's end in the network netns: ours, and never a member's.
+const fn near_mac(member: MacAddr) -> MacAddr {
+    let [_, generation, a, b, c, d] = member.bytes();
+    MacAddr::new([0x0a, generation, a, b, c, d])
+}
