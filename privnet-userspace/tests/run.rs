@@ -14,7 +14,7 @@ const BOUND: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_command_has_its_own_namespaces_its_environment_and_its_exit_code() {
-    if !is_root() {
+    if !is_root("a_command_has_its_own_namespaces_its_environment_and_its_exit_code") {
         return;
     }
     let agent = FakeAgent::start(Memory::default());
@@ -38,7 +38,7 @@ fn a_command_has_its_own_namespaces_its_environment_and_its_exit_code() {
 
 #[test]
 fn the_commands_loopback_is_up() {
-    if !is_root() {
+    if !is_root("the_commands_loopback_is_up") {
         return;
     }
     let agent = FakeAgent::start(Memory::default());
@@ -49,7 +49,7 @@ fn the_commands_loopback_is_up() {
 
 #[test]
 fn no_signal_is_held_back_from_the_command() {
-    if !is_root() {
+    if !is_root("no_signal_is_held_back_from_the_command") {
         return;
     }
     let agent = FakeAgent::start(Memory::default());
@@ -59,7 +59,7 @@ fn no_signal_is_held_back_from_the_command() {
 
 #[test]
 fn a_command_that_cannot_be_executed_ends_as_in_a_shell_and_is_detached() {
-    if !is_root() {
+    if !is_root("a_command_that_cannot_be_executed_ends_as_in_a_shell_and_is_detached") {
         return;
     }
     for (command, expected, message) in [
@@ -77,7 +77,7 @@ fn a_command_that_cannot_be_executed_ends_as_in_a_shell_and_is_detached() {
 
 #[test]
 fn a_command_that_was_killed_is_detached_and_its_signal_is_the_exit_code() {
-    if !is_root() {
+    if !is_root("a_command_that_was_killed_is_detached_and_its_signal_is_the_exit_code") {
         return;
     }
     let agent = FakeAgent::start(Memory::default());
@@ -87,7 +87,7 @@ fn a_command_that_was_killed_is_detached_and_its_signal_is_the_exit_code() {
 
 #[test]
 fn signals_that_a_process_sends_are_handed_on() {
-    if !is_root() {
+    if !is_root("signals_that_a_process_sends_are_handed_on") {
         return;
     }
     for (signal, name) in [
@@ -114,7 +114,7 @@ fn signals_that_a_process_sends_are_handed_on() {
 
 #[test]
 fn a_command_whose_attach_fails_never_runs() {
-    if !is_root() {
+    if !is_root("a_command_whose_attach_fails_never_runs") {
         return;
     }
     let directory = tempfile::tempdir().expect("temporary directory");
@@ -137,7 +137,7 @@ fn a_command_whose_attach_fails_never_runs() {
 
 #[test]
 fn without_an_agent_the_command_never_runs() {
-    if !is_root() {
+    if !is_root("without_an_agent_the_command_never_runs") {
         return;
     }
     let arguments = ["run", "--network", "shop", "--app", APP, "--socket", "/nonexistent", "--", "echo", "ran"];
@@ -148,15 +148,17 @@ fn without_an_agent_the_command_never_runs() {
 
 #[test]
 fn a_command_does_not_outlive_its_parent() {
-    if !is_root() {
+    if !is_root("a_command_does_not_outlive_its_parent") {
         return;
     }
     let agent = FakeAgent::start(Memory::default());
-    let mut child = spawn(&mut run(&agent, &["sh", "-c", "echo $$; exec sleep 1000"]));
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut child = spawn(run(&agent, &["sh", "-c", "echo $$; exec sleep 1000"]).env("TMPDIR", directory.path()));
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
     let command = line.trim().parse().ok().and_then(Pid::from_raw).expect("a process");
     test_kill_process(command).expect("it runs");
+    assert_eq!(rendezvous_left(&directory), 0, "what is not needed any more is there");
     child.kill().expect("killed");
     child.wait().expect("ended");
     let start = Instant::now();
@@ -174,15 +176,22 @@ fn spawn(command: &mut Command) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started")
 }
 
+fn rendezvous_left(directory: &tempfile::TempDir) -> usize {
+    std::fs::read_dir(directory.path()).expect("readable").count()
+}
+
 /// Nobody may be there to reap it.
 fn is_zombie(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
 }
 
-/// Whether this can be tested here. CI is root.
-fn is_root() -> bool {
+/// Whether `test` can run here; says so when it cannot.
+#[expect(clippy::print_stdout, reason = "the harness counts these lines")]
+fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
-    assert!(root || std::env::var_os("CI").is_none(), "CI must run this as root");
+    if !root {
+        println!("SKIPPED: {test}: root");
+    }
     root
 }

@@ -4,13 +4,16 @@
 //! processes send are handed on.
 
 use std::convert::Infallible;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
@@ -45,12 +48,8 @@ pub fn run(arguments: &RunArgs, format: Format) -> Result<ExitCode, ControlError
 }
 
 async fn supervise(arguments: &RunArgs, format: Format, signals: Signals) -> Result<ExitCode, ControlError> {
-    // tempfile makes it 0700, so nobody but root can speak to the child.
-    let directory = tempfile::Builder::new().prefix("privnet-run-").tempdir();
-    let directory = directory.map_err(|error| cannot("make a directory for the rendezvous", &error))?;
-    let path = directory.path().join("socket");
-    let listener = UnixListener::bind(&path).map_err(|error| cannot("bind the rendezvous", &error))?;
-    let mut child = spawn(arguments, format, &path)?;
+    let rendezvous = Rendezvous::open()?;
+    let mut child = spawn(arguments, format, &rendezvous.path)?;
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| cannot("start the command", &"its process is gone"))?;
     // A descriptor stays this process's when its number has another owner.
@@ -67,7 +66,7 @@ async fn supervise(arguments: &RunArgs, format: Format, signals: Signals) -> Res
         std::future::pending::<Infallible>().await
     };
     let result = tokio::select! {
-        result = live(arguments, format, &listener, &mut child, pid) => result,
+        result = live(arguments, format, rendezvous, &mut child, pid) => result,
         never = forwarding => match never {},
     };
     if result.is_err() {
@@ -80,12 +79,12 @@ async fn supervise(arguments: &RunArgs, format: Format, signals: Signals) -> Res
 async fn live(
     arguments: &RunArgs,
     format: Format,
-    listener: &UnixListener,
+    rendezvous: Rendezvous,
     child: &mut Child,
     pid: Pid,
 ) -> Result<ExitCode, ControlError> {
     let client = Client::new(&arguments.agent.socket);
-    let mut stream = meet(listener, child).await?;
+    let mut stream = meet(rendezvous, child).await?;
     let target = Target::Pid(pid.as_raw_nonzero().get().unsigned_abs());
     let attached = client.attach(&attach_request(arguments.member.clone(), None, target)).await?;
     let status = release(&mut stream, &attached, child).await;
@@ -107,10 +106,30 @@ fn spawn(arguments: &RunArgs, format: Format, rendezvous: &Path) -> Result<Child
         .map_err(|error| cannot("start the child", &error))
 }
 
-/// Waits until the child is in its namespaces.
-async fn meet(listener: &UnixListener, child: &mut Child) -> Result<BufReader<UnixStream>, ControlError> {
+/// Where the parent waits for the child. Its file is gone when this is dropped.
+struct Rendezvous {
+    listener: UnixListener,
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+impl Rendezvous {
+    /// Opens one in a directory that nobody else can enter.
+    fn open() -> Result<Self, ControlError> {
+        let private = Permissions::from_mode(0o700);
+        let directory = tempfile::Builder::new().prefix("privnet-run-").permissions(private).tempdir();
+        let directory = directory.map_err(|error| cannot("make a directory for the rendezvous", &error))?;
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).map_err(|error| cannot("bind the rendezvous", &error))?;
+        Ok(Self { listener, path, _directory: directory })
+    }
+}
+
+/// Waits until the child is in its namespaces. Nobody needs the rendezvous afterwards: a parent that is killed later
+/// leaves nothing of it behind.
+async fn meet(rendezvous: Rendezvous, child: &mut Child) -> Result<BufReader<UnixStream>, ControlError> {
     let report = async {
-        let (stream, _) = listener.accept().await.map_err(|error| cannot("meet the child", &error))?;
+        let (stream, _) = rendezvous.listener.accept().await.map_err(|error| cannot("meet the child", &error))?;
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
         stream.read_line(&mut line).await.map_err(|error| cannot("hear the child", &error))?;
@@ -177,4 +196,25 @@ fn cannot(what: &str, error: &dyn std::fmt::Display) -> ControlError {
         format!("cannot {what}: {error}"),
         "report it as a fault if it happens again",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_rendezvous_is_its_owners_alone_and_leaves_nothing() {
+        let rendezvous = Rendezvous::open().expect("opened");
+        let directory = rendezvous.path.parent().expect("has one").to_owned();
+        assert_eq!(std::fs::metadata(&directory).expect("exists").permissions().mode() & 0o777, 0o700);
+        drop(rendezvous);
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn a_signal_is_128_and_its_number() {
+        for (raw, expected) in [(0, 0), (42 << 8, 42), (9, 137), (15, 143)] {
+            assert_eq!(exit_code(ExitStatus::from_raw(raw)), ExitCode::from(expected), "{raw:#x}");
+        }
+    }
 }

@@ -16,8 +16,6 @@ fn a_scrape_is_this_text() {
 
 #[test]
 fn promtool_finds_nothing_to_say() {
-    // CI installs promtool, and says so; elsewhere the test is content without it.
-    let required = std::env::var_os("CI").is_some();
     let spawned = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -25,8 +23,7 @@ fn promtool_finds_nothing_to_say() {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut promtool) = spawned else {
-        assert!(!required, "promtool is missing");
-        return;
+        return say_skipped("promtool_finds_nothing_to_say", "promtool");
     };
     let hostile = "a\"b\\c\nd{e=\"f\"} 1";
     let text = render(&status(), &[counters(hostile)], &[tunnel(hostile)]).expect("rendered");
@@ -57,6 +54,11 @@ fn an_agent_with_nothing_to_do_has_no_empty_families() {
     let text = render(&idle, &[], &[]).expect("rendered");
     assert!(!text.contains("packets_total") && !text.contains("last_pass"), "{text}");
     assert!(text.contains("privnet_networks 1\n"), "{text}");
+}
+
+#[expect(clippy::print_stdout, reason = "the harness counts these lines, and fails where nothing may be missing")]
+fn say_skipped(test: &str, missing: &str) {
+    println!("SKIPPED: {test}: {missing}");
 }
 
 fn status() -> StatusView {
