@@ -129,6 +129,12 @@ pub(super) fn write(database: &Database, prepared: &Prepared) -> io::Result<()> 
     })
 }
 
+/// Pretends that a state file was written by another version.
+#[cfg(test)]
+pub(super) fn set_schema_version(database: &Database, version: u64) -> io::Result<()> {
+    commit(database, |meta, _| meta.insert("schema_version", version).map(|_| ()))
+}
+
 type Meta<'t> = redb::Table<'t, &'static str, u64>;
 type Entries<'t> = redb::Table<'t, &'static str, (u64, u64, &'static [u8])>;
 
