@@ -7,6 +7,7 @@
 //! | `vnis/<vni>` | the network that holds the VNI |
 //! | `members/<pn>/<member>` | [`Member`](crate::model::Member); `<member>` is the container's text, `1.web.ap-<uuid>` |
 //! | `addresses/<pn>/<ipv4>` | [`AddressRecord`](super::records::AddressRecord): the holder now, and what the next one must know |
+//! | `public-keys/<pn>/<hex>` | [`MemberPointer`](super::records::MemberPointer): the member whose WireGuard key it is |
 //! | `hosts/<host>` | [`HostRecord`](super::records::HostRecord) |
 //! | `fences/networks` | nothing; moves with every network that is created, so that two never pick one subnet |
 //! | `fences/members/<pn>` | nothing; moves with every member that is claimed, so that a network with members is never deleted |
@@ -16,7 +17,7 @@ use std::net::Ipv4Addr;
 use privnet_ebpf::net::Vni;
 
 use super::path::{Key, Prefix};
-use crate::model::{ContainerRef, HostName, NetworkId, NetworkName};
+use crate::model::{ContainerRef, HostName, NetworkId, NetworkName, PublicKey};
 
 /// `networks/<pn>`.
 #[must_use]
@@ -46,6 +47,13 @@ pub fn member(network: NetworkId, container: &ContainerRef) -> Key {
 #[must_use]
 pub fn address(network: NetworkId, address: Ipv4Addr) -> Key {
     key(&format!("addresses/{network}/{address}"))
+}
+
+/// `public-keys/<pn>/<hex>`: base64 would bring `/` into the key.
+#[must_use]
+pub fn public_key(network: NetworkId, public_key: PublicKey) -> Key {
+    let hex: String = public_key.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    key(&format!("public-keys/{network}/{hex}"))
 }
 
 /// `hosts/<host>`.
@@ -108,14 +116,8 @@ pub fn hosts() -> Prefix {
     prefix("hosts/")
 }
 
-/// `fences/members/`.
-#[must_use]
-pub fn all_members_fences() -> Prefix {
-    prefix("fences/members/")
-}
-
 fn key(text: &str) -> Key {
-    // Identifiers are checked at birth: printable ASCII without '/', never empty, at most 63 + 17 + 39 bytes each.
+    // Identifiers are checked at birth: printable ASCII without '/', never empty, far shorter than a key may be.
     text.parse().unwrap_or_else(|error| unreachable!("{error}"))
 }
 

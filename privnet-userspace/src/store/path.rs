@@ -3,17 +3,18 @@
 use std::fmt;
 use std::ops::Bound;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The longest key or prefix, in bytes. Far above what [`super::keys`] makes, far below etcd's limit of a request.
 pub const MAX_KEY_BYTES: usize = 512;
 
-/// A key of the store: segments of printable ASCII, separated by single `/`, none of them empty.
+/// A key of the store: segments of printable ASCII, separated by single `/`, none of them empty. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(String);
+pub struct Key(Arc<str>);
 
 /// What keys are listed and watched by: a key and a final `/`, so that `a/1/` never matches `a/10/b`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix(String);
+pub struct Prefix(Arc<str>);
 
 /// A text that is not a key, or not a prefix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +38,7 @@ impl Key {
     /// What follows `prefix`, or nothing when the key is not below it.
     #[must_use]
     pub fn below(&self, prefix: &Prefix) -> Option<&str> {
-        self.0.strip_prefix(&prefix.0)
+        self.0.strip_prefix(&*prefix.0)
     }
 }
 
@@ -51,15 +52,13 @@ impl Prefix {
     /// Whether `key` is below this prefix.
     #[must_use]
     pub fn holds(&self, key: &Key) -> bool {
-        key.0.starts_with(&self.0)
+        key.0.starts_with(&*self.0)
     }
 
     /// The range of keys below this prefix: `0` is the character after `/`.
     pub(super) fn range(&self) -> (Bound<Key>, Bound<Key>) {
-        let mut end = self.0.clone();
-        end.pop();
-        end.push('0');
-        (Bound::Included(Key(self.0.clone())), Bound::Excluded(Key(end)))
+        let segments = &self.0[..self.0.len() - 1];
+        (Bound::Included(Key(self.0.clone())), Bound::Excluded(Key(format!("{segments}0").into())))
     }
 }
 
@@ -88,7 +87,7 @@ impl InvalidKey {
     }
 }
 
-fn check(what: &'static str, text: &str, segments: &str) -> Result<String, InvalidKey> {
+fn check(what: &'static str, text: &str, segments: &str) -> Result<Arc<str>, InvalidKey> {
     let wrong = |reason| Err(InvalidKey::new(what, text, reason));
     if text.len() > MAX_KEY_BYTES {
         return wrong("it is longer than 512 bytes");
@@ -99,7 +98,7 @@ fn check(what: &'static str, text: &str, segments: &str) -> Result<String, Inval
     if segments.split('/').any(str::is_empty) {
         return wrong("a segment between '/' is empty");
     }
-    Ok(text.to_owned())
+    Ok(text.into())
 }
 
 macro_rules! prints_as_text {

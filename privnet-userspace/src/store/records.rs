@@ -21,7 +21,7 @@ pub const RECORD_VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressRecord {
     /// The member that holds the address; nothing when it is free.
-    #[serde(with = "container_text")]
+    #[serde(with = "optional_container_text")]
     pub holder: Option<ContainerRef>,
     /// The generation of the holder, or of the last one.
     pub generation: u8,
@@ -47,6 +47,14 @@ pub struct HostRecord {
 pub struct NetworkPointer {
     /// The network.
     pub network: NetworkId,
+}
+
+/// What `public-keys/<pn>/<hex>` holds: the member that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberPointer {
+    /// The member's container.
+    #[serde(with = "container_text")]
+    pub holder: ContainerRef,
 }
 
 /// A record as it was read, with what is needed to change it.
@@ -226,6 +234,20 @@ fn under_its_key(entry: &Entry, own: &Key) -> Result<(), RecordError> {
 /// A container as its text, `1.web.ap-<uuid>`.
 mod container_text {
     use super::ContainerRef;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(holder: &ContainerRef, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(holder)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ContainerRef, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A container as its text, or `null`.
+mod optional_container_text {
+    use super::ContainerRef;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     pub fn serialize<S: Serializer>(holder: &Option<ContainerRef>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -235,5 +257,78 @@ mod container_text {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ContainerRef>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Memory, Transaction};
+
+    const NETWORK: &str = r#"{"version":1,"id":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","name":"shop","vni":4711,"subnet":"10.240.0.0/22","mtu":1390,"created_unix_seconds":1700000000}"#;
+    const MEMBER: &str = r#"{"version":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","app":"ap-a71da13f-7c70-4c00-a644-eee8558d8053","type":"web","number":1,"address":"10.240.0.2","generation":3,"public_key":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","wireguard_port":51820,"host":"host-1","state":"ready"}"#;
+    const HELD: &str = r#"{"version":1,"holder":"1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053","generation":3,"released_unix_seconds":null}"#;
+    const FREE: &str = r#"{"version":1,"holder":null,"generation":3,"released_unix_seconds":1700000000}"#;
+
+    /// What is written today is what every later version has to read.
+    #[test]
+    fn the_form_of_the_records_does_not_change() {
+        fn there_and_back<T: DeserializeOwned + Serialize>(text: &str) {
+            let key: Key = "a/1".parse().expect("a key");
+            let record: T = decode(&key, text.as_bytes()).expect("a record");
+            assert_eq!(std::str::from_utf8(&encode(&record)).expect("text"), text);
+        }
+        there_and_back::<Network>(NETWORK);
+        there_and_back::<Member>(MEMBER);
+        there_and_back::<AddressRecord>(HELD);
+        there_and_back::<AddressRecord>(FREE);
+        there_and_back::<NetworkPointer>(r#"{"version":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c"}"#);
+        there_and_back::<MemberPointer>(r#"{"version":1,"holder":"1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053"}"#);
+        there_and_back::<HostRecord>(
+            r#"{"version":1,"name":"host-1","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":7}"#,
+        );
+    }
+
+    #[tokio::test]
+    async fn a_record_is_read_whole_or_its_key_is_named() {
+        let store = Memory::new();
+        let id: NetworkId = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c".parse().expect("an id");
+        let key = keys::network(id);
+        let newer = NETWORK.replace("\"version\":1", "\"version\":2,\"colour\":\"red\"");
+        let other = NETWORK.replace("pn-ad", "pn-ae");
+        for (value, expected) in [
+            (NETWORK, None),
+            (&NETWORK.replace("\"mtu\"", "\"colour\":\"red\",\"mtu\""), None),
+            (&newer, Some("has version 2, and this privnet knows versions up to 1; upgrade this host's privnet")),
+            (&other, Some("is corrupt: it belongs under networks/pn-ae0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c;")),
+            (&NETWORK.replace("4711", "0"), Some("is corrupt: VNI 0 is not in 1..=16777215")),
+            (&NETWORK.replace("\"version\":1,", ""), Some("is corrupt: missing field `version`")),
+            (&NETWORK[..40], Some("is corrupt: EOF")),
+            ("", Some("is corrupt: EOF")),
+        ] {
+            store.commit(Transaction::new().put(key.clone(), value.as_bytes())).await.expect("committed");
+            match (get_network(&store, id).await, list_networks(&store).await, expected) {
+                (Ok(Some(one)), Ok(all), None) => assert_eq!(vec![one.record], all.records),
+                (Err(one), Err(all), Some(expected)) => {
+                    assert_eq!(one.to_string(), all.to_string());
+                    assert!(one.to_string().contains(&format!("{key} {expected}")), "{one}");
+                }
+                (one, all, expected) => panic!("{value}: {one:?}, {all:?}, not {expected:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_member_under_another_members_key_is_refused() {
+        let store = Memory::new();
+        let member: Member = decode(&"a/1".parse().expect("a key"), MEMBER.as_bytes()).expect("a record");
+        let put = |key| store.commit(Transaction::new().put(key, MEMBER.as_bytes()));
+        put(keys::member(member.network, &member.container)).await.expect("committed");
+        let listed = list_members(&store, Some(member.network)).await.expect("listed");
+        assert_eq!(listed.records, std::slice::from_ref(&member));
+        let elsewhere = ContainerRef { number: 2.try_into().expect("in range"), ..member.container };
+        put(keys::member(member.network, &elsewhere)).await.expect("committed");
+        let error = list_members(&store, None).await.expect_err("two of one");
+        assert!(matches!(&error, RecordError::Corrupt { key, .. } if *key == keys::member(member.network, &elsewhere)));
     }
 }

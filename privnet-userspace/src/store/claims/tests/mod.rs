@@ -1,0 +1,93 @@
+//! The claims against the memory store, and the races against both.
+
+mod members;
+mod networks;
+mod races;
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::*;
+use crate::model::{ContainerRef, Member, Network, PublicKey};
+use crate::store::records::{self, AddressRecord};
+use crate::store::{Memory, Store, Transaction, keys};
+
+const NOW: u64 = 1_700_000_000;
+
+async fn network(store: &dyn Store, name: &str) -> Network {
+    create(store, name, None).await.expect("created")
+}
+
+async fn create(store: &dyn Store, name: &str, subnet: Option<&str>) -> Result<Network, NetworkError> {
+    let subnet = subnet.map(|text| text.parse::<Ipv4Net>().expect("a prefix"));
+    let mut rng = StdRng::from_os_rng();
+    create_network(store, &name.parse().expect("a name"), subnet, 1390, NOW, &mut rng).await
+}
+
+/// A claim of the next `web`, with a key made of `key`.
+fn claim(network: &Network, key: u32) -> MemberClaim {
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&key.to_be_bytes());
+    MemberClaim {
+        network: network.id,
+        app: "ap-a71da13f-7c70-4c00-a644-eee8558d8053".parse().expect("an app"),
+        kind: "web".parse().expect("a type"),
+        number: None,
+        address: None,
+        host: "host-1".parse().expect("a host"),
+        public_key: PublicKey::new(bytes),
+        wireguard_port: 51820,
+    }
+}
+
+fn container(text: &str) -> ContainerRef {
+    format!("{text}.ap-a71da13f-7c70-4c00-a644-eee8558d8053").parse().expect("a container")
+}
+
+fn number(value: u32) -> crate::model::ids::ContainerNumber {
+    value.try_into().expect("in range")
+}
+
+/// Everything that must hold between the records of a store, whatever happened to it.
+async fn assert_consistent(store: &dyn Store) {
+    let networks = records::list_networks(store).await.expect("networks").records;
+    let members = records::list_members(store, None).await.expect("members").records;
+    let vnis = store.list(&keys::vnis()).await.expect("vnis").entries;
+    assert_eq!(vnis.len(), networks.len());
+    for network in &networks {
+        let found = records::find_network(store, &network.name).await.expect("read").expect("its name leads to it");
+        assert_eq!(found.record, *network);
+        assert!(store.get(&keys::vni(network.vni)).await.expect("read").is_some());
+    }
+    for member in &members {
+        let network =
+            networks.iter().find(|network| network.id == member.network).expect("no member without a network");
+        crate::ipam::check_address(network.subnet, member.address).expect("an address for members");
+        let record = address_record(store, member.network, member.address).await.expect("a record of its address");
+        let expected = (Some(member.container.clone()), member.generation, None);
+        assert_eq!((record.holder, record.generation, record.released_unix_seconds), expected);
+        let key = keys::public_key(member.network, member.public_key);
+        assert!(store.get(&key).await.expect("read").is_some());
+    }
+    let public_keys = store.list(&"public-keys/".parse().expect("a prefix")).await.expect("listed").entries;
+    assert_eq!(public_keys.len(), members.len());
+    let mut held = 0;
+    for entry in store.list(&keys::all_addresses()).await.expect("listed").entries {
+        let record: AddressRecord = records::decode(&entry.key, &entry.value).expect("a record");
+        held += usize::from(record.holder.is_some());
+        assert_eq!(record.holder.is_none(), record.released_unix_seconds.is_some(), "{}", entry.key);
+    }
+    assert_eq!(held, members.len());
+}
+
+async fn address_record(
+    store: &dyn Store,
+    network: crate::model::NetworkId,
+    address: Ipv4Addr,
+) -> Option<AddressRecord> {
+    let entry = store.get(&keys::address(network, address)).await.expect("read")?;
+    Some(records::decode(&entry.key, &entry.value).expect("a record"))
+}

@@ -1,0 +1,106 @@
+//! Creating and deleting networks.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::ipam::InvalidSubnet;
+use crate::model::MemberState;
+use crate::store::records::RecordError;
+
+#[tokio::test]
+async fn a_network_gets_a_vni_and_the_next_subnet_and_is_found_by_its_name() {
+    let store = Memory::new();
+    let mut vnis = BTreeSet::new();
+    for (name, subnet) in [("shop", "10.240.0.0/22"), ("blog", "10.240.4.0/22"), ("bank", "10.240.8.0/22")] {
+        let made = network(&store, name).await;
+        assert_eq!((made.subnet.to_string().as_str(), made.mtu, made.created_unix_seconds), (subnet, 1390, NOW));
+        let found = records::get_network(&store, made.id).await.expect("read").expect("exists");
+        assert_eq!(found.record, made);
+        vnis.insert(made.vni);
+    }
+    assert_eq!(vnis.len(), 3);
+    assert_consistent(&store).await;
+}
+
+#[tokio::test]
+async fn a_name_is_given_once_until_its_network_is_deleted() {
+    let store = Memory::new();
+    let shop = network(&store, "shop").await;
+    let error = create(&store, "shop", None).await.expect_err("taken");
+    assert!(matches!(&error, NetworkError::NameTaken { id, .. } if *id == shop.id), "{error}");
+    assert!(error.to_string().contains(&shop.id.to_string()), "{error}");
+    assert_eq!(delete_network(&store, shop.id).await.expect("deleted"), shop);
+    let again = network(&store, "shop").await;
+    assert_ne!(again.id, shop.id);
+    assert_consistent(&store).await;
+}
+
+#[tokio::test]
+async fn a_subnet_may_be_chosen_and_repeated_but_must_be_valid() {
+    let store = Memory::new();
+    for name in ["one", "two"] {
+        let made = create(&store, name, Some("10.240.0.0/24")).await.expect("created");
+        assert_eq!(made.subnet.to_string(), "10.240.0.0/24");
+    }
+    assert_eq!(network(&store, "three").await.subnet.to_string(), "10.240.4.0/22");
+    let error = create(&store, "four", Some("8.8.8.0/24")).await.expect_err("not private");
+    assert!(matches!(error, NetworkError::InvalidSubnet(InvalidSubnet::NotPrivate { .. })), "{error}");
+    assert_eq!(records::list_networks(&store).await.expect("listed").records.len(), 3);
+}
+
+#[tokio::test]
+async fn a_network_with_members_is_not_deleted() {
+    let store = Memory::new();
+    let shop = network(&store, "shop").await;
+    let one = claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
+    let two = claim_member(&store, &claim(&shop, 2)).await.expect("claimed");
+    let error = delete_network(&store, shop.id).await.expect_err("has members");
+    assert!(matches!(error, NetworkError::HasMembers { count: 2, .. }), "{error}");
+    set_member_state(&store, &one, MemberState::Ready).await.expect("not disturbed");
+    for member in [one, two] {
+        release_member(&store, shop.id, &member.container, NOW).await.expect("released");
+    }
+    delete_network(&store, shop.id).await.expect("empty");
+    let error = delete_network(&store, shop.id).await.expect_err("gone");
+    assert!(matches!(error, NetworkError::NotFound { id } if id == shop.id), "{error}");
+    // Nothing of it is left but the fence that keeps subnets apart.
+    for prefix in ["networks/", "names/", "vnis/", "members/", "addresses/", "public-keys/", "fences/members/"] {
+        let listing = store.list(&prefix.parse().expect("a prefix")).await.expect("listed");
+        assert_eq!(listing.entries, [], "{prefix}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_interrupted_deletion_left_is_removed_and_nothing_else() {
+    let store = Memory::new();
+    let shop = network(&store, "shop").await;
+    claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
+    let gone = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c".parse().expect("an id");
+    let free = AddressRecord { holder: None, generation: 3, released_unix_seconds: Some(NOW) };
+    for last in 0..=250 {
+        let key = keys::address(gone, Ipv4Addr::new(10, 240, 0, last));
+        store.commit(Transaction::new().put(key, records::encode(&free))).await.expect("committed");
+    }
+    assert_eq!(remove_leftovers(&store).await.expect("removed"), 251);
+    assert_eq!(remove_leftovers(&store).await.expect("nothing to do"), 0);
+    assert_eq!(store.list(&keys::all_addresses()).await.expect("listed").entries.len(), 1);
+    assert_consistent(&store).await;
+}
+
+#[tokio::test]
+async fn a_damaged_network_is_named_and_stops_what_depends_on_it() {
+    let store = Memory::new();
+    let shop = network(&store, "shop").await;
+    let key = keys::network(shop.id);
+    store.commit(Transaction::new().put(key.clone(), *b"{\"version\":1}")).await.expect("damaged");
+    let error = create(&store, "blog", None).await.expect_err("the subnets in use are not known");
+    assert!(
+        matches!(&error, NetworkError::Record(RecordError::Corrupt { key: named, .. }) if *named == key),
+        "{error}"
+    );
+    let error = claim_member(&store, &claim(&shop, 1)).await.expect_err("its subnet is not known");
+    assert!(matches!(&error, MemberError::Record(RecordError::Corrupt { key: named, .. }) if *named == key), "{error}");
+    store.commit(Transaction::new().put(key, records::encode(&shop))).await.expect("repaired");
+    claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
+    network(&store, "blog").await;
+}
