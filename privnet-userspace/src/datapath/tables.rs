@@ -23,14 +23,22 @@ impl Network {
     /// Makes `address` a member, or changes it in one step. A member of this host gets counters of its own first.
     ///
     /// # Errors
-    /// [`Error::Full`] when the table has no room; [`Error::Map`] when the kernel refuses.
+    /// [`Error::Full`] when the table or the counters have no room; [`Error::Map`] when the kernel refuses. The member is
+    /// what it was before.
     pub fn set_member(&mut self, address: Ipv4Addr, row: MemberRow) -> Result<(), Error> {
-        if row.ifindex().is_some() {
-            counters::prepare(&mut self.counters, address.octets())?;
+        let key = address.octets();
+        let prepared = match row.ifindex() {
+            Some(_) => counters::prepare(&mut self.counters, key),
+            None => Ok(()),
+        };
+        let set = prepared.and_then(|()| {
+            self.members.insert(key, Plain(row), 0).map_err(|error| Error::map("set", MAP_MEMBERS.name, address, error))
+        });
+        if set.is_err() && self.members.get(&key, 0).is_err() {
+            // It was none before and is none now: what was prepared for it goes, as far as the kernel lets it.
+            let _ = counters::forget(&mut self.counters, key);
         }
-        self.members
-            .insert(address.octets(), Plain(row), 0)
-            .map_err(|error| Error::map("set", MAP_MEMBERS.name, address, error))
+        set
     }
 
     /// Makes `address` unknown and forgets its counters; absent is done.

@@ -1,0 +1,407 @@
+//! A network's instance on the bpffs: created, adopted, compared with the table, attached, counted, taken down.
+
+mod datapath;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use aya::maps::MapInfo;
+use datapath::*;
+use privnet::datapath::{
+    Attachment, CLSACT_PRIORITY, Direction, DropReason, Error, Hook, MemberRow, Method, Network, NetworkSpec, Outcome,
+    PortRow, clsact_handle,
+};
+use privnet::model::IfName;
+use privnet::netns::Netns;
+use privnet_ebpf::maps;
+use privnet_ebpf::net::Vni;
+
+/// What an instance may cost before it has members, per-CPU parts aside: a host can have a hundred networks.
+const MEMORY_BYTES: u64 = 384 * 1024;
+
+#[test]
+fn every_map_is_as_the_table_says_and_there_is_no_other() {
+    let bed = Bed::new();
+    let mut in_table: Vec<&str> = maps::ALL.iter().map(|map| map.name).collect();
+    in_table.extend(Hook::ALL.map(Hook::program));
+    in_table.sort_unstable();
+    assert_eq!(pins(bed.network.pin_dir()), in_table);
+    for map in &maps::ALL {
+        let info = MapInfo::from_pin(bed.network.pin_dir().join(map.name)).expect("map");
+        assert_eq!(info.name_as_str(), Some(map.name));
+        assert_eq!((info.key_size(), info.value_size()), (map.key_bytes, map.value_bytes), "{}", map.name);
+        assert_eq!((info.max_entries(), info.map_flags()), (map.max_entries(22), map.flags), "{}", map.name);
+        assert_eq!(format!("{:?}", info.map_type().expect("type")), format!("{:?}", map.kind));
+    }
+    for hook in Hook::ALL {
+        let program = aya::programs::ProgramInfo::from_pin(bed.network.program_pin(hook)).expect("program");
+        assert_eq!(program.id(), bed.network.program_id(hook));
+        assert_eq!(program.gpl_compatible(), Some(true));
+        let names: Vec<String> = program
+            .map_ids()
+            .expect("maps")
+            .expect("maps")
+            .into_iter()
+            .map(|id| MapInfo::from_id(id).expect("map").name_as_str().expect("name").to_owned())
+            .collect();
+        assert!(names.iter().all(|name| maps::ALL.iter().any(|map| map.name == name)), "{names:?}");
+    }
+}
+
+#[test]
+fn an_instance_without_members_stays_under_its_bound_of_memory() {
+    let dir = pin_dir();
+    let network = Network::open(&dir, &spec()).expect("network");
+    let mut total = 0;
+    for map in &maps::ALL {
+        let info = MapInfo::from_pin(dir.join(map.name)).expect("map");
+        let fd = info.fd().expect("fd");
+        let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).expect("fdinfo");
+        let bytes = about.lines().find_map(|line| line.strip_prefix("memlock:")).expect("memlock").trim();
+        total += bytes.parse::<u64>().expect("number");
+    }
+    network.unpin().expect("unpin");
+    assert!(total <= MEMORY_BYTES, "{total} bytes");
+}
+
+#[test]
+fn what_is_pinned_is_adopted_and_nothing_is_written() {
+    let mut bed = Bed::new();
+    bed.run(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB));
+    let again = Network::open(bed.network.pin_dir(), &spec()).expect("adopted");
+    assert!(!bed.network.was_adopted() && again.was_adopted());
+    assert_eq!(Hook::ALL.map(|hook| again.program_id(hook)), Hook::ALL.map(|hook| bed.network.program_id(hook)));
+    assert_eq!(again.members().expect("members"), bed.network.members().expect("members"));
+    assert_eq!(again.ports().expect("ports"), bed.network.ports().expect("ports"));
+    assert_eq!(again.vtep().expect("vtep"), Some(VTEP_IF));
+    assert_eq!(again.counters().expect("counters"), bed.network.counters().expect("counters"));
+    bed.network = again;
+    bed.forwards(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB), ALICE.address, Outcome::ForwardedLocal);
+}
+
+#[test]
+fn an_instance_that_lost_a_program_or_its_mark_loads_again_over_the_same_maps() {
+    for lost in [Hook::FromVtep.program(), "mark"] {
+        let bed = Bed::new();
+        bed.run(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB));
+        let before = bed.network.counters().expect("counters");
+        let old = bed.network.program_id(Hook::FromMember);
+        if lost == "mark" {
+            erase_mark(bed.network.pin_dir());
+        } else {
+            fs::remove_file(bed.network.pin_dir().join(lost)).expect("unpin");
+        }
+        let again = Network::open(bed.network.pin_dir(), &spec()).expect("loaded");
+        assert!(!again.was_adopted(), "{lost}");
+        assert_ne!(again.program_id(Hook::FromMember), old);
+        assert_eq!(again.members().expect("members").len(), 4);
+        assert_eq!(again.vtep().expect("vtep"), Some(VTEP_IF));
+        assert_eq!(again.counters().expect("counters"), before);
+        assert!(Network::open(bed.network.pin_dir(), &spec()).expect("adopted").was_adopted());
+    }
+}
+
+#[test]
+fn a_changed_specification_is_written_without_loading() {
+    let bed = Bed::new();
+    let quiet = Network::open(bed.network.pin_dir(), &NetworkSpec { event_sample: 5, ..spec() }).expect("adopted");
+    assert!(quiet.was_adopted());
+    assert_eq!(quiet.vtep().expect("vtep"), Some(VTEP_IF));
+}
+
+#[test]
+fn a_pinned_map_of_another_layout_is_refused_and_left_alone() {
+    let bed = Bed::new();
+    let wider = NetworkSpec { prefix: "10.240.0.0/16".parse().expect("prefix"), ..spec() };
+    let error = Network::open(bed.network.pin_dir(), &wider).err().expect("refused");
+    assert!(matches!(error, Error::Layout { .. }), "{error}");
+    assert!(error.to_string().contains("pn_ports") && error.to_string().contains("1024 entries"), "{error}");
+    bed.forwards(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB), ALICE.address, Outcome::ForwardedLocal);
+    assert!(Network::open(bed.network.pin_dir(), &spec()).expect("adopted").was_adopted());
+}
+
+#[test]
+fn an_ordinary_directory_takes_no_pins() {
+    require_root();
+    let dir = tempfile::tempdir().expect("directory");
+    let inside = dir.path().join("network");
+    assert!(matches!(Network::open(&inside, &spec()), Err(Error::NotBpffs { .. })));
+    assert!(!inside.exists());
+}
+
+#[test]
+fn taking_down_leaves_nothing_and_may_be_repeated() {
+    let dir = pin_dir();
+    let network = Network::open(&dir, &spec()).expect("network");
+    network.unpin().expect("unpin");
+    assert!(!dir.exists());
+    Network::remove_pins(&dir).expect("absent is done");
+}
+
+#[test]
+fn tables_say_what_was_written() {
+    let mut bed = Bed::new();
+    let network = &mut bed.network;
+    let (bob, row) = (BOB.address, MemberRow::remote(BOB.mac, 51_999));
+    network.set_member(bob, row).expect("changed");
+    network.remove_member(CAROL.address).expect("removed");
+    network.remove_member(CAROL.address).expect("absent is done");
+    network.remove_port(BOB_IF).expect("removed");
+    network.remove_port(BOB_IF).expect("absent is done");
+    let alice = MemberRow::local(ALICE.mac, ALICE.port, ALICE_IF);
+    let dave = MemberRow::remote(DAVE.mac, DAVE.port);
+    let expected: BTreeMap<Ipv4Addr, MemberRow> =
+        [(ALICE.address, alice), (bob, row), (DAVE.address, dave)].into_iter().collect();
+    assert_eq!(network.members().expect("members"), expected);
+    let port = PortRow::new(ALICE.address.octets(), ALICE.mac, ALICE.port);
+    assert_eq!(network.ports().expect("ports"), [(ALICE_IF, port)].into_iter().collect());
+}
+
+#[test]
+fn a_full_table_says_so_and_keeps_what_it_has() {
+    let small = NetworkSpec { prefix: "10.240.0.0/28".parse().expect("prefix"), ..spec() };
+    let mut bed = Bed::with(&small);
+    let mut added = 0;
+    let error = (0..).find_map(|number: u32| {
+        let address = Ipv4Addr::from(0x0a63_0000 + number);
+        let result = bed.network.set_member(address, MemberRow::remote(CAROL.mac, 1));
+        added += u32::from(result.is_ok());
+        result.err()
+    });
+    assert!(matches!(error, Some(Error::Full { map: "pn_members", .. })), "{error:?}");
+    assert_eq!(bed.network.members().expect("members").len(), added as usize + 4);
+    bed.forwards(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB), ALICE.address, Outcome::ForwardedLocal);
+}
+
+#[test]
+fn when_the_counters_are_full_drops_are_laid_to_the_network() {
+    let small = NetworkSpec { prefix: "10.240.0.0/28".parse().expect("prefix"), ..spec() };
+    let mut bed = Bed::with(&small);
+    let forged = with(datagram(ALICE, BOB), at::SOURCE_MAC, &BOB.mac.bytes());
+    bed.refuses(Hook::FromMember, ALICE_IF, &forged, ALICE.address, DropReason::SpoofedMac);
+    fill_counters(bed.network.pin_dir());
+    let another = Ipv4Addr::new(10, 240, 0, 14);
+    let full = bed.network.set_member(another, MemberRow::local(CAROL.mac, 1, 99)).expect_err("no room");
+    assert!(matches!(full, Error::Full { map: "pn_counters", .. }), "{full}");
+    assert!(!bed.network.members().expect("members").contains_key(&another));
+    bed.refuses(Hook::FromMember, ALICE_IF, &icmpv6(ALICE, 1), NETWORK, DropReason::Ipv6);
+    bed.refuses(Hook::FromMember, ALICE_IF, &forged, ALICE.address, DropReason::SpoofedMac);
+}
+
+#[test]
+fn a_member_that_goes_takes_its_counters_along() {
+    let mut bed = Bed::new();
+    bed.forwards(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB), ALICE.address, Outcome::ForwardedLocal);
+    assert!(bed.network.counters().expect("counters").contains_key(&ALICE.address));
+    bed.network.remove_member(ALICE.address).expect("removed");
+    assert!(!bed.network.counters().expect("counters").contains_key(&ALICE.address));
+    bed.network.set_member(ALICE.address, MemberRow::local(ALICE.mac, ALICE.port, ALICE_IF)).expect("member");
+    let fresh = bed.network.counters().expect("counters");
+    assert_eq!(fresh[&ALICE.address].iter().count(), 0);
+}
+
+#[test]
+fn a_frame_of_several_segments_counts_as_several_packets() {
+    let bed = Bed::new();
+    let run = bed.run_segmented(Hook::FromMember, ALICE_IF, &datagram_of(ALICE, BOB, 3000), 3);
+    let tally = run.counted.first().expect("counted").3;
+    assert_eq!((run.action, tally.packets, tally.bytes), (REDIRECT, 3, 3042));
+}
+
+#[test]
+fn drops_are_sampled_one_in_so_many_and_carry_their_headers() {
+    let bed = Bed::with(&NetworkSpec { event_sample: 3, ..spec() });
+    let mut events = bed.network.events().expect("events");
+    let forged = with(datagram(ALICE, BOB), at::SOURCE_MAC, &BOB.mac.bytes());
+    bed.run(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB));
+    assert_eq!(events.next_event(), None, "nothing was dropped");
+    bed.repeat(Hook::FromMember, ALICE_IF, &forged, 7);
+    let seen: Vec<_> = std::iter::from_fn(|| events.next_event()).collect();
+    assert_eq!(seen.len(), 3, "the first, the fourth and the seventh");
+    let event = seen[0];
+    assert_eq!((event.member, event.direction), (ALICE.address, Direction::Out));
+    assert_eq!((event.reason, event.ifindex), (DropReason::SpoofedMac, ALICE_IF));
+    assert_eq!((event.frame_bytes as usize, &event.headers[..]), (forged.len(), &forged[..42]));
+    assert!(event.since_boot > Duration::ZERO);
+}
+
+#[test]
+fn no_sample_rate_means_no_events() {
+    let bed = Bed::new();
+    let mut events = bed.network.events().expect("events");
+    bed.repeat(Hook::FromMember, ALICE_IF, &icmpv6(ALICE, 1), 5);
+    assert_eq!(events.next_event(), None);
+}
+
+#[tokio::test]
+async fn a_filter_is_put_on_once_and_replaced_in_place() {
+    let mut bed = Bed::new();
+    let interface: IfName = format!("if{ALICE_IF}").parse().expect("name");
+    for hook in [Hook::FromMember, Hook::GuardEgress] {
+        let side = if hook == Hook::GuardEgress { "egress" } else { "ingress" };
+        assert_eq!(filters(&bed.netns, &interface, side), []);
+        for _ in 0..2 {
+            bed.network.attach_by(Method::Clsact, &bed.netns, &interface, hook).await.expect("attached");
+            assert_eq!(filters(&bed.netns, &interface, side), [filter_of(&bed.network, hook)]);
+        }
+        erase_mark(bed.network.pin_dir());
+        bed.network = Network::open(bed.network.pin_dir(), &spec()).expect("loaded");
+        bed.network.attach_by(Method::Clsact, &bed.netns, &interface, hook).await.expect("replaced");
+        assert_eq!(filters(&bed.netns, &interface, side), [filter_of(&bed.network, hook)]);
+        for _ in 0..2 {
+            bed.network.detach(&bed.netns, &interface, hook).await.expect("detached");
+            assert_eq!(filters(&bed.netns, &interface, side), []);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_strangers_filter_of_the_same_priority_survives_ours() {
+    let bed = Bed::new();
+    let interface: IfName = format!("if{ALICE_IF}").parse().expect("name");
+    let pin = bed.network.program_pin(Hook::GuardEgress);
+    sh(&bed.netns, &format!("tc qdisc add dev {interface} clsact"));
+    let add = format!(
+        "tc filter add dev {interface} ingress protocol all pref 1 handle 1 bpf da object-pinned {}",
+        pin.display()
+    );
+    sh(&bed.netns, &add);
+    let theirs = ("0x1".to_owned(), bed.network.program_id(Hook::GuardEgress));
+    bed.network.attach(&bed.netns, &interface, Hook::GuardIngress).await.expect("attached");
+    let ours = filter_of(&bed.network, Hook::GuardIngress);
+    assert_eq!(filters(&bed.netns, &interface, "ingress"), [theirs.clone(), ours]);
+    bed.network.detach(&bed.netns, &interface, Hook::GuardIngress).await.expect("detached");
+    assert_eq!(filters(&bed.netns, &interface, "ingress"), [theirs]);
+}
+
+/// A container can be in several networks: each puts its guard on the same foreign interfaces.
+#[tokio::test]
+async fn the_guards_of_two_networks_share_an_interface() {
+    let bed = Bed::new();
+    let other = NetworkSpec { vni: Vni::new(8).expect("VNI"), ..spec() };
+    let other = Network::open(&pin_dir(), &other).expect("network");
+    let interface: IfName = format!("if{ALICE_IF}").parse().expect("name");
+    for network in [&bed.network, &other, &bed.network] {
+        network.attach(&bed.netns, &interface, Hook::GuardIngress).await.expect("attached");
+    }
+    let first = filter_of(&bed.network, Hook::GuardIngress);
+    let second = (format!("{:#x}", clsact_handle(Vni::new(8).expect("VNI"))), other.program_id(Hook::GuardIngress));
+    assert_eq!(filters(&bed.netns, &interface, "ingress"), [first.clone(), second]);
+    other.detach(&bed.netns, &interface, Hook::GuardIngress).await.expect("detached");
+    assert_eq!(filters(&bed.netns, &interface, "ingress"), [first]);
+    other.unpin().expect("unpin");
+}
+
+#[tokio::test]
+async fn a_tcx_link_is_pinned_replaced_and_seen() {
+    let bed = Bed::new();
+    let (interface, hook): (IfName, _) = (format!("if{VTEP_IF}").parse().expect("name"), Hook::FromVtep);
+    let seen = |network: &Network| {
+        let (network, netns, interface) = (network.pin_dir().to_owned(), bed.netns.clone(), interface.clone());
+        async move {
+            let network = Network::open(&network, &spec()).expect("adopted");
+            network.attached_by_tcx(&netns, &interface, hook).await.expect("query")
+        }
+    };
+    assert_eq!(seen(&bed.network).await, Attachment::Absent);
+    for _ in 0..2 {
+        bed.network.attach_by(Method::Tcx, &bed.netns, &interface, hook).await.expect("attached");
+        assert_eq!(seen(&bed.network).await, Attachment::Current);
+    }
+    erase_mark(bed.network.pin_dir());
+    let newer = Network::open(bed.network.pin_dir(), &spec()).expect("loaded");
+    assert_eq!(seen(&newer).await, Attachment::Older);
+    newer.attach_by(Method::Tcx, &bed.netns, &interface, hook).await.expect("replaced");
+    assert_eq!(seen(&newer).await, Attachment::Current);
+    for _ in 0..2 {
+        newer.detach(&bed.netns, &interface, hook).await.expect("detached");
+    }
+    wait_until("the link is gone", async || seen(&newer).await == Attachment::Absent).await;
+}
+
+#[tokio::test]
+async fn the_pinned_link_of_a_namespace_that_is_gone_gives_way() {
+    let bed = Bed::new();
+    let (interface, hook): (IfName, _) = ("lo".parse().expect("name"), Hook::FromVtep);
+    let doomed = Netns::create_anonymous().expect("namespace");
+    bed.network.attach_by(Method::Tcx, &doomed, &interface, hook).await.expect("attached");
+    let stale = bed.network.pin_dir().join(format!("link-from_vtep-{}-lo", doomed.id().ino));
+    let recycled = bed.network.pin_dir().join(format!("link-from_vtep-{}-lo", bed.netns.id().ino));
+    drop(doomed);
+    fs::rename(&stale, &recycled).expect("as if the inode were recycled");
+    wait_until("a program is attached in the new namespace", async || {
+        bed.network.attach_by(Method::Tcx, &bed.netns, &interface, hook).await.expect("attached");
+        bed.network.attached_by_tcx(&bed.netns, &interface, hook).await.expect("query") == Attachment::Current
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_interface_that_is_not_there_is_named_and_detaching_from_it_is_done() {
+    let bed = Bed::new();
+    let nowhere: IfName = "nowhere".parse().expect("name");
+    for method in [Method::Clsact, Method::Tcx] {
+        let error = bed.network.attach_by(method, &bed.netns, &nowhere, Hook::GuardIngress).await.expect_err("refused");
+        assert_eq!(error.to_string(), "no interface nowhere to put guard_ingress on");
+    }
+    bed.network.detach(&bed.netns, &nowhere, Hook::GuardIngress).await.expect("absent is done");
+}
+
+fn pins(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("pins");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("pin").file_name().into_string().expect("UTF-8")).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Makes the pinned programs look like those of another build.
+fn erase_mark(pin_dir: &Path) {
+    let data = aya::maps::MapData::from_pin(pin_dir.join("pn_config")).expect("pin");
+    let mut config: aya::maps::Array<_, [u8; 40]> = aya::maps::Map::Array(data).try_into().expect("config");
+    let mut bytes = config.get(&0, 0).expect("config");
+    bytes[32..40].copy_from_slice(&1_u64.to_ne_bytes());
+    config.set(0, bytes, 0).expect("config");
+}
+
+/// Adds rows until the map has no room for another.
+fn fill_counters(pin_dir: &Path) {
+    use aya::maps::{Map, MapData, PerCpuHashMap, PerCpuValues};
+    let data = MapData::from_pin(pin_dir.join("pn_counters")).expect("pin");
+    let mut counters: PerCpuHashMap<_, u64, u128> = Map::PerCpuHashMap(data).try_into().expect("counters");
+    let cpus = aya::util::nr_cpus().expect("CPUs");
+    let zero = || PerCpuValues::try_from(vec![0_u128; cpus]).expect("one per CPU");
+    let added = (1_u64 << 32..).take_while(|key| counters.insert(key, zero(), 0).is_ok()).count();
+    assert!(added > 100, "{added} rows");
+}
+
+/// Handle and program of the filters on one side of an interface.
+fn filters(netns: &Netns, interface: &IfName, side: &str) -> Vec<(String, u32)> {
+    let text = sh(netns, &format!("tc filter show dev {interface} {side}"));
+    let after = |line: &str, word: &str| {
+        line.split_whitespace().skip_while(|other| *other != word).nth(1).map(ToOwned::to_owned)
+    };
+    let mut filters: Vec<(String, u32)> = text
+        .lines()
+        .filter_map(|line| Some((after(line, "handle")?, after(line, "id")?.parse().expect("program id"))))
+        .collect();
+    filters.sort_unstable();
+    filters
+}
+
+fn filter_of(network: &Network, hook: Hook) -> (String, u32) {
+    assert_eq!(CLSACT_PRIORITY, 1);
+    (format!("{:#x}", clsact_handle(spec().vni)), network.program_id(hook))
+}
+
+async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !holds().await {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
