@@ -46,14 +46,17 @@ pub(super) async fn attach(shared: &Shared, network: &Network, request: Attach) 
     let wanted = MemberWish { app, kind, number, address: request.address };
     let record = match claim_or_find(shared, network, &wanted, &found).await? {
         Place::Standing(record) => {
-            wait_until_ready(shared, &record).await?;
+            wait_until_ready(shared, &record, 0).await?;
             return attached(shared, network.id, &record);
         }
         Place::Claimed(record) => record,
     };
     drop(found);
-    shared.bell(network.id).ring();
-    match wait_until_ready(shared, &record).await {
+    let bell = shared.bell(network.id);
+    // What an earlier pass said of this address, it said of an earlier holder.
+    let earlier = bell.reports().borrow().pass;
+    bell.ring();
+    match wait_until_ready(shared, &record, earlier + 1).await {
         Ok(()) => attached(shared, network.id, &record),
         Err(error) => {
             end_membership(shared, &record).await.map_err(|undo| explain(&undo))?;
@@ -292,10 +295,13 @@ async fn free_index(shared: &Shared, found: &Found) -> Result<u8, ControlError> 
     })
 }
 
-async fn wait_until_ready(shared: &Shared, record: &Record) -> Result<(), ControlError> {
+/// Waits for what a pass, of this number or a later one, says of the member.
+async fn wait_until_ready(shared: &Shared, record: &Record, pass: u64) -> Result<(), ControlError> {
     let mut reports = shared.bell(record.network).reports();
-    let outcome = reports
-        .wait_for(|report| report.ready.contains(&record.address) || report.failed.contains_key(&record.address));
+    let outcome = reports.wait_for(|report| {
+        let told = report.ready.contains(&record.address) || report.failed.contains_key(&record.address);
+        report.pass >= pass && told
+    });
     match tokio::time::timeout(PATIENCE, outcome).await {
         Ok(Ok(report)) => report.failed.get(&record.address).cloned().map_or(Ok(()), Err),
         Ok(Err(_)) => Err(ControlError::new(ErrorCode::Internal, "the agent is stopping", "try again once it runs")),

@@ -185,6 +185,7 @@ impl Control {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: shared.config.host.clone(),
             vtep: shared.facts.vtep,
+            underlay_mtu: shared.facts.mtu.underlay,
             datapath: shared.facts.datapath.to_string(),
             wireguard: shared.facts.wireguard.to_string(),
             store: shared.store_kind.to_owned(),

@@ -1,5 +1,6 @@
 //! What happens without a request: following the store, ending the memberships of containers that died, looking again.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -22,17 +23,35 @@ pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How long to wait before asking a store again that did not answer.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// Starts a worker for every network that calls for one. Never ends.
+/// Starts a worker for every network that calls for one, and lets go of those that have nothing left to do. Never ends.
 pub async fn hire_workers(shared: Arc<Shared>) {
     let mut workers = JoinSet::new();
-    let mut hired = std::collections::BTreeSet::new();
+    let mut hired = BTreeSet::new();
     loop {
         for (network, bell) in shared.bells() {
             if hired.insert(network) {
-                workers.spawn(Worker::new(network, Arc::clone(&shared), bell).run());
+                let worker = Worker::new(network, Arc::clone(&shared), bell);
+                workers.spawn(async move {
+                    worker.run().await;
+                    network
+                });
             }
         }
-        shared.hire.notified().await;
+        tokio::select! {
+            () = shared.hire.notified() => {}
+            Some(ended) = workers.join_next() => match ended {
+                Ok(network) => {
+                    hired.remove(&network);
+                    shared.let_go(network);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a network's worker failed; all networks are taken up again");
+                    hired.clear();
+                    workers.abort_all();
+                    while workers.join_next().await.is_some() {}
+                }
+            },
+        }
     }
 }
 

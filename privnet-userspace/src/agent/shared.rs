@@ -62,6 +62,16 @@ impl Shared {
         Arc::clone(bell)
     }
 
+    /// Forgets the bell of a network whose worker has ended, unless somebody has called it again.
+    pub fn let_go(&self, network: NetworkId) {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever attaches writes the record first and looks for the bell then: it finds this one, or makes another.
+        let needed = self.journal().records().keys().any(|(other, _)| *other == network);
+        if !needed {
+            workers.remove(&network);
+        }
+    }
+
     /// All bells, by network.
     pub fn bells(&self) -> BTreeMap<NetworkId, Arc<Bell>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()

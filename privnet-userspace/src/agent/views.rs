@@ -158,6 +158,8 @@ pub struct StatusView {
     pub host: HostName,
     /// The VTEP's address on the underlay.
     pub vtep: Ipv4Addr,
+    /// The MTU of the underlay, in bytes.
+    pub underlay_mtu: u32,
     /// The datapath in use: `ebpf` or `bridge`.
     pub datapath: String,
     /// The WireGuard in use: `kernel` or `userspace`.

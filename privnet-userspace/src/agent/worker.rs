@@ -54,11 +54,16 @@ impl Worker {
         Self { network, shared, bell, site, seen: None, passes: 0 }
     }
 
-    /// Works until the task is dropped.
+    /// Works until the network is gone and nothing of it is left on this host.
     pub async fn run(mut self) {
         let mut delay = RETRY.0;
         loop {
             let report = self.pass().await;
+            let left = !report.records.is_empty() || !self.seen.as_ref().is_some_and(State::is_empty);
+            if !left && self.shared.world(|world| !world.networks().contains_key(&self.network)) {
+                self.bell.tell(report);
+                return;
+            }
             let failed = !report.failed.is_empty() || !report.problems.is_empty();
             self.bell.tell(report);
             if failed {

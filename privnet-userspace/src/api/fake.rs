@@ -141,6 +141,7 @@ pub(crate) fn status_view() -> StatusView {
         version: "0.1.0".to_owned(),
         host: "one".parse().expect("host"),
         vtep: [192, 0, 2, 1].into(),
+        underlay_mtu: 1500,
         datapath: "ebpf".to_owned(),
         wireguard: "kernel".to_owned(),
         store: "embedded".to_owned(),

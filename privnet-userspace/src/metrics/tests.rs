@@ -66,6 +66,7 @@ fn status() -> StatusView {
         version: "0.1.0".to_owned(),
         host: "one".parse().expect("host name"),
         vtep: [192, 0, 2, 1].into(),
+        underlay_mtu: 1500,
         datapath: "ebpf".to_owned(),
         wireguard: "kernel".to_owned(),
         store: "embedded".to_owned(),
