@@ -5,11 +5,9 @@ mod datapath;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use aya::maps::MapInfo;
 use datapath::*;
 use privnet::datapath::{
     Attachment, CLSACT_PRIORITY, Direction, DropReason, Error, Hook, MemberRow, Method, Network, NetworkSpec, Outcome,
@@ -17,56 +15,7 @@ use privnet::datapath::{
 };
 use privnet::model::IfName;
 use privnet::netns::Netns;
-use privnet_ebpf::maps;
 use privnet_ebpf::net::Vni;
-
-/// What an instance may cost before it has members, per-CPU parts aside: a host can have a hundred networks.
-const MEMORY_BYTES: u64 = 384 * 1024;
-
-#[test]
-fn every_map_is_as_the_table_says_and_there_is_no_other() {
-    let bed = Bed::new();
-    let mut in_table: Vec<&str> = maps::ALL.iter().map(|map| map.name).collect();
-    in_table.extend(Hook::ALL.map(Hook::program));
-    in_table.sort_unstable();
-    assert_eq!(pins(bed.network.pin_dir()), in_table);
-    for map in &maps::ALL {
-        let info = MapInfo::from_pin(bed.network.pin_dir().join(map.name)).expect("map");
-        assert_eq!(info.name_as_str(), Some(map.name));
-        assert_eq!((info.key_size(), info.value_size()), (map.key_bytes, map.value_bytes), "{}", map.name);
-        assert_eq!((info.max_entries(), info.map_flags()), (map.max_entries(22), map.flags), "{}", map.name);
-        assert_eq!(format!("{:?}", info.map_type().expect("type")), format!("{:?}", map.kind));
-    }
-    for hook in Hook::ALL {
-        let program = aya::programs::ProgramInfo::from_pin(bed.network.program_pin(hook)).expect("program");
-        assert_eq!(program.id(), bed.network.program_id(hook));
-        assert_eq!(program.gpl_compatible(), Some(true));
-        let names: Vec<String> = program
-            .map_ids()
-            .expect("maps")
-            .expect("maps")
-            .into_iter()
-            .map(|id| MapInfo::from_id(id).expect("map").name_as_str().expect("name").to_owned())
-            .collect();
-        assert!(names.iter().all(|name| maps::ALL.iter().any(|map| map.name == name)), "{names:?}");
-    }
-}
-
-#[test]
-fn an_instance_without_members_stays_under_its_bound_of_memory() {
-    let dir = pin_dir();
-    let network = Network::open(&dir, &spec()).expect("network");
-    let mut total = 0;
-    for map in &maps::ALL {
-        let info = MapInfo::from_pin(dir.join(map.name)).expect("map");
-        let fd = info.fd().expect("fd");
-        let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).expect("fdinfo");
-        let bytes = about.lines().find_map(|line| line.strip_prefix("memlock:")).expect("memlock").trim();
-        total += bytes.parse::<u64>().expect("number");
-    }
-    network.unpin().expect("unpin");
-    assert!(total <= MEMORY_BYTES, "{total} bytes");
-}
 
 #[test]
 fn what_is_pinned_is_adopted_and_nothing_is_written() {
@@ -349,14 +298,6 @@ async fn an_interface_that_is_not_there_is_named_and_detaching_from_it_is_done()
         assert_eq!(error.to_string(), "no interface nowhere to put guard_ingress on");
     }
     bed.network.detach(&bed.netns, &nowhere, Hook::GuardIngress).await.expect("absent is done");
-}
-
-fn pins(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).expect("pins");
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.expect("pin").file_name().into_string().expect("UTF-8")).collect();
-    names.sort_unstable();
-    names
 }
 
 /// Makes the pinned programs look like those of another build.
