@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | 1 | [`model`] | the nouns, checked at birth |
 //! | 2 | [`ipam`] | which address, VNI and subnet is whose; pure |
+//! | 2 | [`names`] | domain names: from a snapshot and a question to the answer; pure |
 //! | 2 | [`topology`] | from intent to operations: plan, observation, difference; pure |
 //! | 3 | [`netns`] | a namespace is a thread: create, pin, enter, run, remove |
 //! | 3 | [`link`] | the door to rtnetlink |
@@ -27,6 +28,7 @@ pub mod ipam;
 pub mod link;
 pub mod metrics;
 pub mod model;
+pub mod names;
 pub mod netns;
 pub mod store;
 pub mod topology;

@@ -5,9 +5,11 @@ pub mod keys;
 pub mod member;
 pub mod mtu;
 pub mod network;
+pub mod port;
 
 pub use ids::{AppId, ContainerRef, ContainerType, HostName, IfName, NetworkId};
 pub use keys::{PrivateKey, PublicKey};
 pub use member::{Member, MemberState};
 pub use mtu::Mtu;
 pub use network::{Network, NetworkName};
+pub use port::{Port, PortName, Protocol};
