@@ -12,6 +12,7 @@
 //! | 3 | [`link`] | the door to rtnetlink |
 //! | 3 | [`wireguard`] | the door to WireGuard, the kernel's and the userspace one |
 //! | 3 | [`datapath`] | the door to aya: load, attach, fill tables, read counters |
+//! | 3 | [`dns`] | the DNS process and the door to it: names answered inside the containers |
 //! | 3 | [`store`] | the door to the truth |
 //! | 4 | [`agent`] | the only room with all the keys: watch, plan, observe, diff, apply |
 //! | 5 | [`api`] | HTTP and JSON on the control socket |
@@ -24,6 +25,7 @@ pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod datapath;
+pub mod dns;
 pub mod ipam;
 pub mod link;
 pub mod metrics;

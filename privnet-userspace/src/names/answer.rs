@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 use super::name::Name;
 
 /// What is asked, in class IN.
-#[derive(Clone, Debug)]
-pub struct Question {
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
     /// The name, in lower case.
-    pub name: Name,
+    pub name: &'a Name,
     /// The type.
     pub kind: QueryType,
     /// How many records at most are of use: no more are drawn from a large set.

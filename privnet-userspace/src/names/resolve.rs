@@ -21,7 +21,7 @@ const INVENTORY_CHUNK: usize = 100;
 impl Zones {
     /// Answers `question` as it is for `asker`. Addresses come in an order that `random` draws.
     #[must_use]
-    pub fn resolve(&self, asker: &Asker, question: &Question, random: &mut impl RngCore) -> Resolution {
+    pub fn resolve(&self, asker: &Asker, question: Question<'_>, random: &mut impl RngCore) -> Resolution {
         let mut labels: [&[u8]; MAX_LABELS] = [&[]; MAX_LABELS];
         let mut count = 0;
         for (slot, label) in labels.iter_mut().zip(question.name.labels()) {

@@ -4,7 +4,7 @@ use super::Finding;
 use super::source::{SourceFile, Word};
 
 /// A crate and the only folder below `privnet-userspace/src` that names it.
-const HOMES: [(&str, &str); 8] = [
+const HOMES: [(&str, &str); 9] = [
     ("aya", "datapath"),
     ("aya_obj", "datapath"),
     ("rtnetlink", "link"),
@@ -13,6 +13,7 @@ const HOMES: [(&str, &str); 8] = [
     ("wireguard_control", "wireguard"),
     ("gotatun", "wireguard"),
     ("redb", "store"),
+    ("domain", "dns"),
 ];
 
 /// What decides, and therefore must be possible to ask a million questions a second.

@@ -241,8 +241,8 @@ fn addresses_are_shuffled_and_a_large_set_is_drawn_from_fairly() {
     let mut random = random();
     let mut firsts = std::collections::BTreeMap::<Ipv4Addr, u32>::new();
     for _ in 0..10_000 {
-        let question = Question { name: name.clone(), kind: QueryType::A, most: 10 };
-        let Resolution::Answered(answer) = zones.resolve(&asker(&[SHOP]), &question, &mut random) else { panic!() };
+        let question = Question { name: &name, kind: QueryType::A, most: 10 };
+        let Resolution::Answered(answer) = zones.resolve(&asker(&[SHOP]), question, &mut random) else { panic!() };
         let Data::A(first) = answer.answers[0].data else { panic!() };
         assert_eq!(addresses(&answer).len(), 10);
         *firsts.entry(first).or_default() += 1;

@@ -58,7 +58,7 @@ pub fn random() -> SmallRng {
 
 pub fn ask(zones: &Zones, asker: &Asker, name: &str, kind: QueryType) -> Resolution {
     let name: Name = name.parse().expect("a name");
-    zones.resolve(asker, &Question { name: name.to_lowercase(), kind, most: usize::MAX }, &mut random())
+    zones.resolve(asker, Question { name: &name.to_lowercase(), kind, most: usize::MAX }, &mut random())
 }
 
 /// The full name of the owner of a record of an answer to `asked`.

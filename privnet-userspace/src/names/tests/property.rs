@@ -140,6 +140,6 @@ proptest! {
     fn any_name_at_all_has_an_answer(labels in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..10), 0..20)) {
         let name = Name::from_labels(labels.iter().map(Vec::as_slice)).expect("short labels");
         let (zones, asker) = (zones(&Catalogue::new()), asker(&[SHOP]));
-        let _ = zones.resolve(&asker, &Question { name, kind: QueryType::Any, most: 3 }, &mut random());
+        let _ = zones.resolve(&asker, Question { name: &name, kind: QueryType::Any, most: 3 }, &mut random());
     }
 }

@@ -1,0 +1,316 @@
+//! What all that serve share: the zones, their age and the counters; and the way from a query to its reply.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use rustix::time::ClockId;
+use serde::{Deserialize, Serialize};
+
+use super::wire::{self, Code, Incoming, Limits, Query, Written};
+use crate::names::{Asker, Difference, Forwarding, Name, QueryType, Question, Resolution, Zones};
+
+/// How old the snapshot may be before it is no longer answered from, unless it is set otherwise.
+pub const DEFAULT_MAX_AGE: Duration = Duration::from_hours(24);
+/// Octets that a record takes at least: a pointer to its owner, type, class, TTL, length and an address.
+const RECORD_OCTETS: usize = 16;
+
+/// What all that serve share.
+#[derive(Debug)]
+pub struct Engine {
+    zones: RwLock<Zones>,
+    /// When the snapshot was last known to be current, in nanoseconds since boot; 0 when there is none.
+    confirmed: AtomicU64,
+    max_age: Duration,
+    /// What was counted.
+    pub counters: Counters,
+}
+
+/// By what a query came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A datagram.
+    Udp,
+    /// A stream.
+    Tcp,
+}
+
+/// What to do about a query.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send what was written.
+    Reply,
+    /// Nothing.
+    Silence,
+    /// Ask the resolvers for it.
+    Forward(Forwarding),
+}
+
+/// The tools of one that serves: kept from query to query, so that none has to be made anew.
+#[derive(Debug)]
+pub struct Desk {
+    random: SmallRng,
+    name: Name,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self { random: SmallRng::from_rng(&mut rand::rng()), name: Name::root() }
+    }
+}
+
+/// The zones at one moment, and whether they may be answered from.
+pub struct View<'a> {
+    zones: RwLockReadGuard<'a, Zones>,
+    stale: bool,
+}
+
+impl Engine {
+    /// One that knows no names yet, and answers SERVFAIL until it does.
+    #[must_use]
+    pub fn new(max_age: Duration) -> Self {
+        Self { zones: RwLock::default(), confirmed: AtomicU64::new(0), max_age, counters: Counters::default() }
+    }
+
+    /// Takes over what changed in the zones; they are current then.
+    pub fn apply(&self, difference: Difference) {
+        self.zones.write().unwrap_or_else(PoisonError::into_inner).apply(difference);
+        self.confirm();
+    }
+
+    /// Replaces all zones at once; they are current then.
+    pub fn replace(&self, everything: Difference) {
+        let mut zones = Zones::new();
+        zones.apply(everything);
+        *self.zones.write().unwrap_or_else(PoisonError::into_inner) = zones;
+        self.confirm();
+    }
+
+    /// Notes that the zones are current.
+    pub fn confirm(&self) {
+        self.confirmed.store(nanoseconds_since_boot().max(1), Ordering::Relaxed);
+    }
+
+    /// How long ago the zones were last known to be current; nothing when they never were.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        match self.confirmed.load(Ordering::Relaxed) {
+            0 => None,
+            then => Some(Duration::from_nanos(nanoseconds_since_boot().saturating_sub(then))),
+        }
+    }
+
+    /// Whether the zones are too old to be answered from, or there are none.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.age().is_none_or(|age| age > self.max_age)
+    }
+
+    /// The zones as they are; hold it briefly, a change waits meanwhile.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        let stale = self.is_stale();
+        View { zones: self.zones.read().unwrap_or_else(PoisonError::into_inner), stale }
+    }
+}
+
+impl View<'_> {
+    /// The zones.
+    #[must_use]
+    pub fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
+    /// Finds out what to do about `bytes` from `asker`; a reply is written into `out`.
+    pub fn handle(
+        &self,
+        counters: &Counters,
+        desk: &mut Desk,
+        asker: &Asker,
+        (bytes, transport): (&[u8], Transport),
+        out: &mut Vec<u8>,
+    ) -> Step {
+        out.clear();
+        let forwarding = self.zones.forwarding(asker);
+        let recursion_available = forwarding != Forwarding::Off;
+        let query = match wire::read(bytes) {
+            Incoming::Silence => {
+                counters.silence.add();
+                return Step::Silence;
+            }
+            Incoming::Wrong(head, problem) => {
+                let limits = Limits { octets: wire::UDP_PLAIN_OCTETS, recursion_available };
+                let written = wire::write_problem(&head, problem, limits, out);
+                counters.wrote(transport, written);
+                return Step::Reply;
+            }
+            Incoming::Query(query) => query,
+        };
+        let limits = Limits { octets: most_octets(&query, transport), recursion_available };
+        let written = match self.resolve(desk, asker, &query, limits.octets) {
+            Some(Resolution::Answered(_)) if self.stale => {
+                counters.stale.add();
+                wire::write_error(&query, Code::ServerFailure, limits, out)
+            }
+            Some(Resolution::Answered(answer)) => wire::write_answer(&query, &answer, limits, out),
+            Some(Resolution::Elsewhere) if recursion_available => return Step::Forward(forwarding),
+            Some(Resolution::Elsewhere) => wire::write_error(&query, Code::Refused, limits, out),
+            None => wire::write_error(&query, Code::FormatError, limits, out),
+        };
+        counters.wrote(transport, written);
+        Step::Reply
+    }
+
+    fn resolve(&self, desk: &mut Desk, asker: &Asker, query: &Query<'_>, octets: usize) -> Option<Resolution> {
+        // The labels of a name that was read are neither too long nor too many.
+        desk.name.refill(query.labels()).ok()?;
+        desk.name.make_lowercase();
+        let question = Question { name: &desk.name, kind: QueryType::from(query.kind), most: octets / RECORD_OCTETS };
+        Some(self.zones.resolve(asker, question, &mut desk.random))
+    }
+}
+
+/// How large a reply may be, in octets.
+#[must_use]
+pub fn most_octets(query: &Query<'_>, transport: Transport) -> usize {
+    match transport {
+        Transport::Udp => query.udp_octets(),
+        Transport::Tcp => wire::TCP_MOST_OCTETS,
+    }
+}
+
+/// Suspended time counts: a host that slept for a day woke up with old names.
+fn nanoseconds_since_boot() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What was counted since the process began.
+#[derive(Debug, Default)]
+pub struct Counters {
+    udp: [Counter; CODES.len()],
+    tcp: [Counter; CODES.len()],
+    /// What was met with silence: responses and what is too short to be a query.
+    pub silence: Counter,
+    /// Replies that left something out.
+    pub truncated: Counter,
+    /// Questions for names of ours that were not answered because the snapshot is too old.
+    pub stale: Counter,
+    /// Queries that were forwarded and answered.
+    pub forwarded: Counter,
+    /// Queries that were forwarded and not answered in time.
+    pub unanswered: Counter,
+    /// Queries that were not forwarded because their container, or all together, had too many under way.
+    pub over_budget: Counter,
+    /// Replies that could not be sent.
+    pub send_failures: Counter,
+    /// Connections that were refused because their container, or all together, had too many.
+    pub connections_refused: Counter,
+}
+
+/// The codes, in the order in which they are counted, with their names in metrics.
+const CODES: [(Code, &str); 8] = [
+    (Code::NoError, "noerror"),
+    (Code::FormatError, "formerr"),
+    (Code::ServerFailure, "servfail"),
+    (Code::NameError, "nxdomain"),
+    (Code::NotImplemented, "notimp"),
+    (Code::Refused, "refused"),
+    (Code::BadVersion, "badvers"),
+    (Code::Other, "other"),
+];
+
+/// The counters at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Replies by transport (`udp`, `tcp`) and code.
+    pub replies: Vec<Replies>,
+    /// See [`Counters`], for this and all that follow.
+    pub silence: u64,
+    /// Replies that left something out.
+    pub truncated: u64,
+    /// Not answered because of the snapshot's age.
+    pub stale: u64,
+    /// Forwarded and answered.
+    pub forwarded: u64,
+    /// Forwarded and not answered.
+    pub unanswered: u64,
+    /// Not forwarded because of a budget.
+    pub over_budget: u64,
+    /// Not sent.
+    pub send_failures: u64,
+    /// Connections refused.
+    pub connections_refused: u64,
+}
+
+/// How many replies of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replies {
+    /// `udp` or `tcp`.
+    pub transport: String,
+    /// The code in lower case, `noerror`.
+    pub rcode: String,
+    /// How many.
+    pub count: u64,
+}
+
+impl Counters {
+    /// Counts a reply.
+    pub fn wrote(&self, transport: Transport, written: Written) {
+        let counters = match transport {
+            Transport::Udp => &self.udp,
+            Transport::Tcp => &self.tcp,
+        };
+        let counted = CODES.iter().zip(counters).find(|((code, _), _)| *code == written.code);
+        if let Some((_, counter)) = counted {
+            counter.add();
+        }
+        if written.truncated {
+            self.truncated.add();
+        }
+    }
+
+    /// The counters at this moment.
+    #[must_use]
+    pub fn read(&self) -> Counted {
+        let replies = |transport: &'static str, counters: &[Counter]| -> Vec<Replies> {
+            let rows = CODES.iter().zip(counters).map(|((_, name), counter)| Replies {
+                transport: transport.to_owned(),
+                rcode: (*name).to_owned(),
+                count: counter.get(),
+            });
+            rows.collect()
+        };
+        Counted {
+            replies: [replies("udp", &self.udp), replies("tcp", &self.tcp)].concat(),
+            silence: self.silence.get(),
+            truncated: self.truncated.get(),
+            stale: self.stale.get(),
+            forwarded: self.forwarded.get(),
+            unanswered: self.unanswered.get(),
+            over_budget: self.over_budget.get(),
+            send_failures: self.send_failures.get(),
+            connections_refused: self.connections_refused.get(),
+        }
+    }
+}

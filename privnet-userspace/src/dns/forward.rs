@@ -1,0 +1,225 @@
+//! Other people's names: asked of resolvers, for as long as an asker waits.
+//!
+//! Each query goes out with an id and a source port that nobody could know, from a socket that hears one resolver only,
+//! without anything of the container's but the question. Nothing here waits for anything that names of ours need.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::engine::{Engine, Transport, most_octets};
+use super::served::Served;
+use super::upstream::{Health, HostResolvers};
+use super::wire::{self, Code, Incoming, Limits, Query, Written};
+use crate::names::Forwarding;
+
+/// How many queries of one container are under way at most.
+pub const FORWARDS_PER_CONTAINER: usize = 64;
+/// How many of all together.
+const FORWARDS: usize = 512;
+/// How long one resolver has to answer.
+const ATTEMPT: Duration = Duration::from_millis(1200);
+/// How long all have: libc gives up after 5 s and asks anew.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How often the resolvers are gone through: a datagram may be lost.
+const ROUNDS: usize = 2;
+
+/// A query for a name that is none of ours.
+#[derive(Debug)]
+pub struct Job {
+    /// The query, which was read before.
+    pub query: Vec<u8>,
+    /// Whom to ask.
+    pub forwarding: Forwarding,
+    /// Who wants to know.
+    pub reply_to: ReplyTo,
+}
+
+/// Who wants to know.
+#[derive(Debug)]
+pub enum ReplyTo {
+    /// Somebody at a UDP socket.
+    Udp(Arc<Served>, SocketAddrV4),
+    /// The writing half of a connection.
+    Tcp(mpsc::Sender<Vec<u8>>),
+}
+
+/// Where those that serve hand over what they do not answer. Never blocks.
+#[derive(Clone, Debug)]
+pub struct Switchboard {
+    jobs: mpsc::UnboundedSender<(Job, Leave)>,
+    places: Arc<Semaphore>,
+}
+
+/// Held while a query is under way.
+type Leave = [OwnedSemaphorePermit; 2];
+
+impl Switchboard {
+    /// A switchboard, and what [`Forwarder::run`] takes its queries from.
+    #[must_use]
+    pub fn new() -> (Self, Jobs) {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        (Self { jobs, places: Arc::new(Semaphore::new(FORWARDS)) }, Jobs(queue))
+    }
+
+    /// Hands a query over; false when too many are under way.
+    pub fn forward(&self, job: Job, leave: OwnedSemaphorePermit) -> bool {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return false };
+        self.jobs.send((job, [leave, place])).is_ok()
+    }
+}
+
+/// The queries that were handed over; never more than there are places.
+#[derive(Debug)]
+pub struct Jobs(mpsc::UnboundedReceiver<(Job, Leave)>);
+
+/// Asks resolvers.
+#[derive(Debug)]
+pub struct Forwarder {
+    engine: Arc<Engine>,
+    host: Mutex<HostResolvers>,
+    health: Mutex<Health>,
+}
+
+impl Forwarder {
+    /// One that asks the resolvers of `resolv_conf` where a network names none.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, resolv_conf: PathBuf) -> Arc<Self> {
+        Arc::new(Self { engine, host: Mutex::new(HostResolvers::new(resolv_conf)), health: Mutex::default() })
+    }
+
+    /// Forwards what is handed over, until nobody is left who could.
+    pub async fn run(self: Arc<Self>, mut jobs: Jobs) {
+        while let Some((job, leave)) = jobs.0.recv().await {
+            let this = Arc::clone(&self);
+            tokio::spawn(async move {
+                this.serve(job).await;
+                drop(leave);
+            });
+        }
+    }
+
+    async fn serve(&self, job: Job) {
+        let Incoming::Query(query) = wire::read(&job.query) else { return };
+        let transport = match &job.reply_to {
+            ReplyTo::Udp(..) => Transport::Udp,
+            ReplyTo::Tcp(_) => Transport::Tcp,
+        };
+        let reply = self.reply(&query, &job.forwarding, transport).await;
+        match &job.reply_to {
+            ReplyTo::Udp(served, asker) => {
+                if served.udp().send_to(&reply, asker).is_err() {
+                    self.engine.counters.send_failures.add();
+                }
+            }
+            // The connection was closed meanwhile.
+            ReplyTo::Tcp(writer) => drop(writer.send(reply).await),
+        }
+    }
+
+    /// The reply for the asker: a resolver's, or that there is none.
+    async fn reply(&self, query: &Query<'_>, forwarding: &Forwarding, transport: Transport) -> Vec<u8> {
+        let counters = &self.engine.counters;
+        let octets = most_octets(query, transport);
+        if let Some(mut reply) = self.ask(query, forwarding, transport).await {
+            let truncated = wire::cut_off(query, octets, &mut reply);
+            counters.forwarded.add();
+            counters.wrote(transport, Written { code: Code::of(&reply), truncated });
+            return reply;
+        }
+        counters.unanswered.add();
+        let mut reply = Vec::new();
+        let limits = Limits { octets, recursion_available: true };
+        let written = wire::write_error(query, Code::ServerFailure, limits, &mut reply);
+        counters.wrote(transport, written);
+        reply
+    }
+
+    /// What the first resolver says that has something to say; failing that, what the last one said.
+    async fn ask(&self, query: &Query<'_>, forwarding: &Forwarding, transport: Transport) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + PATIENCE;
+        let servers = match forwarding {
+            Forwarding::Off => return None,
+            Forwarding::Servers(servers) => servers.clone(),
+            Forwarding::Host => {
+                self.host.lock().unwrap_or_else(PoisonError::into_inner).servers(Instant::now()).to_vec()
+            }
+        };
+        let chosen = self.health().choose(&servers, Instant::now());
+        let mut lame = None;
+        for server in std::iter::repeat_n(&chosen, ROUNDS).flatten() {
+            let patience = ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
+            if patience.is_zero() {
+                break;
+            }
+            match tokio::time::timeout(patience, exchange(*server, query, transport)).await {
+                Ok(Ok(reply)) => {
+                    self.health().answered(*server);
+                    match Code::of(&reply) {
+                        Code::ServerFailure | Code::Refused | Code::NotImplemented => lame = Some(reply),
+                        Code::NoError | Code::FormatError | Code::NameError | Code::BadVersion | Code::Other => {
+                            return Some(reply);
+                        }
+                    }
+                }
+                Ok(Err(_)) | Err(_) => self.health().failed(*server, Instant::now()),
+            }
+            // Said once by each is enough.
+            if lame.is_some() && chosen.last() == Some(server) {
+                break;
+            }
+        }
+        lame
+    }
+
+    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks one resolver, and makes its reply the asker's.
+async fn exchange(server: SocketAddr, query: &Query<'_>, transport: Transport) -> io::Result<Vec<u8>> {
+    let id = rand::random::<u16>();
+    let request = wire::forwarded(query, id);
+    let mut reply = by_udp(server, query, &request, id).await?;
+    if transport == Transport::Tcp && wire::is_truncated(&reply) {
+        reply = by_tcp(server, query, &request, id).await?;
+    }
+    wire::make_reply_to(query, &mut reply);
+    Ok(reply)
+}
+
+async fn by_udp(server: SocketAddr, query: &Query<'_>, request: &[u8], id: u16) -> io::Result<Vec<u8>> {
+    let any: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(server).await?;
+    socket.send(request).await?;
+    let mut reply = vec![0; 4096];
+    loop {
+        let length = socket.recv(&mut reply).await?;
+        // A guess by somebody else does not end the waiting.
+        if wire::is_reply(&reply[..length], query, id) {
+            reply.truncate(length);
+            return Ok(reply);
+        }
+    }
+}
+
+async fn by_tcp(server: SocketAddr, query: &Query<'_>, request: &[u8], id: u16) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(request.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), request].concat()).await?;
+    let length = stream.read_u16().await?;
+    let mut reply = vec![0; usize::from(length)];
+    stream.read_exact(&mut reply).await?;
+    if wire::is_reply(&reply, query, id) { Ok(reply) } else { Err(io::Error::other("the reply is not to the query")) }
+}

@@ -1,0 +1,35 @@
+//! The DNS process: names answered inside every container, from a snapshot, also while the agent is away.
+//!
+//! Sockets are handed in, already bound in the containers' namespaces; which container asks is known from the socket
+//! and from nothing else. Owns the serving of them (UDP in threads that do nothing else, TCP and the forwarding of other
+//! names in one runtime), the process `privnet dns` and the agent's door to it. Never enters a namespace, never decides
+//! what exists (that is `names`).
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`wire`] | messages: queries read, replies written |
+//! | [`engine`] | what all that serve share: the zones, their age, the counters; from bytes to bytes |
+//! | [`responder`] | all that serve, put together |
+//! | [`served`] | one container: its sockets and its budgets |
+//! | `udp`, `tcp` | the transports |
+//! | `forward`, `upstream` | other people's names: asked of whom, how long |
+
+pub mod engine;
+mod forward;
+pub mod responder;
+pub mod served;
+mod tcp;
+mod udp;
+mod upstream;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::Ipv4Addr;
+
+/// Where a container's names are answered, unless it is set otherwise: on its loopback, at an address that neither
+/// Docker (127.0.0.11), systemd-resolved (.53, .54) nor dnsmasq (127.0.1.1) uses.
+pub const DEFAULT_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 82);
+/// The port of DNS.
+pub const PORT: u16 = 53;

@@ -1,0 +1,129 @@
+//! Everything that serves, put together: threads for UDP, tasks for TCP, the forwarder, and the containers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use super::engine::Engine;
+use super::forward::{Forwarder, Switchboard};
+use super::served::Served;
+use super::tcp::TcpServer;
+use super::udp::UdpThread;
+use crate::names::Asker;
+use crate::netns::NetnsId;
+
+/// What a responder is made with.
+#[derive(Clone, Debug)]
+pub struct ResponderConfig {
+    /// How many threads serve UDP.
+    pub threads: usize,
+    /// How old the snapshot may be before it is no longer answered from.
+    pub max_age: Duration,
+    /// The host's `resolv.conf`.
+    pub resolv_conf: PathBuf,
+}
+
+/// Serves containers. To be made and used in a runtime, which carries TCP and what is forwarded.
+#[derive(Debug)]
+pub struct Responder {
+    engine: Arc<Engine>,
+    tcp: TcpServer,
+    threads: Vec<UdpThread>,
+    containers: BTreeMap<NetnsId, Container>,
+    forwarder: AbortHandle,
+}
+
+/// A container, by its namespace.
+#[derive(Debug)]
+struct Container {
+    served: Arc<Served>,
+    thread: usize,
+    token: u64,
+    listener: TcpListener,
+    accepting: AbortHandle,
+}
+
+impl Responder {
+    /// One that serves nobody yet and knows no names.
+    ///
+    /// # Errors
+    /// When the process has no files or threads left.
+    pub fn start(config: &ResponderConfig) -> io::Result<Self> {
+        let engine = Arc::new(Engine::new(config.max_age));
+        let (switchboard, jobs) = Switchboard::new();
+        let forwarder = Forwarder::new(Arc::clone(&engine), config.resolv_conf.clone());
+        let threads = (0..config.threads.max(1)).map(|_| UdpThread::start(Arc::clone(&engine), switchboard.clone()));
+        Ok(Self {
+            tcp: TcpServer::new(Arc::clone(&engine), switchboard.clone()),
+            threads: threads.collect::<io::Result<_>>()?,
+            containers: BTreeMap::new(),
+            forwarder: tokio::spawn(forwarder.run(jobs)).abort_handle(),
+            engine,
+        })
+    }
+
+    /// The zones and the counters.
+    #[must_use]
+    pub const fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// The containers that are served.
+    pub fn containers(&self) -> impl Iterator<Item = (NetnsId, Arc<Asker>)> {
+        self.containers.iter().map(|(id, container)| (*id, container.served.asker()))
+    }
+
+    /// Serves a container by the sockets that were bound in its namespace. One that is served already gets these.
+    ///
+    /// # Errors
+    /// When the sockets cannot be used. It is not served then.
+    pub fn serve(&mut self, id: NetnsId, asker: Asker, udp: UdpSocket, listener: TcpListener) -> io::Result<()> {
+        self.forget(id);
+        let served = Served::new(asker, udp)?;
+        listener.set_nonblocking(true)?;
+        let accepted = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
+        // The one that has least to do.
+        let least = self.threads.iter().enumerate().min_by_key(|(_, thread)| thread.sockets());
+        let Some((thread, of_thread)) = least else { return Err(io::Error::other("no thread serves UDP")) };
+        let token = of_thread.add(&served)?;
+        let accepting = tokio::spawn(self.tcp.clone().accept(Arc::clone(&served), accepted)).abort_handle();
+        self.containers.insert(id, Container { served, thread, token, listener, accepting });
+        Ok(())
+    }
+
+    /// Changes what exists for a container; false when it is not served.
+    pub fn set_asker(&self, id: NetnsId, asker: Asker) -> bool {
+        self.containers.get(&id).map(|container| container.served.set_asker(asker)).is_some()
+    }
+
+    /// The sockets of a container, for another process to go on with.
+    ///
+    /// # Errors
+    /// When the process has no files left.
+    pub fn sockets(&self, id: NetnsId) -> io::Result<Option<(UdpSocket, TcpListener)>> {
+        let Some(container) = self.containers.get(&id) else { return Ok(None) };
+        Ok(Some((container.served.udp().try_clone()?, container.listener.try_clone()?)))
+    }
+
+    /// Serves a container no longer, and lets its namespace go; false when it was not served.
+    pub fn forget(&mut self, id: NetnsId) -> bool {
+        let Some(container) = self.containers.remove(&id) else { return false };
+        container.accepting.abort();
+        self.threads[container.thread].remove(container.token);
+        true
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.forwarder.abort();
+        for container in self.containers.values() {
+            container.accepting.abort();
+        }
+    }
+}

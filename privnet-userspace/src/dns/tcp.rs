@@ -1,0 +1,149 @@
+//! Queries by TCP (RFC 7766): many on one connection, answered as they are ready.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::engine::{Desk, Engine, Step, Transport};
+use super::forward::{Job, ReplyTo, Switchboard};
+use super::served::Served;
+use super::wire::{self, Code, Incoming, Limits};
+
+/// How many connections one container has at most.
+pub const CONNECTIONS_PER_CONTAINER: usize = 32;
+/// How many all together have.
+const CONNECTIONS: usize = 1024;
+/// How long a connection may be silent, a query take to arrive, or a reply to be taken.
+pub const IDLE: Duration = Duration::from_secs(10);
+/// How many replies wait for a slow reader; then its queries wait as well.
+const REPLIES_WAITING: usize = 32;
+/// How long accepting rests when the process has no files left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What every connection needs.
+#[derive(Clone, Debug)]
+pub struct TcpServer {
+    engine: Arc<Engine>,
+    switchboard: Switchboard,
+    places: Arc<Semaphore>,
+}
+
+impl TcpServer {
+    /// One without connections.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, switchboard: Switchboard) -> Self {
+        Self { engine, switchboard, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    }
+
+    /// Accepts a container's connections, for ever: abort the task to end it. Connections that exist go on.
+    pub async fn accept(self, served: Arc<Served>, listener: TcpListener) {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let place = Arc::clone(&self.places).try_acquire_owned().ok();
+            match (served.leave_to_connect(), place) {
+                (Some(leave), Some(place)) => self.open(Arc::clone(&served), stream, [leave, place]),
+                // Closed at once, which the asker notices at once.
+                (None, _) | (_, None) => self.engine.counters.connections_refused.add(),
+            }
+        }
+    }
+
+    fn open(&self, served: Arc<Served>, stream: TcpStream, leave: [OwnedSemaphorePermit; 2]) {
+        // Replies are written whole.
+        let _ = stream.set_nodelay(true);
+        let (reader, writer) = stream.into_split();
+        let (replies, queue) = mpsc::channel(REPLIES_WAITING);
+        let this = self.clone();
+        tokio::spawn(async move {
+            let writing = tokio::spawn(write(writer, queue));
+            // What ends the one ends the other: the reader by dropping its sender, the writer by closing the queue.
+            let _ = this.read(&served, reader, replies).await;
+            let _ = writing.await;
+            drop(leave);
+        });
+    }
+
+    /// Reads queries until there are no more, and answers or forwards each.
+    async fn read(
+        &self,
+        served: &Arc<Served>,
+        mut reader: OwnedReadHalf,
+        replies: mpsc::Sender<Vec<u8>>,
+    ) -> io::Result<()> {
+        let mut desk = Desk::default();
+        let mut query = Vec::new();
+        loop {
+            tokio::time::timeout(IDLE, read_message(&mut reader, &mut query)).await??;
+            let mut reply = Vec::new();
+            match self.handle(served, &mut desk, &query, &mut reply) {
+                Step::Silence => continue,
+                Step::Reply => {}
+                Step::Forward(forwarding) => {
+                    let reply_to = ReplyTo::Tcp(replies.clone());
+                    let job = || Job { query: query.clone(), forwarding, reply_to };
+                    if served.leave_to_forward().is_some_and(|leave| self.switchboard.forward(job(), leave)) {
+                        continue;
+                    }
+                    self.refuse(&query, &mut reply);
+                }
+            }
+            replies.send(reply).await.map_err(io::Error::other)?;
+        }
+    }
+
+    fn handle(&self, served: &Served, desk: &mut Desk, query: &[u8], reply: &mut Vec<u8>) -> Step {
+        let counters = &self.engine.counters;
+        self.engine.view().handle(counters, desk, &served.asker(), (query, Transport::Tcp), reply)
+    }
+
+    fn refuse(&self, bytes: &[u8], reply: &mut Vec<u8>) {
+        self.engine.counters.over_budget.add();
+        if let Incoming::Query(query) = wire::read(bytes) {
+            let limits = Limits { octets: wire::TCP_MOST_OCTETS, recursion_available: true };
+            let written = wire::write_error(&query, Code::ServerFailure, limits, reply);
+            self.engine.counters.wrote(Transport::Tcp, written);
+        }
+    }
+}
+
+/// Reads one message with its length before it; an error at the end of the stream.
+async fn read_message(reader: &mut OwnedReadHalf, message: &mut Vec<u8>) -> io::Result<()> {
+    let length = usize::from(reader.read_u16().await?);
+    if length < wire::HEADER_OCTETS {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    message.clear();
+    // Not all at once: the length is the asker's word.
+    while message.len() < length {
+        let rest = u64::try_from(length - message.len()).unwrap_or(0);
+        if (&mut *reader).take(rest).read_buf(message).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+/// Writes replies until there are no more senders, or one is not taken in time.
+async fn write(mut writer: OwnedWriteHalf, mut replies: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
+    let mut framed = Vec::new();
+    while let Some(reply) = replies.recv().await {
+        let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
+        framed.clear();
+        framed.extend_from_slice(&length.to_be_bytes());
+        framed.extend_from_slice(&reply);
+        tokio::time::timeout(IDLE, writer.write_all(&framed)).await??;
+    }
+    writer.shutdown().await
+}

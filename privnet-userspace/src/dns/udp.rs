@@ -1,0 +1,216 @@
+//! Queries by UDP: a thread that does nothing else, over the sockets of many containers.
+//!
+//! Each turn takes at most one batch from each socket that has something, so a container that floods its own socket costs
+//! another one a batch of waiting and no more.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddrV4;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, epoll};
+use rustix::io::Errno;
+
+use super::engine::{Desk, Engine, Step, Transport, most_octets};
+use super::forward::{Job, ReplyTo, Switchboard};
+use super::served::Served;
+use super::wire::{self, Code, Incoming, Limits};
+
+/// Most queries taken from one socket in one go.
+const BATCH: usize = 32;
+/// Longest query in octets; what is longer is cut off, and then malformed.
+const QUERY_OCTETS: usize = 2048;
+/// Most sockets told of in one wake-up.
+const EVENTS: usize = 64;
+/// The token of the eventfd that ends the thread.
+const STOP: u64 = u64::MAX;
+
+/// A thread that serves sockets; it ends when this is dropped.
+#[derive(Debug)]
+pub struct UdpThread {
+    sockets: Arc<Sockets>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Sockets {
+    epoll: OwnedFd,
+    wake: OwnedFd,
+    stop: AtomicBool,
+    served: Mutex<(u64, BTreeMap<u64, Arc<Served>>)>,
+}
+
+impl UdpThread {
+    /// Starts a thread without sockets.
+    ///
+    /// # Errors
+    /// When the process has no files or threads left.
+    pub fn start(engine: Arc<Engine>, switchboard: Switchboard) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
+        let sockets = Arc::new(Sockets { epoll, wake, stop: AtomicBool::new(false), served: Mutex::default() });
+        let of_thread = Arc::clone(&sockets);
+        let serve = move || serve(&of_thread, &mut Turn::new(engine, switchboard));
+        let thread = std::thread::Builder::new().name("dns-udp".to_owned()).spawn(serve)?;
+        Ok(Self { sockets, thread: Some(thread) })
+    }
+
+    /// Serves one more socket; returns by what it is removed again.
+    ///
+    /// # Errors
+    /// When the kernel does not watch it.
+    pub fn add(&self, served: &Arc<Served>) -> io::Result<u64> {
+        let mut map = self.sockets.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = map.0;
+        epoll::add(&self.sockets.epoll, served.udp(), epoll::EventData::new_u64(token), epoll::EventFlags::IN)?;
+        map.0 += 1;
+        map.1.insert(token, Arc::clone(served));
+        Ok(token)
+    }
+
+    /// Serves a socket no longer; it is closed when its last query is done with.
+    pub fn remove(&self, token: u64) {
+        let removed = self.sockets.served.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&token);
+        if let Some(served) = removed {
+            // The only other way out of the set is to be closed.
+            let _ = epoll::delete(&self.sockets.epoll, served.udp());
+        }
+    }
+
+    /// How many sockets it serves.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.sockets.served.lock().unwrap_or_else(PoisonError::into_inner).1.len()
+    }
+}
+
+impl Drop for UdpThread {
+    fn drop(&mut self) {
+        self.sockets.stop.store(true, Ordering::Release);
+        let _ = rustix::io::write(&self.sockets.wake, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            // It panicked, or it did not: it has ended.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(sockets: &Sockets, turn: &mut Turn) {
+    let mut events = Vec::with_capacity(EVENTS);
+    while !sockets.stop.load(Ordering::Acquire) {
+        events.clear();
+        match epoll::wait(&sockets.epoll, spare_capacity(&mut events), None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => {
+                tracing::error!(%error, "the sockets cannot be waited for");
+                return;
+            }
+        }
+        for event in &events {
+            let token = event.data.u64();
+            let served = sockets.served.lock().unwrap_or_else(PoisonError::into_inner).1.get(&token).cloned();
+            if let Some(served) = served {
+                turn.serve(&served);
+            }
+        }
+    }
+}
+
+/// What is kept from batch to batch, so that none has to be made anew.
+struct Turn {
+    engine: Arc<Engine>,
+    switchboard: Switchboard,
+    desk: Desk,
+    received: MultiHeaders<SockaddrIn>,
+    sent: MultiHeaders<SockaddrIn>,
+    queries: Vec<[u8; QUERY_OCTETS]>,
+    arrivals: Vec<(usize, Option<SockaddrIn>)>,
+    replies: Vec<Vec<u8>>,
+    recipients: Vec<Option<SockaddrIn>>,
+}
+
+impl Turn {
+    fn new(engine: Arc<Engine>, switchboard: Switchboard) -> Self {
+        Self {
+            engine,
+            switchboard,
+            desk: Desk::default(),
+            received: MultiHeaders::preallocate(BATCH, None),
+            sent: MultiHeaders::preallocate(BATCH, None),
+            queries: vec![[0; QUERY_OCTETS]; BATCH],
+            arrivals: Vec::with_capacity(BATCH),
+            replies: (0..BATCH).map(|_| Vec::with_capacity(wire::UDP_MOST_OCTETS)).collect(),
+            recipients: Vec::with_capacity(BATCH),
+        }
+    }
+
+    /// Answers one batch of what waits in the socket.
+    fn serve(&mut self, served: &Arc<Served>) {
+        self.receive(served);
+        self.recipients.clear();
+        let asker = served.asker();
+        let view = self.engine.view();
+        for (query, (length, sender)) in self.queries.iter().zip(&self.arrivals) {
+            // Nothing can be sent to port 0, and the attempt would cost the rest of the batch.
+            let Some(sender) = sender.filter(|sender| sender.port() != 0) else { continue };
+            let bytes = &query[..*length];
+            let reply = &mut self.replies[self.recipients.len()];
+            let counters = &self.engine.counters;
+            match view.handle(counters, &mut self.desk, &asker, (bytes, Transport::Udp), reply) {
+                Step::Silence => continue,
+                Step::Reply => {}
+                Step::Forward(forwarding) => {
+                    let reply_to = || ReplyTo::Udp(Arc::clone(served), SocketAddrV4::new(sender.ip(), sender.port()));
+                    let job = || Job { query: bytes.to_vec(), forwarding, reply_to: reply_to() };
+                    if served.leave_to_forward().is_some_and(|leave| self.switchboard.forward(job(), leave)) {
+                        continue;
+                    }
+                    counters.over_budget.add();
+                    refuse(&self.engine, bytes, reply);
+                }
+            }
+            self.recipients.push(Some(sender));
+        }
+        drop(view);
+        self.send(served);
+    }
+
+    fn receive(&mut self, served: &Served) {
+        self.arrivals.clear();
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> =
+            self.queries.iter_mut().map(|query| [IoSliceMut::new(query)]).collect();
+        let fd = served.udp().as_raw_fd();
+        // An error is of an earlier datagram, and is cleared by being told: whatever else waits is taken next time.
+        if let Ok(arrived) = recvmmsg(fd, &mut self.received, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
+            self.arrivals.extend(arrived.map(|one| (one.bytes, one.address)));
+        }
+    }
+
+    fn send(&mut self, served: &Served) {
+        if self.recipients.is_empty() {
+            return;
+        }
+        let slices: Vec<[IoSlice<'_>; 1]> =
+            self.replies[..self.recipients.len()].iter().map(|reply| [IoSlice::new(reply)]).collect();
+        let fd = served.udp().as_raw_fd();
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        if sendmmsg(fd, &mut self.sent, slices.iter(), &self.recipients, [], flags).is_err() {
+            self.engine.counters.send_failures.add();
+        }
+    }
+}
+
+/// Writes that a query is not forwarded.
+pub(super) fn refuse(engine: &Engine, bytes: &[u8], reply: &mut Vec<u8>) {
+    if let Incoming::Query(query) = wire::read(bytes) {
+        let limits = Limits { octets: most_octets(&query, Transport::Udp), recursion_available: true };
+        let written = wire::write_error(&query, Code::ServerFailure, limits, reply);
+        engine.counters.wrote(Transport::Udp, written);
+    }
+}

@@ -1,0 +1,21 @@
+//! DNS messages: queries read, replies written. Bytes in, bytes out; decides nothing about names.
+//!
+//! The parser and the writer are those of NLnet Labs' `domain`; what is here is which queries are answered how
+//! (RFC 1035, 6891, 7766, 8482, 9619).
+
+mod query;
+mod relay;
+mod reply;
+
+pub use query::{Edns, Head, Incoming, Problem, Query, read};
+pub use relay::{forwarded, is_reply, is_truncated, make_reply_to};
+pub use reply::{Code, Limits, Written, cut_off, write_answer, write_error, write_problem};
+
+/// Largest reply by UDP in octets, whatever the asker could take: it fits every path (DNS flag day 2020).
+pub const UDP_MOST_OCTETS: usize = 1232;
+/// What an asker without EDNS can take by UDP, in octets (RFC 1035 section 2.3.4).
+pub const UDP_PLAIN_OCTETS: usize = 512;
+/// Largest message by TCP, in octets.
+pub const TCP_MOST_OCTETS: usize = 65_535;
+/// The header of every message, in octets.
+pub const HEADER_OCTETS: usize = 12;

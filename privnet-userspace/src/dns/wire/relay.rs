@@ -1,0 +1,56 @@
+//! Queries passed on and replies passed back, with nothing of the one in the other but the question.
+
+use domain::base::MessageBuilder;
+use domain::base::iana::Rcode;
+
+use super::query::Query;
+use super::reply::opt;
+use super::{Edns, HEADER_OCTETS};
+
+const FLAG_QR: u8 = 0b1000_0000;
+const FLAG_TC: u8 = 0b10;
+
+/// The query as a resolver gets it: a new id, the question, and EDNS of ours where the asker had some.
+#[must_use]
+pub fn forwarded(query: &Query<'_>, id: u16) -> Vec<u8> {
+    let mut builder = MessageBuilder::new_vec();
+    let header = builder.header_mut();
+    header.set_id(id);
+    header.set_rd(query.recursion_desired());
+    header.set_cd(query.checking_disabled());
+    header.set_ad(query.authentic_data());
+    header.set_rcode(Rcode::NOERROR);
+    let mut request = builder.finish();
+    request.extend_from_slice(query.question());
+    request[5] = 1;
+    if let Some(Edns { dnssec_ok, size_octets }) = query.edns() {
+        request.extend_from_slice(&opt(Edns { dnssec_ok, size_octets }));
+        request[11] = 1;
+    }
+    request
+}
+
+/// Whether `reply` answers the query that went out with this id: the same question, in whatever letters.
+#[must_use]
+pub fn is_reply(reply: &[u8], query: &Query<'_>, id: u16) -> bool {
+    let question = query.question();
+    reply.get(..2) == Some(&id.to_be_bytes())
+        && reply.get(2).is_some_and(|flags| flags & FLAG_QR != 0)
+        && reply.get(4..6) == Some(&[0, 1])
+        && reply
+            .get(HEADER_OCTETS..HEADER_OCTETS + question.len())
+            .is_some_and(|asked| asked.eq_ignore_ascii_case(question))
+}
+
+/// Whether a reply says that something was left out.
+#[must_use]
+pub fn is_truncated(reply: &[u8]) -> bool {
+    reply.get(2).is_some_and(|flags| flags & FLAG_TC != 0)
+}
+
+/// Gives a resolver's reply the asker's id and the letters in which it asked.
+pub fn make_reply_to(query: &Query<'_>, reply: &mut [u8]) {
+    let question = query.question();
+    reply[..2].copy_from_slice(&query.id().to_be_bytes());
+    reply[HEADER_OCTETS..HEADER_OCTETS + question.len()].copy_from_slice(question);
+}
