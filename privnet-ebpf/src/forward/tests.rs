@@ -1,3 +1,7 @@
+//! The policy over every combination of right and wrong facts.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "what no case names fails the test")]
+
 use proptest::prelude::*;
 
 use super::*;

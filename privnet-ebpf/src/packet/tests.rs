@@ -1,3 +1,5 @@
+//! Headers at every length, and of any bytes.
+
 use proptest::prelude::*;
 
 use super::*;
