@@ -9,6 +9,7 @@
 //! | 2 | [`names`] | domain names: from a snapshot and a question to the answer; pure |
 //! | 2 | [`topology`] | from intent to operations: plan, observation, difference; pure |
 //! | 3 | [`netns`] | a namespace is a thread: create, pin, enter, run, remove |
+//! | 3 | [`companion`] | what processes of ours that outlive the agent have in common |
 //! | 3 | [`link`] | the door to rtnetlink |
 //! | 3 | [`wireguard`] | the door to WireGuard, the kernel's and the userspace one |
 //! | 3 | [`datapath`] | the door to aya: load, attach, fill tables, read counters |
@@ -24,6 +25,7 @@
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod companion;
 pub mod datapath;
 pub mod dns;
 pub mod ipam;

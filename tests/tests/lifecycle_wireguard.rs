@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use privnet::companion::AnchorError;
 use privnet::model::PrivateKey;
 use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet::wireguard::{Backend, Error, PeerChange, start_userspace, stop_userspace};
@@ -153,7 +154,7 @@ fn a_start_that_fails_leaves_nothing() {
             let refused = start_userspace(&bad, &member.key).await.expect_err(name);
             println!("{name}: {refused}");
             if name == "another namespace" {
-                assert!(matches!(refused, Error::WrongNetns { .. }), "{refused}");
+                assert!(matches!(refused, Error::Anchor(AnchorError::WrongNetns { .. })), "{refused}");
             }
             wait_until("no process is left", || processes_of(&member.run_dir).is_empty());
             assert!(!member.run_dir.exists(), "{name}: files are left");

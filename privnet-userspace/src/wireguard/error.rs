@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use super::Backend;
+use crate::companion::AnchorError;
 use crate::model::PublicKey;
 use crate::netns;
 
@@ -61,14 +62,9 @@ pub enum Error {
         /// What it did, in words that follow the subject.
         problem: String,
     },
-    /// The app netns path does not name the app netns.
-    #[error("{path} is not the app netns {netns}", path = path.display())]
-    WrongNetns {
-        /// The path by which the container was handed over.
-        path: PathBuf,
-        /// The namespace that it should name.
-        netns: netns::NetnsId,
-    },
+    /// The container cannot be watched.
+    #[error(transparent)]
+    Anchor(#[from] AnchorError),
     /// A namespace could not be entered.
     #[error(transparent)]
     Netns(#[from] netns::Error),

@@ -12,10 +12,8 @@ use std::fs;
 use std::io::{self, IoSliceMut, Read as _};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -23,17 +21,16 @@ use gotatun::device::DeviceBuilder;
 use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use rustix::thread::{CapabilitySet, CapabilitySets};
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 use super::change::{Step, steps};
-use super::protocol::{Anchor, Ask, Birth, Born, MAX_MESSAGE_BYTES, Request, Response, RunDir, VERSION};
-use super::transport::{Carrier, FromApp, ToApp, tun, watch};
+use super::protocol::{Ask, Birth, Born, MAX_MESSAGE_BYTES, Request, Response, VERSION};
+use super::transport::{Carrier, FromApp, ToApp, tun};
 use super::{DeviceState, Error, PeerState};
+use crate::companion::{RunDir, Watched, give_up_privileges, listen, log_to};
 use crate::model::keys::KEY_LENGTH_BYTES;
 use crate::model::{PrivateKey, PublicKey};
 
@@ -59,7 +56,7 @@ pub fn serve_userspace(run_dir: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let started = receive(&stream).and_then(|(birth, key, files)| {
         let lock = run_dir.lock().context("another process has the directory")?;
-        log_to(&run_dir)?;
+        log_to(&run_dir, "the WireGuard process")?;
         give_up_privileges()?;
         let process = runtime.block_on(Process::start(&run_dir, birth, key, files))?;
         Ok((process, lock))
@@ -111,45 +108,13 @@ fn receive(stream: &UnixStream) -> anyhow::Result<(Birth, PrivateKey, Vec<OwnedF
     Ok((birth, PrivateKey::from_random(*key), files))
 }
 
-/// Logs into a file of its own: the agent's standard error may be closed one day. Of the device itself nothing is logged,
-/// since it speaks per packet.
-fn log_to(run_dir: &RunDir) -> anyhow::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    use tracing_subscriber::layer::SubscriberExt as _;
-    use tracing_subscriber::util::SubscriberInitExt as _;
-    let file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(run_dir.log_file())?;
-    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(file));
-    let own = tracing_subscriber::filter::Targets::new().with_target("privnet", tracing::Level::INFO);
-    tracing_subscriber::registry().with(layer).with(own).try_init().context("a log exists already")?;
-    // A panic in a task would leave a device that looks alive. Ended, it is seen, and started again.
-    std::panic::set_hook(Box::new(|panic| {
-        tracing::error!(%panic, "the WireGuard process ends because of a bug");
-        std::process::exit(101);
-    }));
-    Ok(())
-}
-
-/// Everything that needs privileges is open already.
-fn give_up_privileges() -> anyhow::Result<()> {
-    let none = CapabilitySet::empty();
-    rustix::thread::set_no_new_privs(true).context("cannot renounce new privileges")?;
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
-        .context("cannot give up capabilities")?;
-    // No core dump ever holds the key.
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .context("cannot turn core dumps off")?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    Ok(())
-}
-
 /// A device and what it needs to know when to end.
 struct Process {
     device: Device,
     public_key: PublicKey,
     control: UnixListener,
     tun: OwnedFd,
-    anchor: Anchor,
-    container: Option<AsyncFd<OwnedFd>>,
+    container: Watched,
     interface: String,
 }
 
@@ -157,8 +122,7 @@ impl Process {
     async fn start(run_dir: &RunDir, birth: Birth, key: PrivateKey, files: Vec<OwnedFd>) -> anyhow::Result<Self> {
         let mut files = files.into_iter();
         let (Some(tun_file), Some(socket)) = (files.next(), files.next()) else { bail!("the files are missing") };
-        let container = files.next().map(watch).transpose().context("cannot watch the container's process")?;
-        ensure!(container.is_some() == (birth.anchor == Anchor::Process), "the files do not fit the message");
+        let container = Watched::new(birth.anchor, files.next()).context("cannot watch the container's process")?;
         let watched = tun_file.try_clone()?;
         let (to_app, from_app) = tun(tun_file, birth.mtu).context("cannot use the TUN link")?;
         let carrier = Carrier::new(socket.into(), birth.mtu).context("cannot use the UDP socket")?;
@@ -166,9 +130,9 @@ impl Process {
         // Not in the builder: the device starts to forward when it gets its key, and only then notices a lost link.
         device.set_private_key(secret(&key)).await?;
         let control = listen(run_dir).context("cannot open the control socket")?;
-        tracing::info!(interface = birth.interface, anchor = ?birth.anchor, "the WireGuard process is ready");
-        let (public_key, anchor, interface) = (key.public_key(), birth.anchor, birth.interface);
-        Ok(Self { device, public_key, control, tun: watched, anchor, container, interface })
+        tracing::info!(interface = birth.interface, anchor = ?container.anchor(), "the WireGuard process is ready");
+        let (public_key, interface) = (key.public_key(), birth.interface);
+        Ok(Self { device, public_key, control, tun: watched, container, interface })
     }
 
     /// Forwards and answers until there is a reason to end, which is returned.
@@ -182,7 +146,7 @@ impl Process {
                 _ = terminate.recv() => break "SIGTERM",
                 _ = interrupt.recv() => break "SIGINT",
                 () = self.device.wait() => break "the device failed",
-                () = ended(self.container.as_ref()) => break "the container's process ended",
+                () = self.container.ended() => break "the container's process ended",
                 _ = look.tick() => if let Some(reason) = self.gone() { break reason },
                 connection = self.control.accept() => match connection {
                     Ok((stream, _)) => {
@@ -205,13 +169,7 @@ impl Process {
         if polled.is_ok() && tun[0].revents().contains(PollFlags::ERR) {
             return Some("the TUN link was deleted");
         }
-        match &self.anchor {
-            Anchor::Process => None,
-            Anchor::Pin { path, netns } => match fs::metadata(path) {
-                Ok(found) if (found.dev(), found.ino()) == (netns.dev, netns.ino) => None,
-                Ok(_) | Err(_) => Some("the container's namespace is gone"),
-            },
-        }
+        self.container.is_unpinned().then_some("the container's namespace is gone")
     }
 
     /// Answers the one request of a connection.
@@ -282,24 +240,6 @@ impl Process {
         };
         self.device.write(apply).await?;
         Ok(Response::Changed)
-    }
-}
-
-/// Returns when the container's process has ended; never, when no process is watched.
-async fn ended(process: Option<&AsyncFd<OwnedFd>>) {
-    match process {
-        // An error of the descriptor says nothing about the process, and there is no other way to ask.
-        Some(process) => drop(process.readable().await),
-        None => std::future::pending().await,
-    }
-}
-
-/// Opens the control socket, for its owner alone; one that an earlier process left there is replaced.
-fn listen(run_dir: &RunDir) -> io::Result<UnixListener> {
-    let (_directory, socket) = run_dir.control_socket()?;
-    match fs::remove_file(&socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => UnixListener::bind(&socket),
     }
 }
 

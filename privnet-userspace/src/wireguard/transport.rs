@@ -13,9 +13,10 @@ use gotatun::packet::{Ip, Packet, PacketBufPool};
 use gotatun::tun::{IpRecv, IpSend, MtuWatcher};
 use gotatun::udp::{UdpRecv, UdpSend, UdpTransportFactory, UdpTransportFactoryParams};
 use rustix::io::Errno;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
+
+use crate::companion::watch;
 
 /// Most packets taken from the kernel in one go: enough to save wake-ups, few enough to let the other tasks run.
 const BATCH: usize = 64;
@@ -23,12 +24,6 @@ const BATCH: usize = 64;
 const OVERHEAD_BYTES: usize = 48;
 /// How long to wait after a receive error that was not "nothing there", so that a lasting one does not spin.
 const RECEIVE_ERROR_PAUSE: Duration = Duration::from_millis(10);
-
-/// Lets a task wait until `file` can be read; needs a runtime.
-#[expect(deprecated, reason = "the successor is unsafe for types whose AsFd may lie; an OwnedFd's does not")]
-pub(super) fn watch(file: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(file, Interest::READABLE)
-}
 
 /// Wraps what `tun::create` made into the device's way out and way in; needs a runtime.
 pub(super) fn tun(file: OwnedFd, mtu: u16) -> io::Result<(ToApp, FromApp)> {

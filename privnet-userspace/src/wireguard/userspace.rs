@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::Pid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use zeroize::Zeroizing;
 
-use super::protocol::{Anchor, Ask, Birth, Born, MAX_MESSAGE_BYTES, Request, Response, RunDir, VERSION};
-use super::transport::watch;
+use super::protocol::{Ask, Birth, Born, MAX_MESSAGE_BYTES, Request, Response, VERSION};
 use super::{DeviceState, Error, PeerChange, Support, tun};
+use crate::companion::{self, Anchor, RunDir};
 use crate::model::{IfName, PrivateKey, PublicKey};
 use crate::netns::{self, Netns};
 
@@ -29,8 +29,6 @@ use crate::netns::{self, Netns};
 const BIRTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a process may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a process may take to end after SIGTERM, and then again after SIGKILL.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the link and the socket of a killed process may outlast its pid file; milliseconds were seen.
 const PREDECESSOR_TIMEOUT: Duration = Duration::from_millis(250);
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(2);
@@ -77,7 +75,7 @@ pub fn userspace_support() -> Support {
 /// between it and the socket in the binding netns.
 ///
 /// # Errors
-/// [`Error::AlreadyRunning`], [`Error::WrongNetns`] when `app_path` is not the app netns, [`Error::Kernel`] when the
+/// [`Error::AlreadyRunning`], [`Error::Anchor`] when `app_path` is not the app netns, [`Error::Kernel`] when the
 /// interface name or the port is taken. Nothing of the attempt is left after any error.
 pub async fn start_userspace(spec: &UserspaceSpec, key: &PrivateKey) -> Result<(), Error> {
     let run_dir = RunDir::new(&spec.run_dir);
@@ -94,7 +92,7 @@ pub async fn start_userspace(spec: &UserspaceSpec, key: &PrivateKey) -> Result<(
 }
 
 async fn start(spec: &UserspaceSpec, run_dir: &RunDir, key: &PrivateKey) -> Result<(), Error> {
-    let (anchor, process) = anchor(spec)?;
+    let (anchor, process) = Anchor::of(&spec.app_path, spec.app.id())?;
     let (ours, theirs) = UnixStream::pair().map_err(Error::io("create", "a socket pair"))?;
     // Started first: it loads while the devices are made.
     let mut child = Command::new(&spec.binary)
@@ -134,29 +132,6 @@ async fn start(spec: &UserspaceSpec, run_dir: &RunDir, key: &PrivateKey) -> Resu
             Err(error)
         }
     }
-}
-
-/// By what the process will know that the container lives, and the file that goes with it.
-fn anchor(spec: &UserspaceSpec) -> Result<(Anchor, Option<OwnedFd>), Error> {
-    let process = match process_of(&spec.app_path) {
-        None => None,
-        // Opened before the namespace is compared, so that it is the process that is in that namespace.
-        Some(pid) => Some(rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
-            Errno::SRCH => netns::Error::NotFound { object: spec.app_path.display().to_string() }.into(),
-            errno => Error::io("watch", spec.app_path.display().to_string())(errno),
-        })?),
-    };
-    if Netns::identify(&spec.app_path)? != spec.app.id() {
-        return Err(Error::WrongNetns { path: spec.app_path.clone(), netns: spec.app.id() });
-    }
-    let pin = Anchor::Pin { path: spec.app_path.clone(), netns: spec.app.id() };
-    Ok((if process.is_some() { Anchor::Process } else { pin }, process))
-}
-
-/// The pid in `/proc/<pid>/ns/net`.
-fn process_of(path: &Path) -> Option<Pid> {
-    let number = path.to_str()?.strip_prefix("/proc/")?.strip_suffix("/ns/net")?;
-    Pid::from_raw(number.parse().ok()?)
 }
 
 /// Makes the TUN link in the app netns and turns IPv6 off on it.
@@ -243,33 +218,8 @@ async fn await_birth(stream: UnixStream, run_dir: &RunDir, expected: PublicKey) 
 /// # Errors
 /// When it cannot be ended. It is running then, and its files are there.
 pub async fn stop_userspace(run_dir: &Path) -> Result<(), Error> {
-    let files = RunDir::new(run_dir);
-    while let Some(pid) = owner(&files)? {
-        let process = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
-            Err(Errno::SRCH) => continue,
-            result => result.map_err(Error::io("open", format!("WireGuard process {pid:?}")))?,
-        };
-        // If it has the lock still, it lived when the descriptor was opened: the pid was its own.
-        if owner(&files)? == Some(pid) {
-            end(&files, process).await?;
-        }
-    }
-    files.remove().map_err(Error::io("remove", run_dir.display().to_string()))
-}
-
-async fn end(run_dir: &RunDir, process: OwnedFd) -> Result<(), Error> {
-    let object = || format!("the WireGuard process in {}", run_dir.path().display());
-    let process = watch(process).map_err(Error::io("wait for", object()))?;
-    for signal in [Signal::TERM, Signal::KILL] {
-        match rustix::process::pidfd_send_signal(process.get_ref(), signal) {
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(errno) => return Err(Error::io("end", object())(errno)),
-        }
-        if let Ok(ended) = tokio::time::timeout(END_TIMEOUT, process.readable()).await {
-            return ended.map(drop).map_err(Error::io("wait for", object()));
-        }
-    }
-    Err(problem(run_dir, "does not end, even after SIGKILL".to_owned()))
+    let failed = Error::io("end", format!("the WireGuard process in {}", run_dir.display()));
+    companion::end(&RunDir::new(run_dir)).await.map_err(failed)
 }
 
 pub(super) async fn observe(run_dir: &Path) -> Result<Option<DeviceState>, Error> {
@@ -359,16 +309,6 @@ fn unexpected(run_dir: &RunDir, response: Response) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_is_recognized_in_its_path_and_nowhere_else() {
-        assert_eq!(process_of(Path::new("/proc/17/ns/net")), Pid::from_raw(17));
-        for other in
-            ["/proc/self/ns/net", "/run/netns/17", "/proc/17/task/18/ns/net", "/proc//ns/net", "/proc/0/ns/net"]
-        {
-            assert_eq!(process_of(Path::new(other)), None, "{other}");
-        }
-    }
 
     #[tokio::test]
     async fn where_no_process_is_nothing_is_observed_and_stopping_is_done() {

@@ -1,0 +1,160 @@
+//! By what a companion knows that a container lives. What it holds of the container keeps the namespace, so that is no
+//! sign of life.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+
+use super::inside::watch;
+use crate::netns::{self, Netns, NetnsId};
+
+/// By what a companion knows that a container lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Anchor {
+    /// The container's process, whose file descriptor becomes readable when it ends.
+    Process,
+    /// A pin, which must go on naming this namespace.
+    Pin {
+        /// Its path.
+        path: PathBuf,
+        /// The namespace.
+        netns: NetnsId,
+    },
+}
+
+/// Why a container cannot be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum AnchorError {
+    /// The path does not name the app netns.
+    #[error("{path} is not the app netns {netns}", path = path.display())]
+    WrongNetns {
+        /// The path by which the container was handed over.
+        path: PathBuf,
+        /// The namespace that it should name.
+        netns: NetnsId,
+    },
+    /// The path names nothing.
+    #[error(transparent)]
+    Netns(#[from] netns::Error),
+    /// The process cannot be watched.
+    #[error("cannot watch {path}", path = path.display())]
+    Process {
+        /// The path of its namespace.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: std::io::Error,
+    },
+}
+
+impl Anchor {
+    /// What to watch of the container whose namespace `path` names, and the file that goes with it.
+    ///
+    /// # Errors
+    /// When the path does not name `netns`, or the process cannot be watched.
+    pub fn of(path: &Path, netns: NetnsId) -> Result<(Self, Option<OwnedFd>), AnchorError> {
+        let process = match process_of(path) {
+            None => None,
+            // Opened before the namespace is compared, so that it is the process that is in that namespace.
+            Some(pid) => Some(rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
+                Errno::SRCH => netns::Error::NotFound { object: path.display().to_string() }.into(),
+                errno => AnchorError::Process { path: path.to_owned(), source: errno.into() },
+            })?),
+        };
+        if Netns::identify(path)? != netns {
+            return Err(AnchorError::WrongNetns { path: path.to_owned(), netns });
+        }
+        let pin = Self::Pin { path: path.to_owned(), netns };
+        Ok((if process.is_some() { Self::Process } else { pin }, process))
+    }
+}
+
+/// The pid in `/proc/<pid>/ns/net`.
+fn process_of(path: &Path) -> Option<Pid> {
+    let number = path.to_str()?.strip_prefix("/proc/")?.strip_suffix("/ns/net")?;
+    Pid::from_raw(number.parse().ok()?)
+}
+
+/// An anchor in the companion's hands.
+#[derive(Debug)]
+pub struct Watched {
+    anchor: Anchor,
+    process: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Watched {
+    /// Takes an anchor over, with the file that came with it; needs a runtime.
+    ///
+    /// # Errors
+    /// When the two do not belong together, or the runtime cannot watch the file.
+    pub fn new(anchor: Anchor, process: Option<OwnedFd>) -> std::io::Result<Self> {
+        if process.is_some() != (anchor == Anchor::Process) {
+            return Err(std::io::Error::other("the files do not fit the message"));
+        }
+        Ok(Self { anchor, process: process.map(watch).transpose()? })
+    }
+
+    /// What is watched.
+    #[must_use]
+    pub const fn anchor(&self) -> &Anchor {
+        &self.anchor
+    }
+
+    /// Returns when the container's process has ended; never, when no process is watched.
+    pub async fn ended(&self) {
+        match &self.process {
+            // An error of the descriptor says nothing about the process, and there is no other way to ask.
+            Some(process) => drop(process.readable().await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the pin names the namespace no longer; to be asked now and then, since nothing tells.
+    #[must_use]
+    pub fn is_unpinned(&self) -> bool {
+        match &self.anchor {
+            Anchor::Process => false,
+            Anchor::Pin { path, netns } => match fs::metadata(path) {
+                Ok(found) => (found.dev(), found.ino()) != (netns.dev, netns.ino),
+                Err(_) => true,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_recognized_in_its_path_and_nowhere_else() {
+        assert_eq!(process_of(Path::new("/proc/17/ns/net")), Pid::from_raw(17));
+        for other in
+            ["/proc/self/ns/net", "/run/netns/17", "/proc/17/task/18/ns/net", "/proc//ns/net", "/proc/0/ns/net"]
+        {
+            assert_eq!(process_of(Path::new(other)), None, "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pin_that_is_gone_or_another_is_noticed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("pin");
+        fs::write(&path, "").expect("written");
+        let found = fs::metadata(&path).expect("there");
+        let netns = NetnsId { dev: found.dev(), ino: found.ino() };
+        let watched = Watched::new(Anchor::Pin { path: path.clone(), netns }, None).expect("watched");
+        assert!(!watched.is_unpinned());
+        let other = NetnsId { ino: netns.ino + 1, ..netns };
+        assert!(Watched::new(Anchor::Pin { path: path.clone(), netns: other }, None).expect("watched").is_unpinned());
+        fs::remove_file(&path).expect("removed");
+        assert!(watched.is_unpinned());
+        assert!(Watched::new(Anchor::Process, None).is_err(), "a process without its file");
+    }
+}

@@ -1,0 +1,118 @@
+//! Messages with open files over a unix socket. A message ends where the writing side is shut.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    Shutdown,
+};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+/// Most files in one message.
+const MOST_FILES: usize = 3;
+/// How much is read at once, in octets.
+const CHUNK_OCTETS: usize = 64 << 10;
+
+/// Sends one message, the files with its first octets, and shuts the writing side.
+///
+/// # Errors
+/// When the other side is gone, or there are more files than three, or no octets.
+pub async fn send(stream: &UnixStream, message: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut sent = 0;
+    let mut files = files;
+    while sent < message.len() {
+        stream.writable().await?;
+        let some = stream.try_io(Interest::WRITABLE, || send_some(stream, &message[sent..], files));
+        match some {
+            Ok(more) => {
+                sent += more;
+                files = &[];
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    rustix::net::shutdown(stream, Shutdown::Write)?;
+    Ok(())
+}
+
+fn send_some(stream: &UnixStream, message: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
+        return Err(io::Error::other("more files than there is room for"));
+    }
+    Ok(rustix::net::sendmsg(stream, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)?)
+}
+
+/// Receives one message of at most `most` octets, and the files that came with it.
+///
+/// # Errors
+/// When it is longer, or the socket fails.
+pub async fn receive(stream: &UnixStream, most: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let (mut message, mut files) = (Vec::new(), Vec::new());
+    let mut chunk = vec![0; CHUNK_OCTETS];
+    loop {
+        stream.readable().await?;
+        match stream.try_io(Interest::READABLE, || receive_some(stream, &mut chunk, &mut files)) {
+            Ok(0) => return Ok((message, files)),
+            Ok(more) if message.len() + more > most => return Err(io::Error::other("the message is too long")),
+            Ok(more) => message.extend_from_slice(&chunk[..more]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn receive_some(stream: &UnixStream, chunk: &mut [u8], files: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::net::recvmsg(stream, &mut [IoSliceMut::new(chunk)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(passed) = message {
+            files.extend(passed);
+        }
+    }
+    Ok(received.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_long_message_arrives_whole_with_its_files() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let message = vec![7; 3 << 20];
+        let (mut reader, mut writer) = io::pipe().expect("a pipe");
+        let files = [writer.as_fd()];
+        let (sent, received) = tokio::join!(send(&ours, &message, &files), receive(&theirs, 4 << 20));
+        sent.expect("sent");
+        let (arrived, files) = received.expect("received");
+        assert!(arrived == message);
+        let [file] = &files[..] else { panic!("{files:?}") };
+        std::fs::File::from(file.try_clone().expect("copied")).write_all(b"x").expect("written");
+        writer.write_all(b"y").expect("written");
+        drop((writer, files));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "xy");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_long_is_refused_and_a_shorter_one_is_not() {
+        for (octets, fits) in [(100, true), (101, false)] {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let message = vec![7; octets];
+            let (sent, received) = tokio::join!(send(&ours, &message, &[]), receive(&theirs, 100));
+            sent.expect("sent");
+            assert_eq!(received.is_ok(), fits);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a companion does first: a log of its own, no privileges, a control socket.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+
+use anyhow::Context as _;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixListener;
+
+use super::RunDir;
+
+/// Logs into a file of its own: the agent's standard error may be closed one day. Ends the process at a panic, of which
+/// `what` is the subject: a task that panicked would leave a companion that only looks alive. Ended, it is seen, and
+/// started again.
+///
+/// # Errors
+/// When the file cannot be written, or there is a log already.
+pub fn log_to(run_dir: &RunDir, what: &'static str) -> anyhow::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(run_dir.log_file())?;
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(file));
+    // Of what a library says nothing is kept: it may speak per packet.
+    let own = tracing_subscriber::filter::Targets::new().with_target("privnet", tracing::Level::INFO);
+    tracing_subscriber::registry().with(layer).with(own).try_init().context("a log exists already")?;
+    std::panic::set_hook(Box::new(move |panic| {
+        tracing::error!(%panic, "{what} ends because of a bug");
+        std::process::exit(101);
+    }));
+    Ok(())
+}
+
+/// Gives up everything that a companion does not need: what needs privileges was opened by the agent.
+///
+/// # Errors
+/// When the kernel refuses; the process should end.
+pub fn give_up_privileges() -> anyhow::Result<()> {
+    let none = CapabilitySet::empty();
+    rustix::thread::set_no_new_privs(true).context("cannot renounce new privileges")?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .context("cannot give up capabilities")?;
+    // No core dump ever holds what a companion knows.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .context("cannot turn core dumps off")?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    Ok(())
+}
+
+/// Opens the control socket, for its owner alone; one that an earlier process left there is replaced.
+///
+/// # Errors
+/// When it cannot be bound.
+pub fn listen(run_dir: &RunDir) -> io::Result<UnixListener> {
+    let (_directory, socket) = run_dir.control_socket()?;
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => UnixListener::bind(&socket),
+    }
+}
+
+/// Lets a task wait until `file` can be read; needs a runtime.
+///
+/// # Errors
+/// When the runtime cannot watch it.
+#[expect(deprecated, reason = "the successor is unsafe for types whose AsFd may lie; an OwnedFd's does not")]
+pub fn watch(file: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(file, Interest::READABLE)
+}
