@@ -6,6 +6,7 @@ mod wireguard_lab;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -81,6 +82,8 @@ fn stopping_leaves_nothing_and_can_be_done_twice() {
         for _ in 0..2 {
             member.start(Backend::Userspace).await;
             assert!(member.has_link());
+            let ipv6 = member.app.get_sysctl("net/ipv6/conf/wg0/disable_ipv6").await.expect("readable");
+            assert_eq!(ipv6, "1", "wg0 speaks IPv6");
             stop_userspace(&member.run_dir).await.expect("stopped");
             assert!(!member.has_link(), "the TUN link is left");
             assert_eq!(processes_of(&member.run_dir), Vec::<u32>::new());
@@ -256,6 +259,39 @@ fn the_private_key_is_nowhere_to_be_read() {
         let text = format!("{device:?} {spec:?} {state:?} {refused} {refused:?} {:?}", member.as_peer());
         assert_absent("what can be printed", text.as_bytes());
     });
+}
+
+#[test]
+fn the_process_holds_its_link_its_socket_and_no_namespace() {
+    let mut lab = Lab::new();
+    let mut member = lab.member(2);
+    runtime().block_on(member.start(Backend::Userspace));
+    let directory = format!("/proc/{}/fd", member.process());
+    let files = fs::read_dir(directory).expect("readable").flatten();
+    let held: Vec<String> =
+        files.filter_map(|file| Some(fs::read_link(file.path()).ok()?.to_str()?.to_owned())).collect();
+    assert!(held.iter().any(|file| file == "/dev/net/tun"), "{held:?}");
+    assert!(!held.iter().any(|file| file.starts_with("net:") || file.contains("bpf")), "{held:?}");
+    runtime().block_on(member.stop());
+}
+
+#[test]
+fn a_process_of_another_version_says_so() {
+    let mut lab = Lab::new();
+    let mut member = lab.member(2);
+    runtime().block_on(member.start(Backend::Userspace));
+    let ask = |line: &str| {
+        let mut socket = UnixStream::connect(member.run_dir.join("control.sock")).expect("it listens");
+        writeln!(socket, "{line}").expect("sent");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("answered");
+        answer
+    };
+    assert_eq!(ask(r#"{"version":2,"request":"dance"}"#), "{\"other_version\":{\"version\":1}}\n");
+    assert!(ask(r#"{"version":1,"request":"dance"}"#).starts_with(r#"{"refused""#));
+    assert!(ask("").starts_with(r#"{"refused""#));
+    assert!(ask(r#"{"version":1,"request":"observe"}"#).starts_with(r#"{"device""#), "the twin");
+    runtime().block_on(member.stop());
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub enum Error {
     RestartNeeded {
         /// Its directory.
         run_dir: PathBuf,
-        /// What differs: "private key" or "port".
+        /// What differs: "private key", "port" or "protocol version" (it was started by another version of privnet).
         what: &'static str,
     },
     /// This host cannot do it.

@@ -188,7 +188,8 @@ impl Device {
     /// The whole state of the device, or `None` when there is no such link or process.
     ///
     /// # Errors
-    /// When it is there and does not answer in full.
+    /// When it is there and does not answer in full. [`Error::RestartNeeded`] when the process is of a version of privnet
+    /// that speaks otherwise: traffic flows, but nobody can ask it until it is stopped and started.
     pub async fn observe(&self) -> Result<Option<DeviceState>, Error> {
         match &self.inner {
             Inner::Kernel { app, interface } => kernel::observe(app, interface).await,

@@ -49,6 +49,8 @@ type Device = gotatun::device::Device<(Carrier, ToApp, FromApp)>;
 /// # Errors
 /// When the device could not be started; whoever started it is told the same.
 pub fn serve_userspace(run_dir: &Path) -> anyhow::Result<()> {
+    // What `ps` and `top` show, whatever the binary was started as.
+    rustix::thread::set_name(c"privnet-wg").context("cannot take a name")?;
     // Fails if it leads a group already, when somebody started it from a shell: then it stays in that session.
     let _ = rustix::process::setsid();
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context("cannot use standard input")?);
@@ -178,26 +180,30 @@ impl Process {
         let (reader, mut writer) = stream.into_split();
         let mut line = Vec::new();
         BufReader::new(reader.take(MAX_MESSAGE_BYTES)).read_until(b'\n', &mut line).await?;
-        let response = match serde_json::from_slice::<Request>(&line) {
-            Ok(Request { version: VERSION, request: Ask::Observe }) => Response::Device(self.state().await),
-            Ok(Request { version: VERSION, request: Ask::ChangePeers(change) }) => {
-                let observed = self.state().await;
-                match steps(&self.interface, &observed, &change) {
-                    Ok(steps) => self.apply(steps).await?,
-                    Err(Error::AddressTaken { address, holder, wanted, .. }) => {
-                        Response::AddressTaken { address, holder, wanted }
-                    }
-                    Err(error) => Response::Refused { problem: error.to_string() },
-                }
-            }
-            Ok(Request { version, .. }) => {
-                Response::Refused { problem: format!("version {version} is asked for, this process speaks {VERSION}") }
-            }
-            Err(error) => Response::Refused { problem: format!("the request is invalid: {error}") },
-        };
+        let response = self.respond(&line).await;
         writer.write_all(&serde_json::to_vec(&response)?).await?;
         writer.write_all(b"\n").await?;
         Ok(writer.shutdown().await?)
+    }
+
+    async fn respond(&self, line: &[u8]) -> Response {
+        match serde_json::from_slice::<Request<serde::de::IgnoredAny>>(line) {
+            Ok(Request { version, .. }) if version != VERSION => return Response::OtherVersion { version: VERSION },
+            Ok(_) | Err(_) => {}
+        }
+        let change = match serde_json::from_slice::<Request>(line) {
+            Ok(Request { request: Ask::Observe, .. }) => return Response::Device(self.state().await),
+            Ok(Request { request: Ask::ChangePeers(change), .. }) => change,
+            Err(error) => return Response::Refused { problem: format!("the request is invalid: {error}") },
+        };
+        let applied = match steps(&self.interface, &self.state().await, &change) {
+            Ok(steps) => self.apply(steps).await,
+            Err(Error::AddressTaken { address, holder, wanted, .. }) => {
+                return Response::AddressTaken { address, holder, wanted };
+            }
+            Err(error) => Err(error.into()),
+        };
+        applied.map_or_else(|error| Response::Refused { problem: format!("{error:#}") }, |()| Response::Changed)
     }
 
     async fn state(&self) -> DeviceState {
@@ -217,7 +223,7 @@ impl Process {
     }
 
     /// All steps under one lock of the device; none of them touches another peer or the socket.
-    async fn apply(&self, steps: Vec<Step>) -> anyhow::Result<Response> {
+    async fn apply(&self, steps: Vec<Step>) -> anyhow::Result<()> {
         tracing::debug!(steps = steps.len(), "changing peers");
         let apply = async |device: &mut gotatun::device::configure::DeviceWrite<'_, _>| {
             for step in steps {
@@ -238,8 +244,7 @@ impl Process {
                 }
             }
         };
-        self.device.write(apply).await?;
-        Ok(Response::Changed)
+        Ok(self.device.write(apply).await?)
     }
 }
 

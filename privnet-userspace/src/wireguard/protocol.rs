@@ -35,11 +35,11 @@ pub(super) enum Born {
     Failed { problem: String },
 }
 
-/// A line to the control socket.
+/// A line to the control socket. Of a request of another version nothing but this is understood.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Request {
+pub(super) struct Request<T = Ask> {
     pub(super) version: u32,
-    pub(super) request: Ask,
+    pub(super) request: T,
 }
 
 /// What the agent may ask. To end the process it sends SIGTERM.
@@ -58,6 +58,7 @@ pub(super) enum Response {
     Changed,
     AddressTaken { address: std::net::Ipv4Addr, holder: PublicKey, wanted: PublicKey },
     Refused { problem: String },
+    OtherVersion { version: u32 },
 }
 
 #[cfg(test)]
@@ -71,5 +72,8 @@ mod tests {
         assert_eq!(line, r#"{"version":1,"request":{"change_peers":{"set":[],"remove":[]}}}"#);
         assert!(serde_json::from_str::<Request>(&line).is_ok());
         assert!(serde_json::from_str::<Request>(r#"{"version":1,"request":"reveal_key"}"#).is_err());
+        let future = r#"{"version":2,"request":{"observe":{"since":7}}}"#;
+        let understood: Request<serde::de::IgnoredAny> = serde_json::from_str(future).expect("its version is readable");
+        assert_eq!(understood.version, 2);
     }
 }

@@ -38,7 +38,8 @@ const SOCKET_BUFFER_BYTES: usize = 2 << 20;
 /// What a userspace device is started with.
 #[derive(Clone, Debug)]
 pub struct UserspaceSpec {
-    /// The `privnet` binary; the process is `privnet wireguard-process --run-dir DIR`.
+    /// The `privnet` binary; the process is `privnet wireguard-process --run-dir DIR`. `/proc/self/exe` is this very
+    /// binary, also when its file was replaced or removed since it was started.
     pub binary: PathBuf,
     /// `<state>/wireguard/<member>`: made when missing, for root alone.
     pub run_dir: PathBuf,
@@ -96,6 +97,7 @@ async fn start(spec: &UserspaceSpec, run_dir: &RunDir, key: &PrivateKey) -> Resu
     let (ours, theirs) = UnixStream::pair().map_err(Error::io("create", "a socket pair"))?;
     // Started first: it loads while the devices are made.
     let mut child = Command::new(&spec.binary)
+        .arg0("privnet")
         .arg("wireguard-process")
         .arg("--run-dir")
         .arg(&spec.run_dir)
@@ -295,15 +297,15 @@ fn problem(run_dir: &RunDir, problem: String) -> Error {
 }
 
 fn unexpected(run_dir: &RunDir, response: Response) -> Error {
-    problem(
-        run_dir,
-        match response {
-            Response::Refused { problem } => format!("refused: {problem}"),
-            Response::Device(_) | Response::Changed | Response::AddressTaken { .. } => {
-                "answered another question".to_owned()
-            }
-        },
-    )
+    match response {
+        Response::OtherVersion { .. } => {
+            Error::RestartNeeded { run_dir: run_dir.path().to_owned(), what: "protocol version" }
+        }
+        Response::Refused { problem: told } => problem(run_dir, format!("refused: {told}")),
+        Response::Device(_) | Response::Changed | Response::AddressTaken { .. } => {
+            problem(run_dir, "answered another question".to_owned())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -70,8 +70,7 @@ impl Lab {
         let prefix = format!("wg-{}-{}-", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let directory = tempfile::Builder::new().prefix("privnet-wg-").tempdir().expect("a directory");
         let mut lab = Self { prefix, directory, names: Vec::new() };
-        let switch = lab.netns("switch");
-        drop(switch);
+        no_ipv6(&lab.netns("switch"));
         sh(&format!("ip -n {0}switch link add br0 type bridge", lab.prefix));
         sh(&format!("ip -n {0}switch link set br0 up", lab.prefix));
         lab
@@ -90,6 +89,7 @@ impl Lab {
     pub fn member(&mut self, host: u8) -> Member {
         let (prefix, address) = (self.prefix.clone(), Ipv4Addr::new(10, 240, 0, host));
         let (app, binding) = (self.netns(&format!("app{host}")), self.netns(&format!("bind{host}")));
+        no_ipv6(&binding);
         sh(&format!("ip -n {prefix}bind{host} link add veth0 type veth peer name m{host} netns {prefix}switch"));
         sh(&format!("ip -n {prefix}switch link set m{host} up master br0"));
         sh(&format!("ip -n {prefix}bind{host} addr add {address}/22 dev veth0"));
@@ -119,6 +119,17 @@ impl Lab {
         }
         members
     }
+}
+
+/// So that nothing of the lab's own links is on the carrier.
+fn no_ipv6(netns: &Netns) {
+    netns
+        .run_blocking(|| {
+            for which in ["all", "default"] {
+                fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "1").expect("writable");
+            }
+        })
+        .expect("entered");
 }
 
 impl Drop for Lab {
