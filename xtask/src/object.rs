@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 /// Sections without which the kernel or aya refuses the object.
 const SECTIONS: [&str; 5] = [".BTF", ".BTF.ext", "classifier", "maps", "license"];
 /// The programs.
-const PROGRAMS: [&str; 3] = ["from_member", "from_vtep", "guard"];
+const PROGRAMS: [&str; 4] = ["from_member", "from_vtep", "guard_ingress", "guard_egress"];
 
 /// Checks that the object in `file` is complete.
 ///
