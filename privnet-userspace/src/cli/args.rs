@@ -76,6 +76,9 @@ pub enum Verb {
     /// The userspace WireGuard of one member; started by the agent.
     #[command(hide = true)]
     WireguardProcess(WireguardProcessArgs),
+    /// The DNS process of this host; started by the agent.
+    #[command(hide = true)]
+    Dns(DnsArgs),
 }
 
 /// Which agent to talk to.
@@ -285,6 +288,14 @@ pub struct RunChildArgs {
 /// What the userspace WireGuard accepts.
 #[derive(Debug, Args)]
 pub struct WireguardProcessArgs {
+    /// The directory of the process's files.
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: PathBuf,
+}
+
+/// What the DNS process accepts.
+#[derive(Debug, Args)]
+pub struct DnsArgs {
     /// The directory of the process's files.
     #[arg(long, value_name = "DIR")]
     pub run_dir: PathBuf,

@@ -57,8 +57,8 @@ pub fn main() -> ExitCode {
         Err(error) => return refuse(&arguments, &error),
     };
     let format = cli.output;
-    // The userspace WireGuard has a log of its own.
-    if !matches!(cli.verb, Verb::WireguardProcess(_)) {
+    // The userspace WireGuard and the DNS process have logs of their own.
+    if !matches!(cli.verb, Verb::WireguardProcess(_) | Verb::Dns(_)) {
         logging::start(matches!(cli.verb, Verb::Agent(_)));
     }
     match run_verb(cli.verb, format) {
@@ -86,6 +86,7 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
         Verb::Version => verbs::version(format).map(done),
         Verb::RunChild(arguments) => run_child::run(&arguments, format),
         Verb::WireguardProcess(arguments) => wireguard_process(&arguments).map(done),
+        Verb::Dns(arguments) => dns_process(&arguments).map(done),
     }
 }
 
@@ -93,6 +94,14 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
 fn wireguard_process(arguments: &args::WireguardProcessArgs) -> Result<(), ControlError> {
     crate::wireguard::serve_userspace(&arguments.run_dir).map_err(|error| {
         let message = format!("the WireGuard process failed: {error:#}");
+        ControlError::new(ErrorCode::Internal, message, "it is started by the agent, and by nobody else")
+    })
+}
+
+/// Becomes the DNS process of this host.
+fn dns_process(arguments: &args::DnsArgs) -> Result<(), ControlError> {
+    crate::dns::serve_process(&arguments.run_dir).map_err(|error| {
+        let message = format!("the DNS process failed: {error:#}");
         ControlError::new(ErrorCode::Internal, message, "it is started by the agent, and by nobody else")
     })
 }

@@ -73,6 +73,12 @@ impl Switchboard {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return false };
         self.jobs.send((job, [leave, place])).is_ok()
     }
+
+    /// Whether no query is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.places.available_permits() == FORWARDS
+    }
 }
 
 /// The queries that were handed over; never more than there are places.

@@ -12,10 +12,15 @@
 //! | [`responder`] | all that serve, put together |
 //! | [`served`] | one container: its sockets and its budgets |
 //! | `udp`, `tcp` | the transports |
+//! | `process` | what `privnet dns` is |
+//! | `client`, `protocol` | the agent's door to it; what the two say to each other |
 //! | `forward`, `upstream` | other people's names: asked of whom, how long |
 
+mod client;
 pub mod engine;
 mod forward;
+mod process;
+mod protocol;
 pub mod responder;
 pub mod served;
 mod tcp;
@@ -27,6 +32,10 @@ pub mod wire;
 mod tests;
 
 use std::net::Ipv4Addr;
+
+pub use client::{DnsProcess, Error, ProcessSpec, Sockets};
+pub use process::serve_process;
+pub use protocol::{ProcessState, Resolved, ServedContainer, Source};
 
 /// Where a container's names are answered, unless it is set otherwise: on its loopback, at an address that neither
 /// Docker (127.0.0.11), systemd-resolved (.53, .54) nor dnsmasq (127.0.1.1) uses.

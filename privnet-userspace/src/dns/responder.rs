@@ -33,6 +33,7 @@ pub struct ResponderConfig {
 pub struct Responder {
     engine: Arc<Engine>,
     tcp: TcpServer,
+    switchboard: Switchboard,
     threads: Vec<UdpThread>,
     containers: BTreeMap<NetnsId, Container>,
     forwarder: AbortHandle,
@@ -60,6 +61,7 @@ impl Responder {
         let threads = (0..config.threads.max(1)).map(|_| UdpThread::start(Arc::clone(&engine), switchboard.clone()));
         Ok(Self {
             tcp: TcpServer::new(Arc::clone(&engine), switchboard.clone()),
+            switchboard: switchboard.clone(),
             threads: threads.collect::<io::Result<_>>()?,
             containers: BTreeMap::new(),
             forwarder: tokio::spawn(forwarder.run(jobs)).abort_handle(),
@@ -94,6 +96,12 @@ impl Responder {
         let accepting = tokio::spawn(self.tcp.clone().accept(Arc::clone(&served), accepted)).abort_handle();
         self.containers.insert(id, Container { served, thread, token, listener, accepting });
         Ok(())
+    }
+
+    /// Whether nothing is under way: no connection, and no query that was forwarded.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.switchboard.is_idle() && self.tcp.is_idle()
     }
 
     /// Changes what exists for a container; false when it is not served.

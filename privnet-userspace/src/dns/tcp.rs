@@ -40,6 +40,12 @@ impl TcpServer {
         Self { engine, switchboard, places: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 
+    /// Whether there is no connection.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.places.available_permits() == CONNECTIONS
+    }
+
     /// Accepts a container's connections, for ever: abort the task to end it. Connections that exist go on.
     pub async fn accept(self, served: Arc<Served>, listener: TcpListener) {
         loop {

@@ -93,6 +93,26 @@ pub struct Record {
     pub data: Data,
 }
 
+impl Record {
+    /// The record as a line, for people; `asked` is the name that it answers.
+    #[must_use]
+    pub fn line(&self, asked: &Name) -> String {
+        let owner = match &self.owner {
+            Owner::Asked { skip } => asked.parent(*skip),
+            Owner::Name(name) => name.clone(),
+        };
+        let data = match &self.data {
+            Data::A(address) => format!("A {address}"),
+            Data::Ns(name) => format!("NS {name}"),
+            Data::Soa(soa) => format!("SOA {} {} {}", Soa::primary(), Soa::mailbox(), soa.serial),
+            Data::Ptr(name) => format!("PTR {name}"),
+            Data::Txt(texts) => format!("TXT {texts:?}"),
+            Data::Srv { port, target } => format!("SRV 0 1 {port} {target}"),
+        };
+        format!("{owner} {} {data}", self.ttl_seconds)
+    }
+}
+
 /// The name that a record belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {

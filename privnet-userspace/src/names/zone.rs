@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use super::catalogue::{Difference, Forwarding, MemberNames, NetworkDifference, NetworkHead};
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, NetworkId, Protocol};
 
 /// Who asks: a container, by the networks that it is in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asker {
     /// The networks that it is in. No other exists for it.
     pub networks: BTreeSet<NetworkId>,

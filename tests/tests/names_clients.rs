@@ -1,0 +1,150 @@
+//! What programs find: every resolver that containers bring along, with short lists and long ones, and the twin of each:
+//! another network's name by the same means.
+//!
+//! ```text
+//! container a (in shop)          container b (in bank)
+//! 127.0.0.82:53 ──┐              127.0.0.82:53 ──┐
+//!                 └── one DNS process ───────────┘
+//! ```
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "what was not exercised is part of the transcript")]
+
+mod names_lab;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use names_lab::{APP, BANK, Container, Lab, SHOP, SUFFIX, has};
+
+/// A list longer than 512 octets, than 1232, and of one.
+const LONG: u8 = 200;
+
+/// A resolver: what it is called, and how it is asked for a name's addresses.
+struct Client {
+    what: &'static str,
+    line: String,
+    /// Whether it asks by TCP when an answer was cut off.
+    takes_long: bool,
+}
+
+impl Client {
+    fn new(what: &'static str, line: impl Into<String>) -> Self {
+        Self { what, line: line.into(), takes_long: true }
+    }
+
+    /// The addresses that it finds; nothing when it says that there is no such name, or prints none.
+    fn finds(&self, container: &Container, name: &str) -> BTreeSet<String> {
+        let output = container.run(&self.line.replace("NAME", name));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let words = text.split(|c: char| c.is_whitespace() || c == '\'' || c == ',');
+        words.filter(|word| word.starts_with("10.240.")).map(str::to_owned).collect()
+    }
+}
+
+/// Compiles a program of the lab; nothing when its compiler or library is not here.
+fn compile(lab: &Lab, compiler: &str, source: &str, more: &[&str]) -> Option<String> {
+    if !has(compiler) {
+        return None;
+    }
+    let program = lab.directory.path().join(format!("{source}-{compiler}"));
+    let source = self::source(source).with_extension("c");
+    let status = Command::new(compiler).arg("-o").arg(&program).arg(source).args(more).status().expect("it starts");
+    if !status.success() {
+        assert!(!more.is_empty(), "{compiler} does not compile what needs no library");
+        println!("not exercised, since it does not link with {more:?}");
+        return None;
+    }
+    Some(program.display().to_string())
+}
+
+fn source(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/names_lab").join(file)
+}
+
+fn clients(lab: &Lab) -> Vec<Client> {
+    let at = "@127.0.0.82";
+    let mut clients = vec![Client::new("glibc getent", "getent ahosts NAME")];
+    let tools = [
+        ("busybox", Client { takes_long: false, ..Client::new("busybox", "busybox nslookup -type=a NAME") }),
+        ("dig", Client::new("dig by UDP", format!("dig {at} +short NAME A"))),
+        ("dig", Client::new("dig by TCP", format!("dig {at} +tcp +short NAME A"))),
+        ("dig", Client::new("dig without EDNS", format!("dig {at} +noedns +short NAME A"))),
+        ("kdig", Client::new("kdig", format!("kdig {at} +short NAME A"))),
+        ("kdig", Client::new("kdig by TCP", format!("kdig {at} +tcp +short NAME A"))),
+    ];
+    clients.extend(tools.into_iter().filter(|(tool, _)| has(tool)).map(|(_, client)| client));
+    if Command::new("/usr/bin/python3")
+        .args(["-c", "import dns.resolver"])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        clients.push(Client::new("dnspython", format!("/usr/bin/python3 {} NAME", source("resolve.py").display())));
+    }
+    if let Some(program) = compile(lab, "gcc", "resolve", &["-static-libgcc"]) {
+        clients.push(Client::new("glibc", format!("{program} NAME")));
+    }
+    if let Some(program) = compile(lab, "musl-gcc", "resolve", &["-static"]) {
+        // Before 1.2.4 musl does not know TCP, and takes of a long answer what fits.
+        clients.push(Client { takes_long: false, ..Client::new("musl, static", format!("{program} NAME")) });
+    }
+    if let Some(program) = compile(lab, "gcc", "resolve_cares", &["-lcares"]) {
+        clients.push(Client::new("c-ares", format!("{program} NAME")));
+    }
+    clients
+}
+
+#[test]
+fn every_resolver_finds_the_names_of_its_network_and_no_other() {
+    let mut lab = Lab::serving(LONG);
+    let (shop, bank) = (lab.served("a", &[SHOP]), lab.served("b", &[BANK]));
+    let all: BTreeSet<String> = (2..=LONG + 1).map(|last| format!("10.240.0.{last}")).collect();
+    let (one, theirs) = (format!("7.web.{APP}.{SHOP}.{SUFFIX}"), format!("1.web.{APP}.{BANK}.{SUFFIX}"));
+    for client in clients(&lab) {
+        let what = client.what;
+        println!("# {what}");
+        assert_eq!(client.finds(&shop, &one), ["10.240.0.8".to_owned()].into(), "{what}");
+        assert_eq!(client.finds(&shop, &one.to_uppercase()), ["10.240.0.8".to_owned()].into(), "{what}");
+        let alias = one.replace(SHOP, "shop");
+        assert_eq!(client.finds(&shop, &alias), ["10.240.0.8".to_owned()].into(), "{what}");
+        let list = client.finds(&shop, &format!("{APP}.{SHOP}.{SUFFIX}"));
+        if client.takes_long {
+            assert_eq!(list, all, "{what} has the whole list");
+        } else {
+            assert!(list.len() > 20 && list.is_subset(&all), "{what} has some of the list: {list:?}");
+        }
+        // The twin: the same question, in the other network, both ways.
+        assert_eq!(client.finds(&shop, &theirs), BTreeSet::new(), "{what}");
+        assert_eq!(client.finds(&bank, &one), BTreeSet::new(), "{what}");
+        assert_eq!(client.finds(&bank, &theirs), ["10.240.4.2".to_owned()].into(), "{what}");
+    }
+}
+
+#[test]
+fn a_name_without_an_aaaa_record_is_there_all_the_same() {
+    let mut lab = Lab::serving(3);
+    let shop = lab.served("a", &[SHOP]);
+    let name = format!("1.web.{APP}.{SHOP}.{SUFFIX}");
+    if has("dig") {
+        let text = shop.prints(&format!("dig @127.0.0.82 {name} AAAA"));
+        assert!(text.contains("status: NOERROR") && text.contains("ANSWER: 0, AUTHORITY: 1"), "{text}");
+        let text = shop.prints(&format!("dig @127.0.0.82 x.{name} AAAA"));
+        assert!(text.contains("status: NXDOMAIN") && text.contains("ANSWER: 0, AUTHORITY: 1"), "{text}");
+        assert!(!text.contains("WARNING"), "{text}");
+    }
+    let output = shop.run(&format!("getent ahosts x.{name}"));
+    assert_eq!(output.status.code(), Some(2), "a name that is not there is not found");
+}
+
+#[test]
+fn an_address_leads_back_to_its_name_and_a_service_to_its_port() {
+    let mut lab = Lab::serving(3);
+    let (shop, bank) = (lab.served("a", &[SHOP]), lab.served("b", &[BANK]));
+    let name = format!("1.web.{APP}.{SHOP}.{SUFFIX}");
+    assert!(shop.prints("getent hosts 10.240.0.2").contains(&name));
+    assert_eq!(bank.run("getent hosts 10.240.0.2").status.code(), Some(2));
+    if has("dig") {
+        let text = shop.prints(&format!("dig @127.0.0.82 +short _http._tcp.{name} SRV"));
+        assert_eq!(text, format!("0 1 80 {name}."));
+    }
+}
