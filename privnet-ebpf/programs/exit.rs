@@ -44,9 +44,8 @@ pub fn exit(skb: &Skb<'_>, account: Account, packet: Option<&Packet>, verdict: V
 #[inline(always)]
 fn deliver(skb: &Skb<'_>, ifindex: u32, rewrite: Option<MacAddr>) -> Result<i32, DropReason> {
     prepare(skb, rewrite)?;
-    // The frame is addressed to another MAC than that of the interface it came in by, so the kernel took it for
-    // somebody else's.
-    skb.set_to_host();
+    // The kernel took the frame for somebody else's (PACKET_OTHERHOST), for its MAC is not that of the interface it came
+    // in by. Both ways set that right: scrubbing on the one, being received anew on the other.
     if maps::config().is_some_and(|config| config.redirect_peer()) {
         Ok(skb.redirect_peer(ifindex))
     } else {

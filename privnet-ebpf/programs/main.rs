@@ -36,8 +36,7 @@ mod programs {
             Ok(packet) => packet,
             Err(reason) => return exit(&skb, account, None, Verdict::Drop(reason)),
         };
-        let target = forward::target_of(&packet).and_then(maps::member);
-        let verdict = forward::from_member(maps::config(), port, &packet, target);
+        let verdict = forward::from_member(maps::config(), port, &packet, maps::member);
         exit(&skb, account, Some(&packet), verdict)
     }
 
@@ -50,14 +49,14 @@ mod programs {
             Ok(packet) => packet,
             Err(reason) => return exit(&skb, account, None, Verdict::Drop(reason)),
         };
-        let (source, destination) = match packet.kind() {
-            Kind::Udp => (maps::member(packet.udp().source()), maps::member(packet.udp().destination())),
-            Kind::Arp | Kind::Refused(_) => (None, None),
+        let destination = match packet.kind() {
+            Kind::Udp => maps::member(packet.udp().destination()),
+            Kind::Arp | Kind::Refused(_) => None,
         };
         if destination.is_some_and(|row| row.ifindex().is_some()) {
             account.address = packet.udp().destination();
         }
-        let verdict = forward::from_vtep(maps::config(), &packet, source, destination);
+        let verdict = forward::from_vtep(maps::config(), &packet, destination, maps::member);
         exit(&skb, account, Some(&packet), verdict)
     }
 

@@ -8,14 +8,12 @@ use core::mem::MaybeUninit;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{
-    bpf_ktime_get_boot_ns, bpf_redirect, bpf_redirect_peer, bpf_skb_change_type, bpf_skb_load_bytes,
-    bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
+    bpf_ktime_get_boot_ns, bpf_redirect, bpf_redirect_peer, bpf_skb_load_bytes_relative, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use privnet_ebpf::packet::Frame;
 
-/// `PACKET_HOST` of include/uapi/linux/if_packet.h.
-const PACKET_HOST: u32 = 0;
 /// `BPF_HDR_START_NET` of include/uapi/linux/bpf.h.
 const HEADER_START_NETWORK: u32 = 1;
 
@@ -100,14 +98,6 @@ impl<'a> Skb<'a> {
         unsafe { (*self.skb).mark = 0 }
     }
 
-    /// Tells the stack that the frame is for the host that receives it.
-    #[inline(always)]
-    pub fn set_to_host(&self) {
-        // SAFETY: `skb` is the program's context (`Skb::new`). The helper fails only for a type that no received
-        // frame has (loopback), and then the receiver refuses the frame by itself.
-        unsafe { bpf_skb_change_type(self.skb, PACKET_HOST) };
-    }
-
     /// Out of the interface `ifindex` of this namespace; the action to return.
     #[inline(always)]
     pub fn redirect(&self, ifindex: u32) -> i32 {
@@ -123,6 +113,20 @@ impl<'a> Skb<'a> {
     }
 }
 
+impl Skb<'_> {
+    /// Where the byte at `offset` is, if it is in the linear part of the packet.
+    #[inline(always)]
+    fn at(&self, offset: u32) -> usize {
+        field!(self.data) as usize + offset as usize
+    }
+
+    /// Whether `bytes` from `at` are in the linear part of the packet.
+    #[inline(always)]
+    fn is_linear(&self, at: usize, bytes: usize) -> bool {
+        at + bytes <= field!(self.data_end) as usize
+    }
+}
+
 impl Frame for Skb<'_> {
     #[inline(always)]
     fn frame_bytes(&self) -> u32 {
@@ -132,11 +136,19 @@ impl Frame for Skb<'_> {
     /// Also reads what is not in the linear part of the packet.
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        Aligned::filled(|to| {
-            // SAFETY: `to` is writable for `N` bytes (`Aligned::filled`), and `skb` is the program's context
-            // (`Skb::new`); the helper checks the offset against the frame and fails when it is too short.
-            unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, to, N as u32) }
-        })
+        let mut at = self.at(offset);
+        if !self.is_linear(at, N) {
+            // SAFETY: `skb` is the program's context (`Skb::new`). The helper moves the packet, and no pointer into it is
+            // used after this; it fails when the frame is too short, and then so does what follows.
+            unsafe { bpf_skb_pull_data(self.skb, offset + N as u32) };
+            at = self.at(offset);
+            if !self.is_linear(at, N) {
+                return None;
+            }
+        }
+        // SAFETY: `is_linear` checked that `N` bytes from `at` are within the packet, and nothing moved it since; an
+        // array of bytes has alignment 1.
+        Some(unsafe { *(at as *const [u8; N]) })
     }
 }
 
@@ -149,7 +161,8 @@ impl Frame for FromNetworkHeader<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         Aligned::filled(|to| {
-            // SAFETY: as for `Skb`, above.
+            // SAFETY: `to` is writable for `N` bytes (`Aligned::filled`), and `skb` is the program's context
+            // (`Skb::new`); the helper checks the offset against the frame and fails when it is too short.
             unsafe { bpf_skb_load_bytes_relative(self.0.skb.cast(), offset, to, N as u32, HEADER_START_NETWORK) }
         })
     }
@@ -168,7 +181,7 @@ impl<const N: usize> Aligned<N> {
         if fill(bytes.as_mut_ptr().cast()) != 0 {
             return None;
         }
-        // SAFETY: both callers are helpers that return 0 only after they wrote all `N` bytes.
+        // SAFETY: `fill` is a helper that returns 0 only after they wrote all `N` bytes.
         Some(unsafe { bytes.assume_init() }.0)
     }
 }

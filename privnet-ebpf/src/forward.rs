@@ -10,15 +10,15 @@ use crate::verdict::{DropReason, PassReason, Verdict};
 
 /// Decides about a frame that a member of this host sent.
 ///
-/// `port` is the ports map's row of the interface that it came in by; `target` the members map's row of
-/// [`target_of`] the packet.
+/// `port` is the ports map's row of the interface that it came in by; `member` looks an address up in the members map,
+/// once at most and only for a sender that is who it says.
 #[must_use]
 #[inline(always)]
-pub fn from_member(
+pub fn from_member<'a>(
     config: Option<&Config>,
     port: Option<&PortRow>,
     packet: &Packet,
-    target: Option<&MemberRow>,
+    member: impl FnOnce([u8; 4]) -> Option<&'a MemberRow>,
 ) -> Verdict {
     let (Some(config), Some(port)) = (current(config), port) else {
         return Verdict::Drop(if current(config).is_none() {
@@ -28,11 +28,11 @@ pub fn from_member(
         });
     };
     match packet.kind() {
-        Kind::Udp => match udp_from_member(config, port, packet, target) {
+        Kind::Udp => match udp_from_member(config, port, packet, member) {
             Ok(verdict) => verdict,
             Err(reason) => Verdict::Drop(reason),
         },
-        Kind::Arp => match answer(port, packet, target) {
+        Kind::Arp => match answer(port, packet, member) {
             Ok(mac) => Verdict::AnswerArp { mac },
             Err(reason) => Verdict::Drop(reason),
         },
@@ -42,20 +42,20 @@ pub fn from_member(
 
 /// Decides about a frame that came from another host.
 ///
-/// `source` and `destination` are the members map's rows of the packet's addresses.
+/// `destination` is the members map's row of the address that it is for; `member` looks another address up there.
 #[must_use]
 #[inline(always)]
-pub fn from_vtep(
+pub fn from_vtep<'a>(
     config: Option<&Config>,
     packet: &Packet,
-    source: Option<&MemberRow>,
     destination: Option<&MemberRow>,
+    member: impl FnOnce([u8; 4]) -> Option<&'a MemberRow>,
 ) -> Verdict {
     if current(config).is_none() {
         return Verdict::Drop(DropReason::AbiMismatch);
     }
     match packet.kind() {
-        Kind::Udp => match udp_from_vtep(packet, source, destination) {
+        Kind::Udp => match udp_from_vtep(packet, destination, member) {
             Ok(ifindex) => Verdict::DeliverLocal { ifindex, rewrite: None },
             Err(reason) => Verdict::Drop(reason),
         },
@@ -83,28 +83,17 @@ pub fn guard(config: Option<&Config>, claim: &Claim) -> Verdict {
     }
 }
 
-/// The address whose member decides about a packet of [`from_member`], as on the wire.
-#[must_use]
-#[inline(always)]
-pub fn target_of(packet: &Packet) -> Option<[u8; 4]> {
-    match packet.kind() {
-        Kind::Udp => Some(packet.udp().destination()),
-        Kind::Arp => Some(packet.arp().target()),
-        Kind::Refused(_) => None,
-    }
-}
-
 #[inline(always)]
 fn current(config: Option<&Config>) -> Option<&Config> {
     config.filter(|config| config.is_current())
 }
 
 #[inline(always)]
-fn udp_from_member(
+fn udp_from_member<'a>(
     config: &Config,
     port: &PortRow,
     packet: &Packet,
-    target: Option<&MemberRow>,
+    member: impl FnOnce([u8; 4]) -> Option<&'a MemberRow>,
 ) -> Result<Verdict, DropReason> {
     let udp = packet.udp();
     if packet.source_mac() != port.mac() {
@@ -119,7 +108,7 @@ fn udp_from_member(
     if udp.destination() == udp.source() {
         return Err(DropReason::ToItself);
     }
-    let target = target.ok_or(DropReason::UnknownDestination)?;
+    let target = member(udp.destination()).ok_or(DropReason::UnknownDestination)?;
     if udp.destination_port() != target.wireguard_port() {
         return Err(DropReason::WrongDestinationPort);
     }
@@ -141,7 +130,11 @@ fn udp_from_member(
 }
 
 #[inline(always)]
-fn answer(port: &PortRow, packet: &Packet, target: Option<&MemberRow>) -> Result<MacAddr, DropReason> {
+fn answer<'a>(
+    port: &PortRow,
+    packet: &Packet,
+    member: impl FnOnce([u8; 4]) -> Option<&'a MemberRow>,
+) -> Result<MacAddr, DropReason> {
     let arp = packet.arp();
     if packet.source_mac() != port.mac() {
         return Err(DropReason::SpoofedMac);
@@ -156,17 +149,25 @@ fn answer(port: &PortRow, packet: &Packet, target: Option<&MemberRow>) -> Result
     if arp.target() == arp.sender() {
         return Err(DropReason::ToItself);
     }
-    target.map(MemberRow::mac).ok_or(DropReason::ArpUnknownTarget)
+    member(arp.target()).map(MemberRow::mac).ok_or(DropReason::ArpUnknownTarget)
 }
 
 #[inline(always)]
-fn udp_from_vtep(
+fn udp_from_vtep<'a>(
     packet: &Packet,
-    source: Option<&MemberRow>,
     destination: Option<&MemberRow>,
+    member: impl FnOnce([u8; 4]) -> Option<&'a MemberRow>,
 ) -> Result<u32, DropReason> {
     let udp = packet.udp();
-    let source = source.ok_or(DropReason::UnknownSource)?;
+    let destination = destination.ok_or(DropReason::UnknownDestination)?;
+    let ifindex = destination.ifindex().ok_or(DropReason::DestinationNotLocal)?;
+    if packet.destination_mac() != destination.mac() {
+        return Err(DropReason::WrongDestinationMac);
+    }
+    if udp.destination_port() != destination.wireguard_port() {
+        return Err(DropReason::WrongDestinationPort);
+    }
+    let source = member(udp.source()).ok_or(DropReason::UnknownSource)?;
     if source.ifindex().is_some() {
         return Err(DropReason::SourceIsLocal);
     }
@@ -175,14 +176,6 @@ fn udp_from_vtep(
     }
     if udp.source_port() != source.wireguard_port() {
         return Err(DropReason::WrongSourcePort);
-    }
-    let destination = destination.ok_or(DropReason::UnknownDestination)?;
-    let ifindex = destination.ifindex().ok_or(DropReason::DestinationNotLocal)?;
-    if packet.destination_mac() != destination.mac() {
-        return Err(DropReason::WrongDestinationMac);
-    }
-    if udp.destination_port() != destination.wireguard_port() {
-        return Err(DropReason::WrongDestinationPort);
     }
     Ok(ifindex)
 }

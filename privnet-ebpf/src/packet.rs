@@ -266,12 +266,14 @@ impl Arp<'_> {
 /// Why a frame without the room for full headers is dropped: for what it says it is, when that is refused anyway.
 #[inline(always)]
 fn short_reason(frame: &impl Frame, tagged: bool) -> DropReason {
-    match frame.read::<2>(12).map(u16::from_be_bytes) {
+    // No frame has the type 0; a value for every case leaves nothing undefined (see [`Packet`]).
+    let ethertype = u16::from_be_bytes(frame.read::<2>(12).unwrap_or([0; 2]));
+    match ethertype {
         _ if tagged => DropReason::VlanTag,
-        None | Some(ETHERTYPE_IPV4 | ETHERTYPE_ARP) => DropReason::Truncated,
-        Some(ETHERTYPE_IPV6) => DropReason::Ipv6,
-        Some(other) if is_vlan(other) => DropReason::VlanTag,
-        Some(_) => DropReason::UnknownEtherType,
+        0 | ETHERTYPE_IPV4 | ETHERTYPE_ARP => DropReason::Truncated,
+        ETHERTYPE_IPV6 => DropReason::Ipv6,
+        other if is_vlan(other) => DropReason::VlanTag,
+        _ => DropReason::UnknownEtherType,
     }
 }
 
@@ -282,10 +284,12 @@ const fn is_dhcp(port: u16) -> bool {
 
 #[inline(always)]
 fn ipv6_reason(headers: &[u8; HEADERS_BYTES], frame: &impl Frame) -> DropReason {
-    let next_header = headers[20];
-    match frame.read::<1>(54) {
-        Some([ICMPV6_ROUTER_ADVERTISEMENT]) if next_header == IP_PROTOCOL_ICMPV6 => DropReason::RouterAdvertisement,
-        Some(_) | None => DropReason::Ipv6,
+    // A value for every case leaves nothing undefined (see [`Packet`]); 0 is no type of ICMPv6 that matters.
+    let [icmp_type] = frame.read::<1>(54).unwrap_or([0]);
+    if headers[20] == IP_PROTOCOL_ICMPV6 && icmp_type == ICMPV6_ROUTER_ADVERTISEMENT {
+        DropReason::RouterAdvertisement
+    } else {
+        DropReason::Ipv6
     }
 }
 

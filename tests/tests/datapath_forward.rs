@@ -2,8 +2,6 @@
 
 mod datapath;
 
-use std::net::Ipv4Addr;
-
 use datapath::*;
 use privnet::datapath::{DropReason, Hook, MemberRow, NetworkSpec, Outcome, PortRow};
 use privnet_ebpf::net::{MacAddr, Vni};
@@ -132,13 +130,13 @@ fn a_network_knows_nothing_of_another_that_uses_the_same_interfaces_and_addresse
         theirs.refuses(Hook::FromMember, ALICE_IF, &frame, eve.address, DropReason::UnknownDestination);
         let request = arp_request(eve, to.address);
         theirs.refuses(Hook::FromMember, ALICE_IF, &request, eve.address, DropReason::ArpUnknownTarget);
-        ours.refuses(Hook::FromVtep, VTEP_IF, &frame, local_or_network(to), DropReason::UnknownSource);
+        let (member, reason) = match to.address {
+            here if here == ALICE.address || here == BOB.address => (here, DropReason::UnknownSource),
+            _ => (NETWORK, DropReason::DestinationNotLocal),
+        };
+        ours.refuses(Hook::FromVtep, VTEP_IF, &frame, member, reason);
     }
     ours.forwards(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB), ALICE.address, Outcome::ForwardedLocal);
-}
-
-fn local_or_network(member: Member) -> Ipv4Addr {
-    if member.address == ALICE.address || member.address == BOB.address { member.address } else { NETWORK }
 }
 
 /// Frames that begin like good ones and go wrong in a few places, and frames of any bytes.

@@ -113,7 +113,7 @@ fn a_member_reaches_a_neighbour_only_when_every_fact_is_right() {
         let config = config.map(|config| if place == Place::NoVtep { config.with_vtep(None) } else { config });
         let target = known.then(|| bob((place == Place::Local).then_some(BOB_IF)));
         let port = has_port.then(alice);
-        let verdict = from_member(config.as_ref(), port.as_ref(), &frame.packet(), target.as_ref());
+        let verdict = from_member(config.as_ref(), port.as_ref(), &frame.packet(), |_| target.as_ref());
         let reachable = place != Place::NoVtep;
         match verdict {
             Verdict::DeliverLocal { ifindex: BOB_IF, rewrite: written } if place == Place::Local => {
@@ -186,7 +186,7 @@ fn another_host_reaches_a_member_only_when_every_fact_is_right() {
         let config = if has_config { config() } else { of_another_abi() };
         let source = known.then_some(source);
         let destination = here.then(|| bob(local.then_some(BOB_IF)));
-        match from_vtep(Some(&config), &frame.packet(), source.as_ref(), destination.as_ref()) {
+        match from_vtep(Some(&config), &frame.packet(), destination.as_ref(), |_| source.as_ref()) {
             Verdict::DeliverLocal { ifindex: BOB_IF, rewrite: None } => {
                 assert!(facts.into_iter().all(|fact| fact), "{frame:?}");
                 forwarded += 1;
@@ -226,7 +226,7 @@ fn arp_is_answered_for_known_members_when_the_sender_is_the_sender() {
                     let target_address = if itself { sender_address } else { BOB.0 };
                     let packet = arp(macs[0], operation, macs[1], sender_address, target_address);
                     let right = source && operation == 1 && sender_mac && sender && known && !itself;
-                    match from_member(Some(&config), Some(&port), &packet, known.then_some(&target)) {
+                    match from_member(Some(&config), Some(&port), &packet, |_| known.then_some(&target)) {
                         Verdict::AnswerArp { mac: told } => {
                             assert!(right && told == mac(BOB));
                             answered += 1;
@@ -240,7 +240,7 @@ fn arp_is_answered_for_known_members_when_the_sender_is_the_sender() {
     }
     assert_eq!(answered, 1);
     let request = arp(mac(ALICE), 1, mac(ALICE), ALICE.0, BOB.0);
-    assert_eq!(from_vtep(Some(&config), &request, None, None), Verdict::Drop(DropReason::ArpFromVtep));
+    assert_eq!(from_vtep(Some(&config), &request, None, |_| None), Verdict::Drop(DropReason::ArpFromVtep));
 }
 
 #[test]
@@ -249,20 +249,26 @@ fn without_a_config_nothing_goes() {
     let (alice, bob) = (alice(), bob(Some(BOB_IF)));
     for config in [None, Some(&of_another_abi())] {
         let closed = Verdict::Drop(DropReason::AbiMismatch);
-        assert_eq!(from_member(config, Some(&alice), &packet, Some(&bob)), closed);
-        assert_eq!(from_member(config, None, &packet, Some(&bob)), closed);
-        assert_eq!(from_vtep(config, &packet, Some(&bob), Some(&bob)), closed);
+        assert_eq!(from_member(config, Some(&alice), &packet, |_| Some(&bob)), closed);
+        assert_eq!(from_member(config, None, &packet, |_| Some(&bob)), closed);
+        assert_eq!(from_vtep(config, &packet, Some(&bob), |_| Some(&bob)), closed);
         assert_eq!(guard(config, &Claim::Other), closed);
     }
 }
 
 #[test]
-fn the_target_is_whom_the_packet_is_for() {
-    assert_eq!(target_of(&Datagram::right().packet()), Some(BOB.0));
-    assert_eq!(target_of(&arp(mac(ALICE), 1, mac(ALICE), ALICE.0, BOB.0)), Some(BOB.0));
-    let mut frame = [0; HEADERS_BYTES];
-    frame[12..14].copy_from_slice(&[0x88, 0xcc]);
-    assert_eq!(target_of(&read(&frame)), None);
+fn the_member_that_is_looked_up_is_whom_the_packet_is_for_or_from() {
+    let (config, alice, bob, nobody) =
+        (config(), alice(), bob(Some(BOB_IF)), Verdict::Drop(DropReason::UnknownDestination));
+    let datagram = Datagram::right().packet();
+    let for_bob = |address| (address != BOB.0).then_some(&bob);
+    assert_eq!(from_member(Some(&config), Some(&alice), &datagram, for_bob), nobody);
+    let request = arp(mac(ALICE), 1, mac(ALICE), ALICE.0, BOB.0);
+    let unanswered = Verdict::Drop(DropReason::ArpUnknownTarget);
+    assert_eq!(from_member(Some(&config), Some(&alice), &request, for_bob), unanswered);
+    let from_alice = |address| (address != ALICE.0).then_some(&bob);
+    let unknown = Verdict::Drop(DropReason::UnknownSource);
+    assert_eq!(from_vtep(Some(&config), &datagram, Some(&bob), from_alice), unknown);
 }
 
 proptest! {
@@ -295,8 +301,8 @@ proptest! {
         {
             let (config, alice, bob) = (config(), alice(), bob(Some(BOB_IF)));
             let dropped = Verdict::Drop(reason);
-            prop_assert_eq!(from_member(Some(&config), Some(&alice), &packet, Some(&bob)), dropped);
-            prop_assert_eq!(from_vtep(Some(&config), &packet, Some(&bob), Some(&bob)), dropped);
+            prop_assert_eq!(from_member(Some(&config), Some(&alice), &packet, |_| Some(&bob)), dropped);
+            prop_assert_eq!(from_vtep(Some(&config), &packet, Some(&bob), |_| Some(&bob)), dropped);
         }
     }
 }
