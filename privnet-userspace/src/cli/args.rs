@@ -8,6 +8,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use super::demo::args::{DemoArgs, DemoFetchArgs, DemoServeArgs};
+
 /// Where the agent listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/privnet/privnet.sock";
 
@@ -70,6 +72,12 @@ pub enum Verb {
     Demo(DemoArgs),
     /// Show what this binary is.
     Version,
+    /// The HTTP server in a container of the demo.
+    #[command(hide = true)]
+    DemoServe(DemoServeArgs),
+    /// The HTTP client in a container of the demo.
+    #[command(hide = true)]
+    DemoFetch(DemoFetchArgs),
     /// The child of `run`.
     #[command(hide = true)]
     RunChild(RunChildArgs),
@@ -310,20 +318,6 @@ pub struct MtuArgs {
     /// The agent to ask.
     #[command(flatten)]
     pub agent: AgentSocket,
-}
-
-/// What `demo` accepts.
-#[derive(Clone, Debug, Args)]
-pub struct DemoArgs {
-    /// Who forwards packets.
-    #[arg(long, value_enum, default_value_t = DatapathChoice::Auto)]
-    pub datapath: DatapathChoice,
-    /// Who encrypts packets.
-    #[arg(long, value_enum, default_value_t = WireguardChoice::Auto)]
-    pub wireguard: WireguardChoice,
-    /// Leave everything up, and print how to look around.
-    #[arg(long)]
-    pub keep: bool,
 }
 
 impl From<DatapathChoice> for crate::agent::DatapathChoice {

@@ -1,0 +1,297 @@
+//! The demo's world: two hosts on one kernel, their underlay, two networks, four containers.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ipnet::Ipv4Net;
+use privnet_ebpf::net::MacAddr;
+use uuid::Uuid;
+
+use super::args::DemoArgs;
+use super::name::{HOSTS, Name};
+use crate::agent::views::{Attach, CreateNetwork, NetworkView, StatusView, Target};
+use crate::agent::{Agent, Config, Control};
+use crate::link::{Links, VethEnd, VethSpec, ensure_loopback_up};
+use crate::model::{AppId, IfName, Member};
+use crate::netns::{DEFAULT_DIR, Netns};
+use crate::store::{Memory, Store, records};
+use crate::topology::ownership;
+use crate::wireguard::{Backend, Device, DeviceState};
+
+/// The underlay: 192.0.2.0/24 is for documentation (RFC 5737), so it is nobody's.
+const UNDERLAY_PREFIX: u8 = 24;
+const VTEPS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
+const UNDERLAY_MTU_BYTES: u32 = 1500;
+/// The underlay's interface on both hosts.
+pub const UNDERLAY: &str = "underlay0";
+/// How long the hosts may take to learn of each other's members.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often to look whether they have.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// One of the two hosts.
+pub struct Host {
+    /// What stands for the host's own namespace.
+    pub netns: Netns,
+    /// Its VTEP's address.
+    pub vtep: Ipv4Addr,
+    /// What its agent was started with.
+    pub config: Config,
+    /// Its agent's door.
+    pub control: Control,
+    _agent: Agent,
+}
+
+/// A container that is a member.
+pub struct Container {
+    /// What it is called on the screen.
+    pub label: &'static str,
+    /// On which of the hosts it is.
+    pub host: usize,
+    /// Its own namespace.
+    pub app: Netns,
+    /// Where that is pinned.
+    pub pin: PathBuf,
+    /// Its binding netns.
+    pub binding: Netns,
+    /// The name under which that is pinned.
+    pub binding_name: String,
+    /// Its record in the store.
+    pub member: Member,
+    /// Its WireGuard interface.
+    pub wireguard: IfName,
+    /// The carrier's interface in its binding netns.
+    pub veth: IfName,
+}
+
+impl Container {
+    /// Its address in the network.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.member.address
+    }
+
+    /// Where its WireGuard socket is on the carrier.
+    #[must_use]
+    pub fn socket(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.member.address, self.member.wireguard_port)
+    }
+
+    /// Its MAC on the carrier.
+    #[must_use]
+    pub fn mac(&self) -> MacAddr {
+        self.member.mac()
+    }
+
+    /// What the agent calls it in counters.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.member.container.to_string()
+    }
+}
+
+impl fmt::Display for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address().fmt(f)
+    }
+}
+
+/// All of it.
+pub struct Lab {
+    /// Host one and host two.
+    pub hosts: [Host; 2],
+    /// What host one's agent says of itself.
+    pub status: StatusView,
+    /// The network of the web shop.
+    pub shop: NetworkView,
+    /// The other network.
+    pub other: NetworkView,
+    /// `web` 1 of the shop, on host one.
+    pub web1: Container,
+    /// `web` 2 of the shop, on host one.
+    pub web2: Container,
+    /// `backend` 1 of the shop, on host two.
+    pub backend: Container,
+    /// `web` 1 of another app in the other network, on host one.
+    pub stranger: Container,
+}
+
+impl Lab {
+    /// Builds it; returns when every member knows its peers.
+    ///
+    /// # Errors
+    /// What was built until then is left, to be found by its name.
+    pub async fn build(name: &Name, arguments: &DemoArgs) -> Result<Self> {
+        let store: Arc<dyn Store> = Arc::new(Memory::new());
+        let [one, two] = underlay(name).await?;
+        let (one, two) = tokio::try_join!(
+            Host::start(name, 0, one, arguments, Arc::clone(&store)),
+            Host::start(name, 1, two, arguments, Arc::clone(&store)),
+        )?;
+        let status = one.control.status().await?;
+        let hosts = [one, two];
+        let network = |name: &str| CreateNetwork { name: name.to_owned(), subnet: None };
+        let shop = hosts[0].control.create_network(network("shop")).await?;
+        let other = hosts[0].control.create_network(network("other")).await?;
+        let [app, foreign] = [(); 2].map(|()| AppId::from_uuid(Uuid::new_v4()));
+        let wanted = |label, host, network, app, kind, number| Wanted { label, host, network, app, kind, number };
+        let (web1, web2, backend, stranger) = tokio::try_join!(
+            wanted("web 1", 0, &shop, app, "web", 1).attach(name, &hosts, &*store),
+            wanted("web 2", 0, &shop, app, "web", 2).attach(name, &hosts, &*store),
+            wanted("backend 1", 1, &shop, app, "backend", 1).attach(name, &hosts, &*store),
+            wanted("stranger", 0, &other, foreign, "web", 1).attach(name, &hosts, &*store),
+        )?;
+        let lab = Self { hosts, status, shop, other, web1, web2, backend, stranger };
+        lab.wait_for_peers().await?;
+        Ok(lab)
+    }
+
+    /// Whether eBPF programs forward; the bridge does otherwise.
+    #[must_use]
+    pub fn is_ebpf(&self) -> bool {
+        self.status.datapath == crate::topology::Datapath::Ebpf.to_string()
+    }
+
+    /// What a member's WireGuard device says.
+    ///
+    /// # Errors
+    /// When it does not answer, or is not there.
+    pub async fn device(&self, container: &Container) -> Result<DeviceState> {
+        let device = if self.status.wireguard == Backend::Kernel.to_string() {
+            Device::kernel(container.app.clone(), container.wireguard.clone())
+        } else {
+            let config = &self.hosts[container.host].config;
+            Device::userspace(&config.wireguard_dir(container.member.network, container.address()))
+        };
+        device.observe().await?.with_context(|| format!("{} has no WireGuard device", container.label))
+    }
+
+    async fn wait_for_peers(&self) -> Result<()> {
+        let members = [&self.web1, &self.web2, &self.backend];
+        let start = Instant::now();
+        for container in members {
+            let others = || members.iter().filter(|other| other.address() != container.address());
+            loop {
+                let device = self.device(container).await?;
+                if others().all(|other| device.peers.contains_key(&other.member.public_key)) {
+                    break;
+                }
+                ensure!(start.elapsed() < PATIENCE, "{} was not told of its peers", container.label);
+                tokio::time::sleep(GLANCE).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the two hosts' namespaces and joins them.
+async fn underlay(name: &Name) -> Result<[Netns; 2]> {
+    let [one, two] = HOSTS.map(|host| netns(name, &format!("host-{host}")));
+    let hosts = [one?, two?];
+    let underlay: IfName = UNDERLAY.parse()?;
+    let mut links = Vec::new();
+    for host in &hosts {
+        // No router solicitations on the underlay: what is seen there is the hosts'.
+        host.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1").await.or_else(is_without_ipv6)?;
+        let socket = Links::open(host).await?;
+        ensure_loopback_up(&socket).await?;
+        links.push(socket);
+    }
+    let end = |number: u8| VethEnd {
+        name: &underlay,
+        netns: &hosts[usize::from(number)],
+        mac: MacAddr::new([2, 0, 0, 0, 0, number + 1]),
+        mtu: UNDERLAY_MTU_BYTES,
+    };
+    links[0].create_veth(&VethSpec { a: end(0), b: end(1) }).await?;
+    for (links, vtep) in links.iter().zip(VTEPS) {
+        let index = links.link(UNDERLAY).await?.index;
+        links.add_address(index, Ipv4Net::new(vtep, UNDERLAY_PREFIX)?).await?;
+        links.set_up(index).await?;
+    }
+    Ok(hosts)
+}
+
+fn is_without_ipv6(error: crate::netns::Error) -> Result<bool, crate::netns::Error> {
+    if matches!(error, crate::netns::Error::NotFound { .. }) { Ok(false) } else { Err(error) }
+}
+
+fn netns(name: &Name, what: &str) -> Result<Netns> {
+    let name = name.netns(what);
+    Netns::create(Path::new(DEFAULT_DIR), &name).with_context(|| format!("making the namespace {name}"))
+}
+
+impl Host {
+    async fn start(
+        name: &Name,
+        number: usize,
+        netns: Netns,
+        arguments: &DemoArgs,
+        store: Arc<dyn Store>,
+    ) -> Result<Self> {
+        let (host, vtep) = (HOSTS[number], VTEPS[number]);
+        let config = Config {
+            host: host.parse()?,
+            vtep: Some(vtep),
+            host_netns: netns.clone(),
+            netns_dir: DEFAULT_DIR.into(),
+            netns_prefix: name.agent_prefix(host),
+            bpffs_dir: name.bpffs_dir(host),
+            state_dir: name.state_dir(host),
+            datapath: arguments.datapath.into(),
+            wireguard: arguments.wireguard.into(),
+            wireguard_binary: std::env::current_exe().context("finding this binary")?,
+        };
+        let agent = Agent::start(config.clone(), store, "memory").await?;
+        Ok(Self { netns, vtep, config, control: agent.control(), _agent: agent })
+    }
+}
+
+/// A container that is to be.
+struct Wanted<'a> {
+    label: &'static str,
+    host: usize,
+    network: &'a NetworkView,
+    app: AppId,
+    kind: &'static str,
+    number: u32,
+}
+
+impl Wanted<'_> {
+    async fn attach(self, name: &Name, hosts: &[Host; 2], store: &dyn Store) -> Result<Container> {
+        let what = self.label.replace(' ', "-");
+        let app = netns(name, &what)?;
+        ensure_loopback_up(&Links::open(&app).await?).await?;
+        let pin = Path::new(DEFAULT_DIR).join(name.netns(&what));
+        let Host { control, config, .. } = &hosts[self.host];
+        let request = Attach {
+            network: self.network.id.to_string(),
+            app: self.app.to_string(),
+            kind: Some(self.kind.to_owned()),
+            number: Some(self.number),
+            address: None,
+            target: Target::Netns(pin.clone()),
+        };
+        let attached = control.attach(request).await.with_context(|| format!("attaching {}", self.label))?;
+        let members = records::list_members(store, Some(self.network.id)).await?.records;
+        let member = members.into_iter().find(|member| member.address == attached.address);
+        let member = member.with_context(|| format!("the store has no record of {}", self.label))?;
+        let binding_name = ownership::binding_netns(&config.netns_prefix, &member.container);
+        Ok(Container {
+            label: self.label,
+            host: self.host,
+            app,
+            pin,
+            binding: Netns::open(&config.netns_path(&binding_name))?,
+            binding_name,
+            wireguard: attached.interface,
+            // The n of the first network that a container is in.
+            veth: ownership::binding_veth(0),
+            member,
+        })
+    }
+}
