@@ -1,1 +1,3 @@
 //! The lab: hosts, probes, waits and the leak check.
+
+pub mod bench;

@@ -1,0 +1,255 @@
+//! Throw-away namespaces with links in them, and where their pins and files are while the benchmark runs.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use ipnet::Ipv4Net;
+use privnet::datapath;
+use privnet::link::{BridgeSpec, Links, VethEnd, VethSpec, VxlanSpec, ensure_loopback_up};
+use privnet::model::{IfName, Mtu};
+use privnet::netns::Netns;
+use privnet_ebpf::net::{MacAddr, Vni};
+use rustix::process::{Pid, Signal};
+
+/// How long the processes that were started may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The MTU of the underlay between the hosts.
+pub const UNDERLAY_MTU: u32 = 1500;
+/// Where VTEPs listen (RFC 7348 section 5).
+const VXLAN_PORT: u16 = 4789;
+
+/// The benchmark's own directories. Removed when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    files: tempfile::TempDir,
+    bpffs: PathBuf,
+    name: String,
+}
+
+impl Workspace {
+    /// Makes the directories.
+    pub fn new() -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("privnet-bench-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let root = Path::new(privnet::agent::config::DEFAULT_BPFFS);
+        ensure!(datapath::is_bpffs(root), "no bpffs is mounted on {}: mount -t bpf bpf {0}", root.display());
+        let bpffs = root.join(&name);
+        fs::create_dir(&bpffs).with_context(|| format!("cannot create {}", bpffs.display()))?;
+        let files = tempfile::Builder::new().prefix("privnet-bench-").tempdir().context("cannot make a directory")?;
+        Ok(Self { inner: Arc::new(Inner { files, bpffs, name }) })
+    }
+
+    /// A directory for files.
+    pub fn files(&self) -> &Path {
+        self.inner.files.path()
+    }
+
+    /// A directory for pins.
+    pub fn bpffs(&self) -> &Path {
+        &self.inner.bpffs
+    }
+
+    /// What the names of our namespaces begin with, where they are not in a directory of our own.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The directory in which namespaces are pinned.
+    pub fn netns_dir(&self) -> PathBuf {
+        self.files().join("netns")
+    }
+
+    /// Makes a namespace with a name, as a container is handed over, and returns its path too.
+    pub fn pinned(&self, name: &str) -> Result<(Netns, PathBuf)> {
+        let (dir, name) = (self.netns_dir(), format!("c-{name}"));
+        let netns = Netns::create(&dir, &name)?;
+        Ok((netns, dir.join(name)))
+    }
+}
+
+impl Drop for Inner {
+    /// Ends what was started and removes what was made, as far as that goes; the first trouble must not hide the rest.
+    fn drop(&mut self) {
+        let files = self.files.path();
+        let end = |signal| {
+            for process in processes_below(files).unwrap_or_default() {
+                let _ = rustix::process::kill_process(process, signal);
+            }
+        };
+        end(Signal::TERM);
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE && !processes_below(files).unwrap_or_default().is_empty() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        end(Signal::KILL);
+        let dir = files.join("netns");
+        for pin in Netns::list(&dir).unwrap_or_default() {
+            let _ = Netns::remove(&dir, &pin.name);
+        }
+        let _ = Netns::remove_dir(&dir);
+        let _ = remove_pins_below(&self.bpffs);
+    }
+}
+
+/// The WireGuard processes whose directory is `dir` or below it, each with all its threads.
+pub fn processes_below(dir: &Path) -> Result<Vec<Pid>> {
+    let wanted = dir.to_str().context("the directory is not text")?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot read /proc")?.flatten() {
+        // A process may end while it is looked at.
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let serves = line.split('\0').any(|word| word == "wireguard-process")
+            && line.split('\0').any(|word| Path::new(word).starts_with(wanted));
+        if serves {
+            let tasks = fs::read_dir(entry.path().join("task")).into_iter().flatten().flatten();
+            found.extend(tasks.filter_map(|task| Pid::from_raw(task.file_name().to_str()?.parse().ok()?)));
+        }
+    }
+    Ok(found)
+}
+
+/// Removes a tree of a bpffs, which cannot be removed by what removes other trees: it has files that cannot be opened.
+fn remove_pins_below(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { remove_pins_below(&entry.path())? } else { fs::remove_file(entry.path())? }
+    }
+    fs::remove_dir(dir)
+}
+
+/// A namespace that lives as long as this value, and a netlink socket in it.
+#[derive(Debug)]
+pub struct Place {
+    /// The namespace.
+    pub netns: Netns,
+    /// The socket.
+    pub links: Links,
+}
+
+impl Place {
+    /// Makes a namespace as the agent makes one: without forwarding and IPv6.
+    pub async fn new() -> Result<Self> {
+        Self::of(Netns::create_anonymous()?).await
+    }
+
+    /// Prepares a namespace that was made elsewhere in the same way.
+    pub async fn of(netns: Netns) -> Result<Self> {
+        let settings = [
+            ("net/ipv4/ip_forward", "0"),
+            ("net/ipv6/conf/all/disable_ipv6", "1"),
+            ("net/ipv6/conf/default/disable_ipv6", "1"),
+        ];
+        netns.set_sysctls(&settings).await?;
+        let links = Links::open(&netns).await?;
+        ensure_loopback_up(&links).await?;
+        Ok(Self { netns, links })
+    }
+
+    /// The index of a link.
+    pub async fn index(&self, name: &str) -> Result<u32> {
+        Ok(self.links.link(name).await?.index)
+    }
+
+    /// Sets a link up.
+    pub async fn up(&self, name: &str) -> Result<()> {
+        Ok(self.links.set_up(self.index(name).await?).await?)
+    }
+
+    /// Gives a link an address of the benchmark's network and sets it up.
+    pub async fn address(&self, name: &str, address: Ipv4Net) -> Result<()> {
+        let index = self.index(name).await?;
+        self.links.add_address(index, address).await?;
+        Ok(self.links.set_up(index).await?)
+    }
+
+    /// Makes a bridge of the product's kind, up.
+    pub async fn bridge(&self, mtu: u32) -> Result<()> {
+        let name = interface("br0")?;
+        let spec = BridgeSpec { name: &name, into: &self.netns, mac: MacAddr::new([6, 1, 0, 0, 0, 1]), mtu };
+        self.links.create_bridge(&spec).await?;
+        self.up("br0").await
+    }
+
+    /// Makes a link a port of the bridge, and sets it up.
+    pub async fn port(&self, name: &str) -> Result<()> {
+        let bridge = self.index("br0").await?;
+        self.links.set_controller(self.index(name).await?, Some(bridge)).await?;
+        self.up(name).await
+    }
+}
+
+/// Makes a veth with an end in each place; the second has `mac`.
+pub async fn veth(near: (&Place, &str), far: (&Place, &str), mac: MacAddr, mtu: u32) -> Result<()> {
+    let [_, generation, a, b, c, d] = mac.bytes();
+    let near_mac = MacAddr::new([0x0a, generation, a, b, c, d]);
+    let (near_name, far_name) = (interface(near.1)?, interface(far.1)?);
+    let spec = VethSpec {
+        a: VethEnd { name: &near_name, netns: &near.0.netns, mac: near_mac, mtu },
+        b: VethEnd { name: &far_name, netns: &far.0.netns, mac, mtu },
+    };
+    Ok(near.0.links.create_veth(&spec).await?)
+}
+
+/// Two hosts on one underlay.
+#[derive(Debug)]
+pub struct Hosts {
+    /// The hosts' own namespaces.
+    pub hosts: [Place; 2],
+}
+
+impl Hosts {
+    /// The address of a host's VTEP.
+    pub const VTEPS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
+    /// The name of a host's interface on the underlay.
+    pub const UNDERLAY: &str = "eth0";
+
+    /// Makes the hosts and joins them by a veth.
+    pub async fn new() -> Result<Self> {
+        let hosts = [Place::new().await?, Place::new().await?];
+        let ends = [(&hosts[0], Self::UNDERLAY), (&hosts[1], Self::UNDERLAY)];
+        veth(ends[0], ends[1], MacAddr::new([2, 0, 192, 0, 2, 2]), UNDERLAY_MTU).await?;
+        for (host, vtep) in hosts.iter().zip(Self::VTEPS) {
+            host.address(Self::UNDERLAY, Ipv4Net::new(vtep, 24)?).await?;
+        }
+        Ok(Self { hosts })
+    }
+
+    /// Makes `vxlan0` in `into`, up, with its socket in host `host`.
+    pub async fn vtep(&self, host: usize, into: &Place, vni: Vni, proxy: bool) -> Result<()> {
+        let [a, b, c, d] = Self::VTEPS[host].octets();
+        let name = interface("vxlan0")?;
+        let spec = VxlanSpec {
+            name: &name,
+            into: &into.netns,
+            vni,
+            local: Self::VTEPS[host],
+            port: VXLAN_PORT,
+            mac: MacAddr::new([6, 0, a, b, c, d]),
+            mtu: mtu()?.carrier,
+            proxy,
+            udp_checksum: false,
+        };
+        self.hosts[host].links.create_vxlan(&spec).await?;
+        into.up("vxlan0").await
+    }
+}
+
+/// The MTUs that follow from the underlay's.
+pub fn mtu() -> Result<Mtu> {
+    Mtu::from_underlay(UNDERLAY_MTU).map_err(Into::into)
+}
+
+/// A name for an interface.
+pub fn interface(name: &str) -> Result<IfName> {
+    Ok(name.parse()?)
+}
