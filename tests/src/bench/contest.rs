@@ -69,7 +69,13 @@ impl Contest {
         }
         let mut figures: BTreeMap<(Load, &'static str), Series> = BTreeMap::new();
         for load in &self.loads {
-            tell(&format!("{}: {}, {} rounds of {} paths", self.group, load.name(), options.rounds(), self.lines.len()));
+            tell(&format!(
+                "{}: {}, {} rounds of {} paths",
+                self.group,
+                load.name(),
+                options.rounds(),
+                self.lines.len()
+            ));
             for _ in 0..options.rounds() {
                 for (line, pair) in self.lines.iter().zip(&pairs) {
                     let figure = line.measure(*load, pair, options, cores);
