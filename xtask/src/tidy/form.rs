@@ -7,8 +7,10 @@ use super::source::{SourceFile, is_word};
 const LINES: usize = 400;
 
 /// Files that were looked at again, with the reason why they stay long.
-const EXCUSED: [(&str, &str); 1] =
-    [("privnet-userspace/src/store/conformance.rs", "the contract of every store, to be read as one text")];
+const EXCUSED: [(&str, &str); 2] = [
+    ("privnet-userspace/src/store/conformance.rs", "the contract of every store, to be read as one text"),
+    ("privnet-userspace/src/dns/client.rs", "one conversation with one process, five lines over"),
+];
 
 /// Folders of one machine that have no business in the tree; in pieces, because this file is in the tree.
 const MACHINE_PATHS: [&str; 3] = [concat!("/", "work"), concat!("/", "root/"), concat!("/tmp/", "wt")];
