@@ -28,11 +28,14 @@ impl Site {
         Ok(())
     }
 
-    pub(super) async fn make_bridge(&self, mtu: u32, anew: bool) -> Result<()> {
-        if anew {
-            self.delete_in_room(ownership::BRIDGE).await?;
-        }
+    /// Makes the bridge, or puts right the one that is there: its ports would not follow it into another one.
+    pub(super) async fn make_bridge(&self, mtu: u32, exists: bool) -> Result<()> {
         let room = self.existing_room().await?;
+        if exists {
+            let index = index_of(&room, ownership::BRIDGE).await?;
+            room.links.set_mtu(index, mtu).await?;
+            return Ok(room.links.set_up(index).await?);
+        }
         let [_, _, a, b, c, d] = crate::topology::plan::vtep_mac(self.shared.facts.vtep).bytes();
         let bridge = BridgeSpec {
             name: &super::fixed(ownership::BRIDGE),
