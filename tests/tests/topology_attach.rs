@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use privnet_tests::lab::probe::{PATIENCE, Server, ask_tcp, reaches};
 use privnet_tests::lab::process::workers;
-use privnet_tests::lab::{Host, Joined, Lab, Options, SOON, Space, process, say, wait_until};
+use privnet_tests::lab::{Host, Joined, Lab, Options, SOON, Sniffer, Space, process, say, wait_until};
 
 const SUBNET: &str = "10.90.0.0/24";
 /// How long it may take until an agent looks at everything anew.
@@ -145,11 +145,15 @@ fn whatever_a_stranger_removes_is_made_again() {
 
         say("a link that goes is announced by the kernel, and made again at once");
         let veth = web.port_veth();
-        for (space, command) in [
+        let mut removals = vec![
             (&web.app, "ip link delete wg0".to_owned()),
             (&web.network, format!("ip link delete {veth}")),
             (&web.network, "ip link delete vxlan0".to_owned()),
-        ] {
+        ];
+        if options.datapath == "bridge" {
+            removals.push((&web.network, "ip link delete br0".to_owned()));
+        }
+        for (space, command) in removals {
             space.run(&command);
             wait_until(format!("the repair after {command}"), SOON, is_whole);
             host.wait_until_settled();
@@ -197,6 +201,7 @@ fn quiet_removals<'a>(web: &'a Joined, datapath: &str) -> Vec<(&'a Space, String
         "ebpf" => removals.push((&web.network, format!("tc qdisc delete dev {veth} clsact"))),
         _ => removals.push((&web.network, format!("ip link set {veth} nomaster"))),
     }
+    removals.extend([&web.binding, &web.network].map(|space| (&web.app, format!("ip netns delete {}", space.pin()))));
     removals
 }
 
@@ -204,6 +209,25 @@ fn kill_wireguard_of(host: &Host) {
     for pid in pids(host) {
         say(&format!("[{}] kill -9 {pid}", host.name));
         process::kill(pid, rustix::process::Signal::KILL);
+    }
+}
+
+#[test]
+fn a_namespace_that_somebody_looks_into_does_not_stand_in_the_way_of_the_next_member() {
+    for options in [Options::ebpf(), Options::bridge()] {
+        let lab = Lab::new("a_namespace_that_somebody_looks_into_does_not_stand_in_the_way_of_the_next_member");
+        let host = lab.host(&options);
+        let network = host.network("shop", SUBNET);
+        let (web, worker) = (lab.container("web-1"), lab.container("worker-1"));
+        let first = host.join(&network, &web);
+        // As `ip netns exec … tcpdump` does: the namespaces outlive their names.
+        let onlookers = [Sniffer::start(&first.network), Sniffer::start(&first.binding)];
+        assert!(host.detach(&network, &web).expect("detach").detached);
+        let (again, worker) = (host.join(&network, &web), host.join(&network, &worker));
+        wait_until("web reaches worker", SOON, || again.pings(worker.address()));
+        host.wait_until_settled();
+        drop(onlookers);
+        lab.finish();
     }
 }
 

@@ -51,6 +51,11 @@ impl Site {
         if anew {
             self.delete_in_room(ownership::VTEP).await?;
         }
+        if let Some(nameless) = self.take_nameless_room()
+            && let Some(stale) = nameless.find(ownership::VTEP).await?
+        {
+            nameless.links.delete(stale.index).await.absent_is_done()?;
+        }
         self.shared.host.links.create_vxlan(vtep).await?;
         let index = self.vtep_index(room).await?;
         // Only behind a bridge does it answer ARP.
