@@ -48,6 +48,8 @@ pub struct Reader {
     report: Report,
     /// Between `successes:` and what follows: the output of tests that passed.
     in_successes: bool,
+    /// Whether a sum was printed.
+    has_result: bool,
 }
 
 impl Reader {
@@ -65,6 +67,7 @@ impl Reader {
             "failures:" => self.in_successes = false,
             _ if line.starts_with("test result: ") => {
                 self.in_successes = false;
+                self.has_result = true;
                 self.result(line);
             }
             _ => {}
@@ -78,6 +81,13 @@ impl Reader {
     /// Whether a failed test was named.
     pub fn has_failures(&self) -> bool {
         self.report.failed > 0
+    }
+
+    /// Counts an executable that ended well: one that has no harness, and so prints no sum, is a test by itself.
+    pub fn ended_well(&mut self) {
+        if !self.has_result {
+            self.report.passed += 1;
+        }
     }
 
     /// Counts an executable that crashed, hung or could not be started.
@@ -154,6 +164,18 @@ mod tests {
         assert_eq!(report.skipped, [Skip { test: "a".to_owned(), missing: "ignored, too slow".to_owned() }]);
         assert!(report.skipped[0].is_required());
         assert_eq!(report.passed, 0);
+    }
+
+    #[test]
+    fn an_executable_without_a_harness_is_one_test() {
+        let mut reader = Reader::default();
+        reader.line("entered");
+        reader.ended_well();
+        assert_eq!(reader.report(), Report { passed: 1, failed: 0, skipped: vec![] });
+        let mut reader = Reader::default();
+        reader.line("test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0s");
+        reader.ended_well();
+        assert_eq!(reader.report().passed, 0, "a harness that has nothing to run says so");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Goes on after a failure, so that one run tells everything that is wrong.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -134,22 +135,36 @@ fn root_tests(object: &Path, filter: Option<&str>, variables: &[(&str, OsString)
     let timeout = environment::which("timeout").context("`timeout` of the coreutils is missing")?;
     let mut report = Report::default();
     for test in tests {
+        if filter.is_some_and(|filter| has_no_harness(&test) && !test.file_name().contains(filter)) {
+            continue;
+        }
         eprintln!("     Running {} as root", test.path.display());
         let mut command = shell::as_root(&timeout, variables)?;
         command.args(["--foreground", "--kill-after=10", LIMIT_SECONDS]).arg(&test.path);
         command.args(["--test-threads=1", "--show-output"]).args(filter).current_dir(&folder);
         let mut reader = Reader::default();
-        read(&mut command, &mut reader)?;
+        if read(&mut command, &mut reader)? {
+            reader.ended_well();
+        }
         report.add(reader.report());
     }
     Ok(report)
 }
 
-/// Runs tests, shows what a person wants to see of them, and counts.
+/// Whether the executable is one test that knows no filter.
+fn has_no_harness(test: &Executable) -> bool {
+    let manifest = fs::read_to_string(&test.manifest).unwrap_or_default();
+    let name = test.file_name();
+    let name = name.rsplit_once('-').map_or(name.as_str(), |(name, _hash)| name);
+    let named = format!("name = \"{name}\"");
+    manifest.split("\n[").any(|section| section.contains("harness = false") && section.contains(&named))
+}
+
+/// Runs tests, shows what a person wants to see of them, and counts. Returns whether they ended well.
 ///
 /// # Errors
 /// They could not be started.
-fn read(command: &mut Command, reader: &mut Reader) -> Result<()> {
+fn read(command: &mut Command, reader: &mut Reader) -> Result<bool> {
     let shown = shell::shown(command);
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {shown}"))?;
@@ -184,5 +199,5 @@ fn read(command: &mut Command, reader: &mut Reader) -> Result<()> {
         println!("{shown} ended with {status} without naming a failed test");
         reader.broken();
     }
-    Ok(())
+    Ok(status.success())
 }
