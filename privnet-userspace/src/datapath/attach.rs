@@ -120,7 +120,7 @@ struct Place {
 
 impl Network {
     /// Puts the program of `hook` on `interface` of `netns` by the method of the hook; an older one of ours is replaced
-    /// in one step, so that no packet passes unseen. Doing it again changes nothing.
+    /// in one step, so that no packet passes unseen. Doing it again changes nothing. What was settled stays settled.
     ///
     /// # Errors
     /// [`Error::NoInterface`]; [`Error::Attach`] when the kernel refuses, and then what was attached still is.
@@ -140,6 +140,20 @@ impl Network {
                 Method::Tcx => place.attach_tcx(),
             })
             .await?
+    }
+
+    /// Moves a program that clsact runs over to TCX, where the kernel has it: a packet then costs some 120 ns less, but
+    /// the move takes 10 ms, so that it is for later, when nobody waits. No packet passes unseen or is counted twice:
+    /// the link runs first, and the filter goes when the link is there. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// As [`Network::attach`]; the program is attached by one way or the other in any case.
+    pub async fn settle(&self, netns: &Netns, interface: &IfName, hook: Hook) -> Result<(), Error> {
+        if !features::tcx() {
+            return Ok(());
+        }
+        let place = self.place(netns, interface, hook);
+        netns.run(move || place.attach_tcx().and_then(|()| place.detach_clsact())).await?
     }
 
     /// Takes the program of `hook` off `interface`, however it was attached; absent is done, also the interface.
@@ -181,6 +195,9 @@ impl Network {
 impl Place {
     fn attach_clsact(&self) -> Result<(), Error> {
         let mut program = self.program()?;
+        if self.replaced_in_link(&mut program)? {
+            return Ok(());
+        }
         match qdisc_add_clsact(self.interface.as_str()) {
             Ok(()) => {}
             Err(error) if errno_of_tc(&error) == Some(EEXIST) => {}
@@ -203,12 +220,8 @@ impl Place {
 
     fn attach_tcx(&self) -> Result<(), Error> {
         let mut program = self.program()?;
-        if let Some(link) = self.pinned_link()? {
-            match program.attach_to_link(link) {
-                Ok(_replaced) => return Ok(()),
-                // The link of a namespace that is gone, found under the recycled inode of this one.
-                Err(_) => self.remove_link_pin()?,
-            }
+        if self.replaced_in_link(&mut program)? {
+            return Ok(());
         }
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let link = program
@@ -220,6 +233,19 @@ impl Place {
             .map_err(|error| self.failed("take the link of", &error, errno_of_link(&error)))?;
         link.pin(&self.link_pin).map_err(|error| Error::from_pin_error("pin", &self.link_pin, error))?;
         Ok(())
+    }
+
+    /// Puts the program into the link that is pinned, if there is one and it lives.
+    fn replaced_in_link(&self, program: &mut SchedClassifier) -> Result<bool, Error> {
+        let Some(link) = self.pinned_link()? else {
+            return Ok(false);
+        };
+        if program.attach_to_link(link).is_ok() {
+            return Ok(true);
+        }
+        // Of an interface or a namespace that is gone, whose name or inode this one has again.
+        self.remove_link_pin()?;
+        Ok(false)
     }
 
     fn detach_tcx(&self) -> Result<(), Error> {
