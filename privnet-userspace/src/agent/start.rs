@@ -23,7 +23,7 @@ use super::shared::Shared;
 use super::site::Room;
 use crate::datapath;
 use crate::store::records::HostRecord;
-use crate::store::{Embedded, OpenError, Store, Transaction, keys, records};
+use crate::store::{Beginning, Embedded, OpenError, Store, Transaction, keys, records};
 
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
 pub struct Agent {
@@ -82,6 +82,7 @@ impl Agent {
     pub async fn start_embedded(config: Config) -> Result<Self, ControlError> {
         prepare_state_dir(&config.state_dir).map_err(|error| explain(&error))?;
         let store = Embedded::open(&config.state_dir).await.map_err(|error| explain_store(&error))?;
+        refuse_to_forget(&config, store.beginning()).map_err(|error| explain(&error))?;
         Self::start(config, Arc::new(store), "embedded").await
     }
 
@@ -95,6 +96,28 @@ impl Agent {
 fn prepare_state_dir(dir: &Path) -> Result<()> {
     let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     created.with_context(|| format!("creating the state directory {}", dir.display()))
+}
+
+/// An empty store beside a corrupt one says nothing of the members whose records are here: ending them all would be wrong.
+fn refuse_to_forget(config: &Config, beginning: &Beginning) -> Result<()> {
+    let Beginning::NewBesideCorrupt { kept } = beginning else { return Ok(()) };
+    let members = Journal::open(&config.journal_dir())?.records().len();
+    if members == 0 {
+        return Ok(());
+    }
+    let kept: Vec<String> = kept.iter().map(|path| path.display().to_string()).collect();
+    Err(ControlError::new(
+        ErrorCode::StoreUnavailable,
+        format!(
+            "the store is empty, a corrupt one was kept as {}, and this host has records of {members} members",
+            kept.join(", ")
+        ),
+        format!(
+            "put a good copy of the state file in its place, or remove {} to end these memberships",
+            config.journal_dir().display()
+        ),
+    )
+    .into())
 }
 
 fn explain_store(error: &OpenError) -> ControlError {
