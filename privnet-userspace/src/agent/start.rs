@@ -23,7 +23,7 @@ use super::shared::Shared;
 use super::site::Room;
 use crate::datapath;
 use crate::store::records::HostRecord;
-use crate::store::{Beginning, Embedded, OpenError, Store, Transaction, keys, records};
+use crate::store::{Embedded, OpenError, Store, Transaction, keys, records};
 
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
 pub struct Agent {
@@ -81,8 +81,8 @@ impl Agent {
     /// As [`Agent::start`], and when the store cannot be opened.
     pub async fn start_embedded(config: Config) -> Result<Self, ControlError> {
         prepare_state_dir(&config.state_dir).map_err(|error| explain(&error))?;
+        refuse_to_forget(&config).map_err(|error| explain(&error))?;
         let store = Embedded::open(&config.state_dir).await.map_err(|error| explain_store(&error))?;
-        refuse_to_forget(&config, store.beginning()).map_err(|error| explain(&error))?;
         Self::start(config, Arc::new(store), "embedded").await
     }
 
@@ -98,24 +98,19 @@ fn prepare_state_dir(dir: &Path) -> Result<()> {
     created.with_context(|| format!("creating the state directory {}", dir.display()))
 }
 
-/// An empty store beside a corrupt one says nothing of the members whose records are here: ending them all would be wrong.
-fn refuse_to_forget(config: &Config, beginning: &Beginning) -> Result<()> {
-    let Beginning::NewBesideCorrupt { kept } = beginning else { return Ok(()) };
+/// A new store says nothing of the members whose records are here: the first pass would end them all.
+///
+/// Asked before the store is opened, for opening makes one, and the next start would find it.
+fn refuse_to_forget(config: &Config) -> Result<()> {
     let members = Journal::open(&config.journal_dir())?.records().len();
-    if members == 0 {
+    if members == 0 || Embedded::exists(&config.state_dir) {
         return Ok(());
     }
-    let kept: Vec<String> = kept.iter().map(|path| path.display().to_string()).collect();
+    let (state, records) = (config.state_dir.display(), config.journal_dir());
     Err(ControlError::new(
         ErrorCode::StoreUnavailable,
-        format!(
-            "the store is empty, a corrupt one was kept as {}, and this host has records of {members} members",
-            kept.join(", ")
-        ),
-        format!(
-            "put a good copy of the state file in its place, or remove {} to end these memberships",
-            config.journal_dir().display()
-        ),
+        format!("there is no state file in {state}, and this host has records of {members} members"),
+        format!("put a copy of the state file back, or remove {} to end these memberships", records.display()),
     )
     .into())
 }
@@ -126,7 +121,12 @@ fn explain_store(error: &OpenError) -> ControlError {
     } else {
         ErrorCode::StoreUnavailable
     };
-    split_remedy(code, &error.to_string())
+    let text = error.to_string();
+    // The store puts what to do behind the last semicolon.
+    match text.rsplit_once("; ") {
+        Some((message, remedy)) => ControlError::new(code, message, remedy),
+        None => split_remedy(code, &text),
+    }
 }
 
 /// Tells the other hosts where this host's VTEP is.

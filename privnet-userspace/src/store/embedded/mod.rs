@@ -72,6 +72,12 @@ impl Embedded {
         Ok(Self { shared, commands: Some(commands), writer: Some(writer), beginning: opened.beginning })
     }
 
+    /// Whether the state directory holds a state file; one that was moved aside is none.
+    #[must_use]
+    pub fn exists(directory: &Path) -> bool {
+        directory.join(open::FILE_NAME).exists()
+    }
+
     /// What was found in the state directory when it was opened.
     #[must_use]
     pub const fn beginning(&self) -> &Beginning {
