@@ -19,7 +19,7 @@ pub fn explain(error: &anyhow::Error) -> ControlError {
             return explain_netns(netns, error);
         }
         if let Some(wireguard) = cause.downcast_ref::<wireguard::Error>() {
-            return ControlError::new(ErrorCode::Internal, one_line(error), remedy_of_wireguard(wireguard));
+            return explain_wireguard(wireguard, error);
         }
     }
     ControlError::new(ErrorCode::Internal, one_line(error), "see the agent's log and `privnet doctor`")
@@ -95,8 +95,10 @@ fn explain_netns(error: &netns::Error, whole: &anyhow::Error) -> ControlError {
     ControlError::new(code, one_line(whole), remedy)
 }
 
-fn remedy_of_wireguard(_error: &wireguard::Error) -> &'static str {
-    "`privnet doctor` says which WireGuard this host has"
+fn explain_wireguard(error: &wireguard::Error, whole: &anyhow::Error) -> ControlError {
+    let lacking = matches!(error, wireguard::Error::Unsupported { .. });
+    let code = if lacking { ErrorCode::Unsupported } else { ErrorCode::Internal };
+    ControlError::new(code, one_line(whole), "`privnet doctor` says which WireGuard this host has")
 }
 
 fn one_line(error: &anyhow::Error) -> String {
