@@ -147,7 +147,9 @@ fn how_to_look(name: &Name, lab: &Lab) -> Kept {
         look.push(format!("nsenter --net={} bpftool net", host.netns_path(&network).display()));
         look.push(format!("ls {}", host.pins_of(lab.shop.id).display()));
     }
-    Kept { name: name.to_string(), look, remove: format!("privnet demo --remove {name}") }
+    // This very binary, which need not be on the PATH.
+    let binary = std::env::current_exe().map_or_else(|_| "privnet".to_owned(), |path| path.display().to_string());
+    Kept { name: name.to_string(), look, remove: format!("{binary} demo --remove {name}") }
 }
 
 /// Says that this process uses the name. The directory is made by nobody else; the lock ends with the process.

@@ -9,10 +9,11 @@ use super::capture::{Tap, inject};
 use super::frame::Datagram;
 use super::http::{Fetched, Server, Told, fetch_from};
 use super::lab::{Container, Lab};
-use super::measure::{Counted, rise};
+use super::measure::{Counted, fdb_destination, named, rise};
 use super::report::Evidence;
 use super::walk::{PATIENCE, Taps, carried, packets_until};
 use crate::datapath::{Direction, Outcome};
+use crate::topology::ownership;
 
 /// How long a refused request may wait for an answer that must not come.
 const REFUSAL_PATIENCE: Duration = Duration::from_millis(500);
@@ -75,6 +76,7 @@ pub async fn other_network(lab: &Lab, taps: &mut Taps) -> Result<Evidence> {
     let passed = Outcome::ForwardedRemote;
     let refused = Outcome::Dropped(DropReason::UnknownDestination);
     let (twin_seen, twin_count) = own.send(lab, taps, passed, true).await?;
+    let bridge = BridgeCount::read(lab, stranger).await?;
     let (seen, count) = foreign.send(lab, taps, refused, false).await?;
     let evidence = Evidence::new()
         .text("request", format!("{} -> {}: {said}", stranger.address(), backend.address()))
@@ -89,10 +91,34 @@ pub async fn other_network(lab: &Lab, taps: &mut Taps) -> Result<Evidence> {
             .demand("that reason was counted once", count[1] - count[0] == 1)
             .demand("the twin was counted once", twin_count[1] - twin_count[0] == 1)
     } else {
-        let text = "none by member and reason in a bridge: the other network's br0 knows no such MAC";
-        evidence.text("counter", text)
+        let after = BridgeCount::read(lab, stranger).await?;
+        let known = fdb_destination(lab, stranger, backend.mac()).await?;
+        let twin_known = fdb_destination(lab, web1, backend.mac()).await?;
+        evidence
+            .text("counters", "of the interfaces: a bridge has none by member and reason")
+            .text("veth_received", rise(bridge.received, after.received))
+            .text("vxlan0_sent", rise(bridge.sent, after.sent))
+            .text("fdb", format!("{} behind {}", backend.mac(), named(known)))
+            .text("twin_fdb", format!("{} behind {}", backend.mac(), named(twin_known)))
+            .demand("its network does not know backend", known.is_none() && twin_known.is_some())
+            .demand("its own bridge received it", after.received - bridge.received == 1)
+            .demand("vxlan0 sent nothing", after.sent == bridge.sent)
     };
     Ok(evidence.text("twin", format!("{} -> {} {twin_seen}", web1.socket(), backend.socket())))
+}
+
+/// What the interfaces of a bridge counted of one container's frames, and of those that left the host.
+struct BridgeCount {
+    received: u64,
+    sent: u64,
+}
+
+impl BridgeCount {
+    async fn read(lab: &Lab, container: &Container) -> Result<Self> {
+        let counted = Counted::read(lab, container).await?;
+        let received = counted.traffic(ownership::member_veth(container.address()).as_str()).received;
+        Ok(Self { received, sent: counted.traffic("vxlan0").sent })
+    }
 }
 
 /// Where a forged frame was seen, how often.

@@ -14,13 +14,13 @@ use uuid::Uuid;
 use super::args::DemoArgs;
 use super::name::{HOSTS, Name};
 use crate::agent::views::{Attach, CreateNetwork, NetworkView, StatusView, Target};
-use crate::agent::{Agent, Config, Control};
+use crate::agent::{Agent, Config, Control, DatapathChoice};
 use crate::link::{Links, VethEnd, VethSpec, ensure_loopback_up};
 use crate::model::{AppId, IfName, Member};
 use crate::netns::{DEFAULT_DIR, Netns};
 use crate::store::{Memory, Store, records};
 use crate::topology::ownership;
-use crate::wireguard::{Backend, Device, DeviceState};
+use crate::wireguard::{Backend, Choice, Device, DeviceState};
 
 /// The underlay: 192.0.2.0/24 is for documentation (RFC 5737), so it is nobody's.
 const UNDERLAY_PREFIX: u8 = 24;
@@ -128,22 +128,33 @@ impl Lab {
     pub async fn build(name: &Name, arguments: &DemoArgs) -> Result<Self> {
         let store: Arc<dyn Store> = Arc::new(Memory::new());
         let [one, two] = underlay(name).await?;
-        let (one, two) = tokio::try_join!(
-            Host::start(name, 0, one, arguments, Arc::clone(&store)),
-            Host::start(name, 1, two, arguments, Arc::clone(&store)),
-        )?;
+        let asked_for = (arguments.datapath.into(), arguments.wireguard.into());
+        let one = Host::start(name, 0, one, asked_for, Arc::clone(&store)).await?;
         let status = one.control.status().await?;
+        // What host one came to, so that what it had to say of it is said once.
+        let chosen = (invalid(status.datapath.parse())?, invalid(status.wireguard.parse())?);
+        let two = Host::start(name, 1, two, chosen, Arc::clone(&store)).await?;
         let hosts = [one, two];
         let network = |name: &str| CreateNetwork { name: name.to_owned(), subnet: None };
         let shop = hosts[0].control.create_network(network("shop")).await?;
         let other = hosts[0].control.create_network(network("other")).await?;
         let [app, foreign] = [(); 2].map(|()| AppId::from_uuid(Uuid::new_v4()));
-        let wanted = |label, host, network, app, kind, number| Wanted { label, host, network, app, kind, number };
+        // The addresses of the seed's drawing, so that every run reads the same.
+        let nth = |network: &NetworkView, n| network.subnet.hosts().nth(n).context("the subnet is too small");
+        let wanted = |label, host, (network, address), app, kind, number| Wanted {
+            label,
+            host,
+            network,
+            address,
+            app,
+            kind,
+            number,
+        };
         let (web1, web2, backend, stranger) = tokio::try_join!(
-            wanted("web 1", 0, &shop, app, "web", 1).attach(name, &hosts, &*store),
-            wanted("web 2", 0, &shop, app, "web", 2).attach(name, &hosts, &*store),
-            wanted("backend 1", 1, &shop, app, "backend", 1).attach(name, &hosts, &*store),
-            wanted("stranger", 0, &other, foreign, "web", 1).attach(name, &hosts, &*store),
+            wanted("web 1", 0, (&shop, nth(&shop, 2)?), app, "web", 1).attach(name, &hosts, &*store),
+            wanted("web 2", 0, (&shop, nth(&shop, 3)?), app, "web", 2).attach(name, &hosts, &*store),
+            wanted("backend 1", 1, (&shop, nth(&shop, 1)?), app, "backend", 1).attach(name, &hosts, &*store),
+            wanted("stranger", 0, (&other, nth(&other, 1)?), foreign, "web", 1).attach(name, &hosts, &*store),
         )?;
         let lab = Self { hosts, status, shop, other, web1, web2, backend, stranger };
         lab.wait_for_peers().await?;
@@ -216,6 +227,10 @@ async fn underlay(name: &Name) -> Result<[Netns; 2]> {
     Ok(hosts)
 }
 
+fn invalid<T>(parsed: Result<T, String>) -> Result<T> {
+    parsed.map_err(anyhow::Error::msg)
+}
+
 fn is_without_ipv6(error: crate::netns::Error) -> Result<bool, crate::netns::Error> {
     if matches!(error, crate::netns::Error::NotFound { .. }) { Ok(false) } else { Err(error) }
 }
@@ -230,7 +245,7 @@ impl Host {
         name: &Name,
         number: usize,
         netns: Netns,
-        arguments: &DemoArgs,
+        (datapath, wireguard): (DatapathChoice, Choice),
         store: Arc<dyn Store>,
     ) -> Result<Self> {
         let (host, vtep) = (HOSTS[number], VTEPS[number]);
@@ -242,8 +257,8 @@ impl Host {
             netns_prefix: name.agent_prefix(host),
             bpffs_dir: name.bpffs_dir(host),
             state_dir: name.state_dir(host),
-            datapath: arguments.datapath.into(),
-            wireguard: arguments.wireguard.into(),
+            datapath,
+            wireguard,
             wireguard_binary: std::env::current_exe().context("finding this binary")?,
         };
         let agent = Agent::start(config.clone(), store, "memory").await?;
@@ -256,6 +271,7 @@ struct Wanted<'a> {
     label: &'static str,
     host: usize,
     network: &'a NetworkView,
+    address: Ipv4Addr,
     app: AppId,
     kind: &'static str,
     number: u32,
@@ -273,7 +289,7 @@ impl Wanted<'_> {
             app: self.app.to_string(),
             kind: Some(self.kind.to_owned()),
             number: Some(self.number),
-            address: None,
+            address: Some(self.address),
             target: Target::Netns(pin.clone()),
         };
         let attached = control.attach(request).await.with_context(|| format!("attaching {}", self.label))?;

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use privnet_ebpf::net::MacAddr;
 
 use super::lab::{Container, Lab};
 use crate::agent::views::NetworkCounters;
 use crate::datapath::{Direction, Outcome};
+use crate::link::Links;
 use crate::netns::Netns;
 use crate::topology::ownership;
 
@@ -46,8 +49,7 @@ impl Counted {
         let own = all.into_iter().filter(|counters| counters.network == container.member.network);
         let rows = own.flat_map(|NetworkCounters { rows, .. }| rows);
         let rows = rows.map(|row| ((row.member, row.direction, row.reason), row.packets)).collect();
-        let name = ownership::network_netns(&host.config.netns_prefix, container.member.network);
-        let netns = Netns::open(&host.config.netns_path(&name))?;
+        let netns = network_netns(lab, container)?;
         let text = netns.run(|| fs::read_to_string("/proc/thread-self/net/dev")).await?;
         let interfaces = interfaces(&text.context("reading the interfaces' counters")?);
         Ok(Self { rows, interfaces })
@@ -65,6 +67,29 @@ impl Counted {
     pub fn traffic(&self, interface: &str) -> Traffic {
         self.interfaces.get(interface).copied().unwrap_or_default()
     }
+}
+
+/// Behind which VTEP the network of `container` has a MAC, by the FDB of `vxlan0` on its host.
+///
+/// # Errors
+/// When the FDB cannot be read.
+pub async fn fdb_destination(lab: &Lab, container: &Container, mac: MacAddr) -> Result<Option<Ipv4Addr>> {
+    let links = Links::open(&network_netns(lab, container)?).await?;
+    let rows = links.fdb(links.link("vxlan0").await?.index).await?;
+    // The bridge's own row, without a destination, says only that the MAC is behind vxlan0.
+    Ok(rows.iter().filter(|row| row.mac == mac).find_map(|row| row.destination))
+}
+
+/// A destination as a fact.
+#[must_use]
+pub fn named(destination: Option<Ipv4Addr>) -> String {
+    destination.map_or_else(|| "nothing".to_owned(), |destination| destination.to_string())
+}
+
+fn network_netns(lab: &Lab, container: &Container) -> Result<Netns> {
+    let config = &lab.hosts[container.host].config;
+    let name = ownership::network_netns(&config.netns_prefix, container.member.network);
+    Ok(Netns::open(&config.netns_path(&name))?)
 }
 
 /// What happened between two moments, as one fact: `7 -> 12 (+5)`.

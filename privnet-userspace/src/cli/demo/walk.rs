@@ -9,7 +9,7 @@ use super::capture::{Seen, Tap, settle};
 use super::frame::{Datagram, wireguard_kind};
 use super::http::{Fetched, PORT, Server, Told, fetch_from};
 use super::lab::{Container, Lab, UNDERLAY};
-use super::measure::{Counted, counted_until, rise, udp_ports};
+use super::measure::{Counted, counted_until, fdb_destination, named, rise, udp_ports};
 use super::report::{Evidence, Report};
 use crate::agent::ControlError;
 use crate::datapath::{Direction, Outcome};
@@ -144,7 +144,9 @@ impl<'a> Walk<'a> {
         let port = web1.socket().port();
         let (inside, outside) = (udp_ports(&web1.binding).await?, udp_ports(&web1.app).await?);
         let sent = self.sent();
-        let data = sent.iter().find(|datagram| wireguard_kind(datagram.payload) == Some("data"));
+        // The largest is the one with the request in it: the others are handshake and acknowledgements.
+        let data = sent.iter().filter(|datagram| wireguard_kind(datagram.payload) == Some("data"));
+        let data = data.max_by_key(|datagram| datagram.payload.len());
         let data = data.context("no WireGuard data was seen on the carrier")?;
         let kinds = sent.iter().map(|datagram| wireguard_kind(datagram.payload));
         let all_wireguard = kinds.clone().all(|kind| kind.is_some());
@@ -176,22 +178,15 @@ impl<'a> Walk<'a> {
                 .text("packets", rise(of(before), of(after)))
                 .demand("it counted each datagram that the socket sent", rose == sent));
         }
-        let (veth, host) = (ownership::member_veth(web1.address()), &hosts[web1.host]);
-        let name = ownership::network_netns(&host.config.netns_prefix, web1.member.network);
-        let links = Links::open(&crate::netns::Netns::open(&host.config.netns_path(&name))?).await?;
-        let vtep = links.fdb(links.link("vxlan0").await?.index).await?;
-        let entry = vtep.into_iter().find(|entry| entry.mac == backend.mac());
-        let destination = entry.and_then(|entry| entry.destination);
+        let veth = ownership::member_veth(web1.address());
+        let destination = fdb_destination(self.lab, web1, backend.mac()).await?;
         let received = [before, after].map(|counted| counted.traffic(veth.as_str()).received);
         let vxlan = [before, after].map(|counted| counted.traffic("vxlan0").sent);
         Ok(evidence
             .text("counters", "of the interfaces: a bridge has none by member and reason")
             .text("veth_received", rise(received[0], received[1]))
             .text("vxlan0_sent", rise(vxlan[0], vxlan[1]))
-            .text(
-                "fdb",
-                format!("{} behind {}", backend.mac(), destination.map_or("nothing".to_owned(), |d| d.to_string())),
-            )
+            .text("fdb", format!("{} behind {}", backend.mac(), named(destination)))
             .demand("the bridge received each datagram", received[1] - received[0] >= sent)
             .demand("vxlan0 was given each datagram", vxlan[1] - vxlan[0] >= sent)
             .demand("the FDB names host two", destination == Some(hosts[1].vtep)))
@@ -202,7 +197,8 @@ impl<'a> Walk<'a> {
         let Lab { web1, backend, hosts, shop, .. } = self.lab;
         let carried = carried(&self.underlay, web1.address(), backend.address());
         let out: Vec<_> = carried.iter().filter(|(_, _, inner)| inner.source == web1.socket()).collect();
-        let (outer, vni, inner) = out.last().context("no VXLAN of web 1 was seen on the underlay")?;
+        let largest = out.iter().max_by_key(|(_, _, inner)| inner.payload.len());
+        let (outer, vni, inner) = largest.context("no VXLAN of web 1 was seen on the underlay")?;
         let vnis_agree = carried.iter().all(|(_, vni, _)| *vni == shop.vni);
         Ok(Evidence::new()
             .text(
