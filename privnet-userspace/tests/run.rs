@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use support::{APP, FakeAgent, Memory, outcome, privnet};
+use support::{APP, FakeAgent, Memory, RESOLV_CONF, outcome, privnet};
 
 /// How long anything here may take; the machine may be busy.
 const BOUND: Duration = Duration::from_secs(20);
@@ -45,6 +45,20 @@ fn the_commands_loopback_is_up() {
     let (code, stdout, stderr) = outcome(run(&agent, &["ip", "-o", "link", "show", "up"]));
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert_eq!((stdout.lines().count(), stdout.contains(": lo: ")), (1, true), "{stdout}");
+}
+
+#[test]
+fn the_command_has_the_resolv_conf_of_its_network_and_the_host_keeps_its_own() {
+    if !is_root("the_command_has_the_resolv_conf_of_its_network_and_the_host_keeps_its_own") {
+        return;
+    }
+    let agent = FakeAgent::start(Memory::default());
+    let before = std::fs::read("/etc/resolv.conf").ok();
+    let (code, stdout, stderr) =
+        outcome(run(&agent, &["sh", "-c", "stat -c %a /etc/resolv.conf; cat /etc/resolv.conf"]));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(stdout, format!("644\n{RESOLV_CONF}"));
+    assert_eq!(std::fs::read("/etc/resolv.conf").ok(), before);
 }
 
 #[test]

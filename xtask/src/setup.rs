@@ -46,7 +46,7 @@ impl Tool {
 }
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 11] = {
+const TOOLS: [Tool; 16] = {
     use Purpose::{Bench, Run, Test};
     [
         Tool::new("ip", "iproute2", "to make namespaces by hand and look around", &[Run, Test, Bench]),
@@ -59,6 +59,11 @@ const TOOLS: [Tool; 11] = {
         Tool::new("sysctl", "procps", "to set rp_filter in a namespace", &[Test]),
         Tool::new("nsenter", "util-linux", "to run a program inside a namespace", &[Test]),
         Tool::new("unshare", "util-linux", "to stand for a container", &[Test]),
+        Tool::new("dig", "bind9-dnsutils", "to ask for names as a user would", &[Test]),
+        Tool::new("kdig", "knot-dnsutils", "to ask for names with another library", &[Test]),
+        Tool::new("busybox", "busybox", "to ask for names with a small resolver", &[Test]),
+        Tool::new("musl-gcc", "musl-tools", "to ask for names with another C library", &[Test]),
+        Tool::new("dnsperf", "dnsperf", "to ask for many names a second", &[Test, Bench]),
         Tool {
             program: "promtool",
             package: "prometheus",

@@ -1,6 +1,6 @@
 //! One attach from end to end: check, claim, record, wait for the worker; undo when it fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::RngCore as _;
@@ -9,13 +9,15 @@ use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::housekeeping::{end_membership, is_alive};
 use super::journal::Record;
+use super::names;
 use super::shared::Shared;
 use super::target::{Found, find};
 use super::views::{Attach, Attached};
+use super::world::Concerns;
 use crate::ipam;
 use crate::link::Links;
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId, PrivateKey};
+use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId, Port, PrivateKey};
 use crate::store::claims::{self, MemberClaim, MemberError};
 use crate::topology::ownership;
 
@@ -43,21 +45,28 @@ pub(super) async fn attach(shared: &Shared, network: &Network, request: Attach) 
         ));
     }
     let found = find(shared, &request.target)?;
-    let wanted = MemberWish { app, kind, number, address: request.address };
+    let ports = request.ports.iter().map(|port| port.parse()).collect::<Result<BTreeSet<Port>, _>>()?;
+    let wanted = MemberWish { app, kind, number, address: request.address, ports };
     let record = match claim_or_find(shared, network, &wanted, &found).await? {
         Place::Standing(record) => {
             wait_until_ready(shared, &record, 0).await?;
+            names::wait_until_told(shared, &record).await;
             return attached(shared, network.id, &record);
         }
         Place::Claimed(record) => record,
     };
     drop(found);
+    // Its sockets are opened while its interfaces are made.
+    shared.names.ring(&Concerns::Networks(BTreeSet::from([network.id])));
     let bell = shared.bell(network.id);
     // What an earlier pass said of this address, it said of an earlier holder.
     let earlier = bell.reports().borrow().pass;
     bell.ring();
     match wait_until_ready(shared, &record, earlier + 1).await {
-        Ok(()) => attached(shared, network.id, &record),
+        Ok(()) => {
+            names::wait_until_told(shared, &record).await;
+            attached(shared, network.id, &record)
+        }
         Err(error) => {
             end_membership(shared, &record).await.map_err(|undo| explain(&undo))?;
             wait_until_gone(shared, &record).await;
@@ -81,7 +90,7 @@ pub(super) async fn wait_until_gone(shared: &Shared, record: &Record) {
 
 /// The full domain name of a container in a network.
 pub(super) fn hostname(network: NetworkId, container: &ContainerRef) -> String {
-    format!("{container}.{network}.private-network.internal")
+    crate::names::of_member(network, container).to_string().trim_end_matches('.').to_owned()
 }
 
 /// Where a member is.
@@ -130,6 +139,7 @@ struct MemberWish {
     kind: ContainerType,
     number: Option<ContainerNumber>,
     address: Option<std::net::Ipv4Addr>,
+    ports: BTreeSet<Port>,
 }
 
 /// The record of the member when the same container stands attached in the same namespace: attaching again is no error.
@@ -211,6 +221,7 @@ async fn claim(shared: &Shared, network: &Network, wanted: &MemberWish, found: &
         host: shared.config.host.clone(),
         public_key: key.public_key(),
         wireguard_port: ownership::wireguard_port(index),
+        ports: wanted.ports.clone(),
     };
     let member = claims::claim_member(&*shared.store, &claim).await?;
     let record = Record::new(
@@ -324,7 +335,8 @@ fn attached(shared: &Shared, network: NetworkId, record: &Record) -> Result<Atta
     ]);
     let interface = ownership::wireguard_interface(record.index);
     let ready = shared.bell(network).reports().borrow().ready.contains(&record.address);
-    Ok(Attached { network, app, kind, number, address: record.address, hostname, interface, ready, env })
+    let resolv_conf = names::resolv_conf(shared, network);
+    Ok(Attached { network, app, kind, number, address: record.address, hostname, interface, ready, env, resolv_conf })
 }
 
 fn new_key() -> PrivateKey {

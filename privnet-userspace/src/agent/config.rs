@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::dns::engine::DEFAULT_MAX_AGE;
+use crate::dns::{DEFAULT_ADDRESS, ProcessSpec};
 use crate::model::{HostName, NetworkId};
 use crate::netns::Netns;
 use crate::topology::{Datapath, ownership};
@@ -14,6 +16,11 @@ use crate::wireguard;
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 /// The state directory, unless told otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/privnet";
+
+/// Most threads that serve names by UDP: each answers more than 100,000 queries a second.
+const MAX_DNS_THREADS: usize = 4;
+/// Where the host's own resolvers are named.
+const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Which datapath to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +69,28 @@ pub struct Config {
     pub wireguard: wireguard::Choice,
     /// The `privnet` binary that userspace WireGuard processes run.
     pub wireguard_binary: PathBuf,
+    /// How names are answered in this host's containers; nothing when they are not.
+    pub names: Option<NamesConfig>,
+}
+
+/// How names are answered in this host's containers.
+#[derive(Clone, Debug)]
+pub struct NamesConfig {
+    /// Where in each container, UDP and TCP port 53.
+    pub address: Ipv4Addr,
+    /// How the DNS process is started.
+    pub process: ProcessSpec,
+}
+
+impl NamesConfig {
+    /// The defaults, with `binary` as the DNS process.
+    #[must_use]
+    pub fn new(binary: PathBuf) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_DNS_THREADS);
+        let process =
+            ProcessSpec { binary, threads, max_age: DEFAULT_MAX_AGE, resolv_conf: PathBuf::from(HOST_RESOLV_CONF) };
+        Self { address: DEFAULT_ADDRESS, process }
+    }
 }
 
 impl fmt::Debug for Config {
@@ -93,6 +122,12 @@ impl Config {
     #[must_use]
     pub fn wireguard_dir(&self, network: NetworkId, address: Ipv4Addr) -> PathBuf {
         self.state_dir.join("wireguard").join(format!("{:x}-{:08x}", network.uuid().as_fields().0, u32::from(address)))
+    }
+
+    /// Where the DNS process keeps its control socket; a second place is its successor's.
+    #[must_use]
+    pub fn dns_dirs(&self) -> [PathBuf; 2] {
+        ["dns-0", "dns-1"].map(|name| self.state_dir.join(name))
     }
 
     /// Where the records of this host's members are.

@@ -10,6 +10,7 @@ use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::housekeeping::end_membership;
 use super::journal::Record;
+use super::names;
 use super::shared::Shared;
 use super::views::{
     Attach, Attached, Check, CounterRow, CreateNetwork, Detach, Detached, MemberView, NetworkCounters, NetworkView,
@@ -128,6 +129,7 @@ impl Control {
             Some(record) => {
                 end_membership(&self.shared, &record).await.map_err(|error| explain(&error))?;
                 wait_until_gone(&self.shared, &record).await;
+                names::wait_until_withdrawn(&self.shared, &record).await;
             }
             None => {
                 let now = super::now_unix_seconds();

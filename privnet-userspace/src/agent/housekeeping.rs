@@ -62,6 +62,7 @@ pub async fn follow_store(shared: Arc<Shared>, mut watch: Watch) {
             follow(&shared, &event);
         }
         tracing::warn!("the store's changes ended; reading everything again");
+        shared.names.doubt();
         watch = loop {
             match read_world(&*shared.store).await {
                 Ok((world, watch)) => {
@@ -74,6 +75,7 @@ pub async fn follow_store(shared: Arc<Shared>, mut watch: Watch) {
                 }
             }
         };
+        shared.names.believe();
         ring(&shared, &Concerns::Everything);
     }
 }
@@ -188,6 +190,7 @@ fn is_of(member: &Member, record: &Record, shared: &Shared) -> bool {
 fn leave(shared: &Shared, record: &Record) -> Result<()> {
     shared.journal().mark_leaving((record.network, record.address))?;
     shared.bell(record.network).ring();
+    shared.names.ring(&Concerns::Networks(BTreeSet::from([record.network])));
     Ok(())
 }
 
@@ -197,6 +200,7 @@ fn follow(shared: &Shared, event: &Event) {
 }
 
 fn ring(shared: &Shared, concerns: &Concerns) {
+    shared.names.ring(concerns);
     match concerns {
         Concerns::Nothing => {}
         Concerns::Networks(networks) => {

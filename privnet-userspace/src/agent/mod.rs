@@ -8,6 +8,7 @@
 //! | `worker` | one network on this host, pass after pass |
 //! | `site`, `observe`, `apply` | the doors to one network; what is seen and done behind them |
 //! | `housekeeping` | what happens without a request |
+//! | `names` | the DNS process, its sockets and what it is told |
 //! | `world`, `journal` | the store's image; this host's own records |
 //! | [`doctor`], `facts` | what the host can do; what follows for this agent |
 //! | [`views`], [`error`] | what the surfaces may see |
@@ -22,6 +23,7 @@ mod explain;
 mod facts;
 mod housekeeping;
 mod journal;
+mod names;
 mod observe;
 mod shared;
 mod site;
@@ -31,7 +33,7 @@ pub mod views;
 mod worker;
 mod world;
 
-pub use config::{Config, DatapathChoice};
+pub use config::{Config, DatapathChoice, NamesConfig};
 pub use control::Control;
 pub use error::{ControlError, ErrorCode};
 pub use start::Agent;

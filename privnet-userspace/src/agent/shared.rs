@@ -11,6 +11,7 @@ use super::config::Config;
 use super::error::ControlError;
 use super::facts::HostFacts;
 use super::journal::{Journal, Record};
+use super::names::NamesBell;
 use super::site::Room;
 use super::world::World;
 use crate::model::NetworkId;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub claims: tokio::sync::Mutex<()>,
     /// Rung when a network without a worker needs one.
     pub hire: Notify,
+    /// Calls for the names to be told anew, and says what was told.
+    pub names: NamesBell,
 }
 
 impl Shared {

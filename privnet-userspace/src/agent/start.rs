@@ -19,6 +19,7 @@ use super::explain::{explain, split_remedy};
 use super::facts::HostFacts;
 use super::housekeeping;
 use super::journal::Journal;
+use super::names::{self, NamesBell};
 use super::shared::Shared;
 use super::site::Room;
 use crate::datapath;
@@ -62,6 +63,7 @@ impl Agent {
             workers: Mutex::new(BTreeMap::new()),
             claims: tokio::sync::Mutex::new(()),
             hire: Notify::new(),
+            names: NamesBell::new(),
         });
         housekeeping::collect_the_dead(&shared).await?;
         let networks: Vec<_> = shared.journal().records().keys().map(|(network, _)| *network).collect();
@@ -72,6 +74,7 @@ impl Agent {
         tasks.spawn(housekeeping::hire_workers(Arc::clone(&shared)));
         tasks.spawn(housekeeping::follow_store(Arc::clone(&shared), watch));
         tasks.spawn(housekeeping::keep_house(Arc::clone(&shared)));
+        tasks.spawn(names::keep_names(Arc::clone(&shared)));
         Ok(Self { control: Control::new(shared), _tasks: tasks, _lock: lock })
     }
 

@@ -71,6 +71,9 @@ pub struct Attach {
     pub address: Option<Ipv4Addr>,
     /// The container's namespace.
     pub target: Target,
+    /// The ports that it declares by name, `http=8080` or `dns=53/udp`; others find them as SRV records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
 }
 
 /// A member that was attached and can send.
@@ -95,6 +98,9 @@ pub struct Attached {
     pub ready: bool,
     /// What to put into the container's environment.
     pub env: BTreeMap<String, String>,
+    /// What to put into the container's `/etc/resolv.conf`; nothing when this host answers no names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolv_conf: Option<String>,
 }
 
 /// Asks for the end of a member.

@@ -58,8 +58,9 @@ impl Service for Fake {
     }
 
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
-        let Attach { network, app, kind, number, address, target } = request;
-        self.hear(format!("attach {network} {app} {kind:?} {number:?} {address:?} {target:?}"))?;
+        let Attach { network, app, kind, number, address, target, ports } = request;
+        let ports = if ports.is_empty() { String::new() } else { format!(" {ports:?}") };
+        self.hear(format!("attach {network} {app} {kind:?} {number:?} {address:?} {target:?}{ports}"))?;
         Ok(attached())
     }
 
@@ -117,6 +118,7 @@ pub(crate) fn attached() -> Attached {
         interface: "wg0".parse().expect("interface"),
         ready: true,
         env: BTreeMap::from([("PRIVNET_ADDRESS".to_owned(), "10.240.0.2".to_owned())]),
+        resolv_conf: Some("nameserver 127.0.0.82\n".to_owned()),
     }
 }
 

@@ -51,6 +51,13 @@ async fn every_request_reaches_the_agent_and_its_answer_comes_back() {
         ),
         (
             "POST",
+            "/v1/members",
+            json!({"network": "shop", "app": APP, "target": {"pid": 7}, "ports": ["http=8080"]}),
+            201,
+            &format!(r#"attach shop {APP} None None None Pid(7) ["http=8080"]"#),
+        ),
+        (
+            "POST",
             "/v1/members/detach",
             json!({"network": "shop", "app": APP}),
             200,

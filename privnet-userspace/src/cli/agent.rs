@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::args::{AgentArgs, StoreKind};
+use super::args::{AgentArgs, DnsAddress, StoreKind};
 use super::config::AgentOptions;
 use super::notify::notify;
 use crate::agent::{self, Agent, ControlError, ErrorCode};
@@ -30,6 +30,11 @@ pub fn run(arguments: AgentArgs) -> Result<(), ControlError> {
 /// Starts an agent on the store that the options name.
 async fn start_agent(options: &AgentOptions) -> Result<Agent, ControlError> {
     let internal = |message: String| ControlError::new(ErrorCode::Internal, message, "run the agent as root");
+    let binary = std::env::current_exe().map_err(|error| internal(format!("cannot find this binary: {error}")))?;
+    let names = match options.dns_address {
+        DnsAddress::Off => None,
+        DnsAddress::At(address) => Some(agent::NamesConfig { address, ..agent::NamesConfig::new(binary.clone()) }),
+    };
     let config = agent::Config {
         host: options.host.clone(),
         vtep: options.vtep,
@@ -40,8 +45,8 @@ async fn start_agent(options: &AgentOptions) -> Result<Agent, ControlError> {
         state_dir: options.state_dir.clone(),
         datapath: options.datapath.into(),
         wireguard: options.wireguard.into(),
-        wireguard_binary: std::env::current_exe()
-            .map_err(|error| internal(format!("cannot find this binary: {error}")))?,
+        wireguard_binary: binary,
+        names,
     };
     match options.store {
         StoreKind::Embedded => Agent::start_embedded(config).await,

@@ -1,12 +1,14 @@
 //! The command line's grammar.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
+
+pub use super::agent_args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
+use crate::model::Port;
 
 use super::demo::args::{DemoArgs, DemoFetchArgs, DemoServeArgs};
 
@@ -97,83 +99,6 @@ pub struct AgentSocket {
     pub socket: PathBuf,
 }
 
-/// What `agent` accepts. Every flag may be a key of the file instead, with `_` for `-`; a flag wins over the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Args, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AgentArgs {
-    /// A TOML file with these same options.
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
-    /// This host's name [default: the first label of the kernel's].
-    #[arg(long, value_name = "NAME")]
-    pub host: Option<String>,
-    /// The VTEP's address on the underlay [default: that of the default route].
-    #[arg(long, value_name = "ADDR")]
-    pub vtep: Option<Ipv4Addr>,
-    /// Where state is kept [default: /var/lib/privnet].
-    #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
-    /// The control socket [default: /run/privnet/privnet.sock].
-    #[arg(long, env = "PRIVNET_SOCKET", value_name = "PATH")]
-    pub socket: Option<PathBuf>,
-    /// Where networks and members are recorded [default: embedded].
-    #[arg(long, value_enum, value_name = "STORE")]
-    pub store: Option<StoreKind>,
-    /// The members of the etcd cluster.
-    #[arg(long, value_name = "URL,…", value_delimiter = ',')]
-    pub etcd_endpoints: Option<Vec<String>>,
-    /// Who forwards packets on this host [default: auto].
-    #[arg(long, value_enum, value_name = "DATAPATH")]
-    pub datapath: Option<DatapathChoice>,
-    /// Who encrypts packets on this host [default: auto].
-    #[arg(long, value_enum, value_name = "WIREGUARD")]
-    pub wireguard: Option<WireguardChoice>,
-    /// Serve GET /metrics over HTTP here, to anybody who can connect [default: not at all].
-    #[arg(long, value_name = "ADDR")]
-    pub metrics_listen: Option<SocketAddr>,
-    /// What the names of this agent's namespaces begin with; for a second agent on the same kernel.
-    #[arg(long, hide = true, value_name = "PREFIX")]
-    pub netns_prefix: Option<String>,
-    /// The bpffs, or a directory of it; for a second agent on the same kernel.
-    #[arg(long, hide = true, value_name = "DIR")]
-    pub bpffs: Option<PathBuf>,
-}
-
-/// Where networks and members are recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StoreKind {
-    /// In a file of this host.
-    Embedded,
-    /// In an etcd cluster.
-    Etcd,
-}
-
-/// Who forwards packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DatapathChoice {
-    /// eBPF where the kernel can, else the bridge.
-    Auto,
-    /// eBPF programs.
-    Ebpf,
-    /// A bridge.
-    Bridge,
-}
-
-/// Who encrypts packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WireguardChoice {
-    /// The kernel where it can, else a process per member.
-    Auto,
-    /// The kernel.
-    Kernel,
-    /// A process per member.
-    Userspace,
-}
-
 /// What to do with networks.
 #[derive(Debug, Subcommand)]
 pub enum NetworkVerb {
@@ -234,6 +159,12 @@ pub struct AttachArgs {
     /// Its address [default: a free one].
     #[arg(long, value_name = "IP")]
     pub address: Option<Ipv4Addr>,
+    /// A port that others find by name, http=8080 or dns=53/udp; may be repeated.
+    #[arg(long = "port", value_name = "NAME=N[/udp]")]
+    pub ports: Vec<Port>,
+    /// Write a resolv.conf for the container here.
+    #[arg(long, value_name = "PATH")]
+    pub resolv_conf: Option<PathBuf>,
     /// The container.
     #[command(flatten)]
     pub container: ContainerArgs,
@@ -274,6 +205,9 @@ pub struct RunArgs {
     /// The member to make.
     #[command(flatten)]
     pub member: MemberArgs,
+    /// A port that others find by name, http=8080 or dns=53/udp; may be repeated.
+    #[arg(long = "port", value_name = "NAME=N[/udp]")]
+    pub ports: Vec<Port>,
     /// The agent to ask.
     #[command(flatten)]
     pub agent: AgentSocket,
@@ -318,27 +252,6 @@ pub struct MtuArgs {
     /// The agent to ask.
     #[command(flatten)]
     pub agent: AgentSocket,
-}
-
-impl From<DatapathChoice> for crate::agent::DatapathChoice {
-    fn from(choice: DatapathChoice) -> Self {
-        use crate::topology::Datapath;
-        match choice {
-            DatapathChoice::Auto => Self::Auto,
-            DatapathChoice::Ebpf => Self::Only(Datapath::Ebpf),
-            DatapathChoice::Bridge => Self::Only(Datapath::Bridge),
-        }
-    }
-}
-
-impl From<WireguardChoice> for crate::wireguard::Choice {
-    fn from(choice: WireguardChoice) -> Self {
-        match choice {
-            WireguardChoice::Auto => Self::Auto,
-            WireguardChoice::Kernel => Self::Kernel,
-            WireguardChoice::Userspace => Self::Userspace,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::args::{AgentArgs, DEFAULT_SOCKET, DatapathChoice, StoreKind, WireguardChoice};
+use super::args::{AgentArgs, DEFAULT_SOCKET, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
 use crate::agent::config::{DEFAULT_BPFFS, DEFAULT_STATE_DIR};
 use crate::agent::{ControlError, ErrorCode};
+use crate::dns::DEFAULT_ADDRESS;
 use crate::model::HostName;
 
 /// Everything the agent is told, with defaults filled in.
@@ -29,6 +30,8 @@ pub struct AgentOptions {
     pub wireguard: WireguardChoice,
     /// Where metrics are served over HTTP, if at all.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where containers ask for names.
+    pub dns_address: DnsAddress,
     /// What the names of its namespaces begin with.
     pub netns_prefix: String,
     /// The bpffs, or a directory of it.
@@ -60,6 +63,7 @@ impl AgentOptions {
             datapath: flags.datapath.or(file.datapath).unwrap_or(DatapathChoice::Auto),
             wireguard: flags.wireguard.or(file.wireguard).unwrap_or(WireguardChoice::Auto),
             metrics_listen: flags.metrics_listen.or(file.metrics_listen),
+            dns_address: flags.dns_address.or(file.dns_address).unwrap_or(DnsAddress::At(DEFAULT_ADDRESS)),
             netns_prefix: flags.netns_prefix.or(file.netns_prefix).unwrap_or_default(),
             bpffs: flags.bpffs.or(file.bpffs).unwrap_or_else(|| DEFAULT_BPFFS.into()),
         };
@@ -119,6 +123,7 @@ etcd_endpoints = ["http://192.0.2.1:2379"]
 datapath = "bridge"
 wireguard = "userspace"
 metrics_listen = "127.0.0.1:9100"
+dns_address = "off"
 "#;
 
     #[test]
@@ -131,6 +136,7 @@ metrics_listen = "127.0.0.1:9100"
         assert_eq!(options.socket, Path::new(DEFAULT_SOCKET));
         assert_eq!((options.datapath, options.wireguard), (DatapathChoice::Bridge, WireguardChoice::Userspace));
         assert_eq!(options.metrics_listen, Some(([127, 0, 0, 1], 9100).into()));
+        assert_eq!(options.dns_address, DnsAddress::Off);
     }
 
     #[test]
@@ -140,6 +146,7 @@ metrics_listen = "127.0.0.1:9100"
         assert_eq!(options.state_dir, Path::new(DEFAULT_STATE_DIR));
         assert_eq!(options.store, StoreKind::Embedded);
         assert_eq!(options.metrics_listen, None);
+        assert_eq!(options.dns_address, DnsAddress::At(DEFAULT_ADDRESS));
     }
 
     #[test]
@@ -148,6 +155,7 @@ metrics_listen = "127.0.0.1:9100"
             ("host = \"a\"\nhots = \"b\"\n", 2),
             ("host = \"a\"\n\ndatapath = \"fast\"\n", 3),
             ("vtep = \"nowhere\"\n", 1),
+            ("dns_address = \"192.0.2.1\"\n", 1),
             ("host = \n", 1),
             ("config = \"other.toml\"\n", 1),
         ] {

@@ -5,7 +5,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`args`] | the grammar |
+//! | [`args`], [`agent_args`] | the grammar |
 //! | [`client`], [`http`] | asking the agent |
 //! | [`verbs`] | the verbs that ask the agent and print its answer |
 //! | [`doctor`], [`mtu`], [`exposition`] | the verbs with something of their own to say |
@@ -16,6 +16,7 @@
 //! | [`output`], [`logging`] | stdout and stderr |
 
 pub mod agent;
+pub mod agent_args;
 pub mod args;
 pub mod client;
 pub mod config;

@@ -26,4 +26,6 @@ pub struct Go {
     pub environment: BTreeMap<String, String>,
     /// What the namespace's host is to be called; at most 64 bytes (uname(2)).
     pub hostname: String,
+    /// What `/etc/resolv.conf` is to say; nothing when it is to be as on the host.
+    pub resolv_conf: Option<String>,
 }

@@ -86,7 +86,7 @@ async fn live(
     let client = Client::new(&arguments.agent.socket);
     let mut stream = meet(rendezvous, child).await?;
     let target = Target::Pid(pid.as_raw_nonzero().get().unsigned_abs());
-    let attached = client.attach(&attach_request(arguments.member.clone(), None, target)).await?;
+    let attached = client.attach(&attach_request(arguments.member.clone(), None, &arguments.ports, target)).await?;
     let status = release(&mut stream, &attached, child).await;
     detach(&client, arguments, &attached, format).await;
     Ok(exit_code(status?))
@@ -155,7 +155,11 @@ async fn release(
     attached: &Attached,
     child: &mut Child,
 ) -> Result<ExitStatus, ControlError> {
-    let go = Go { environment: attached.env.clone(), hostname: short_name(attached) };
+    let go = Go {
+        environment: attached.env.clone(),
+        hostname: short_name(attached),
+        resolv_conf: attached.resolv_conf.clone(),
+    };
     let mut line = serde_json::to_vec(&go).map_err(|error| cannot("tell the child to go", &error))?;
     line.push(b'\n');
     // A child that was killed meanwhile does not hear it; its status says what happened.

@@ -1,7 +1,9 @@
 //! The child of `run`: makes its namespaces, waits until it is a member, and becomes the command.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
 use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -17,6 +19,8 @@ use crate::netns::{self, Netns};
 
 /// What a shell answers when a command cannot be executed (POSIX, Shell Command Language 2.8.2).
 const NOT_EXECUTABLE: u8 = 126;
+/// What libc reads. Where it is a link, the file that it leads to is covered.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What a shell answers when a command cannot be found.
 const NOT_FOUND: u8 = 127;
 
@@ -89,12 +93,27 @@ fn become_command(arguments: &RunChildArgs, go: &Go, format: Format) -> ExitCode
     if let Err(error) = rustix::system::sethostname(go.hostname.as_bytes()) {
         tracing::warn!(%error, hostname = go.hostname, "cannot name the host namespace");
     }
+    if let Some(text) = &go.resolv_conf
+        && let Err(error) = mount_resolv_conf(text)
+    {
+        tracing::warn!(%error, "cannot put a resolv.conf in place: the command finds no names of its network");
+    }
     let error = Command::new(program).args(rest).envs(&go.environment).exec();
     let missing = error.kind() == std::io::ErrorKind::NotFound;
     let remedy = if missing { "see whether it is installed and on PATH" } else { "see its permissions and its format" };
     let message = format!("cannot execute {}: {error}", program.display());
     print_error(format, &ControlError::new(ErrorCode::InvalidArgument, message, remedy));
     ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE })
+}
+
+/// Puts a file over `/etc/resolv.conf`, in this process's own mounts. It has no name of its own: it goes with the mount.
+fn mount_resolv_conf(text: &str) -> std::io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    // Whoever the command becomes must be able to read it, whatever the umask.
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    file.write_all(text.as_bytes())?;
+    rustix::mount::mount_bind(file.path(), RESOLV_CONF)?;
+    Ok(())
 }
 
 fn cannot(what: &str, error: &dyn std::fmt::Display) -> ControlError {

@@ -1,5 +1,7 @@
 //! The verbs that ask the agent one thing and print its answer.
 
+use std::path::Path;
+
 use super::args::{AgentSocket, AttachArgs, ContainerArgs, DetachArgs, Format, MemberArgs, NetworkVerb};
 use super::client::Client;
 use super::output::{fields, print, print_text, table};
@@ -7,7 +9,7 @@ use super::{docker, exposition};
 use crate::agent::views::{Attach, Attached, CreateNetwork, Detach, MemberView, NetworkView, StatusView, Target};
 use crate::agent::{ControlError, ErrorCode};
 use crate::api::VersionView;
-use crate::model::MemberState;
+use crate::model::{MemberState, Port};
 
 /// `privnet network`.
 ///
@@ -40,15 +42,39 @@ pub async fn network(verb: NetworkVerb, format: Format) -> Result<(), ControlErr
 /// The agent's, or why it cannot be asked, or why the container cannot be found.
 pub async fn attach(arguments: AttachArgs, format: Format) -> Result<(), ControlError> {
     let target = find_container(arguments.container).await?;
-    let request = attach_request(arguments.member, arguments.address, target);
+    let request = attach_request(arguments.member, arguments.address, &arguments.ports, target);
     let attached = Client::new(&arguments.agent.socket).attach(&request).await?;
+    if let Some(path) = arguments.resolv_conf {
+        write_resolv_conf(&path, &attached)?;
+    }
     print(format, &attached, attached_fields)
 }
 
+/// Writes the container's `resolv.conf`, in place: it may be mounted into a container already.
+fn write_resolv_conf(path: &Path, attached: &Attached) -> Result<(), ControlError> {
+    let Some(text) = &attached.resolv_conf else {
+        return Err(ControlError::new(
+            ErrorCode::Unsupported,
+            format!("the container is attached, but {} was not written: this host answers no names", path.display()),
+            "start the agent without `--dns-address off`",
+        ));
+    };
+    std::fs::write(path, text).map_err(|error| {
+        let message = format!("the container is attached, but {} cannot be written: {error}", path.display());
+        ControlError::new(ErrorCode::InvalidArgument, message, "give another --resolv-conf, and attach again")
+    })
+}
+
 /// The request to attach `member`.
-pub(super) fn attach_request(member: MemberArgs, address: Option<std::net::Ipv4Addr>, target: Target) -> Attach {
+pub(super) fn attach_request(
+    member: MemberArgs,
+    address: Option<std::net::Ipv4Addr>,
+    ports: &[Port],
+    target: Target,
+) -> Attach {
     let MemberArgs { network, app, kind, number } = member;
-    Attach { network, app, kind, number, address, target }
+    let ports = ports.iter().map(ToString::to_string).collect();
+    Attach { network, app, kind, number, address, target, ports }
 }
 
 async fn find_container(arguments: ContainerArgs) -> Result<Target, ControlError> {
@@ -179,6 +205,7 @@ fn member_table(views: &[MemberView]) -> String {
             match view.state {
                 MemberState::Attaching => "attaching",
                 MemberState::Ready => "ready",
+                MemberState::Draining => "draining",
             }
             .to_owned(),
             view.interface.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),

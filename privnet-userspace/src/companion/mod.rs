@@ -20,5 +20,5 @@ mod run_dir;
 pub use anchor::{Anchor, AnchorError, Watched};
 pub use channel::{receive, send};
 pub use inside::{give_up_privileges, listen, log_to, watch};
-pub use outside::end;
+pub use outside::{Ending, end};
 pub use run_dir::RunDir;

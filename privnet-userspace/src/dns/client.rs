@@ -4,94 +4,27 @@
 //! has is observed, and it is told what differs.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 
-use super::PORT;
+use super::error::Error;
 use super::protocol::{
     Ask, Birth, Born, MAX_MESSAGE_OCTETS, ProcessState, Request, Resolved, Response, ServedContainer, VERSION,
 };
-use crate::companion::{self, Anchor, AnchorError, RunDir};
+use super::sockets::Sockets;
+use crate::companion::{self, Anchor, Ending, RunDir};
 use crate::names::{Asker, Difference};
-use crate::netns::{self, Netns, NetnsId};
+use crate::netns::NetnsId;
 
 /// How long a process may take to be born: two orders above what was measured on an idle machine.
 const BIRTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a process may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 128;
-
-/// Why the DNS process did not do what it was asked to.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is no process.
-    #[error("no DNS process runs in {run_dir}", run_dir = run_dir.display())]
-    Absent {
-        /// Its directory.
-        run_dir: PathBuf,
-    },
-    /// It was started by a version of privnet that speaks otherwise. It answers queries, and is to be replaced.
-    #[error("the DNS process in {run_dir} speaks version {version}, this agent {VERSION}", run_dir = run_dir.display())]
-    OtherVersion {
-        /// Its directory.
-        run_dir: PathBuf,
-        /// What it speaks.
-        version: u32,
-    },
-    /// It does not serve the container: it ended, or was never handed over.
-    #[error("container {container} has no DNS here")]
-    NotServed {
-        /// The container's namespace.
-        container: NetnsId,
-    },
-    /// Somebody in the container has the address, so it cannot be served there.
-    #[error("{address} is taken in namespace {container}: another DNS server runs in the container")]
-    AddressTaken {
-        /// The address and port.
-        address: SocketAddrV4,
-        /// The container's namespace.
-        container: NetnsId,
-    },
-    /// It answered with a refusal, or with something that is no answer.
-    #[error("the DNS process in {run_dir} {problem}", run_dir = run_dir.display())]
-    Process {
-        /// Its directory.
-        run_dir: PathBuf,
-        /// What it did, in words that follow the subject.
-        problem: String,
-    },
-    /// The container cannot be watched.
-    #[error(transparent)]
-    Anchor(#[from] AnchorError),
-    /// A namespace could not be entered.
-    #[error(transparent)]
-    Netns(#[from] netns::Error),
-    /// Everything else that the kernel refused.
-    #[error("cannot {op} {object}")]
-    Kernel {
-        /// What was tried.
-        op: &'static str,
-        /// On which object.
-        object: String,
-        /// The kernel's reason.
-        source: io::Error,
-    },
-}
-
-impl Error {
-    fn io<E: Into<io::Error>>(op: &'static str, object: impl Into<String>) -> impl FnOnce(E) -> Self {
-        let object = object.into();
-        move |source| Self::Kernel { op, object, source: source.into() }
-    }
-}
 
 /// How a process is started.
 #[derive(Clone, Debug)]
@@ -106,47 +39,6 @@ pub struct ProcessSpec {
     pub resolv_conf: PathBuf,
 }
 
-/// The sockets of one container, bound in its namespace.
-#[derive(Debug)]
-pub struct Sockets {
-    udp: OwnedFd,
-    tcp: OwnedFd,
-}
-
-impl Sockets {
-    /// Binds UDP and TCP port 53 of `address` in the container's namespace. The loopback need not be up yet.
-    ///
-    /// # Errors
-    /// [`Error::AddressTaken`] when somebody in the container answers there.
-    pub async fn open(netns: &Netns, address: Ipv4Addr) -> Result<Self, Error> {
-        let address = SocketAddrV4::new(address, PORT);
-        let container = netns.id();
-        netns.run(move || bind(address)).await?.map_err(|error| {
-            if error.kind() == io::ErrorKind::AddrInUse {
-                Error::AddressTaken { address, container }
-            } else {
-                Error::io("bind", format!("{address} in namespace {container}"))(error)
-            }
-        })
-    }
-}
-
-fn bind(address: SocketAddrV4) -> io::Result<Sockets> {
-    let open = |kind| -> io::Result<OwnedFd> {
-        let socket = rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
-        // A container's loopback may come up later than its sockets.
-        sockopt::set_ip_freebind(&socket, true)?;
-        Ok(socket)
-    };
-    let (udp, tcp) = (open(SocketType::DGRAM)?, open(SocketType::STREAM)?);
-    // Connections of an earlier process that wait out their end are no reason not to listen.
-    sockopt::set_socket_reuseaddr(&tcp, true)?;
-    rustix::net::bind(&udp, &address)?;
-    rustix::net::bind(&tcp, &address)?;
-    rustix::net::listen(&tcp, BACKLOG)?;
-    Ok(Sockets { udp, tcp })
-}
-
 /// The DNS process of a directory. Whether there is one shows when it is asked.
 #[derive(Clone, Debug)]
 pub struct DnsProcess {
@@ -158,6 +50,21 @@ impl DnsProcess {
     #[must_use]
     pub fn new(run_dir: &Path) -> Self {
         Self { run_dir: RunDir::new(run_dir) }
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn run_dir(&self) -> &Path {
+        self.run_dir.path()
+    }
+
+    /// What tells when the process has ended; nothing when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn ending(&self) -> Result<Option<Ending>, Error> {
+        let failed = Error::io("watch", format!("the DNS process in {}", self.run_dir.path().display()));
+        Ending::of(&self.run_dir).map_err(failed)
     }
 
     /// Starts a process; it serves nobody and knows no names.
@@ -394,12 +301,5 @@ impl DnsProcess {
                 _,
             ) => self.problem("answered another question".to_owned()),
         }
-    }
-}
-
-/// The sockets as they are in this namespace, for whoever serves them in this process.
-impl From<Sockets> for (UdpSocket, TcpListener) {
-    fn from(sockets: Sockets) -> Self {
-        (sockets.udp.into(), sockets.tcp.into())
     }
 }

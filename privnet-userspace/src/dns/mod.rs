@@ -13,16 +13,18 @@
 //! | [`served`] | one container: its sockets and its budgets |
 //! | `udp`, `tcp` | the transports |
 //! | `process` | what `privnet dns` is |
-//! | `client`, `protocol` | the agent's door to it; what the two say to each other |
+//! | `client`, `sockets`, `protocol` | the agent's door to it; what it is handed; what the two say to each other |
 //! | `forward`, `upstream` | other people's names: asked of whom, how long |
 
 mod client;
 pub mod engine;
+mod error;
 mod forward;
 mod process;
 mod protocol;
 pub mod responder;
 pub mod served;
+mod sockets;
 mod tcp;
 mod udp;
 mod upstream;
@@ -33,9 +35,11 @@ mod tests;
 
 use std::net::Ipv4Addr;
 
-pub use client::{DnsProcess, Error, ProcessSpec, Sockets};
+pub use client::{DnsProcess, ProcessSpec};
+pub use error::Error;
 pub use process::serve_process;
 pub use protocol::{ProcessState, Resolved, ServedContainer, Source};
+pub use sockets::Sockets;
 
 /// Where a container's names are answered, unless it is set otherwise: on its loopback, at an address that neither
 /// Docker (127.0.0.11), systemd-resolved (.53, .54) nor dnsmasq (127.0.1.1) uses.

@@ -1,9 +1,9 @@
 //! The DNS process: what `privnet dns` is.
 //!
 //! It is its own session, outlives the agent that started it, and has no privilege: it holds the sockets that the agent
-//! opened in the containers' namespaces, and the last names that it was told. It ends by SIGTERM or when anything in it
-//! panics. A container that ends is forgotten at once, or within two seconds where nothing but a pin tells of it: the sockets
-//! would keep its namespace for ever.
+//! opened in the containers' namespaces, and the last names that it was told. It ends by SIGTERM, when anything in it
+//! panics, or when it has nobody to serve and no agent for a minute. A container that ends is forgotten at once, or within
+//! two seconds where nothing but a pin tells of it: the sockets would keep its namespace for ever.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Resource, Rlimit};
@@ -34,6 +34,9 @@ use crate::netns::NetnsId;
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a connection may take for its one request; others wait meanwhile.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a process without containers waits for an agent: one that restarts finds it, and one that is gone for good
+/// leaves nothing behind.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
 /// How long replies that are under way may take when the process ends.
 const FAREWELL: Duration = Duration::from_millis(1500);
 /// How often it is looked whether they are done.
@@ -98,6 +101,8 @@ struct Process {
     told_gone: mpsc::UnboundedReceiver<NetnsId>,
     started_unix_seconds: u64,
     was_stale: bool,
+    /// When an agent last asked.
+    heard: Instant,
 }
 
 impl Process {
@@ -113,7 +118,16 @@ impl Process {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         tracing::info!(threads = config.threads, "the DNS process is ready");
         let anchors = BTreeMap::new();
-        Ok(Self { responder, control, anchors, gone, told_gone, started_unix_seconds: now, was_stale: false })
+        Ok(Self {
+            responder,
+            control,
+            anchors,
+            gone,
+            told_gone,
+            started_unix_seconds: now,
+            was_stale: false,
+            heard: Instant::now(),
+        })
     }
 
     /// Serves and answers until there is a reason to end, which is returned.
@@ -127,7 +141,12 @@ impl Process {
                 _ = terminate.recv() => break "SIGTERM",
                 _ = interrupt.recv() => break "SIGINT",
                 Some(container) = self.told_gone.recv() => self.forget(container),
-                _ = look.tick() => self.look(),
+                _ = look.tick() => {
+                    self.look();
+                    if self.anchors.is_empty() && self.heard.elapsed() > ORPHAN_PATIENCE {
+                        break "there is nobody to serve";
+                    }
+                }
                 connection = self.control.accept() => match connection {
                     Ok((stream, _)) => {
                         // What went wrong with a connection is the other side's to notice.
@@ -176,6 +195,7 @@ impl Process {
     async fn answer(&mut self, stream: tokio::net::UnixStream) -> anyhow::Result<()> {
         ensure!(stream.peer_cred()?.uid() == rustix::process::geteuid().as_raw(), "not the owner");
         let (message, files) = companion::receive(&stream, MAX_MESSAGE_OCTETS).await?;
+        self.heard = Instant::now();
         let mut passed: Vec<OwnedFd> = Vec::new();
         let response = match serde_json::from_slice::<Request<serde::de::IgnoredAny>>(&message) {
             Ok(Request { version, .. }) if version != VERSION => Response::OtherVersion { version: VERSION },

@@ -1,5 +1,6 @@
 //! A member's record in the store: one container's place in one network.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use privnet_ebpf::net::MacAddr;
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{ContainerRef, HostName, NetworkId};
 use super::keys::PublicKey;
+use super::port::Port;
 
 /// How far a member's host has come with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +18,8 @@ pub enum MemberState {
     Attaching,
     /// It can send and receive.
     Ready,
+    /// It can send and receive, and has no name any more: it is about to leave.
+    Draining,
 }
 
 /// A member, as `members/<pn>/<member>` holds it. `<member>` is the container's text form.
@@ -38,6 +42,9 @@ pub struct Member {
     pub host: HostName,
     /// How far its host has come with it.
     pub state: MemberState,
+    /// The ports that it declared by name.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ports: BTreeSet<Port>,
 }
 
 impl Member {

@@ -4,6 +4,7 @@ pub mod ids;
 pub mod keys;
 pub mod member;
 pub mod mtu;
+pub mod naming;
 pub mod network;
 pub mod port;
 
@@ -11,5 +12,6 @@ pub use ids::{AppId, ContainerRef, ContainerType, HostName, IfName, NetworkId};
 pub use keys::{PrivateKey, PublicKey};
 pub use member::{Member, MemberState};
 pub use mtu::Mtu;
+pub use naming::{Forwarding, NameOptions};
 pub use network::{Network, NetworkName};
 pub use port::{Port, PortName, Protocol};

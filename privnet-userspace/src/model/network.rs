@@ -8,6 +8,7 @@ use privnet_ebpf::net::Vni;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{InvalidName, NetworkId};
+use super::naming::NameOptions;
 
 /// The name that a person gives to a network: a DNS label, unique among networks.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -79,6 +80,9 @@ pub struct Network {
     pub mtu: u32,
     /// When it was created, in seconds since 1970-01-01 UTC.
     pub created_unix_seconds: u64,
+    /// What it says about its names.
+    #[serde(default, skip_serializing_if = "NameOptions::is_default")]
+    pub names: NameOptions,
 }
 
 /// A [`Vni`] as a plain JSON number, checked on the way in.

@@ -3,13 +3,12 @@
 //! It is what the agent hands to the DNS process, so its JSON is a contract between versions: fields are only added.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{DEFAULT_NEGATIVE_TTL_SECONDS, DEFAULT_TTL_SECONDS};
-use crate::model::{ContainerRef, NetworkId, NetworkName, Port};
+use crate::model::{ContainerRef, NameOptions, NetworkId, NetworkName, Port};
 
 /// Every network that has members on this host, with its members that are ready, wherever they are.
 pub type Catalogue = BTreeMap<NetworkId, NetworkNames>;
@@ -30,12 +29,9 @@ pub struct NetworkHead {
     pub name: NetworkName,
     /// Its subnet, whose addresses have names.
     pub subnet: Ipv4Net,
-    /// How long an answer may be kept, in seconds.
-    pub ttl_seconds: u32,
-    /// How long a "there is none" may be kept, in seconds.
-    pub negative_ttl_seconds: u32,
-    /// What its members may ask beyond their networks.
-    pub forwarding: Forwarding,
+    /// What it says about its names.
+    #[serde(flatten)]
+    pub options: NameOptions,
     /// The serial of its zone, which grows with each change.
     pub serial: u32,
 }
@@ -43,29 +39,9 @@ pub struct NetworkHead {
 impl NetworkHead {
     /// A network with the defaults of everything that it may say itself.
     #[must_use]
-    pub const fn new(name: NetworkName, subnet: Ipv4Net) -> Self {
-        Self {
-            name,
-            subnet,
-            ttl_seconds: DEFAULT_TTL_SECONDS,
-            negative_ttl_seconds: DEFAULT_NEGATIVE_TTL_SECONDS,
-            forwarding: Forwarding::Host,
-            serial: 1,
-        }
+    pub fn new(name: NetworkName, subnet: Ipv4Net) -> Self {
+        Self { name, subnet, options: NameOptions::default(), serial: 1 }
     }
-}
-
-/// Where the names that are none of ours are asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Forwarding {
-    /// The host's own resolvers.
-    #[default]
-    Host,
-    /// Nowhere.
-    Off,
-    /// These.
-    Servers(Vec<SocketAddr>),
 }
 
 /// A ready member.

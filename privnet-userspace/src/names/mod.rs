@@ -25,21 +25,17 @@ pub mod zone;
 mod tests;
 
 pub use answer::{Answer, Data, Owner, QueryType, Question, Rcode, Record, Resolution, Soa};
-pub use catalogue::{Catalogue, Difference, Forwarding, MemberNames, NetworkHead, NetworkNames};
+pub use catalogue::{Catalogue, Difference, MemberNames, NetworkHead, NetworkNames};
 pub use name::{InvalidDomainName, Name};
 pub use zone::{Asker, Zones};
 
+pub use crate::model::Forwarding;
 use crate::model::{ContainerRef, NetworkId};
 
 /// The suffix of every name of ours. Nothing below it is ever asked of anybody else.
 pub const SUFFIX: &str = "private-network.internal.";
 /// The labels of [`SUFFIX`], from the left.
 const SUFFIX_LABELS: [&[u8]; 2] = [b"private-network", b"internal"];
-/// How long an answer may be kept, in seconds, unless its network says otherwise.
-pub const DEFAULT_TTL_SECONDS: u32 = 5;
-/// How long a "there is none" may be kept, in seconds, unless its network says otherwise.
-pub const DEFAULT_NEGATIVE_TTL_SECONDS: u32 = 5;
-
 /// The full name of a member, with the final dot.
 #[must_use]
 pub fn of_member(network: NetworkId, container: &ContainerRef) -> Name {

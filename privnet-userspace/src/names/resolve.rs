@@ -9,7 +9,8 @@ use super::answer::{Answer, Data, Owner, QueryType, Question, Record, Resolution
 use super::catalogue::MemberNames;
 use super::forward::{Found, Place, Set};
 use super::zone::{Asker, Zone, Zones};
-use super::{DEFAULT_NEGATIVE_TTL_SECONDS, DEFAULT_TTL_SECONDS, SUFFIX_LABELS, forward, of_member, reverse};
+use super::{SUFFIX_LABELS, forward, of_member, reverse};
+use crate::model::naming::{DEFAULT_NEGATIVE_TTL_SECONDS, DEFAULT_TTL_SECONDS};
 use crate::model::{AppId, NetworkId, Protocol};
 
 /// Most labels that a name can have: 127 of one octet, and the root.
@@ -48,11 +49,12 @@ struct Authority<'a> {
 
 impl Authority<'_> {
     fn ttl_seconds(self) -> u32 {
-        self.zone.map_or(DEFAULT_TTL_SECONDS, |zone| zone.head.ttl_seconds)
+        self.zone.map_or(DEFAULT_TTL_SECONDS, |zone| zone.head.options.ttl_seconds)
     }
 
     fn soa(self) -> Record {
-        let minimum_seconds = self.zone.map_or(DEFAULT_NEGATIVE_TTL_SECONDS, |zone| zone.head.negative_ttl_seconds);
+        let minimum_seconds =
+            self.zone.map_or(DEFAULT_NEGATIVE_TTL_SECONDS, |zone| zone.head.options.negative_ttl_seconds);
         let serial = self.zone.map_or(1, |zone| zone.head.serial);
         let data = Data::Soa(Soa { serial, minimum_seconds });
         Record { owner: Owner::Asked { skip: self.skip }, ttl_seconds: minimum_seconds, data }

@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::catalogue::{Difference, Forwarding, MemberNames, NetworkDifference, NetworkHead};
+use super::catalogue::{Difference, MemberNames, NetworkDifference, NetworkHead};
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, NetworkId, Protocol};
+use crate::model::{AppId, ContainerRef, ContainerType, Forwarding, NetworkId, Protocol};
 
 /// Who asks: a container, by the networks that it is in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ impl Zones {
     pub fn forwarding(&self, asker: &Asker) -> Forwarding {
         let mut servers: Vec<SocketAddr> = Vec::new();
         for (_, zone) in self.of(asker) {
-            match &zone.head.forwarding {
+            match &zone.head.options.forwarding {
                 Forwarding::Off => return Forwarding::Off,
                 Forwarding::Host => {}
                 Forwarding::Servers(more) => servers.extend(more),

@@ -46,7 +46,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Member, MemberState, Mtu, Network, PublicKey};
+    use crate::model::{Member, MemberState, Mtu, NameOptions, Network, PublicKey};
     use crate::topology::{Datapath, Intent, LocalMember, Spec, plan};
 
     fn member(number: u8, host: &str) -> Member {
@@ -61,6 +61,7 @@ mod tests {
             wireguard_port: 51_820,
             host: host.parse().expect("valid"),
             state: MemberState::Ready,
+            ports: [].into(),
         }
     }
 
@@ -74,6 +75,7 @@ mod tests {
                 subnet: "10.240.0.0/22".parse().expect("valid"),
                 mtu: 1390,
                 created_unix_seconds: 0,
+                names: NameOptions::default(),
             },
             host: "here".parse().expect("valid"),
             vtep: Ipv4Addr::new(192, 0, 2, 1),

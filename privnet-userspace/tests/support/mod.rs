@@ -22,6 +22,9 @@ use tokio::sync::oneshot;
 pub const NETWORK: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
 pub const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
 
+/// What the fake agent says a container's `resolv.conf` should be.
+pub const RESOLV_CONF: &str = "# Written by privnet.\nnameserver 127.0.0.82\noptions ndots:5\n";
+
 /// The built binary, without what the environment of the test might tell it.
 pub fn privnet(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_privnet"));
@@ -202,6 +205,7 @@ fn attached() -> Attached {
         interface: "wg0".parse().expect("interface"),
         ready: true,
         env: BTreeMap::from([("PRIVNET_ADDRESS".to_owned(), "10.240.0.2".to_owned())]),
+        resolv_conf: Some(RESOLV_CONF.to_owned()),
     }
 }
 

@@ -154,6 +154,7 @@ impl Crew {
             number: Some(1),
             address: None,
             target: Target::Netns(container.to_owned()),
+            ports: Vec::new(),
         }
     }
 

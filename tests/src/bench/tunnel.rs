@@ -96,6 +96,7 @@ pub fn config(workspace: &Workspace, name: &str, host: &Place, vtep: Ipv4Addr, d
         datapath: DatapathChoice::Only(datapath),
         wireguard: wireguard::Choice::Auto,
         wireguard_binary: privnet_binary()?,
+        names: None,
     })
 }
 
@@ -146,6 +147,7 @@ impl Lab {
             number: None,
             address: None,
             target: Target::Netns(path),
+            ports: Vec::new(),
         };
         let Attached { address, .. } = agent.control().attach(attach).await?;
         let helpers = processes_below(&config.wireguard_dir(self.network.id, address))?;

@@ -260,6 +260,7 @@ impl Host {
             datapath,
             wireguard,
             wireguard_binary: std::env::current_exe().context("finding this binary")?,
+            names: None,
         };
         let agent = Agent::start(config.clone(), store, "memory").await?;
         Ok(Self { netns, vtep, config, control: agent.control(), _agent: agent })
@@ -291,6 +292,7 @@ impl Wanted<'_> {
             number: Some(self.number),
             address: Some(self.address),
             target: Target::Netns(pin.clone()),
+            ports: Vec::new(),
         };
         let attached = control.attach(request).await.with_context(|| format!("attaching {}", self.label))?;
         let members = records::list_members(store, Some(self.network.id)).await?.records;

@@ -9,7 +9,7 @@ fn lab_without_forwarding() -> Lab {
     let lab = Lab::start(3, "/nowhere");
     let mut catalogue = catalogue(3);
     for network in catalogue.values_mut() {
-        network.head.forwarding = crate::names::Forwarding::Off;
+        network.head.options.forwarding = crate::names::Forwarding::Off;
     }
     lab.responder.engine().replace(Difference::between(&Catalogue::new(), &catalogue));
     lab

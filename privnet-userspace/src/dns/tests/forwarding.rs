@@ -82,7 +82,7 @@ fn lab(forwarding: Forwarding) -> Lab {
     let lab = Lab::start(3, "/nowhere");
     let mut catalogue = catalogue(3);
     for network in catalogue.values_mut() {
-        network.head.forwarding = forwarding.clone();
+        network.head.options.forwarding = forwarding.clone();
     }
     lab.responder.engine().replace(Difference::between(&Catalogue::new(), &catalogue));
     lab
@@ -229,7 +229,7 @@ async fn a_container_that_asks_too_much_elsewhere_hurts_itself_alone() {
     // Another container, of a network with another resolver.
     let mut catalogue = catalogue(3);
     let heads = catalogue.values_mut().zip([dead.address, good.address]);
-    heads.for_each(|(network, server)| network.head.forwarding = Forwarding::Servers(vec![server]));
+    heads.for_each(|(network, server)| network.head.options.forwarding = Forwarding::Servers(vec![server]));
     lab.responder.engine().replace(Difference::between(&Catalogue::new(), &catalogue));
     let (udp, tcp) = sockets();
     let other = v4(udp.local_addr().expect("bound"));

@@ -258,8 +258,8 @@ fn what_one_network_says_about_forwarding_is_heeded_in_all_of_a_containers() {
     let forwarding = |catalogue: &Catalogue| zones(catalogue).forwarding(&asker(&[SHOP, BANK]));
     assert_eq!(forwarding(&catalogue), Forwarding::Host);
     let server = "192.0.2.1:53".parse().expect("an address");
-    catalogue.get_mut(&network(BANK)).expect("there").head.forwarding = Forwarding::Servers(vec![server]);
+    catalogue.get_mut(&network(BANK)).expect("there").head.options.forwarding = Forwarding::Servers(vec![server]);
     assert_eq!(forwarding(&catalogue), Forwarding::Servers(vec![server]));
-    catalogue.get_mut(&network(SHOP)).expect("there").head.forwarding = Forwarding::Off;
+    catalogue.get_mut(&network(SHOP)).expect("there").head.options.forwarding = Forwarding::Off;
     assert_eq!(forwarding(&catalogue), Forwarding::Off);
 }

@@ -7,7 +7,9 @@ use super::error::MemberError;
 use super::{MAX_ATTEMPTS, unchanged};
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, HostName, Member, MemberState, Network, NetworkId, PublicKey};
+use crate::model::{
+    AppId, ContainerRef, ContainerType, HostName, Member, MemberState, Network, NetworkId, Port, PublicKey,
+};
 use crate::store::contract::{Entry, Expected, Store, Transaction};
 use crate::store::error::CommitError;
 use crate::store::keys;
@@ -33,6 +35,8 @@ pub struct MemberClaim {
     pub public_key: PublicKey,
     /// The UDP port of its WireGuard socket.
     pub wireguard_port: u16,
+    /// The ports that it declares by name.
+    pub ports: BTreeSet<Port>,
 }
 
 /// Makes a container a member, in the state [`MemberState::Attaching`]: claims its number and its address, both or none.
@@ -63,6 +67,7 @@ pub async fn claim_member(store: &dyn Store, claim: &MemberClaim) -> Result<Memb
             wireguard_port: claim.wireguard_port,
             host: claim.host.clone(),
             state: MemberState::Attaching,
+            ports: claim.ports.clone(),
         };
         match store.commit(arrival(&member, before.as_ref())).await {
             Ok(revision) => {

@@ -9,7 +9,7 @@ use rand::RngCore;
 use super::error::NetworkError;
 use super::{MAX_ATTEMPTS, unchanged};
 use crate::ipam;
-use crate::model::{Network, NetworkId, NetworkName};
+use crate::model::{NameOptions, Network, NetworkId, NetworkName};
 use crate::store::contract::{Entry, Expected, Store, Transaction};
 use crate::store::error::CommitError;
 use crate::store::keys;
@@ -49,12 +49,45 @@ pub async fn create_network(
         };
         let vni = ipam::free_vni(&taken_vnis(store).await?, rng.next_u32()).ok_or(NetworkError::VnisExhausted)?;
         let id = random_id(rng);
-        let network = Network { id, name: name.clone(), vni, subnet, mtu, created_unix_seconds: now_unix_seconds };
+        let network = Network {
+            id,
+            name: name.clone(),
+            vni,
+            subnet,
+            mtu,
+            created_unix_seconds: now_unix_seconds,
+            names: NameOptions::default(),
+        };
         match store.commit(creation(&network, fence.as_ref())).await {
             Ok(revision) => {
                 tracing::debug!(network = %id, %name, %vni, %subnet, %revision, "network created");
                 return Ok(network);
             }
+            Err(CommitError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(NetworkError::Contended)
+}
+
+/// Sets what a network says about its names, and returns the network as it is then.
+///
+/// # Errors
+/// [`NetworkError::NotFound`], or the store's.
+pub async fn set_name_options(
+    store: &dyn Store,
+    id: NetworkId,
+    options: &NameOptions,
+) -> Result<Network, NetworkError> {
+    let key = keys::network(id);
+    for _ in 0..MAX_ATTEMPTS {
+        let stored = records::get_network(store, id).await?.ok_or(NetworkError::NotFound { id })?;
+        let network = Network { names: options.clone(), ..stored.record };
+        let update = Transaction::new()
+            .require(key.clone(), Expected::Revision(stored.revision))
+            .put(key.clone(), records::encode(&network));
+        match store.commit(update).await {
+            Ok(_) => return Ok(network),
             Err(CommitError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -40,6 +40,7 @@ fn claim(network: &Network, key: u32) -> MemberClaim {
         host: "host-1".parse().expect("a host"),
         public_key: PublicKey::new(bytes),
         wireguard_port: 51820,
+        ports: [].into(),
     }
 }
 

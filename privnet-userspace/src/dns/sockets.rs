@@ -1,0 +1,62 @@
+//! The sockets of one container: bound in its namespace, served outside it.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::PORT;
+use super::error::Error;
+use crate::netns::Netns;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// The sockets of one container, bound in its namespace.
+#[derive(Debug)]
+pub struct Sockets {
+    pub(super) udp: OwnedFd,
+    pub(super) tcp: OwnedFd,
+}
+
+impl Sockets {
+    /// Binds UDP and TCP port 53 of `address` in the container's namespace. The loopback need not be up yet.
+    ///
+    /// # Errors
+    /// [`Error::AddressTaken`] when somebody in the container answers there.
+    pub async fn open(netns: &Netns, address: Ipv4Addr) -> Result<Self, Error> {
+        let address = SocketAddrV4::new(address, PORT);
+        let container = netns.id();
+        netns.run(move || bind(address)).await?.map_err(|error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                Error::AddressTaken { address, container }
+            } else {
+                Error::io("bind", format!("{address} in namespace {container}"))(error)
+            }
+        })
+    }
+}
+
+fn bind(address: SocketAddrV4) -> io::Result<Sockets> {
+    let open = |kind| -> io::Result<OwnedFd> {
+        let socket = rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
+        // A container's loopback may come up later than its sockets.
+        sockopt::set_ip_freebind(&socket, true)?;
+        Ok(socket)
+    };
+    let (udp, tcp) = (open(SocketType::DGRAM)?, open(SocketType::STREAM)?);
+    // Connections of an earlier process that wait out their end are no reason not to listen.
+    sockopt::set_socket_reuseaddr(&tcp, true)?;
+    rustix::net::bind(&udp, &address)?;
+    rustix::net::bind(&tcp, &address)?;
+    rustix::net::listen(&tcp, BACKLOG)?;
+    Ok(Sockets { udp, tcp })
+}
+
+/// The sockets as they are in this namespace, for whoever serves them in this process.
+impl From<Sockets> for (UdpSocket, TcpListener) {
+    fn from(sockets: Sockets) -> Self {
+        (sockets.udp.into(), sockets.tcp.into())
+    }
+}
