@@ -27,6 +27,9 @@ fn wrong_usage_ends_with_2_and_says_so_on_stderr_only() {
         vec!["--version"],
         vec!["monitor"],
         vec!["domain-names"],
+        vec!["resolve", "a.b"],
+        vec!["network", "create", "shop", "--forward", "nowhere"],
+        vec!["attach", "--network", "shop", "--app", APP, "--pid", "1", "--port", "http"],
     ] {
         let (code, stdout, stderr) = outcome(privnet(&arguments));
         assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}");
@@ -49,7 +52,9 @@ fn wrong_usage_is_json_when_json_was_asked_for() {
 fn help_is_data_and_shows_every_verb_that_is_for_people() {
     let (code, stdout, stderr) = outcome(privnet(&["--help"]));
     assert_eq!((code, stderr.as_str()), (0, ""));
-    for verb in "agent network attach detach run members status doctor mtu metrics demo version".split(' ') {
+    for verb in
+        "agent network attach detach run members domain-names resolve status doctor mtu metrics demo version".split(' ')
+    {
         assert!(stdout.contains(&format!("\n  {verb} ")), "{verb} is missing:\n{stdout}");
     }
     assert!(!stdout.contains("run-child") && !stdout.contains("wireguard-process"), "{stdout}");
@@ -137,7 +142,7 @@ fn a_running_agents_answers_are_printed_as_tables() {
     let agent = FakeAgent::start(Memory::default());
     let network = format!(
         "id         {NETWORK}\nname       shop\nvni        7\nsubnet     10.240.0.0/22\nmtu        1390\n\
-         addresses  1 of 1021\n"
+         addresses  1 of 1021\nttl        5 s, 5 s when there is none\nforward    on\n"
     );
     for (arguments, expected) in [
         (vec!["network", "create", "shop"], network.clone()),
@@ -163,7 +168,20 @@ fn a_running_agents_answers_are_printed_as_tables() {
             vec!["status"],
             "version    0.1.0\nhost       one\nvtep       192.0.2.1\ndatapath   ebpf\nwireguard  kernel\n\
              store      embedded\nnetworks   1\nmembers    2 (1 ready)\nlast_pass  none yet\n\
-             problem    something is amiss\n"
+             names      not answered\nproblem    something is amiss\n"
+                .to_owned(),
+        ),
+        (
+            vec!["domain-names", "--app", APP],
+            format!(
+                "NETWORK  NAME{}ADDRESSES\nshop     web.{APP}.{NETWORK}.private-network.internal  10.240.0.2 10.240.0.3\n",
+                " ".repeat(106)
+            ),
+        ),
+        (
+            vec!["resolve", "a.b", "--as", "1.web.ap-x", "--type", "SRV"],
+            "name    a.b\ntype    SRV\nas      1.web.ap-x\nsource  snapshot\nrcode   nxdomain\nage     2 s\n\
+             reason  no network has the id or name x\n"
                 .to_owned(),
         ),
         (
@@ -185,7 +203,8 @@ fn a_running_agents_answers_are_printed_as_json() {
         (&attach, &["network", "app", "type", "number", "address", "hostname", "interface", "ready", "env"]),
         (&["detach", "--network", "shop", "--app", APP], &["detached"]),
         (&["network", "delete", "shop"], &["deleted"]),
-        (&["status"], &["version", "host", "vtep", "problems"]),
+        (&["status"], &["version", "host", "vtep", "problems", "names"]),
+        (&["resolve", "a.b", "--as", "1.web.ap-x"], &["name", "type", "source", "rcode", "records", "reason"]),
     ] {
         let (code, stdout, stderr) = outcome(agent.privnet(&[arguments, &["-o", "json"]].concat()));
         assert_eq!((code, stderr.as_str()), (0, ""), "{arguments:?}");
@@ -194,7 +213,8 @@ fn a_running_agents_answers_are_printed_as_json() {
             assert!(value.get(field).is_some(), "{arguments:?} lacks {field}: {stdout}");
         }
     }
-    for arguments in [&["network", "list"][..], &["members"], &["doctor"], &["metrics"]] {
+    let names = ["domain-names", "--app", APP];
+    for arguments in [&["network", "list"][..], &["members"], &["doctor"], &["metrics"], &names] {
         let (code, stdout, _) = outcome(agent.privnet(&[arguments, &["-o", "json"]].concat()));
         let value: Value = serde_json::from_str(&stdout).expect("JSON");
         assert!(code == 0 && value.as_array().is_some_and(|array| !array.is_empty()), "{arguments:?}: {stdout}");

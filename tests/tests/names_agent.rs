@@ -11,120 +11,15 @@ mod names_lab;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use names_lab::host::Host;
 use names_lab::{APP, Container, Lab, SUFFIX, has, runtime, wait_until};
-use privnet::agent::views::{Attach, Attached, CreateNetwork, Detach, Target};
-use privnet::agent::{Agent, Config, Control, DatapathChoice, NamesConfig};
-use privnet::dns::{DEFAULT_ADDRESS, DnsProcess};
-use privnet::netns::{DEFAULT_DIR, Netns};
-use privnet::topology::Datapath;
-use privnet::wireguard::Choice;
+use privnet::agent::views::{Attached, CreateNetwork, Detach};
+use privnet::dns::DEFAULT_ADDRESS;
+use privnet::model::{Forwarding, NameOptions};
+use privnet::netns::Netns;
 use rustix::process::{Pid, Signal, kill_process};
-
-/// An agent on a kernel of its own, as far as it can tell.
-struct Host {
-    lab: Lab,
-    agent: Option<Agent>,
-    prefix: String,
-    netns: Netns,
-}
-
-impl Host {
-    async fn start() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let prefix = format!("na{}-{}-", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut lab = Lab::new();
-        let netns = lab.container("host").netns;
-        let mut host = Self { lab, agent: None, prefix, netns };
-        host.restart().await;
-        host
-    }
-
-    fn state(&self) -> PathBuf {
-        self.lab.directory.path().join("state")
-    }
-
-    fn process(&self) -> DnsProcess {
-        DnsProcess::new(&self.state().join("dns-0"))
-    }
-
-    /// Ends the agent, as abruptly as a drop can, and starts the next one.
-    async fn restart(&mut self) {
-        drop(self.agent.take());
-        let config = Config {
-            host: "one".parse().expect("a name"),
-            vtep: Some([127, 0, 0, 1].into()),
-            host_netns: self.netns.clone(),
-            netns_dir: DEFAULT_DIR.into(),
-            netns_prefix: self.prefix.clone(),
-            bpffs_dir: PathBuf::from("/sys/fs/bpf").join(&self.prefix),
-            state_dir: self.state(),
-            // The carrier is not what is tested here.
-            datapath: DatapathChoice::Only(Datapath::Bridge),
-            wireguard: Choice::Userspace,
-            wireguard_binary: env!("CARGO_BIN_EXE_wireguard_process").into(),
-            names: Some(NamesConfig::new(env!("CARGO_BIN_EXE_dns_process").into())),
-        };
-        // The store and the lock of the one before go with its last task.
-        let mut last = None;
-        for _ in 0..500 {
-            match Agent::start_embedded(config.clone()).await {
-                Ok(agent) => {
-                    self.agent = Some(agent);
-                    return;
-                }
-                Err(error) => last = Some(error),
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the agent does not start: {last:?}");
-    }
-
-    fn control(&self) -> Control {
-        self.agent.as_ref().expect("it runs").control()
-    }
-
-    async fn network(&self, name: &str) {
-        let request = CreateNetwork { name: name.to_owned(), subnet: None };
-        self.control().create_network(request).await.expect("created");
-    }
-
-    async fn attach(&self, container: &Container, network: &str, kind: &str) -> Attached {
-        let request = Attach {
-            network: network.to_owned(),
-            app: APP.to_owned(),
-            kind: Some(kind.to_owned()),
-            number: None,
-            address: None,
-            target: Target::Netns(container.path.clone()),
-            ports: vec!["http=8080".to_owned()],
-        };
-        self.control().attach(request).await.expect("attached")
-    }
-
-    async fn detach(&self, network: &str, kind: &str) {
-        let request =
-            Detach { network: network.to_owned(), app: APP.to_owned(), kind: Some(kind.to_owned()), number: None };
-        assert!(self.control().detach(request).await.expect("detached").detached);
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        drop(self.agent.take());
-        let dirs = ["dns-0", "dns-1"].map(|name| self.state().join(name));
-        let stop = || dirs.iter().for_each(|dir| drop(runtime().block_on(DnsProcess::new(dir).stop())));
-        std::thread::scope(|scope| scope.spawn(stop).join().is_ok());
-        for pin in Netns::list(DEFAULT_DIR.as_ref()).unwrap_or_default() {
-            if pin.name.starts_with(&self.prefix) {
-                let _ = Netns::remove(DEFAULT_DIR.as_ref(), &pin.name);
-            }
-        }
-        let _ = std::fs::remove_dir_all(PathBuf::from("/sys/fs/bpf").join(&self.prefix));
-    }
-}
 
 /// The addresses of a name, in order.
 fn addresses(container: &Container, name: &str) -> Vec<String> {
@@ -175,6 +70,113 @@ fn a_name_is_there_when_its_member_is_and_gone_with_it() {
         host.detach("bank", "teller").await;
         // The last has left: no process is left behind.
         assert!(!host.state().join("dns-0").exists() && !host.state().join("dns-1").exists());
+    });
+}
+
+#[test]
+fn the_verbs_say_which_names_there_are_and_why_not() {
+    runtime().block_on(async {
+        let mut host = Host::start().await;
+        let (a, b) = (host.lab.container("a"), host.lab.container("b"));
+        host.network("shop").await;
+        host.network("bank").await;
+        let (backend, teller) = (host.attach(&a, "shop", "backend").await, host.attach(&b, "bank", "teller").await);
+        let control = host.control();
+        let listed = control.domain_names(APP, None).await.expect("listed");
+        let names: Vec<String> = listed.iter().map(|view| format!("{} {:?}", view.name, view.addresses)).collect();
+        let line = |prefix: &str, attached: &Attached| {
+            format!("{prefix}.{APP}.{}.{SUFFIX} [{}]", attached.network, attached.address)
+        };
+        let mut expected = vec![
+            line("backend", &backend),
+            line("1.backend", &backend),
+            line("teller", &teller),
+            line("1.teller", &teller),
+        ];
+        // By network, whose ids are drawn by lot.
+        if backend.network > teller.network {
+            expected.rotate_left(2);
+        }
+        assert_eq!(names, expected);
+        assert_eq!(control.domain_names(APP, Some("shop")).await.expect("listed").len(), 2);
+
+        let own = format!("1.backend.{APP}.shop.{SUFFIX}");
+        for asker in [format!("1.backend.{APP}"), backend.hostname.clone(), backend.address.to_string()] {
+            let told = control.resolve(&own, "A", &asker).await.expect("resolved");
+            assert_eq!((told.rcode.as_str(), told.records.len()), ("noerror", 1), "{asker}: {told:?}");
+            assert_eq!(told.source, "snapshot");
+        }
+        let told = control.resolve(&own, "A", &format!("1.teller.{APP}")).await.expect("resolved");
+        assert_eq!(told.rcode, "nxdomain");
+        assert!(told.reason.contains("not in network shop"), "{}", told.reason);
+        let told = control.resolve("example.org", "MX", &format!("1.teller.{APP}")).await.expect_err("no type");
+        assert!(told.message.contains("MX"), "{told}");
+        let told = control.resolve("example.org", "AAAA", &format!("1.teller.{APP}")).await.expect("resolved");
+        assert_eq!(told.source, "forwarded");
+        let nobody = control.resolve(&own, "A", &format!("7.web.{APP}")).await.expect_err("nobody");
+        assert!(nobody.message.contains("no container of this host"), "{nobody}");
+        let status = control.status().await.expect("a status");
+        let names = status.names.expect("names are answered");
+        assert_eq!((names.containers, names.networks, names.members, names.is_stale), (2, 2, 2, false));
+        assert_eq!(status.problems, Vec::<String>::new());
+        host.detach("shop", "backend").await;
+        host.detach("bank", "teller").await;
+    });
+}
+
+#[test]
+fn what_a_network_says_about_its_names_is_heeded() {
+    if !has("dig") {
+        return;
+    }
+    runtime().block_on(async {
+        let mut host = Host::start().await;
+        let a = host.lab.container("a");
+        let options = NameOptions { ttl_seconds: 2, negative_ttl_seconds: 3, forwarding: Forwarding::Off };
+        let mut request = CreateNetwork { name: "shop".to_owned(), subnet: None, names: Some(options) };
+        let created = host.control().create_network(request.clone()).await.expect("created");
+        assert_eq!(Some(&created.names), request.names.as_ref());
+        request.name = "slow".to_owned();
+        request.names = Some(NameOptions { ttl_seconds: 61, ..NameOptions::default() });
+        host.control().create_network(request).await.expect_err("too long");
+        host.attach(&a, "shop", "web").await;
+        let dig = |name: &str| {
+            let text = a.prints(&format!("dig @{DEFAULT_ADDRESS} {name}"));
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let own = dig(&format!("{APP}.shop.{SUFFIX}"));
+        assert!(own.contains(" 2 IN A 10."), "{own}");
+        let nothing = dig(&format!("x.shop.{SUFFIX}"));
+        assert!(nothing.contains(" 3 IN SOA "), "{nothing}");
+        assert!(dig("example.org").contains("status: REFUSED"));
+
+        // A drained member is unknown while it can still be reached.
+        let b = host.lab.container("b");
+        let job = host.attach(&b, "shop", "job").await;
+        let name = format!("job.{APP}.shop.{SUFFIX}");
+        assert_eq!(addresses(&a, &name), [job.address.to_string()]);
+        let request = Detach {
+            network: "shop".to_owned(),
+            app: APP.to_owned(),
+            kind: Some("job".to_owned()),
+            number: None,
+            drain: true,
+        };
+        let (control, start) = (host.control(), Instant::now());
+        let draining = tokio::spawn(async move { control.detach(request).await });
+        let mut withdrawn = None;
+        while withdrawn.is_none() && start.elapsed() < Duration::from_secs(5) {
+            if addresses(&a, &name).is_empty() {
+                withdrawn = Some(start.elapsed());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let members = host.control().members(Some("shop")).await.expect("listed");
+        assert_eq!(members.len(), 2, "it is a member still");
+        assert!(draining.await.expect("ended").expect("detached").detached);
+        println!("drained: withdrawn after {withdrawn:?}, gone after {:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_secs(2), "nobody may have the name any more");
+        host.detach("shop", "web").await;
     });
 }
 

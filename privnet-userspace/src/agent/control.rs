@@ -28,7 +28,7 @@ use crate::wireguard::{Backend, Device};
 /// A handle to a running agent. Clones speak to the same agent.
 #[derive(Clone)]
 pub struct Control {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Control {
@@ -42,13 +42,19 @@ impl Control {
     /// Nothing was created.
     pub async fn create_network(&self, request: CreateNetwork) -> Result<NetworkView, ControlError> {
         let name: NetworkName = request.name.parse()?;
+        if let Some(options) = &request.names {
+            options.check()?;
+        }
         let subnet =
             request.subnet.as_deref().map(ipam::parse_subnet).transpose().map_err(claims::NetworkError::from)?;
         let mtu = self.shared.facts.mtu.wireguard;
         let now = super::now_unix_seconds();
         // Drawn from the system, so that it may cross an await.
         let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_os_rng();
-        let network = claims::create_network(&*self.shared.store, &name, subnet, mtu, now, &mut rng).await?;
+        let mut network = claims::create_network(&*self.shared.store, &name, subnet, mtu, now, &mut rng).await?;
+        if let Some(options) = request.names {
+            network = claims::set_name_options(&*self.shared.store, network.id, &options).await?;
+        }
         Ok(network_view(network, 0))
     }
 
@@ -127,6 +133,9 @@ impl Control {
         }
         match record.filter(|record| record.container == member.container) {
             Some(record) => {
+                if request.drain {
+                    names::drain(&self.shared, &network, &member, &record).await?;
+                }
                 end_membership(&self.shared, &record).await.map_err(|error| explain(&error))?;
                 wait_until_gone(&self.shared, &record).await;
                 names::wait_until_withdrawn(&self.shared, &record).await;
@@ -183,6 +192,11 @@ impl Control {
             problems.extend(report.failed.iter().map(|(member, error)| format!("{network} {member}: {error}")));
             problems.extend(report.problems.iter().map(|problem| format!("{network}: {problem}")));
         }
+        problems.extend(shared.names.reports().borrow().problems.values().map(|problem| format!("names: {problem}")));
+        let names = self.names().await;
+        if names.as_ref().is_some_and(|names| names.is_stale) {
+            problems.push("names: what is known is too old, and containers are told SERVFAIL".to_owned());
+        }
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: shared.config.host.clone(),
@@ -196,6 +210,7 @@ impl Control {
             members_ready: ready,
             last_pass_unix_seconds: last,
             problems,
+            names,
         })
     }
 
@@ -278,7 +293,7 @@ impl Control {
         }
     }
 
-    async fn find_network(&self, id_or_name: &str) -> Result<Network, ControlError> {
+    pub(super) async fn find_network(&self, id_or_name: &str) -> Result<Network, ControlError> {
         let store = &*self.shared.store;
         let found = match (id_or_name.parse::<NetworkId>(), id_or_name.parse::<NetworkName>()) {
             (Ok(id), _) => records::get_network(store, id).await?,
@@ -351,6 +366,7 @@ fn network_view(network: Network, addresses_used: u64) -> NetworkView {
         created_unix_seconds: network.created_unix_seconds,
         addresses_used,
         addresses_max: ipam::capacity(network.subnet).into(),
+        names: network.names,
     }
 }
 

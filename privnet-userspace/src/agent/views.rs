@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::dns::engine::Counted;
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerType, HostName, IfName, MemberState, NetworkId, NetworkName, PublicKey};
+use crate::model::{
+    AppId, ContainerType, HostName, IfName, MemberState, NameOptions, NetworkId, NetworkName, PublicKey,
+};
 
 /// Asks for a network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,6 +22,9 @@ pub struct CreateNetwork {
     /// Its subnet; the next free /22 of the pool when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subnet: Option<String>,
+    /// What it says about its names; the defaults when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<NameOptions>,
 }
 
 /// A network as it is shown.
@@ -40,6 +46,9 @@ pub struct NetworkView {
     pub addresses_used: u64,
     /// How many addresses members can have.
     pub addresses_max: u64,
+    /// What it says about its names.
+    #[serde(default)]
+    pub names: NameOptions,
 }
 
 /// Which namespace to attach.
@@ -117,6 +126,68 @@ pub struct Detach {
     /// The container's number; the only one of its type on this host when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u32>,
+    /// Whether to withdraw the name first, and to wait until nobody has it any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
+}
+
+/// One name of an app's containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainNameView {
+    /// The name, without a final dot.
+    pub name: String,
+    /// The network.
+    pub network: NetworkId,
+    /// The network's name.
+    pub network_name: NetworkName,
+    /// The type in the name; without one it is `web`.
+    #[serde(rename = "type")]
+    pub kind: Option<ContainerType>,
+    /// The number in the name; without one it is all of the type.
+    pub number: Option<ContainerNumber>,
+    /// The addresses of the ready containers, in order.
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+/// What a container is told about a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolveView {
+    /// The name, with the final dot.
+    pub name: String,
+    /// The type of record.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The container, `<number>.<type>.<app>`.
+    pub asker: String,
+    /// `snapshot`, `forwarded` or `refused`.
+    pub source: String,
+    /// `noerror`, `nxdomain`, `servfail` or `refused`; empty when others are asked.
+    pub rcode: String,
+    /// The records, `<owner> <ttl> <type> <data>`.
+    pub records: Vec<String>,
+    /// How long ago the names were last known to be current, in seconds.
+    pub age_seconds: Option<u64>,
+    /// Why it is told that.
+    pub reason: String,
+}
+
+/// How names are answered on a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamesView {
+    /// Where in each container.
+    pub address: Ipv4Addr,
+    /// How many containers can ask.
+    pub containers: usize,
+    /// How many networks' names are known.
+    pub networks: usize,
+    /// How many members' names are known.
+    pub members: usize,
+    /// How long ago the names were last known to be current, in seconds; nothing when none were told.
+    pub age_seconds: Option<u64>,
+    /// Whether they are too old to be answered from.
+    pub is_stale: bool,
+    /// What was counted since the DNS process began.
+    pub counted: Counted,
 }
 
 /// What a detach did.
@@ -182,6 +253,9 @@ pub struct StatusView {
     pub last_pass_unix_seconds: Option<u64>,
     /// What the last pass could not do, one line each; empty when all is as it should be.
     pub problems: Vec<String>,
+    /// How names are answered; nothing when they are not.
+    #[serde(default)]
+    pub names: Option<NamesView>,
 }
 
 /// The answer of one check of `doctor`.

@@ -7,11 +7,12 @@ use async_trait::async_trait;
 
 use super::service::Service;
 use crate::agent::views::{
-    Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Detach, Detached, MemberView, NetworkCounters,
-    NetworkView, StatusView, TunnelView,
+    Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Detach, Detached, DomainNameView, MemberView,
+    NamesView, NetworkCounters, NetworkView, ResolveView, StatusView, TunnelView,
 };
 use crate::agent::{ControlError, ErrorCode};
-use crate::model::{MemberState, PublicKey};
+use crate::dns::engine::Counted;
+use crate::model::{MemberState, NameOptions, PublicKey};
 
 pub(crate) const NETWORK: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
 pub(crate) const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
@@ -65,13 +66,27 @@ impl Service for Fake {
     }
 
     async fn detach(&self, request: Detach) -> Result<Detached, ControlError> {
-        self.hear(format!("detach {} {} {:?} {:?}", request.network, request.app, request.kind, request.number))?;
+        let drain = if request.drain { " drain" } else { "" };
+        self.hear(format!(
+            "detach {} {} {:?} {:?}{drain}",
+            request.network, request.app, request.kind, request.number
+        ))?;
         Ok(Detached { detached: true })
     }
 
     async fn members(&self, network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
         self.hear(format!("members {network:?}"))?;
         Ok(vec![member_view()])
+    }
+
+    async fn domain_names(&self, app: &str, network: Option<&str>) -> Result<Vec<DomainNameView>, ControlError> {
+        self.hear(format!("domain_names {app} {network:?}"))?;
+        Ok(vec![domain_name_view()])
+    }
+
+    async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError> {
+        self.hear(format!("resolve {name} {kind} {asker}"))?;
+        Ok(resolve_view())
     }
 
     async fn status(&self) -> Result<StatusView, ControlError> {
@@ -104,6 +119,7 @@ pub(crate) fn network_view() -> NetworkView {
         created_unix_seconds: 1_700_000_000,
         addresses_used: 1,
         addresses_max: 1021,
+        names: NameOptions::default(),
     }
 }
 
@@ -138,6 +154,42 @@ pub(crate) fn member_view() -> MemberView {
     }
 }
 
+pub(crate) fn domain_name_view() -> DomainNameView {
+    DomainNameView {
+        name: format!("1.web.{APP}.{NETWORK}.private-network.internal"),
+        network: NETWORK.parse().expect("network"),
+        network_name: "shop".parse().expect("name"),
+        kind: Some("web".parse().expect("type")),
+        number: Some(1.try_into().expect("number")),
+        addresses: vec![[10, 240, 0, 2].into()],
+    }
+}
+
+pub(crate) fn resolve_view() -> ResolveView {
+    ResolveView {
+        name: format!("{APP}.shop.private-network.internal."),
+        kind: "A".to_owned(),
+        asker: format!("1.web.{APP}"),
+        source: "snapshot".to_owned(),
+        rcode: "noerror".to_owned(),
+        records: vec![format!("{APP}.shop.private-network.internal. 5 A 10.240.0.2")],
+        age_seconds: Some(1),
+        reason: "the container's networks have it, with 1 records".to_owned(),
+    }
+}
+
+pub(crate) fn names_view() -> NamesView {
+    NamesView {
+        address: [127, 0, 0, 82].into(),
+        containers: 1,
+        networks: 1,
+        members: 1,
+        age_seconds: Some(1),
+        is_stale: false,
+        counted: Counted::default(),
+    }
+}
+
 pub(crate) fn status_view() -> StatusView {
     StatusView {
         version: "0.1.0".to_owned(),
@@ -152,6 +204,7 @@ pub(crate) fn status_view() -> StatusView {
         members_ready: 1,
         last_pass_unix_seconds: Some(1_700_000_000),
         problems: Vec::new(),
+        names: Some(names_view()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode, header};
@@ -18,8 +19,8 @@ use super::problem::Problem;
 use super::service::Service;
 use super::version::VersionView;
 use crate::agent::views::{
-    Attach, Attached, Check, CreateNetwork, Detach, Detached, MemberView, NetworkCounters, NetworkView, StatusView,
-    TunnelView,
+    Attach, Attached, Check, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkCounters, NetworkView,
+    ResolveView, StatusView, TunnelView,
 };
 use crate::agent::{ControlError, ErrorCode};
 
@@ -72,6 +73,8 @@ pub(super) fn routes() -> Vec<Route> {
         get("/v1/members", members),
         post("/v1/members", attach),
         post("/v1/members/detach", detach),
+        get("/v1/domain-names", domain_names),
+        get("/v1/resolve", resolve),
         get("/v1/status", status),
         get("/v1/doctor", doctor),
         get("/v1/version", version),
@@ -162,10 +165,46 @@ struct MembersQuery {
 
 async fn members(
     State(surface): State<Surface>,
-    query: Result<Query<MembersQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<MembersQuery>, QueryRejection>,
 ) -> Result<Json<Vec<MemberView>>, Problem> {
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     Ok(Json(surface.service.members(query.network.as_deref()).await?))
+}
+
+/// The query of `GET /v1/domain-names`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DomainNamesQuery {
+    app: String,
+    network: Option<String>,
+}
+
+async fn domain_names(
+    State(surface): State<Surface>,
+    query: Result<Query<DomainNamesQuery>, QueryRejection>,
+) -> Result<Json<Vec<DomainNameView>>, Problem> {
+    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    Ok(Json(surface.service.domain_names(&query.app, query.network.as_deref()).await?))
+}
+
+/// The query of `GET /v1/resolve`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResolveQuery {
+    name: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(rename = "as")]
+    asker: String,
+}
+
+async fn resolve(
+    State(surface): State<Surface>,
+    query: Result<Query<ResolveQuery>, QueryRejection>,
+) -> Result<Json<ResolveView>, Problem> {
+    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let kind = query.kind.as_deref().unwrap_or("A");
+    Ok(Json(surface.service.resolve(&query.name, kind, &query.asker).await?))
 }
 
 async fn attach(

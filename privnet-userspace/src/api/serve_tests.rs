@@ -18,8 +18,8 @@ use super::socket::ControlSocket;
 use super::{Surface, metrics_router, router, serve_control, serve_metrics};
 use crate::agent::ControlError;
 use crate::agent::views::{
-    Attach, Attached, Check, CreateNetwork, Detach, Detached, MemberView, NetworkCounters, NetworkView, StatusView,
-    TunnelView,
+    Attach, Attached, Check, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkCounters, NetworkView,
+    ResolveView, StatusView, TunnelView,
 };
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -149,6 +149,14 @@ impl Service for Slow {
 
     async fn members(&self, network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
         self.fake.members(network).await
+    }
+
+    async fn domain_names(&self, app: &str, network: Option<&str>) -> Result<Vec<DomainNameView>, ControlError> {
+        self.fake.domain_names(app, network).await
+    }
+
+    async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError> {
+        self.fake.resolve(name, kind, asker).await
     }
 
     async fn status(&self) -> Result<StatusView, ControlError> {

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use crate::agent::views::{
-    Attach, Attached, Check, CreateNetwork, Detach, Detached, MemberView, NetworkCounters, NetworkView, StatusView,
-    TunnelView,
+    Attach, Attached, Check, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkCounters, NetworkView,
+    ResolveView, StatusView, TunnelView,
 };
 use crate::agent::{Control, ControlError};
 
@@ -19,6 +19,8 @@ pub trait Service: Send + Sync + 'static {
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError>;
     async fn detach(&self, request: Detach) -> Result<Detached, ControlError>;
     async fn members(&self, network: Option<&str>) -> Result<Vec<MemberView>, ControlError>;
+    async fn domain_names(&self, app: &str, network: Option<&str>) -> Result<Vec<DomainNameView>, ControlError>;
+    async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError>;
     async fn status(&self) -> Result<StatusView, ControlError>;
     async fn doctor(&self) -> Vec<Check>;
     async fn counters(&self) -> Result<Vec<NetworkCounters>, ControlError>;
@@ -53,6 +55,14 @@ impl Service for Control {
 
     async fn members(&self, network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
         Control::members(self, network).await
+    }
+
+    async fn domain_names(&self, app: &str, network: Option<&str>) -> Result<Vec<DomainNameView>, ControlError> {
+        Control::domain_names(self, app, network).await
+    }
+
+    async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError> {
+        Control::resolve(self, name, kind, asker).await
     }
 
     async fn status(&self) -> Result<StatusView, ControlError> {

@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::agent_args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
-use crate::model::Port;
+use crate::model::{Forwarding, Port};
 
 use super::demo::args::{DemoArgs, DemoFetchArgs, DemoServeArgs};
 
@@ -62,6 +62,20 @@ pub enum Verb {
         #[command(flatten)]
         agent: AgentSocket,
     },
+    /// List every name of an app's containers, with their addresses.
+    DomainNames {
+        /// The app, ap-<uuid>.
+        #[arg(long, value_name = "AP", value_parser = NonEmptyStringValueParser::new())]
+        app: String,
+        /// Only those in this network (id or name).
+        #[arg(long, value_name = "PN", value_parser = NonEmptyStringValueParser::new())]
+        network: Option<String>,
+        /// The agent to ask.
+        #[command(flatten)]
+        agent: AgentSocket,
+    },
+    /// Show what a container of this host is told about a name, and why.
+    Resolve(ResolveArgs),
     /// Show the agent's state.
     Status(AgentSocket),
     /// Say what this host can and cannot do; fail when something does not work.
@@ -110,6 +124,9 @@ pub enum NetworkVerb {
         /// Its subnet [default: the next free /22 of 10.240.0.0/12].
         #[arg(long, value_name = "CIDR")]
         subnet: Option<String>,
+        /// What it says about its names.
+        #[command(flatten)]
+        names: NameArgs,
         /// The agent to ask.
         #[command(flatten)]
         agent: AgentSocket,
@@ -120,6 +137,37 @@ pub enum NetworkVerb {
     Show(NetworkArgs),
     /// Delete a network that has no members.
     Delete(NetworkArgs),
+}
+
+/// What a network says about its names.
+#[derive(Debug, Args)]
+pub struct NameArgs {
+    /// How long an answer may be kept, in seconds [default: 5].
+    #[arg(long, value_name = "SECONDS")]
+    pub ttl: Option<u32>,
+    /// How long "there is none" may be kept, in seconds [default: 5].
+    #[arg(long, value_name = "SECONDS")]
+    pub negative_ttl: Option<u32>,
+    /// Where its members' other names are asked: on (the host's resolvers), off, or addresses [default: on].
+    #[arg(long, value_name = "on|off|ADDR,…")]
+    pub forward: Option<Forwarding>,
+}
+
+/// What `resolve` accepts.
+#[derive(Debug, Args)]
+pub struct ResolveArgs {
+    /// The name, as `dig` takes it.
+    #[arg(value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub name: String,
+    /// The container that asks, `<number>.<type>.<app>`, or its address.
+    #[arg(long = "as", value_name = "MEMBER", value_parser = NonEmptyStringValueParser::new())]
+    pub asker: String,
+    /// The type of record.
+    #[arg(long = "type", value_name = "TYPE", default_value = "A")]
+    pub kind: String,
+    /// The agent to ask.
+    #[command(flatten)]
+    pub agent: AgentSocket,
 }
 
 /// One network.
@@ -194,6 +242,9 @@ pub struct DetachArgs {
     /// The member to end.
     #[command(flatten)]
     pub member: MemberArgs,
+    /// First withdraw its name, and wait until nobody has it any more.
+    #[arg(long)]
+    pub drain: bool,
     /// The agent to ask.
     #[command(flatten)]
     pub agent: AgentSocket,

@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::http::{self, HttpError, encode};
-use crate::agent::views::{Attach, Attached, Check, CreateNetwork, Detach, Detached, MemberView, NetworkView};
+use crate::agent::views::{
+    Attach, Attached, Check, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkView, ResolveView,
+};
 use crate::agent::{ControlError, ErrorCode};
 use crate::api::{Deleted, ErrorBody};
 
@@ -53,6 +55,16 @@ impl Client {
     pub async fn members(&self, network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
         let query = network.map(|network| format!("?network={}", encode(network))).unwrap_or_default();
         self.get(&format!("/v1/members{query}")).await
+    }
+
+    pub async fn domain_names(&self, app: &str, network: Option<&str>) -> Result<Vec<DomainNameView>, ControlError> {
+        let network = network.map(|network| format!("&network={}", encode(network))).unwrap_or_default();
+        self.get(&format!("/v1/domain-names?app={}{network}", encode(app))).await
+    }
+
+    pub async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError> {
+        let (name, kind, asker) = (encode(name), encode(kind), encode(asker));
+        self.get(&format!("/v1/resolve?name={name}&type={kind}&as={asker}")).await
     }
 
     /// The agent's state, as the type that the caller reads it as.

@@ -8,6 +8,7 @@
 //! | [`args`], [`agent_args`] | the grammar |
 //! | [`client`], [`http`] | asking the agent |
 //! | [`verbs`] | the verbs that ask the agent and print its answer |
+//! | [`names`] | the verbs about domain names |
 //! | [`doctor`], [`mtu`], [`exposition`] | the verbs with something of their own to say |
 //! | [`agent`], [`config`], [`notify`] | running the agent |
 //! | [`docker`] | finding a Docker container's process |
@@ -27,6 +28,7 @@ pub mod exposition;
 pub mod http;
 pub mod logging;
 pub mod mtu;
+pub mod names;
 pub mod notify;
 pub mod output;
 pub mod rendezvous;
@@ -79,6 +81,10 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
         Verb::Detach(arguments) => wait(verbs::detach(arguments, format)).map(done),
         Verb::Run(arguments) => run::run(&arguments, format),
         Verb::Members { network, agent } => wait(verbs::members(network, &agent, format)).map(done),
+        Verb::DomainNames { app, network, agent } => {
+            wait(names::domain_names(&app, network.as_deref(), &agent, format)).map(done)
+        }
+        Verb::Resolve(arguments) => wait(names::resolve(&arguments, format)).map(done),
         Verb::Status(agent) => wait(verbs::status(&agent, format)).map(done),
         Verb::Doctor(agent) => wait(doctor::doctor(&agent, format)),
         Verb::Mtu(arguments) => wait(mtu::mtu(&arguments, format)).map(done),

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use super::args::{AgentSocket, AttachArgs, ContainerArgs, DetachArgs, Format, MemberArgs, NetworkVerb};
+use super::args::{AgentSocket, AttachArgs, ContainerArgs, DetachArgs, Format, MemberArgs, NameArgs, NetworkVerb};
 use super::client::Client;
 use super::output::{fields, print, print_text, table};
 use super::{docker, exposition};
-use crate::agent::views::{Attach, Attached, CreateNetwork, Detach, MemberView, NetworkView, StatusView, Target};
+use crate::agent::views::{
+    Attach, Attached, CreateNetwork, Detach, MemberView, NamesView, NetworkView, StatusView, Target,
+};
 use crate::agent::{ControlError, ErrorCode};
 use crate::api::VersionView;
-use crate::model::{MemberState, Port};
+use crate::model::{MemberState, NameOptions, Port};
 
 /// `privnet network`.
 ///
@@ -17,8 +19,9 @@ use crate::model::{MemberState, Port};
 /// The agent's, or why it cannot be asked.
 pub async fn network(verb: NetworkVerb, format: Format) -> Result<(), ControlError> {
     match verb {
-        NetworkVerb::Create { name, subnet, agent } => {
-            let view = Client::new(&agent.socket).create_network(&CreateNetwork { name, subnet }).await?;
+        NetworkVerb::Create { name, subnet, names, agent } => {
+            let request = CreateNetwork { name, subnet, names: name_options(names) };
+            let view = Client::new(&agent.socket).create_network(&request).await?;
             print(format, &view, network_fields)
         }
         NetworkVerb::List(agent) => {
@@ -34,6 +37,18 @@ pub async fn network(verb: NetworkVerb, format: Format) -> Result<(), ControlErr
             print(format, &deleted, |_| "deleted\n".to_owned())
         }
     }
+}
+
+/// What was asked for; nothing when it was nothing.
+fn name_options(arguments: NameArgs) -> Option<NameOptions> {
+    let NameArgs { ttl, negative_ttl, forward } = arguments;
+    let default = NameOptions::default();
+    let options = NameOptions {
+        ttl_seconds: ttl.unwrap_or(default.ttl_seconds),
+        negative_ttl_seconds: negative_ttl.unwrap_or(default.negative_ttl_seconds),
+        forwarding: forward.unwrap_or_default(),
+    };
+    (!options.is_default()).then_some(options)
 }
 
 /// `privnet attach`.
@@ -99,14 +114,15 @@ async fn find_container(arguments: ContainerArgs) -> Result<Target, ControlError
 /// # Errors
 /// The agent's, or why it cannot be asked.
 pub async fn detach(arguments: DetachArgs, format: Format) -> Result<(), ControlError> {
-    let detached = Client::new(&arguments.agent.socket).detach(&detach_request(arguments.member)).await?;
+    let request = Detach { drain: arguments.drain, ..detach_request(arguments.member) };
+    let detached = Client::new(&arguments.agent.socket).detach(&request).await?;
     print(format, &detached, |done| if done.detached { "detached\n" } else { "was not attached\n" }.to_owned())
 }
 
 /// The request to detach `member`.
 pub(super) fn detach_request(member: MemberArgs) -> Detach {
     let MemberArgs { network, app, kind, number } = member;
-    Detach { network, app, kind, number }
+    Detach { network, app, kind, number, drain: false }
 }
 
 /// `privnet members`.
@@ -161,6 +177,8 @@ fn network_fields(view: &NetworkView) -> String {
         ("subnet", view.subnet.to_string()),
         ("mtu", view.mtu.to_string()),
         ("addresses", format!("{} of {}", view.addresses_used, view.addresses_max)),
+        ("ttl", format!("{} s, {} s when there is none", view.names.ttl_seconds, view.names.negative_ttl_seconds)),
+        ("forward", view.names.forwarding.to_string()),
     ])
 }
 
@@ -214,6 +232,12 @@ fn member_table(views: &[MemberView]) -> String {
     table(&["NETWORK", "APP", "TYPE", "NUMBER", "ADDRESS", "HOST", "STATE", "INTERFACE"], views.iter().map(row))
 }
 
+fn names_field(names: &NamesView) -> String {
+    let age = names.age_seconds.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds} s old"));
+    let NamesView { address, containers, members, networks, .. } = names;
+    format!("at {address} in {containers} containers; {members} members of {networks} networks, {age}")
+}
+
 fn status_fields(view: &StatusView) -> String {
     let pass = view.last_pass_unix_seconds;
     let mut rows = vec![
@@ -227,6 +251,7 @@ fn status_fields(view: &StatusView) -> String {
         ("members", format!("{} ({} ready)", view.members, view.members_ready)),
         ("last_pass", pass.map_or_else(|| "none yet".to_owned(), |seconds| format!("{seconds} (unix seconds)"))),
     ];
+    rows.push(("names", view.names.as_ref().map_or_else(|| "not answered".to_owned(), names_field)));
     if view.problems.is_empty() {
         rows.push(("problems", "none".to_owned()));
     }

@@ -13,6 +13,8 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+mod names;
+
 use crate::agent::views::{CounterRow, NetworkCounters, StatusView, TunnelView};
 
 /// The prefix of every name.
@@ -88,6 +90,7 @@ impl Collector for Scrape {
 
 fn families(status: &StatusView, counters: &[NetworkCounters], tunnels: &[TunnelView]) -> Vec<Family> {
     let mut families = status_families(status);
+    families.extend(status.names.iter().flat_map(names::families));
     families.extend(packet_families(counters));
     families.extend(tunnel_families(tunnels));
     families

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::agent::views::NamesView;
+use crate::dns::engine::{Counted, Replies};
 
 const NETWORK: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
 
@@ -75,6 +77,19 @@ fn status() -> StatusView {
         members_ready: 2,
         last_pass_unix_seconds: Some(1_700_000_000),
         problems: vec!["one".to_owned()],
+        names: Some(NamesView {
+            address: [127, 0, 0, 82].into(),
+            containers: 2,
+            networks: 1,
+            members: 3,
+            age_seconds: Some(4),
+            is_stale: false,
+            counted: Counted {
+                replies: vec![Replies { transport: "udp".to_owned(), rcode: "noerror".to_owned(), count: 9 }],
+                forwarded: 1,
+                ..Counted::default()
+            },
+        }),
     }
 }
 

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use privnet::agent::views::{
-    Attach, Attached, Check, CheckStatus, CreateNetwork, Detach, Detached, MemberView, NetworkCounters, NetworkView,
-    StatusView, Target, TunnelView,
+    Attach, Attached, Check, CheckStatus, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkCounters,
+    NetworkView, ResolveView, StatusView, Target, TunnelView,
 };
 use privnet::agent::{ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Service, Surface};
-use privnet::model::{MemberState, PublicKey};
+use privnet::model::{MemberState, NameOptions, PublicKey};
 use tokio::sync::oneshot;
 
 pub const NETWORK: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
@@ -145,6 +145,30 @@ impl Service for Fake {
         Ok(vec![member_view()])
     }
 
+    async fn domain_names(&self, app: &str, network: Option<&str>) -> Result<Vec<DomainNameView>, ControlError> {
+        Ok(vec![DomainNameView {
+            name: format!("web.{app}.{NETWORK}.private-network.internal"),
+            network: NETWORK.parse().expect("network"),
+            network_name: network.unwrap_or("shop").parse().expect("name"),
+            kind: Some("web".parse().expect("type")),
+            number: None,
+            addresses: vec![[10, 240, 0, 2].into(), [10, 240, 0, 3].into()],
+        }])
+    }
+
+    async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError> {
+        Ok(ResolveView {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            asker: asker.to_owned(),
+            source: "snapshot".to_owned(),
+            rcode: "nxdomain".to_owned(),
+            records: Vec::new(),
+            age_seconds: Some(2),
+            reason: "no network has the id or name x".to_owned(),
+        })
+    }
+
     async fn status(&self) -> Result<StatusView, ControlError> {
         Ok(StatusView {
             version: "0.1.0".to_owned(),
@@ -159,6 +183,7 @@ impl Service for Fake {
             members_ready: 1,
             last_pass_unix_seconds: None,
             problems: vec!["something is amiss".to_owned()],
+            names: None,
         })
     }
 
@@ -191,6 +216,7 @@ fn network_view() -> NetworkView {
         created_unix_seconds: 1_700_000_000,
         addresses_used: 1,
         addresses_max: 1021,
+        names: NameOptions::default(),
     }
 }
 

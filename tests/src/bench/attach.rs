@@ -119,7 +119,7 @@ impl Crew {
         let (workspace, outside) = (workspace.clone(), Place::new().await?);
         let mut crew = Self { agent, workspace, networks: Vec::new(), outside, containers: 0, _hosts: hosts };
         for number in 0..case.networks() {
-            let wanted = CreateNetwork { name: format!("bench-{number}"), subnet: None };
+            let wanted = CreateNetwork { name: format!("bench-{number}"), subnet: None, names: None };
             crew.networks.push(crew.control().create_network(wanted).await?.id.to_string());
         }
         for member in 0..case.size {
@@ -172,7 +172,7 @@ impl Crew {
         self.control().attach(request).await?;
         attach.add(start, timeline, STARTS_DEVICE);
         let start = Instant::now();
-        self.control().detach(Detach { network: name, app, kind: None, number: Some(1) }).await?;
+        self.control().detach(Detach { network: name, app, kind: None, number: Some(1), drain: false }).await?;
         detach.add(start, timeline, ENDS_DEVICE);
         Ok(())
     }

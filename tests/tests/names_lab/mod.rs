@@ -3,6 +3,8 @@
 #![expect(clippy::print_stdout, reason = "the transcript")]
 #![allow(dead_code, reason = "each test file uses its part of the lab")]
 
+pub mod host;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::agent::journal::Record;
 use crate::agent::world::Concerns;
+use crate::dns::DnsProcess;
 use crate::model::NetworkId;
 use crate::names::Catalogue;
 use crate::netns::NetnsId;
@@ -33,6 +34,8 @@ pub enum Dirty {
 /// What a pass led to.
 #[derive(Clone, Debug, Default)]
 pub struct NamesReport {
+    /// The process that serves.
+    pub process: Option<DnsProcess>,
     /// What the process was told, and has acknowledged.
     pub told: Arc<Catalogue>,
     /// The containers that it serves.

@@ -81,6 +81,7 @@ impl Keeper {
         }
         let failed = problems.contains_key(&None);
         self.shared.names.tell(NamesReport {
+            process: self.known.as_ref().map(|known| known.process.clone()),
             told: self.told.as_ref().map(|(_, told)| Arc::clone(told)).unwrap_or_default(),
             served: self.known.as_ref().map(|known| known.served.keys().copied().collect()).unwrap_or_default(),
             problems,

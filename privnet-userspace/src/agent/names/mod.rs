@@ -5,9 +5,12 @@
 //! | `bell` | who calls for a pass, and what the last one led to |
 //! | `keeper` | pass after pass: process, sockets, names |
 //! | `truth` | what should be told, from the world and the records |
+//! | `ask`, `reason` | what the surfaces may ask; why a container is told what it is told |
 
+mod ask;
 mod bell;
 mod keeper;
+mod reason;
 mod truth;
 
 use std::time::Duration;
@@ -17,10 +20,14 @@ pub use keeper::keep_names;
 
 use super::journal::Record;
 use super::shared::Shared;
-use crate::model::NetworkId;
+use crate::agent::error::ControlError;
+use crate::model::{Member, MemberState, Network, NetworkId};
+use crate::store::claims;
 
 /// How long an attach or a detach waits for the names; they follow later, or `privnet status` says why not.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long other hosts may take to hear of a change.
+const PROPAGATION: Duration = Duration::from_secs(1);
 /// Names with fewer dots are looked for in the network first: `_http._tcp.1.web.ap-<uuid>` has four, so that what is meant
 /// within the network is not asked outside of it.
 const NDOTS: u8 = 5;
@@ -47,6 +54,22 @@ pub async fn wait_until_told(shared: &Shared, record: &Record) {
     if tokio::time::timeout(PATIENCE, told).await.is_err() {
         tracing::warn!(network = %record.network, "{} is attached, and its names are not known yet", record.container);
     }
+}
+
+/// Withdraws a member's name everywhere, and waits until nobody can have it any more: as long as an answer may be kept, and
+/// a moment for the other hosts to hear of it.
+///
+/// # Errors
+/// When the store cannot be told; the member is as it was.
+pub async fn drain(shared: &Shared, network: &Network, member: &Member, record: &Record) -> Result<(), ControlError> {
+    claims::set_member_state(&*shared.store, member, MemberState::Draining).await?;
+    if shared.config.names.is_some() {
+        let mut reports = shared.names.reports();
+        let withdrawn = reports.wait_for(|report| !report.names(record));
+        let _ = tokio::time::timeout(PATIENCE, withdrawn).await;
+    }
+    tokio::time::sleep(Duration::from_secs(network.names.ttl_seconds.into()) + PROPAGATION).await;
+    Ok(())
 }
 
 /// Waits until a member that left has no name on this host, and its container, if this was its last network, is served no

@@ -70,20 +70,20 @@ pub fn renew(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::PublicKey;
     use crate::store::{Event, Revision};
 
-    const SHOP: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
-    const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
+    pub const SHOP: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
+    pub const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
 
     fn follow(world: &mut World, key: String, value: String) {
         let key = key.parse().expect("a key");
         world.follow(&Event::Put { key, value: value.into_bytes().into(), revision: Revision::default() });
     }
 
-    fn world(states: &[&str]) -> World {
+    pub fn world(states: &[&str]) -> World {
         let mut world = World::default();
         let network = format!(
             r#"{{"version":1,"id":"{SHOP}","name":"shop","vni":7,"subnet":"10.240.0.0/22","mtu":1390,"created_unix_seconds":1}}"#

@@ -135,7 +135,7 @@ impl Lab {
         let chosen = (invalid(status.datapath.parse())?, invalid(status.wireguard.parse())?);
         let two = Host::start(name, 1, two, chosen, Arc::clone(&store)).await?;
         let hosts = [one, two];
-        let network = |name: &str| CreateNetwork { name: name.to_owned(), subnet: None };
+        let network = |name: &str| CreateNetwork { name: name.to_owned(), subnet: None, names: None };
         let shop = hosts[0].control.create_network(network("shop")).await?;
         let other = hosts[0].control.create_network(network("other")).await?;
         let [app, foreign] = [(); 2].map(|()| AppId::from_uuid(Uuid::new_v4()));

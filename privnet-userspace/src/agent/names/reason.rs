@@ -1,0 +1,136 @@
+//! Why a container is told what it is told, in a sentence. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::agent::world::World;
+use crate::dns::{Resolved, Source};
+use crate::model::{AppId, Forwarding, Member, MemberState, Network, NetworkId};
+use crate::names::{Name, SUFFIX};
+
+/// Why a container in `networks` is told `told` about `asked`.
+#[must_use]
+pub fn reason(world: &World, networks: &BTreeSet<NetworkId>, asked: &Name, kind: &str, told: &Resolved) -> String {
+    match &told.source {
+        Source::Forwarded(Forwarding::Host) => {
+            return "it is no name of the container's networks: the host's resolvers are asked".to_owned();
+        }
+        Source::Forwarded(Forwarding::Servers(servers)) => {
+            let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+            return format!("it is no name of the container's networks: {} are asked", servers.join(", "));
+        }
+        Source::Forwarded(Forwarding::Off) => {
+            return "it is no name of the container's networks, and a network of the container forwards no others"
+                .to_owned();
+        }
+        Source::Snapshot => {}
+    }
+    if told.is_stale {
+        return "the names on this host are too old, or were never told: the agent must confirm them".to_owned();
+    }
+    if !told.records.is_empty() {
+        return format!("the container's networks have it, with {} records", told.records.len());
+    }
+    if told.rcode.as_deref() == Some("noerror") {
+        return format!("the name exists, and has no {kind} record");
+    }
+    missing(world, networks, asked)
+}
+
+/// Why a name below the suffix does not exist for a container in `networks`.
+fn missing(world: &World, networks: &BTreeSet<NetworkId>, asked: &Name) -> String {
+    let text = asked.to_lowercase().to_string();
+    let Some(below) = text.strip_suffix(SUFFIX).map(|below| below.trim_end_matches('.')) else {
+        return "no member has this address".to_owned();
+    };
+    let mut labels = below.rsplit('.');
+    let label = labels.next().unwrap_or_default();
+    let is_meant = |network: &&Network| network.id.to_string() == label || network.name.as_str() == label;
+    let meant: Vec<&Network> = world.networks().values().filter(is_meant).collect();
+    let Some(network) = meant.iter().find(|network| networks.contains(&network.id)) else {
+        return match meant.first() {
+            Some(network) => {
+                format!("the container is not in network {}, so its names do not exist for it", network.name)
+            }
+            None => format!("no network has the id or name {label}"),
+        };
+    };
+    let Some(app) = labels.next() else { return "there is no such name".to_owned() };
+    let Ok(app) = app.parse::<AppId>() else {
+        return format!("{app} is no app's id, ap-<uuid>");
+    };
+    let members: Vec<Member> = world.members(network.id).into_values().filter(|m| m.container.app == app).collect();
+    if members.is_empty() {
+        return format!("{app} has no container in network {}", network.name);
+    }
+    let rest: Vec<&str> = labels.collect();
+    let is_of = |member: &&Member| {
+        let (kind, number) = (member.container.kind.to_string(), member.container.number.to_string());
+        rest.iter().filter(|label| !label.starts_with('_')).all(|label| **label == kind || **label == number)
+    };
+    match members.iter().find(is_of).map(|member| member.state) {
+        Some(MemberState::Attaching) => "the container is being attached, and not ready yet".to_owned(),
+        Some(MemberState::Draining) => "the container is about to leave".to_owned(),
+        Some(MemberState::Ready) => "there is no such name of this container: see `privnet domain-names`".to_owned(),
+        None => format!("{app} has other containers in network {}: see `privnet domain-names`", network.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::names::truth::tests::{APP, SHOP, world};
+
+    fn told(source: Source, rcode: Option<&str>, records: &[&str], is_stale: bool) -> Resolved {
+        let records = records.iter().map(|record| (*record).to_owned()).collect();
+        Resolved { source, rcode: rcode.map(str::to_owned), records, age_seconds: Some(1.0), is_stale }
+    }
+
+    #[test]
+    fn the_reason_is_the_first_thing_that_stands_in_the_way() {
+        let world = world(&["ready", "attaching", "draining"]);
+        let inside: BTreeSet<NetworkId> = [SHOP.parse().expect("an id")].into();
+        let outside = BTreeSet::new();
+        let nxdomain = || told(Source::Snapshot, Some("nxdomain"), &[], false);
+        let other_app = APP.replace("ap-a7", "ap-b7");
+        for (networks, name, told, expected) in [
+            (
+                &inside,
+                "example.org".to_owned(),
+                told(Source::Forwarded(Forwarding::Host), None, &[], false),
+                "the host's resolvers are asked",
+            ),
+            (
+                &inside,
+                "example.org".to_owned(),
+                told(Source::Forwarded(Forwarding::Off), None, &[], false),
+                "forwards no others",
+            ),
+            (&inside, format!("{APP}.shop.{SUFFIX}"), told(Source::Snapshot, Some("noerror"), &["x"], true), "too old"),
+            (
+                &inside,
+                format!("{APP}.shop.{SUFFIX}"),
+                told(Source::Snapshot, Some("noerror"), &["x"], false),
+                "with 1 records",
+            ),
+            (
+                &inside,
+                format!("{APP}.shop.{SUFFIX}"),
+                told(Source::Snapshot, Some("noerror"), &[], false),
+                "no A record",
+            ),
+            (&inside, format!("x.{SUFFIX}"), nxdomain(), "no network has the id or name x"),
+            (&outside, format!("{APP}.SHOP.{SUFFIX}"), nxdomain(), "not in network shop"),
+            (&outside, format!("{APP}.{SHOP}.{SUFFIX}"), nxdomain(), "not in network shop"),
+            (&inside, format!("web.shop.{SUFFIX}"), nxdomain(), "web is no app's id"),
+            (&inside, format!("{other_app}.shop.{SUFFIX}"), nxdomain(), "has no container in network shop"),
+            (&inside, format!("2.web.{APP}.shop.{SUFFIX}"), nxdomain(), "not ready yet"),
+            (&inside, format!("3.web.{APP}.shop.{SUFFIX}"), nxdomain(), "about to leave"),
+            (&inside, format!("9.web.{APP}.shop.{SUFFIX}"), nxdomain(), "has other containers"),
+            (&inside, format!("_http._udp.1.web.{APP}.shop.{SUFFIX}"), nxdomain(), "no such name of this container"),
+            (&inside, "9.0.240.10.in-addr.arpa".to_owned(), nxdomain(), "no member has this address"),
+        ] {
+            let found = reason(&world, networks, &name.parse().expect("a name"), "A", &told);
+            assert!(found.contains(expected), "{name}: {found}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The verbs about domain names.
+
+use super::args::{AgentSocket, Format, ResolveArgs};
+use super::client::Client;
+use super::output::{fields, print, table};
+use crate::agent::ControlError;
+use crate::agent::views::{DomainNameView, ResolveView};
+
+/// `privnet domain-names`.
+///
+/// # Errors
+/// The agent's, or why it cannot be asked.
+pub async fn domain_names(
+    app: &str,
+    network: Option<&str>,
+    agent: &AgentSocket,
+    format: Format,
+) -> Result<(), ControlError> {
+    let views = Client::new(&agent.socket).domain_names(app, network).await?;
+    print(format, views.as_slice(), domain_name_table)
+}
+
+/// `privnet resolve`.
+///
+/// # Errors
+/// The agent's, or why it cannot be asked.
+pub async fn resolve(arguments: &ResolveArgs, format: Format) -> Result<(), ControlError> {
+    let ResolveArgs { name, asker, kind, agent } = arguments;
+    let view = Client::new(&agent.socket).resolve(name, kind, asker).await?;
+    print(format, &view, resolve_fields)
+}
+
+fn domain_name_table(views: &[DomainNameView]) -> String {
+    let row = |view: &DomainNameView| {
+        let addresses: Vec<String> = view.addresses.iter().map(ToString::to_string).collect();
+        vec![view.network_name.to_string(), view.name.clone(), addresses.join(" ")]
+    };
+    table(&["NETWORK", "NAME", "ADDRESSES"], views.iter().map(row))
+}
+
+fn resolve_fields(view: &ResolveView) -> String {
+    let age = view.age_seconds.map_or_else(|| "never told".to_owned(), |seconds| format!("{seconds} s"));
+    let mut rows = vec![
+        ("name", view.name.clone()),
+        ("type", view.kind.clone()),
+        ("as", view.asker.clone()),
+        ("source", view.source.clone()),
+        ("rcode", if view.rcode.is_empty() { "-".to_owned() } else { view.rcode.clone() }),
+        ("age", age),
+    ];
+    rows.extend(view.records.iter().map(|record| ("record", record.clone())));
+    rows.push(("reason", view.reason.clone()));
+    fields(&rows)
+}
