@@ -30,7 +30,7 @@ pub(super) struct StateFile {
     /// Nothing after a disk error, until it is opened again.
     pub(super) database: Option<Database>,
     /// Released when it is closed, after the database: fields are dropped in order.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// What [`open`] found.
@@ -69,23 +69,37 @@ pub(super) fn reopen(path: &Path) -> io::Result<Database> {
 }
 
 /// Takes the lock of a state directory.
-fn lock(directory: &Path) -> Result<File, OpenError> {
+fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let path = directory.join(LOCK_NAME);
     let failed = |operation, error| disk_error(operation, &path, error);
-    let mut file = options().create(true).truncate(false).open(&path).map_err(|error| failed("open", error))?;
+    let file = options().create(true).truncate(false).open(&path).map_err(|error| failed("open", error))?;
+    let mut reader = &file;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut text = String::new();
-            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            let pid = reader.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
             return Err(OpenError::AlreadyOpen { directory: directory.to_owned(), pid });
         }
         Err(error) => return Err(failed("lock", error.into())),
     }
     let pid = format!("{}\n", std::process::id());
-    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
+    let mut lock = Lock(file);
+    let written = lock.0.set_len(0).and_then(|()| lock.0.rewind()).and_then(|()| lock.0.write_all(pid.as_bytes()));
     written.map_err(|error| failed("write", error))?;
-    Ok(file)
+    Ok(lock)
+}
+
+/// The lock of a state directory, given up when dropped.
+///
+/// Closing the file would not do: a child that is between its fork and its exec holds the same lock for a moment.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 /// Turns the verdict on a state file into an outcome; moves a corrupt one aside.
