@@ -106,7 +106,7 @@ impl Steps {
         if let Some(filter) = filter
             && passed + failed + skipped.len() == 0
         {
-            println!("failed: no test has `{filter}` in its name");
+            println!("failed: no test and no file of tests has `{filter}` in its name");
         }
         println!("{passed} passed, {failed} failed, {} skipped", skipped.len());
         let is_skip_wrong = environment::is_ci() && skipped.iter().any(|skip| skip.is_required());
@@ -141,7 +141,9 @@ fn root_tests(object: &Path, filter: Option<&str>, variables: &[(&str, OsString)
         eprintln!("     Running {} as root", test.path.display());
         let mut command = shell::as_root(&timeout, variables)?;
         command.args(["--foreground", "--kill-after=10", LIMIT_SECONDS]).arg(&test.path);
-        command.args(["--test-threads=1", "--show-output"]).args(filter).current_dir(&folder);
+        // Who names a file wants all of it.
+        let within = filter.filter(|filter| !test.file_name().contains(filter));
+        command.args(["--test-threads=1", "--show-output"]).args(within).current_dir(&folder);
         let mut reader = Reader::default();
         if read(&mut command, &mut reader)? {
             reader.ended_well();

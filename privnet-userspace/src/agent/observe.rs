@@ -36,8 +36,7 @@ impl Site {
             state.insert(Key::Programs, Spec::Programs { vni: spec.vni, prefix: spec.prefix });
         }
         let mut links = Links::new();
-        self.forget_room();
-        if let Some(room) = self.room().await? {
+        if let Some(room) = self.reopened_room().await? {
             state.insert(Key::NetworkNetns, Spec::Present);
             links = room.links.links().await?.into_iter().map(|link| (link.name.clone(), link)).collect();
             self.observe_room(&room, &links, programs.as_ref(), &mut state).await?;

@@ -16,7 +16,7 @@ use super::shared::{Bell, Shared};
 use crate::datapath;
 use crate::link::{self, Link, LinkEvent, LinkWatch, Links};
 use crate::model::{ContainerRef, NetworkId};
-use crate::netns::{self, Netns};
+use crate::netns::{self, Netns, NetnsId};
 use crate::topology::{Key, State, ownership};
 use crate::wireguard::{Backend, Device};
 
@@ -48,7 +48,9 @@ pub(super) struct Site {
     programs: Mutex<Option<Programs>>,
     homes: tokio::sync::Mutex<BTreeMap<Ipv4Addr, Arc<Home>>>,
     watchers: BTreeMap<Ipv4Addr, JoinHandle<()>>,
-    room_watcher: Option<JoinHandle<()>>,
+    room_watcher: Option<(NetnsId, JoinHandle<()>)>,
+    /// A network netns of ours whose name a stranger took away; its VTEP has the VNI still.
+    nameless: Mutex<Option<Arc<Room>>>,
 }
 
 impl Room {
@@ -79,6 +81,7 @@ impl Site {
             homes: tokio::sync::Mutex::default(),
             watchers: BTreeMap::new(),
             room_watcher: None,
+            nameless: Mutex::default(),
         }
     }
 
@@ -114,15 +117,22 @@ impl Site {
     }
 
     async fn watch_room(&mut self, desired: &State) {
-        let watched = self.room_watcher.as_ref().is_some_and(|watcher| !watcher.is_finished());
-        if desired.is_empty() {
-            *lock(&self.room) = None;
-            if let Some(watcher) = self.room_watcher.take() {
-                watcher.abort();
+        let room = if desired.is_empty() { None } else { self.room().await.ok().flatten() };
+        let id = room.as_ref().map(|room| room.netns.id());
+        if let Some((watched, watcher)) = self.room_watcher.take() {
+            if Some(watched) == id && !watcher.is_finished() {
+                self.room_watcher = Some((watched, watcher));
+                return;
             }
-        } else if !watched && let Ok(Some(room)) = self.room().await {
-            let (network, shared, bell) = (self.network, Arc::clone(&self.shared), Arc::clone(&self.bell));
-            self.room_watcher = Some(tokio::spawn(watch_network_netns(room.netns.clone(), network, shared, bell)));
+            watcher.abort();
+        }
+        match room {
+            Some(room) => {
+                let (network, shared, bell) = (self.network, Arc::clone(&self.shared), Arc::clone(&self.bell));
+                let watcher = tokio::spawn(watch_network_netns(room.netns.clone(), network, shared, bell));
+                self.room_watcher = Some((room.netns.id(), watcher));
+            }
+            None => *lock(&self.room) = None,
         }
     }
 
@@ -136,6 +146,23 @@ impl Site {
         let room = Arc::new(Room::enter(netns).await?);
         *lock(&self.room) = Some(Arc::clone(&room));
         Ok(Some(room))
+    }
+
+    /// The network netns as its name says now, not as it was known.
+    pub async fn reopened_room(&self) -> Result<Option<Arc<Room>>> {
+        let known = lock(&self.room).take();
+        let room = self.room().await?;
+        if let Some(known) = known
+            && room.as_ref().is_none_or(|room| room.netns.id() != known.netns.id())
+        {
+            *lock(&self.nameless) = Some(known);
+        }
+        Ok(room)
+    }
+
+    /// Takes what must make room for a new VTEP.
+    pub fn take_nameless_room(&self) -> Option<Arc<Room>> {
+        lock(&self.nameless).take()
     }
 
     /// The network netns, which must be there.
@@ -235,7 +262,7 @@ impl Home {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        for watcher in self.watchers.values().chain(&self.room_watcher) {
+        for watcher in self.watchers.values().chain(self.room_watcher.iter().map(|(_, watcher)| watcher)) {
             watcher.abort();
         }
     }

@@ -21,8 +21,10 @@ pub fn diff(desired: &State, observed: &State) -> Vec<Op> {
     let mut renewed: BTreeSet<Key> = BTreeSet::new();
     for (key, spec) in desired {
         let lost = key.parents().iter().any(|parent| renewed.contains(parent));
-        match observed.get(key).filter(|_| !lost) {
-            Some(seen) if seen == spec => {}
+        // What was not inside of what is made anew is still there, and has to make room.
+        let gone = lost && key.contained_in().iter().any(|container| renewed.contains(container));
+        match observed.get(key).filter(|_| !gone) {
+            Some(seen) if !lost && seen == spec => {}
             Some(seen) => {
                 if key.is_made_anew() {
                     renewed.insert(*key);

@@ -104,12 +104,12 @@ impl Key {
         match self {
             Self::NetworkNetns
             | Self::Programs
-            | Self::Bridge
             | Self::Vtep
             | Self::BindingNetns(_)
             | Self::Veth(_)
             | Self::Device(_) => true,
-            Self::VtepProgram
+            Self::Bridge
+            | Self::VtepProgram
             | Self::Backstop(_)
             | Self::Guard(_)
             | Self::Port(_)

@@ -111,6 +111,8 @@ impl Site {
     async fn remove(&self, key: Key, spec: &Spec) -> Result<()> {
         match key {
             Key::NetworkNetns => {
+                // Whoever looks into the namespace keeps it alive, and its VTEP would keep the VNI from the next one.
+                self.delete_in_room(ownership::VTEP).await?;
                 self.forget_room();
                 let name = ownership::network_netns(&self.shared.config.netns_prefix, self.network);
                 Ok(Netns::remove(&self.shared.config.netns_dir, &name)?)

@@ -28,11 +28,14 @@ impl Site {
         Ok(())
     }
 
-    pub(super) async fn make_bridge(&self, mtu: u32, anew: bool) -> Result<()> {
-        if anew {
-            self.delete_in_room(ownership::BRIDGE).await?;
-        }
+    /// Makes the bridge, or puts right the one that is there: its ports would not follow it into another one.
+    pub(super) async fn make_bridge(&self, mtu: u32, exists: bool) -> Result<()> {
         let room = self.existing_room().await?;
+        if exists {
+            let index = index_of(&room, ownership::BRIDGE).await?;
+            room.links.set_mtu(index, mtu).await?;
+            return Ok(room.links.set_up(index).await?);
+        }
         let [_, _, a, b, c, d] = crate::topology::plan::vtep_mac(self.shared.facts.vtep).bytes();
         let bridge = BridgeSpec {
             name: &super::fixed(ownership::BRIDGE),
@@ -47,6 +50,11 @@ impl Site {
     pub(super) async fn make_vtep(&self, room: &Room, vtep: &VxlanSpec<'_>, anew: bool) -> Result<()> {
         if anew {
             self.delete_in_room(ownership::VTEP).await?;
+        }
+        if let Some(nameless) = self.take_nameless_room()
+            && let Some(stale) = nameless.find(ownership::VTEP).await?
+        {
+            nameless.links.delete(stale.index).await.absent_is_done()?;
         }
         self.shared.host.links.create_vxlan(vtep).await?;
         let index = self.vtep_index(room).await?;

@@ -1,0 +1,234 @@
+//! How the lab reaches an agent: through the command line, or through the library's door for the surfaces.
+
+use std::fs::File;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+
+use privnet::agent::views::{
+    Attach, Attached, CreateNetwork, Detach, Detached, MemberView, NetworkView, StatusView, Target,
+};
+use privnet::agent::{Agent, Config, Control, ControlError, NamesConfig};
+use privnet::netns::{DEFAULT_DIR, Netns};
+use privnet::store::Store;
+use rustix::process::Signal;
+use tokio::runtime::Runtime;
+
+use super::cli::binary;
+use super::host::Shared;
+use super::metrics::Counters;
+use super::process;
+use super::wait::holds_within;
+
+/// How long an agent may take to end when it is asked to.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
+
+pub(crate) enum Driver {
+    Process(Option<Child>),
+    Library { store: Arc<dyn Store>, running: Option<(Runtime, Agent)> },
+}
+
+impl Driver {
+    pub(crate) const fn process() -> Self {
+        Self::Process(None)
+    }
+
+    pub(crate) fn library(store: &Arc<dyn Store>) -> Self {
+        Self::Library { store: Arc::clone(store), running: None }
+    }
+
+    pub(crate) fn start(&mut self, host: &Shared) {
+        match self {
+            Self::Process(child) => *child = Some(spawn(host)),
+            Self::Library { store, running } => *running = Some(start(host, Arc::clone(store))),
+        }
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        match self {
+            Self::Process(Some(child)) => !matches!(child.try_wait(), Ok(None)),
+            Self::Process(None) => true,
+            Self::Library { running, .. } => running.is_none(),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        match self {
+            Self::Process(Some(child)) => i32::try_from(child.id()).expect("a process id"),
+            Self::Process(None) | Self::Library { .. } => panic!("the agent is no process of its own"),
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        match self {
+            Self::Process(child) => {
+                let mut child = child.take().expect("the agent runs");
+                child.kill().expect("kill -9");
+                child.wait().expect("the agent's end");
+            }
+            Self::Library { .. } => panic!("the agent is no process of its own"),
+        }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        match self {
+            Self::Process(child) => {
+                let Some(mut child) = child.take() else { return };
+                process::kill(i32::try_from(child.id()).expect("a process id"), Signal::TERM);
+                if !holds_within(GRACE, || !matches!(child.try_wait(), Ok(None))) {
+                    super::say("the agent did not end when it was asked to");
+                    let _ = child.kill();
+                }
+                let _ = child.wait();
+            }
+            Self::Library { running, .. } => {
+                if let Some((runtime, agent)) = running.take() {
+                    drop(agent);
+                    runtime.shutdown_timeout(GRACE);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn create_network(&self, host: &Shared, request: CreateNetwork) -> Result<NetworkView, ControlError> {
+        if let Some((runtime, control)) = self.control() {
+            return runtime.block_on(control.create_network(request));
+        }
+        let mut arguments = vec!["network", "create", &request.name];
+        if let Some(subnet) = &request.subnet {
+            arguments.extend(["--subnet", subnet]);
+        }
+        host.cli().json(&arguments)
+    }
+
+    pub(crate) fn networks(&self, host: &Shared) -> Result<Vec<NetworkView>, ControlError> {
+        match self.control() {
+            Some((runtime, control)) => runtime.block_on(control.networks()),
+            None => host.cli().json(&["network", "list"]),
+        }
+    }
+
+    pub(crate) fn delete_network(&self, host: &Shared, network: &str) -> Result<(), ControlError> {
+        match self.control() {
+            Some((runtime, control)) => runtime.block_on(control.delete_network(network)),
+            None => host.cli().json::<serde_json::Value>(&["network", "delete", network]).map(drop),
+        }
+    }
+
+    pub(crate) fn attach(&self, host: &Shared, request: Attach) -> Result<Attached, ControlError> {
+        if let Some((runtime, control)) = self.control() {
+            return runtime.block_on(control.attach(request));
+        }
+        let target = match &request.target {
+            Target::Netns(path) => ["--netns".to_owned(), path.display().to_string()],
+            Target::Pid(pid) => ["--pid".to_owned(), pid.to_string()],
+        };
+        let mut arguments = vec!["attach".to_owned()];
+        arguments.extend(member(&request.network, &request.app, request.kind.as_deref(), request.number));
+        if let Some(address) = request.address {
+            arguments.extend(["--address".to_owned(), address.to_string()]);
+        }
+        arguments.extend(target);
+        host.cli().json(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    pub(crate) fn detach(&self, host: &Shared, request: Detach) -> Result<Detached, ControlError> {
+        if let Some((runtime, control)) = self.control() {
+            return runtime.block_on(control.detach(request));
+        }
+        let mut arguments = vec!["detach".to_owned()];
+        arguments.extend(member(&request.network, &request.app, request.kind.as_deref(), request.number));
+        host.cli().json(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    pub(crate) fn members(&self, host: &Shared) -> Result<Vec<MemberView>, ControlError> {
+        match self.control() {
+            Some((runtime, control)) => runtime.block_on(control.members(None)),
+            None => host.cli().json(&["members"]),
+        }
+    }
+
+    pub(crate) fn status(&self, host: &Shared) -> Result<StatusView, ControlError> {
+        match self.control() {
+            Some((runtime, control)) => runtime.block_on(control.status()),
+            None => host.cli().json(&["status"]),
+        }
+    }
+
+    pub(crate) fn counters(&self, host: &Shared) -> Counters {
+        match self.control() {
+            Some((runtime, control)) => {
+                let networks = runtime.block_on(control.counters()).expect("the counters");
+                Counters::of_rows(networks.iter().flat_map(|network| &network.rows))
+            }
+            None => Counters::of_text(&host.cli().text(&["metrics"])),
+        }
+    }
+
+    fn control(&self) -> Option<(&Runtime, Control)> {
+        match self {
+            Self::Process(_) => None,
+            Self::Library { running, .. } => {
+                let (runtime, agent) = running.as_ref().expect("the agent runs");
+                Some((runtime, agent.control()))
+            }
+        }
+    }
+}
+
+fn member(network: &str, app: &str, kind: Option<&str>, number: Option<u32>) -> Vec<String> {
+    let mut arguments: Vec<String> = ["--network", network, "--app", app].map(str::to_owned).to_vec();
+    if let Some(kind) = kind {
+        arguments.extend(["--type".to_owned(), kind.to_owned()]);
+    }
+    if let Some(number) = number {
+        arguments.extend(["--number".to_owned(), number.to_string()]);
+    }
+    arguments
+}
+
+/// The command line of a host's agent.
+pub(crate) fn agent_line(host: &Shared) -> String {
+    let paths = &host.paths;
+    format!(
+        "{binary} agent --host {name} --vtep {vtep} --state-dir {state} --socket {socket} --store embedded --datapath {datapath} \
+         --wireguard auto --netns-prefix {prefix} --bpffs {bpffs}",
+        binary = binary().display(),
+        name = host.name,
+        vtep = host.vtep,
+        state = paths.state.display(),
+        socket = paths.socket.display(),
+        datapath = host.options.datapath,
+        prefix = paths.prefix,
+        bpffs = paths.bpffs.display(),
+    )
+}
+
+fn spawn(host: &Shared) -> Child {
+    let line = agent_line(host);
+    super::say(&format!("[{}] {line}", host.name));
+    let log = File::options().create(true).append(true).open(&host.paths.log).expect("the agent's log");
+    let mut command = host.space.command(&line);
+    command.env("RUST_LOG", "privnet=debug").stdout(Stdio::null()).stderr(log);
+    command.spawn().expect("nsenter starts")
+}
+
+fn start(host: &Shared, store: Arc<dyn Store>) -> (Runtime, Agent) {
+    let paths = &host.paths;
+    let config = Config {
+        host: host.name.parse().expect("a host name"),
+        vtep: Some(host.vtep),
+        host_netns: Netns::open(&host.space.path()).expect("the host's namespace"),
+        netns_dir: DEFAULT_DIR.into(),
+        netns_prefix: paths.prefix.clone(),
+        bpffs_dir: paths.bpffs.clone(),
+        state_dir: paths.state.clone(),
+        datapath: host.options.datapath.parse().expect("a datapath"),
+        wireguard: privnet::wireguard::Choice::Auto,
+        wireguard_binary: binary(),
+        names: Some(NamesConfig::new(binary())),
+    };
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime");
+    let agent = runtime.block_on(Agent::start(config, store, "memory")).expect("the agent starts");
+    (runtime, agent)
+}

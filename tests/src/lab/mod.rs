@@ -1,0 +1,254 @@
+//! The lab: hosts, containers, probes, waits and the leak check, in throw-away namespaces of the real kernel.
+//!
+//! ```text
+//!  host namespace h1                 underlay namespace           host namespace h2
+//! ┌──────────────────────┐          ┌──────────────────┐         ┌──────────────────────┐
+//! │ agent (own state,    │   veth   │ br0 (no address) │  veth   │ agent                │
+//! │ socket, pins)  eth0 ═╪══════════╪══════════════════╪═════════╪═ eth0                │
+//! │ docker0 (on demand)  │          └──────────────────┘         │                      │
+//! └───║──────────────────┘                                       └──────────────────────┘
+//!  container: lo, eth0 to docker0 (on demand)
+//! ```
+//!
+//! A lab owns a name, `privnet-test-<pid>-<n>-`, that everything it makes begins with; at its end nothing of that name
+//! is left, and nothing of privnet's that was not there before. Never touches what it did not make.
+
+pub mod cli;
+pub mod container;
+mod driver;
+pub mod frame;
+pub mod host;
+pub mod leak;
+pub mod metrics;
+mod monitor;
+mod options;
+pub mod packet;
+pub mod probe;
+pub mod process;
+pub mod space;
+pub mod wait;
+
+use std::cell::RefCell;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use privnet::netns::{DEFAULT_DIR, Netns};
+
+pub use cli::binary;
+pub use container::{Container, Joined};
+pub use host::Host;
+pub use monitor::Monitor;
+pub use options::Options;
+pub use packet::{Sniffer, send_frame};
+pub use space::Space;
+pub use wait::{FOR_NOTHING, SOON, wait_until};
+
+use leak::Snapshot;
+
+/// What the names of all labs begin with.
+const LABS_NAME: &str = "privnet-test-";
+
+/// The underlay's prefix; host `n` (from 1) has the address `192.168.77.<n>`.
+pub const UNDERLAY_PREFIX: &str = "192.168.77";
+
+/// A clean room: what is made in it goes with it, and it says what stayed.
+pub struct Lab {
+    inner: Rc<Inner>,
+}
+
+/// What a lab's hosts and containers hold of it.
+pub(crate) struct Inner {
+    name: String,
+    directory: tempfile::TempDir,
+    before: Snapshot,
+    spaces: RefCell<Vec<Space>>,
+    agents: RefCell<Vec<Rc<host::Shared>>>,
+    _alone: process::Alone,
+}
+
+impl Lab {
+    /// Opens a lab for the test of this name. One lab exists at a time per built binary: others wait here.
+    ///
+    /// # Panics
+    /// Without root.
+    #[must_use]
+    pub fn new(test: &str) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "{test} needs root: cargo xtask test runs it as root");
+        static LABS: AtomicU32 = AtomicU32::new(1);
+        let number = LABS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{LABS_NAME}{}-{number}-", std::process::id());
+        let alone = process::Alone::wait();
+        leak::sweep_dead_labs();
+        say(&format!("lab {name} for {test}"));
+        let inner = Inner {
+            before: Snapshot::take(&name),
+            directory: tempfile::Builder::new().prefix(&name).tempdir().expect("a temporary directory"),
+            spaces: RefCell::default(),
+            agents: RefCell::default(),
+            name,
+            _alone: alone,
+        };
+        Self { inner: Rc::new(inner) }
+    }
+
+    /// A directory that goes with the lab.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.inner.directory.path()
+    }
+
+    /// Makes a namespace with `lo` up.
+    #[must_use]
+    pub fn space(&self, name: &str) -> Space {
+        self.inner.space(name)
+    }
+
+    /// Makes namespaces that stand for hosts, joined by one underlay; number n has 192.168.77.n on its `eth0`.
+    #[must_use]
+    pub fn underlay(&self, hosts: u8, mtu: u32) -> Vec<Space> {
+        let middle = self.space("underlay");
+        middle.run(&format!("ip link add br0 mtu {mtu} type bridge"));
+        middle.run("ip link set br0 up");
+        (1..=hosts).map(|number| self.plug_in(&middle, number, mtu)).collect()
+    }
+
+    fn plug_in(&self, middle: &Space, number: u8, mtu: u32) -> Space {
+        let host = self.space(&format!("h{number}"));
+        let pin = host.pin();
+        middle.run(&format!("ip link add port{number} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {pin}"));
+        middle.run(&format!("ip link set port{number} master br0 up"));
+        host.run(&format!("ip address add {}/24 dev eth0", underlay_address(number)));
+        host.run("ip link set eth0 up");
+        host
+    }
+
+    /// One host with the real agent in a process of its own, and the embedded store.
+    #[must_use]
+    pub fn host(&self, options: &Options) -> Host {
+        let space = self.underlay(1, options.underlay_mtu).remove(0);
+        self.host_in(space, 1, options)
+    }
+
+    /// A host in a namespace of [`Lab::underlay`], as [`Lab::host`].
+    #[must_use]
+    pub fn host_in(&self, space: Space, number: u8, options: &Options) -> Host {
+        let host = Host::process(Rc::clone(&self.inner), space, number, options);
+        self.inner.agents.borrow_mut().push(host.shared());
+        host.start();
+        host
+    }
+
+    /// Hosts whose agents share a store in memory, and so live in this process.
+    #[must_use]
+    pub fn hosts(&self, options: &[Options]) -> Vec<Host> {
+        let mtu = options.first().map_or(1500, |first| first.underlay_mtu);
+        let spaces = self.underlay(u8::try_from(options.len()).expect("few hosts"), mtu);
+        let store = host::shared_store();
+        let together = spaces.into_iter().zip(options).zip(1..).map(|((space, options), number)| {
+            let host = Host::library(Rc::clone(&self.inner), space, number, options, &store);
+            self.inner.agents.borrow_mut().push(host.shared());
+            host.start();
+            host
+        });
+        together.collect()
+    }
+
+    /// Makes a container: a namespace with `lo` up. `name` is `<type>-<number>`.
+    #[must_use]
+    pub fn container(&self, name: &str) -> Container {
+        Container::new(self.space(name), name)
+    }
+
+    /// Ends every membership and network through the agents, asserts that they left nothing, and takes the lab down.
+    ///
+    /// # Panics
+    /// When anything was left behind.
+    pub fn finish(self) {
+        let agents = self.inner.agents.borrow().clone();
+        let mut left: Vec<String> = agents.iter().flat_map(|agent| agent.clear()).collect();
+        left.extend(self.inner.sweep());
+        let loaded = agents.iter().flat_map(|agent| agent.loaded()).collect();
+        left.extend(self.inner.before.wait_until_restored(&loaded));
+        assert!(left.is_empty(), "the lab {} is not clean:\n  {}", self.inner.name, left.join("\n  "));
+        say("the lab is clean");
+    }
+
+    /// As [`Lab::finish`], when the test ended every membership itself and nothing of the datapath may be there already.
+    ///
+    /// # Panics
+    /// When anything was left behind.
+    pub fn finish_detached(self) {
+        for agent in self.inner.agents.borrow().iter() {
+            let left = agent.leftovers();
+            assert!(left.is_empty(), "after the last detach there is still:\n  {}", left.join("\n  "));
+        }
+        self.finish();
+    }
+}
+
+impl Inner {
+    fn space(&self, name: &str) -> Space {
+        let space = Space::create(&self.name, name);
+        self.spaces.borrow_mut().push(space.clone());
+        space
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    /// Removes whatever of this lab is there, by name, and says what should not have been.
+    fn sweep(&self) -> Vec<String> {
+        for agent in self.agents.take() {
+            agent.stop();
+        }
+        let mut left = process::kill_strays(&self.before.processes);
+        let own: Vec<String> = self.spaces.take().iter().map(|space| space.pin().to_owned()).collect();
+        for pin in Netns::list(Path::new(DEFAULT_DIR)).unwrap_or_default() {
+            if pin.name.starts_with(&self.name) {
+                if !own.contains(&pin.name) {
+                    left.push(format!("namespace {}", pin.name));
+                }
+                if let Err(error) = Netns::remove(Path::new(DEFAULT_DIR), &pin.name) {
+                    left.push(format!("cannot remove namespace {}: {error}", pin.name));
+                }
+            }
+        }
+        left.extend(leak::remove_pins(&self.name));
+        left
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // After `finish` there is nothing left to sweep; after a panic this is what cleans up.
+        let left = self.sweep();
+        if !left.is_empty() {
+            say(&format!("swept after the test: {} objects", left.len()));
+        }
+    }
+}
+
+/// The underlay address of host `number`.
+#[must_use]
+pub fn underlay_address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 77, number)
+}
+
+/// Writes a line of the transcript; the test harness shows it when the test fails.
+#[expect(clippy::print_stdout, reason = "the transcript is for the one who reads a failed test")]
+pub fn say(line: &str) {
+    println!("{line}");
+}
+
+/// Says that a test cannot show anything here, and why.
+#[expect(clippy::print_stdout, reason = "the line is what the test runner looks for")]
+pub fn skip(test: &str, missing: &str) {
+    println!("SKIPPED: {test}: {missing}");
+}

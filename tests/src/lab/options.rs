@@ -1,0 +1,24 @@
+//! How a host of the lab is set up.
+
+/// How a host is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `auto`, `ebpf` or `bridge`.
+    pub datapath: &'static str,
+    /// The underlay's MTU in bytes.
+    pub underlay_mtu: u32,
+}
+
+impl Options {
+    /// The eBPF datapath over an underlay of 1500 bytes.
+    #[must_use]
+    pub const fn ebpf() -> Self {
+        Self { datapath: "ebpf", underlay_mtu: 1500 }
+    }
+
+    /// The bridge datapath over an underlay of 1500 bytes.
+    #[must_use]
+    pub const fn bridge() -> Self {
+        Self { datapath: "bridge", underlay_mtu: 1500 }
+    }
+}

@@ -1,0 +1,160 @@
+//! A namespace of the lab, or one of an agent's: run a command in it, or a closure.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use privnet::netns::{DEFAULT_DIR, Netns};
+
+use super::say;
+
+/// A pinned network namespace. A clone is the same namespace; dropping one changes nothing.
+#[derive(Clone, Debug)]
+pub struct Space {
+    label: String,
+    pin: String,
+}
+
+impl Space {
+    /// Makes a namespace that is pinned as `<prefix><label>`, with `lo` up.
+    ///
+    /// # Panics
+    /// When it cannot.
+    #[must_use]
+    pub fn create(prefix: &str, label: &str) -> Self {
+        let space = Self { label: label.to_owned(), pin: format!("{prefix}{label}") };
+        say(&format!("[root] ip netns add {}", space.pin));
+        drop(Netns::create(Path::new(DEFAULT_DIR), &space.pin).expect("a namespace"));
+        space.run("ip link set lo up");
+        space
+    }
+
+    /// A namespace that somebody else pinned as `pin`; the transcript calls it `label`.
+    #[must_use]
+    pub fn of_pin(label: &str, pin: &str) -> Self {
+        Self { label: label.to_owned(), pin: pin.to_owned() }
+    }
+
+    /// The name of the pin.
+    #[must_use]
+    pub fn pin(&self) -> &str {
+        &self.pin
+    }
+
+    /// The path of the pin.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        Path::new(DEFAULT_DIR).join(&self.pin)
+    }
+
+    /// Whether it is pinned.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        Netns::identify(&self.path()).is_ok()
+    }
+
+    /// Removes the pin.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn remove(&self) {
+        say(&format!("[root] ip netns delete {}", self.pin));
+        Netns::remove(Path::new(DEFAULT_DIR), &self.pin).expect("the pin goes");
+    }
+
+    /// A command that runs in this namespace, in everything else like one of the caller's: `/sys` stays as it is.
+    ///
+    /// # Panics
+    /// On an empty line.
+    #[must_use]
+    pub fn command(&self, line: &str) -> Command {
+        let mut words = line.split_whitespace();
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display())).arg("--").arg(words.next().expect("a command"));
+        command.args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command, words parted by blanks, and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn run(&self, line: &str) -> String {
+        let output = self.attempt(line);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "[{}] {line}: {}\n{stderr}", self.label, output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs a command that may fail.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn attempt(&self, line: &str) -> Output {
+        say(&format!("[{}] {line}", self.label));
+        self.command(line).output().expect("nsenter starts")
+    }
+
+    /// Whether a command succeeds.
+    #[track_caller]
+    pub fn succeeds(&self, line: &str) -> bool {
+        self.attempt(line).status.success()
+    }
+
+    /// Runs a closure on a thread in this namespace. A socket that it returns stays in the namespace.
+    ///
+    /// # Panics
+    /// When the namespace is gone, or the closure panics.
+    #[track_caller]
+    pub fn inside<T: Send + 'static>(&self, closure: impl FnOnce() -> T + Send + 'static) -> T {
+        let netns = Netns::open(&self.path()).unwrap_or_else(|error| panic!("[{}] {error}", self.label));
+        netns.run_blocking(closure).unwrap_or_else(|error| panic!("[{}] {error}", self.label))
+    }
+
+    /// Writes a setting below `/proc/sys/net`, `key` in the form `net.ipv4.ip_forward`.
+    pub fn sysctl(&self, key: &str, value: &str) {
+        self.run(&format!("sysctl -q -w {key}={value}"));
+    }
+
+    /// The index of an interface; `None` when there is none of this name.
+    #[must_use]
+    pub fn ifindex(&self, interface: &str) -> Option<u64> {
+        self.link(interface)?.get("ifindex")?.as_u64()
+    }
+
+    /// What `ip -d -j link show` says of an interface; `None` when there is none of this name.
+    #[must_use]
+    pub fn link(&self, interface: &str) -> Option<serde_json::Value> {
+        let output = self.command(&format!("ip -d -j link show dev {interface}")).output().expect("nsenter starts");
+        let links: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).ok()?;
+        links.into_iter().next()
+    }
+
+    /// The MAC address of an interface.
+    ///
+    /// # Panics
+    /// When there is no such interface.
+    #[must_use]
+    #[track_caller]
+    pub fn mac(&self, interface: &str) -> [u8; 6] {
+        let link = self.link(interface).unwrap_or_else(|| panic!("[{}] there is no {interface}", self.label));
+        let text = link.get("address").and_then(serde_json::Value::as_str).expect("an address").to_owned();
+        let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hex")).collect();
+        bytes.try_into().expect("six bytes")
+    }
+
+    /// The names of the interfaces, `lo` excluded, sorted.
+    ///
+    /// # Panics
+    /// When `ip` fails.
+    #[must_use]
+    pub fn links(&self) -> Vec<String> {
+        let output = self.command("ip -j link show").output().expect("nsenter starts");
+        let links: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("JSON of ip");
+        let name = |link: &serde_json::Value| link.get("ifname").and_then(|name| name.as_str().map(str::to_owned));
+        let mut names: Vec<String> = links.iter().filter_map(name).filter(|name| name != "lo").collect();
+        names.sort();
+        names
+    }
+}

@@ -1,0 +1,271 @@
+//! The agent may die at any moment: traffic goes on, isolated as before, and the next agent finishes what was begun.
+//!
+//! ```text
+//!  web ── wg0 ── carrier ── worker        a stream of numbered datagrams, each answered, runs meanwhile
+//!        agent: kill -9, SIGTERM, started again, killed within attach
+//! ```
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use privnet::agent::ErrorCode;
+use privnet::agent::views::Attached;
+use privnet_tests::lab::cli::{binary, failure};
+use privnet_tests::lab::probe::{Server, Stream, ask_udp, reaches};
+use privnet_tests::lab::{Host, Lab, Options, SOON, say, wait_until};
+use rand::Rng;
+
+const SUBNET: &str = "10.90.0.0/24";
+const PORT: u16 = 7000;
+const PACE: Duration = Duration::from_millis(1);
+
+#[test]
+fn nothing_is_lost_and_nothing_opens_while_the_agent_is_killed_and_started() {
+    for options in [Options::ebpf(), Options::bridge()] {
+        let lab = Lab::new("nothing_is_lost_and_nothing_opens_while_the_agent_is_killed_and_started");
+        let host = lab.host(&options);
+        let (blue, red) = (host.network("blue", SUBNET), host.network("red", "10.91.0.0/24"));
+        let one = host.join(&blue, &lab.container("blue-1").with_eth0(&host.space, 2));
+        let two = lab.member(&host, &blue, "blue-2");
+        let other = lab.member(&host, &red, "red-1");
+        let attacker = lab.container("attacker-1").with_eth0(&host.space, 9);
+        attacker.space.run(&format!("ip route add {} via 172.30.0.2", one.address()));
+        let _servers = [&one, &two, &other].map(|member| Server::echo(&member.app, PORT));
+        wait_until("blue reaches blue", SOON, || reaches(&one.app, (two.address(), PORT)));
+        let programs = host.programs();
+        let stream = Stream::start(&one.app, (two.address(), PORT), PACE);
+        wait_until("the stream flows", SOON, || stream.answered() > 100);
+
+        let holds = || {
+            let quickly = Duration::from_millis(50);
+            assert!(ask_udp(&attacker.space, (one.address(), PORT), b"weak host", quickly).is_err());
+            assert!(ask_udp(&one.app, (other.address(), PORT), b"across", quickly).is_err());
+        };
+        for crash in [true, false, true] {
+            if crash {
+                host.kill();
+            } else {
+                host.stop();
+            }
+            let before = stream.answered();
+            holds();
+            wait_until("the stream flows without an agent", SOON, || stream.answered() > before + 200);
+            host.start();
+            holds();
+            host.wait_until_settled();
+        }
+        assert_eq!(host.programs(), programs, "the programs are the ones that were there");
+        let (sent, lost) = stream.finish();
+        assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+        lab.finish();
+    }
+}
+
+#[test]
+fn an_agent_that_is_killed_within_attach_leaves_nothing_that_the_next_one_does_not_finish() {
+    let lab = Lab::new("an_agent_that_is_killed_within_attach_leaves_nothing_that_the_next_one_does_not_finish");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let (web, worker) = (lab.container("web-1"), lab.container("worker-1"));
+    let mut killed_within = 0;
+    for round in 0..20 {
+        let _ = host.join(&network, &worker);
+        let mut attach = start_attach(&host, network.id.to_string().as_str(), &web.space.path());
+        sleep(Duration::from_micros(rand::rng().random_range(0..40_000)));
+        let ended = attach.try_wait().expect("the command line").is_some();
+        killed_within += usize::from(!ended);
+        host.kill();
+        let _ = attach.wait();
+        host.start();
+        host.wait_until_settled();
+        if host.members().expect("members").iter().any(|member| member.kind.as_str() == "web") {
+            let joined = host.join(&network, &web);
+            let worker = host.join(&network, &worker);
+            wait_until(format!("the finished member works, round {round}"), SOON, || joined.pings(worker.address()));
+        }
+        for container in [&web, &worker] {
+            let _ = host.detach(&network, container).expect("detach");
+            assert_eq!(container.space.links(), Vec::<String>::new(), "round {round}");
+            assert_eq!(container.space.run("ip route show table main"), "", "round {round}");
+        }
+        wait_until(format!("nothing is left of round {round}: {:?}", host.leftovers()), SOON, || {
+            host.leftovers().is_empty()
+        });
+        let left = host.networks().expect("networks")[0].addresses_used;
+        assert_eq!(left, 0, "addresses are still held after round {round}");
+    }
+    assert!(killed_within > 0, "no kill hit an attach: the test shows nothing");
+    lab.finish_detached();
+}
+
+#[test]
+fn a_container_that_ends_without_detach_is_collected_and_its_address_is_free() {
+    let lab = Lab::new("a_container_that_ends_without_detach_is_collected_and_its_address_is_free");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let worker = lab.member(&host, &network, "worker-1");
+    let mut process = Command::new("unshare").args(["--net", "sleep", "600"]).spawn().expect("unshare");
+    let netns = PathBuf::from(format!("/proc/{}/ns/net", process.id()));
+    let own = fs::read_link("/proc/self/ns/net").expect("the own namespace");
+    wait_until("the process has its namespace", SOON, || fs::read_link(&netns).is_ok_and(|its| its != own));
+    let pid = process.id().to_string();
+    let address = Ipv4Addr::new(10, 90, 0, 50);
+    let id = network.id.to_string();
+    let attach = |number: &str, pid: &str| {
+        host.cli().json::<Attached>(&[
+            "attach",
+            "--network",
+            &id,
+            "--app",
+            &worker.container.app,
+            "--number",
+            number,
+            "--pid",
+            pid,
+            "--address",
+            "10.90.0.50",
+        ])
+    };
+    let attached = attach("7", &pid).expect("attach by process id");
+    assert_eq!((attached.address, attached.number.get()), (address, 7));
+    wait_until("worker reaches it", SOON, || worker.pings(address));
+
+    process.kill().expect("kill");
+    process.wait().expect("the end of the process");
+    wait_until("the member is gone", SOON, || host.members().expect("members").len() == 1);
+    wait_until("and its binding netns", SOON, || {
+        host.leftovers().iter().filter(|left| left.contains("bind-")).count() == 1
+    });
+    let second = lab.container("web-8");
+    host.attach(&network, &second, Some(address)).expect("the address is free");
+    wait_until("worker reaches the next holder of the address", SOON, || worker.pings(address));
+    lab.finish();
+}
+
+#[test]
+fn a_second_agent_on_the_same_state_directory_is_refused() {
+    let lab = Lab::new("a_second_agent_on_the_same_state_directory_is_refused");
+    let host = lab.host(&Options::ebpf());
+    let output = run_agent(&host, &host.paths().state, &lab.directory().join("second.sock"));
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("state") && said.contains("another"), "{said}");
+    assert!(host.status().is_ok(), "the first goes on");
+
+    say("the twin: the same command once the first has ended");
+    host.stop();
+    host.start();
+    lab.finish();
+}
+
+#[test]
+fn a_damaged_state_file_is_kept_aside_and_a_newer_one_is_left_as_it_is() {
+    let lab = Lab::new("a_damaged_state_file_is_kept_aside_and_a_newer_one_is_left_as_it_is");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let web = lab.member(&host, &network, "web-1");
+    let state = host.paths().state.clone();
+
+    say("a member's record of a newer version");
+    host.stop();
+    let record = only(&state.join("members"), "json");
+    let good = fs::read_to_string(&record).expect("the record");
+    let newer = good.replacen("\"version\": 1", "\"version\": 99", 1);
+    assert_ne!(newer, good, "{good}");
+    fs::write(&record, &newer).expect("write");
+    let output = run_agent(&host, &state, &host.paths().socket);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("version 99"), "{said}");
+    assert_eq!(fs::read_to_string(&record).expect("the record"), newer, "left as it is");
+    fs::write(&record, &good).expect("write");
+    host.start();
+    host.wait_until_settled();
+    assert_eq!(host.members().expect("members")[0].address, web.address(), "the twin");
+
+    say("a damaged store");
+    let _ = host.detach(&network, &web.container).expect("detach");
+    host.stop();
+    let store = store_file(&state);
+    let damaged: Vec<u8> = b"this is no store".repeat(1024);
+    fs::write(&store, &damaged).expect("write");
+    let output = run_agent(&host, &state, &host.paths().socket);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("corrupt"), "{said}");
+    let aside = files(&state).into_iter().find(|path| path.to_string_lossy().contains("corrupt")).expect("kept aside");
+    assert_eq!(fs::read(&aside).expect("the damaged file"), damaged, "never overwritten");
+    host.start();
+    assert_eq!(host.networks().expect("networks"), [], "a new store begins empty");
+    assert!(aside.exists());
+    lab.finish();
+}
+
+#[test]
+fn a_command_says_that_no_agent_runs_and_how_to_start_one() {
+    let lab = Lab::new("a_command_says_that_no_agent_runs_and_how_to_start_one");
+    let host = lab.host(&Options::ebpf());
+    let status = || host.cli().output(&["status", "-o", "json"]);
+    assert!(status().status.success(), "the twin");
+    for crash in [false, true] {
+        if crash {
+            host.kill();
+        } else {
+            host.stop();
+        }
+        let output = status();
+        assert_eq!(output.status.code(), Some(1));
+        let error = failure(&String::from_utf8_lossy(&output.stderr));
+        assert_eq!(error.code, ErrorCode::AgentUnavailable);
+        assert!(error.remedy.contains("privnet agent"), "{}", error.remedy);
+        // A crash leaves the socket's file behind, which must not keep the next agent from starting.
+        host.start();
+    }
+    lab.finish();
+}
+
+fn start_attach(host: &Host, network: &str, netns: &Path) -> Child {
+    let netns = netns.display().to_string();
+    let app = privnet_tests::lab::container::APP;
+    let cli = host.cli();
+    let mut command = cli.command(&["attach", "--network", network, "--app", app, "--number", "1", "--netns", &netns]);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts")
+}
+
+/// Starts an agent that is expected to end by itself, and waits until it has.
+fn run_agent(host: &Host, state: &Path, socket: &Path) -> Output {
+    let paths = host.paths();
+    let line = format!(
+        "{} agent --host {} --vtep {} --state-dir {} --socket {} --datapath {} --netns-prefix {} --bpffs {}",
+        binary().display(),
+        host.name,
+        host.vtep,
+        state.display(),
+        socket.display(),
+        host.options.datapath,
+        paths.prefix,
+        paths.bpffs.display()
+    );
+    let output = host.space.attempt(&format!("timeout 20 {line}"));
+    say(&String::from_utf8_lossy(&output.stderr));
+    assert_ne!(output.status.code(), Some(124), "the agent runs");
+    output
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).expect("the directory").filter_map(Result::ok).map(|entry| entry.path()).collect()
+}
+
+fn only(directory: &Path, extension: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = files(directory);
+    found.retain(|path| path.extension().is_some_and(|its| its == extension));
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+fn store_file(state: &Path) -> PathBuf {
+    let found = files(state).into_iter().find(|path| path.extension().is_some_and(|its| its == "redb"));
+    found.unwrap_or_else(|| panic!("no store in {:?}", files(state)))
+}
