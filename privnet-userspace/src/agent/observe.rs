@@ -14,7 +14,7 @@ use crate::datapath::{self, Attachment, Hook, Method};
 use crate::link::{self, Address, FdbEntry, Link, LinkKind, Route, RouteTarget};
 use crate::topology::object::{Peer, PeerTable};
 use crate::topology::{Key, Spec, State, ownership};
-use crate::wireguard::{DeviceState, PeerState};
+use crate::wireguard::{self, DeviceState, PeerState};
 
 /// How many members are looked at at once.
 const CONCURRENCY: usize = 8;
@@ -96,11 +96,10 @@ impl Site {
                 }
             }
         }
-        // A veth pair of ours without a record cannot be: a record is removed last. It is reported to be removed.
-        for address in links.keys().filter_map(|name| ownership::parse_member_veth(name)) {
-            if !self.records.contains_key(&address) {
-                state.insert(Key::Veth(address), Spec::Broken("no record".to_owned()));
-            }
+        // A record is removed last, so a veth pair without one is on its way out with its binding netns, or a stranger.
+        let strays = links.keys().filter_map(|name| ownership::parse_member_veth(name));
+        for address in self.overdue(strays.filter(|address| !self.records.contains_key(address)).collect()) {
+            state.insert(Key::Veth(address), Spec::Broken("no record".to_owned()));
         }
         Ok(())
     }
@@ -193,7 +192,16 @@ impl Site {
     async fn observe_device(&self, record: &Record, home: &Home, app_links: &[Link], state: &mut State) -> Result<()> {
         let member = record.address;
         let Some(device) = self.device(member).await? else { return Ok(()) };
-        let Some(seen) = device.observe().await? else { return Ok(()) };
+        let seen = match device.observe().await {
+            Ok(Some(seen)) => seen,
+            Ok(None) => return Ok(()),
+            // One process that cannot be talked to is one device to be made anew, not a network that cannot be seen.
+            Err(error @ (wireguard::Error::RestartNeeded { .. } | wireguard::Error::Process { .. })) => {
+                state.insert(Key::Device(member), Spec::Broken(error.to_string()));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         let interface = ownership::wireguard_interface(record.index);
         let link = app_links.iter().find(|link| link.name == interface.as_str());
         let (Some(link), Some(public_key)) = (link, seen.public_key) else {

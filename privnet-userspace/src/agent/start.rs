@@ -24,7 +24,7 @@ use super::shared::Shared;
 use super::site::Room;
 use crate::datapath;
 use crate::store::records::HostRecord;
-use crate::store::{Embedded, OpenError, Store, Transaction, keys, records};
+use crate::store::{Embedded, OpenError, Store, Transaction, claims, keys, records};
 
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
 pub struct Agent {
@@ -51,6 +51,12 @@ impl Agent {
         let facts = HostFacts::find(&config, &host).await?;
         let journal = Journal::open(&config.journal_dir())?;
         announce(&*store, &config, &facts).await?;
+        match claims::remove_leftovers(&*store).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "removed the address records of networks that were deleted"),
+            // They harm nobody; a store that has failed will say so where it matters.
+            Err(error) => tracing::warn!("cannot remove what an interrupted deletion left: {error}"),
+        }
         let (world, watch) = housekeeping::read_world(&*store).await?;
         let shared = Arc::new(Shared {
             config,

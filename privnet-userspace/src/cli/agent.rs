@@ -30,7 +30,8 @@ pub fn run(arguments: AgentArgs) -> Result<(), ControlError> {
 /// Starts an agent on the store that the options name.
 async fn start_agent(options: &AgentOptions) -> Result<Agent, ControlError> {
     let internal = |message: String| ControlError::new(ErrorCode::Internal, message, "run the agent as root");
-    let binary = std::env::current_exe().map_err(|error| internal(format!("cannot find this binary: {error}")))?;
+    // This very binary, also when its file was replaced or removed since.
+    let binary = std::path::PathBuf::from("/proc/self/exe");
     let names = match options.dns_address {
         DnsAddress::Off => None,
         DnsAddress::At(address) => Some(agent::NamesConfig { address, ..agent::NamesConfig::new(binary.clone()) }),

@@ -144,11 +144,12 @@ fn pin(netns: &Netns, path: &Path) -> Result<(), Error> {
 /// Makes `dir` a mount point whose mounts propagate, as iproute2 does (ip/ipnetns.c, `netns_add`).
 fn share(dir: &Path) -> Result<(), Error> {
     let failed = |op| move |errno| Error::errno(op, dir.display().to_string(), errno);
-    let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
-    match rustix::mount::mount_change(dir, flags) {
+    // Not below it as well: what is mounted on a shared mount is shared, and thousands of pins would be visited each time.
+    match rustix::mount::mount_change(dir, MountPropagationFlags::SHARED) {
         // EINVAL: it is no mount point.
         Err(Errno::INVAL) => {
             rustix::mount::mount_bind_recursive(dir, dir).map_err(failed("bind"))?;
+            let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
             rustix::mount::mount_change(dir, flags).map_err(failed("share"))
         }
         changed => changed.map_err(failed("share")),

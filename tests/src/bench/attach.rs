@@ -93,7 +93,10 @@ pub fn measure(
     tell(&format!("{}: attaching and detaching one more, {} times", case.group, options.attachments()));
     for number in 0..options.attachments() {
         let network = number % case.networks();
+        // What one side took down is not to be in the other's way.
+        runtime.block_on(crew.outside.wait_for_teardowns())?;
         runtime.block_on(crew.attach_and_detach(network, timeline, &mut attach, &mut detach))?;
+        runtime.block_on(crew.outside.wait_for_teardowns())?;
         script_attach.push(script.attach(network)?);
         script_detach.push(script.detach(network)?);
     }

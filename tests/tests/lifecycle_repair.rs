@@ -1,0 +1,45 @@
+//! What one broken part costs: its own member, for a moment, and nobody else.
+//!
+//! ```text
+//!  web ── wg0 ── [process, stopped]          worker ── wg0 ──────── other        goes on
+//! ```
+
+use privnet_tests::lab::process::{self, Process, workers};
+use privnet_tests::lab::{Host, Joined, Lab, Options, SOON, say, wait_until};
+use rustix::process::Signal;
+
+const SUBNET: &str = "10.90.0.0/24";
+
+#[test]
+fn a_wireguard_process_that_does_not_answer_is_replaced_and_stands_in_nobodys_way() {
+    let lab = Lab::new("a_wireguard_process_that_does_not_answer_is_replaced_and_stands_in_nobodys_way");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
+    wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+    let Some(of_web) = wireguard_process_of(&host, &web) else {
+        return privnet_tests::lab::skip("a WireGuard process that does not answer", "userspace WireGuard");
+    };
+    host.stop();
+    say(&format!("kill -STOP {}", of_web.pid));
+    process::kill(of_web.pid, Signal::STOP);
+    host.start();
+
+    wait_until("the process is another one", 3 * SOON, || {
+        wireguard_process_of(&host, &web).is_some_and(|now| now.pid != of_web.pid)
+    });
+    wait_until("web reaches worker again", SOON, || web.pings(worker.address()));
+    host.wait_until_settled();
+    let other = lab.member(&host, &network, "other-1");
+    assert!(worker.pings(other.address()), "the network goes on taking members");
+    lab.finish();
+}
+
+/// The process that is `wg0` of a member of `host`; none where the kernel has WireGuard.
+fn wireguard_process_of(host: &Host, member: &Joined) -> Option<Process> {
+    let state = host.paths().state.to_string_lossy().into_owned();
+    let address = format!("{:08x}", u32::from(member.address()));
+    let mut all = workers(&std::collections::BTreeSet::new());
+    all.retain(|process| process.command.contains(&state) && process.command.contains("wireguard-process"));
+    all.into_iter().find(|process| process.command.ends_with(&address))
+}
