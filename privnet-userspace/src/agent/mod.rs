@@ -28,6 +28,7 @@ mod observe;
 mod shared;
 mod site;
 pub mod start;
+mod strays;
 mod target;
 pub mod views;
 mod worker;

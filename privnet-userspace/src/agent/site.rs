@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use tokio::sync::OnceCell;
@@ -14,15 +14,13 @@ use tokio::task::JoinHandle;
 use super::housekeeping::is_alive;
 use super::journal::Record;
 use super::shared::{Bell, Shared};
+use super::strays::Strays;
 use crate::datapath;
 use crate::link::{self, Link, LinkEvent, LinkWatch, Links};
 use crate::model::{ContainerRef, NetworkId};
 use crate::netns::{self, Netns, NetnsId};
 use crate::topology::{Key, State, ownership};
 use crate::wireguard::{Backend, Device};
-
-/// How long the kernel may take to remove the links of a namespace that ended; 110 ms were seen.
-const DEPARTURE: Duration = Duration::from_secs(2);
 
 /// The loaded programs and maps of a network; writing to a map needs them alone.
 pub(super) type Programs = Arc<tokio::sync::Mutex<datapath::Network>>;
@@ -55,8 +53,8 @@ pub(super) struct Site {
     room_watcher: Option<(NetnsId, JoinHandle<()>)>,
     /// A network netns of ours whose name a stranger took away; its VTEP has the VNI still.
     nameless: Mutex<Option<Arc<Room>>>,
-    /// The veth pairs without a record, and since when they were seen.
-    strays: Mutex<BTreeMap<Ipv4Addr, Instant>>,
+    /// The veth pairs without a record.
+    strays: Mutex<Strays>,
 }
 
 impl Room {
@@ -167,16 +165,9 @@ impl Site {
         Ok(room)
     }
 
-    /// Of the veth pairs that have no record now, those that had none for longer than the kernel takes to remove one.
-    ///
-    /// Removing a link that goes anyhow would make the next attach wait for it, tens of milliseconds.
-    pub fn overdue(&self, now: BTreeSet<Ipv4Addr>) -> Vec<Ipv4Addr> {
-        let mut strays = lock(&self.strays);
-        strays.retain(|address, _| now.contains(address));
-        for address in now {
-            strays.entry(address).or_insert_with(Instant::now);
-        }
-        strays.iter().filter(|(_, since)| since.elapsed() > DEPARTURE).map(|(address, _)| *address).collect()
+    /// Of the veth pairs that have no record now, those that should have gone.
+    pub fn overdue(&self, there: BTreeSet<Ipv4Addr>) -> Vec<Ipv4Addr> {
+        lock(&self.strays).overdue(there, Instant::now())
     }
 
     /// Takes what must make room for a new VTEP.
