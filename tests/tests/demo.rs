@@ -110,14 +110,21 @@ fn holds_and_leaves_nothing(datapath: &str) {
     assert_eq!(shown.get("kept"), None);
     let steps = shown["steps"].as_array().expect("an array");
     let numbers: Vec<u64> = steps.iter().filter_map(|step| step["step"].as_u64()).collect();
-    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
     for step in steps {
         assert_eq!(step["ok"], true, "{step}");
         assert!(!step["title"].as_str().expect("text").is_empty());
         assert!(step["evidence"].as_object().is_some_and(|evidence| evidence.len() >= 3), "{step}");
     }
-    assert_eq!(steps[6]["evidence"]["underlay_frames"], 0);
-    assert!(steps[3]["evidence"]["vni"].as_u64().is_some_and(|vni| (1..1 << 24).contains(&vni)));
+    let names = &steps[0]["evidence"];
+    let told = |fact: &str| names[fact].as_str().expect("text").to_owned();
+    assert!(told("question").starts_with("backend.ap-"), "{names}");
+    assert!(told("question").ends_with(".private-network.internal A"), "{names}");
+    assert_eq!(told("answer"), "NOERROR 10.240.0.2 for 5 s");
+    assert!(told("answered_at").starts_with("127.0.0.82:53 "), "{names}");
+    assert_eq!(told("stranger"), "the same question at 127.0.0.82:53: NXDOMAIN");
+    assert_eq!(steps[7]["evidence"]["underlay_frames"], 0);
+    assert!(steps[4]["evidence"]["vni"].as_u64().is_some_and(|vni| (1..1 << 24).contains(&vni)));
     assert_nothing_remains(&name, "its end");
 }
 
@@ -136,10 +143,14 @@ fn for_people_there_is_a_line_per_step_and_no_whole_key() {
     let (name, code, stdout, stderr) = Demo::start(&[]).end();
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     assert!(stdout.is_ascii(), "{stdout}");
-    for step in 1..=9 {
-        assert_eq!(stdout.lines().filter(|line| line.starts_with(&format!(" {step}  ok    "))).count(), 1, "{stdout}");
+    for step in 1..=10 {
+        assert_eq!(
+            stdout.lines().filter(|line| line.starts_with(&format!("{step:>2}  ok    "))).count(),
+            1,
+            "{stdout}"
+        );
     }
-    assert!(stdout.contains("9 of 9 steps held in "), "{stdout}");
+    assert!(stdout.contains("10 of 10 steps held in "), "{stdout}");
     // A WireGuard key is 44 characters of base64, the last of them `=`.
     let is_key = |word: &str| word.len() == 44 && word.ends_with('=');
     assert!(![&stdout, &stderr].iter().any(|text| text.split_whitespace().any(is_key)), "{stdout}{stderr}");
@@ -156,13 +167,14 @@ fn ended_while_it_builds_the_demo_leaves_nothing() {
             names.any(|entry| entry.strip_prefix(name).is_some_and(|rest| rest.starts_with(&what)))
         }
     };
-    let moments: [(&str, Made); 7] = [
+    let moments: [(&str, Made); 8] = [
         ("the first file", Box::new(|name| Path::new("/run").join(name).exists())),
         ("the second host", Box::new(pinned("-host-two"))),
         ("the first container", Box::new(pinned("-web-1"))),
         ("the first binding netns", Box::new(pinned("-one-bind-"))),
         ("the first network netns", Box::new(pinned("-one-pn-"))),
         ("the programs of host two", Box::new(|name| Path::new("/sys/fs/bpf").join(format!("{name}-two")).exists())),
+        ("a DNS process", Box::new(|name| Path::new("/run").join(name).join("one/dns-0").exists())),
         ("a WireGuard process", Box::new(|name| Path::new("/run").join(name).join("one/wireguard").exists())),
     ];
     for (what, made) in moments {
@@ -202,21 +214,26 @@ fn ctrl_c_at_any_moment_leaves_nothing() {
 fn what_is_kept_works_until_it_is_removed() {
     let (name, code, stdout, stderr) = Demo::start(&["--keep", "-o", "json"]).end();
     assert_eq!(code, Some(0), "{stdout}{stderr}");
-    let kept = &json(&stdout)["kept"];
+    let shown = json(&stdout);
+    let kept = &shown["kept"];
     assert_eq!(kept["name"], name.as_str());
     let remove = kept["remove"].as_str().expect("text");
     assert!(remove.ends_with(&format!("privnet demo --remove {name}")), "{remove}");
     // No agent runs any more, and the traffic goes on: the backend is the first address of the seed's network.
-    let ask = |container: &str| {
+    let backend = shown["steps"][0]["evidence"]["question"].as_str().expect("text").trim_end_matches(" A").to_owned();
+    let ask = |container: &str, server: &str| {
         let netns = format!("--net=/run/netns/{name}-{container}");
         let mut command = Command::new("nsenter");
-        command.arg(netns).arg(privnet()).args(["demo-fetch", "--from", "10.240.0.2:8080", "--path", "/kept"]);
+        command.arg(netns).arg(privnet()).args(["demo-fetch", "--from", &format!("{server}:8080"), "--path", "/kept"]);
         let output = command.args(["--patience-ms", "2000"]).output().expect("started");
         json(&String::from_utf8(output.stdout).expect("UTF-8"))
     };
-    assert_eq!(ask("web-1")["answer"]["status"], 200);
-    assert_eq!(ask("web-2")["answer"]["status"], 200);
-    assert!(ask("stranger")["failed"]["reason"].is_string());
+    for server in ["10.240.0.2", &backend] {
+        assert_eq!(ask("web-1", server)["answer"]["status"], 200, "{server}");
+        assert_eq!(ask("web-2", server)["answer"]["status"], 200, "{server}");
+        assert!(ask("stranger", server)["failed"]["reason"].is_string(), "{server}");
+    }
+    assert_eq!(ask("stranger", &backend)["failed"]["heard"]["rcode"], "NXDOMAIN");
     let remove = || {
         let output = Command::new(privnet()).args(["demo", "--remove", &name, "-o", "json"]).output().expect("started");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

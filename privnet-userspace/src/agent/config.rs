@@ -93,6 +93,12 @@ impl NamesConfig {
     }
 }
 
+/// Where the DNS process of a state directory keeps its control socket; a second place is its successor's.
+#[must_use]
+pub fn dns_dirs(state_dir: &Path) -> [PathBuf; 2] {
+    ["dns-0", "dns-1"].map(|name| state_dir.join(name))
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -127,7 +133,7 @@ impl Config {
     /// Where the DNS process keeps its control socket; a second place is its successor's.
     #[must_use]
     pub fn dns_dirs(&self) -> [PathBuf; 2] {
-        ["dns-0", "dns-1"].map(|name| self.state_dir.join(name))
+        dns_dirs(&self.state_dir)
     }
 
     /// Where the records of this host's members are.

@@ -8,7 +8,7 @@
 //! | [`args`], [`name`] | what is asked for; what everything is called |
 //! | [`lab`] | building the two hosts and their containers |
 //! | [`teardown`] | removing all of it, found by its name |
-//! | [`walk`], [`isolation`] | the steps |
+//! | [`walk`], [`naming`], [`isolation`] | the steps |
 //! | [`capture`], [`frame`], [`measure`] | how they are seen |
 //! | [`http`] | the processes in the containers |
 //! | [`report`] | how they are told |
@@ -21,6 +21,7 @@ pub mod isolation;
 pub mod lab;
 pub mod measure;
 pub mod name;
+pub mod naming;
 pub mod report;
 pub mod teardown;
 pub mod walk;
@@ -133,10 +134,16 @@ fn introduction(lab: &Lab) -> String {
 }
 
 fn how_to_look(name: &Name, lab: &Lab) -> Kept {
-    let url = format!("http://{}:{}/", lab.backend.address(), http::PORT);
+    let url = format!("http://{}/", http::on(lab.backend.address()));
     let host = &lab.hosts[0].config;
     let network = crate::topology::ownership::network_netns(&host.netns_prefix, lab.shop.id);
     let mut look = vec![
+        format!(
+            "ip netns exec {} dig @{} +short {}",
+            name.netns("web-1"),
+            crate::dns::DEFAULT_ADDRESS,
+            lab.backend_name
+        ),
         format!("ip netns exec {} curl {url}", name.netns("web-1")),
         format!("ip netns exec {} ping -c 3 {}", name.netns("web-1"), lab.web2.address()),
         format!("ip netns exec {} ip -s address", lab.web1.binding_name),

@@ -15,6 +15,7 @@
 //! | `process` | what `privnet dns` is |
 //! | `client`, `sockets`, `protocol` | the agent's door to it; what it is handed; what the two say to each other |
 //! | `forward`, `upstream` | other people's names: asked of whom, how long |
+//! | [`stub`] | one question, asked as a program in a container asks it |
 
 mod client;
 pub mod engine;
@@ -25,6 +26,7 @@ mod protocol;
 pub mod responder;
 pub mod served;
 mod sockets;
+pub mod stub;
 mod tcp;
 mod udp;
 mod upstream;

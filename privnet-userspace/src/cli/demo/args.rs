@@ -39,9 +39,12 @@ pub struct DemoServeArgs {
 /// What the HTTP client of a container accepts.
 #[derive(Clone, Debug, Args)]
 pub struct DemoFetchArgs {
-    /// The server.
-    #[arg(long, value_name = "ADDR")]
-    pub from: SocketAddrV4,
+    /// The server, by its address or by its name.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub from: String,
+    /// Who is asked for the address of a name.
+    #[arg(long, value_name = "ADDR", default_value_t = SocketAddrV4::new(crate::dns::DEFAULT_ADDRESS, crate::dns::PORT))]
+    pub nameserver: SocketAddrV4,
     /// What to ask for.
     #[arg(long, value_name = "PATH")]
     pub path: String,

@@ -1,6 +1,7 @@
 //! The processes in the demo's containers: an HTTP server and an HTTP client, as small as HTTP/1.0 allows.
 //!
-//! Each says what happened as one line of JSON on stdout. They are this binary, so that nothing has to be installed.
+//! The client asks for names itself, and not through libc: what that would do depends on this machine's
+//! `/etc/nsswitch.conf`. Each says what happened as one line of JSON on stdout. They are this binary, so that nothing has to be installed.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -18,10 +19,16 @@ use tokio::process::{Child, ChildStdout, Command};
 use super::args::{DemoFetchArgs, DemoServeArgs};
 use crate::agent::{ControlError, ErrorCode};
 use crate::cli::output;
+use crate::dns::stub::{self, Heard};
 use crate::netns::Netns;
 
 /// The port of the demo's servers: any will do in a private network.
 pub const PORT: u16 = 8080;
+/// How the demo's server on `host`, a name or an address, is given to [`fetch_from`].
+#[must_use]
+pub fn on(host: impl std::fmt::Display) -> String {
+    format!("{host}:{PORT}")
+}
 /// How often the server looks whether its container is there.
 const LOOK_NANOSECONDS: i64 = 20_000_000;
 /// How long the server waits for a request.
@@ -50,6 +57,9 @@ pub enum Told {
 pub enum Fetched {
     /// There was an answer.
     Answer {
+        /// What it was told about the server's name, if it was given a name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        heard: Option<Heard>,
         /// From which of its addresses it asked.
         client: SocketAddrV4,
         /// The HTTP status.
@@ -59,7 +69,10 @@ pub enum Fetched {
     },
     /// There was none.
     Failed {
-        /// The kernel's reason.
+        /// As above.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        heard: Option<Heard>,
+        /// The kernel's reason, or that there is no address.
         reason: String,
     },
 }
@@ -111,14 +124,17 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
 /// # Errors
 /// Never; what went wrong is said on stdout.
 pub fn fetch(arguments: &DemoFetchArgs) -> Result<ExitCode, ControlError> {
-    let fetched = ask(arguments).unwrap_or_else(|error| Fetched::Failed { reason: error.to_string() });
+    let mut heard = None;
+    let fetched = ask(arguments, &mut heard);
+    let fetched = fetched.unwrap_or_else(|error| Fetched::Failed { heard, reason: error.to_string() });
     tell(&fetched);
     Ok(if matches!(fetched, Fetched::Answer { .. }) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn ask(arguments: &DemoFetchArgs) -> io::Result<Fetched> {
+fn ask(arguments: &DemoFetchArgs, heard: &mut Option<Heard>) -> io::Result<Fetched> {
     let patience = Duration::from_millis(arguments.patience_ms.max(1));
-    let mut stream = TcpStream::connect_timeout(&arguments.from.into(), patience)?;
+    let server = find(arguments, patience, heard)?;
+    let mut stream = TcpStream::connect_timeout(&server.into(), patience)?;
     stream.set_read_timeout(Some(patience))?;
     write!(stream, "GET {} HTTP/1.0\r\nHost: {}\r\n\r\n", arguments.path, arguments.from)?;
     let std::net::SocketAddr::V4(client) = stream.local_addr()? else { return Err(io::ErrorKind::Unsupported.into()) };
@@ -126,7 +142,20 @@ fn ask(arguments: &DemoFetchArgs) -> io::Result<Fetched> {
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Ok(Fetched::Answer { client, status, body: body.to_owned() })
+    Ok(Fetched::Answer { heard: heard.take(), client, status, body: body.to_owned() })
+}
+
+/// Where the server is: what was given, or what its name means here.
+fn find(arguments: &DemoFetchArgs, patience: Duration, heard: &mut Option<Heard>) -> io::Result<SocketAddrV4> {
+    if let Ok(address) = arguments.from.parse() {
+        return Ok(address);
+    }
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "expected HOST:PORT");
+    let (name, port) = arguments.from.rsplit_once(':').ok_or_else(invalid)?;
+    let port = port.parse().map_err(|_| invalid())?;
+    let told = heard.insert(stub::ask(arguments.nameserver, name, patience)?);
+    let address = told.addresses.first().map(|(address, _)| SocketAddrV4::new(*address, port));
+    address.ok_or_else(|| io::Error::other(format!("{} has no address for {name}: {}", told.server, told.rcode)))
 }
 
 fn tell<T: Serialize>(what: &T) {
@@ -170,13 +199,13 @@ impl Server {
     }
 }
 
-/// Asks the server at `address` from within `netns`.
+/// Asks `server`, `HOST:PORT`, from within `netns`; a name is asked for there too.
 ///
 /// # Errors
 /// When the client cannot be run; what the client could not do is a value.
-pub async fn fetch_from(netns: &Netns, address: Ipv4Addr, path: &str, patience: Duration) -> Result<Fetched> {
+pub async fn fetch_from(netns: &Netns, server: &str, path: &str, patience: Duration) -> Result<Fetched> {
     let mut command = this_binary("demo-fetch")?;
-    command.arg("--from").arg(SocketAddrV4::new(address, PORT).to_string()).arg("--path").arg(path);
+    command.arg("--from").arg(server).arg("--path").arg(path);
     command.arg("--patience-ms").arg(patience.as_millis().to_string()).kill_on_drop(true);
     let process = spawn(netns, command).await.context("starting the HTTP client")?;
     let output = process.wait_with_output().await.context("waiting for the HTTP client")?;

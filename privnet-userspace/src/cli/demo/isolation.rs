@@ -7,7 +7,7 @@ use privnet_ebpf::verdict::DropReason;
 
 use super::capture::{Tap, inject};
 use super::frame::Datagram;
-use super::http::{Fetched, Server, Told, fetch_from};
+use super::http::{Fetched, Server, Told, fetch_from, on};
 use super::lab::{Container, Lab};
 use super::measure::{Counted, fdb_destination, named, rise};
 use super::report::Evidence;
@@ -31,7 +31,7 @@ pub async fn same_host(lab: &Lab, taps: &mut Taps, server: &mut Server) -> Resul
     let of = |counted: &Counted| counted.packets(web1, Direction::Out, Outcome::ForwardedLocal);
     let before = of(&Counted::read(lab, web1).await?);
     let (carrier, underlay) = (taps.carrier.mark()?, taps.underlay.mark()?);
-    let fetched = fetch_from(&web1.app, web2.address(), "/neighbour", PATIENCE).await?;
+    let fetched = fetch_from(&web1.app, &on(web2.address()), "/neighbour", PATIENCE).await?;
     let Fetched::Answer { status, .. } = fetched else { bail!("web 1 cannot reach web 2: {fetched:?}") };
     let Told::Served { client, .. } = server.next().await? else { bail!("web 2 was not asked") };
     taps.settle().await?;
@@ -65,10 +65,10 @@ pub async fn same_host(lab: &Lab, taps: &mut Taps, server: &mut Server) -> Resul
 /// When the evidence cannot be gathered.
 pub async fn other_network(lab: &Lab, taps: &mut Taps) -> Result<Evidence> {
     let Lab { web1, backend, stranger, .. } = lab;
-    let fetched = fetch_from(&stranger.app, backend.address(), "/", REFUSAL_PATIENCE).await?;
+    let fetched = fetch_from(&stranger.app, &on(backend.address()), "/", REFUSAL_PATIENCE).await?;
     let (reached, said) = match fetched {
         Fetched::Answer { status, .. } => (true, format!("answered with status {status}")),
-        Fetched::Failed { reason } => (false, reason),
+        Fetched::Failed { reason, .. } => (false, reason),
     };
     // Both frames are as good as their senders can make them; only the sender's network differs.
     let own = Forged { sender: web1, to: backend, mark: b"forged by a member of the same network" };

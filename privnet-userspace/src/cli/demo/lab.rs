@@ -13,10 +13,12 @@ use uuid::Uuid;
 
 use super::args::DemoArgs;
 use super::name::{HOSTS, Name};
+use crate::agent::config::NamesConfig;
 use crate::agent::views::{Attach, CreateNetwork, NetworkView, StatusView, Target};
 use crate::agent::{Agent, Config, Control, DatapathChoice};
 use crate::link::{Links, VethEnd, VethSpec, ensure_loopback_up};
 use crate::model::{AppId, IfName, Member};
+use crate::names::of_network;
 use crate::netns::{DEFAULT_DIR, Netns};
 use crate::store::{Memory, Store, records};
 use crate::topology::ownership;
@@ -118,6 +120,10 @@ pub struct Lab {
     pub backend: Container,
     /// `web` 1 of another app in the other network, on host one.
     pub stranger: Container,
+    /// What `backend` is called in the shop.
+    pub backend_name: String,
+    /// What the stranger is called in the other network.
+    pub stranger_name: String,
 }
 
 impl Lab {
@@ -156,8 +162,14 @@ impl Lab {
             wanted("backend 1", 1, (&shop, nth(&shop, 1)?), app, "backend", 1).attach(name, &hosts, &*store),
             wanted("stranger", 0, (&other, nth(&other, 1)?), foreign, "web", 1).attach(name, &hosts, &*store),
         )?;
-        let lab = Self { hosts, status, shop, other, web1, web2, backend, stranger };
+        // All members of the type, as another app would ask for them.
+        let domain_name = |kind: &str, app: AppId, network: &NetworkView| {
+            format!("{kind}.{app}.{}", of_network(network.id).to_string().trim_end_matches('.'))
+        };
+        let (backend_name, stranger_name) = (domain_name("backend", app, &shop), domain_name("web", foreign, &other));
+        let lab = Self { hosts, status, shop, other, web1, web2, backend, stranger, backend_name, stranger_name };
         lab.wait_for_peers().await?;
+        lab.wait_for_names().await?;
         Ok(lab)
     }
 
@@ -179,6 +191,16 @@ impl Lab {
             Device::userspace(&config.wireguard_dir(container.member.network, container.address()))
         };
         device.observe().await?.with_context(|| format!("{} has no WireGuard device", container.label))
+    }
+
+    /// Host one hears of a member of host two when its agent has seen the store change.
+    async fn wait_for_names(&self) -> Result<()> {
+        let (control, asker, start) = (&self.hosts[0].control, self.web1.name(), Instant::now());
+        while control.resolve(&self.backend_name, "A", &asker).await?.records.is_empty() {
+            ensure!(start.elapsed() < PATIENCE, "host one was not told of {}", self.backend_name);
+            tokio::time::sleep(GLANCE).await;
+        }
+        Ok(())
     }
 
     async fn wait_for_peers(&self) -> Result<()> {
@@ -249,6 +271,7 @@ impl Host {
         store: Arc<dyn Store>,
     ) -> Result<Self> {
         let (host, vtep) = (HOSTS[number], VTEPS[number]);
+        let binary = std::env::current_exe().context("finding this binary")?;
         let config = Config {
             host: host.parse()?,
             vtep: Some(vtep),
@@ -259,8 +282,8 @@ impl Host {
             state_dir: name.state_dir(host),
             datapath,
             wireguard,
-            wireguard_binary: std::env::current_exe().context("finding this binary")?,
-            names: None,
+            names: Some(NamesConfig::new(binary.clone())),
+            wireguard_binary: binary,
         };
         let agent = Agent::start(config.clone(), store, "memory").await?;
         Ok(Self { netns, vtep, config, control: agent.control(), _agent: agent })

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::mount::UnmountFlags;
 
 use super::name::{HOSTS, Name};
+use crate::agent;
 use crate::datapath;
+use crate::dns::DnsProcess;
 use crate::netns::{DEFAULT_DIR, Netns, NetnsId};
 use crate::wireguard;
 
@@ -27,9 +29,10 @@ pub async fn remove(name: &Name) -> Vec<String> {
     wait_for_own_threads(&mut problems).await;
     for host in HOSTS {
         stop_wireguard(&name.state_dir(host), &mut problems).await;
+        stop_dns(&name.state_dir(host), &mut problems).await;
     }
     let namespaces = unpin_namespaces(name, &mut problems);
-    wait_for_processes(&namespaces, &mut problems).await;
+    wait_for_processes(name, &namespaces, &mut problems).await;
     for host in HOSTS {
         remove_bpffs(name, host, &mut problems);
     }
@@ -73,6 +76,13 @@ async fn stop_wireguard(state_dir: &Path, problems: &mut Vec<String>) {
     }
 }
 
+/// The DNS processes serve sockets in the demo's namespaces and are in none of them.
+async fn stop_dns(state_dir: &Path, problems: &mut Vec<String>) {
+    for run_dir in agent::config::dns_dirs(state_dir) {
+        note(problems, "stopping the DNS process of", &run_dir, DnsProcess::new(&run_dir).stop().await);
+    }
+}
+
 /// Removes the pins of the demo's namespaces, which go with their last process, and says which they were.
 fn unpin_namespaces(name: &Name, problems: &mut Vec<String>) -> BTreeSet<NetnsId> {
     let mut namespaces = BTreeSet::new();
@@ -95,27 +105,35 @@ fn pinned(name: &Name) -> Result<Vec<crate::netns::Pin>, crate::netns::Error> {
     Ok(pins)
 }
 
-/// The HTTP servers end by themselves when their container's pin is gone.
-async fn wait_for_processes(namespaces: &BTreeSet<NetnsId>, problems: &mut Vec<String>) {
+/// The HTTP servers end by themselves when their container's pin is gone, and a companion that was just being born when its
+/// directory is.
+async fn wait_for_processes(name: &Name, namespaces: &BTreeSet<NetnsId>, problems: &mut Vec<String>) {
     let start = Instant::now();
     loop {
-        let inside = processes_in(namespaces);
+        let inside = processes_of(name, namespaces);
         if inside.is_empty() {
             return;
         }
         if start.elapsed() > PATIENCE {
-            return problems.push(format!("still inside: {}", inside.join(", ")));
+            return problems.push(format!("still running: {}", inside.join(", ")));
         }
         tokio::time::sleep(GLANCE).await;
     }
 }
 
-fn processes_in(namespaces: &BTreeSet<NetnsId>) -> Vec<String> {
+fn processes_of(name: &Name, namespaces: &BTreeSet<NetnsId>) -> Vec<String> {
+    let run_dir = name.run_dir();
+    let is_companion = |process: &fs::DirEntry| {
+        let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        let mut words = command.split('\0');
+        words.next() == Some("privnet") && words.any(|word| Path::new(word).starts_with(&run_dir))
+    };
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let inside = processes.filter(|process| {
         let is_process = process.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
         let namespace = fs::metadata(process.path().join("ns/net"));
-        is_process && namespace.is_ok_and(|ns| namespaces.contains(&NetnsId { dev: ns.dev(), ino: ns.ino() }))
+        let is_inside = || namespace.is_ok_and(|ns| namespaces.contains(&NetnsId { dev: ns.dev(), ino: ns.ino() }));
+        is_process && (is_inside() || is_companion(process))
     });
     let describe = |process: fs::DirEntry| {
         let command = fs::read_to_string(process.path().join("comm")).unwrap_or_default();

@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 
 use super::capture::{Seen, Tap, settle};
 use super::frame::{Datagram, wireguard_kind};
-use super::http::{Fetched, PORT, Server, Told, fetch_from};
+use super::http::{Fetched, PORT, Server, Told, fetch_from, on};
 use super::lab::{Container, Lab, UNDERLAY};
 use super::measure::{Counted, counted_until, fdb_destination, named, rise, udp_ports};
+use super::naming;
 use super::report::{Evidence, Report};
 use crate::agent::ControlError;
 use crate::datapath::{Direction, Outcome};
@@ -61,6 +62,7 @@ impl Taps {
 /// A request and everything that was counted of it.
 struct Walk<'a> {
     lab: &'a Lab,
+    names: naming::Before,
     peer: [PeerState; 2],
     sender: [Counted; 2],
     receiver: [Counted; 2],
@@ -76,6 +78,7 @@ struct Walk<'a> {
 /// When the request cannot be made, or nothing can be said.
 pub async fn walk(lab: &Lab, taps: &mut Taps, server: &mut Server, canary: &str, report: &mut Report) -> Result<()> {
     let walk = Walk::new(lab, taps, server, canary).await?;
+    report.add("web 1 asked for backend by its name", naming::evidence(lab, &walk.names, &walk.fetched).await)?;
     report.add("wg0 of web 1 chose the address and the key", walk.tunnel().await)?;
     report.add("the datagram left the socket that stayed in the binding netns", walk.socket().await)?;
     let forwarder =
@@ -89,10 +92,11 @@ pub async fn walk(lab: &Lab, taps: &mut Taps, server: &mut Server, canary: &str,
 
 impl<'a> Walk<'a> {
     async fn new(lab: &'a Lab, taps: &mut Taps, server: &mut Server, canary: &str) -> Result<Self> {
+        let names = naming::Before::read(lab).await?;
         let before = (peer(lab).await?, Counted::read(lab, &lab.web1).await?, Counted::read(lab, &lab.backend).await?);
         let marks = (taps.carrier.mark()?, taps.underlay.mark()?);
         let path = format!("/{canary}");
-        let fetched = fetch_from(&lab.web1.app, lab.backend.address(), &path, PATIENCE).await?;
+        let fetched = fetch_from(&lab.web1.app, &on(&lab.backend_name), &path, PATIENCE).await?;
         let Fetched::Answer { .. } = fetched else { bail!("web 1 cannot reach backend 1: {fetched:?}") };
         let told = server.next().await?;
         taps.settle().await?;
@@ -101,6 +105,7 @@ impl<'a> Walk<'a> {
         let after = (peer(lab).await?, Counted::read(lab, &lab.web1).await?, Counted::read(lab, &lab.backend).await?);
         Ok(Self {
             lab,
+            names,
             peer: [before.0, after.0],
             sender: [before.1, after.1],
             receiver: [before.2, after.2],
@@ -111,7 +116,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Step 1: which route, source address and key.
+    /// Which route, source address and key.
     async fn tunnel(&self) -> Result<Evidence> {
         let Lab { web1, backend, .. } = self.lab;
         let links = Links::open(&web1.app).await?;
@@ -138,7 +143,7 @@ impl<'a> Walk<'a> {
             .demand("bytes were encrypted for it", after.tx_bytes > before.tx_bytes))
     }
 
-    /// Step 2: where the socket is, and what it sent.
+    /// Where the socket is, and what it sent.
     async fn socket(&self) -> Result<Evidence> {
         let Lab { web1, backend, .. } = self.lab;
         let port = web1.socket().port();
@@ -164,7 +169,7 @@ impl<'a> Walk<'a> {
             .demand("all of it is WireGuard", all_wireguard))
     }
 
-    /// Step 3: who took it from the member's veth.
+    /// Who took it from the member's veth.
     async fn forwarded(&self) -> Result<Evidence> {
         let Lab { web1, backend, hosts, .. } = self.lab;
         let [before, after] = &self.sender;
@@ -192,7 +197,7 @@ impl<'a> Walk<'a> {
             .demand("the FDB names host two", destination == Some(hosts[1].vtep)))
     }
 
-    /// Step 4: what the underlay carried.
+    /// What the underlay carried.
     fn vxlan(&self) -> Result<Evidence> {
         let Lab { web1, backend, hosts, shop, .. } = self.lab;
         let carried = carried(&self.underlay, web1.address(), backend.address());
@@ -216,7 +221,7 @@ impl<'a> Walk<'a> {
             .demand("each datagram of the socket is there", out.len() == self.sent().len()))
     }
 
-    /// Step 5: who gave it to the member.
+    /// Who gave it to the member.
     fn delivered(&self) -> Result<Evidence> {
         let Lab { web1, backend, .. } = self.lab;
         let [before, after] = &self.receiver;
@@ -238,9 +243,9 @@ impl<'a> Walk<'a> {
             .demand("the bridge delivered each frame of the underlay", sent[1] - sent[0] >= frames))
     }
 
-    /// Step 6: the two ends.
+    /// The two ends.
     fn arrived(&self, canary: &str) -> Result<Evidence> {
-        let (Told::Served { client, request }, Fetched::Answer { client: asked_from, status, body }) =
+        let (Told::Served { client, request }, Fetched::Answer { client: asked_from, status, body, .. }) =
             (&self.told, &self.fetched)
         else {
             bail!("the server said {:?}", self.told)
