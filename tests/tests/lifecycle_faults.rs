@@ -161,6 +161,9 @@ fn a_network_without_a_free_address_refuses_and_takes_again_what_is_freed() {
     assert_eq!(host.attach(&network, &late, None).expect_err("full").code, ErrorCode::PoolExhausted);
     room.is_as_it_was();
     assert!(host.detach(&network, &members[2].container).expect("detach").detached);
+    // Its name may be known for as long as an answer may be kept: until then it is nobody's.
+    assert_eq!(host.attach(&network, &late, None).expect_err("it rests").code, ErrorCode::PoolExhausted);
+    wait_until("the address has rested", SOON, || host.attach(&network, &late, None).is_ok());
     let joined = host.join(&network, &late);
     wait_until("the late one reaches the first", SOON, || joined.pings(members[0].address()));
     lab.finish();

@@ -222,6 +222,7 @@ async fn claim(shared: &Shared, network: &Network, wanted: &MemberWish, found: &
         public_key: key.public_key(),
         wireguard_port: ownership::wireguard_port(index),
         ports: wanted.ports.clone(),
+        now_unix_seconds: super::now_unix_seconds(),
     };
     let member = claims::claim_member(&*shared.store, &claim).await?;
     let record = Record::new(

@@ -17,7 +17,7 @@ use crate::netns::Netns;
 use crate::store::{Event, Watch, claims, keys, records};
 
 /// How often the namespaces of this host's members are looked at: a container that dies is noticed within this time.
-const PULSE: Duration = Duration::from_secs(1);
+const PULSE: Duration = Duration::from_millis(500);
 /// How often everything is looked at anew, whatever is believed.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How long to wait before asking a store again that did not answer.
@@ -85,12 +85,15 @@ pub async fn follow_store(shared: Arc<Shared>, mut watch: Watch) {
 /// # Errors
 /// When the store or a record is at fault.
 pub(super) async fn read_world(store: &dyn crate::store::Store) -> Result<(World, Watch)> {
-    let (world, revisions) = World::read(store).await.context("reading the store")?;
+    let (mut world, revisions) = World::read(store).await.context("reading the store")?;
+    world.let_rise(super::now_unix_seconds());
     let networks = store.watch(&keys::networks(), revisions.networks).await.context("watching the networks")?;
     let members = store.watch(&keys::all_members(), revisions.members).await.context("watching the members")?;
+    let addresses = store.watch(&keys::all_addresses(), revisions.addresses).await.context("watching the addresses")?;
     let hosts = store.watch(&keys::hosts(), revisions.hosts).await.context("watching the hosts")?;
-    let together = futures::stream::select(networks, futures::stream::select(members, hosts));
-    // The first of the three that ends asks for everything to be read again.
+    let of_members = futures::stream::select(members, addresses);
+    let together = futures::stream::select(networks, futures::stream::select(of_members, hosts));
+    // The first of them that ends asks for everything to be read again.
     let until_resync = together.scan(false, |ended, event| {
         let go_on = !std::mem::replace(ended, matches!(event, Event::Resync(_)));
         futures::future::ready(go_on.then_some(event))
@@ -102,12 +105,16 @@ pub(super) async fn read_world(store: &dyn crate::store::Store) -> Result<(World
 pub async fn keep_house(shared: Arc<Shared>) {
     let mut pulse = tokio::time::interval(PULSE);
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let pulses_between_looks = LOOK_AGAIN.as_secs() / PULSE.as_secs();
-    let mut pulses: u64 = 0;
+    let pulses_between_looks = LOOK_AGAIN.as_millis() / PULSE.as_millis();
+    let mut pulses: u128 = 0;
     loop {
         pulse.tick().await;
         if let Err(error) = collect_the_dead(&shared).await {
             tracing::warn!("cannot look after the members of this host: {error:#}");
+        }
+        let risen = shared.world.write().unwrap_or_else(PoisonError::into_inner).let_rise(super::now_unix_seconds());
+        if !risen.is_empty() {
+            ring(&shared, &Concerns::Networks(risen));
         }
         pulses += 1;
         if pulses.is_multiple_of(pulses_between_looks) {

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
 use ipnet::{IpNet, Ipv4Net};
 use privnet_ebpf::net::{MacAddr, Vni};
 
+use super::apply::DEPARTED_METRIC;
 use super::journal::Record;
 use super::site::{Home, Programs, Room, Site};
 use crate::datapath::{self, Attachment, Hook, Method};
@@ -117,9 +119,16 @@ impl Site {
             None => Vec::new(),
         };
         if let Some(app) = &home.app {
-            let backstop = app.links.routes().await?.into_iter().find(|route| is_backstop(route, member));
-            if let Some(route) = backstop {
-                state.insert(Key::Backstop(member), Spec::Backstop { prefix: route.destination });
+            let routes = app.links.routes().await?;
+            let backstop = routes.iter().find(|route| is_backstop(route, member)).map(|route| route.destination);
+            if let Some(prefix) = backstop {
+                state.insert(Key::Backstop(member), Spec::Backstop { prefix });
+            }
+            let subnet = self.shared.world(|world| world.networks().get(&self.network).map(|network| network.subnet));
+            let departed: BTreeSet<Ipv4Addr> =
+                subnet.or(backstop).map(|subnet| departed(&routes, subnet)).unwrap_or_default();
+            if !departed.is_empty() {
+                state.insert(Key::Departed(member), Spec::Departed(Arc::new(departed)));
             }
             if let Some(guard) = self.observe_guard(record, app, &app_links, programs).await? {
                 state.insert(Key::Guard(member), guard);
@@ -307,6 +316,16 @@ fn observe_rows(programs: &datapath::Network, links: &Links, state: &mut State) 
 
 fn is_backstop(route: &Route, member: Ipv4Addr) -> bool {
     route.target == RouteTarget::Unreachable && route.metric == u32::MAX && route.destination.contains(&member)
+}
+
+/// The addresses of `subnet` that our routes say nobody has.
+fn departed(routes: &[Route], subnet: Ipv4Net) -> BTreeSet<Ipv4Addr> {
+    let ours = routes.iter().filter(|route| {
+        route.target == RouteTarget::Unreachable
+            && route.metric == DEPARTED_METRIC
+            && route.destination.prefix_len() == 32
+    });
+    ours.map(|route| route.destination.addr()).filter(|address| subnet.contains(address)).collect()
 }
 
 fn address_of(addresses: &[Address], index: u32) -> Option<Ipv4Net> {

@@ -86,8 +86,9 @@ impl Shared {
             let journal = self.journal();
             journal.records().values().filter(|record| record.network == network).cloned().collect()
         };
-        let (found, mut members, vteps) =
-            self.world(|world| (world.networks().get(&network).cloned(), world.members(network), world.vteps()));
+        let (found, mut members, mut departed, vteps) = self.world(|world| {
+            (world.networks().get(&network).cloned(), world.members(network), world.departed(network), world.vteps())
+        });
         let Some(found) = found else { return (None, records) };
         let is_local = |record: &&Record| {
             !record.leaving
@@ -100,6 +101,9 @@ impl Shared {
             .filter(is_local)
             .map(|record| (record.address, LocalMember { index: record.index }))
             .collect();
+        // One that leaves by our own hand has left before the store's own word of it comes round.
+        let leaving = records.iter().filter(|record| record.leaving).map(|record| record.address);
+        departed.extend(leaving);
         // A member of ours without a record is being claimed, or was left by a crash: nobody can reach it.
         members.retain(|address, member| member.host != self.config.host || local.contains_key(address));
         let intent = Intent {
@@ -109,6 +113,7 @@ impl Shared {
             mtu: self.facts.mtu,
             datapath: self.facts.datapath,
             members,
+            departed,
             local,
             vteps,
         };

@@ -81,6 +81,7 @@ impl Agent {
         tasks.spawn(housekeeping::follow_store(Arc::clone(&shared), watch));
         tasks.spawn(housekeeping::keep_house(Arc::clone(&shared)));
         tasks.spawn(names::keep_names(Arc::clone(&shared)));
+        tasks.spawn(names::finish_drains(Arc::clone(&shared)));
         Ok(Self { control: Control::new(shared), _tasks: tasks, _lock: lock })
     }
 

@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use crate::ipam;
 use crate::model::{ContainerRef, HostName, Member, Network, NetworkId};
-use crate::store::records::{self, HostRecord, RecordError};
+use crate::store::records::{self, AddressRecord, HostRecord, RecordError};
 use crate::store::{Entry, Event, Key, Store, keys};
+
+/// Since when an address rests whose member has gone, and whose record has not been seen to say so yet.
+const NOT_YET_SAID: u64 = u64::MAX;
 
 /// Everything of the store that an agent acts on.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +17,8 @@ pub struct World {
     networks: BTreeMap<NetworkId, Network>,
     members: BTreeMap<NetworkId, BTreeMap<ContainerRef, Member>>,
     hosts: BTreeMap<HostName, HostRecord>,
+    /// Addresses that rest, and since when, in seconds since 1970-01-01 UTC; [`NOT_YET_SAID`] until that is known.
+    resting: BTreeMap<NetworkId, BTreeMap<Ipv4Addr, u64>>,
     /// Records that could not be read; what they said before goes on to hold.
     problems: BTreeMap<String, String>,
 }
@@ -36,12 +42,21 @@ impl World {
     pub async fn read(store: &dyn Store) -> Result<(Self, Revisions), RecordError> {
         let networks = records::list_networks(store).await?;
         let members = records::list_members(store, None).await?;
+        let addresses = records::list_addresses(store).await?;
         let hosts = records::list_hosts(store).await?;
-        let revisions = Revisions { networks: networks.revision, members: members.revision, hosts: hosts.revision };
+        let revisions = Revisions {
+            networks: networks.revision,
+            members: members.revision,
+            addresses: addresses.revision,
+            hosts: hosts.revision,
+        };
         let mut world = Self::default();
         world.networks.extend(networks.records.into_iter().map(|network| (network.id, network)));
         for member in members.records {
             world.put_member(member);
+        }
+        for (network, address, record) in addresses.records {
+            world.put_address(network, address, &record);
         }
         world.hosts.extend(hosts.records.into_iter().map(|host| (host.name.clone(), host)));
         Ok((world, revisions))
@@ -58,6 +73,30 @@ impl World {
     pub fn members(&self, network: NetworkId) -> BTreeMap<Ipv4Addr, Member> {
         let members = self.members.get(&network).into_iter().flat_map(BTreeMap::values);
         members.map(|member| (member.address, member.clone())).collect()
+    }
+
+    /// A network's addresses whose members have left, and which nobody has had since.
+    #[must_use]
+    pub fn departed(&self, network: NetworkId) -> BTreeSet<Ipv4Addr> {
+        self.resting.get(&network).into_iter().flat_map(BTreeMap::keys).copied().collect()
+    }
+
+    /// Forgets the addresses that have rested by now, and returns the networks in which there were some.
+    pub fn let_rise(&mut self, now_unix_seconds: u64) -> BTreeSet<NetworkId> {
+        let mut risen = BTreeSet::new();
+        for (network, addresses) in &mut self.resting {
+            for since in addresses.values_mut().filter(|since| **since > now_unix_seconds) {
+                // Not said, or said by a host whose clock is ahead: as if it were now.
+                *since = now_unix_seconds;
+            }
+            let before = addresses.len();
+            addresses.retain(|_, since| !ipam::has_rested(*since, now_unix_seconds, ipam::DEPARTED_SECONDS));
+            if addresses.len() < before {
+                risen.insert(*network);
+            }
+        }
+        self.resting.retain(|_, addresses| !addresses.is_empty());
+        risen
     }
 
     /// One member.
@@ -117,6 +156,9 @@ impl World {
             let id = member.network;
             self.put_member(member);
             Ok(one(id))
+        } else if entry.key.below(&keys::all_addresses()).is_some() {
+            let (network, address, record) = records::address_from(entry)?;
+            Ok(if self.put_address(network, address, &record) { one(network) } else { Concerns::Nothing })
         } else if entry.key.below(&keys::hosts()).is_some() {
             let host: HostRecord = records::decode(&entry.key, &entry.value)?;
             let moved = self.hosts.get(&host.name).is_none_or(|known| known.vtep != host.vtep);
@@ -131,6 +173,15 @@ impl World {
         self.members.entry(member.network).or_default().insert(member.container.clone(), member);
     }
 
+    /// Follows an address record; whether the address rests now and did not, or the other way round.
+    fn put_address(&mut self, network: NetworkId, address: Ipv4Addr, record: &AddressRecord) -> bool {
+        let resting = self.resting.entry(network).or_default();
+        match (&record.holder, record.released_unix_seconds) {
+            (None, Some(since)) => resting.insert(address, since).is_none(),
+            (Some(_), _) | (None, None) => resting.remove(&address).is_some(),
+        }
+    }
+
     fn delete(&mut self, key: &Key) -> Concerns {
         if let Some(id) = key.below(&keys::networks()).and_then(|id| id.parse().ok()) {
             self.networks.remove(&id);
@@ -138,10 +189,16 @@ impl World {
         }
         if let Some((network, container)) = key.below(&keys::all_members()).and_then(|rest| rest.split_once('/')) {
             let (Ok(network), Ok(container)) = (network.parse(), container.parse()) else { return Concerns::Nothing };
-            if let Some(members) = self.members.get_mut(&network) {
-                members.remove::<ContainerRef>(&container);
+            let members = self.members.get_mut(&network);
+            if let Some(member) = members.and_then(|members| members.remove::<ContainerRef>(&container)) {
+                // Its address record says since when, and comes by another way: before this, or after.
+                self.resting.entry(network).or_default().entry(member.address).or_insert(NOT_YET_SAID);
             }
             return one(network);
+        }
+        if let Some((network, address)) = keys::parse_address(key) {
+            let rested = self.resting.get_mut(&network).and_then(|resting| resting.remove(&address));
+            return if rested.is_some() { one(network) } else { Concerns::Nothing };
         }
         if let Some(host) = key.below(&keys::hosts()).and_then(|host| host.parse().ok()) {
             // A host that goes takes its members' rows along when they are deleted; its VTEP alone concerns everybody.
@@ -159,10 +216,83 @@ pub struct Revisions {
     pub networks: crate::store::Revision,
     /// Of the members.
     pub members: crate::store::Revision,
+    /// Of the addresses.
+    pub addresses: crate::store::Revision,
     /// Of the hosts.
     pub hosts: crate::store::Revision,
 }
 
 fn one(network: NetworkId) -> Concerns {
     Concerns::Networks(BTreeSet::from([network]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::names::tests::{APP, SHOP, world};
+    use crate::store::Revision;
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 2);
+
+    fn shop() -> NetworkId {
+        SHOP.parse().expect("an id")
+    }
+
+    fn put(world: &mut World, record: &str) -> Concerns {
+        let key = keys::address(shop(), ADDRESS);
+        let value = record.as_bytes().to_vec().into();
+        world.follow(&Event::Put { key, value, revision: Revision::default() })
+    }
+
+    fn member_leaves(world: &mut World) -> Concerns {
+        let container = format!("1.web.{APP}").parse().expect("a container");
+        world.follow(&Event::Delete { key: keys::member(shop(), &container), revision: Revision::default() })
+    }
+
+    fn released(at: u64) -> String {
+        format!(r#"{{"version":1,"holder":null,"generation":0,"released_unix_seconds":{at}}}"#)
+    }
+
+    #[test]
+    fn an_address_rests_from_its_members_end_whichever_word_of_it_comes_first() {
+        for record_first in [true, false] {
+            let mut world = world(&["ready"]);
+            assert_eq!(world.departed(shop()), [].into());
+            if record_first {
+                assert_eq!(put(&mut world, &released(1000)), one(shop()));
+                assert_eq!(member_leaves(&mut world), one(shop()));
+            } else {
+                assert_eq!(member_leaves(&mut world), one(shop()));
+                assert_eq!(world.departed(shop()), [ADDRESS].into(), "before its record says so");
+                assert_eq!(put(&mut world, &released(1000)), Concerns::Nothing, "that was known");
+            }
+            assert_eq!(world.let_rise(1000 + ipam::DEPARTED_SECONDS - 1), [].into());
+            assert_eq!(world.departed(shop()), [ADDRESS].into());
+            assert_eq!(world.let_rise(1000 + ipam::DEPARTED_SECONDS), [shop()].into());
+            assert_eq!(world.departed(shop()), [].into());
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_held_again_or_forgotten_rests_no_longer() {
+        let mut world = world(&["ready"]);
+        member_leaves(&mut world);
+        put(&mut world, &released(1000));
+        let held = format!(r#"{{"version":1,"holder":"2.web.{APP}","generation":1,"released_unix_seconds":null}}"#);
+        assert_eq!(put(&mut world, &held), one(shop()));
+        assert_eq!(world.departed(shop()), [].into());
+        put(&mut world, &released(1000));
+        let key = keys::address(shop(), ADDRESS);
+        assert_eq!(world.follow(&Event::Delete { key, revision: Revision::default() }), one(shop()));
+        assert_eq!(world.departed(shop()), [].into());
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_makes_no_address_rest_for_ever() {
+        let mut world = world(&["ready"]);
+        member_leaves(&mut world);
+        put(&mut world, &released(9000));
+        assert_eq!(world.let_rise(1000), [].into());
+        assert_eq!(world.let_rise(1000 + ipam::DEPARTED_SECONDS), [shop()].into());
+    }
 }

@@ -7,6 +7,11 @@ use ipnet::Ipv4Net;
 
 /// The addresses of a subnet that no member gets: the network's, the first host's (kept for a resolver), the broadcast.
 const RESERVED_ADDRESSES: u32 = 3;
+/// How long whoever connects to an address hears at once that its member has left, in seconds, unless somebody has the address
+/// before: as long as the longest TTL that a network may have.
+pub const DEPARTED_SECONDS: u64 = crate::model::naming::MAX_TTL_SECONDS as u64;
+/// How long other hosts may take to hear of a change, in seconds.
+const PROPAGATION_SECONDS: u64 = 1;
 
 /// An address that no member of a network can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +90,20 @@ pub fn longest_released(subnet: Ipv4Net, released: impl IntoIterator<Item = (Ipv
     usable.min_by_key(|(address, since)| (*since, *address)).map(|(address, _)| address)
 }
 
+/// How long an address rests at least when its member has left, in seconds: until nobody has it by its name any more.
+///
+/// Mostly it rests for far longer, since the one that has rested longest is given out first.
+#[must_use]
+pub const fn rest_seconds(ttl_seconds: u32) -> u64 {
+    ttl_seconds as u64 + PROPAGATION_SECONDS
+}
+
+/// Whether an address that was released then has rested for so many seconds now; times in seconds since 1970-01-01 UTC.
+#[must_use]
+pub const fn has_rested(released: u64, now: u64, seconds: u64) -> bool {
+    now.saturating_sub(released) >= seconds
+}
+
 /// The generation of the next holder of an address, given the last one's; 0 when there was none.
 #[must_use]
 pub const fn next_generation(last: Option<u8>) -> u8 {
@@ -159,6 +178,15 @@ mod tests {
         assert_eq!(longest_released(subnet, [at(2, 30), at(3, 10), at(4, 20)]), Some(Ipv4Addr::new(10, 0, 0, 3)));
         assert_eq!(longest_released(subnet, [at(5, 10), at(4, 10)]), Some(Ipv4Addr::new(10, 0, 0, 4)));
         assert_eq!(longest_released(subnet, [at(0, 1), at(1, 1), at(7, 1)]), None);
+    }
+
+    #[test]
+    fn an_address_rests_for_as_long_as_a_name_may_be_kept() {
+        let rest = rest_seconds(5);
+        assert_eq!(rest, 6);
+        assert!(!has_rested(100, 100, rest) && !has_rested(100, 105, rest));
+        assert!(has_rested(100, 106, rest));
+        assert!(!has_rested(100, 50, rest), "a clock that went back");
     }
 
     #[test]

@@ -110,6 +110,13 @@ pub fn addresses(network: NetworkId) -> Prefix {
     prefix(&format!("addresses/{network}/"))
 }
 
+/// The network and the address of `addresses/<pn>/<ipv4>`; nothing when it is another key.
+#[must_use]
+pub fn parse_address(key: &Key) -> Option<(NetworkId, Ipv4Addr)> {
+    let (network, address) = key.below(&all_addresses())?.split_once('/')?;
+    Some((network.parse().ok()?, address.parse().ok()?))
+}
+
 /// `hosts/`.
 #[must_use]
 pub fn hosts() -> Prefix {

@@ -153,6 +153,29 @@ pub async fn list_members(store: &dyn Store, network: Option<NetworkId>) -> Resu
     Ok(Records { records, revision: listing.revision })
 }
 
+/// Reads the record of every address of every network that somebody holds or held.
+///
+/// # Errors
+/// When the store or any record is at fault: a list is whole or it is an error.
+pub async fn list_addresses(store: &dyn Store) -> Result<Records<(NetworkId, Ipv4Addr, AddressRecord)>, RecordError> {
+    let listing = store.list(&keys::all_addresses()).await?;
+    let records = listing.entries.iter().map(address_from).collect::<Result<_, RecordError>>()?;
+    Ok(Records { records, revision: listing.revision })
+}
+
+/// Reads what `addresses/<pn>/<ipv4>` holds.
+///
+/// # Errors
+/// When it is of a newer version or damaged, or its key names no address.
+pub fn address_from(entry: &Entry) -> Result<(NetworkId, Ipv4Addr, AddressRecord), RecordError> {
+    let wrong = || RecordError::Corrupt {
+        key: entry.key.clone(),
+        detail: "the key does not end in a network and an address".to_owned(),
+    };
+    let (network, address) = keys::parse_address(&entry.key).ok_or_else(wrong)?;
+    Ok((network, address, decode(&entry.key, &entry.value)?))
+}
+
 /// Reads every host.
 ///
 /// # Errors

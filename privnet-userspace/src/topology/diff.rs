@@ -84,6 +84,7 @@ mod tests {
             mtu: Mtu::from_underlay(1500).expect("enough"),
             datapath,
             members: members.map(|member| (member.address, member)).collect(),
+            departed: [].into(),
             local: local.iter().map(|n| (member(*n, "here").address, LocalMember { index: 0 })).collect(),
             vteps: BTreeMap::from([("there".parse().expect("valid"), Ipv4Addr::new(192, 0, 2, 2))]),
         }
@@ -106,10 +107,12 @@ mod tests {
 
     fn any_intent() -> impl Strategy<Value = Intent> {
         let numbers = proptest::collection::btree_set(1u8..30, 0..12);
-        (numbers.clone(), numbers, any::<bool>()).prop_map(|(local, remote, bridge)| {
+        (numbers.clone(), numbers.clone(), numbers, any::<bool>()).prop_map(|(local, remote, departed, bridge)| {
             let remote: Vec<u8> = remote.difference(&local).copied().collect();
             let local: Vec<u8> = local.into_iter().collect();
-            intent(&local, &remote, if bridge { Datapath::Bridge } else { Datapath::Ebpf })
+            let departed = departed.iter().map(|n| Ipv4Addr::new(10, 240, 0, *n)).collect();
+            let datapath = if bridge { Datapath::Bridge } else { Datapath::Ebpf };
+            Intent { departed, ..intent(&local, &remote, datapath) }
         })
     }
 
@@ -154,6 +157,33 @@ mod tests {
         assert!(lines[1].starts_with("create MemberRow(10.240.0.3)"), "{lines:?}");
         assert_eq!(lines[2], "change Peers(10.240.0.1) +1 -0");
         assert_eq!(lines[3], "change Peers(10.240.0.2) +1 -0");
+    }
+
+    #[test]
+    fn who_left_is_unreachable_for_every_member_here_until_somebody_has_the_address() {
+        let before = plan(&intent(&[1, 2], &[3], Datapath::Ebpf));
+        let gone = |members: &[u8]| Intent {
+            departed: [Ipv4Addr::new(10, 240, 0, 3)].into(),
+            ..intent(&[1, 2], members, Datapath::Ebpf)
+        };
+        let lines =
+            |to: &State, from: &State| -> Vec<String> { diff(to, from).iter().map(ToString::to_string).collect() };
+        let left = plan(&gone(&[]));
+        assert_eq!(
+            lines(&left, &before),
+            [
+                "remove MemberRow(10.240.0.3)",
+                "remove Fdb(10.240.0.3)",
+                "create Departed(10.240.0.1) 1 addresses",
+                "create Departed(10.240.0.2) 1 addresses",
+                "change Peers(10.240.0.1) +0 -1",
+                "change Peers(10.240.0.2) +0 -1",
+            ]
+        );
+        // Its successor is a member before the address has been seen to be held again.
+        let back = plan(&gone(&[3]));
+        assert_eq!(back, before);
+        assert_eq!(lines(&back, &left)[..2], ["remove Departed(10.240.0.2)", "remove Departed(10.240.0.1)"]);
     }
 
     #[test]

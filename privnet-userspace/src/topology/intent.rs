@@ -1,6 +1,6 @@
 //! What decides what one host must have for one network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -49,6 +49,8 @@ pub struct Intent {
     pub datapath: Datapath,
     /// All members of the network, by address, those of this host included.
     pub members: BTreeMap<Ipv4Addr, Member>,
+    /// The addresses of the network whose members have left, and which nobody has had since; of any host.
+    pub departed: BTreeSet<Ipv4Addr>,
     /// What this host knows of its own members, by address.
     pub local: BTreeMap<Ipv4Addr, LocalMember>,
     /// The VTEP addresses of the other hosts.

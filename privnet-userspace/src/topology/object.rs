@@ -2,7 +2,7 @@
 //!
 //! A member is named by its address, which is unique within the network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub enum Key {
     BindingNetns(Ipv4Addr),
     /// The `unreachable` route in the app netns.
     Backstop(Ipv4Addr),
+    /// The `unreachable` routes in the app netns to addresses whose members have left: who connects to one hears it at once.
+    Departed(Ipv4Addr),
     /// `guard` on every foreign interface of the app netns.
     Guard(Ipv4Addr),
     /// The member's veth pair.
@@ -61,7 +63,9 @@ impl Key {
     #[must_use]
     pub fn parents(self) -> Vec<Self> {
         match self {
-            Self::NetworkNetns | Self::Programs | Self::BindingNetns(_) | Self::Backstop(_) => vec![],
+            Self::NetworkNetns | Self::Programs | Self::BindingNetns(_) | Self::Backstop(_) | Self::Departed(_) => {
+                vec![]
+            }
             Self::Bridge | Self::Vtep => vec![Self::NetworkNetns],
             Self::VtepProgram => vec![Self::Programs, Self::Vtep],
             Self::Veth(member) => vec![Self::NetworkNetns, Self::BindingNetns(member)],
@@ -83,6 +87,7 @@ impl Key {
             | Self::Programs
             | Self::BindingNetns(_)
             | Self::Backstop(_)
+            | Self::Departed(_)
             | Self::Guard(_)
             | Self::Device(_) => {
                 vec![]
@@ -111,6 +116,7 @@ impl Key {
             Self::Bridge
             | Self::VtepProgram
             | Self::Backstop(_)
+            | Self::Departed(_)
             | Self::Guard(_)
             | Self::Port(_)
             | Self::MemberProgram(_)
@@ -130,6 +136,7 @@ impl Key {
             Self::NetworkNetns | Self::Programs | Self::Bridge | Self::Vtep | Self::VtepProgram => None,
             Self::BindingNetns(member)
             | Self::Backstop(member)
+            | Self::Departed(member)
             | Self::Guard(member)
             | Self::Veth(member)
             | Self::Port(member)
@@ -187,6 +194,8 @@ pub enum Spec {
         /// The network's prefix.
         prefix: Ipv4Net,
     },
+    /// [`Key::Departed`]: the addresses; never empty.
+    Departed(Arc<BTreeSet<Ipv4Addr>>),
     /// [`Key::Veth`].
     Veth {
         /// Its name in the binding netns.

@@ -63,6 +63,9 @@ impl fmt::Display for Op {
                 let (removed, set) = from.change_to(to);
                 write!(f, "change {key:?} +{} -{}", set.len(), removed.len())
             }
+            Self::Replace(key, Spec::Departed(from), Spec::Departed(to)) => {
+                write!(f, "change {key:?} +{} -{}", to.difference(from).count(), from.difference(to).count())
+            }
             Self::Replace(key, from, to) => write!(f, "change {key:?} from {} to {}", Brief(from), Brief(to)),
             Self::Remove(key, _) => write!(f, "remove {key:?}"),
         }
@@ -76,6 +79,8 @@ impl fmt::Display for Brief<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Spec::Peers(table) = self.0 {
             write!(f, "{} peers", table.iter().count())
+        } else if let Spec::Departed(addresses) = self.0 {
+            write!(f, "{} addresses", addresses.len())
         } else {
             write!(f, "{:?}", self.0)
         }

@@ -1,6 +1,6 @@
 //! What one host must have for one network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
@@ -21,9 +21,17 @@ pub fn plan(intent: &Intent) -> State {
     }
     plan_network(intent, &mut state);
     let peers = Arc::new(peer_table(intent));
+    // An address may be another's already: who lives there is reached.
+    let departed = intent.departed.iter().filter(|address| !intent.members.contains_key(address));
+    let departed = Arc::new(departed.copied().collect::<BTreeSet<_>>());
     for (address, member) in &intent.members {
         match intent.local.get(address) {
-            Some(local) => plan_local_member(intent, member, *local, &peers, &mut state),
+            Some(local) => {
+                plan_local_member(intent, member, *local, &peers, &mut state);
+                if !departed.is_empty() {
+                    state.insert(Key::Departed(*address), Spec::Departed(Arc::clone(&departed)));
+                }
+            }
             None => plan_remote_member(intent, member, &mut state),
         }
     }

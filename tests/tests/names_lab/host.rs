@@ -1,17 +1,21 @@
 //! An agent with members and names, in a namespace that it takes for its host's.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use privnet::agent::views::{Attach, Attached, CreateNetwork, Detach, Target};
 use privnet::agent::{Agent, Config, Control, DatapathChoice, NamesConfig};
 use privnet::dns::DnsProcess;
+use privnet::model::NameOptions;
 use privnet::netns::{DEFAULT_DIR, Netns};
+use privnet::store::{Memory, Store};
 use privnet::topology::Datapath;
 use privnet::wireguard::Choice;
 
-use super::{APP, Container, Lab, runtime};
+use super::{APP, Container, Lab, ok, runtime};
 
 /// An agent on a kernel of its own, as far as it can tell.
 pub struct Host {
@@ -19,17 +23,44 @@ pub struct Host {
     agent: Option<Agent>,
     prefix: String,
     netns: Netns,
+    name: &'static str,
+    vtep: Ipv4Addr,
+    /// The truth of several hosts; a host alone keeps its own.
+    store: Option<Arc<dyn Store>>,
 }
 
 impl Host {
     pub async fn start() -> Self {
+        let mut host = Self::prepare("one", Ipv4Addr::LOCALHOST, None);
+        host.restart().await;
+        host
+    }
+
+    /// Two hosts with an underlay between them, that share one store in memory.
+    pub async fn start_two() -> [Self; 2] {
+        let store: Arc<dyn Store> = Arc::new(Memory::new());
+        let vteps = [[192, 0, 2, 1], [192, 0, 2, 2]].map(Ipv4Addr::from);
+        let one = Self::prepare("one", vteps[0], Some(Arc::clone(&store)));
+        let two = Self::prepare("two", vteps[1], Some(store));
+        let [a, b] = [&one, &two].map(|host| format!("{}host", host.lab.prefix));
+        ok(&format!("ip -n {a} link add underlay0 type veth peer name underlay0 netns {b}"));
+        for (netns, vtep) in [(a, vteps[0]), (b, vteps[1])] {
+            ok(&format!("ip -n {netns} address add {vtep}/24 dev underlay0"));
+            ok(&format!("ip -n {netns} link set underlay0 up"));
+        }
+        let mut hosts = [one, two];
+        for host in &mut hosts {
+            host.restart().await;
+        }
+        hosts
+    }
+
+    fn prepare(name: &'static str, vtep: Ipv4Addr, store: Option<Arc<dyn Store>>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("na{}-{}-", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut lab = Lab::new();
         let netns = lab.container("host").netns;
-        let mut host = Self { lab, agent: None, prefix, netns };
-        host.restart().await;
-        host
+        Self { lab, agent: None, prefix, netns, name, vtep, store }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -44,8 +75,8 @@ impl Host {
     pub async fn restart(&mut self) {
         drop(self.agent.take());
         let config = Config {
-            host: "one".parse().expect("a name"),
-            vtep: Some([127, 0, 0, 1].into()),
+            host: self.name.parse().expect("a name"),
+            vtep: Some(self.vtep),
             host_netns: self.netns.clone(),
             netns_dir: DEFAULT_DIR.into(),
             netns_prefix: self.prefix.clone(),
@@ -60,7 +91,11 @@ impl Host {
         // The store and the lock of the one before go with its last task.
         let mut last = None;
         for _ in 0..500 {
-            match Agent::start_embedded(config.clone()).await {
+            let started = match &self.store {
+                Some(store) => Agent::start(config.clone(), Arc::clone(store), "memory").await,
+                None => Agent::start_embedded(config.clone()).await,
+            };
+            match started {
                 Ok(agent) => {
                     self.agent = Some(agent);
                     return;
@@ -77,17 +112,35 @@ impl Host {
     }
 
     pub async fn network(&self, name: &str) {
-        let request = CreateNetwork { name: name.to_owned(), subnet: None, names: None };
+        self.create(name, None).await;
+    }
+
+    pub async fn network_with_ttl(&self, name: &str, ttl_seconds: u32) {
+        self.create(name, Some(NameOptions { ttl_seconds, ..NameOptions::default() })).await;
+    }
+
+    async fn create(&self, name: &str, names: Option<NameOptions>) {
+        let request = CreateNetwork { name: name.to_owned(), subnet: None, names };
         self.control().create_network(request).await.expect("created");
     }
 
     pub async fn attach(&self, container: &Container, network: &str, kind: &str) -> Attached {
+        self.attach_at(container, network, kind, None).await
+    }
+
+    pub async fn attach_at(
+        &self,
+        container: &Container,
+        network: &str,
+        kind: &str,
+        address: Option<Ipv4Addr>,
+    ) -> Attached {
         let request = Attach {
             network: network.to_owned(),
             app: APP.to_owned(),
             kind: Some(kind.to_owned()),
             number: None,
-            address: None,
+            address,
             target: Target::Netns(container.path.clone()),
             ports: vec!["http=8080".to_owned()],
         };

@@ -1,12 +1,13 @@
 //! The objects of one member: binding netns, guard, veth pair, WireGuard device.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
 use privnet_ebpf::net::MacAddr;
 
-use super::{harden, index_of, set_address};
+use super::{departed, harden, index_of, set_address};
 use crate::agent::journal::Record;
 use crate::agent::observe::is_guarded;
 use crate::agent::site::{Room, Site};
@@ -15,7 +16,7 @@ use crate::link::{self, AbsentIsDone, VethEnd, VethSpec};
 use crate::model::{IfName, PrivateKey};
 use crate::netns::Netns;
 use crate::topology::object::PeerTable;
-use crate::topology::{Spec, ownership};
+use crate::topology::{Datapath, Spec, ownership};
 use crate::wireguard::{self, Backend, PeerChange};
 
 impl Site {
@@ -41,6 +42,29 @@ impl Site {
             return Ok(());
         }
         Ok(Netns::remove(&self.shared.config.netns_dir, &name)?)
+    }
+
+    pub(super) async fn change_departed(
+        &self,
+        member: Ipv4Addr,
+        from: Option<&Spec>,
+        to: &BTreeSet<Ipv4Addr>,
+    ) -> Result<()> {
+        let home = self.home(member).await?;
+        let nobody = BTreeSet::new();
+        let from = if let Some(Spec::Departed(from)) = from { from.as_ref() } else { &nobody };
+        // With the namespace its routes are gone.
+        let Some(app) = &home.app else { return Ok(()) };
+        for address in from.difference(to) {
+            app.links.del_route(&departed(*address)).await.absent_is_done()?;
+        }
+        for address in to.difference(from) {
+            match app.links.add_route(&departed(*address)).await {
+                Ok(()) | Err(link::Error::AlreadyExists(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn make_guard(&self, member: Ipv4Addr) -> Result<()> {
@@ -172,6 +196,7 @@ impl Site {
         let nobody = PeerTable::of(std::collections::BTreeMap::new());
         let from = if let Some(Spec::Peers(from)) = from { from } else { &nobody };
         let (remove, set) = from.change_to(to);
+        let gone: Vec<Ipv4Addr> = remove.iter().filter_map(|key| Some(from.get(key)?.allowed_ip)).collect();
         let peer = |(public_key, peer): (_, crate::topology::Peer)| wireguard::Peer {
             public_key,
             endpoint: peer.endpoint,
@@ -179,7 +204,25 @@ impl Site {
         };
         let change = PeerChange { set: set.into_iter().map(peer).collect(), remove };
         let device = self.device(member).await?.context("the container's namespace is gone")?;
-        Ok(device.change_peers(&change).await?)
+        device.change_peers(&change).await?;
+        self.forget_neighbours(member, &gone).await
+    }
+
+    /// Forgets the MACs of peers that have gone: over a bridge, whoever gets an address next is not reached by the last one's.
+    /// The eBPF programs know the generations of an address, and need no help.
+    async fn forget_neighbours(&self, member: Ipv4Addr, gone: &[Ipv4Addr]) -> Result<()> {
+        if self.shared.facts.datapath == Datapath::Ebpf || gone.is_empty() {
+            return Ok(());
+        }
+        let home = self.home(member).await?;
+        let Some(binding) = home.binding.get() else { return Ok(()) };
+        let Some(veth) = binding.find(ownership::binding_veth(self.record(member)?.index).as_str()).await? else {
+            return Ok(());
+        };
+        for address in gone {
+            binding.links.neighbour_delete(veth.index, *address).await.absent_is_done()?;
+        }
+        Ok(())
     }
 
     pub(super) async fn make_tunnel(&self, member: Ipv4Addr, address: Ipv4Net) -> Result<()> {

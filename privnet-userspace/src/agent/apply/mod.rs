@@ -5,6 +5,9 @@
 mod member;
 mod network;
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
 use privnet_ebpf::abi::{MemberRow, PortRow};
@@ -68,6 +71,7 @@ impl Site {
                 }
                 Ok(app.links.add_route(&backstop(*prefix)).await?)
             }
+            (Key::Departed(member), Spec::Departed(to)) => self.change_departed(member, from, to).await,
             (Key::Guard(member), Spec::Present) => self.make_guard(member).await,
             (Key::Veth(member), Spec::Veth { binding_name, mac, mtu, bridged }) => {
                 self.make_veth(member, binding_name, *mac, *mtu, *bridged).await
@@ -135,6 +139,7 @@ impl Site {
                 }
                 (_, _) => Ok(()),
             },
+            Key::Departed(member) => self.change_departed(member, Some(spec), &BTreeSet::new()).await,
             Key::Guard(member) => self.remove_guard(member).await,
             Key::Veth(member) => self.delete_in_room(ownership::member_veth(member).as_str()).await,
             Key::Port(member) => {
@@ -190,6 +195,14 @@ const fn backstop(prefix: Ipv4Net) -> Route {
     /// `RTPROT_STATIC` of include/uapi/linux/rtnetlink.h.
     const STATIC: u8 = 4;
     Route { destination: prefix, target: RouteTarget::Unreachable, metric: u32::MAX, protocol: STATIC }
+}
+
+/// The metric that tells a route of [`departed`] from others: the longer prefix wins, whatever the metric.
+pub(super) const DEPARTED_METRIC: u32 = u32::MAX - 1;
+
+/// The route by which a container hears that nobody has an address any more.
+fn departed(address: Ipv4Addr) -> Route {
+    Route { destination: address.into(), metric: DEPARTED_METRIC, ..backstop(address.into()) }
 }
 
 /// What a namespace of ours must not do: forward, speak IPv6.

@@ -13,11 +13,16 @@ mod keeper;
 mod reason;
 mod truth;
 
+#[cfg(test)]
+pub(super) use truth::tests;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use bell::NamesBell;
 pub use keeper::keep_names;
 
+use super::housekeeping::end_membership;
 use super::journal::Record;
 use super::shared::Shared;
 use crate::agent::error::ControlError;
@@ -26,6 +31,8 @@ use crate::store::claims;
 
 /// How long an attach or a detach waits for the names; they follow later, or `privnet status` says why not.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait before a drain that could not be ended is tried again.
+const DRAIN_RETRY: Duration = Duration::from_secs(1);
 /// How long other hosts may take to hear of a change.
 const PROPAGATION: Duration = Duration::from_secs(1);
 /// Names with fewer dots are looked for in the network first: `_http._tcp.1.web.ap-<uuid>` has four, so that what is meant
@@ -68,8 +75,38 @@ pub async fn drain(shared: &Shared, network: &Network, member: &Member, record: 
         let withdrawn = reports.wait_for(|report| !report.names(record));
         let _ = tokio::time::timeout(PATIENCE, withdrawn).await;
     }
-    tokio::time::sleep(Duration::from_secs(network.names.ttl_seconds.into()) + PROPAGATION).await;
+    tokio::time::sleep(until_forgotten(network)).await;
     Ok(())
+}
+
+/// Finishes the drains that an earlier agent began, and that nobody waits for any more. Draining members have no names; what
+/// is left is to wait until nobody has them, and to end the membership.
+pub async fn finish_drains(shared: Arc<Shared>) {
+    let records: Vec<Record> = shared.journal().records().values().filter(|r| !r.leaving).cloned().collect();
+    let begun = shared.world(|world| {
+        let wait = |record: &Record| {
+            let state = world.member(record.network, &record.container)?.state;
+            (state == MemberState::Draining).then(|| world.networks().get(&record.network).map(until_forgotten))?
+        };
+        records.into_iter().filter_map(|record| Some((wait(&record)?, record))).collect::<Vec<_>>()
+    });
+    let finish = begun.into_iter().map(|(wait, record)| {
+        let shared = &shared;
+        async move {
+            tracing::info!(network = %record.network, "finishing the drain of {}", record.container);
+            tokio::time::sleep(wait).await;
+            while let Err(error) = end_membership(shared, &record).await {
+                tracing::warn!(network = %record.network, "cannot end the drain of {}: {error:#}", record.container);
+                tokio::time::sleep(DRAIN_RETRY).await;
+            }
+        }
+    });
+    futures::future::join_all(finish).await;
+}
+
+/// How long a name that is withdrawn may be known still: as long as an answer may be kept, and a moment for the other hosts.
+fn until_forgotten(network: &Network) -> Duration {
+    Duration::from_secs(network.names.ttl_seconds.into()) + PROPAGATION
 }
 
 /// Waits until a member that left has no name on this host, and its container, if this was its last network, is served no

@@ -70,7 +70,7 @@ pub fn renew(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::agent) mod tests {
     use super::*;
     use crate::model::PublicKey;
     use crate::store::{Event, Revision};

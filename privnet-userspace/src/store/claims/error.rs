@@ -91,8 +91,12 @@ pub enum MemberError {
     /// The address is in the network's subnet, and not for members.
     #[error("{0}")]
     AddressReserved(InvalidAddress),
-    /// Every address is held.
-    #[error("all addresses of {subnet} are taken, {used} of {size}: detach a member, or make a larger network")]
+    /// Every address is held, or was until a moment ago.
+    #[error(
+        "no address of {subnet} is free, of {size} members have {used}, and {resting} rest until nobody has them by their names: \
+         {remedy}, or make a larger network",
+        remedy = if *resting > 0 { "try again in a few seconds" } else { "detach a member" }
+    )]
     PoolExhausted {
         /// The network's subnet.
         subnet: Ipv4Net,
@@ -100,6 +104,8 @@ pub enum MemberError {
         used: usize,
         /// How many members could.
         size: usize,
+        /// How many are held no longer, and not free yet.
+        resting: usize,
     },
     /// Every number of the type is taken.
     #[error("all 99999 numbers of type {kind} of {app} are taken: detach one")]

@@ -37,11 +37,14 @@ pub struct MemberClaim {
     pub wireguard_port: u16,
     /// The ports that it declares by name.
     pub ports: BTreeSet<Port>,
+    /// When that is, in seconds since 1970-01-01 UTC: an address that was just released rests.
+    pub now_unix_seconds: u64,
 }
 
 /// Makes a container a member, in the state [`MemberState::Attaching`]: claims its number and its address, both or none.
 ///
-/// An address that nobody ever had is preferred, the lowest first; then the one that has been free for longest.
+/// An address that nobody ever had is preferred, the lowest first; then the one that has been free for longest. One that
+/// rests is given only to who asks for it.
 ///
 /// # Errors
 /// [`MemberError::NetworkNotFound`], [`MemberError::MemberExists`], [`MemberError::AddressTaken`],
@@ -55,7 +58,7 @@ pub async fn claim_member(store: &dyn Store, claim: &MemberClaim) -> Result<Memb
         refuse_known_key(store, network.id, claim.public_key).await?;
         let (address, before) = match claim.address {
             Some(address) => asked_address(store, &network, address).await?,
-            None => free_address(store, &network).await?,
+            None => free_address(store, &network, claim.now_unix_seconds).await?,
         };
         let last = before.as_ref().map(address_record).transpose()?;
         let member = Member {
@@ -230,7 +233,11 @@ async fn asked_address(
 }
 
 /// A free address, and its record as it is.
-async fn free_address(store: &dyn Store, network: &Network) -> Result<(Ipv4Addr, Option<Entry>), MemberError> {
+async fn free_address(
+    store: &dyn Store,
+    network: &Network,
+    now_unix_seconds: u64,
+) -> Result<(Ipv4Addr, Option<Entry>), MemberError> {
     let mut listing = store.list(&keys::addresses(network.id)).await?;
     let mut known = BTreeSet::new();
     for entry in &listing.entries {
@@ -248,9 +255,13 @@ async fn free_address(store: &dyn Store, network: &Network) -> Result<(Ipv4Addr,
         }
     }
     let used = listing.entries.len() - released.len();
+    let unheld = released.len();
+    let rest = ipam::rest_seconds(network.names.ttl_seconds);
+    released.retain(|(_, since)| ipam::has_rested(*since, now_unix_seconds, rest));
+    let resting = unheld - released.len();
     let Some(address) = ipam::longest_released(network.subnet, released) else {
         let size = ipam::capacity(network.subnet) as usize;
-        return Err(MemberError::PoolExhausted { subnet: network.subnet, used, size });
+        return Err(MemberError::PoolExhausted { subnet: network.subnet, used, size, resting });
     };
     let key = keys::address(network.id, address);
     listing.entries.retain(|entry| entry.key == key);

@@ -104,11 +104,24 @@ async fn a_network_is_exhausted_exactly_and_the_longest_rested_address_comes_bac
         let member: &Member = &members[index];
         release_member(&store, small.id, &member.container, NOW + at).await.expect("released");
     }
-    for (key, index) in [(6, 1), (7, 3), (8, 4)] {
+    let early = MemberClaim { now_unix_seconds: NOW + 10 + 5, ..claim(&small, 6) };
+    let error = claim_member(&store, &early).await.expect_err("they rest");
+    assert!(matches!(error, MemberError::PoolExhausted { used: 2, size: 5, resting: 3, .. }), "{error}");
+    let one = MemberClaim { now_unix_seconds: NOW + 10 + 6, ..claim(&small, 6) };
+    assert_eq!(claim_member(&store, &one).await.expect("one has rested").address, members[1].address);
+    let asked = MemberClaim {
+        address: Some(members[4].address),
+        ..MemberClaim { now_unix_seconds: NOW + 31, ..claim(&small, 7) }
+    };
+    let member = claim_member(&store, &asked).await.expect("who asks for it has it");
+    release_member(&store, small.id, &member.container, NOW + 32).await.expect("released");
+    for (key, index) in [(8, 3)] {
         let member = claim_member(&store, &claim(&small, key)).await.expect("claimed");
         assert_eq!((member.address, member.generation), (members[index].address, 1));
     }
-    claim_member(&store, &claim(&small, 9)).await.expect_err("exhausted again");
+    let member = claim_member(&store, &claim(&small, 9)).await.expect("claimed");
+    assert_eq!((member.address, member.generation), (members[4].address, 2));
+    claim_member(&store, &claim(&small, 10)).await.expect_err("exhausted again");
     assert_consistent(&store).await;
 }
 

@@ -1,0 +1,196 @@
+//! Who is gone: a new connection to it fails at once, on every host; the living are reached as before, and its address rests.
+//!
+//! ```text
+//! host one: a, c ── underlay ── host two: b        (all in shop; b or c leaves, or dies)
+//! ```
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "what was measured is part of the transcript")]
+
+mod names_lab;
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use names_lab::host::Host;
+use names_lab::{APP, Container, runtime, wait_until};
+use privnet::agent::views::Detach;
+use privnet::netns::Netns;
+
+/// What a caller may wait for the error, so that it tries the next address.
+const AT_ONCE: Duration = Duration::from_millis(50);
+/// How soon other hosts know.
+const EVERYWHERE: Duration = Duration::from_secs(1);
+/// What a death may take to be noticed.
+const NOTICED: Duration = Duration::from_secs(2);
+/// Nobody listens there: whoever is reached refuses.
+const PORT: u16 = 9;
+
+/// What a new connection comes to, and after how long.
+fn connect(from: &Container, to: Ipv4Addr, patience: Duration) -> (ErrorKind, Duration) {
+    let ask = move || {
+        let start = Instant::now();
+        let tried = TcpStream::connect_timeout(&SocketAddr::new(to.into(), PORT), patience);
+        (tried.expect_err("nobody listens").kind(), start.elapsed())
+    };
+    let (kind, took) = from.netns.run_blocking(ask).expect("the namespace's thread");
+    println!("{} -> {to}:{PORT}: {kind} after {took:?}", from.name);
+    (kind, took)
+}
+
+/// A live member answers, if only that nobody listens.
+fn assert_reached(from: &Container, to: Ipv4Addr) {
+    assert_eq!(connect(from, to, Duration::from_secs(5)).0, ErrorKind::ConnectionRefused, "{} -> {to}", from.name);
+}
+
+/// The kernel says so, to TCP and to UDP.
+fn assert_gone(from: &Container, to: Ipv4Addr) {
+    let (kind, took) = connect(from, to, Duration::from_secs(5));
+    assert_eq!(kind, ErrorKind::HostUnreachable, "{} -> {to}", from.name);
+    assert!(took < AT_ONCE, "{} -> {to} took {took:?}", from.name);
+    let send = move || UdpSocket::bind("0.0.0.0:0").expect("bound").send_to(b"x", (to, PORT));
+    let sent = from.netns.run_blocking(send).expect("the namespace's thread");
+    assert_eq!(sent.expect_err("nobody is there").kind(), ErrorKind::HostUnreachable);
+}
+
+fn wait_until_gone(from: &Container, to: Ipv4Addr, limit: Duration) -> Duration {
+    let start = Instant::now();
+    wait_until("it is known to be gone", || {
+        connect(from, to, Duration::from_millis(20)).0 == ErrorKind::HostUnreachable
+    });
+    assert!(start.elapsed() < limit, "{} -> {to} took {:?}", from.name, start.elapsed());
+    start.elapsed()
+}
+
+/// The routes by which a container hears of the gone.
+fn routes(container: &Container) -> Vec<String> {
+    let output = Command::new("ip").args(["-n", &container.name, "route", "show"]).output().expect("ip starts");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let gone = text.lines().filter(|line| line.starts_with("unreachable 10.") && !line.contains('/'));
+    gone.map(|line| line.split_whitespace().nth(1).expect("an address").to_owned()).collect()
+}
+
+#[test]
+fn a_connection_to_a_member_that_left_fails_at_once_and_to_one_that_lives_does_not() {
+    runtime().block_on(async {
+        let mut host = Host::start().await;
+        let (a, b, c) = (host.lab.container("a"), host.lab.container("b"), host.lab.container("c"));
+        host.network("shop").await;
+        host.attach(&a, "shop", "web").await;
+        let (job, live) = (host.attach(&b, "shop", "job").await, host.attach(&c, "shop", "live").await);
+        assert_reached(&a, job.address);
+        assert_eq!(routes(&a), [""; 0]);
+        host.detach("shop", "job").await;
+        // The detach has returned: no waiting.
+        assert_gone(&a, job.address);
+        assert_gone(&c, job.address);
+        assert_reached(&a, live.address);
+        assert_eq!(routes(&a), [job.address.to_string()]);
+        assert_eq!(routes(&b), [""; 0], "who left has none");
+
+        // A newcomer gets another address, and hears of the gone as well.
+        let other = host.attach(&b, "shop", "next").await;
+        assert_ne!(other.address, job.address, "it rests");
+        assert_gone(&b, job.address);
+        assert_reached(&a, other.address);
+        // A stranger's hand is repaired like any other.
+        names_lab::ok(&format!("ip -n {} route del unreachable {} metric 4294967294", a.name, job.address));
+        host.restart().await;
+        wait_until("the route is back", || routes(&a) == [job.address.to_string()]);
+        // Who asks for the address by name has it, and is reached.
+        host.detach("shop", "next").await;
+        let again = host.attach_at(&b, "shop", "job", Some(job.address)).await;
+        assert_eq!(again.address, job.address);
+        assert_reached(&a, job.address);
+        assert_reached(&b, live.address);
+        assert_eq!(routes(&a), [other.address.to_string()]);
+        for kind in ["job", "live", "web"] {
+            host.detach("shop", kind).await;
+        }
+        for container in [&a, &b, &c] {
+            assert_eq!(routes(container), [""; 0], "nothing is left in {}", container.name);
+        }
+    });
+}
+
+#[test]
+fn on_other_hosts_too_and_after_a_death() {
+    runtime().block_on(async {
+        let [mut one, mut two] = Host::start_two().await;
+        let (a, c, b) = (one.lab.container("a"), one.lab.container("c"), two.lab.container("b"));
+        one.network("shop").await;
+        one.attach(&a, "shop", "web").await;
+        let live = one.attach(&c, "shop", "live").await;
+        let job = two.attach(&b, "shop", "job").await;
+        wait_until("it is reached over the underlay", || {
+            connect(&a, job.address, Duration::from_secs(1)).0 == ErrorKind::ConnectionRefused
+        });
+        two.detach("shop", "job").await;
+        let known = wait_until_gone(&a, job.address, EVERYWHERE);
+        println!("gone on the other host after {known:?}");
+        assert_gone(&a, job.address);
+        assert_reached(&a, live.address);
+
+        // One that dies without a word.
+        let mut process = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().expect("unshare starts");
+        let path = PathBuf::from(format!("/proc/{}/ns/net", process.id()));
+        let own = Netns::current().expect("there").id();
+        wait_until("it has its namespace", || Netns::identify(&path).is_ok_and(|id| id != own));
+        let d = Container { name: "d".to_owned(), netns: Netns::open(&path).expect("there"), path };
+        let mortal = two.attach(&d, "shop", "mortal").await;
+        wait_until("it is reached over the underlay", || {
+            connect(&a, mortal.address, Duration::from_secs(1)).0 == ErrorKind::ConnectionRefused
+        });
+        drop(d);
+        process.kill().expect("killed");
+        process.wait().expect("dead");
+        println!("gone on the other host {:?} after its death", wait_until_gone(&a, mortal.address, NOTICED));
+        assert_gone(&a, mortal.address);
+        assert_reached(&a, live.address);
+        for kind in ["live", "web"] {
+            one.detach("shop", kind).await;
+        }
+    });
+}
+
+#[test]
+fn a_drain_that_an_agent_began_is_finished_by_the_next_one() {
+    runtime().block_on(async {
+        let mut host = Host::start().await;
+        let (a, b) = (host.lab.container("a"), host.lab.container("b"));
+        host.network_with_ttl("shop", 2).await;
+        host.attach(&a, "shop", "web").await;
+        let job = host.attach(&b, "shop", "job").await;
+        let request = Detach {
+            network: "shop".to_owned(),
+            app: APP.to_owned(),
+            kind: Some("job".to_owned()),
+            number: None,
+            drain: true,
+        };
+        let control = host.control();
+        let draining = tokio::spawn(async move { control.detach(request).await });
+        let mut state = String::new();
+        while state != "draining" {
+            let members = host.control().members(Some("shop")).await.expect("listed");
+            let member = members.iter().find(|member| member.address == job.address).expect("it is a member still");
+            state = serde_json::to_value(member.state).expect("a value").as_str().expect("text").to_owned();
+        }
+        // As when the agent is killed: whoever asked is not answered.
+        draining.abort();
+        assert!(draining.await.is_err());
+        host.restart().await;
+        assert_reached(&a, job.address);
+        let start = Instant::now();
+        while host.control().members(Some("shop")).await.expect("listed").len() > 1 {
+            assert!(start.elapsed() < Duration::from_secs(10), "nobody finishes the drain");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        println!("the next agent finished the drain after {:?}", start.elapsed());
+        assert!(start.elapsed() > Duration::from_secs(2), "it waits for the names to be forgotten all the same");
+        wait_until_gone(&a, job.address, EVERYWHERE);
+        host.detach("shop", "web").await;
+    });
+}
