@@ -92,6 +92,33 @@ fn a_difference_is_told_alone_and_everything_replaces_it() {
     });
 }
 
+/// What the kernel keeps for a socket by default is about 160 questions.
+#[test]
+fn a_burst_that_comes_while_the_process_is_not_scheduled_is_answered_whole() {
+    const BURST: usize = 300;
+    let mut lab = Lab::serving(1);
+    let container = lab.served("a", &[SHOP]);
+    let pid = Pid::from_raw(i32::try_from(pid_of(&lab)).expect("a pid")).expect("not 0");
+    let ask = move || {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        socket.connect((DEFAULT_ADDRESS, 53)).expect("connected");
+        socket.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
+        kill_process(pid, Signal::STOP).expect("it runs");
+        for id in 0..u16::try_from(BURST).expect("few") {
+            let mut query = id.to_be_bytes().to_vec();
+            query.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+            // Of about the length that a name has.
+            query.extend_from_slice(&[63; 64]);
+            query.extend_from_slice(&[0, 0, 1, 0, 1]);
+            socket.send(&query).expect("sent");
+        }
+        kill_process(pid, Signal::CONT).expect("it is stopped");
+        let mut reply = [0; 1500];
+        (0..BURST).take_while(|_| socket.recv(&mut reply).is_ok()).count()
+    };
+    assert_eq!(container.netns.run_blocking(ask).expect("the namespace's thread"), BURST);
+}
+
 #[test]
 fn where_no_process_is_nothing_is_observed_and_a_second_one_does_not_start() {
     let lab = Lab::new();

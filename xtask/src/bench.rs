@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::build::{self, Profile};
+use crate::environment;
 use crate::setup::{self, Purpose};
 use crate::shell;
 use crate::test::PRIVNET_BIN;
@@ -13,11 +14,16 @@ use crate::test::PRIVNET_BIN;
 /// Something is missing or does not compile, or root cannot be reached.
 pub fn task(args: &[String]) -> Result<()> {
     let toolchain = setup::ensure(Purpose::Bench)?;
+    // Other servers of names are needed for that part alone, which is left out unless it is named.
+    if args.iter().any(|argument| argument.trim_start_matches("--only=").starts_with("dns")) {
+        setup::ensure(Purpose::BenchDns)?;
+    }
     let object = build::programs(&toolchain)?;
     let privnet = build::privnet_with(&object, Profile::Release)?;
     let mut command = build::cargo("build", Profile::Release, &object);
     command.args(["--bin", "privnet-bench"]);
     let bench = build::binary_of(&mut command, "privnet-bench")?;
-    let mut command = shell::as_root(&bench, &[(PRIVNET_BIN, privnet.into())])?;
+    let mut command =
+        shell::as_root(&bench, &[(PRIVNET_BIN, privnet.into()), ("PATH", environment::path_with_tools())])?;
     shell::exec(command.args(args))
 }

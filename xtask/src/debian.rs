@@ -87,6 +87,27 @@ pub fn unpack(package: &str, directory: &Path) -> Result<()> {
     fs::remove_dir_all(&downloads).with_context(|| format!("cannot remove {}", downloads.display()))
 }
 
+/// The libraries that a package depends on.
+///
+/// # Errors
+/// `apt-cache` does not know the package.
+pub fn libraries_of(package: &str) -> Result<Vec<String>> {
+    let depends = shell::output(Command::new("apt-cache").args(["depends", package]).env("LC_ALL", "C"))?;
+    Ok(libraries_in(&depends))
+}
+
+fn libraries_in(depends: &str) -> Vec<String> {
+    let names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    names.filter(|name| name.starts_with("lib")).map(str::to_owned).collect()
+}
+
+/// Whether a package is installed.
+pub fn is_installed(package: &str) -> bool {
+    let mut command = Command::new("dpkg-query");
+    command.args(["--show", "--showformat=${db:Status-Status}", package]);
+    shell::output(&mut command).is_ok_and(|status| status == "installed")
+}
+
 /// Fetches the lists once in a run; a source of the machine that does not answer is none of our business, as long as
 /// the packages are found.
 ///
@@ -125,6 +146,13 @@ fn apt_get() -> Result<Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_libraries_of_a_package_are_those_that_it_cannot_do_without() {
+        let depends = "unbound\n  PreDepends: init-system-helpers\n  Depends: adduser\n  Depends: libevent-2.1-7\n    \
+                       libelogind0\n  Depends: <libvirtual>\n  Recommends: libother\n";
+        assert_eq!(libraries_in(depends), ["libevent-2.1-7"]);
+    }
 
     #[test]
     fn a_package_without_a_candidate_is_not_available_and_one_with_a_candidate_is() {

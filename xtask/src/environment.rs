@@ -58,19 +58,18 @@ pub fn foreign(program: &Path) -> Command {
     command
 }
 
-/// `PATH` with the tools of this clone in front.
+/// `PATH` with the tools of this clone in front, and the system's behind.
 pub fn path_with_tools() -> OsString {
     let present = env::var_os("PATH").unwrap_or_default();
-    let directories = std::iter::once(tools()).chain(env::split_paths(&present));
+    // A user's shell often leaves the directories of system tools out.
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    let directories = std::iter::once(tools()).chain(env::split_paths(&present)).chain(system);
     env::join_paths(directories).unwrap_or(present)
 }
 
-/// Finds `program` among the tools of this clone and on `PATH`; the directories of system tools count as on `PATH`,
-/// because a user's shell often leaves them out.
+/// Finds `program` among the tools of this clone and on `PATH`; the directories of system tools count as on it.
 pub fn which(program: &str) -> Option<PathBuf> {
-    let path = path_with_tools();
-    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path).chain(system).map(|directory| directory.join(program)).find(|file| file.is_file())
+    env::split_paths(&path_with_tools()).map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
 /// Whether this runs where nobody can answer a question and a skipped test is a failure.

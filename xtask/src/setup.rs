@@ -22,13 +22,16 @@ pub enum Purpose {
     Test,
     /// Compile and measure.
     Bench,
+    /// Measure names beside other servers.
+    BenchDns,
 }
 
 /// A program that some purposes need.
 struct Tool {
     program: &'static str,
     package: &'static str,
-    /// Installing the package would start a service, so its files are unpacked into `target/tools` instead.
+    /// Installing the package would start a service, so its program is unpacked into `target/tools` instead; libraries start
+    /// nothing, and are installed.
     unpack: bool,
     why: &'static str,
     purposes: &'static [Purpose],
@@ -43,11 +46,21 @@ impl Tool {
     ) -> Self {
         Self { program, package, unpack: false, why, purposes }
     }
+
+    const fn unpacked(
+        program: &'static str,
+        package: &'static str,
+        why: &'static str,
+        purposes: &'static [Purpose],
+    ) -> Self {
+        Self { unpack: true, ..Self::new(program, package, why, purposes) }
+    }
 }
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 16] = {
-    use Purpose::{Bench, Run, Test};
+const TOOLS: [Tool; 19] = {
+    use Purpose::{Bench, BenchDns, Run, Test};
+    const BESIDE: &str = "to be measured beside";
     [
         Tool::new("ip", "iproute2", "to make namespaces by hand and look around", &[Run, Test, Bench]),
         Tool::new("ping", "iputils-ping", "to probe who reaches whom", &[Test]),
@@ -63,14 +76,11 @@ const TOOLS: [Tool; 16] = {
         Tool::new("kdig", "knot-dnsutils", "to ask for names with another library", &[Test]),
         Tool::new("busybox", "busybox", "to ask for names with a small resolver", &[Test]),
         Tool::new("musl-gcc", "musl-tools", "to ask for names with another C library", &[Test]),
-        Tool::new("dnsperf", "dnsperf", "to ask for many names a second", &[Test, Bench]),
-        Tool {
-            program: "promtool",
-            package: "prometheus",
-            unpack: true,
-            why: "to check the metrics by Prometheus' own rules",
-            purposes: &[Test],
-        },
+        Tool::new("dnsperf", "dnsperf", "to ask for many names a second", &[Test, BenchDns]),
+        Tool::unpacked("unbound", "unbound", BESIDE, &[BenchDns]),
+        Tool::unpacked("nsd", "nsd", BESIDE, &[BenchDns]),
+        Tool::new("dnsmasq", "dnsmasq-base", BESIDE, &[BenchDns]),
+        Tool::unpacked("promtool", "prometheus", "to check the metrics by Prometheus' own rules", &[Test]),
     ]
 };
 
@@ -133,8 +143,15 @@ fn unpack(tool: &Tool) -> Result<()> {
     shell::say(&format!("unpacking {} from the package {package} into {}", tool.program, folder.display()));
     let unpacked = folder.with_file_name(package);
     debian::unpack(package, &unpacked)?;
+    let libraries = debian::libraries_of(package)?;
+    let missing: Vec<&str> = libraries.iter().map(String::as_str).filter(|name| !debian::is_installed(name)).collect();
+    if !missing.is_empty() {
+        debian::install(&missing, &format!("libraries of {package}"))?;
+    }
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let (from, to) = (unpacked.join("usr/bin").join(tool.program), folder.join(tool.program));
+    let places = ["usr/bin", "usr/sbin"].map(|place| unpacked.join(place).join(tool.program));
+    let [first, second] = places;
+    let (from, to) = (if first.exists() { first } else { second }, folder.join(tool.program));
     fs::rename(&from, &to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?;
     fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))
 }

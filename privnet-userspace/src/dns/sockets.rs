@@ -10,6 +10,9 @@ use super::PORT;
 use super::error::Error;
 use crate::netns::Netns;
 
+/// What may wait to be read by UDP, in octets as the kernel counts them, which is more than ten to one of a short question:
+/// its default holds about 160 of them.
+const RECEIVE_BUFFER_OCTETS: usize = 1 << 20;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
@@ -48,6 +51,9 @@ fn bind(address: SocketAddrV4) -> io::Result<Sockets> {
     let (udp, tcp) = (open(SocketType::DGRAM)?, open(SocketType::STREAM)?);
     // Connections of an earlier process that wait out their end are no reason not to listen.
     sockopt::set_socket_reuseaddr(&tcp, true)?;
+    // Without the privilege to go past the system's limit, up to that.
+    let forced = sockopt::set_socket_recv_buffer_size_force(&udp, RECEIVE_BUFFER_OCTETS);
+    forced.or_else(|_| sockopt::set_socket_recv_buffer_size(&udp, RECEIVE_BUFFER_OCTETS))?;
     rustix::net::bind(&udp, &address)?;
     rustix::net::bind(&tcp, &address)?;
     rustix::net::listen(&tcp, BACKLOG)?;

@@ -9,6 +9,7 @@
 //! | [`tunnel`] | end to end through agents and WireGuard |
 //! | [`contest`] | paths measured in turns |
 //! | [`attach`], [`script`] | attaching one more container, by the agent and by a script of `ip` commands |
+//! | [`dns`] | names: beside other servers, and how soon all hosts know; only when it is asked for |
 //! | [`timeline`] | which operation of an attach took how long |
 //! | [`rows`], [`report`] | figures to rows, rows to a table and to JSON |
 //!
@@ -17,6 +18,7 @@
 mod attach;
 mod carrier;
 mod contest;
+mod dns;
 mod load;
 mod options;
 mod place;
@@ -70,6 +72,9 @@ fn run(options: &Options) -> Result<()> {
             let figures = attach::measure(&runtime, &Workspace::new()?, &case, options, &timeline);
             report.add(&figures.with_context(|| format!("cannot measure {group}"))?);
         }
+    }
+    if options.asks_for(dns::GROUP) {
+        report.add(&dns::measure(&runtime, options, &cores).context("cannot measure dns")?);
     }
     report.print(options)
 }

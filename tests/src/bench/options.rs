@@ -15,6 +15,9 @@ pub struct Options {
     /// Only the groups whose name contains this, for example `carrier` or `attach/100`; may be repeated.
     #[arg(long, value_name = "ROW")]
     pub only: Vec<String>,
+    /// As `--only`; `dns` is measured only when it is named.
+    #[arg(value_name = "ROW")]
+    pub rows: Vec<String>,
     /// How often each path is measured; 5 or more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: Option<u32>,
@@ -38,7 +41,16 @@ pub enum Output {
 impl Options {
     /// Whether a group is to be measured.
     pub fn wants(&self, group: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|part| group.contains(part.as_str()))
+        self.named().next().is_none() || self.asks_for(group)
+    }
+
+    /// Whether a group is named.
+    pub fn asks_for(&self, group: &str) -> bool {
+        self.named().any(|part| group.contains(part.as_str()))
+    }
+
+    fn named(&self) -> impl Iterator<Item = &String> {
+        self.only.iter().chain(&self.rows)
     }
 
     /// How often each path is measured.

@@ -101,14 +101,14 @@ impl Drop for Inner {
     }
 }
 
-/// The WireGuard processes whose directory is `dir` or below it, each with all its threads.
+/// The WireGuard and DNS processes whose directory is `dir` or below it, each with all its threads.
 pub fn processes_below(dir: &Path) -> Result<Vec<Pid>> {
     let wanted = dir.to_str().context("the directory is not text")?;
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")?.flatten() {
         // A process may end while it is looked at.
         let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        let serves = line.split('\0').any(|word| word == "wireguard-process")
+        let serves = line.split('\0').any(|word| word == "wireguard-process" || word == "dns")
             && line.split('\0').any(|word| Path::new(word).starts_with(wanted));
         if serves {
             let tasks = fs::read_dir(entry.path().join("task")).into_iter().flatten().flatten();

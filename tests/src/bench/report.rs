@@ -115,6 +115,7 @@ fn cells(row: &Row) -> [String; 7] {
     let target = row.target.map(|target| match target {
         Target::RatioAtLeast(least) => format!("≥ {least:.2}"),
         Target::AtMost(most) => format!("≤ {most} ms"),
+        Target::AtLeast(least) => format!("≥ {:.0} k/s", least / 1e3),
     });
     [
         row.group.clone(),
@@ -129,9 +130,10 @@ fn cells(row: &Row) -> [String; 7] {
 
 fn shown(unit: Unit, measured: &Measured) -> String {
     let figure = match unit {
-        Unit::PacketsPerSecond => format!("{:.0} k/s", measured.median / 1e3),
+        Unit::PacketsPerSecond | Unit::QueriesPerSecond => format!("{:.0} k/s", measured.median / 1e3),
         Unit::Nanoseconds => format!("{:.2} µs", measured.median / 1e3),
         Unit::BitsPerSecond => format!("{:.2} Gbit/s", measured.median / 1e9),
+        Unit::Milliseconds if measured.median < 10.0 => format!("{:.2} ms", measured.median),
         Unit::Milliseconds => format!("{:.1} ms", measured.median),
     };
     if measured.spread_percent == 0.0 { figure } else { format!("{figure} ±{:.0}%", measured.spread_percent) }

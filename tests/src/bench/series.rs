@@ -24,6 +24,20 @@ impl Series {
         }
     }
 
+    /// The figure that this part of them does not exceed.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "few figures"
+    )]
+    pub fn percentile(&self, part: f64) -> Option<f64> {
+        let sorted = self.sorted();
+        let last = sorted.len().checked_sub(1)?;
+        sorted.get((last as f64 * part).ceil() as usize).copied()
+    }
+
     /// The quartiles around the median: half of the figures are between them.
     #[must_use]
     pub fn quartiles(&self) -> Option<(f64, f64)> {
