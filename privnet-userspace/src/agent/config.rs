@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::dns::engine::DEFAULT_MAX_AGE;
-use crate::dns::{DEFAULT_ADDRESS, ProcessSpec};
+use crate::dns::{BinaryId, DEFAULT_ADDRESS, ProcessSpec};
 use crate::model::{HostName, NetworkId};
 use crate::netns::Netns;
 use crate::topology::{Datapath, ownership};
@@ -80,6 +80,8 @@ pub struct NamesConfig {
     pub address: Ipv4Addr,
     /// How the DNS process is started.
     pub process: ProcessSpec,
+    /// Its binary as it was when the agent was started: a process of another one is replaced.
+    pub binary: Option<BinaryId>,
 }
 
 impl NamesConfig {
@@ -87,9 +89,10 @@ impl NamesConfig {
     #[must_use]
     pub fn new(binary: PathBuf) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_DNS_THREADS);
+        let found = BinaryId::of(&binary);
         let process =
             ProcessSpec { binary, threads, max_age: DEFAULT_MAX_AGE, resolv_conf: PathBuf::from(HOST_RESOLV_CONF) };
-        Self { address: DEFAULT_ADDRESS, process }
+        Self { address: DEFAULT_ADDRESS, process, binary: found }
     }
 }
 

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -48,6 +49,9 @@ use walk::Taps;
 
 /// How long what was being built may take to stop before it is removed.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a lock may outlive its demo: in a process that it had forked, and that had not become another program yet.
+const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Runs the demo, or removes what one left; succeeds only when all that it shows held.
 ///
@@ -181,8 +185,14 @@ impl Claim {
         };
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(name.lock_file());
         let file = file.map_err(failed)?;
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| failed(errno.into()))?;
-        Ok(Self { _lock: file })
+        let start = Instant::now();
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { _lock: file }),
+                Err(Errno::AGAIN) if start.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PATIENCE / 10),
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
     }
 }
 

@@ -40,7 +40,7 @@ use std::net::Ipv4Addr;
 pub use client::{DnsProcess, ProcessSpec};
 pub use error::Error;
 pub use process::serve_process;
-pub use protocol::{ProcessState, Resolved, ServedContainer, Source};
+pub use protocol::{BinaryId, ProcessState, Resolved, ServedContainer, Source};
 pub use sockets::Sockets;
 
 /// Where a container's names are answered, unless it is set otherwise: on its loopback, at an address that neither

@@ -23,7 +23,8 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::protocol::{
-    Ask, Birth, Born, MAX_MESSAGE_OCTETS, ProcessState, Request, Resolved, Response, ServedContainer, Source, VERSION,
+    Ask, BinaryId, Birth, Born, MAX_MESSAGE_OCTETS, ProcessState, Request, Resolved, Response, ServedContainer, Source,
+    VERSION,
 };
 use super::responder::{Responder, ResponderConfig};
 use crate::companion::{self, Anchor, RunDir, Watched, give_up_privileges, listen, log_to};
@@ -279,6 +280,7 @@ impl Process {
         ProcessState {
             pid: std::process::id(),
             binary_version: env!("CARGO_PKG_VERSION").to_owned(),
+            binary: BinaryId::own(),
             started_unix_seconds: self.started_unix_seconds,
             containers: containers
                 .map(|(container, asker)| ServedContainer { container, asker: Asker::clone(&asker) })

@@ -3,7 +3,8 @@
 //! At birth, over the process's standard input: one [`Birth`], answered by one [`Born`]. Later, over the control socket: one
 //! [`Request`] and one [`Response`] per connection, each JSON up to the end of its half, open files with its first octet.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,9 @@ pub struct ProcessState {
     pub pid: u32,
     /// The version of its binary.
     pub binary_version: String,
+    /// The file that it was started from.
+    #[serde(default)]
+    pub binary: Option<BinaryId>,
     /// When it was started, in seconds since 1970-01-01 UTC.
     pub started_unix_seconds: u64,
     /// The containers that it serves.
@@ -106,6 +110,37 @@ pub struct ProcessState {
     pub is_stale: bool,
     /// What it counted.
     pub counted: Counted,
+}
+
+/// Which file a binary is: another build is another file, or the same one with another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BinaryId {
+    dev: u64,
+    ino: u64,
+    octets: u64,
+    modified_seconds: i64,
+    modified_nanoseconds: i64,
+}
+
+impl BinaryId {
+    /// The file at a path; nothing when it cannot be looked at.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path).ok()?;
+        Some(Self {
+            dev: found.dev(),
+            ino: found.ino(),
+            octets: found.size(),
+            modified_seconds: found.mtime(),
+            modified_nanoseconds: found.mtime_nsec(),
+        })
+    }
+
+    /// The file that this process runs, wherever it is by now.
+    #[must_use]
+    pub fn own() -> Option<Self> {
+        Self::of(Path::new("/proc/self/exe"))
+    }
 }
 
 /// A container that is served.

@@ -25,6 +25,8 @@ pub struct Host {
     netns: Netns,
     name: &'static str,
     vtep: Ipv4Addr,
+    /// What the DNS process is started from.
+    pub dns_binary: PathBuf,
     /// The truth of several hosts; a host alone keeps its own.
     store: Option<Arc<dyn Store>>,
 }
@@ -60,7 +62,8 @@ impl Host {
         let prefix = format!("na{}-{}-", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut lab = Lab::new();
         let netns = lab.container("host").netns;
-        Self { lab, agent: None, prefix, netns, name, vtep, store }
+        let dns_binary = env!("CARGO_BIN_EXE_dns_process").into();
+        Self { lab, agent: None, prefix, netns, name, vtep, dns_binary, store }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -86,7 +89,7 @@ impl Host {
             datapath: DatapathChoice::Only(Datapath::Bridge),
             wireguard: Choice::Userspace,
             wireguard_binary: env!("CARGO_BIN_EXE_wireguard_process").into(),
-            names: Some(NamesConfig::new(env!("CARGO_BIN_EXE_dns_process").into())),
+            names: Some(NamesConfig::new(self.dns_binary.clone())),
         };
         // The store and the lock of the one before go with its last task.
         let mut last = None;

@@ -13,7 +13,7 @@ use crate::agent::config::NamesConfig;
 use crate::agent::journal::Record;
 use crate::agent::shared::Shared;
 use crate::companion::Ending;
-use crate::dns::{DnsProcess, Error, ServedContainer, Sockets};
+use crate::dns::{BinaryId, DnsProcess, Error, ProcessState, ServedContainer, Sockets};
 use crate::model::NetworkId;
 use crate::names::{Asker, Catalogue, Difference};
 use crate::netns::{self, Netns, NetnsId};
@@ -176,10 +176,10 @@ impl Keeper {
         Ok(())
     }
 
-    /// Finds the process, or starts one; one of another version is replaced.
+    /// Finds the process, or starts one; one of another binary is replaced.
     async fn find(&self, wanted: &BTreeMap<NetnsId, Container>) -> Result<Known, Error> {
         let [first, second] = self.shared.config.dns_dirs().map(|dir| DnsProcess::new(&dir));
-        let (process, free, seen) = match (observe(&first).await?, observe(&second).await?) {
+        let (process, free, seen) = match (self.observe(&first).await?, self.observe(&second).await?) {
             (Seen::Nobody, Seen::Nobody) => {
                 first.start(&self.config.process).await?;
                 return known(first).await;
@@ -196,7 +196,7 @@ impl Keeper {
             Seen::Nobody | Seen::Current => return known(process).await,
             Seen::Older | Seen::Foreign => {}
         }
-        tracing::info!("the DNS process is of another version: it is replaced");
+        tracing::info!("the DNS process is of another binary: it is replaced");
         free.start(&self.config.process).await?;
         free.tell(true, Difference::between(&Catalogue::new(), &self.catalogue)).await?;
         if matches!(seen, Seen::Older) {
@@ -206,27 +206,35 @@ impl Keeper {
         process.stop().await?;
         known(free).await
     }
+
+    async fn observe(&self, process: &DnsProcess) -> Result<Seen, Error> {
+        match process.observe().await {
+            Ok(None) => Ok(Seen::Nobody),
+            Ok(Some(state)) if self.is_of_this_binary(&state) => Ok(Seen::Current),
+            Ok(Some(_)) => Ok(Seen::Older),
+            Err(Error::OtherVersion { .. }) => Ok(Seen::Foreign),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether replacing the process would lead to no other one: it is what a new one would be, or a new one would not be what
+    /// this agent was started with, since its file has been replaced meanwhile.
+    fn is_of_this_binary(&self, state: &ProcessState) -> bool {
+        let NamesConfig { binary, process, .. } = &self.config;
+        let is_replaced = || BinaryId::of(&process.binary) != *binary;
+        state.binary_version == env!("CARGO_PKG_VERSION") && (state.binary == *binary || is_replaced())
+    }
 }
 
 /// What is found where a process may be.
 enum Seen {
     Nobody,
-    /// Of this version.
+    /// Of this binary.
     Current,
-    /// Of another version of privnet, which speaks the same.
+    /// Of another one, which speaks the same.
     Older,
     /// Of one that speaks otherwise.
     Foreign,
-}
-
-async fn observe(process: &DnsProcess) -> Result<Seen, Error> {
-    match process.observe().await {
-        Ok(None) => Ok(Seen::Nobody),
-        Ok(Some(state)) if state.binary_version == env!("CARGO_PKG_VERSION") => Ok(Seen::Current),
-        Ok(Some(_)) => Ok(Seen::Older),
-        Err(Error::OtherVersion { .. }) => Ok(Seen::Foreign),
-        Err(error) => Err(error),
-    }
 }
 
 async fn known(process: DnsProcess) -> Result<Known, Error> {
