@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use aya::EbpfLoader;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuHashMap};
@@ -226,16 +227,27 @@ fn spec_of(config: &Config) -> Option<NetworkSpec> {
     })
 }
 
+/// Made once: making it reads and parses all types of the kernel (5 MiB), which our programs ask nothing of, so that they
+/// are forgotten at once.
+static LOADER: LazyLock<Mutex<EbpfLoader<'static>>> = LazyLock::new(|| {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    Mutex::new(loader)
+});
+
 /// Loads the object over the pinned maps and pins its programs over those of another build.
 ///
 /// The mark of the build is written last: whoever finds it finds all of its programs.
 fn load(bytes: &[u8], pin_dir: &Path, spec: &NetworkSpec) -> Result<(), Error> {
-    let mut loader = EbpfLoader::new();
-    for map in &maps::ALL {
-        loader.map_pin_path(map.name, pin_dir.join(map.name));
-        loader.map_max_entries(map.name, map.max_entries(spec.prefix.prefix_len()));
-    }
-    let mut loaded = loader.load(bytes).map_err(Error::Object)?;
+    let mut loaded = {
+        let mut loader = LOADER.lock().unwrap_or_else(PoisonError::into_inner);
+        // Every map of the object is in the table, so nothing of an earlier network stays.
+        for map in &maps::ALL {
+            loader.map_pin_path(map.name, pin_dir.join(map.name));
+            loader.map_max_entries(map.name, map.max_entries(spec.prefix.prefix_len()));
+        }
+        loader.load(bytes).map_err(Error::Object)?
+    };
     for map in &maps::ALL {
         is_pinned_as(map, pin_dir, spec.prefix.prefix_len())?;
     }

@@ -18,7 +18,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use privnet::datapath::{Direction, DropReason, Hook, MemberRow, Network, NetworkSpec, Outcome, PortRow, Tally};
+use privnet::datapath::{
+    Direction, DropReason, Hook, MemberRow, Method, Network, NetworkSpec, Outcome, PortRow, Tally, features,
+};
 use privnet::netns::Netns;
 use privnet_ebpf::net::{MacAddr, Vni};
 
@@ -61,6 +63,23 @@ pub fn require_root() {
     assert!(rustix::process::geteuid().is_root(), "this test needs root: cargo xtask test runs it as root");
 }
 
+/// Whether the kernel has no TCX (before 6.6); says that the test is skipped.
+#[expect(clippy::print_stdout, reason = "read by the report of the tests")]
+pub fn lacks_tcx(test: &str) -> bool {
+    let lacks = !features().tcx;
+    if lacks {
+        println!("SKIPPED: {test}: TCX");
+    }
+    lacks
+}
+
+/// The ways of attaching that this kernel has.
+pub fn methods() -> Vec<Method> {
+    let mut methods = vec![Method::Clsact];
+    methods.extend(features().tcx.then_some(Method::Tcx));
+    methods
+}
+
 /// A directory on the bpffs that no other test uses.
 pub fn pin_dir() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -99,9 +118,9 @@ impl Bed {
         let mut bed = Self { network, netns: Netns::create_anonymous().expect("namespace") };
         let links = [ALICE_IF, BOB_IF, VTEP_IF, STRANGER_IF].map(|index| {
             let peer = index + 1;
-            format!("ip link add if{index} index {index} type veth peer name if{peer} index {peer}")
+            format!("link add if{index} index {index} type veth peer name if{peer} index {peer}")
         });
-        sh(&bed.netns, &links.join("; "));
+        sh(&bed.netns, &format!("printf '{}' | ip -batch -", links.join(r"\n")));
         bed.fill();
         bed
     }
