@@ -178,7 +178,7 @@ fn ended_while_it_builds_the_demo_leaves_nothing() {
         ("a WireGuard process", Box::new(|name| Path::new("/run").join(name).join("one/wireguard").exists())),
     ];
     for (what, made) in moments {
-        let mut demo = Demo::start(&["--datapath", "ebpf"]);
+        let mut demo = Demo::start(&["--datapath", "ebpf", "--wireguard", "userspace"]);
         demo.wait_for(made);
         kill_process(demo.pid(), Signal::TERM).expect("signalled");
         let (name, code, stdout, stderr) = demo.end();
@@ -246,7 +246,7 @@ fn what_is_kept_works_until_it_is_removed() {
 
 #[test]
 fn a_demo_that_was_killed_is_removed_by_its_name_and_a_running_one_is_not() {
-    let mut demo = Demo::start(&[]);
+    let mut demo = Demo::start(&["--wireguard", "userspace"]);
     demo.wait_for(|name| Path::new("/run").join(name).join("one/wireguard").exists());
     let remove = |name: &str| Command::new(privnet()).args(["demo", "--remove", name]).output().expect("started");
     let refused = remove(&demo.name);
