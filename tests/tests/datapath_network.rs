@@ -247,6 +247,9 @@ async fn the_guards_of_two_networks_share_an_interface() {
 
 #[tokio::test]
 async fn a_tcx_link_is_pinned_replaced_and_seen() {
+    if lacks_tcx("a_tcx_link_is_pinned_replaced_and_seen") {
+        return;
+    }
     let bed = Bed::new();
     let (interface, hook): (IfName, _) = (format!("if{VTEP_IF}").parse().expect("name"), Hook::FromVtep);
     let seen = |network: &Network| {
@@ -274,6 +277,9 @@ async fn a_tcx_link_is_pinned_replaced_and_seen() {
 
 #[tokio::test]
 async fn the_pinned_link_of_a_namespace_that_is_gone_gives_way() {
+    if lacks_tcx("the_pinned_link_of_a_namespace_that_is_gone_gives_way") {
+        return;
+    }
     let bed = Bed::new();
     let (interface, hook): (IfName, _) = ("lo".parse().expect("name"), Hook::FromVtep);
     let doomed = Netns::create_anonymous().expect("namespace");
