@@ -22,6 +22,7 @@ mod shell;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 
 /// The project's tasks.
 #[derive(Parser)]
@@ -59,6 +60,8 @@ enum Task {
         /// Run only the tests whose name contains this, and no checks
         filter: Option<String>,
     },
+    /// Run the tests that need root in virtual machines, on Debian's oldest and newest kernel
+    Vm(vm::Arguments),
     /// Check the house rules that no compiler checks
     Tidy {
         /// Record the present abi.rs as the layout of its `ABI_VERSION`
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Task::Build { release, ebpf_only } => build::task(release, ebpf_only),
         Task::Run { args } => run::task(&args),
         Task::Test { filter } => return test::task(filter.as_deref()),
+        Task::Vm(arguments) => return vm::task(&arguments),
         Task::Tidy { accept_abi } => tidy::task(accept_abi),
         Task::Bench { args } => bench::task(&args),
     };

@@ -20,6 +20,8 @@ pub enum Purpose {
     Run,
     /// Compile and run all tests.
     Test,
+    /// Compile and run the tests in virtual machines.
+    Vm,
     /// Compile and measure.
     Bench,
     /// Measure names beside other servers.
@@ -58,29 +60,33 @@ impl Tool {
 }
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 19] = {
-    use Purpose::{Bench, BenchDns, Run, Test};
+const TOOLS: [Tool; 23] = {
+    use Purpose::{Bench, BenchDns, Run, Test, Vm};
     const BESIDE: &str = "to be measured beside";
     [
-        Tool::new("ip", "iproute2", "to make namespaces by hand and look around", &[Run, Test, Bench]),
-        Tool::new("ping", "iputils-ping", "to probe who reaches whom", &[Test]),
-        Tool::new("tcpdump", "tcpdump", "to see what is on the wire", &[Test]),
-        Tool::new("jq", "jq", "to read the output of `-o json` as a user would", &[Test]),
-        Tool::new("wg", "wireguard-tools", "to see WireGuard as other programs see it", &[Test]),
-        Tool::new("curl", "curl", "to speak to the control socket as a user would", &[Test]),
-        Tool::new("bpftool", "bpftool", "to see programs and maps as other programs see them", &[Test]),
-        Tool::new("sysctl", "procps", "to set rp_filter in a namespace", &[Test]),
-        Tool::new("nsenter", "util-linux", "to run a program inside a namespace", &[Test]),
-        Tool::new("unshare", "util-linux", "to stand for a container", &[Test]),
-        Tool::new("dig", "bind9-dnsutils", "to ask for names as a user would", &[Test]),
-        Tool::new("kdig", "knot-dnsutils", "to ask for names with another library", &[Test]),
-        Tool::new("busybox", "busybox", "to ask for names with a small resolver", &[Test]),
+        Tool::new("ip", "iproute2", "to make namespaces by hand and look around", &[Run, Test, Bench, Vm]),
+        Tool::new("ping", "iputils-ping", "to probe who reaches whom", &[Test, Vm]),
+        Tool::new("tcpdump", "tcpdump", "to see what is on the wire", &[Test, Vm]),
+        Tool::new("jq", "jq", "to read the output of `-o json` as a user would", &[Test, Vm]),
+        Tool::new("wg", "wireguard-tools", "to see WireGuard as other programs see it", &[Test, Vm]),
+        Tool::new("curl", "curl", "to speak to the control socket as a user would", &[Test, Vm]),
+        Tool::new("bpftool", "bpftool", "to see programs and maps as other programs see them", &[Test, Vm]),
+        Tool::new("sysctl", "procps", "to set rp_filter in a namespace", &[Test, Vm]),
+        Tool::new("nsenter", "util-linux", "to run a program inside a namespace", &[Test, Vm]),
+        Tool::new("unshare", "util-linux", "to stand for a container", &[Test, Vm]),
+        Tool::new("dig", "bind9-dnsutils", "to ask for names as a user would", &[Test, Vm]),
+        Tool::new("kdig", "knot-dnsutils", "to ask for names with another library", &[Test, Vm]),
+        Tool::new("busybox", "busybox", "to ask for names with a small resolver", &[Test, Vm]),
         Tool::new("musl-gcc", "musl-tools", "to ask for names with another C library", &[Test]),
         Tool::new("dnsperf", "dnsperf", "to ask for many names a second", &[Test, BenchDns]),
         Tool::unpacked("unbound", "unbound", BESIDE, &[BenchDns]),
         Tool::unpacked("nsd", "nsd", BESIDE, &[BenchDns]),
         Tool::new("dnsmasq", "dnsmasq-base", BESIDE, &[BenchDns]),
-        Tool::unpacked("promtool", "prometheus", "to check the metrics by Prometheus' own rules", &[Test]),
+        Tool::unpacked("promtool", "prometheus", "to check the metrics by Prometheus' own rules", &[Test, Vm]),
+        Tool::new("qemu-system-x86_64", "qemu-system-x86", "to boot other kernels than the one that runs here", &[Vm]),
+        Tool::new("depmod", "kmod", "to index the modules of these kernels", &[Vm]),
+        Tool::new("strip", "binutils", "to put no debug information into a guest's memory", &[Vm]),
+        Tool::new("tc", "iproute2", "to look at filters from inside a guest", &[Vm]),
     ]
 };
 

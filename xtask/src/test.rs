@@ -154,7 +154,7 @@ fn root_tests(object: &Path, filter: Option<&str>, variables: &[(&str, OsString)
 }
 
 /// Whether the executable is one test that knows no filter.
-fn has_no_harness(test: &Executable) -> bool {
+pub fn has_no_harness(test: &Executable) -> bool {
     let manifest = fs::read_to_string(&test.manifest).unwrap_or_default();
     let name = test.file_name();
     let name = name.rsplit_once('-').map_or(name.as_str(), |(name, _hash)| name);

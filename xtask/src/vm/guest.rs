@@ -1,0 +1,182 @@
+//! What the guest holds and does: an image and a list of jobs.
+//!
+//! The other half is `tests/src/bin/vm_init.rs`, which reads the jobs and runs them.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::image::Image;
+use super::kernel::Kernel;
+use super::modules;
+use crate::messages::Executable;
+use crate::{environment, shell};
+
+/// Where init finds what to do.
+const JOBS: &str = "/vm/jobs";
+/// Where init finds the variables of the jobs, besides `PATH`.
+const VARIABLES: &str = "/vm/variables";
+
+/// Programs that the tests start, or that a person who looks around wants. `setup` has seen to those that matter.
+const PROGRAMS: [&str; 61] = [
+    "bash", "bpftool", "busybox", "cat", "chmod", "cp", "curl", "cut", "date", "df", "dig", "dmesg", "echo", "env",
+    "false", "find", "getent", "grep", "head", "id", "ip", "jq", "kdig", "kill", "less", "ln", "ls", "lsmod", "mkdir",
+    "modprobe", "mount", "mv", "nsenter", "ping", "promtool", "ps", "readlink", "rm", "rmdir", "sed", "setsid", "sh",
+    "sleep", "sort", "ss", "stat", "strace", "sysctl", "tail", "tc", "tcpdump", "tee", "test", "timeout", "touch",
+    "tr", "true", "umount", "uname", "unshare", "wg",
+];
+
+/// Files of this machine that these programs read, and programs that are called by these very paths: by the kernel to
+/// load a module, and by libraries to run a command.
+const FILES: [&str; 7] = [
+    "/sbin/modprobe",
+    "/bin/sh",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/iproute2/group",
+    "/etc/iproute2/rt_tables",
+    "/etc/iproute2/rt_protos",
+];
+
+/// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
+const ELSEWHERE: [(&str, &str); 1] = [("names_clients", "needs compilers, and asks resolvers rather than kernels")];
+
+/// One program that the guest runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// What it is called in the output.
+    pub name: String,
+    /// Where it runs.
+    pub folder: PathBuf,
+    /// How long it may take.
+    pub limit: Duration,
+    /// The program and its arguments.
+    pub words: Vec<String>,
+}
+
+/// What cargo built, and what of it the guest runs.
+pub struct Built {
+    /// `privnet`, the tests, and the programs that tests start.
+    pub executables: Vec<PathBuf>,
+    /// init.
+    pub init: PathBuf,
+    /// What init runs.
+    pub jobs: Vec<Job>,
+}
+
+/// Whether a test is left to `cargo xtask test`, and why.
+pub fn elsewhere(test: &Executable) -> Option<&'static str> {
+    let name = test.file_name();
+    ELSEWHERE.iter().find_map(|(left, why)| name.starts_with(&format!("{left}-")).then_some(*why))
+}
+
+/// The image for a kernel, written to a file.
+///
+/// # Errors
+/// Something of it is missing on this machine, or the file cannot be written.
+pub fn write(built: &Built, kernel: &Kernel, variables: &[(&str, OsString)], to: &Path) -> Result<()> {
+    let mut image = Image::default();
+    let programs: Vec<PathBuf> = PROGRAMS.iter().filter_map(|program| environment::which(program)).collect();
+    image.programs_of_host(&programs)?;
+    for file in FILES.iter().map(Path::new).filter(|file| file.is_file()) {
+        image.file_of_host(file)?;
+    }
+    let stripped = Stripped::new()?;
+    for program in built.executables.iter().chain([&built.init]) {
+        image.program_as(program, &stripped.of(program)?)?;
+    }
+    stripped.remove_others()?;
+    image.link("/init", &built.init.to_string_lossy());
+    if let (Some(folder), Some(release)) = (&kernel.modules, &kernel.release) {
+        modules::add(&mut image, folder, release)?;
+    }
+    furnish(&mut image);
+    image.text(JOBS, 0o644, jobs_text(&built.jobs));
+    let variables = variables.iter().map(|(name, value)| format!("{name}={}\n", value.to_string_lossy()));
+    image.text(VARIABLES, 0o644, variables.collect::<String>());
+    for job in &built.jobs {
+        image.folder(&job.folder.to_string_lossy(), 0o755);
+    }
+    let bytes = image.write(to)?;
+    eprintln!("    {}: {} MiB", to.display(), bytes >> 20);
+    Ok(())
+}
+
+/// What no program brings along.
+fn furnish(image: &mut Image) {
+    for folder in ["/dev", "/proc", "/sys", "/run", "/var/lib", "/etc", "/mnt", "/root"] {
+        image.folder(folder, 0o755);
+    }
+    image.folder("/tmp", 0o1777);
+    image.link("/var/run", "/run");
+    let users = "root:x:0:0::/root:/bin/sh\ntcpdump:x:100:100::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n";
+    image.text("/etc/passwd", 0o644, users);
+    image.text("/etc/group", 0o644, "root:x:0:\ntcpdump:x:100:\nnogroup:x:65534:\n");
+    // Empty, for whoever mounts another one over it.
+    image.text("/etc/resolv.conf", 0o644, "");
+    image.text("/etc/hosts", 0o644, "127.0.0.1 localhost\n");
+    image.text("/etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n");
+}
+
+/// A line per job, its fields separated by tabs: name, limit in seconds, folder, program and arguments.
+fn jobs_text(jobs: &[Job]) -> String {
+    let line = |job: &Job| {
+        let (folder, words) = (job.folder.display(), job.words.join("\t"));
+        format!("{}\t{}\t{folder}\t{words}\n", job.name, job.limit.as_secs())
+    };
+    jobs.iter().map(line).collect()
+}
+
+/// Copies of executables without what debuggers read, which is most of them.
+struct Stripped {
+    folder: PathBuf,
+    used: std::cell::RefCell<BTreeSet<PathBuf>>,
+}
+
+impl Stripped {
+    fn new() -> Result<Self> {
+        let folder = environment::root().join("target/vm/stripped");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self { folder, used: std::cell::RefCell::default() })
+    }
+
+    fn of(&self, program: &Path) -> Result<PathBuf> {
+        let copy = self.folder.join(program.file_name().unwrap_or_default());
+        self.used.borrow_mut().insert(copy.clone());
+        let changed = |path: &Path| path.metadata().and_then(|found| found.modified()).ok();
+        if changed(&copy) < changed(program) || !copy.is_file() {
+            shell::run(Command::new("strip").arg("--strip-all").arg("-o").arg(&copy).arg(program))?;
+        }
+        Ok(copy)
+    }
+
+    /// Removes the copies of what earlier builds built.
+    fn remove_others(&self) -> Result<()> {
+        let entries = fs::read_dir(&self.folder).with_context(|| format!("cannot read {}", self.folder.display()))?;
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| !self.used.borrow().contains(path)) {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_one_line() {
+        let job = Job {
+            name: "demo".to_owned(),
+            folder: "/t".into(),
+            limit: Duration::from_secs(9),
+            words: vec!["/bin/privnet".to_owned(), "demo".to_owned()],
+        };
+        assert_eq!(jobs_text(&[job]), "demo\t9\t/t\t/bin/privnet\tdemo\n");
+    }
+}
