@@ -16,7 +16,7 @@ use privnet::netns::Netns;
 use privnet_ebpf::net::{MacAddr, Vni};
 use rustix::process::{Pid, Signal};
 
-/// How long the processes that were started, and namespaces, may take to end.
+/// How long the processes that were started may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The MTU of the underlay between the hosts.
 pub const UNDERLAY_MTU: u32 = 1500;
@@ -153,22 +153,6 @@ impl Place {
         let links = Links::open(&netns).await?;
         ensure_loopback_up(&links).await?;
         Ok(Self { netns, links })
-    }
-
-    /// Waits until the kernel has taken down every namespace that ended before now.
-    ///
-    /// It does so later, one batch after another, under the locks that whoever makes a namespace or a link waits for.
-    pub async fn wait_for_teardowns(&self) -> Result<()> {
-        const LAST: &str = "last";
-        let last = Self::new().await?;
-        veth((self, LAST), (&last, LAST), MacAddr::new([6, 2, 0, 0, 0, 1]), UNDERLAY_MTU).await?;
-        drop(last);
-        let start = Instant::now();
-        while self.links.links().await?.iter().any(|link| link.name == LAST) {
-            ensure!(start.elapsed() < PATIENCE, "a namespace was not taken down within {PATIENCE:?}");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        Ok(())
     }
 
     /// The index of a link.
