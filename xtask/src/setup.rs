@@ -1,6 +1,6 @@
 //! `setup`: what the tasks need on this machine. Finds it, or installs it and says why.
 //!
-//! Looks for programs, not for packages: whoever has `tcpdump` from elsewhere needs no package. A task asks for its
+//! Looks for programs and files, not for packages: whoever has `tcpdump` from elsewhere needs no package. A task asks for its
 //! own purpose only, so whoever runs the demo gets no tools of the tests.
 
 use std::fs;
@@ -60,7 +60,7 @@ impl Tool {
 }
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 23] = {
+const TOOLS: [Tool; 25] = {
     use Purpose::{Bench, BenchDns, Run, Test, Vm};
     const BESIDE: &str = "to be measured beside";
     [
@@ -78,6 +78,14 @@ const TOOLS: [Tool; 23] = {
         Tool::new("kdig", "knot-dnsutils", "to ask for names with another library", &[Test, Vm]),
         Tool::new("busybox", "busybox", "to ask for names with a small resolver", &[Test, Vm]),
         Tool::new("musl-gcc", "musl-tools", "to ask for names with another C library", &[Test]),
+        // Of packages without a program, a file that the tests use.
+        Tool::new(
+            "/usr/lib/python3/dist-packages/dns/resolver.py",
+            "python3-dnspython",
+            "to ask for names from Python",
+            &[Test],
+        ),
+        Tool::new("/usr/include/ares.h", "libc-ares-dev", "to ask for names as Node and curl may", &[Test]),
         Tool::new("dnsperf", "dnsperf", "to ask for many names a second", &[Test, BenchDns]),
         Tool::unpacked("unbound", "unbound", BESIDE, &[BenchDns]),
         Tool::unpacked("nsd", "nsd", BESIDE, &[BenchDns]),

@@ -1,6 +1,12 @@
 //! Whatever arrives, the process lives, and says nothing that is not a reply.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use domain::base::name::ToLabelIter as _;
 use proptest::prelude::*;
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
 use crate::dns::engine::{Desk, Engine, Step, Transport};
@@ -43,17 +49,26 @@ fn some_query() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// In which way a query was answered: the step, the flags and the code, how many records in each section.
+type Outcome = (u8, [u8; 10]);
+
 /// Asserts what holds for any query.
-fn check(engine: &Engine, bytes: &[u8], transport: Transport) -> Result<(), TestCaseError> {
+fn check(engine: &Engine, bytes: &[u8], transport: Transport) -> Result<Outcome, TestCaseError> {
     let mut reply = vec![7; 3];
     let step =
         engine.view().handle(&engine.counters, &mut Desk::default(), &asker(&[SHOP]), (bytes, transport), &mut reply);
+    let mut outcome = (0, [0; 10]);
     match step {
         Step::Silence => prop_assert!(bytes.len() < 12 || bytes[2] & 0x80 != 0),
         Step::Forward(_) => {
             let message = Message::from_slice(bytes).expect("a header");
-            let name = message.sole_question().expect("a question").into_qname().to_string().to_lowercase();
-            prop_assert!(!name.ends_with("private-network.internal"), "{} was given away", name);
+            let question = message.sole_question().expect("a question");
+            let labels = question.qname().iter_labels().map(|label| label.as_slice().to_ascii_lowercase());
+            // By labels: `shop\015private-network` is one of somebody else's.
+            let labels: Vec<Vec<u8>> = labels.filter(|label| !label.is_empty()).collect();
+            let is_ours = labels.ends_with(&[b"private-network".to_vec(), b"internal".to_vec()]);
+            prop_assert!(!is_ours, "{} was given away", question.qname());
+            outcome.0 = 1;
         }
         Step::Reply => {
             let most = if transport == Transport::Udp { 1232 } else { TCP_MOST_OCTETS };
@@ -63,9 +78,10 @@ fn check(engine: &Engine, bytes: &[u8], transport: Transport) -> Result<(), Test
             // Everything that the counts promise is there and well formed.
             let records = message.iter().collect::<Result<Vec<_>, _>>();
             prop_assert!(records.is_ok(), "{:?}", records.err());
+            outcome = (2, reply[2..12].try_into().expect("ten octets"));
         }
     }
-    Ok(())
+    Ok(outcome)
 }
 
 proptest! {
@@ -80,13 +96,74 @@ proptest! {
     }
 }
 
-/// What was once thought of, or found.
 #[test]
 fn the_corpus_is_answered_well() {
     let engine = engine();
+    for bytes in corpus() {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            check(&engine, &bytes, transport).unwrap_or_else(|error| panic!("{bytes:02x?}: {error}"));
+        }
+    }
+}
+
+/// How long is fuzzed, in seconds, unless `PRIVNET_FUZZ_SECONDS` says otherwise.
+const FUZZ_SECONDS: u64 = 2;
+
+/// Changes what is in the pool, and puts into the pool whatever is answered in a way that nothing was before.
+#[test]
+fn a_bounded_time_of_fuzzing_finds_nothing() {
+    let seconds = std::env::var("PRIVNET_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(FUZZ_SECONDS);
+    let seed: u64 = rand::random();
+    let mut random = SmallRng::seed_from_u64(seed);
+    let engine = engine();
+    let mut pool = corpus();
+    for (name, kind) in [(format!("{APP}.{SHOP}.{SUFFIX}"), 1), (format!("_http._tcp.{APP}.shop.{SUFFIX}"), 33)] {
+        pool.extend([None, Some(1232)].map(|edns| query_with(&name, Rtype::from_int(kind), Class::IN, edns)));
+    }
+    let (mut seen, mut tried) = (BTreeSet::new(), 0_u64);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(seconds) {
+        for _ in 0..256 {
+            let bytes = changed(&pool, &mut random);
+            let transport = if random.random() { Transport::Udp } else { Transport::Tcp };
+            let outcome = check(&engine, &bytes, transport);
+            let outcome = outcome.unwrap_or_else(|error| panic!("seed {seed}, {bytes:02x?}: {error}"));
+            if seen.insert(outcome) {
+                pool.push(bytes);
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 0 && seen.len() > 10, "seed {seed}: {tried} queries, {} ways to be answered", seen.len());
+}
+
+/// One of the pool, with a few changes.
+fn changed(pool: &[Vec<u8>], random: &mut SmallRng) -> Vec<u8> {
+    let mut bytes = pool[random.random_range(0..pool.len())].clone();
+    for _ in 0..random.random_range(1..6) {
+        let at = random.random_range(0..=bytes.len());
+        match random.random_range(0..6) {
+            0 | 1 if at < bytes.len() => bytes[at] ^= 1 << random.random_range(0..8),
+            2 if at < bytes.len() => bytes[at] = [0, 1, 12, 41, 63, 64, 0xc0, 0xff][random.random_range(0..8)],
+            3 => bytes.truncate(at),
+            4 => {
+                let other = &pool[random.random_range(0..pool.len())];
+                let from = random.random_range(0..=other.len());
+                bytes.truncate(at);
+                bytes.extend_from_slice(&other[from..]);
+            }
+            _ => bytes.insert(at, random.random()),
+        }
+    }
+    bytes.truncate(4096);
+    bytes
+}
+
+/// What was once thought of, or found.
+fn corpus() -> Vec<Vec<u8>> {
     let header = |questions: u8, additional: u8| vec![0x12, 0x67, 1, 0, 0, questions, 0, 0, 0, 0, 0, additional];
     let question = b"\x01a\x00\x00\x01\x00\x01";
-    let corpus: Vec<Vec<u8>> = vec![
+    vec![
         vec![],
         vec![0; 12],
         vec![0xff; 512],
@@ -114,10 +191,5 @@ fn the_corpus_is_answered_well() {
         [&header(1, 1)[..], question, b"\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x00"].concat(),
         [&header(1, 255)[..], question].concat(),
         [&header(255, 0)[..], question].concat(),
-    ];
-    for bytes in corpus {
-        for transport in [Transport::Udp, Transport::Tcp] {
-            check(&engine, &bytes, transport).unwrap_or_else(|error| panic!("{bytes:02x?}: {error}"));
-        }
-    }
+    ]
 }
