@@ -199,6 +199,6 @@ impl Times {
 }
 
 /// As the rows show times.
-pub fn milliseconds(time: std::time::Duration) -> f64 {
+pub fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
