@@ -159,9 +159,10 @@ fn frames(good: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 fn check(frames: &impl Strategy<Value = Vec<u8>>, hook: Hook, ifindex: u32, allowed: impl Fn(&[u8]) -> bool) {
     let bed = Bed::new();
     let (mut forwarded, mut dropped) = (0, 0);
-    let mut runner = TestRunner::new(Config { cases: 3000, failure_persistence: None, ..Config::default() });
+    let config = Config { cases: privnet_tests::repeats(3000), failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new(config);
     let result = runner.run(frames, |frame| {
-        match bed.run(hook, ifindex, &frame).action {
+        match bed.action(hook, ifindex, &frame) {
             REDIRECT => prop_assert!(allowed(&frame), "forwarded: {frame:02x?}"),
             DROP => prop_assert!(!allowed(&frame), "dropped: {frame:02x?}"),
             other => prop_assert!(false, "action {other}: {frame:02x?}"),

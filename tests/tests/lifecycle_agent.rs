@@ -72,7 +72,7 @@ fn an_agent_that_is_killed_within_attach_leaves_nothing_that_the_next_one_does_n
     let network = host.network("shop", SUBNET);
     let (web, worker) = (lab.container("web-1"), lab.container("worker-1"));
     let mut killed_within = 0;
-    for round in 0..20 {
+    for round in 0..privnet_tests::repeats(20) {
         let _ = host.join(&network, &worker);
         let mut attach = start_attach(&host, network.id.to_string().as_str(), &web.space.path());
         sleep(Duration::from_micros(rand::rng().random_range(0..40_000)));

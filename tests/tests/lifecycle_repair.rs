@@ -13,13 +13,11 @@ const SUBNET: &str = "10.90.0.0/24";
 #[test]
 fn a_wireguard_process_that_does_not_answer_is_replaced_and_stands_in_nobodys_way() {
     let lab = Lab::new("a_wireguard_process_that_does_not_answer_is_replaced_and_stands_in_nobodys_way");
-    let host = lab.host(&Options::ebpf());
+    let host = lab.host(&Options { wireguard: "userspace", ..Options::ebpf() });
     let network = host.network("shop", SUBNET);
     let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
     wait_until("web reaches worker", SOON, || web.pings(worker.address()));
-    let Some(of_web) = wireguard_process_of(&host, &web) else {
-        return privnet_tests::lab::skip("a WireGuard process that does not answer", "userspace WireGuard");
-    };
+    let of_web = wireguard_process_of(&host, &web).expect("a process");
     host.stop();
     say(&format!("kill -STOP {}", of_web.pid));
     process::kill(of_web.pid, Signal::STOP);
@@ -35,7 +33,7 @@ fn a_wireguard_process_that_does_not_answer_is_replaced_and_stands_in_nobodys_wa
     lab.finish();
 }
 
-/// The process that is `wg0` of a member of `host`; none where the kernel has WireGuard.
+/// The process that is `wg0` of a member of `host`, while there is one.
 fn wireguard_process_of(host: &Host, member: &Joined) -> Option<Process> {
     let state = host.paths().state.to_string_lossy().into_owned();
     let address = format!("{:08x}", u32::from(member.address()));

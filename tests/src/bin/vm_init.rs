@@ -42,14 +42,19 @@ fn main() {
 
 fn run() -> Result<()> {
     prepare()?;
-    let line = fs::read_to_string("/proc/cmdline").context("cannot read the kernel's command line")?;
-    match line.split_whitespace().find_map(|word| word.strip_prefix("vm.mode=")) {
+    match option("vm.mode=")?.as_deref() {
         Some("trial") => {}
         Some("shell") => shell()?,
         Some("jobs") => jobs()?,
         other => bail!("no such mode: {other:?}"),
     }
     say("over")
+}
+
+/// What the kernel's command line says behind `name`.
+fn option(name: &str) -> Result<Option<String>> {
+    let line = fs::read_to_string("/proc/cmdline").context("cannot read the kernel's command line")?;
+    Ok(line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_owned))
 }
 
 /// Makes of the first file system what programs expect. It is a tmpfs itself, so that /tmp needs none.
@@ -207,6 +212,9 @@ fn variables(command: &mut Command) -> Result<()> {
     let text = fs::read_to_string("/vm/variables").context("cannot read the variables")?;
     command.env("HOME", "/root").env("LANG", "C.UTF-8");
     command.envs(text.lines().filter_map(|line| line.split_once('=')));
+    if option("vm.emulated=")?.as_deref() == Some("1") {
+        command.env("PRIVNET_EMULATED", "1");
+    }
     Ok(())
 }
 

@@ -191,13 +191,14 @@ pub(crate) fn agent_line(host: &Shared) -> String {
     let paths = &host.paths;
     format!(
         "{binary} agent --host {name} --vtep {vtep} --state-dir {state} --socket {socket} --store embedded --datapath {datapath} \
-         --wireguard auto --netns-prefix {prefix} --bpffs {bpffs}",
+         --wireguard {wireguard} --netns-prefix {prefix} --bpffs {bpffs}",
         binary = binary().display(),
         name = host.name,
         vtep = host.vtep,
         state = paths.state.display(),
         socket = paths.socket.display(),
         datapath = host.options.datapath,
+        wireguard = host.options.wireguard,
         prefix = paths.prefix,
         bpffs = paths.bpffs.display(),
     )
@@ -223,7 +224,7 @@ fn start(host: &Shared, store: Arc<dyn Store>) -> (Runtime, Agent) {
         bpffs_dir: paths.bpffs.clone(),
         state_dir: paths.state.clone(),
         datapath: host.options.datapath.parse().expect("a datapath"),
-        wireguard: privnet::wireguard::Choice::Auto,
+        wireguard: host.options.wireguard.parse().expect("a WireGuard"),
         wireguard_binary: binary(),
         names: Some(NamesConfig::new(binary())),
     };

@@ -5,6 +5,8 @@
 pub struct Options {
     /// `auto`, `ebpf` or `bridge`.
     pub datapath: &'static str,
+    /// `auto`, `kernel` or `userspace`.
+    pub wireguard: &'static str,
     /// The underlay's MTU in bytes.
     pub underlay_mtu: u32,
 }
@@ -13,12 +15,12 @@ impl Options {
     /// The eBPF datapath over an underlay of 1500 bytes.
     #[must_use]
     pub const fn ebpf() -> Self {
-        Self { datapath: "ebpf", underlay_mtu: 1500 }
+        Self { datapath: "ebpf", wireguard: "auto", underlay_mtu: 1500 }
     }
 
     /// The bridge datapath over an underlay of 1500 bytes.
     #[must_use]
     pub const fn bridge() -> Self {
-        Self { datapath: "bridge", underlay_mtu: 1500 }
+        Self { datapath: "bridge", wireguard: "auto", underlay_mtu: 1500 }
     }
 }

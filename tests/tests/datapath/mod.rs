@@ -157,6 +157,11 @@ impl Bed {
         Run { action, frame: out, mark, counted }
     }
 
+    /// What the program of `hook` does with a frame, without a look at what it counts.
+    pub fn action(&self, hook: Hook, ifindex: u32, frame: &[u8]) -> i32 {
+        self.execute(hook, ifindex, frame, 0, 1).0
+    }
+
     /// Runs the program of `hook` so many times on one CPU; nanoseconds of one run.
     pub fn repeat(&self, hook: Hook, ifindex: u32, frame: &[u8], times: u32) -> u128 {
         self.execute(hook, ifindex, frame, 0, times).3.as_nanos()

@@ -23,19 +23,20 @@ const JOBS: &str = "/vm/jobs";
 const VARIABLES: &str = "/vm/variables";
 
 /// Programs that the tests start, or that a person who looks around wants. `setup` has seen to those that matter.
-const PROGRAMS: [&str; 61] = [
+const PROGRAMS: [&str; 62] = [
     "bash", "bpftool", "busybox", "cat", "chmod", "cp", "curl", "cut", "date", "df", "dig", "dmesg", "echo", "env",
     "false", "find", "getent", "grep", "head", "id", "ip", "jq", "kdig", "kill", "less", "ln", "ls", "lsmod", "mkdir",
-    "modprobe", "mount", "mv", "nsenter", "ping", "promtool", "ps", "readlink", "rm", "rmdir", "sed", "setsid", "sh",
-    "sleep", "sort", "ss", "stat", "strace", "sysctl", "tail", "tc", "tcpdump", "tee", "test", "timeout", "touch",
-    "tr", "true", "umount", "uname", "unshare", "wg",
+    "modprobe", "mount", "mv", "nsenter", "ping", "promtool", "ps", "readlink", "rm", "rmdir", "sed", "setpriv",
+    "setsid", "sh", "sleep", "sort", "ss", "stat", "strace", "sysctl", "tail", "tc", "tcpdump", "tee", "test",
+    "timeout", "touch", "tr", "true", "umount", "uname", "unshare", "wg",
 ];
 
 /// Files of this machine that these programs read, and programs that are called by these very paths: by the kernel to
 /// load a module, and by libraries to run a command.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "/sbin/modprobe",
     "/bin/sh",
+    "/etc/ld.so.cache",
     "/etc/protocols",
     "/etc/services",
     "/etc/iproute2/group",

@@ -52,9 +52,9 @@ pub struct Arguments {
     /// A series of Debian's kernels, or the path of an image with `:` and the folder of its modules; repeatable
     #[arg(long, value_name = "SERIES|IMAGE[:MODULES]", default_values = kernel::DEFAULT)]
     kernel: Vec<Wanted>,
-    /// Run only the tests whose name contains this
+    /// Run only the tests whose name, or whose file's name, contains this; repeatable
     #[arg(long)]
-    filter: Option<String>,
+    filter: Vec<String>,
     /// Start a shell in the guest instead of the tests; `exit` powers it off
     #[arg(long)]
     shell: bool,
@@ -73,7 +73,7 @@ pub fn task(arguments: &Arguments) -> ExitCode {
 }
 
 fn all(arguments: &Arguments) -> Result<bool> {
-    let (built, variables) = build(arguments.filter.as_deref())?;
+    let (built, variables) = build(&arguments.filter)?;
     let mut is_well = true;
     for wanted in &arguments.kernel {
         let kernel = kernel::obtain(wanted)?;
@@ -87,7 +87,7 @@ fn all(arguments: &Arguments) -> Result<bool> {
 }
 
 /// Builds what the guests run, and says with which variables.
-fn build(filter: Option<&str>) -> Result<(Built, Vec<(&'static str, OsString)>)> {
+fn build(filters: &[String]) -> Result<(Built, Vec<(&'static str, OsString)>)> {
     let toolchain = setup::ensure(Purpose::Vm)?;
     shell::say("build");
     let object = build::programs(&toolchain)?;
@@ -101,12 +101,12 @@ fn build(filter: Option<&str>) -> Result<(Built, Vec<(&'static str, OsString)>)>
     let init = init.with_context(|| format!("the build gave no binary `{INIT}`"))?;
 
     let mut executables = vec![privnet.clone()];
-    let mut jobs = demos(&privnet, filter);
+    let mut jobs = demos(&privnet, filters);
     for built in &all {
         if !built.is_test && !NOT_IN_GUESTS.contains(&built.file_name().as_str()) {
             executables.push(built.path.clone());
         }
-        if let Some(job) = test_job(built, &folder, filter) {
+        if let Some(job) = test_job(built, &folder, filters) {
             executables.push(built.path.clone());
             jobs.push(job);
         }
@@ -120,7 +120,7 @@ fn build(filter: Option<&str>) -> Result<(Built, Vec<(&'static str, OsString)>)>
 }
 
 /// The demo by every road that a packet can take.
-fn demos(privnet: &Path, filter: Option<&str>) -> Vec<Job> {
+fn demos(privnet: &Path, filters: &[String]) -> Vec<Job> {
     let mut jobs = Vec::new();
     for (wireguard, datapath) in
         [("kernel", "ebpf"), ("kernel", "bridge"), ("userspace", "ebpf"), ("userspace", "bridge")]
@@ -129,7 +129,7 @@ fn demos(privnet: &Path, filter: Option<&str>) -> Vec<Job> {
         let words =
             std::iter::once(privnet.to_string_lossy().into_owned()).chain(arguments.map(str::to_owned)).collect();
         let name = format!("demo {wireguard} {datapath}");
-        if filter.is_none_or(|filter| name.contains(filter)) {
+        if filters.is_empty() || is_named(&name, filters) {
             jobs.push(Job { name, folder: "/root".into(), limit: JOB_LIMIT, words });
         }
     }
@@ -137,7 +137,7 @@ fn demos(privnet: &Path, filter: Option<&str>) -> Vec<Job> {
 }
 
 /// The job of an executable that holds the tests of a file in `tests/tests`; `None` if it holds none, or none for us.
-fn test_job(built: &Executable, folder: &Path, filter: Option<&str>) -> Option<Job> {
+fn test_job(built: &Executable, folder: &Path, filters: &[String]) -> Option<Job> {
     let file = built.file_name();
     let (name, _hash) = file.rsplit_once('-')?;
     if !built.is_test || !folder.join("tests").join(format!("{name}.rs")).is_file() {
@@ -147,12 +147,22 @@ fn test_job(built: &Executable, folder: &Path, filter: Option<&str>) -> Option<J
         eprintln!("    {name} is left to `cargo xtask test`: {why}");
         return None;
     }
-    if filter.is_some_and(|filter| has_no_harness(built) && !name.contains(filter)) {
+    let is_whole = filters.is_empty() || is_named(name, filters);
+    if has_no_harness(built) && !is_whole {
         return None;
     }
-    let mut words = vec![built.path.to_string_lossy().into_owned(), "--test-threads=1".into(), "--show-output".into()];
-    words.extend(filter.map(str::to_owned));
+    let mut words = vec![built.path.to_string_lossy().into_owned()];
+    if !has_no_harness(built) {
+        words.extend(["--test-threads=1".to_owned(), "--show-output".to_owned()]);
+    }
+    if !is_whole {
+        words.extend(filters.iter().cloned());
+    }
     Some(Job { name: name.to_owned(), folder: folder.to_path_buf(), limit: JOB_LIMIT, words })
+}
+
+fn is_named(name: &str, filters: &[String]) -> bool {
+    filters.iter().any(|filter| name.contains(filter))
 }
 
 /// A kernel with its file system, ready to boot.
@@ -220,7 +230,12 @@ struct Hearing {
     held: Vec<String>,
     /// Whether a test of the present job ran.
     has_tests: bool,
+    /// When the last line of the present job came.
+    last: Option<Instant>,
 }
+
+/// A test that takes longer is shown with its time.
+const LONG: Duration = Duration::from_secs(5);
 
 impl Hearing {
     /// One line of a job, or of init: `begin NAME`, `left WHAT`, `end NAME: ok|STATUS, N ms`.
@@ -236,8 +251,11 @@ impl Hearing {
             self.has_tests = true;
         }
         let is_shown = self.reader.line(line);
+        let took = self.last.replace(Instant::now()).map_or(Duration::ZERO, |last| last.elapsed());
         if !self.has_tests {
             self.held.push(line.to_owned());
+        } else if line.starts_with("test ") && took > LONG {
+            println!("{line} ({} s)", took.as_secs());
         } else if is_shown || line.contains(FIGURE) {
             println!("{line}");
         }
