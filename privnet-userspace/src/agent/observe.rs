@@ -230,14 +230,13 @@ impl Site {
         Ok(())
     }
 
-    /// The interfaces of an app netns that are neither the loopback nor ours.
+    /// The interfaces of an app netns that are foreign to the member's network: neither the loopback nor its own `wg<n>`.
+    ///
+    /// Those of the container's other networks are foreign too: Linux takes a packet for any of its addresses from any
+    /// interface, and a member of one network has no business with an address of another.
     pub fn foreign<'a>(&self, record: &Record, app_links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
-        let ours: BTreeSet<String> = {
-            let journal = self.shared.journal();
-            let of_container = journal.records().values().filter(|other| other.container == record.container);
-            of_container.map(|other| ownership::wireguard_interface(other.index).to_string()).collect()
-        };
-        app_links.iter().filter(move |link| link.kind != LinkKind::Loopback && !ours.contains(&link.name))
+        let own = ownership::wireguard_interface(record.index).to_string();
+        app_links.iter().filter(move |link| link.kind != LinkKind::Loopback && link.name != own)
     }
 
     /// Whether another network needs the container's binding netns.

@@ -41,7 +41,7 @@ pub use container::{Container, Joined};
 pub use host::Host;
 pub use monitor::Monitor;
 pub use options::Options;
-pub use packet::{Sniffer, send_frame};
+pub use packet::{Sender, Sniffer, send_frame};
 pub use space::Space;
 pub use wait::{FOR_NOTHING, SOON, wait_until};
 

@@ -92,18 +92,44 @@ impl Drop for Sniffer {
     }
 }
 
+/// Sends frames as they are out of one interface of a namespace, which it keeps alive.
+pub struct Sender {
+    socket: OwnedFd,
+    address: LinkAddr,
+}
+
+impl Sender {
+    /// Opens a socket that receives nothing.
+    ///
+    /// # Panics
+    /// When there is no such interface.
+    #[must_use]
+    #[track_caller]
+    pub fn open(space: &Space, interface: &str) -> Self {
+        let name = interface.to_owned();
+        let opened = space.inside(move || {
+            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+            nix::Result::Ok(Self { socket, address: link_address(&name)? })
+        });
+        opened.unwrap_or_else(|error| panic!("{interface} of {}: {error}", space.pin()))
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// The kernel's: the interface is gone or down, the frame longer than its MTU or shorter than a header.
+    pub fn send(&self, frame: &[u8]) -> nix::Result<usize> {
+        sendto(self.socket.as_raw_fd(), frame, &self.address, MsgFlags::empty())
+    }
+}
+
 /// Sends a frame as it is out of an interface of a namespace.
 ///
 /// # Panics
 /// When there is no such interface, or it is down.
 #[track_caller]
 pub fn send_frame(space: &Space, interface: &str, frame: &[u8]) {
-    let (name, bytes) = (interface.to_owned(), frame.to_vec());
-    let sent = space.inside(move || {
-        let socket = open()?;
-        let address = link_address(&name)?;
-        sendto(socket.as_raw_fd(), &bytes, &address, MsgFlags::empty())
-    });
+    let sent = Sender::open(space, interface).send(frame);
     assert_eq!(sent, Ok(frame.len()), "sending on {interface} of {}", space.pin());
 }
 

@@ -11,7 +11,7 @@ use super::{departed, harden, index_of, set_address};
 use crate::agent::journal::Record;
 use crate::agent::observe::is_guarded;
 use crate::agent::site::{Room, Site};
-use crate::datapath::Hook;
+use crate::datapath::{self, Hook};
 use crate::link::{self, AbsentIsDone, VethEnd, VethSpec};
 use crate::model::{IfName, PrivateKey};
 use crate::netns::Netns;
@@ -79,7 +79,11 @@ impl Site {
             }
             let Ok(name) = link.name.parse::<IfName>() else { bail!("interface {:?} cannot be guarded", link.name) };
             for hook in [Hook::GuardIngress, Hook::GuardEgress] {
-                programs.attach(&app.netns, &name, hook).await?;
+                match programs.attach(&app.netns, &name, hook).await {
+                    // It went meanwhile, as one of another network does when the container leaves that.
+                    Ok(()) | Err(datapath::Error::NoInterface { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Ok(())

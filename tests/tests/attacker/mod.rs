@@ -1,0 +1,137 @@
+//! What the attackers of the security tests share: forged frames, a machine on the underlay, and how drops are waited for.
+
+#![allow(dead_code, missing_docs, reason = "each test binary uses some of it; the names say it")]
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::thread::sleep;
+
+use privnet::wireguard::Device;
+use privnet_tests::lab::frame::{self, Datagram};
+use privnet_tests::lab::metrics::Counters;
+use privnet_tests::lab::{FOR_NOTHING, Host, Joined, Lab, SOON, Sender, Space, underlay_address, wait_until};
+
+/// What every forged frame carries and no application may see.
+pub const MARK: &[u8] = b"forged-9c41";
+pub const VXLAN_PORT: u16 = 4789;
+
+/// A datagram as one member's WireGuard sends it to another's; only its payload is no WireGuard message.
+pub fn datagram(from: &Joined, to: &Joined) -> Datagram {
+    Datagram {
+        source_mac: from.mac(),
+        destination_mac: to.mac(),
+        source: from.address(),
+        destination: to.address(),
+        source_port: from.port(),
+        destination_port: to.port(),
+        fragment: 0,
+        payload: MARK.to_vec(),
+    }
+}
+
+/// The same datagram with something changed.
+pub fn forge(honest: &Datagram, change: impl FnOnce(&mut Datagram)) -> Vec<u8> {
+    let mut forged = honest.clone();
+    change(&mut forged);
+    forged.frame()
+}
+
+/// The namespace that joins the lab's hosts.
+pub fn underlay_of(host: &Host) -> Space {
+    Space::of_pin("underlay", &host.space.pin().replace("-h1", "-underlay"))
+}
+
+/// A machine on the underlay that is no host of ours; it can write any frame.
+pub struct Forger {
+    sender: Sender,
+    own_mac: [u8; 6],
+    target_mac: [u8; 6],
+    target: Ipv4Addr,
+}
+
+impl Forger {
+    /// Plugs it in; it shoots at `host`, which is number 1.
+    pub fn plug_in(lab: &Lab, host: &Host) -> Self {
+        let (forger, middle) = (lab.space("forger"), underlay_of(host));
+        middle.run(&format!("ip link add port9 type veth peer name eth0 netns {}", forger.pin()));
+        middle.run("ip link set port9 master br0 up");
+        forger.run("ip link set eth0 up");
+        let (own_mac, target_mac) = (forger.mac("eth0"), host.space.mac("eth0"));
+        Self { sender: Sender::open(&forger, "eth0"), own_mac, target_mac, target: host.vtep }
+    }
+
+    /// A frame as it is.
+    pub fn send(&self, frame: &[u8]) {
+        self.sender.send(frame).expect("the underlay takes it");
+    }
+
+    /// A VXLAN datagram that claims to come from host `number`; 9 is its own.
+    pub fn vxlan(&self, number: u8, vni: u32, inner: &[u8]) {
+        self.datagram(number, &frame::vxlan(vni, inner));
+    }
+
+    /// What a VXLAN port receives, not necessarily VXLAN.
+    pub fn datagram(&self, number: u8, payload: &[u8]) {
+        self.packet(&frame::ipv4(
+            underlay_address(number),
+            self.target,
+            17,
+            0,
+            &frame::udp(40_000, VXLAN_PORT, payload),
+        ));
+    }
+
+    /// A datagram in pieces of `size` bytes, a multiple of 8.
+    pub fn in_pieces(&self, number: u8, payload: &[u8], size: usize) {
+        let datagram = frame::udp(40_000, VXLAN_PORT, payload);
+        let pieces = datagram.chunks(size).count();
+        for (index, piece) in datagram.chunks(size).enumerate() {
+            let more = if index + 1 < pieces { 0x2000 } else { 0 };
+            let field = more | u16::try_from(index * size / 8).expect("an offset");
+            self.packet(&frame::ipv4(underlay_address(number), self.target, 17, field, piece));
+        }
+    }
+
+    /// An IPv4 packet behind an 802.1Q tag.
+    pub fn tagged(&self, number: u8, payload: &[u8]) {
+        let packet =
+            frame::ipv4(underlay_address(number), self.target, 17, 0, &frame::udp(40_000, VXLAN_PORT, payload));
+        self.send(&frame::tagged(&frame::ethernet(self.target_mac, self.own_mac, frame::IPV4, &packet), 7));
+    }
+
+    fn packet(&self, packet: &[u8]) {
+        self.send(&frame::ethernet(self.target_mac, self.own_mac, frame::IPV4, packet));
+    }
+}
+
+/// Waits for a drop, and says which reasons rose by how much.
+pub fn wait_for_drop(host: &Host, before: &Counters) -> BTreeMap<String, u64> {
+    let mut risen = BTreeMap::new();
+    wait_until("the drop is counted", SOON, || {
+        risen = host.counters().drops_since(before);
+        !risen.is_empty()
+    });
+    risen
+}
+
+/// What was counted after a while in which nothing should be.
+pub fn nothing_counted(host: &Host, before: &Counters) -> BTreeMap<String, u64> {
+    sleep(FOR_NOTHING);
+    host.counters().drops_since(before)
+}
+
+/// A member's WireGuard device, and a runtime to talk to it.
+pub fn device_of(host: &Host, member: &Joined) -> (Device, tokio::runtime::Runtime) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let of_member = format!("-{:08x}", u32::from(member.address()));
+    let processes = std::fs::read_dir(host.paths().state.join("wireguard")).into_iter().flatten().flatten();
+    let run_dir = processes.map(|entry| entry.path()).find(|path| path.to_string_lossy().ends_with(&of_member));
+    let device = match run_dir {
+        Some(run_dir) => Device::userspace(&run_dir),
+        None => {
+            let netns = privnet::netns::Netns::open(&member.app.path()).expect("the app netns");
+            Device::kernel(netns, member.attached.interface.clone())
+        }
+    };
+    (device, runtime)
+}

@@ -1,0 +1,237 @@
+//! Attackers with root and `CAP_NET_ADMIN` in a member's container, or in the binding netns where they should never be.
+//!
+//! ```text
+//!  thief ── wg0 ─┐            ┌─ wg0 ── victim           thief: takes victim's address, floods it with handshakes,
+//!                ├─ carrier ──┤                          or speaks to the addresses that a common neighbour has in
+//!  witness ─ wg0 ┘            └─ wg0, wg1 ── both        other networks
+//! ```
+
+mod attacker;
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use attacker::{datagram, device_of, forge};
+use privnet::wireguard::{Peer, PeerChange};
+use privnet_tests::lab::probe::{PATIENCE, Server, ask_udp, reaches};
+use privnet_tests::lab::wait::holds_within;
+use privnet_tests::lab::{FOR_NOTHING, Joined, Lab, Options, SOON, Sender, Space, say, wait_until};
+
+const SUBNET: &str = "10.90.0.0/24";
+const OTHER_SUBNET: &str = "10.91.0.0/24";
+const PORT: u16 = 7000;
+/// A handshake initiation has this many bytes and begins with a 1 (the WireGuard paper, section 5.4.2).
+const INITIATION_BYTES: usize = 148;
+
+#[test]
+fn a_member_that_takes_anothers_address_is_heard_by_nobody() {
+    for options in [Options::ebpf(), Options::bridge()] {
+        let lab = Lab::new("a_member_that_takes_anothers_address_is_heard_by_nobody");
+        let host = lab.host(&options);
+        let network = host.network("shop", SUBNET);
+        let [thief, victim, witness] =
+            ["thief-1", "victim-1", "witness-1"].map(|name| lab.member(&host, &network, name));
+        wait_until("thief reaches witness", SOON, || thief.pings(witness.address()));
+        let server = Server::echo(&witness.app, PORT);
+        let say_as = |address: Ipv4Addr, what: &'static [u8]| {
+            let socket = thief.app.inside(move || UdpSocket::bind((address, 0))).expect("an address that it has");
+            socket.send_to(what, SocketAddrV4::new(witness.address(), PORT)).expect("wg0 takes it");
+        };
+        thief.app.run(&format!("ip address add {}/32 dev wg0", victim.address()));
+        say_as(thief.address(), b"as myself");
+        wait_until("the twin is heard", SOON, || server.heard(b"as myself"));
+        for _ in 0..20 {
+            say_as(victim.address(), b"as another");
+        }
+        say_as(thief.address(), b"and again as myself");
+        wait_until("the twin is heard after it", SOON, || server.heard(b"and again as myself"));
+        assert!(!server.heard(b"as another"), "the key has one address, and this is not it");
+        assert!(reaches(&victim.app, (witness.address(), PORT)), "whose address it is has it still");
+        lab.finish();
+    }
+}
+
+#[test]
+fn each_peer_has_exactly_its_own_address() {
+    let lab = Lab::new("each_peer_has_exactly_its_own_address");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let members: Vec<Joined> =
+        ["web-1", "web-2", "web-3", "web-4"].iter().map(|name| lab.member(&host, &network, name)).collect();
+    let views = host.members().expect("members");
+    for member in &members {
+        let (device, runtime) = device_of(&host, member);
+        wait_until("all peers are there", SOON, || {
+            let state = runtime.block_on(device.observe()).expect("the device").expect("there");
+            state.peers.len() == members.len() - 1
+        });
+        let state = runtime.block_on(device.observe()).expect("the device").expect("there");
+        for (key, peer) in &state.peers {
+            let whose = views.iter().find(|view| view.public_key == *key).expect("a member's key");
+            let allowed: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
+            assert_eq!(allowed, [format!("{}/32", whose.address)], "{}", whose.hostname);
+        }
+        assert!(state.public_key.is_some_and(|own| !state.peers.contains_key(&own)), "nobody is its own peer");
+    }
+    let keys: std::collections::BTreeSet<_> = views.iter().map(|view| view.public_key).collect();
+    assert_eq!(keys.len(), members.len(), "no two members share a key");
+    lab.finish();
+}
+
+#[test]
+fn a_flood_of_handshakes_starves_nobody() {
+    for options in [Options::ebpf(), Options::bridge()] {
+        let lab = Lab::new("a_flood_of_handshakes_starves_nobody");
+        let host = lab.host(&options);
+        let network = host.network("shop", SUBNET);
+        let [flooder, victim, client] =
+            ["flooder-1", "victim-1", "client-1"].map(|name| lab.member(&host, &network, name));
+        let _server = Server::echo(&victim.app, PORT);
+        let answered = || ask_udp(&client.app, (victim.address(), PORT), b"are you there", PATIENCE).is_ok();
+        wait_until("client reaches victim", SOON, answered);
+        let flood = Flood::start(&flooder, &victim);
+        wait_until("the flood is on", SOON, || flood.sent() > 500);
+        let mut sent = flood.sent();
+        for round in 0..20 {
+            assert!(holds_within(SOON, answered), "round {round}: nobody answered");
+            wait_until("the flood goes on", SOON, || flood.sent() > sent);
+            sent = flood.sent();
+        }
+        // Whoever is new needs a handshake of its own, in the middle of all the others.
+        let late = lab.member(&host, &network, "late-1");
+        assert!(holds_within(SOON, || late.pings(victim.address())), "a new member finds no way in");
+        say(&format!("{} forged handshakes", flood.sent()));
+        drop(flood);
+        assert!(holds_within(SOON, || flooder.pings(victim.address())), "the flooder itself is not shut out for ever");
+        lab.finish();
+    }
+}
+
+#[test]
+fn an_address_of_one_network_answers_nobody_of_another() {
+    for options in [Options::ebpf(), Options::bridge()] {
+        let lab = Lab::new("an_address_of_one_network_answers_nobody_of_another");
+        let host = lab.host(&options);
+        let (blue, red) = (host.network("blue", SUBNET), host.network("red", OTHER_SUBNET));
+        let container = lab.container("both-1");
+        let (in_blue, in_red) = (host.join(&blue, &container), host.join(&red, &container));
+        let thief = lab.member(&host, &red, "thief-1");
+        let friend = lab.member(&host, &blue, "friend-1");
+        let _server = Server::echo_at(&container.space, in_blue.address(), PORT);
+        wait_until("thief reaches both in red", SOON, || thief.pings(in_red.address()));
+        wait_until("friend reaches both in blue", SOON, || friend.pings(in_blue.address()));
+        host.wait_until_settled();
+        // Nobody repairs anything while the thief is at work.
+        host.stop();
+
+        say("the thief's own device holds that its neighbour in red has the address that it has in blue");
+        let (device, runtime) = device_of(&host, &thief);
+        let peers = runtime.block_on(device.observe()).expect("the device").expect("there").peers;
+        let (key, _) = peers.iter().next().expect("its one peer");
+        let endpoint = SocketAddrV4::new(in_red.address(), in_red.port());
+        let moved = Peer { public_key: *key, endpoint, allowed_ip: in_blue.address() };
+        let change = PeerChange { set: vec![moved], remove: vec![*key] };
+        runtime.block_on(device.change_peers(&change)).expect("the thief's own business");
+        thief.app.run(&format!("ip route add {} dev wg0", in_blue.address()));
+        let reached = |patience| ask_udp(&thief.app, (in_blue.address(), PORT), b"across", patience).is_ok();
+        for _ in 0..5 {
+            assert!(!reached(FOR_NOTHING), "a member of red reached an address of blue");
+        }
+        assert!(reaches_udp(&friend.app, in_blue.address()), "the twin in blue");
+
+        say("the twin without guard: Linux answers on any of its addresses");
+        container.space.run(&format!("tc qdisc delete dev {} clsact", in_red.attached.interface));
+        assert!(holds_within(SOON, || reached(PATIENCE)));
+
+        host.start();
+        let filters = format!("tc filter show dev {} ingress", in_red.attached.interface);
+        wait_until("the agent puts guard back", SOON, || container.space.run(&filters).contains("guard"));
+        assert!(!reached(FOR_NOTHING));
+        lab.finish();
+    }
+}
+
+#[test]
+fn a_members_interface_has_no_ipv6() {
+    for options in [Options::ebpf(), Options::bridge()] {
+        let lab = Lab::new("a_members_interface_has_no_ipv6");
+        let host = lab.host(&options);
+        let network = host.network("shop", SUBNET);
+        let container = lab.container("web-1").with_eth0(&host.space, 2);
+        let web = host.join(&network, &container);
+        let worker = lab.member(&host, &network, "worker-1");
+        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+        assert_ne!(
+            web.app.run("ip -6 -o address show dev eth0 scope link"),
+            "",
+            "the twin: what is not ours has its own"
+        );
+        assert_eq!(web.app.run("ip -6 -o address show dev wg0"), "");
+        assert_eq!(web.app.run("sysctl -n net.ipv6.conf.wg0.disable_ipv6").trim(), "1");
+        for (space, own) in [(&web.binding, web.carrier()), (&web.network, web.port_veth())] {
+            assert!(space.links().contains(&own));
+            assert_eq!(space.run("ip -6 -o address show scope link"), "", "in {}", space.pin());
+        }
+        let all_nodes = web.app.attempt("ping -6 -n -c 1 -W 1 -I wg0 ff02::1");
+        assert!(!all_nodes.status.success(), "all neighbours on the link were asked");
+        lab.finish();
+    }
+}
+
+fn reaches_udp(space: &Space, address: Ipv4Addr) -> bool {
+    match ask_udp(space, (address, PORT), b"twin", SOON) {
+        Ok(answer) => answer == b"twin",
+        Err(error) => {
+            assert_ne!(error.kind(), ErrorKind::ConnectionRefused);
+            false
+        }
+    }
+}
+
+/// Handshake initiations of no key, from one member's carrier to another's WireGuard port, until it is dropped.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Flood {
+    fn start(from: &Joined, to: &Joined) -> Self {
+        let honest = datagram(from, to);
+        let sender = Sender::open(&from.binding, &from.carrier());
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (until, count) = (Arc::clone(&stop), Arc::clone(&sent));
+        let thread = thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                let noise: [u8; INITIATION_BYTES] = rand::random::<[[u8; 4]; 37]>().concat().try_into().expect("148");
+                let frame = forge(&honest, |f| {
+                    f.payload = noise.to_vec();
+                    f.payload[..4].copy_from_slice(&[1, 0, 0, 0]);
+                });
+                if sender.send(&frame).is_ok() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                // Ten thousand a second are enough to show it, and leave a machine of two cores to the others.
+                thread::sleep(Duration::from_micros(50));
+            }
+        });
+        Self { stop, sent, thread: Some(thread) }
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
