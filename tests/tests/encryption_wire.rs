@@ -7,7 +7,9 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use privnet_tests::lab::probe::{PATIENCE, Server, ask_tcp, ask_udp};
 use privnet_tests::lab::{Host, Joined, Lab, Options, SOON, Sniffer, Space, wait_until};
@@ -99,17 +101,55 @@ fn a_private_key_is_in_no_log_and_no_output() {
     for verb in
         [&["status"][..], &["members"], &["metrics"], &["doctor"], &["network", "list"], &["network", "show", "shop"]]
     {
-        let output = host.cli().output(verb);
-        said.extend([output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+        for form in ["table", "json"] {
+            let output = host.cli().output(&[verb, &["-o", form]].concat());
+            said.extend([output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+        }
     }
+    let url = "http://privnet/openapi.json";
+    let socket = &host.paths().socket;
+    let described = Command::new("curl").args(["-s", url, "--unix-socket"]).arg(socket).output().expect("curl");
+    said.push(String::from_utf8_lossy(&described.stdout).into_owned());
+    assert!(said.last().is_some_and(|text| text.contains("openapi")), "the description was read");
+    let again = host.cli().output(&["attach", "--network", "shop", "--app", "no-app", "--pid", "1"]);
+    said.push(String::from_utf8_lossy(&again.stderr).into_owned());
+    said.extend(files_beside_the_keys(&host.paths().state));
     said.push(fs::read_dir("/proc").expect("/proc").filter_map(|entry| visible(&entry.ok()?.path())).collect());
     let public: Vec<String> =
         host.members().expect("members").iter().map(|member| member.public_key.to_string()).collect();
-    assert!(public.iter().all(|key| said.iter().any(|text| text.contains(key))) || !public.is_empty());
     for key in &keys {
-        assert!(!said.iter().any(|text| text.contains(key)), "a private key was said");
+        for form in forms(key) {
+            assert!(!said.iter().any(|text| text.contains(&form)), "a private key was said");
+        }
     }
+    assert!(said.iter().any(|text| text.contains(&public[0])), "the twin: public keys are said, and found");
     lab.finish();
+}
+
+/// A key as base64, as hexadecimal of either case, and as a list of numbers.
+fn forms(key: &str) -> Vec<String> {
+    let bytes = privnet::model::PrivateKey::from_base64(key).expect("a key");
+    let bytes = bytes.reveal_bytes();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let list: Vec<String> = bytes.iter().map(u8::to_string).collect();
+    vec![key.to_owned(), hex.to_uppercase(), hex, list.join(", "), list.join(",")]
+}
+
+/// What is in the files of the state directory that are no keys; each of them, and the keys, are their owner's alone.
+fn files_beside_the_keys(directory: &Path) -> Vec<String> {
+    let mut said = Vec::new();
+    for path in fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+        let metadata = fs::symlink_metadata(&path).expect("metadata");
+        if metadata.is_dir() {
+            said.extend(files_beside_the_keys(&path));
+        } else if metadata.is_file() {
+            assert_eq!(metadata.permissions().mode() & 0o077, 0, "{} is open to others", path.display());
+            if path.extension().is_none_or(|extension| extension != "key") {
+                said.push(String::from_utf8_lossy(&fs::read(&path).expect("a file")).into_owned());
+            }
+        }
+    }
+    said
 }
 
 /// The command line and the environment of a process.

@@ -253,10 +253,26 @@ fn forgeries(honest: &Datagram) -> Vec<(&'static str, &'static str, Vec<u8>)> {
             "router_advertisement",
             ethernet(frame::IPV6, &frame::ipv6(58, &router_advertisement)),
         ),
+        (
+            "a neighbour advertisement",
+            "ipv6",
+            ethernet(frame::IPV6, &frame::ipv6(58, &[&[136_u8, 0, 0, 0][..], &[0; 20]].concat())),
+        ),
+        (
+            "a redirect of IPv6",
+            "ipv6",
+            ethernet(frame::IPV6, &frame::ipv6(58, &[&[137_u8, 0, 0, 0][..], &[0; 36]].concat())),
+        ),
         ("an unknown EtherType", "unknown_ethertype", ethernet(0x88cc, &[0; 60])),
         ("an ARP answer", "arp_not_request", arp(2, own, honest.destination)),
         ("ARP for another's address", "arp_spoofed", arp(1, (honest.source_mac, NOBODY), honest.destination)),
         ("ARP for another's MAC", "arp_spoofed", arp(1, (NOBODYS_MAC, honest.source), honest.destination)),
+        ("an announcement of its own address", "to_itself", arp(1, own, honest.source)),
+        (
+            "an announcement of another's address",
+            "arp_spoofed",
+            arp(1, (honest.source_mac, honest.destination), honest.destination),
+        ),
         ("ARP for nobody", "arp_unknown_target", arp(1, own, NOBODY)),
     ]
 }

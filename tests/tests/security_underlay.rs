@@ -1,0 +1,216 @@
+//! Attackers on the underlay: whoever can send a datagram to a VTEP, and whoever heard one.
+//!
+//! ```text
+//!  forger ══ underlay ══▶ UDP 4789 ─▶ vxlan0 ─▶ from_vtep ─▶ binding: WireGuard, which has the last word ─▶ app: never
+//! ```
+//!
+//! VXLAN knows no keys, so the right addresses lead a forger to a WireGuard socket; anything else leads nowhere.
+
+mod attacker;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use attacker::{Forger, MARK, datagram, forge, nothing_counted, underlay_of, wait_for_drop};
+use privnet_tests::lab::frame;
+use privnet_tests::lab::probe::Server;
+use privnet_tests::lab::{Lab, Options, SOON, Sniffer, say, wait_until};
+
+const SUBNET: &str = "10.90.0.0/24";
+const PORT: u16 = 7000;
+const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 90, 0, 200);
+
+#[test]
+fn vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one() {
+    let lab = Lab::new("vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one");
+    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
+    let network = hosts[0].network("shop", SUBNET);
+    let web = lab.member(&hosts[0], &network, "web-1");
+    let backend = lab.member(&hosts[1], &network, "backend-1");
+    wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+    let forger = Forger::plug_in(&lab, &hosts[0]);
+    let (carrier, app) = (Sniffer::start(&web.binding), Sniffer::start(&web.app));
+    let honest = datagram(&backend, &web);
+    let to_the_application = forge(&honest, |f| f.destination_port = PORT);
+    let cases = [
+        ("the wrong VNI", network.vni + 1, honest.frame(), None),
+        ("an unknown source", network.vni, forge(&honest, |f| f.source = NOBODY), Some("unknown_source")),
+        ("the application's port", network.vni, to_the_application, Some("wrong_destination_port")),
+    ];
+    // Host 2 is the VTEP that backend lives behind; 9 is nobody's.
+    for (number, whose) in [(2, "a known VTEP"), (9, "an unknown VTEP")] {
+        for (what, vni, inner, reason) in &cases {
+            let (before, seen) = (hosts[0].counters(), carrier.count(MARK));
+            forger.vxlan(number, *vni, inner);
+            let counted = match reason {
+                Some(_) => wait_for_drop(&hosts[0], &before),
+                None => nothing_counted(&hosts[0], &before),
+            };
+            let expected: BTreeMap<String, u64> = reason.iter().map(|reason| ((*reason).to_owned(), 1)).collect();
+            assert_eq!(counted, expected, "{what} from {whose}");
+            assert_eq!(carrier.count(MARK), seen, "{what} from {whose} arrived");
+
+            forger.vxlan(number, network.vni, &honest.frame());
+            wait_until(format!("the twin of {what} reaches WireGuard"), SOON, || carrier.count(MARK) == seen + 1);
+        }
+    }
+    assert_eq!(app.count(MARK), 0, "WireGuard, which has keys, lets none of them through");
+    assert!(backend.pings(web.address()));
+    drop((carrier, app));
+    lab.finish();
+}
+
+#[test]
+fn a_datagram_that_is_sent_again_is_not_heard_again() {
+    let lab = Lab::new("a_datagram_that_is_sent_again_is_not_heard_again");
+    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
+    let network = hosts[0].network("shop", SUBNET);
+    let web = lab.member(&hosts[0], &network, "web-1");
+    let backend = lab.member(&hosts[1], &network, "backend-1");
+    wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+    let listener = web.app.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))).expect("a port");
+    let heard = |patience: Duration| {
+        listener.set_read_timeout(Some(patience)).expect("a timeout");
+        let mut buffer = [0; 64];
+        let mut all = Vec::new();
+        while let Ok((length, _)) = listener.recv_from(&mut buffer) {
+            all.push(buffer[..length].to_vec());
+            listener.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+        }
+        all
+    };
+    let wire = Sniffer::start(&underlay_of(&hosts[0]));
+    let speaker = backend.app.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).expect("a socket");
+    speaker.send_to(b"pay 100", (web.address(), PORT)).expect("sent");
+    assert_eq!(heard(SOON), [b"pay 100"], "once");
+
+    // Every genuine datagram to web that passed, handshakes and all, exactly as it was.
+    let to_web = web.address().octets();
+    let genuine: Vec<Vec<u8>> =
+        wire.seen().into_iter().map(|seen| seen.bytes).filter(|f| f.get(80..84) == Some(&to_web)).collect();
+    assert!(!genuine.is_empty());
+    let forger = Forger::plug_in(&lab, &hosts[0]);
+    let carrier = Sniffer::start(&web.binding);
+    let before = hosts[0].counters();
+    for _ in 0..5 {
+        genuine.iter().for_each(|frame| forger.send(frame));
+    }
+    let inner = &genuine[0][50..];
+    wait_until("the replayed datagrams reach WireGuard", SOON, || carrier.count(inner) >= 5);
+    assert_eq!(heard(Duration::from_millis(500)), Vec::<Vec<u8>>::new(), "WireGuard counts: nothing is heard twice");
+    assert_eq!(hosts[0].counters().drops_since(&before), BTreeMap::new(), "they are genuine but for their time");
+    speaker.send_to(b"pay 200", (web.address(), PORT)).expect("sent");
+    assert_eq!(heard(SOON), [b"pay 200"], "the twin: what is new is heard");
+    drop((wire, carrier));
+    lab.finish();
+}
+
+#[test]
+fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
+    let lab = Lab::new("what_is_cut_too_long_in_pieces_or_tagged_harms_nobody");
+    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
+    let network = hosts[0].network("shop", SUBNET);
+    let web = lab.member(&hosts[0], &network, "web-1");
+    let backend = lab.member(&hosts[1], &network, "backend-1");
+    wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+    let forger = Forger::plug_in(&lab, &hosts[0]);
+    let (carrier, app) = (Sniffer::start(&web.binding), Sniffer::start(&web.app));
+    let honest = datagram(&backend, &web);
+    let whole = frame::vxlan(network.vni, &honest.frame());
+    let cut = |bytes: usize| whole[..8 + bytes].to_vec();
+    let with = |offset: usize, value: &[u8]| {
+        let mut changed = whole.clone();
+        changed[offset..offset + value.len()].copy_from_slice(value);
+        changed
+    };
+    let cases: Vec<(&str, Option<&str>, Vec<u8>)> = vec![
+        ("nothing at all", None, Vec::new()),
+        ("half a VXLAN header", None, whole[..4].to_vec()),
+        ("a VXLAN header alone", None, cut(0)),
+        ("less than an Ethernet header", None, cut(13)),
+        ("without the flag that says there is a VNI", None, with(0, &[0])),
+        ("cut within its headers", Some("truncated"), cut(41)),
+        ("cut within its payload", Some("malformed"), cut(45)),
+        ("longer than it says", Some("malformed"), [whole.clone(), vec![0; 900]].concat()),
+        ("shorter than UDP says", Some("malformed"), with(8 + 38, &[0xff, 0xff])),
+        ("a fragment within", Some("fragment"), frame::vxlan(network.vni, &forge(&honest, |f| f.fragment = 0x2000))),
+        ("a tag within", Some("vlan_tag"), frame::vxlan(network.vni, &frame::tagged(&honest.frame(), 5))),
+    ];
+    for (what, reason, payload) in cases {
+        let (before, seen) = (hosts[0].counters(), carrier.count(MARK));
+        forger.datagram(2, &payload);
+        let counted = match reason {
+            Some(_) => wait_for_drop(&hosts[0], &before),
+            None => nothing_counted(&hosts[0], &before),
+        };
+        let expected: BTreeMap<String, u64> = reason.into_iter().map(|reason| (reason.to_owned(), 1)).collect();
+        assert_eq!(counted, expected, "{what}");
+        assert_eq!(carrier.count(MARK), seen, "{what} arrived");
+        forger.datagram(2, &whole);
+        wait_until(format!("the twin of {what} reaches WireGuard"), SOON, || carrier.count(MARK) == seen + 1);
+    }
+
+    say("an Ethernet header alone: newer kernels drop it before any program sees it");
+    let (before, seen) = (hosts[0].counters(), carrier.count(MARK));
+    forger.datagram(2, &cut(14));
+    let counted = nothing_counted(&hosts[0], &before);
+    assert!(counted.keys().all(|reason| reason == "truncated"), "{counted:?}");
+    assert_eq!(carrier.count(MARK), seen);
+
+    say("a tag around it: the host has no such VLAN");
+    let before = hosts[0].counters();
+    forger.tagged(2, &whole);
+    assert_eq!(nothing_counted(&hosts[0], &before), BTreeMap::new());
+    assert_eq!(carrier.count(MARK), seen);
+
+    say("in pieces, the host's kernel puts it together; longer than any MTU of ours, WireGuard refuses it");
+    forger.in_pieces(2, &whole, 24);
+    wait_until("the pieces reach WireGuard as one", SOON, || carrier.count(MARK) == seen + 1);
+    let long = forge(&honest, |f| f.payload = [MARK, &[7; 9000]].concat());
+    forger.in_pieces(2, &frame::vxlan(network.vni, &long), 1400);
+    let alone = whole[..20].to_vec();
+    forger.in_pieces(2, &alone, 24);
+    assert!(backend.pings(web.address()), "and the network works as before");
+    assert_eq!(app.count(MARK), 0);
+    drop((carrier, app));
+    lab.finish();
+}
+
+#[test]
+fn a_network_of_one_member_takes_nothing_from_anybody() {
+    let lab = Lab::new("a_network_of_one_member_takes_nothing_from_anybody");
+    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
+    let network = hosts[0].network("shop", SUBNET);
+    let web = lab.member(&hosts[0], &network, "web-1");
+    let forger = Forger::plug_in(&lab, &hosts[0]);
+    let (carrier, app) = (Sniffer::start(&web.binding), Sniffer::start(&web.app));
+    let _server = Server::echo(&web.app, PORT);
+    let mut honest = datagram(&web, &web);
+    (honest.source, honest.source_mac) = (NOBODY, [0x02, 0, 10, 90, 0, 200]);
+    let cases = [
+        ("somebody who is no member", "unknown_source", honest.frame()),
+        ("the member itself", "source_is_local", datagram(&web, &web).frame()),
+        ("somebody with its application", "wrong_destination_port", forge(&honest, |f| f.destination_port = PORT)),
+        ("ARP", "arp_from_vtep", {
+            let question = frame::arp(1, (honest.source_mac, honest.source), web.address());
+            frame::ethernet(frame::BROADCAST, honest.source_mac, frame::ARP, &question)
+        }),
+    ];
+    for (who, reason, inner) in cases {
+        let before = hosts[0].counters();
+        forger.vxlan(2, network.vni, &inner);
+        let expected = BTreeMap::from([(reason.to_owned(), 1)]);
+        assert_eq!(wait_for_drop(&hosts[0], &before), expected, "{who}");
+    }
+    assert_eq!([carrier.count(MARK), app.count(MARK)], [0, 0]);
+
+    say("the twin: from a second member the same datagram reaches WireGuard");
+    let backend = lab.member(&hosts[1], &network, "backend-1");
+    wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+    forger.vxlan(2, network.vni, &datagram(&backend, &web).frame());
+    wait_until("it reaches WireGuard", SOON, || carrier.count(MARK) == 1);
+    assert_eq!(app.count(MARK), 0);
+    drop((carrier, app));
+    lab.finish();
+}
