@@ -21,6 +21,8 @@ pub mod doctor;
 pub mod error;
 mod explain;
 mod facts;
+#[cfg(test)]
+mod hostile;
 mod housekeeping;
 mod journal;
 mod names;

@@ -25,6 +25,8 @@ pub mod version;
 #[cfg(test)]
 pub(crate) mod fake;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod serve_tests;
 #[cfg(test)]
 mod tests;

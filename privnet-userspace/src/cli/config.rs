@@ -99,7 +99,7 @@ fn read(path: &Path) -> Result<AgentArgs, ControlError> {
 }
 
 /// Reads the file's text; an error has its line, where TOML knows it, and one line of text.
-fn parse(text: &str) -> Result<AgentArgs, (Option<usize>, String)> {
+pub(super) fn parse(text: &str) -> Result<AgentArgs, (Option<usize>, String)> {
     toml::from_str(text).map_err(|error| {
         let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
         (line, error.message().split_whitespace().collect::<Vec<_>>().join(" "))

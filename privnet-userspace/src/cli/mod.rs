@@ -25,6 +25,8 @@ pub mod demo;
 pub mod docker;
 pub mod doctor;
 pub mod exposition;
+#[cfg(test)]
+mod hostile;
 pub mod http;
 pub mod logging;
 pub mod mtu;

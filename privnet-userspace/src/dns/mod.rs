@@ -21,6 +21,8 @@ mod client;
 pub mod engine;
 mod error;
 mod forward;
+#[cfg(test)]
+mod hostile;
 mod process;
 mod protocol;
 pub mod responder;

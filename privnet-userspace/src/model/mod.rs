@@ -1,5 +1,7 @@
 //! The nouns of privnet, checked at birth. No verbs: nothing here reads a clock, a file or the kernel.
 
+#[cfg(test)]
+pub(crate) mod hostile;
 pub mod ids;
 pub mod keys;
 pub mod member;

@@ -14,6 +14,8 @@ pub mod contract;
 pub mod embedded;
 pub mod error;
 mod history;
+#[cfg(test)]
+mod hostile;
 pub mod keys;
 pub mod memory;
 pub mod path;

@@ -7,6 +7,8 @@
 
 mod change;
 mod error;
+#[cfg(test)]
+mod hostile;
 mod kernel;
 mod process;
 mod protocol;
