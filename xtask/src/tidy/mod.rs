@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::environment;
 
 mod abi;
+mod claims;
 mod crates;
 mod form;
 mod places;
@@ -56,7 +57,7 @@ pub fn task(accept_abi: bool) -> Result<()> {
     if accept_abi {
         abi::accept(root, &files)?;
     }
-    let checks = [ranks::check, crates::check, places::check, form::check];
+    let checks = [ranks::check, crates::check, places::check, form::check, claims::check];
     let mut findings: Vec<Finding> = checks.iter().flat_map(|check| check(&files)).collect();
     let lock = fs::read_to_string(root.join(abi::LOCK)).ok();
     findings.extend(abi::check(&files, lock.as_deref()));
