@@ -60,7 +60,7 @@ impl Tool {
 }
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 25] = {
+const TOOLS: [Tool; 26] = {
     use Purpose::{Bench, BenchDns, Run, Test, Vm};
     const BESIDE: &str = "to be measured beside";
     [
@@ -72,6 +72,7 @@ const TOOLS: [Tool; 25] = {
         Tool::new("curl", "curl", "to speak to the control socket as a user would", &[Test, Vm]),
         Tool::new("bpftool", "bpftool", "to see programs and maps as other programs see them", &[Test, Vm]),
         Tool::new("sysctl", "procps", "to set rp_filter in a namespace", &[Test, Vm]),
+        Tool::new("iptables", "iptables", "to have rules that must not change", &[Test]),
         Tool::new("nsenter", "util-linux", "to run a program inside a namespace", &[Test, Vm]),
         Tool::new("unshare", "util-linux", "to stand for a container", &[Test, Vm]),
         Tool::new("dig", "bind9-dnsutils", "to ask for names as a user would", &[Test, Vm]),
