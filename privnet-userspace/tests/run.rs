@@ -116,7 +116,8 @@ fn signals_that_a_process_sends_are_handed_on() {
         let agent = FakeAgent::start(Memory::default());
         // A shell looks at its traps between commands.
         let script = format!("trap 'echo heard {name}; exit 7' {name}; echo ready; while :; do sleep 0.05; done");
-        let mut child = spawn(&mut run(&agent, &["sh", "-c", &script]));
+        // What was ignored when a shell started, as INT is in a background job, it cannot trap.
+        let mut child = spawn(&mut run(&agent, &["env", "--default-signal", "sh", "-c", &script]));
         let mut stdout = BufReader::new(child.stdout.take().expect("piped")).lines();
         assert_eq!(stdout.next().expect("a line").expect("UTF-8"), "ready");
         kill_process(Pid::from_child(&child), signal).expect("sent");
