@@ -103,7 +103,7 @@ impl Runner {
             return told(format!("the kernel did {action}, mark {mark:#x}, {out:02x?}; the policy {expected:02x?}"));
         }
         if let Some(lock) = broken_lock(&self.world, self.hook, ifindex, &frame, &expected) {
-            return told(format!("it went on without {lock}"));
+            return told(format!("it went on, and this lock did not hold: {lock}"));
         }
         if let Some(key) = expected.counted {
             let tally = self.counted.entry(key).or_default();
