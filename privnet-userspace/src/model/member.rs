@@ -10,8 +10,8 @@ use super::ids::{ContainerRef, HostName, NetworkId};
 use super::keys::PublicKey;
 use super::port::Port;
 
-/// How far a member's host has come with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How far a member's host has come with it, in the order in which a member goes through them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
     /// Its address is claimed; its host is building it.

@@ -94,6 +94,8 @@ pub async fn set_member_state(store: &dyn Store, member: &Member, state: MemberS
 
 /// Replaces the public key, WireGuard port, host and state of a member, and returns it.
 ///
+/// A state never goes back: who says "ready" of a member that is draining has looked before that began.
+///
 /// # Errors
 /// [`MemberError::MemberNotFound`] when it has left; [`MemberError::MemberChanged`] when it has left and another, with
 /// another address or generation, has taken its name; [`MemberError::PublicKeyInUse`]; or the store's.
@@ -106,18 +108,19 @@ pub async fn update_member(store: &dyn Store, member: &Member) -> Result<Member,
         if (stored.record.address, stored.record.generation) != (member.address, member.generation) {
             return Err(MemberError::MemberChanged(Box::new(stored.record)));
         }
-        if stored.record == *member {
-            return Ok(stored.record);
+        let member = Member { state: member.state.max(stored.record.state), ..member.clone() };
+        if stored.record == member {
+            return Ok(member);
         }
         let mut update = Transaction::new()
             .require(key.clone(), Expected::Revision(stored.revision))
-            .put(key.clone(), records::encode(member));
+            .put(key.clone(), records::encode(&member));
         if stored.record.public_key != member.public_key {
             refuse_known_key(store, member.network, member.public_key).await?;
-            update = claim_key(update, member).delete(keys::public_key(member.network, stored.record.public_key));
+            update = claim_key(update, &member).delete(keys::public_key(member.network, stored.record.public_key));
         }
         match store.commit(update).await {
-            Ok(_) => return Ok(member.clone()),
+            Ok(_) => return Ok(member),
             Err(CommitError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }

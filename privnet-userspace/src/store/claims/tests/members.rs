@@ -27,6 +27,22 @@ async fn a_member_is_claimed_made_ready_and_released() {
 }
 
 #[tokio::test]
+async fn a_member_that_drains_is_not_made_ready_by_a_host_that_looked_before() {
+    let store = Memory::new();
+    let shop = network(&store, "shop").await;
+    let seen = claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
+    for (told, stays) in [
+        (MemberState::Ready, MemberState::Ready),
+        (MemberState::Draining, MemberState::Draining),
+        (MemberState::Ready, MemberState::Draining),
+    ] {
+        assert_eq!(set_member_state(&store, &seen, told).await.expect("told").state, stays);
+        let stored = records::get_member(&store, shop.id, &seen.container).await.expect("read").expect("a member");
+        assert_eq!(stored.record.state, stays);
+    }
+}
+
+#[tokio::test]
 async fn a_member_of_no_network_is_refused() {
     let store = Memory::new();
     let shop = network(&store, "shop").await;
