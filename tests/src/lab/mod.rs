@@ -109,7 +109,8 @@ impl Lab {
     #[must_use]
     pub fn underlay(&self, hosts: u8, mtu: u32) -> Vec<Space> {
         let middle = self.space("underlay");
-        middle.run(&format!("ip link add br0 mtu {mtu} type bridge"));
+        // One that snoops joins a multicast group of its own, and says so to everybody.
+        middle.run(&format!("ip link add br0 mtu {mtu} type bridge mcast_snooping 0"));
         middle.run("ip link set br0 up");
         (1..=hosts).map(|number| self.plug_in(&middle, number, mtu)).collect()
     }

@@ -73,7 +73,8 @@ impl Lab {
         let directory = tempfile::Builder::new().prefix("privnet-wg-").tempdir().expect("a directory");
         let mut lab = Self { prefix, directory, names: Vec::new() };
         no_ipv6(&lab.netns("switch"));
-        sh(&format!("ip -n {0}switch link add br0 type bridge", lab.prefix));
+        // One that snoops joins a multicast group of its own, and says so to everybody.
+        sh(&format!("ip -n {0}switch link add br0 type bridge mcast_snooping 0", lab.prefix));
         sh(&format!("ip -n {0}switch link set br0 up", lab.prefix));
         lab
     }
