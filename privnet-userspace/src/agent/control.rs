@@ -51,10 +51,8 @@ impl Control {
         let now = super::now_unix_seconds();
         // Drawn from the system, so that it may cross an await.
         let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_os_rng();
-        let mut network = claims::create_network(&*self.shared.store, &name, subnet, mtu, now, &mut rng).await?;
-        if let Some(options) = request.names {
-            network = claims::set_name_options(&*self.shared.store, network.id, &options).await?;
-        }
+        let names = request.names.unwrap_or_default();
+        let network = claims::create_network(&*self.shared.store, &name, subnet, mtu, &names, now, &mut rng).await?;
         Ok(network_view(network, 0))
     }
 

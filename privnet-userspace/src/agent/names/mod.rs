@@ -26,6 +26,7 @@ use super::housekeeping::end_membership;
 use super::journal::Record;
 use super::shared::Shared;
 use crate::agent::error::ControlError;
+use crate::ipam;
 use crate::model::{Member, MemberState, Network, NetworkId};
 use crate::store::claims;
 
@@ -33,8 +34,6 @@ use crate::store::claims;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before a drain that could not be ended is tried again.
 const DRAIN_RETRY: Duration = Duration::from_secs(1);
-/// How long other hosts may take to hear of a change.
-const PROPAGATION: Duration = Duration::from_secs(1);
 /// Names with fewer dots are looked for in the network first: `_http._tcp.1.web.ap-<uuid>` has four, so that what is meant
 /// within the network is not asked outside of it.
 const NDOTS: u8 = 5;
@@ -106,7 +105,7 @@ pub async fn finish_drains(shared: Arc<Shared>) {
 
 /// How long a name that is withdrawn may be known still: as long as an answer may be kept, and a moment for the other hosts.
 fn until_forgotten(network: &Network) -> Duration {
-    Duration::from_secs(network.names.ttl_seconds.into()) + PROPAGATION
+    Duration::from_secs(ipam::rest_seconds(network.names.ttl_seconds))
 }
 
 /// Waits until a member that left has no name on this host, and its container, if this was its last network, is served no

@@ -11,7 +11,7 @@ mod tests;
 
 pub use error::{MemberError, NetworkError};
 pub use members::{MemberClaim, claim_member, release_member, set_member_state, update_member};
-pub use networks::{create_network, delete_network, remove_leftovers, set_name_options};
+pub use networks::{create_network, delete_network, remove_leftovers};
 
 use super::contract::{Entry, Expected};
 

@@ -30,6 +30,7 @@ pub async fn create_network(
     name: &NetworkName,
     subnet: Option<Ipv4Net>,
     mtu: u32,
+    names: &NameOptions,
     now_unix_seconds: u64,
     rng: &mut (dyn RngCore + Send),
 ) -> Result<Network, NetworkError> {
@@ -56,38 +57,13 @@ pub async fn create_network(
             subnet,
             mtu,
             created_unix_seconds: now_unix_seconds,
-            names: NameOptions::default(),
+            names: names.clone(),
         };
         match store.commit(creation(&network, fence.as_ref())).await {
             Ok(revision) => {
                 tracing::debug!(network = %id, %name, %vni, %subnet, %revision, "network created");
                 return Ok(network);
             }
-            Err(CommitError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(NetworkError::Contended)
-}
-
-/// Sets what a network says about its names, and returns the network as it is then.
-///
-/// # Errors
-/// [`NetworkError::NotFound`], or the store's.
-pub async fn set_name_options(
-    store: &dyn Store,
-    id: NetworkId,
-    options: &NameOptions,
-) -> Result<Network, NetworkError> {
-    let key = keys::network(id);
-    for _ in 0..MAX_ATTEMPTS {
-        let stored = records::get_network(store, id).await?.ok_or(NetworkError::NotFound { id })?;
-        let network = Network { names: options.clone(), ..stored.record };
-        let update = Transaction::new()
-            .require(key.clone(), Expected::Revision(stored.revision))
-            .put(key.clone(), records::encode(&network));
-        match store.commit(update).await {
-            Ok(_) => return Ok(network),
             Err(CommitError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -11,7 +11,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::*;
-use crate::model::{ContainerRef, Member, Network, PublicKey};
+use crate::model::{ContainerRef, Member, NameOptions, Network, PublicKey};
 use crate::store::records::{self, AddressRecord};
 use crate::store::{Memory, Store, Transaction, keys};
 
@@ -24,7 +24,7 @@ async fn network(store: &dyn Store, name: &str) -> Network {
 async fn create(store: &dyn Store, name: &str, subnet: Option<&str>) -> Result<Network, NetworkError> {
     let subnet = subnet.map(|text| text.parse::<Ipv4Net>().expect("a prefix"));
     let mut rng = StdRng::from_os_rng();
-    create_network(store, &name.parse().expect("a name"), subnet, 1390, NOW, &mut rng).await
+    create_network(store, &name.parse().expect("a name"), subnet, 1390, &NameOptions::default(), NOW, &mut rng).await
 }
 
 /// A claim of the next `web`, with a key made of `key`.
