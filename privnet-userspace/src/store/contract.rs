@@ -1,12 +1,13 @@
 //! What every store promises. The conformance suite holds each implementation to it.
 //!
 //! - A **revision** counts the transactions that changed something; the first is 1. Every change of one transaction
-//!   carries its revision.
+//!   carries its revision. In a cluster that others use too, theirs count as well: revisions grow, but not by one.
 //! - A **commit** happens whole, is durable when it is answered, or did not happen. A failed compare says which key.
 //! - A **watch** delivers every change after its revision, in order, once; where it cannot, its last event is
 //!   [`Event::Resync`]. It is never silent about a gap.
 //! - A **lease** that is not kept alive deletes the keys attached to it. In a store of one host it lives as long as the
-//!   process that holds the store.
+//!   process that holds the store; in a cluster it outlives that, and time stands still for it while the cluster has no
+//!   leader.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,7 +61,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// whether the transaction happened; reading tells.
     async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError>;
 
-    /// Creates a lease that expires unless it is kept alive within `ttl`.
+    /// Creates a lease that expires unless it is kept alive within `ttl`. A cluster rounds `ttl` up: to seconds, and to
+    /// what electing a leader takes.
     ///
     /// # Errors
     /// When the store cannot answer.
@@ -79,11 +81,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError>;
 }
 
-/// How many transactions have changed a store. 0 is the empty store.
+/// How many transactions have changed a store, other people's in the same cluster included. 0 is the empty store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
-/// A lease's number; never 0, never used twice in one process.
+/// A lease's number; never 0, never used twice in one process or one cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
 

@@ -20,6 +20,17 @@ pub enum StoreError {
         /// What the disk, or the library above it, said.
         source: Arc<io::Error>,
     },
+    /// The cluster did not answer, or refused.
+    #[error(
+        "cannot {operation} in etcd ({detail}): \
+         see that the cluster runs, has a majority, and can be reached from this host"
+    )]
+    Cluster {
+        /// What was being done, for example `commit`.
+        operation: &'static str,
+        /// Every member that was asked, and what came of it.
+        detail: String,
+    },
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -57,7 +68,7 @@ pub enum CommitError {
     Store(#[from] StoreError),
 }
 
-/// The state directory could not be opened as an embedded store.
+/// A store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another agent uses this state directory.
@@ -98,6 +109,16 @@ pub enum OpenError {
         found: u64,
         /// The newest schema version known here.
         supported: u64,
+    },
+    /// The URL of a member of an etcd cluster, or what belongs to it, is invalid.
+    #[error(
+        "the etcd endpoint {url} is invalid ({reason}); see `privnet agent --help` for --etcd-endpoints and --etcd-ca"
+    )]
+    Endpoint {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The disk refused.
     #[error("cannot {operation} {}: {source}", path.display())]

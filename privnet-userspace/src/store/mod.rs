@@ -1,7 +1,8 @@
 //! The door to the truth: the [`Store`] trait, its implementations, and the records of privnet in it.
 //!
 //! - [`contract`], [`path`], [`error`]: what a store promises.
-//! - [`memory`] and [`embedded`]: the two stores of one host. One conformance suite holds both to the contract.
+//! - [`memory`] and [`embedded`]: the two stores of one host; [`etcd`]: the store of many. One conformance suite holds all
+//!   three to the contract.
 //! - [`keys`] and [`records`]: what is where, and how it is written.
 //! - [`claims`]: the transactions that the agent needs, so that a name, a VNI, an address is never given twice.
 //!
@@ -13,6 +14,7 @@ mod conformance;
 pub mod contract;
 pub mod embedded;
 pub mod error;
+pub mod etcd;
 mod history;
 #[cfg(test)]
 mod hostile;
@@ -25,5 +27,6 @@ mod state;
 pub use contract::{Entry, Event, Expected, LeaseId, Listing, ResyncReason, Revision, Store, Transaction, Watch};
 pub use embedded::{Beginning, Embedded};
 pub use error::{CommitError, OpenError, StoreError};
+pub use etcd::{Etcd, EtcdOptions, EtcdTls};
 pub use memory::Memory;
 pub use path::{Key, Prefix};

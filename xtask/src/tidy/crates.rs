@@ -3,8 +3,8 @@
 use super::Finding;
 use super::source::{SourceFile, Word};
 
-/// A crate and the only folder below `privnet-userspace/src` that names it.
-const HOMES: [(&str, &str); 9] = [
+/// A crate and the only folder, or file, below `privnet-userspace/src` that names it.
+const HOMES: [(&str, &str); 12] = [
     ("aya", "datapath"),
     ("aya_obj", "datapath"),
     ("rtnetlink", "link"),
@@ -13,6 +13,9 @@ const HOMES: [(&str, &str); 9] = [
     ("wireguard_control", "wireguard"),
     ("gotatun", "wireguard"),
     ("redb", "store"),
+    ("tonic", "store/etcd"),
+    ("tonic_prost", "store/etcd"),
+    ("prost", "store/etcd"),
     ("domain", "dns"),
 ];
 
@@ -54,7 +57,8 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
 fn away_from_home(file: &SourceFile, word: &Word<'_>) -> Option<String> {
     let inside = file.path.strip_prefix("privnet-userspace/src/")?;
     let (krate, home) = HOMES.iter().find(|(krate, _)| *krate == word.text)?;
-    if !is_crate(word) || inside.split(['/', '.']).next() == Some(home) {
+    let is_home = inside.strip_prefix(home).is_some_and(|rest| rest.starts_with(['/', '.']));
+    if !is_crate(word) || is_home {
         return None;
     }
     Some(format!("the crate `{krate}` is named in the room `{home}` only"))

@@ -1,0 +1,285 @@
+//! Calls to a cluster: which member is asked, how long an answer may take, and what a failure leaves unknown.
+//!
+//! Connections are made when they are needed and again when they broke. A member that does not answer is left for the
+//! next one. A call that may change something is repeated only if it certainly was not sent.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use prost::Message;
+use rand::Rng as _;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, ConnectError, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::options::{EtcdOptions, Timing};
+use super::protocol::{RangeRequest, RangeResponse, ResponseHeader, path};
+use crate::store::error::{OpenError, StoreError};
+
+/// What one HTTP/2 connection may have in flight unread: a watch whose reader rests must not hold up the others.
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+
+/// The members of a cluster.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    members: Vec<Member>,
+    /// Who answered last.
+    current: Mutex<usize>,
+    pub(super) timing: Timing,
+}
+
+#[derive(Debug)]
+struct Member {
+    url: String,
+    channel: Channel,
+}
+
+/// Whether a call may be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// It changes nothing, or nothing the second time.
+    Freely,
+    /// Only when it certainly was not sent.
+    IfUnsent,
+}
+
+/// A call without an answer.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// What the cluster, or the way to it, said.
+    pub(super) status: Status,
+    /// Every member that was asked, and what came of it.
+    detail: String,
+}
+
+impl Failure {
+    fn new(status: Status, said: &[String]) -> Self {
+        let said: Vec<&str> = said.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+        Self { status, detail: said.join(", ") }
+    }
+
+    pub(super) fn explain(&self, operation: &'static str) -> StoreError {
+        StoreError::Cluster { operation, detail: self.detail.clone() }
+    }
+}
+
+impl Cluster {
+    /// A cluster by its members' URLs. Connects to nobody yet.
+    pub(super) fn new(options: &EtcdOptions) -> Result<Self, OpenError> {
+        let member = |url: &String| Ok(Member { channel: endpoint(url, options)?.connect_lazy(), url: url.clone() });
+        let members = options.endpoints.iter().map(member).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { members, current: Mutex::new(0), timing: options.timing })
+    }
+
+    /// Asks one member after another until one answers, patience ends, or asking again could do something twice.
+    pub(super) async fn call<Q, A>(&self, path: &'static str, request: Q, repeat: Repeat) -> Result<A, Failure>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let started = Instant::now();
+        let mut said = vec![String::new(); self.members.len()];
+        loop {
+            let mut last = Status::unavailable("nobody was asked");
+            for _ in 0..self.members.len() {
+                let index = self.current();
+                last = match self.ask(index, path, request.clone()).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(status) => status,
+                };
+                said[index] = format!("{}: {}", self.members[index].url, reason(&last));
+                if !is_passing(&last) {
+                    return Err(Failure::new(last, &said));
+                }
+                self.leave(index);
+                if repeat == Repeat::IfUnsent && !is_unsent(&last) {
+                    return Err(Failure::new(last, &said));
+                }
+            }
+            // Everybody was asked, however long that took.
+            if started.elapsed() >= self.timing.patience {
+                return Err(Failure::new(last, &said));
+            }
+            sleep(self.timing.pause()).await;
+        }
+    }
+
+    async fn ask<Q, A>(&self, index: usize, path: &'static str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut client = self.client(index);
+        let answer = async move {
+            client.ready().await.map_err(lost)?;
+            client.unary(demanding_leader(request), PathAndQuery::from_static(path), codec()).await
+        };
+        Ok(self.in_time(answer).await?.into_inner())
+    }
+
+    /// Opens a stream to the member that answered last.
+    pub(super) async fn stream<Q, A>(
+        &self,
+        path: &'static str,
+        requests: impl futures::Stream<Item = Q> + Send + 'static,
+    ) -> Result<Streaming<A>, Failure>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let index = self.current();
+        let mut client = self.client(index);
+        let answer = async move {
+            client.ready().await.map_err(lost)?;
+            client.streaming(demanding_leader(requests), PathAndQuery::from_static(path), codec()).await
+        };
+        let answer = self.in_time(answer).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| self.failed(index, status))
+    }
+
+    /// The next message of a stream, which must come in time; an end is a failure.
+    pub(super) async fn next_of<A>(&self, stream: &mut Streaming<A>) -> Result<A, Failure> {
+        let message = self.in_time(stream.message()).await;
+        let message = message.and_then(|message| message.ok_or_else(|| Status::unavailable("the stream ended")));
+        message.map_err(|status| self.failed(self.current(), status))
+    }
+
+    /// A failure at the member that answered last, which is left for the next one.
+    pub(super) fn failed_stream(&self, status: Status) -> Failure {
+        self.failed(self.current(), status)
+    }
+
+    fn failed(&self, index: usize, status: Status) -> Failure {
+        self.leave(index);
+        let said = format!("{}: {}", self.members[index].url, reason(&status));
+        Failure::new(status, &[said])
+    }
+
+    /// The cluster's identity and revision, by its majority's word.
+    pub(super) async fn head(&self) -> Result<ResponseHeader, Failure> {
+        // Any key: only the header of the answer counts.
+        let request = RangeRequest { key: b"/".to_vec(), keys_only: true, ..RangeRequest::default() };
+        let answer: RangeResponse = self.call(path::RANGE, request, Repeat::Freely).await?;
+        Ok(answer.header.unwrap_or_default())
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let limit = self.timing.call;
+        match timeout(limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} s", limit.as_secs_f32()))),
+        }
+    }
+
+    fn client(&self, index: usize) -> Grpc<Channel> {
+        Grpc::new(self.members[index].channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    fn current(&self) -> usize {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Turns to the next member, unless another call has done so already.
+    fn leave(&self, index: usize) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current == index {
+            *current = (index + 1) % self.members.len();
+        }
+    }
+}
+
+impl Timing {
+    /// A pause before something is tried again; of random length, so that many hosts do not come at once.
+    pub(super) fn pause(&self) -> Duration {
+        self.retry.mul_f32(rand::rng().random_range(0.5..1.5))
+    }
+}
+
+fn endpoint(url: &str, options: &EtcdOptions) -> Result<Endpoint, OpenError> {
+    let invalid = |reason: String| OpenError::Endpoint { url: url.to_owned(), reason };
+    let is_encrypted = url.starts_with("https://");
+    if !is_encrypted && !url.starts_with("http://") {
+        return Err(invalid("it begins with neither http:// nor https://".to_owned()));
+    }
+    let timing = &options.timing;
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(|error| invalid(cause(&error)))?
+        .connect_timeout(timing.call)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(timing.probe))
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        // Also while its streams, the watches, have nothing to say. A connection without streams is not asked: etcd ends
+        // those that ask then.
+        .http2_keep_alive_interval(timing.probe)
+        .keep_alive_timeout(timing.call);
+    let Some(tls) = options.tls.as_ref().filter(|_| is_encrypted) else {
+        if is_encrypted {
+            return Err(invalid("whose certificates to trust is not said".to_owned()));
+        }
+        return Ok(endpoint);
+    };
+    let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca_pem));
+    if let Some((certificate, key)) = &tls.identity_pem {
+        config = config.identity(Identity::from_pem(certificate, key));
+    }
+    endpoint.tls_config(config).map_err(|error| invalid(cause(&error)))
+}
+
+fn codec<Q: Message + 'static, A: Message + Default + 'static>() -> ProstCodec<Q, A> {
+    ProstCodec::default()
+}
+
+/// A member that has lost the others says so instead of answering from its memory.
+fn demanding_leader<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+    request
+}
+
+fn lost(error: tonic::transport::Error) -> Status {
+    Status::from_error(error.into())
+}
+
+/// Whether another member, or the same one later, may answer.
+fn is_passing(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Internal | Code::Unknown
+    )
+}
+
+/// Whether the request certainly was not carried out: nobody was reached, or a member without a leader refused it.
+fn is_unsent(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    status.message() == "etcdserver: no leader"
+}
+
+/// What a person needs of a failure.
+fn reason(status: &Status) -> String {
+    match status.source() {
+        Some(source) => cause(source),
+        None => status.message().to_owned(),
+    }
+}
+
+/// The last error of a chain: the ones above it say only that something failed.
+fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}

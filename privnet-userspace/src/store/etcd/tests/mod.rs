@@ -1,0 +1,57 @@
+//! A real etcd, and what only a cluster can do to a store: restart, pause, forget, expire.
+
+mod outages;
+mod server;
+mod volume;
+mod watches;
+
+use std::time::Duration;
+
+pub(in crate::store) use self::server::Server;
+use super::options::Timing;
+use super::{Etcd, EtcdOptions};
+use crate::store::{Event, Key, Prefix, Revision, Store as _, Transaction, Watch};
+
+/// A store at these members, with times that a test can wait for.
+pub(in crate::store) fn etcd_at(urls: &[&str]) -> Etcd {
+    let mut options = EtcdOptions::new(urls.iter().map(ToString::to_string).collect());
+    options.timing = Timing {
+        call: Duration::from_secs(2),
+        patience: Duration::from_secs(1),
+        retry: Duration::from_millis(100),
+        probe: Duration::from_secs(1),
+        silence: Duration::from_secs(4),
+        bridge: Duration::from_secs(4),
+    };
+    Etcd::new(&options).expect("options")
+}
+
+/// A server, and a store at it.
+async fn served() -> (Server, Etcd) {
+    let server = Server::start();
+    let store = etcd_at(&[server.url()]);
+    server.wait_until_ready(&store).await;
+    (server, store)
+}
+
+async fn put(store: &Etcd, name: &str) -> Revision {
+    store.commit(Transaction::new().put(key(name), [0])).await.expect("committed")
+}
+
+/// The next event, within what a watch may take to notice and to try again, and some more on a busy machine.
+async fn next(watch: &mut Watch) -> Event {
+    let event = tokio::time::timeout(Duration::from_secs(60), watch.next()).await;
+    event.expect("an event within 60 seconds").expect("an event before the end")
+}
+
+fn put_of(name: &str, revision: Revision) -> Event {
+    Event::Put { key: key(name), value: [0].into(), revision }
+}
+
+fn key(text: &str) -> Key {
+    text.parse().expect("a key")
+}
+
+fn prefix(text: &str) -> Prefix {
+    text.parse().expect("a prefix")
+}

@@ -1,0 +1,123 @@
+//! An etcd of a test's own: on a free loopback port, in a directory that goes with it.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tokio::time::Instant;
+
+use crate::store::etcd::Etcd;
+
+/// How long an etcd may take to begin, on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A running etcd; dropping it kills it.
+pub(in crate::store) struct Server {
+    directory: tempfile::TempDir,
+    url: String,
+    peer_url: String,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Starts one; it may not answer yet.
+    pub(in crate::store) fn start() -> Self {
+        let [url, peer_url] = [(); 2].map(|()| format!("http://127.0.0.1:{}", free_port()));
+        let mut server = Self { directory: tempfile::tempdir().expect("a directory"), url, peer_url, child: None };
+        server.start_again();
+        server
+    }
+
+    /// Starts it with the data that it had.
+    pub(super) fn start_again(&mut self) {
+        let log = std::fs::File::create(self.directory.path().join("log")).expect("a log");
+        let (url, peer_url) = (&self.url, &self.peer_url);
+        let mut command = Command::new("etcd");
+        command
+            .arg("--data-dir")
+            .arg(self.directory.path().join("data"))
+            .args(["--name", "one", "--logger", "zap"])
+            .args(["--listen-client-urls", url, "--advertise-client-urls", url])
+            .args(["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url])
+            .args(["--initial-cluster", &format!("one={peer_url}")])
+            // Nothing here needs to outlive a crash of the machine.
+            .arg("--unsafe-no-fsync")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0);
+        let child = command.spawn().expect("the program etcd, of Debian's package etcd-server");
+        self.child = Some(child);
+    }
+
+    pub(in crate::store) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(in crate::store) async fn wait_until_ready(&self, store: &Etcd) {
+        let end = Instant::now() + SOON;
+        while let Err(error) = store.check().await {
+            let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            assert!(Instant::now() < end, "{error}\n{log}");
+        }
+    }
+
+    /// Kills it, as a crash would.
+    pub(super) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("kill");
+            child.wait().expect("its end");
+        }
+    }
+
+    /// Kills it and starts it with its data at another port, and returns the URL that it had.
+    pub(super) fn move_away(&mut self) -> String {
+        let elsewhere = format!("http://127.0.0.1:{}", free_port());
+        let home = self.url.clone();
+        self.move_to(elsewhere);
+        home
+    }
+
+    /// Kills it and starts it with its data at `url`.
+    pub(super) fn move_to(&mut self, url: String) {
+        self.kill();
+        self.url = url;
+        self.start_again();
+    }
+
+    /// Kills it and starts another one, empty, in its place.
+    pub(super) fn lose_everything(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(self.directory.path().join("data")).expect("its data");
+        // The identity of a cluster is made of its first members' URLs.
+        self.peer_url = format!("http://127.0.0.1:{}", free_port());
+        self.start_again();
+    }
+
+    /// Stops it where it is: it holds its connections and answers nothing.
+    pub(super) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(super) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        rustix::process::kill_process(Pid::from_child(child), signal).expect("a signal");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_port() -> u16 {
+    // The kernel gives out another one to whoever asks next, for long enough.
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
