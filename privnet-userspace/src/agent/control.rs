@@ -178,6 +178,7 @@ impl Control {
         let mut networks = 0;
         let (mut members, mut ready, mut last) = (0, 0, None);
         let mut problems: Vec<String> = shared.world(|world| world.problems().cloned().collect());
+        problems.extend(shared.troubles());
         for (network, bell) in shared.bells() {
             let report = bell.reports().borrow().clone();
             let local = report.ready.len() + report.failed.len();

@@ -2,7 +2,9 @@
 
 use super::error::{ControlError, ErrorCode};
 use crate::model::ids::InvalidName;
-use crate::store::claims::NetworkError;
+use crate::store::claims::{MemberError, NetworkError};
+use crate::store::records::RecordError;
+use crate::store::{CommitError, StoreError};
 use crate::{link, netns, wireguard};
 
 /// Finds the cause that a person can act on in a chain of causes.
@@ -11,6 +13,9 @@ pub fn explain(error: &anyhow::Error) -> ControlError {
     for cause in error.chain() {
         if let Some(known) = cause.downcast_ref::<ControlError>() {
             return known.clone();
+        }
+        if let Some(told) = explain_store(cause) {
+            return told;
         }
         if let Some(link) = cause.downcast_ref::<link::Error>() {
             return explain_link(link, error);
@@ -53,6 +58,23 @@ impl From<NetworkError> for ControlError {
         };
         split_remedy(code, &error.to_string())
     }
+}
+
+/// An error of the store, however many of its rooms it came through.
+fn explain_store(cause: &(dyn std::error::Error + 'static)) -> Option<ControlError> {
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return Some(split_remedy(ErrorCode::StoreUnavailable, &error.to_string()));
+    }
+    if let Some(error) = cause.downcast_ref::<RecordError>() {
+        return Some(split_remedy(ErrorCode::StoreUnavailable, &error.to_string()));
+    }
+    if let Some(error) = cause.downcast_ref::<CommitError>() {
+        return Some(split_remedy(ErrorCode::StoreUnavailable, &error.to_string()));
+    }
+    if let Some(error) = cause.downcast_ref::<MemberError>() {
+        return Some(error.clone().into());
+    }
+    cause.downcast_ref::<NetworkError>().map(|error| error.clone().into())
 }
 
 fn explain_link(error: &link::Error, whole: &anyhow::Error) -> ControlError {

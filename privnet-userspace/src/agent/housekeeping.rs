@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use tokio::task::JoinSet;
 
+use super::cluster::{Pauses, is_ours};
 use super::journal::Record;
-use super::shared::Shared;
+use super::presence;
+use super::shared::{Shared, Trouble};
 use super::worker::Worker;
 use super::world::{Concerns, World};
 use crate::model::Member;
@@ -20,8 +22,6 @@ use crate::store::{Event, Watch, claims, keys, records};
 const PULSE: Duration = Duration::from_millis(500);
 /// How often everything is looked at anew, whatever is believed.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// How long to wait before asking a store again that did not answer.
-const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// Starts a worker for every network that calls for one, and lets go of those that have nothing left to do. Never ends.
 pub async fn hire_workers(shared: Arc<Shared>) {
@@ -62,22 +62,42 @@ pub async fn follow_store(shared: Arc<Shared>, mut watch: Watch) {
             follow(&shared, &event);
         }
         tracing::warn!("the store's changes ended; reading everything again");
+        shared
+            .set_trouble(Trouble::Following, Some("its changes ended, and it has not been read again yet".to_owned()));
         shared.names.doubt();
-        watch = loop {
-            match read_world(&*shared.store).await {
-                Ok((world, watch)) => {
-                    *shared.world.write().unwrap_or_else(PoisonError::into_inner) = world;
-                    break watch;
-                }
-                Err(error) => {
-                    tracing::warn!("the store does not answer: {error:#}");
-                    tokio::time::sleep(STORE_RETRY).await;
-                }
-            }
-        };
+        let (world, again) = read_until_it_answers(&shared).await;
+        *shared.world.write().unwrap_or_else(PoisonError::into_inner) = world;
+        watch = again;
+        tracing::info!("the store is followed again");
+        shared.set_trouble(Trouble::Following, None);
         shared.names.believe();
         ring(&shared, &Concerns::Everything);
     }
+}
+
+/// Until then nothing is changed: what cannot be read is no reason to tear anything down.
+async fn read_until_it_answers(shared: &Shared) -> (World, Watch) {
+    let mut pauses = Pauses::new();
+    loop {
+        let trouble = match read_our_world(shared).await {
+            Ok(read) => return read,
+            Err(error) => format!("{error:#}"),
+        };
+        tracing::warn!("the store cannot be followed, and what runs on this host goes on as it is: {trouble}");
+        shared.set_trouble(Trouble::Following, Some(trouble));
+        tokio::time::sleep(pauses.next()).await;
+    }
+}
+
+/// Reads the store if it is the one that this host told of itself.
+async fn read_our_world(shared: &Shared) -> Result<(World, Watch)> {
+    // First, so that this host is there in what is read.
+    presence::renew(shared).await?;
+    let read = read_world(&*shared.store).await?;
+    if is_ours(shared).await? {
+        return Ok(read);
+    }
+    bail!("it does not know host {}: it is another one, or lost its data", shared.config.host)
 }
 
 /// Reads the store, and watches it from there.
@@ -91,8 +111,8 @@ pub(super) async fn read_world(store: &dyn crate::store::Store) -> Result<(World
     let members = store.watch(&keys::all_members(), revisions.members).await.context("watching the members")?;
     let addresses = store.watch(&keys::all_addresses(), revisions.addresses).await.context("watching the addresses")?;
     let hosts = store.watch(&keys::hosts(), revisions.hosts).await.context("watching the hosts")?;
-    let of_members = futures::stream::select(members, addresses);
-    let together = futures::stream::select(networks, futures::stream::select(of_members, hosts));
+    let presences = store.watch(&keys::presences(), revisions.presences).await.context("watching who is there")?;
+    let together = futures::stream::select_all([networks, members, addresses, hosts, presences]);
     // The first of them that ends asks for everything to be read again.
     let until_resync = together.scan(false, |ended, event| {
         let go_on = !std::mem::replace(ended, matches!(event, Event::Resync(_)));
@@ -176,9 +196,19 @@ async fn release_the_unrecorded(shared: &Shared) -> Result<()> {
         shared.world(|world| world.members_on(&shared.config.host).filter(recorded).cloned().collect())
     };
     for member in unrecorded {
-        claims::release_member(&*shared.store, member.network, &member.container, super::now_unix_seconds())
+        release_unrecorded(shared, &member)
             .await
             .with_context(|| format!("releasing {} in {}", member.container, member.network))?;
+    }
+    Ok(())
+}
+
+/// What was seen of the store may be older than the record of the same container's next membership: the store decides.
+async fn release_unrecorded(shared: &Shared, seen: &Member) -> Result<()> {
+    let stored = records::get_member(&*shared.store, seen.network, &seen.container).await?;
+    let is_recorded = |member: &Member| shared.journal().records().contains_key(&(member.network, member.address));
+    if stored.is_some_and(|stored| stored.record.host == shared.config.host && !is_recorded(&stored.record)) {
+        claims::release_member(&*shared.store, seen.network, &seen.container, super::now_unix_seconds()).await?;
     }
     Ok(())
 }

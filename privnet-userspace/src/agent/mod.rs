@@ -3,6 +3,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`start`] | an agent from its configuration to its tasks, and back |
+//! | `cluster`, `presence` | an agent on a store that many hosts share; that this host is there |
 //! | [`control`] | the one door for the surfaces: requests go in, views come out |
 //! | `attach`, `target` | one attach from end to end; which namespace it means |
 //! | `worker` | one network on this host, pass after pass |
@@ -15,6 +16,7 @@
 
 mod apply;
 mod attach;
+mod cluster;
 pub mod config;
 pub mod control;
 pub mod doctor;
@@ -27,6 +29,7 @@ mod housekeeping;
 mod journal;
 mod names;
 mod observe;
+mod presence;
 mod shared;
 mod site;
 pub mod start;
@@ -40,6 +43,8 @@ pub use config::{Config, DatapathChoice, NamesConfig};
 pub use control::Control;
 pub use error::{ControlError, ErrorCode};
 pub use start::Agent;
+
+pub use crate::store::{EtcdOptions, EtcdTls};
 
 /// Seconds since 1970-01-01 UTC.
 fn now_unix_seconds() -> u64 {

@@ -15,7 +15,7 @@ use super::names::NamesBell;
 use super::site::Room;
 use super::world::World;
 use crate::model::NetworkId;
-use crate::store::Store;
+use crate::store::{LeaseId, Store};
 use crate::topology::{Intent, LocalMember};
 
 /// What the agent's tasks share.
@@ -42,6 +42,10 @@ pub struct Shared {
     pub hire: Notify,
     /// Calls for the names to be told anew, and says what was told.
     pub names: NamesBell,
+    /// What is wrong with the store, for status.
+    pub troubles: Mutex<BTreeMap<Trouble, String>>,
+    /// Lives as long as this host is taken to be there.
+    pub lease: tokio::sync::Mutex<LeaseId>,
 }
 
 impl Shared {
@@ -53,6 +57,21 @@ impl Shared {
     /// A copy of what the store says, or a part of it.
     pub fn world<T>(&self, read: impl FnOnce(&World) -> T) -> T {
         read(&self.world.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says what is wrong with the store, or that it is not any more.
+    pub fn set_trouble(&self, trouble: Trouble, text: Option<String>) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match text {
+            Some(text) => drop(troubles.insert(trouble, text)),
+            None => drop(troubles.remove(&trouble)),
+        }
+    }
+
+    /// What is wrong with the store, one line each.
+    pub fn troubles(&self) -> Vec<String> {
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.values().map(|trouble| format!("store: {trouble}")).collect()
     }
 
     /// The bell of a network's worker; made, and a worker called for, when there is none.
@@ -119,6 +138,15 @@ impl Shared {
         };
         (Some(intent), records)
     }
+}
+
+/// What can be wrong with the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// It is not followed.
+    Following,
+    /// The others may take this host for gone.
+    Presence,
 }
 
 /// Calls one network's worker and hears what it did.

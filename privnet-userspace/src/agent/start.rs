@@ -20,11 +20,11 @@ use super::facts::HostFacts;
 use super::housekeeping;
 use super::journal::Journal;
 use super::names::{self, NamesBell};
+use super::presence::{self, Known};
 use super::shared::Shared;
 use super::site::Room;
 use crate::datapath;
-use crate::store::records::HostRecord;
-use crate::store::{Embedded, OpenError, Store, Transaction, claims, keys, records};
+use crate::store::{Embedded, OpenError, Store, claims};
 
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
 pub struct Agent {
@@ -50,7 +50,7 @@ impl Agent {
         let host = Room::enter(config.host_netns.clone()).await.context("entering the host's namespace")?;
         let facts = HostFacts::find(&config, &host).await?;
         let journal = Journal::open(&config.journal_dir())?;
-        announce(&*store, &config, &facts).await?;
+        let lease = presence::announce(&*store, &config, &facts, Known::NotYet).await?;
         match claims::remove_leftovers(&*store).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed the address records of networks that were deleted"),
@@ -70,6 +70,8 @@ impl Agent {
             claims: tokio::sync::Mutex::new(()),
             hire: Notify::new(),
             names: NamesBell::new(),
+            troubles: Mutex::default(),
+            lease: tokio::sync::Mutex::new(lease),
         });
         housekeeping::collect_the_dead(&shared).await?;
         let networks: Vec<_> = shared.journal().records().keys().map(|(network, _)| *network).collect();
@@ -80,6 +82,7 @@ impl Agent {
         tasks.spawn(housekeeping::hire_workers(Arc::clone(&shared)));
         tasks.spawn(housekeeping::follow_store(Arc::clone(&shared), watch));
         tasks.spawn(housekeeping::keep_house(Arc::clone(&shared)));
+        tasks.spawn(presence::keep_present(Arc::clone(&shared)));
         tasks.spawn(names::keep_names(Arc::clone(&shared)));
         tasks.spawn(names::finish_drains(Arc::clone(&shared)));
         Ok(Self { control: Control::new(shared), _tasks: tasks, _lock: lock })
@@ -103,12 +106,12 @@ impl Agent {
     }
 }
 
-fn prepare_state_dir(dir: &Path) -> Result<()> {
+pub(super) fn prepare_state_dir(dir: &Path) -> Result<()> {
     let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     created.with_context(|| format!("creating the state directory {}", dir.display()))
 }
 
-/// A new store says nothing of the members whose records are here: the first pass would end them all.
+/// A store that is new says nothing of the members whose records are here: the first pass would end them all.
 ///
 /// Asked before the store is opened, for opening makes one, and the next start would find it.
 fn refuse_to_forget(config: &Config) -> Result<()> {
@@ -125,7 +128,7 @@ fn refuse_to_forget(config: &Config) -> Result<()> {
     .into())
 }
 
-fn explain_store(error: &OpenError) -> ControlError {
+pub(super) fn explain_store(error: &OpenError) -> ControlError {
     let code = if matches!(error, OpenError::AlreadyOpen { .. }) {
         ErrorCode::InvalidArgument
     } else {
@@ -137,19 +140,6 @@ fn explain_store(error: &OpenError) -> ControlError {
         Some((message, remedy)) => ControlError::new(code, message, remedy),
         None => split_remedy(code, &text),
     }
-}
-
-/// Tells the other hosts where this host's VTEP is.
-async fn announce(store: &dyn Store, config: &Config, facts: &HostFacts) -> Result<()> {
-    let record = HostRecord {
-        name: config.host.clone(),
-        vtep: facts.vtep,
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        applied_revision: 0,
-    };
-    let transaction = Transaction::new().put(keys::host(&config.host), records::encode(&record));
-    store.commit(transaction).await.context("telling the store about this host")?;
-    Ok(())
 }
 
 /// Mounts a bpffs where none is: without one nothing can be pinned, and isolation would end with the agent.

@@ -17,6 +17,8 @@ pub struct World {
     networks: BTreeMap<NetworkId, Network>,
     members: BTreeMap<NetworkId, BTreeMap<ContainerRef, Member>>,
     hosts: BTreeMap<HostName, HostRecord>,
+    /// The hosts whose agents were heard of late.
+    present: BTreeSet<HostName>,
     /// Addresses that rest, and since when, in seconds since 1970-01-01 UTC; [`NOT_YET_SAID`] until that is known.
     resting: BTreeMap<NetworkId, BTreeMap<Ipv4Addr, u64>>,
     /// Records that could not be read; what they said before goes on to hold.
@@ -44,11 +46,14 @@ impl World {
         let members = records::list_members(store, None).await?;
         let addresses = records::list_addresses(store).await?;
         let hosts = records::list_hosts(store).await?;
+        // After the hosts: one that begins in between is there.
+        let presences = store.list(&keys::presences()).await?;
         let revisions = Revisions {
             networks: networks.revision,
             members: members.revision,
             addresses: addresses.revision,
             hosts: hosts.revision,
+            presences: presences.revision,
         };
         let mut world = Self::default();
         world.networks.extend(networks.records.into_iter().map(|network| (network.id, network)));
@@ -59,6 +64,7 @@ impl World {
             world.put_address(network, address, &record);
         }
         world.hosts.extend(hosts.records.into_iter().map(|host| (host.name.clone(), host)));
+        world.present.extend(presences.entries.iter().filter_map(|entry| present_host(&entry.key)));
         Ok((world, revisions))
     }
 
@@ -116,6 +122,13 @@ impl World {
         self.hosts.values().map(|host| (host.name.clone(), host.vtep)).collect()
     }
 
+    /// Whether a host told of itself and has not been heard since for long. Its members may be well: nothing but their
+    /// names depends on it.
+    #[must_use]
+    pub fn is_gone(&self, host: &HostName) -> bool {
+        self.hosts.contains_key(host) && !self.present.contains(host)
+    }
+
     /// Records that could not be read, one line each.
     pub fn problems(&self) -> impl Iterator<Item = &String> {
         self.problems.values()
@@ -164,9 +177,16 @@ impl World {
             let moved = self.hosts.get(&host.name).is_none_or(|known| known.vtep != host.vtep);
             self.hosts.insert(host.name.clone(), host);
             Ok(if moved { Concerns::Everything } else { Concerns::Nothing })
+        } else if let Some(host) = present_host(&entry.key) {
+            Ok(if self.present.insert(host.clone()) { self.networks_of(&host) } else { Concerns::Nothing })
         } else {
             Ok(Concerns::Nothing)
         }
+    }
+
+    /// The networks that a host has members in.
+    fn networks_of(&self, host: &HostName) -> Concerns {
+        Concerns::Networks(self.members_on(host).map(|member| member.network).collect())
     }
 
     fn put_member(&mut self, member: Member) {
@@ -200,6 +220,9 @@ impl World {
             let rested = self.resting.get_mut(&network).and_then(|resting| resting.remove(&address));
             return if rested.is_some() { one(network) } else { Concerns::Nothing };
         }
+        if let Some(host) = present_host(key) {
+            return if self.present.remove(&host) { self.networks_of(&host) } else { Concerns::Nothing };
+        }
         if let Some(host) = key.below(&keys::hosts()).and_then(|host| host.parse().ok()) {
             // A host that goes takes its members' rows along when they are deleted; its VTEP alone concerns everybody.
             self.hosts.remove::<HostName>(&host);
@@ -220,6 +243,12 @@ pub struct Revisions {
     pub addresses: crate::store::Revision,
     /// Of the hosts.
     pub hosts: crate::store::Revision,
+    /// Of who is there.
+    pub presences: crate::store::Revision,
+}
+
+fn present_host(key: &Key) -> Option<HostName> {
+    key.below(&keys::presences())?.parse().ok()
 }
 
 fn one(network: NetworkId) -> Concerns {
@@ -285,6 +314,23 @@ mod tests {
         let key = keys::address(shop(), ADDRESS);
         assert_eq!(world.follow(&Event::Delete { key, revision: Revision::default() }), one(shop()));
         assert_eq!(world.departed(shop()), [].into());
+    }
+
+    #[test]
+    fn a_host_that_is_not_heard_is_gone_until_it_is_heard_again() {
+        let mut world = world(&["ready"]);
+        let host: HostName = "a".parse().expect("a name");
+        let revision = Revision::default();
+        assert!(!world.is_gone(&host), "it has told nothing of itself yet");
+        let record = r#"{"version":1,"name":"a","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":0}"#;
+        let told = Event::Put { key: keys::host(&host), value: record.as_bytes().to_vec().into(), revision };
+        assert_eq!(world.follow(&told), Concerns::Everything);
+        assert!(world.is_gone(&host));
+        let heard = Event::Put { key: keys::presence(&host), value: [].into(), revision };
+        assert_eq!((world.follow(&heard), world.is_gone(&host)), (one(shop()), false));
+        assert_eq!(world.follow(&heard), Concerns::Nothing, "that was known");
+        let silent = Event::Delete { key: keys::presence(&host), revision };
+        assert_eq!((world.follow(&silent), world.is_gone(&host)), (one(shop()), true));
     }
 
     #[test]

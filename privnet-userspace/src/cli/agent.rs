@@ -51,12 +51,33 @@ async fn start_agent(options: &AgentOptions) -> Result<Agent, ControlError> {
     };
     match options.store {
         StoreKind::Embedded => Agent::start_embedded(config).await,
-        StoreKind::Etcd => Err(ControlError::new(
-            ErrorCode::Unsupported,
-            "this build has no etcd store",
-            "use --store embedded; networks then stay on this host",
-        )),
+        StoreKind::Etcd => {
+            let etcd = etcd_options(options)?;
+            Agent::start_etcd(config, &etcd, |reason| {
+                // The unit is not failed for that: systemd would give up on it after a few attempts.
+                notify(&format!("STATUS=waiting: {reason}\nEXTEND_TIMEOUT_USEC=60000000"));
+            })
+            .await
+        }
     }
+}
+
+fn etcd_options(options: &AgentOptions) -> Result<agent::EtcdOptions, ControlError> {
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| {
+            let message = format!("cannot read {}: {error}", path.display());
+            ControlError::new(ErrorCode::InvalidArgument, message, "give another --etcd-ca, --etcd-cert or --etcd-key")
+        })
+    };
+    let mut etcd = agent::EtcdOptions::new(options.etcd_endpoints.clone());
+    if let Some(ca) = &options.etcd_ca {
+        let identity_pem = match &options.etcd_identity {
+            Some((certificate, key)) => Some((read(certificate)?, read(key)?.into())),
+            None => None,
+        };
+        etcd.tls = Some(agent::EtcdTls { ca_pem: read(ca)?, identity_pem });
+    }
+    Ok(etcd)
 }
 
 async fn run_until_told(options: AgentOptions) -> Result<(), ControlError> {
@@ -84,7 +105,7 @@ async fn serve(surface: Surface, socket: ControlSocket, metrics: Option<TcpListe
     let control = tokio::spawn(api::serve_control(socket, api::router(surface.clone()), until(ended.clone())));
     let metrics =
         metrics.map(|listener| tokio::spawn(api::serve_metrics(listener, api::metrics_router(surface), until(ended))));
-    notify("READY=1");
+    notify("READY=1\nSTATUS=running");
     signals.told_to_end().await;
     notify("STOPPING=1");
     drop(end);

@@ -32,6 +32,15 @@ pub struct AgentArgs {
     /// The members of the etcd cluster.
     #[arg(long, value_name = "URL,…", value_delimiter = ',')]
     pub etcd_endpoints: Option<Vec<String>>,
+    /// The certificates, in PEM, of who signs those of the etcd cluster; needed with https endpoints.
+    #[arg(long, value_name = "FILE")]
+    pub etcd_ca: Option<PathBuf>,
+    /// This host's certificate, in PEM, where the etcd cluster asks for one.
+    #[arg(long, value_name = "FILE", requires = "etcd_key")]
+    pub etcd_cert: Option<PathBuf>,
+    /// The private key of --etcd-cert, in PEM.
+    #[arg(long, value_name = "FILE", requires = "etcd_cert")]
+    pub etcd_key: Option<PathBuf>,
     /// Who forwards packets on this host [default: auto].
     #[arg(long, value_enum, value_name = "DATAPATH")]
     pub datapath: Option<DatapathChoice>,

@@ -24,6 +24,10 @@ pub struct AgentOptions {
     pub store: StoreKind,
     /// The members of the etcd cluster; none for other stores.
     pub etcd_endpoints: Vec<String>,
+    /// Who signs the certificates of the cluster's members.
+    pub etcd_ca: Option<PathBuf>,
+    /// This host's certificate for the cluster, and its private key.
+    pub etcd_identity: Option<(PathBuf, PathBuf)>,
     /// Who forwards packets.
     pub datapath: DatapathChoice,
     /// Who encrypts packets.
@@ -60,6 +64,8 @@ impl AgentOptions {
             socket: flags.socket.or(file.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
             store: flags.store.or(file.store).unwrap_or(StoreKind::Embedded),
             etcd_endpoints: flags.etcd_endpoints.or(file.etcd_endpoints).unwrap_or_default(),
+            etcd_ca: flags.etcd_ca.or(file.etcd_ca),
+            etcd_identity: identity(flags.etcd_cert.or(file.etcd_cert), flags.etcd_key.or(file.etcd_key))?,
             datapath: flags.datapath.or(file.datapath).unwrap_or(DatapathChoice::Auto),
             wireguard: flags.wireguard.or(file.wireguard).unwrap_or(WireguardChoice::Auto),
             metrics_listen: flags.metrics_listen.or(file.metrics_listen),
@@ -75,6 +81,15 @@ impl AgentOptions {
             )),
             (StoreKind::Etcd, false) | (StoreKind::Embedded, true) => Ok(options),
         }
+    }
+}
+
+fn identity(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<(PathBuf, PathBuf)>, ControlError> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(invalid("there is a certificate for etcd without its key", "give --etcd-key FILE")),
+        (None, Some(_)) => Err(invalid("there is a key for etcd without its certificate", "give --etcd-cert FILE")),
     }
 }
 

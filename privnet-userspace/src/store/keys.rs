@@ -9,6 +9,7 @@
 //! | `addresses/<pn>/<ipv4>` | [`AddressRecord`](super::records::AddressRecord): the holder now, and what the next one must know |
 //! | `public-keys/<pn>/<hex>` | [`MemberPointer`](super::records::MemberPointer): the member whose WireGuard key it is |
 //! | `hosts/<host>` | [`HostRecord`](super::records::HostRecord) |
+//! | `presences/<host>` | [`PresenceRecord`](super::records::PresenceRecord), as long as the host is there |
 //! | `fences/networks` | nothing; moves with every network that is created, so that two never pick one subnet |
 //! | `fences/members/<pn>` | nothing; moves with every member that is claimed, so that a network with members is never deleted |
 
@@ -60,6 +61,12 @@ pub fn public_key(network: NetworkId, public_key: PublicKey) -> Key {
 #[must_use]
 pub fn host(host: &HostName) -> Key {
     key(&format!("hosts/{host}"))
+}
+
+/// `presences/<host>`.
+#[must_use]
+pub fn presence(host: &HostName) -> Key {
+    key(&format!("presences/{host}"))
 }
 
 /// `fences/networks`.
@@ -121,6 +128,12 @@ pub fn parse_address(key: &Key) -> Option<(NetworkId, Ipv4Addr)> {
 #[must_use]
 pub fn hosts() -> Prefix {
     prefix("hosts/")
+}
+
+/// `presences/`.
+#[must_use]
+pub fn presences() -> Prefix {
+    prefix("presences/")
 }
 
 fn key(text: &str) -> Key {

@@ -42,6 +42,13 @@ pub struct HostRecord {
     pub applied_revision: u64,
 }
 
+/// What `presences/<host>` holds, under a lease: whose the host's name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceRecord {
+    /// The identity of the state directory of the host's agent.
+    pub instance: uuid::Uuid,
+}
+
 /// What `names/<network name>` and `vnis/<vni>` hold: the network that they belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkPointer {
@@ -310,6 +317,7 @@ mod tests {
         there_and_back::<HostRecord>(
             r#"{"version":1,"name":"host-1","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":7}"#,
         );
+        there_and_back::<PresenceRecord>(r#"{"version":1,"instance":"a71da13f-7c70-4c00-a644-eee8558d8053"}"#);
     }
 
     #[tokio::test]

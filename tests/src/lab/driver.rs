@@ -189,8 +189,12 @@ fn member(network: &str, app: &str, kind: Option<&str>, number: Option<u32>) -> 
 /// The command line of a host's agent.
 pub(crate) fn agent_line(host: &Shared) -> String {
     let paths = &host.paths;
+    let store = match &host.options.etcd {
+        Some(url) => format!("--store etcd --etcd-endpoints {url}"),
+        None => "--store embedded".to_owned(),
+    };
     format!(
-        "{binary} agent --host {name} --vtep {vtep} --state-dir {state} --socket {socket} --store embedded --datapath {datapath} \
+        "{binary} agent --host {name} --vtep {vtep} --state-dir {state} --socket {socket} {store} --datapath {datapath} \
          --wireguard {wireguard} --netns-prefix {prefix} --bpffs {bpffs}",
         binary = binary().display(),
         name = host.name,

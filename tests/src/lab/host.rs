@@ -156,6 +156,12 @@ impl Shared {
         &self.paths
     }
 
+    /// The command line of this host's agent.
+    #[must_use]
+    pub fn agent_line(&self) -> String {
+        super::driver::agent_line(self)
+    }
+
     /// The agent's process id.
     ///
     /// # Panics

@@ -16,6 +16,7 @@
 pub mod cli;
 pub mod container;
 mod driver;
+pub mod etcd;
 pub mod frame;
 pub mod host;
 pub mod leak;
@@ -38,6 +39,7 @@ use privnet::netns::{DEFAULT_DIR, Netns};
 
 pub use cli::binary;
 pub use container::{Container, Joined};
+pub use etcd::Etcd;
 pub use host::Host;
 pub use monitor::Monitor;
 pub use options::Options;

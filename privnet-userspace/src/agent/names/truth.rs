@@ -33,13 +33,13 @@ pub fn containers<'a>(records: impl Iterator<Item = &'a Record>, server: Ipv4Add
     containers
 }
 
-/// The names of a network as the world has them: of its members that are ready, wherever they are. Nothing when it does not
-/// exist.
+/// The names of a network as the world has them: of its members that are ready, on whichever host that is there. Nothing when it
+/// does not exist.
 pub fn names(world: &World, network: NetworkId) -> Option<NetworkNames> {
     let found = world.networks().get(&network)?;
     let head = NetworkHead { options: found.names.clone(), ..NetworkHead::new(found.name.clone(), found.subnet) };
     let is_named = |member: &Member| match member.state {
-        MemberState::Ready => true,
+        MemberState::Ready => !world.is_gone(&member.host),
         MemberState::Attaching | MemberState::Draining => false,
     };
     let members = world.members(network).into_values().filter(is_named).map(|member| {

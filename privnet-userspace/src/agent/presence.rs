@@ -1,0 +1,161 @@
+//! That this host is there: what it tells the others of itself, under a lease, and that nobody else goes by its name.
+//!
+//! Two agents of one name would each take the other's members for leftovers of its own. So each agent has an identity, in
+//! its state directory, and whoever finds the name held by another one does not start.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use uuid::Uuid;
+
+use super::cluster::Pauses;
+use super::config::Config;
+use super::error::{ControlError, ErrorCode};
+use super::facts::HostFacts;
+use super::shared::{Shared, Trouble};
+use crate::store::records::{HostRecord, PresenceRecord};
+use crate::store::{CommitError, Expected, LeaseId, Store, StoreError, Transaction, keys, records};
+
+/// How long a host is taken to be there after its agent was heard last: longer than a reboot, so that its members keep
+/// their names meanwhile.
+const TTL: Duration = Duration::from_secs(300);
+/// How often the agent is heard.
+const BEAT: Duration = Duration::from_secs(30);
+/// How often an announcement is tried while another agent announces the same name.
+const MAX_ATTEMPTS: u32 = 5;
+
+/// Whether the store must know this host already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// This is how it gets to know it.
+    NotYet,
+    /// A store that does not is another one: it must not be told, or its emptiness would be believed.
+    Already,
+}
+
+/// Tells the other hosts where this host's VTEP is, and takes the host's name for as long as the lease lives.
+///
+/// # Errors
+/// Nothing was told. When another agent has the name, says so.
+pub(super) async fn announce(store: &dyn Store, config: &Config, facts: &HostFacts, known: Known) -> Result<LeaseId> {
+    let host = &config.host;
+    let presence = PresenceRecord { instance: instance(&config.state_dir)? };
+    let record = HostRecord {
+        name: host.clone(),
+        vtep: facts.vtep,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        applied_revision: 0,
+    };
+    let lease = store.grant_lease(TTL).await.context("telling the store about this host")?;
+    let mut attempts = 1;
+    loop {
+        let held = store.get(&keys::presence(host)).await.context("telling the store about this host")?;
+        if let Some(entry) = &held
+            && records::decode::<PresenceRecord>(&entry.key, &entry.value)? != presence
+        {
+            return Err(name_is_held(config).into());
+        }
+        let held = held.map_or(Expected::Absent, |entry| Expected::Revision(entry.revision));
+        let mut transaction = Transaction::new().require(keys::presence(host), held);
+        if known == Known::Already {
+            transaction = transaction.require(keys::host(host), Expected::Exists);
+        }
+        let transaction = transaction.put(keys::host(host), records::encode(&record)).put_leased(
+            keys::presence(host),
+            records::encode(&presence),
+            lease,
+        );
+        match store.commit(transaction).await {
+            Ok(_) => return Ok(lease),
+            Err(CommitError::Conflict { key, .. }) if key == keys::host(host) => {
+                anyhow::bail!("it does not know host {host}: it is another one, or lost its data");
+            }
+            Err(CommitError::Conflict { .. }) if attempts < MAX_ATTEMPTS => attempts += 1,
+            Err(error) => return Err(error).context("telling the store about this host"),
+        }
+    }
+}
+
+/// Lets the others hear that this host is there; takes its name again when it was away for too long.
+///
+/// # Errors
+/// When the store does not answer, is another one, or another agent has taken the name.
+pub(super) async fn renew(shared: &Shared) -> Result<()> {
+    let mut lease = shared.lease.lock().await;
+    match shared.store.keep_lease_alive(*lease).await {
+        Ok(()) => Ok(()),
+        Err(StoreError::LeaseNotFound(_)) => {
+            let known = if shared.journal().records().is_empty() { Known::NotYet } else { Known::Already };
+            *lease = announce(&*shared.store, &shared.config, &shared.facts, known).await?;
+            Ok(())
+        }
+        Err(error) => Err(error).context("telling the store that this host is there"),
+    }
+}
+
+/// Renews the host's presence again and again. Never ends.
+pub(super) async fn keep_present(shared: Arc<Shared>) {
+    let mut pauses = Pauses::new();
+    loop {
+        match renew(&shared).await {
+            Ok(()) => {
+                shared.set_trouble(Trouble::Presence, None);
+                pauses = Pauses::new();
+                tokio::time::sleep(BEAT).await;
+            }
+            Err(error) => {
+                tracing::warn!("the other hosts may take this one for gone: {error:#}");
+                shared.set_trouble(Trouble::Presence, Some(format!("{error:#}")));
+                tokio::time::sleep(pauses.next()).await;
+            }
+        }
+    }
+}
+
+fn name_is_held(config: &Config) -> ControlError {
+    ControlError::new(
+        ErrorCode::InvalidArgument,
+        format!("another agent of this store goes by the name of host {}", config.host),
+        format!(
+            "give one of them another --host; if this host's state directory {} is a new one, wait {} s after the end of \
+             its last agent",
+            config.state_dir.display(),
+            TTL.as_secs()
+        ),
+    )
+}
+
+/// The identity of this state directory; made when there is none.
+fn instance(state_dir: &Path) -> Result<Uuid> {
+    let path = state_dir.join("instance");
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            text.trim().parse().with_context(|| format!("{} holds no UUID; remove it to get a new one", path.display()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let instance = Uuid::new_v4();
+            fs::write(&path, format!("{instance}\n")).with_context(|| format!("writing {}", path.display()))?;
+            Ok(instance)
+        }
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_keeps_its_identity_and_another_has_another() {
+        let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let first = instance(one.path()).expect("made");
+        assert_eq!(instance(one.path()).expect("read"), first);
+        assert_ne!(instance(two.path()).expect("made"), first);
+        fs::write(two.path().join("instance"), "half of").expect("written");
+        assert!(instance(two.path()).expect_err("no UUID").to_string().contains("instance"));
+    }
+}

@@ -1,0 +1,112 @@
+//! An etcd on a host of the lab: the store of agents that are processes of their own.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use rustix::process::Signal;
+
+use super::space::Space;
+use super::wait::{SOON, wait_until};
+use super::{process, say};
+
+/// A running etcd, reached at [`Etcd::url`] from every host; dropping it kills it.
+pub struct Etcd {
+    space: Space,
+    directory: tempfile::TempDir,
+    url: String,
+    child: Option<Child>,
+}
+
+impl Etcd {
+    /// Prepares one in the namespace of host `number` of [`super::Lab::underlay`]; it does not run yet.
+    ///
+    /// # Panics
+    /// Without a temporary directory.
+    #[must_use]
+    pub fn new(space: Space, number: u8) -> Self {
+        let url = format!("http://{}:2379", super::underlay_address(number));
+        Self { space, directory: tempfile::tempdir().expect("a directory"), url, child: None }
+    }
+
+    /// Where its clients find it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Starts it with the data that it had, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn start(&mut self) {
+        let (url, peer) = (&self.url, "http://127.0.0.1:2380");
+        let line = format!(
+            "etcd --name one --data-dir {} --listen-client-urls {url} --advertise-client-urls {url} --listen-peer-urls {peer} \
+             --initial-advertise-peer-urls {peer} --initial-cluster one={peer} --logger zap --unsafe-no-fsync",
+            self.data().display()
+        );
+        say(&format!("[etcd] {line}"));
+        let log = File::create(self.directory.path().join("log")).expect("its log");
+        let mut command = self.space.command(&line);
+        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("nsenter starts"));
+        let health = format!("curl -sf -m 1 {url}/health");
+        wait_until("etcd answers (Debian's package etcd-server)", SOON, || self.space.succeeds(&health));
+    }
+
+    /// Kills it, as a crash would.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            say("[etcd] kill -9");
+            child.kill().expect("kill -9");
+            child.wait().expect("its end");
+        }
+    }
+
+    /// Stops it where it is: it holds its connections and answers nothing.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Puts its data aside while it does not run: it will begin anew.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn put_data_aside(&self) {
+        std::fs::rename(self.data(), self.directory.path().join("aside")).expect("its data");
+    }
+
+    /// Puts back what was put aside, in place of what it has.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn put_data_back(&self) {
+        std::fs::remove_dir_all(self.data()).expect("its newer data");
+        std::fs::rename(self.directory.path().join("aside"), self.data()).expect("its data");
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn signal(&self, signal: Signal) {
+        say(&format!("[etcd] {signal:?}"));
+        let child = self.child.as_ref().expect("it runs");
+        process::kill(i32::try_from(child.id()).expect("a process id"), signal);
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

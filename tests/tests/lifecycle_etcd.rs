@@ -1,0 +1,218 @@
+//! Agents that are processes on several hosts share networks through a real etcd, and leave traffic alone while it is away.
+//!
+//! ```text
+//!  h1: agent, own state, web-1 ──┐            ┌── h2: agent, own state, backend-1
+//!                                ├─ underlay ─┤
+//!                  h3: etcd ─────┘  (killed, stopped, emptied)
+//! ```
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use privnet::agent::ErrorCode;
+use privnet_tests::lab::probe::{Server, Stream};
+use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, SOON, wait_until};
+
+const SUBNET: &str = "10.92.0.0/24";
+const PORT: u16 = 7000;
+const PACE: Duration = Duration::from_millis(1);
+/// How long an agent may take to say that its store is away: it tries to go on before that.
+const LATER: Duration = Duration::from_secs(90);
+
+/// Two agents and the etcd that they share.
+struct Cluster {
+    // The order in which they go: hosts are stopped by the lab.
+    hosts: [Host; 2],
+    etcd: Etcd,
+}
+
+impl Cluster {
+    fn start(lab: &Lab) -> Self {
+        let mut spaces = lab.underlay(3, 1500);
+        let mut etcd = Etcd::new(spaces.pop().expect("three"), 3);
+        etcd.start();
+        let options = Options::ebpf().with_etcd(etcd.url());
+        let [one, two] = [1, 2].map(|number| lab.host_in(spaces.remove(0), number, &options));
+        Self { hosts: [one, two], etcd }
+    }
+}
+
+/// The addresses that a container is told for a name.
+fn told(asker: &Joined, name: &str) -> String {
+    asker.app.run(&format!("dig @127.0.0.82 +time=1 +tries=1 +short {name}")).trim().to_owned()
+}
+
+#[test]
+fn agents_of_two_hosts_share_a_network_by_address_and_by_name() {
+    let lab = Lab::new("agents_of_two_hosts_share_a_network_by_address_and_by_name");
+    let cluster = Cluster::start(&lab);
+    let [one, two] = &cluster.hosts;
+    let network = one.network("shop", SUBNET);
+    assert_eq!(two.networks().expect("networks"), one.networks().expect("networks"));
+    assert_eq!(two.create_network("shop", None).expect_err("the name is taken").code, ErrorCode::NetworkExists);
+    let web = lab.member(one, &network, "web-1");
+    let backend = lab.member(two, &network, "backend-1");
+    assert_ne!(web.address(), backend.address());
+    wait_until("web reaches backend", SOON, || web.pings(backend.address()));
+    assert!(backend.pings(web.address()));
+    for (asker, member) in [(&web, &backend), (&backend, &web)] {
+        let address = member.address().to_string();
+        wait_until("the name is told on the other host", SOON, || told(asker, &member.attached.hostname) == address);
+    }
+    let states = |host: &Host| -> Vec<String> {
+        let members = host.members().expect("members").into_iter();
+        members.map(|member| format!("{} {} {:?}", member.public_key, member.host, member.state)).collect()
+    };
+    assert_eq!(states(one), states(two));
+
+    // What one host ends, the other hears of.
+    let error = one.detach(&network, &backend.container).expect_err("it is not there");
+    assert!(error.message.contains("h2"), "{error:?}");
+    assert!(two.detach(&network, &backend.container).expect("detach").detached);
+    wait_until("the name is gone on the other host", SOON, || told(&web, &backend.attached.hostname).is_empty());
+    let route = format!("ip route get {}", backend.address());
+    wait_until("who connects to it hears that nobody is there", SOON, || !web.app.succeeds(&route));
+    let again = two.join(&network, &backend.container);
+    wait_until("web reaches backend again", SOON, || web.pings(again.address()));
+    lab.finish();
+}
+
+#[test]
+fn an_etcd_or_an_agent_that_is_away_leaves_traffic_alone() {
+    let lab = Lab::new("an_etcd_or_an_agent_that_is_away_leaves_traffic_alone");
+    let mut cluster = Cluster::start(&lab);
+    let [one, two] = &cluster.hosts;
+    let network = one.network("shop", SUBNET);
+    let web = lab.member(one, &network, "web-1");
+    let backend = lab.member(two, &network, "backend-1");
+    let _server = Server::echo(&backend.app, PORT);
+    wait_until("web reaches backend", SOON, || web.pings(backend.address()));
+    let stream = Stream::start(&web.app, (backend.address(), PORT), PACE);
+    let flows = || {
+        let before = stream.answered();
+        wait_until("the stream flows", SOON, || stream.answered() > before + 200);
+    };
+    flows();
+    for (round, is_crash) in [(2, true), (3, false)] {
+        if is_crash {
+            cluster.etcd.kill();
+        } else {
+            cluster.etcd.pause();
+        }
+        for host in [one, two] {
+            wait_until("the agent says that its store is away", LATER, || {
+                let status = host.status().expect("status");
+                status.members == 1
+                    && status.members_ready == 1
+                    && status
+                        .problems
+                        .iter()
+                        .any(|problem| problem.starts_with("store: ") && problem.contains(cluster.etcd.url()))
+            });
+        }
+        let other = lab.container(&format!("other-{round}"));
+        let error = two.attach(&network, &other, None).expect_err("nobody answers");
+        assert_eq!(error.code, ErrorCode::StoreUnavailable, "{error:?}");
+        assert!(error.message.contains(cluster.etcd.url()) && error.remedy.contains("cluster"), "{error:?}");
+        flows();
+        one.kill();
+        flows();
+        if is_crash {
+            cluster.etcd.start();
+        } else {
+            cluster.etcd.resume();
+        }
+        one.start();
+        for host in [one, two] {
+            wait_until(format!("{} has settled: {:?}", host.name, host.status()), LATER, || {
+                host.status().is_ok_and(|status| status.problems.is_empty() && status.members_ready == 1)
+            });
+        }
+        flows();
+        // What is attached after it is known on the other host as before.
+        let other = two.join(&network, &other);
+        wait_until("web reaches the new member", SOON, || web.pings(other.address()));
+        let _ = two.detach(&network, &other.container).expect("detach");
+    }
+    let (sent, lost) = stream.finish();
+    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    lab.finish();
+}
+
+#[test]
+fn an_etcd_that_lost_its_data_ends_no_membership() {
+    let lab = Lab::new("an_etcd_that_lost_its_data_ends_no_membership");
+    let mut cluster = Cluster::start(&lab);
+    let [one, two] = &cluster.hosts;
+    let network = one.network("shop", SUBNET);
+    let web = lab.member(one, &network, "web-1");
+    let backend = lab.member(two, &network, "backend-1");
+    wait_until("web reaches backend", SOON, || web.pings(backend.address()));
+    cluster.etcd.kill();
+    cluster.etcd.put_data_aside();
+    cluster.etcd.start();
+    for host in [one, two] {
+        wait_until("the agent says that this is not its store", LATER, || {
+            let problems = host.status().expect("status").problems;
+            problems.iter().any(|problem| problem.contains(&format!("does not know host {}", host.name)))
+        });
+    }
+    assert!(web.pings(backend.address()) && backend.pings(web.address()));
+    // The next agent does not take it for its own either.
+    one.kill();
+    let mut refused = one.space.command(&one.agent_line()).output().expect("the agent ends");
+    let said = String::from_utf8_lossy(&std::mem::take(&mut refused.stderr)).into_owned();
+    assert!(!refused.status.success() && said.contains("does not know host h1"), "{said}");
+    assert!(web.pings(backend.address()));
+
+    cluster.etcd.kill();
+    cluster.etcd.put_data_back();
+    cluster.etcd.start();
+    one.start();
+    for host in [one, two] {
+        wait_until(format!("{} has settled: {:?}", host.name, host.status()), LATER, || {
+            host.status().is_ok_and(|status| status.problems.is_empty() && status.members_ready == 1)
+        });
+    }
+    assert!(web.pings(backend.address()));
+    lab.finish();
+}
+
+#[test]
+fn two_agents_of_one_name_do_not_share_a_store() {
+    let lab = Lab::new("two_agents_of_one_name_do_not_share_a_store");
+    let cluster = Cluster::start(&lab);
+    let [one, two] = &cluster.hosts;
+    let network = one.network("shop", SUBNET);
+    let _web = lab.member(one, &network, "web-1");
+    two.kill();
+    let namesake = two.agent_line().replace("--host h2", "--host h1");
+    let refused = two.space.command(&namesake).output().expect("the agent ends");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("another agent") && said.contains("--host"), "{said}");
+    assert_eq!(one.members().expect("members").len(), 1);
+    // The same directory under its own name is no stranger, however it ended.
+    two.start();
+    lab.finish();
+}
+
+#[test]
+fn an_agent_that_is_started_before_etcd_waits_for_it() {
+    let lab = Lab::new("an_agent_that_is_started_before_etcd_waits_for_it");
+    let mut spaces = lab.underlay(2, 1500);
+    let mut etcd = Etcd::new(spaces.pop().expect("two"), 2);
+    let options = Options::ebpf().with_etcd(etcd.url());
+    let log = lab.directory().join("h1").join("agent.log");
+    let starter = thread::spawn(move || {
+        wait_until("the agent says that it waits", SOON, || {
+            fs::read_to_string(&log).is_ok_and(|log| log.contains(etcd.url()) && log.contains("the agent waits for it"))
+        });
+        etcd.start();
+        etcd
+    });
+    let host = lab.host_in(spaces.remove(0), 1, &options);
+    let _etcd = starter.join().expect("etcd has started");
+    host.wait_until_settled();
+    lab.finish();
+}
