@@ -60,7 +60,7 @@ impl Tool {
 }
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 27] = {
+const TOOLS: [Tool; 28] = {
     use Purpose::{Bench, BenchDns, Run, Test, Vm};
     const BESIDE: &str = "to be measured beside";
     [
@@ -92,6 +92,7 @@ const TOOLS: [Tool; 27] = {
         Tool::unpacked("nsd", "nsd", BESIDE, &[BenchDns]),
         Tool::new("dnsmasq", "dnsmasq-base", BESIDE, &[BenchDns]),
         Tool::unpacked("etcd", "etcd-server", "to be the store of several hosts", &[Test, Vm]),
+        Tool::new("openssl", "openssl", "to make certificates for it", &[Test]),
         Tool::unpacked("promtool", "prometheus", "to check the metrics by Prometheus' own rules", &[Test, Vm]),
         Tool::new("qemu-system-x86_64", "qemu-system-x86", "to boot other kernels than the one that runs here", &[Vm]),
         Tool::new("depmod", "kmod", "to index the modules of these kernels", &[Vm]),

@@ -2,6 +2,7 @@
 
 mod outages;
 mod server;
+mod tls;
 mod volume;
 mod watches;
 
@@ -14,6 +15,10 @@ use crate::store::{Event, Key, Prefix, Revision, Store as _, Transaction, Watch}
 
 /// A store at these members, with times that a test can wait for.
 pub(in crate::store) fn etcd_at(urls: &[&str]) -> Etcd {
+    Etcd::new(&options_for(urls)).expect("options")
+}
+
+fn options_for(urls: &[&str]) -> EtcdOptions {
     let mut options = EtcdOptions::new(urls.iter().map(ToString::to_string).collect());
     options.timing = Timing {
         call: Duration::from_secs(2),
@@ -23,7 +28,7 @@ pub(in crate::store) fn etcd_at(urls: &[&str]) -> Etcd {
         silence: Duration::from_secs(4),
         bridge: Duration::from_secs(4),
     };
-    Etcd::new(&options).expect("options")
+    options
 }
 
 /// A server, and a store at it.

@@ -18,14 +18,23 @@ pub(in crate::store) struct Server {
     directory: tempfile::TempDir,
     url: String,
     peer_url: String,
+    /// What else it is told.
+    arguments: Vec<String>,
     child: Option<Child>,
 }
 
 impl Server {
     /// Starts one; it may not answer yet.
     pub(in crate::store) fn start() -> Self {
-        let [url, peer_url] = [(); 2].map(|()| format!("http://127.0.0.1:{}", free_port()));
-        let mut server = Self { directory: tempfile::tempdir().expect("a directory"), url, peer_url, child: None };
+        Self::start_with("http", Vec::new())
+    }
+
+    /// Starts one that is reached by `scheme`, and told `arguments`.
+    pub(super) fn start_with(scheme: &str, arguments: Vec<String>) -> Self {
+        let url = format!("{scheme}://127.0.0.1:{}", free_port());
+        let peer_url = format!("http://127.0.0.1:{}", free_port());
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut server = Self { directory, url, peer_url, arguments, child: None };
         server.start_again();
         server
     }
@@ -39,6 +48,7 @@ impl Server {
             .arg("--data-dir")
             .arg(self.directory.path().join("data"))
             .args(["--name", "one", "--logger", "zap"])
+            .args(&self.arguments)
             .args(["--listen-client-urls", url, "--advertise-client-urls", url])
             .args(["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url])
             .args(["--initial-cluster", &format!("one={peer_url}")])
