@@ -6,11 +6,12 @@
 //!                  h3: etcd ─────┘  (killed, stopped, emptied)
 //! ```
 
-use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use privnet::agent::ErrorCode;
+use privnet::agent::views::StatusView;
+use privnet_tests::lab::cli::Cli;
 use privnet_tests::lab::probe::{Server, Stream};
 use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, SOON, wait_until};
 
@@ -203,10 +204,11 @@ fn an_agent_that_is_started_before_etcd_waits_for_it() {
     let mut spaces = lab.underlay(2, 1500);
     let mut etcd = Etcd::new(spaces.pop().expect("two"), 2);
     let options = Options::ebpf().with_etcd(etcd.url());
-    let log = lab.directory().join("h1").join("agent.log");
+    let cli = Cli::new("h1", lab.directory().join("h1").join("privnet.sock"));
     let starter = thread::spawn(move || {
-        wait_until("the agent says that it waits", SOON, || {
-            fs::read_to_string(&log).is_ok_and(|log| log.contains(etcd.url()) && log.contains("the agent waits for it"))
+        wait_until("the agent says what it waits for", SOON, || {
+            cli.json::<StatusView>(&["status"])
+                .is_err_and(|error| error.code == ErrorCode::StoreUnavailable && error.message.contains(etcd.url()))
         });
         etcd.start();
         etcd

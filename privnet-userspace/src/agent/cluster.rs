@@ -45,14 +45,14 @@ impl Agent {
     pub async fn start_etcd(
         config: Config,
         options: &EtcdOptions,
-        waiting: impl Fn(&str) + Send,
+        waiting: impl Fn(&ControlError) + Send,
     ) -> Result<Self, ControlError> {
         prepare_state_dir(&config.state_dir).map_err(|error| explain(&error))?;
         let store = Etcd::new(options).map_err(|error| explain_store(&error))?;
         let mut pauses = Pauses::new();
         while let Err(error) = store.check().await {
             tracing::warn!("{error}; the agent waits for it, and what runs on this host goes on as it is");
-            waiting(&error.to_string());
+            waiting(&explain(&error.into()));
             tokio::time::sleep(pauses.next()).await;
         }
         let members = Journal::open(&config.journal_dir()).map_err(|error| explain(&error))?.records().len();

@@ -35,7 +35,7 @@ pub use body::Deleted;
 pub use peer::Accounts;
 pub use problem::ErrorBody;
 pub use router::{RenderMetrics, Surface, metrics_router, router};
-pub use serve::{serve_control, serve_metrics};
+pub use serve::{serve_control, serve_metrics, serve_waiting};
 pub use service::Service;
 pub use socket::ControlSocket;
 pub use version::VersionView;

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -12,10 +14,12 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::peer::Peer;
+use super::problem::Problem;
 use super::socket::ControlSocket;
+use crate::agent::ControlError;
 
 /// How many connections one listener serves at a time; more wait in its backlog.
 const MAX_CONNECTIONS: usize = 128;
@@ -29,6 +33,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Serves the control socket until `end`; the socket is gone when this returns.
 pub async fn serve_control(socket: ControlSocket, router: Router, end: impl Future<Output = ()> + Send) {
     serve(socket, router, end).await;
+}
+
+/// Answers every request with what the agent waits for, as soon as it waits for something. Never ends: its caller drops it.
+///
+/// Until then requests wait: an agent that simply starts answers them itself a moment later.
+pub async fn serve_waiting(socket: &ControlSocket, mut waiting: watch::Receiver<Option<ControlError>>) {
+    // An agent that has ended waits for nothing.
+    if waiting.wait_for(Option::is_some).await.is_err() {
+        return std::future::pending().await;
+    }
+    let answer = move || {
+        let reason = waiting.borrow().clone();
+        let nothing = || StatusCode::SERVICE_UNAVAILABLE.into_response();
+        std::future::ready(reason.map_or_else(nothing, |reason| Problem::from(reason).into_response()))
+    };
+    serve(socket, Router::new().fallback(answer), std::future::pending()).await;
 }
 
 /// Serves the metrics listener until `end`.
@@ -45,6 +65,14 @@ trait Listener: Send + Sync {
 }
 
 impl Listener for ControlSocket {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Option<Peer>)> {
+        Listener::accept(&self).await
+    }
+}
+
+impl Listener for &ControlSocket {
     type Stream = UnixStream;
 
     async fn accept(&self) -> io::Result<(UnixStream, Option<Peer>)> {

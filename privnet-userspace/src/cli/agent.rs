@@ -28,7 +28,10 @@ pub fn run(arguments: AgentArgs) -> Result<(), ControlError> {
 }
 
 /// Starts an agent on the store that the options name.
-async fn start_agent(options: &AgentOptions) -> Result<Agent, ControlError> {
+async fn start_agent(
+    options: &AgentOptions,
+    waiting: &watch::Sender<Option<ControlError>>,
+) -> Result<Agent, ControlError> {
     let internal = |message: String| ControlError::new(ErrorCode::Internal, message, "run the agent as root");
     // This very binary, also when its file was replaced or removed since.
     let binary = std::path::PathBuf::from("/proc/self/exe");
@@ -56,6 +59,7 @@ async fn start_agent(options: &AgentOptions) -> Result<Agent, ControlError> {
             Agent::start_etcd(config, &etcd, |reason| {
                 // The unit is not failed for that: systemd would give up on it after a few attempts.
                 notify(&format!("STATUS=waiting: {reason}\nEXTEND_TIMEOUT_USEC=60000000"));
+                waiting.send_replace(Some(reason.clone()));
             })
             .await
         }
@@ -86,8 +90,10 @@ async fn run_until_told(options: AgentOptions) -> Result<(), ControlError> {
     // First of all, because it is what refuses a second agent.
     let socket = ControlSocket::bind(&options.socket, accounts.group().map(|group| group.gid))?;
     let metrics_listener = bind_metrics(&options).await?;
+    let waiting = watch::Sender::new(None);
     let agent = tokio::select! {
-        agent = start_agent(&options) => agent?,
+        agent = start_agent(&options, &waiting) => agent?,
+        () = api::serve_waiting(&socket, waiting.subscribe()) => return Ok(()),
         () = signals.told_to_end() => return Ok(()),
     };
     let surface = Surface::new(Arc::new(agent.control()) as Arc<dyn Service>, metrics::render, accounts);

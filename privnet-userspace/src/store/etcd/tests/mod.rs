@@ -1,5 +1,6 @@
 //! A real etcd, and what only a cluster can do to a store: restart, pause, forget, expire.
 
+mod members;
 mod outages;
 mod server;
 mod tls;

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rand::Rng as _;
 use rustix::process::{Pid, Signal};
 use tokio::time::Instant;
 
@@ -17,7 +18,10 @@ const SOON: Duration = Duration::from_secs(60);
 pub(in crate::store) struct Server {
     directory: tempfile::TempDir,
     url: String,
+    name: String,
     peer_url: String,
+    /// All members of its cluster, as etcd wants them named; itself alone where there are none.
+    members: Option<String>,
     /// What else it is told.
     arguments: Vec<String>,
     child: Option<Child>,
@@ -34,24 +38,45 @@ impl Server {
         let url = format!("{scheme}://127.0.0.1:{}", free_port());
         let peer_url = format!("http://127.0.0.1:{}", free_port());
         let directory = tempfile::tempdir().expect("a directory");
-        let mut server = Self { directory, url, peer_url, arguments, child: None };
+        let name = "one".to_owned();
+        let mut server = Self { directory, url, name, peer_url, members: None, arguments, child: None };
         server.start_again();
         server
+    }
+
+    /// Starts the members of one cluster.
+    pub(super) fn start_cluster<const N: usize>() -> [Self; N] {
+        let peers: [String; N] = std::array::from_fn(|_| format!("http://127.0.0.1:{}", free_port()));
+        let members: Vec<String> = peers.iter().enumerate().map(|(index, url)| format!("m{index}={url}")).collect();
+        std::array::from_fn(|index| {
+            let mut server = Self {
+                directory: tempfile::tempdir().expect("a directory"),
+                url: format!("http://127.0.0.1:{}", free_port()),
+                name: format!("m{index}"),
+                peer_url: peers[index].clone(),
+                members: Some(members.join(",")),
+                arguments: Vec::new(),
+                child: None,
+            };
+            server.start_again();
+            server
+        })
     }
 
     /// Starts it with the data that it had.
     pub(super) fn start_again(&mut self) {
         let log = std::fs::File::create(self.directory.path().join("log")).expect("a log");
         let (url, peer_url) = (&self.url, &self.peer_url);
+        let members = self.members.clone().unwrap_or_else(|| format!("{}={peer_url}", self.name));
         let mut command = Command::new("etcd");
         command
             .arg("--data-dir")
             .arg(self.directory.path().join("data"))
-            .args(["--name", "one", "--logger", "zap"])
+            .args(["--name", &self.name, "--logger", "zap"])
             .args(&self.arguments)
             .args(["--listen-client-urls", url, "--advertise-client-urls", url])
             .args(["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url])
-            .args(["--initial-cluster", &format!("one={peer_url}")])
+            .args(["--initial-cluster", &members])
             // Nothing here needs to outlive a crash of the machine.
             .arg("--unsafe-no-fsync")
             .stdin(Stdio::null())
@@ -127,7 +152,12 @@ impl Drop for Server {
     }
 }
 
+/// A port that nobody has, below those that the kernel gives to who connects.
 fn free_port() -> u16 {
-    // The kernel gives out another one to whoever asks next, for long enough.
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    loop {
+        let port = rand::rng().random_range(10_000..30_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
