@@ -199,6 +199,28 @@ fn two_agents_of_one_name_do_not_share_a_store() {
 }
 
 #[test]
+fn a_host_that_is_not_heard_loses_its_members_names_and_nothing_else() {
+    let lab = Lab::new("a_host_that_is_not_heard_loses_its_members_names_and_nothing_else");
+    let cluster = Cluster::start(&lab);
+    let [one, two] = &cluster.hosts;
+    let network = one.network("shop", SUBNET);
+    let web = lab.member(one, &network, "web-1");
+    let backend = lab.member(two, &network, "backend-1");
+    let (name, own) = (&backend.attached.hostname, &web.attached.hostname);
+    let (address, own_address) = (backend.address().to_string(), web.address().to_string());
+    wait_until("the name is told on the other host", SOON, || told(&web, name) == address);
+    two.kill();
+    cluster.etcd.end_leases();
+    wait_until("the name is gone", SOON, || told(&web, name).is_empty());
+    assert!(web.pings(backend.address()) && backend.pings(web.address()));
+    // An agent that is there takes its place again by itself.
+    wait_until("its own names are told again", SOON, || told(&web, own) == own_address);
+    two.start();
+    wait_until("the name is told again", SOON, || told(&web, name) == address);
+    lab.finish();
+}
+
+#[test]
 fn an_agent_that_is_started_before_etcd_waits_for_it() {
     let lab = Lab::new("an_agent_that_is_started_before_etcd_waits_for_it");
     let mut spaces = lab.underlay(2, 1500);

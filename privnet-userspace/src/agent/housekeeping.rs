@@ -232,6 +232,10 @@ fn leave(shared: &Shared, record: &Record) -> Result<()> {
 }
 
 fn follow(shared: &Shared, event: &Event) {
+    if matches!(event, Event::Delete { key, .. } if *key == keys::presence(&shared.config.host)) {
+        // It was stopped for longer than its lease lives, and goes on.
+        shared.taken_for_gone.notify_one();
+    }
     let concerns = shared.world.write().unwrap_or_else(PoisonError::into_inner).follow(event);
     ring(shared, &concerns);
 }

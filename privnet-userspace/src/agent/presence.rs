@@ -105,7 +105,10 @@ pub(super) async fn keep_present(shared: Arc<Shared>) {
             Ok(()) => {
                 shared.set_trouble(Trouble::Presence, None);
                 pauses = Pauses::new();
-                tokio::time::sleep(BEAT).await;
+                tokio::select! {
+                    () = tokio::time::sleep(BEAT) => {}
+                    () = shared.taken_for_gone.notified() => {}
+                }
             }
             Err(error) => {
                 tracing::warn!("the other hosts may take this one for gone: {error:#}");

@@ -46,6 +46,8 @@ pub struct Shared {
     pub troubles: Mutex<BTreeMap<Trouble, String>>,
     /// Lives as long as this host is taken to be there.
     pub lease: tokio::sync::Mutex<LeaseId>,
+    /// Rung when the others have been told that it is not.
+    pub taken_for_gone: Notify,
 }
 
 impl Shared {

@@ -72,6 +72,7 @@ impl Agent {
             names: NamesBell::new(),
             troubles: Mutex::default(),
             lease: tokio::sync::Mutex::new(lease),
+            taken_for_gone: Notify::new(),
         });
         housekeeping::collect_the_dead(&shared).await?;
         let networks: Vec<_> = shared.journal().records().keys().map(|(network, _)| *network).collect();

@@ -77,6 +77,19 @@ impl Etcd {
         self.signal(Signal::CONT);
     }
 
+    /// Ends every lease, as if nobody had kept it alive.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn end_leases(&self) {
+        let ask = |path: &str, body: &str| self.space.run(&format!("curl -sf {}{path} -d {body}", self.url));
+        let listed: serde_json::Value = serde_json::from_str(&ask("/v3/lease/leases", "{}")).expect("JSON of etcd");
+        for lease in listed["leases"].as_array().into_iter().flatten() {
+            let id = lease["ID"].as_str().expect("its number");
+            ask("/v3/lease/revoke", &format!("{{\"ID\":\"{id}\"}}"));
+        }
+    }
+
     /// Puts its data aside while it does not run: it will begin anew.
     ///
     /// # Panics
