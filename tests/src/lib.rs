@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod lab;
+pub mod machines;
 
 /// How often to do what is done several times: a fifth of `count` on an emulated machine, where each time takes ten times
 /// as long and the machine is there for its kernel.

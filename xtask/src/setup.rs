@@ -60,7 +60,7 @@ impl Tool {
 }
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 28] = {
+const TOOLS: [Tool; 29] = {
     use Purpose::{Bench, BenchDns, Run, Test, Vm};
     const BESIDE: &str = "to be measured beside";
     [
@@ -97,6 +97,7 @@ const TOOLS: [Tool; 28] = {
         Tool::new("qemu-system-x86_64", "qemu-system-x86", "to boot other kernels than the one that runs here", &[Vm]),
         Tool::new("depmod", "kmod", "to index the modules of these kernels", &[Vm]),
         Tool::new("strip", "binutils", "to put no debug information into a guest's memory", &[Vm]),
+        Tool::new("mke2fs", "e2fsprogs", "to give machines a disk that outlives their reboot", &[Vm]),
         Tool::new("tc", "iproute2", "to look at filters from inside a guest", &[Vm]),
     ]
 };

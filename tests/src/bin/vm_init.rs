@@ -1,13 +1,14 @@
-//! The first process of a virtual machine of `cargo xtask vm`: mounts, runs the jobs one after another, powers off.
+//! The first process of a virtual machine of `cargo xtask vm`: mounts, runs the jobs that it is handed, powers off.
 //!
-//! What the jobs print, and what it says of them behind a mark, goes to the first serial line; its own trouble goes to the
-//! console, where a panic of this process becomes one of the kernel. The other half is `xtask/src/vm`.
+//! Jobs come in on the first serial line, one a line, whenever it says `ready`. What they print, and what it says of them
+//! behind a mark, goes out on the same line; its own trouble goes to the console, where a panic of this process becomes one
+//! of the kernel. The other half is `xtask/src/vm`.
 
 #![expect(clippy::print_stderr, reason = "stderr is the console of the machine")]
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -18,11 +19,14 @@ use anyhow::{Context as _, Result, bail};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 use rustix::system::{RebootCommand, reboot};
+use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
 
-/// What carries the output of the jobs.
+/// What carries the jobs, and their output.
 const LINE: &str = "/dev/ttyS0";
 /// What stands before a line of ours.
 const MARK: &str = "@@vm ";
+/// What comes in instead of a job when there is none.
+const NO_MORE: &str = "over";
 /// How long what a job started may take to end after it, and a process to notice a signal.
 const GRACE: Duration = Duration::from_secs(5);
 /// How often to look.
@@ -45,7 +49,8 @@ fn run() -> Result<()> {
     match option("vm.mode=")?.as_deref() {
         Some("trial") => {}
         Some("shell") => shell()?,
-        Some("jobs") => jobs()?,
+        Some("jobs") => jobs(Afterwards::Check)?,
+        Some("host") => jobs(Afterwards::GoOn)?,
         other => bail!("no such mode: {other:?}"),
     }
     say("over")
@@ -107,9 +112,30 @@ fn shell() -> Result<()> {
     Ok(())
 }
 
-fn jobs() -> Result<()> {
-    let text = fs::read_to_string("/vm/jobs").context("cannot read the jobs")?;
-    for job in text.lines() {
+/// What becomes of what a job leaves behind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Afterwards {
+    /// It is a fault: told, and its processes ended.
+    Check,
+    /// It goes on: the machine is a host, and the job was somebody's command on it.
+    GoOn,
+}
+
+/// Runs what is handed over until there is nothing more.
+fn jobs(afterwards: Afterwards) -> Result<()> {
+    let line = OpenOptions::new().read(true).write(true).open(LINE).with_context(|| format!("cannot open {LINE}"))?;
+    let mut attributes = tcgetattr(&line).with_context(|| format!("cannot ask {LINE} for its modes"))?;
+    // What comes in is not for the other side to read again.
+    attributes.make_raw();
+    tcsetattr(&line, OptionalActions::Now, &attributes).with_context(|| format!("cannot set the modes of {LINE}"))?;
+    let mut lines = BufReader::new(line).lines();
+    loop {
+        say("ready")?;
+        let job = lines.next().with_context(|| format!("{LINE} has ended"))?;
+        let job = job.with_context(|| format!("cannot read from {LINE}"))?;
+        if job == NO_MORE {
+            return Ok(());
+        }
         let mut fields = job.split('\t');
         let (Some(name), Some(limit), Some(folder), Some(program)) =
             (fields.next(), fields.next(), fields.next(), fields.next())
@@ -119,23 +145,26 @@ fn jobs() -> Result<()> {
         let limit = Duration::from_secs(limit.parse().with_context(|| format!("no number of seconds: {limit}"))?);
         let mut command = Command::new(program);
         command.args(fields).current_dir(folder);
-        run_job(name, &mut command, limit)?;
+        run_job(name, &mut command, limit, afterwards)?;
     }
-    Ok(())
 }
 
-fn run_job(name: &str, command: &mut Command, limit: Duration) -> Result<()> {
+fn run_job(name: &str, command: &mut Command, limit: Duration, afterwards: Afterwards) -> Result<()> {
     say(&format!("begin {name}"))?;
     let (before, start) = (remains(), Instant::now());
     variables(command)?;
     on_the_line(command)?;
+    // The next job is not for this one to read.
+    command.stdin(Stdio::null());
     let how = match command.process_group(0).spawn() {
         Ok(child) => told(wait_for(Pid::from_child(&child), Some(limit))),
         Err(error) => format!("not started: {error}"),
     };
     let took = start.elapsed().as_millis();
-    for left in left_behind(&before) {
-        say(&format!("left {left}"))?;
+    if afterwards == Afterwards::Check {
+        for left in left_behind(&before) {
+            say(&format!("left {left}"))?;
+        }
     }
     say(&format!("end {name}: {how}, {took} ms"))
 }
@@ -230,9 +259,10 @@ fn on_the_line(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Says something behind the mark. Closing the line waits until all of it has left.
+/// Says something behind the mark, and waits until all of it has left.
 fn say(what: &str) -> Result<()> {
     let mut line = OpenOptions::new().write(true).open(LINE).with_context(|| format!("cannot open {LINE}"))?;
     // A job may have ended in the middle of a line.
-    write!(line, "\n{MARK}{what}\n").with_context(|| format!("cannot write to {LINE}"))
+    write!(line, "\n{MARK}{what}\n").with_context(|| format!("cannot write to {LINE}"))?;
+    tcdrain(&line).with_context(|| format!("cannot wait for {LINE}"))
 }

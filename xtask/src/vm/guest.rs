@@ -1,6 +1,6 @@
-//! What the guest holds and does: an image and a list of jobs.
+//! What a guest holds, and what it is handed to do: an image and jobs.
 //!
-//! The other half is `tests/src/bin/vm_init.rs`, which reads the jobs and runs them.
+//! The other half is `tests/src/bin/vm_init.rs`, which reads the jobs one by one and runs them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -17,8 +17,6 @@ use super::modules;
 use crate::messages::Executable;
 use crate::{environment, shell};
 
-/// Where init finds what to do.
-const JOBS: &str = "/vm/jobs";
 /// Where init finds the variables of the jobs, besides `PATH`.
 const VARIABLES: &str = "/vm/variables";
 
@@ -44,6 +42,9 @@ const FILES: [&str; 8] = [
     "/etc/iproute2/rt_protos",
 ];
 
+/// What was built and a person, or a script, calls by its name.
+const IN_THE_PATH: [&str; 2] = ["privnet", "vm_talk"];
+
 /// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
 const ELSEWHERE: [(&str, &str); 1] = [("names_clients", "needs compilers, and asks resolvers rather than kernels")];
 
@@ -60,6 +61,14 @@ pub struct Job {
     pub words: Vec<String>,
 }
 
+impl Job {
+    /// As init reads it: one line, its fields separated by tabs: name, limit in seconds, folder, program and arguments.
+    pub fn line(&self) -> String {
+        let (folder, words) = (self.folder.display(), self.words.join("\t"));
+        format!("{}\t{}\t{folder}\t{words}", self.name, self.limit.as_secs())
+    }
+}
+
 /// What cargo built, and what of it the guest runs.
 pub struct Built {
     /// `privnet`, the tests, and the programs that tests start.
@@ -68,6 +77,8 @@ pub struct Built {
     pub init: PathBuf,
     /// What init runs.
     pub jobs: Vec<Job>,
+    /// The tests of several machines, which run outside of them.
+    pub machines: Option<PathBuf>,
 }
 
 /// Whether a test is left to `cargo xtask test`, and why.
@@ -93,11 +104,16 @@ pub fn write(built: &Built, kernel: &Kernel, variables: &[(&str, OsString)], to:
     }
     stripped.remove_others()?;
     image.link("/init", &built.init.to_string_lossy());
+    for program in built.executables.iter().filter(|program| program.starts_with(environment::root())) {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        if IN_THE_PATH.contains(&&*name) {
+            image.link(&format!("/usr/local/bin/{name}"), &program.to_string_lossy());
+        }
+    }
     if let (Some(folder), Some(release)) = (&kernel.modules, &kernel.release) {
         modules::add(&mut image, folder, release)?;
     }
     furnish(&mut image);
-    image.text(JOBS, 0o644, jobs_text(&built.jobs));
     let variables = variables.iter().map(|(name, value)| format!("{name}={}\n", value.to_string_lossy()));
     image.text(VARIABLES, 0o644, variables.collect::<String>());
     for job in &built.jobs {
@@ -122,15 +138,6 @@ fn furnish(image: &mut Image) {
     image.text("/etc/resolv.conf", 0o644, "");
     image.text("/etc/hosts", 0o644, "127.0.0.1 localhost\n");
     image.text("/etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n");
-}
-
-/// A line per job, its fields separated by tabs: name, limit in seconds, folder, program and arguments.
-fn jobs_text(jobs: &[Job]) -> String {
-    let line = |job: &Job| {
-        let (folder, words) = (job.folder.display(), job.words.join("\t"));
-        format!("{}\t{}\t{folder}\t{words}\n", job.name, job.limit.as_secs())
-    };
-    jobs.iter().map(line).collect()
 }
 
 /// Copies of executables without what debuggers read, which is most of them.
@@ -178,6 +185,6 @@ mod tests {
             limit: Duration::from_secs(9),
             words: vec!["/bin/privnet".to_owned(), "demo".to_owned()],
         };
-        assert_eq!(jobs_text(&[job]), "demo\t9\t/t\t/bin/privnet\tdemo\n");
+        assert_eq!(job.line(), "demo\t9\t/t\t/bin/privnet\tdemo");
     }
 }

@@ -1,31 +1,39 @@
 //! `vm`: the tests that need root, in virtual machines with kernels of Debian's that have everything.
 //!
 //! Builds as `test` does; each kernel then boots in QEMU with a file system made of this machine's programs and the
-//! binaries that were built. Nothing is installed but tools, and root is needed for nothing else.
+//! binaries that were built. Nothing is installed but tools, and root is needed for nothing else. As many guests as this
+//! machine has processors for share the jobs of a kernel: each takes the next one when it is done with one.
 
 mod console;
 mod cpio;
 mod guest;
+mod hearing;
 mod image;
 mod kernel;
+mod machines;
 mod modules;
 mod qemu;
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use self::guest::{Built, Job};
+use self::hearing::Hearing;
 use self::kernel::{Kernel, Wanted};
+pub use self::machines::TEST as MACHINES;
 use self::qemu::{Accelerator, Machine, Mode};
 use crate::build::{self, Profile};
 use crate::messages::Executable;
-use crate::report::{Reader, Report, Skip};
+use crate::report::{Report, Skip};
 use crate::setup::{self, Purpose};
 use crate::test::{PRIVNET_BIN, has_no_harness};
 use crate::{environment, shell};
@@ -43,8 +51,8 @@ const NOT_IN_GUESTS: [&str; 2] = ["privnet-bench", INIT];
 const REQUIRE: &str = "PRIVNET_REQUIRE_KERNEL_WIREGUARD";
 /// Features of a kernel that one of these series lacks; any other skip is a failure.
 const MAY_LACK: [(&str, &str); 1] = [("6.1", "TCX")];
-/// What a test prints in front of a figure that belongs into the log of each kernel.
-const FIGURE: &str = "figure: ";
+/// More guests than this at once would only read the same file system.
+const MOST_GUESTS: usize = 4;
 
 /// What to run in which kernels.
 #[derive(Args)]
@@ -74,16 +82,32 @@ pub fn task(arguments: &Arguments) -> ExitCode {
 
 fn all(arguments: &Arguments) -> Result<bool> {
     let (built, variables) = build(&arguments.filter)?;
-    let mut is_well = true;
-    for wanted in &arguments.kernel {
-        let kernel = kernel::obtain(wanted)?;
-        let guest = Guest::prepare(&kernel, &built, &variables)?;
-        if arguments.shell {
-            return guest.machine().shell().map(|()| true);
-        }
-        is_well &= guest.run(&built.jobs)?;
+    let kernels: Vec<Kernel> = arguments.kernel.iter().map(kernel::obtain).collect::<Result<_>>()?;
+    let mut guests = Vec::new();
+    for kernel in &kernels {
+        guests.push(Guest::prepare(kernel, &built, &variables)?);
     }
-    Ok(is_well)
+    if let (true, Some(guest)) = (arguments.shell, guests.first()) {
+        return guest.machine(1).shell().map(|()| true);
+    }
+    let (mut sum, mut is_well) = (Report::default(), true);
+    for guest in guests.iter().filter(|_| !built.jobs.is_empty()) {
+        let (report, went_well) = guest.run(&built.jobs);
+        sum.add(report);
+        is_well &= went_well;
+    }
+    if let Some(test) = &built.machines {
+        let kinds: Vec<Machine<'_>> = guests.iter().map(|guest| guest.machine(1)).collect();
+        let (report, went_well) = machines::run(&kinds, test, &arguments.filter)?;
+        sum.add(report);
+        is_well &= went_well;
+    }
+    let Report { passed, failed, skipped } = sum;
+    println!("{passed} passed, {failed} failed, {} skipped", skipped.len());
+    if passed + failed == 0 {
+        bail!("no test ran");
+    }
+    Ok(is_well && failed == 0)
 }
 
 /// Builds what the guests run, and says with which variables.
@@ -102,11 +126,14 @@ fn build(filters: &[String]) -> Result<(Built, Vec<(&'static str, OsString)>)> {
 
     let mut executables = vec![privnet.clone()];
     let mut jobs = demos(&privnet, filters);
+    let mut machines = None;
     for built in &all {
         if !built.is_test && !NOT_IN_GUESTS.contains(&built.file_name().as_str()) {
             executables.push(built.path.clone());
         }
-        if let Some(job) = test_job(built, &folder, filters) {
+        if built.is_test && test_name(built).as_deref() == Some(machines::TEST) {
+            machines = Some(built.path.clone());
+        } else if let Some(job) = test_job(built, &folder, filters) {
             executables.push(built.path.clone());
             jobs.push(job);
         }
@@ -116,7 +143,7 @@ fn build(filters: &[String]) -> Result<(Built, Vec<(&'static str, OsString)>)> {
     path.push(":");
     path.push(search);
     let variables = vec![(PRIVNET_BIN, privnet.into_os_string()), ("PATH", path), (REQUIRE, "1".into())];
-    Ok((Built { executables, init, jobs }, variables))
+    Ok((Built { executables, init, jobs, machines }, variables))
 }
 
 /// The demo by every road that a packet can take.
@@ -138,8 +165,7 @@ fn demos(privnet: &Path, filters: &[String]) -> Vec<Job> {
 
 /// The job of an executable that holds the tests of a file in `tests/tests`; `None` if it holds none, or none for us.
 fn test_job(built: &Executable, folder: &Path, filters: &[String]) -> Option<Job> {
-    let file = built.file_name();
-    let (name, _hash) = file.rsplit_once('-')?;
+    let name = &test_name(built)?;
     if !built.is_test || !folder.join("tests").join(format!("{name}.rs")).is_file() {
         return None;
     }
@@ -158,7 +184,12 @@ fn test_job(built: &Executable, folder: &Path, filters: &[String]) -> Option<Job
     if !is_whole {
         words.extend(filters.iter().cloned());
     }
-    Some(Job { name: name.to_owned(), folder: folder.to_path_buf(), limit: JOB_LIMIT, words })
+    Some(Job { name: name.clone(), folder: folder.to_path_buf(), limit: JOB_LIMIT, words })
+}
+
+/// What cargo named an executable for.
+fn test_name(built: &Executable) -> Option<String> {
+    built.file_name().rsplit_once('-').map(|(name, _hash)| name.to_owned())
 }
 
 fn is_named(name: &str, filters: &[String]) -> bool {
@@ -169,7 +200,8 @@ fn is_named(name: &str, filters: &[String]) -> bool {
 struct Guest<'a> {
     kernel: &'a Kernel,
     initramfs: PathBuf,
-    console: PathBuf,
+    /// Where the files of its machines are.
+    folder: PathBuf,
     accelerator: Accelerator,
 }
 
@@ -178,144 +210,74 @@ impl<'a> Guest<'a> {
         let folder = environment::root().join("target/vm");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let initramfs = folder.join(format!("{}.cpio", kernel.name));
-        let console = folder.join(format!("{}.console", kernel.name));
         shell::say(&format!("a file system for Linux {}", kernel.name));
         guest::write(built, kernel, variables, &initramfs)?;
-        let accelerator = qemu::accelerator(&kernel.image, &initramfs, &console);
-        Ok(Self { kernel, initramfs, console, accelerator })
+        let accelerator = qemu::accelerator(&kernel.image, &initramfs, &folder.join("trial.console"));
+        Ok(Self { kernel, initramfs, folder, accelerator })
     }
 
-    fn machine(&self) -> Machine<'_> {
-        let Self { kernel, initramfs, console, accelerator } = self;
-        Machine { kernel: &kernel.image, initramfs, console: console.clone(), accelerator: *accelerator }
+    /// The `number`th of its machines.
+    fn machine(&self, number: usize) -> Machine<'_> {
+        let console = self.folder.join(format!("{}.{number}.console", self.kernel.name));
+        let (kernel, initramfs) = (&self.kernel.image, &self.initramfs);
+        Machine { kernel, initramfs, console, accelerator: self.accelerator }
     }
 
-    /// Runs the jobs; returns whether all went well.
-    fn run(&self, jobs: &[Job]) -> Result<bool> {
+    /// Runs the jobs; returns their sum, and whether all went well.
+    fn run(&self, jobs: &[Job]) -> (Report, bool) {
         let name = &self.kernel.name;
         let release = self.kernel.release.as_deref().unwrap_or(name);
-        shell::say(&format!("Linux {release} in QEMU, {:?}, {} jobs", self.accelerator, jobs.len()));
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let guests = (processors / self.accelerator.processors()).clamp(1, MOST_GUESTS.min(jobs.len().max(1)));
+        shell::say(&format!("Linux {release} in {guests} guests, {:?}, {} jobs", self.accelerator, jobs.len()));
         let start = Instant::now();
-        let mut hearing = Hearing::default();
-        let ended = self.machine().run(Mode::Jobs, LIMIT, |line| hearing.line(line));
-        if let Err(error) = &ended {
-            println!("{error:#}");
-            hearing.reader.broken();
-            hearing.end_job();
+        let queue = Mutex::new(jobs.iter().collect());
+        let heard: Vec<(Hearing, bool)> = thread::scope(|scope| {
+            let guests: Vec<_> = (1..=guests)
+                .map(|number| {
+                    scope.spawn({
+                        let queue = &queue;
+                        move || self.share(number, queue)
+                    })
+                })
+                .collect();
+            guests
+                .into_iter()
+                .map(|guest| guest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        let (mut report, mut ran, mut is_well) = (Report::default(), 0, true);
+        for (hearing, ended_well) in heard {
+            report.add(hearing.report);
+            ran += hearing.jobs;
+            is_well &= ended_well;
         }
-        let (ran, Report { passed, failed, skipped }) = (hearing.jobs, hearing.report);
+        let Report { passed, failed, skipped } = &report;
         let is_required =
             |skip: &&Skip| skip.is_required() && !MAY_LACK.contains(&(name.as_str(), skip.missing.as_str()));
-        for skip in &skipped {
+        for skip in skipped {
             println!("skipped: {}: {}{}", skip.test, skip.missing, if is_required(&skip) { " (required)" } else { "" });
         }
         let required = skipped.iter().filter(is_required).count();
         let seconds = start.elapsed().as_secs();
         let skipped = skipped.len();
         println!("Linux {release}: {passed} passed, {failed} failed, {skipped} skipped, {ran} jobs in {seconds} s");
-        if passed == 0 && failed == 0 {
-            bail!("no test ran");
-        }
-        Ok(ended.is_ok() && failed == 0 && required == 0 && ran == jobs.len())
-    }
-}
-
-/// What was heard of a guest.
-#[derive(Default)]
-struct Hearing {
-    reader: Reader,
-    report: Report,
-    jobs: usize,
-    /// What the present job printed before any test of it ran: of interest only if the job fails.
-    held: Vec<String>,
-    /// Whether a test of the present job ran.
-    has_tests: bool,
-    /// When the last line of the present job came.
-    last: Option<Instant>,
-}
-
-/// A test that takes longer is shown with its time.
-const LONG: Duration = Duration::from_secs(5);
-
-impl Hearing {
-    /// One line of a job, or of init: `begin NAME`, `left WHAT`, `end NAME: ok|STATUS, N ms`.
-    fn line(&mut self, line: &str) {
-        match line.strip_prefix(qemu::MARK) {
-            Some(said) => self.init(said),
-            None => self.job(line),
-        }
+        let is_well = is_well && *failed == 0 && required == 0 && ran == jobs.len();
+        (report, is_well)
     }
 
-    fn job(&mut self, line: &str) {
-        if line.starts_with("running ") && !line.starts_with("running 0 ") {
-            self.has_tests = true;
-        }
-        let is_shown = self.reader.line(line);
-        let took = self.last.replace(Instant::now()).map_or(Duration::ZERO, |last| last.elapsed());
-        if !self.has_tests {
-            self.held.push(line.to_owned());
-        } else if line.starts_with("test ") && took > LONG {
-            println!("{line} ({} s)", took.as_secs());
-        } else if is_shown || line.contains(FIGURE) {
-            println!("{line}");
-        }
-    }
-
-    fn init(&mut self, said: &str) {
-        match said.split_once(' ') {
-            Some(("begin", name)) => eprintln!("     Running {name}"),
-            Some(("left", what)) => {
-                println!("left behind: {what}");
-                self.reader.broken();
-            }
-            Some(("end", how)) => {
-                self.jobs += 1;
-                if how.contains(": ok,") {
-                    self.reader.ended_well();
-                } else {
-                    self.held.iter().for_each(|line| println!("{line}"));
-                    if !self.reader.has_failures() {
-                        self.reader.broken();
-                    }
-                }
-                println!("{how}");
-                self.end_job();
-            }
-            Some(_) | None => eprintln!("     {said}"),
-        }
-    }
-
-    fn end_job(&mut self) {
-        self.report.add(std::mem::take(&mut self.reader).report());
-        self.held.clear();
-        self.has_tests = false;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jobs_are_summed_by_what_they_print_and_how_they_end() {
-        let mut hearing = Hearing::default();
-        for line in [
-            "@@vm begin a",
-            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
-            "@@vm end a: ok, 12 ms",
-            "@@vm begin demo",
-            "9 of 9 steps held",
-            "@@vm end demo: ok, 12 ms",
-            "@@vm begin crash",
-            "@@vm end crash: signal 11, 3 ms",
-            "@@vm begin untidy",
-            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
-            "@@vm left process 77 privnet",
-            "@@vm end untidy: ok, 9 ms",
-        ] {
+    /// One machine's share of the jobs: what was heard of it, and whether it came to its end.
+    fn share(&self, number: usize, queue: &Mutex<VecDeque<&Job>>) -> (Hearing, bool) {
+        let mut hearing = Hearing::of_guest(number);
+        let ended = self.machine(number).run(Mode::Jobs, LIMIT, |line| {
             hearing.line(line);
+            let is_ready = line.strip_prefix(qemu::MARK) == Some(qemu::READY);
+            let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            is_ready.then(|| next().map_or_else(|| qemu::OVER.to_owned(), Job::line))
+        });
+        if let Err(error) = &ended {
+            hearing.died(error);
         }
-        assert_eq!(hearing.report, Report { passed: 5, failed: 2, skipped: vec![] });
-        assert_eq!(hearing.jobs, 4);
+        (hearing, ended.is_ok())
     }
 }

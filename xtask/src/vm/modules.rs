@@ -13,7 +13,7 @@ use super::image::Image;
 use crate::{environment, shell};
 
 /// What privnet, its tests and whoever looks around may ask for.
-const WANTED: [&str; 19] = [
+const WANTED: [&str; 21] = [
     "act_mirred",
     "bridge",
     "br_netfilter",
@@ -21,6 +21,7 @@ const WANTED: [&str; 19] = [
     "cls_matchall",
     "cls_u32",
     "dummy",
+    "ext4",
     "ipvlan",
     "macvlan",
     "nf_tables",
@@ -29,6 +30,7 @@ const WANTED: [&str; 19] = [
     "sch_netem",
     "tun",
     "veth",
+    "virtio_blk",
     "virtio_net",
     "virtio_pci",
     "vxlan",

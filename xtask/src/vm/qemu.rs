@@ -1,12 +1,12 @@
 //! One machine in QEMU: started, listened to on two serial lines, ended.
 //!
-//! The first line carries what the jobs print and what init says of them; the kernel's console is the second, and goes
-//! into a file that is watched.
+//! The first line carries jobs to init, what they print, and what init says of them; the kernel's console is the second,
+//! and goes into a file that is watched.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +20,9 @@ use crate::{environment, shell};
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// What init puts in front of what it says.
 pub const MARK: &str = "@@vm ";
-/// The last word of init.
+/// What init says when it wants a job.
+pub const READY: &str = "ready";
+/// The answer if there is none, and the last word of init.
 pub const OVER: &str = "over";
 /// How often the console is looked at.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -38,11 +40,24 @@ pub enum Accelerator {
     Tcg,
 }
 
+impl Accelerator {
+    /// How many processors a guest has. An emulated one has one: with two, QEMU 7.2 let one processor run an instruction
+    /// of the kernel that the other was patching, and the guest died of it (`Oops: int3` where a static key is).
+    pub fn processors(self) -> usize {
+        match self {
+            Self::Kvm => 2,
+            Self::Tcg => 1,
+        }
+    }
+}
+
 /// What init is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Run the jobs.
     Jobs,
+    /// Be one of several hosts: run commands, and leave alone what they leave running.
+    Host,
     /// Run a shell for a person.
     Shell,
     /// Say that it is up.
@@ -61,16 +76,28 @@ pub struct Machine<'a> {
     pub accelerator: Accelerator,
 }
 
+/// What makes a machine one of several hosts.
+pub struct Place {
+    /// From 1.
+    pub number: usize,
+    /// Of the sockets: `line-<n>`, the machine's first serial line, which waits for whoever connects; `card-<n>`, its
+    /// network card, which sends a datagram a frame to `port-<n>`.
+    pub folder: PathBuf,
+    /// The image of its disk.
+    pub disk: PathBuf,
+}
+
 impl Machine<'_> {
     fn command(&self, mode: Mode) -> Result<Command> {
         let qemu = environment::which(PROGRAM).with_context(|| format!("{PROGRAM} is missing"))?;
         let (accelerator, processor) = match self.accelerator {
             Accelerator::Kvm => ("kvm", "host"),
             // Wider vectors and more levels of page tables would cost an emulator time: 25 % of it, measured.
-            Accelerator::Tcg => ("tcg,thread=multi", "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt"),
+            Accelerator::Tcg => ("tcg", "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt"),
         };
         let mode = match mode {
             Mode::Jobs => "jobs",
+            Mode::Host => "host",
             Mode::Shell => "shell",
             Mode::Trial => "trial",
         };
@@ -81,12 +108,48 @@ impl Machine<'_> {
         let emulated = u8::from(self.accelerator == Accelerator::Tcg);
         let line = format!("{trouble} {speed} vm.mode={mode} vm.emulated={emulated}");
         let mut command = environment::foreign(&qemu);
-        command.args(["-nodefaults", "-no-reboot", "-display", "none", "-smp", "2", "-m", "2048"]);
+        command.args(["-nodefaults", "-display", "none", "-m", "2048"]);
+        command.arg("-smp").arg(self.accelerator.processors().to_string());
         command.args(["-accel", accelerator, "-cpu", processor, "-append", &line]);
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
-        command.args(["-serial", if mode == "shell" { "mon:stdio" } else { "stdio" }]);
+        Ok(command)
+    }
+
+    /// A machine by itself, whose first line is QEMU's own input and output, and which ends where it would restart.
+    fn alone(&self, mode: Mode) -> Result<Command> {
+        let mut command = self.command(mode)?;
+        command.arg("-no-reboot");
+        command.args(["-serial", if mode == Mode::Shell { "mon:stdio" } else { "stdio" }]);
         command.arg("-serial").arg(format!("file:{}", self.console.display()));
         Ok(command)
+    }
+
+    /// Starts a machine that is one of several hosts. It waits until somebody connects to its line.
+    ///
+    /// # Errors
+    /// QEMU cannot be started.
+    pub fn start(&self, place: &Place) -> Result<Child> {
+        fs::write(&self.console, "").with_context(|| format!("cannot write {}", self.console.display()))?;
+        let Place { number, folder, disk } = place;
+        let socket = |kind: &str| folder.join(format!("{kind}-{number}")).display().to_string();
+        let mut command = self.command(Mode::Host)?;
+        command.arg("-chardev").arg(format!("socket,id=line,path={},server=on,wait=on", socket("line")));
+        command.args(["-serial", "chardev:line"]);
+        command.arg("-serial").arg(format!("file:{}", self.console.display()));
+        let (card, port) = (socket("card"), socket("port"));
+        let ends = format!("local.type=unix,local.path={card},remote.type=unix,remote.path={port}");
+        command.arg("-netdev").arg(format!("dgram,id=card,{ends}"));
+        command.arg("-device").arg(format!("virtio-net-pci,netdev=card,mac=52:54:00:00:00:{number:02x}"));
+        command.arg("-drive").arg(format!("file={},format=raw,if=virtio", disk.display()));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.spawn().with_context(|| format!("cannot start {}", shell::shown(&command)))
+    }
+
+    /// The first sign of trouble on the console, with what it ends with.
+    pub fn trouble(&self) -> Option<String> {
+        let text = fs::read(&self.console).unwrap_or_default();
+        let line = console::trouble(&String::from_utf8_lossy(&text)).map(str::to_owned)?;
+        Some(format!("the guest's kernel is in trouble: {line}\n{}", self.last_lines()))
     }
 
     /// Lets a person use the guest; ends when it powers off.
@@ -94,7 +157,7 @@ impl Machine<'_> {
     /// # Errors
     /// QEMU cannot be started, or fails.
     pub fn shell(&self) -> Result<()> {
-        let mut command = self.command(Mode::Shell)?;
+        let mut command = self.alone(Mode::Shell)?;
         let status = command.status().with_context(|| format!("cannot start {}", shell::shown(&command)))?;
         if !status.success() {
             bail!("{PROGRAM} ended with {status}; its console is in {}", self.console.display());
@@ -102,30 +165,37 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Runs the jobs and hands each line of the guest to `hear`, without what ends it.
+    /// Boots, and hands each line of the guest to `hear`, without what ends it; what that answers goes to the guest.
     ///
     /// # Errors
     /// The guest did not come to the end of its jobs: its kernel was in trouble, QEMU failed, or `limit` passed. The
     /// error ends with the console's last lines.
-    pub fn run(&self, mode: Mode, limit: Duration, hear: impl FnMut(&str)) -> Result<()> {
-        let mut command = self.command(mode)?;
+    pub fn run(&self, mode: Mode, limit: Duration, hear: impl FnMut(&str) -> Option<String>) -> Result<()> {
+        let mut command = self.alone(mode)?;
         // What an earlier guest said is not of this one.
         fs::write(&self.console, "").with_context(|| format!("cannot write {}", self.console.display()))?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         if mode == Mode::Trial {
             // It may well die, and with many words.
             command.stderr(Stdio::null());
         }
         let mut child = command.spawn().with_context(|| format!("cannot start {}", shell::shown(&command)))?;
         let stdout = child.stdout.take().context("QEMU has no stdout")?;
-        let heard = self.listen(stdout, limit, hear);
+        let stdin = child.stdin.take().context("QEMU has no stdin")?;
+        let heard = self.listen(stdout, stdin, limit, hear);
         end(&mut child, if heard.is_ok() { GRACE } else { Duration::ZERO })?;
         heard.with_context(|| {
             format!("the guest's console, {}, ends so:\n{}", self.console.display(), self.last_lines())
         })
     }
 
-    fn listen(&self, stdout: ChildStdout, limit: Duration, mut hear: impl FnMut(&str)) -> Result<()> {
+    fn listen(
+        &self,
+        stdout: ChildStdout,
+        mut stdin: ChildStdin,
+        limit: Duration,
+        mut hear: impl FnMut(&str) -> Option<String>,
+    ) -> Result<()> {
         let lines = lines_of(stdout);
         let start = Instant::now();
         let mut console = Console { path: &self.console, position: 0, text: String::new() };
@@ -134,7 +204,9 @@ impl Machine<'_> {
             match lines.recv_timeout(GLANCE) {
                 Ok(line) => {
                     let line = line.trim_end_matches(['\r', '\n']);
-                    hear(line);
+                    if let Some(answer) = hear(line) {
+                        writeln!(stdin, "{answer}").context("the guest does not listen")?;
+                    }
                     if line.strip_prefix(MARK) == Some(OVER) {
                         return Ok(());
                     }
@@ -181,7 +253,7 @@ pub fn accelerator(kernel: &Path, initramfs: &Path, console: &Path) -> Accelerat
     }
     shell::say("a trial boot with KVM");
     let machine = Machine { kernel, initramfs, console: console.to_path_buf(), accelerator: Accelerator::Kvm };
-    let (accelerator, answer) = match machine.run(Mode::Trial, TRIAL, |_| {}) {
+    let (accelerator, answer) = match machine.run(Mode::Trial, TRIAL, |_| None) {
         Ok(()) => (Accelerator::Kvm, "works"),
         Err(error) => {
             let reason = error.root_cause().to_string();

@@ -1,0 +1,185 @@
+//! What runs on a machine: an agent, the containers of its host, and what they say to each other.
+
+use serde_json::Value;
+
+use super::line::{Machine, Ran};
+
+/// Where every container answers.
+pub const PORT: u16 = 7000;
+/// The endpoint of the store that the hosts share. It runs on machine 1.
+const STORE: &str = "http://192.0.2.1:2379";
+
+/// A host: a machine with an agent.
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
+    /// The machine.
+    pub machine: &'a Machine,
+    datapath: &'static str,
+    wireguard: &'static str,
+}
+
+/// A container that is a member of a network.
+pub struct Member<'a> {
+    /// Where it is.
+    pub host: Host<'a>,
+    /// The network.
+    pub network: String,
+    /// Its address in the network.
+    pub address: String,
+    /// Its own full name.
+    pub hostname: String,
+    app: String,
+    netns: String,
+}
+
+/// What a flow saw until now.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Answers received.
+    pub received: u64,
+    /// The longest time without an answer, in milliseconds.
+    pub longest: u64,
+}
+
+impl<'a> Host<'a> {
+    /// The host that a machine is, with what its agent is told to use.
+    #[must_use]
+    pub fn new(machine: &'a Machine, datapath: &'static str, wireguard: &'static str) -> Self {
+        Self { machine, datapath, wireguard }
+    }
+
+    /// Starts the store that the hosts share.
+    pub fn start_store(&self) {
+        let address = self.machine.address();
+        let listen =
+            format!("--listen-client-urls http://{address}:2379 --advertise-client-urls http://{address}:2379");
+        let peers = "--listen-peer-urls http://127.0.0.1:2380";
+        self.background("etcd", &format!("etcd --data-dir /var/lib/etcd {listen} {peers}"));
+        self.machine.soon(&format!("curl -sf http://{address}:2379/health"));
+    }
+
+    /// Starts the agent and waits until it answers.
+    pub fn start_agent(&self) {
+        let Self { machine, datapath, wireguard } = self;
+        let (number, address) = (machine.number, machine.address());
+        let place = format!("--host host-{number} --vtep {address} --store etcd --etcd-endpoints {STORE}");
+        self.background("agent", &format!("privnet agent {place} --datapath {datapath} --wireguard {wireguard}"));
+        machine.soon("privnet status || { tail -5 /var/log/agent; false; }");
+    }
+
+    /// Kills the agent, which has no time to do anything about it.
+    pub fn kill_agent(&self) {
+        self.machine.must("kill -9 $(cat /run/pid-agent)");
+        self.machine.soon("! kill -0 $(cat /run/pid-agent) 2> /dev/null");
+    }
+
+    /// Creates a network and returns its identifier.
+    #[must_use]
+    pub fn network(&self, name: &str) -> String {
+        let answer = self.machine.must(&format!("privnet network create {name} -o json"));
+        text(&json(&answer), "id")
+    }
+
+    /// Starts a container and attaches it.
+    #[must_use]
+    pub fn member(&self, network: &str, kind: &str) -> Member<'a> {
+        let netns = self.container(kind);
+        let app = "ap-a71da13f-7c70-4c00-a644-eee8558d8053".to_owned();
+        let name = format!("--app {app} --type {kind} --number {}", self.machine.number);
+        let answer =
+            self.machine.must(&format!("privnet attach --network {network} {name} --netns /run/netns/{netns} -o json"));
+        let answer = json(&answer);
+        let (address, hostname) = (text(&answer, "address"), text(&answer, "hostname"));
+        Member { host: *self, network: network.to_owned(), address, hostname, app: name, netns }
+    }
+
+    /// Starts a container that is in no network yet, with a server; returns the name of its namespace.
+    pub fn container(&self, kind: &str) -> String {
+        let netns = format!("{kind}-{}", self.machine.number);
+        self.machine.must(&format!("ip netns add {netns} && mkdir -p /etc/netns/{netns}"));
+        self.machine.must(&format!("echo nameserver 127.0.0.82 > /etc/netns/{netns}/resolv.conf"));
+        self.background(&netns, &format!("ip netns exec {netns} vm_talk echo {PORT}"));
+        netns
+    }
+
+    /// Runs a command that goes on; its process is in `/run/pid-<name>`, its output in `/var/log/<name>`.
+    pub fn background(&self, name: &str, command: &str) {
+        let started = format!("echo $$ > /run/pid-{name}; exec {command}");
+        self.machine.must("mkdir -p /var/log");
+        self.machine.must(&format!("setsid sh -c '{started}' >> /var/log/{name} 2>&1 < /dev/null &"));
+        self.machine.soon(&format!("test -s /run/pid-{name}"));
+    }
+}
+
+impl Member<'_> {
+    /// Runs a command in the container.
+    #[must_use]
+    pub fn run(&self, command: &str) -> Ran {
+        self.host.machine.run(&format!("ip netns exec {} {command}", self.netns))
+    }
+
+    /// Asks once, by `udp` or `tcp`, at an address or a name.
+    #[must_use]
+    pub fn asks(&self, protocol: &str, whom: &str) -> bool {
+        self.run(&format!("vm_talk ask {protocol} {whom} {PORT}")).is_well
+    }
+
+    /// Asks until there is an answer.
+    pub fn reaches(&self, protocol: &str, whom: &str) {
+        self.host.machine.soon(&format!("ip netns exec {} vm_talk ask {protocol} {whom} {PORT}", self.netns));
+    }
+
+    /// Starts to send to another member, for ever.
+    pub fn flows_to(&self, whom: &Member<'_>) {
+        let (netns, address) = (&self.netns, &whom.address);
+        let file = self.flow_file();
+        self.host.background(
+            &format!("flow-{netns}"),
+            &format!("ip netns exec {netns} vm_talk flow {address} {PORT} {file}"),
+        );
+        self.host.machine.soon(&format!("test -s {file}"));
+    }
+
+    /// What the flow saw until now.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        let text = self.host.machine.must(&format!("cat {}", self.flow_file()));
+        let numbers: Vec<u64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        let [sent, received, longest] = numbers[..] else { panic!("no flow: {text}") };
+        Flow { sent, received, longest }
+    }
+
+    /// Ends the flow.
+    pub fn stops_to_flow(&self) {
+        let file = self.flow_file();
+        self.host.machine.must(&format!("kill $(cat /run/pid-flow-{}); rm -f {file}", self.netns));
+    }
+
+    /// Leaves the network and ends the container.
+    pub fn leave(self) {
+        let Self { host, network, app, netns, .. } = self;
+        host.machine.must(&format!("privnet detach --network {network} {app}"));
+        host.machine.must(&format!("kill $(cat /run/pid-{netns}); ip netns delete {netns}"));
+    }
+
+    fn flow_file(&self) -> String {
+        format!("/run/flow-of-{}", self.netns)
+    }
+}
+
+/// Reads the object in what a command printed, among lines of its log.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn json(output: &str) -> Value {
+    let start = output.find("\n{").map_or(0, |at| at + 1);
+    let mut values = serde_json::Deserializer::from_str(&output[start..]).into_iter();
+    values.next().and_then(Result::ok).unwrap_or_else(|| panic!("no JSON: {output}"))
+}
+
+fn text(object: &Value, field: &str) -> String {
+    object[field].as_str().unwrap_or_else(|| panic!("no {field} in {object}")).to_owned()
+}

@@ -1,0 +1,189 @@
+//! The wire between the machines: a hub that hands every frame on, and looks into each.
+//!
+//! A machine's card is a pair of datagram sockets (QEMU's `-netdev dgram`), a datagram a frame: `card-<n>` is the machine's,
+//! `port-<n>` the hub's.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::CANARY;
+
+/// How often a thread looks whether it shall end.
+const TICK: Duration = Duration::from_millis(50);
+/// IANA's port of VXLAN.
+const VXLAN: u16 = 4789;
+/// Ethernet, IPv4 without options, UDP, VXLAN: what is around the frame of a member.
+const AROUND: usize = 14 + 20 + 8 + 8;
+
+/// The hub. Its threads end when it is dropped.
+pub struct Underlay {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the underlay saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Frames of VXLAN.
+    pub carrier: u64,
+    /// Frames that hold the canary, with the number of the machine that sent them.
+    pub canaries: Vec<usize>,
+    /// Frames of VXLAN with something else inside than a message of WireGuard, in hexadecimal.
+    pub strange: Vec<String>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    wire: Mutex<Wire>,
+}
+
+#[derive(Default)]
+struct Wire {
+    seen: Seen,
+    /// Pairs of machines without a link, the lower number first.
+    cut: BTreeSet<(usize, usize)>,
+    delay: Duration,
+}
+
+/// A frame on its way.
+struct Frame {
+    due: Instant,
+    to: usize,
+    bytes: Vec<u8>,
+}
+
+impl Underlay {
+    /// Joins machines 1 to `count`, whose sockets are in `folder`.
+    pub(super) fn between(folder: &Path, count: usize) -> Self {
+        let shared = Arc::<Shared>::default();
+        let (sender, frames) = mpsc::channel();
+        let mut threads = Vec::new();
+        for number in 1..=count {
+            let path = folder.join(format!("port-{number}"));
+            let _ = fs::remove_file(&path);
+            let socket = UnixDatagram::bind(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            socket.set_read_timeout(Some(TICK)).expect("a timeout");
+            let (shared, sender) = (Arc::clone(&shared), sender.clone());
+            threads.push(thread::spawn(move || receive(&socket, number, count, &shared, &sender)));
+        }
+        let cards = (1..=count).map(|number| folder.join(format!("card-{number}"))).collect();
+        let shared_too = Arc::clone(&shared);
+        threads.push(thread::spawn(move || deliver(cards, &frames, &shared_too)));
+        Self { shared, threads }
+    }
+
+    /// All that was seen until now.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.shared.lock().seen.clone()
+    }
+
+    /// Forgets the canaries, which were sent on purpose.
+    pub fn forget_canaries(&self) {
+        self.shared.lock().seen.canaries.clear();
+    }
+
+    /// Cuts the link between two machines.
+    pub fn cut(&self, one: usize, other: usize) {
+        self.shared.lock().cut.insert(pair(one, other));
+    }
+
+    /// Mends it.
+    pub fn mend(&self, one: usize, other: usize) {
+        self.shared.lock().cut.remove(&pair(one, other));
+    }
+
+    /// How long each frame is on its way from now on.
+    pub fn delay(&self, delay: Duration) {
+        self.shared.lock().delay = delay;
+    }
+}
+
+impl Drop for Underlay {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Wire> {
+        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+fn pair(one: usize, other: usize) -> (usize, usize) {
+    (one.min(other), one.max(other))
+}
+
+/// Takes the frames of one machine, looks into them, and sends them on their way to every other one.
+fn receive(socket: &UnixDatagram, from: usize, count: usize, shared: &Shared, frames: &Sender<Frame>) {
+    let mut buffer = vec![0; 1 << 16];
+    while !shared.is_over() {
+        let Ok(length) = socket.recv(&mut buffer) else { continue };
+        let bytes = &buffer[..length];
+        let mut wire = shared.lock();
+        look(bytes, from, &mut wire.seen);
+        let due = Instant::now() + wire.delay;
+        for to in (1..=count).filter(|to| *to != from && !wire.cut.contains(&pair(from, *to))) {
+            let _ = frames.send(Frame { due, to, bytes: bytes.to_vec() });
+        }
+    }
+}
+
+/// Frames leave in the order in which they came; a delay that is lowered takes effect when the last of the old ones left.
+fn deliver(cards: Vec<PathBuf>, frames: &Receiver<Frame>, shared: &Shared) {
+    let socket = UnixDatagram::unbound().expect("a socket");
+    socket.set_write_timeout(Some(TICK)).expect("a timeout");
+    while !shared.is_over() {
+        let Ok(frame) = frames.recv_timeout(TICK) else { continue };
+        thread::sleep(frame.due.saturating_duration_since(Instant::now()));
+        // A card whose queue is full loses frames, as any does; one that is being reset has no socket.
+        if let Err(error) = socket.send_to(&frame.bytes, &cards[frame.to - 1]) {
+            let is_lost = [ErrorKind::WouldBlock, ErrorKind::ConnectionRefused, ErrorKind::NotFound];
+            assert!(is_lost.contains(&error.kind()), "machine {}: {error}", frame.to);
+        }
+    }
+}
+
+fn look(frame: &[u8], from: usize, seen: &mut Seen) {
+    let canary = CANARY.as_bytes();
+    if frame.windows(canary.len()).any(|window| window == canary) {
+        seen.canaries.push(from);
+    }
+    if is_vxlan(frame) {
+        seen.carrier += 1;
+        if !is_wireguard(frame.get(AROUND..).unwrap_or_default()) {
+            seen.strange.push(frame.iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+    }
+}
+
+/// Ethernet, IPv4 without options, UDP to the port of VXLAN.
+fn is_vxlan(frame: &[u8]) -> bool {
+    let port = frame.get(36..38).map(|port| u16::from_be_bytes([port[0], port[1]]));
+    frame.get(12..15) == Some(&[0x08, 0x00, 0x45]) && frame.get(23) == Some(&17) && port == Some(VXLAN)
+}
+
+/// Ethernet, IPv4 without options, UDP, and a message of WireGuard: its type, 1 to 4, and three zeros.
+fn is_wireguard(frame: &[u8]) -> bool {
+    let message = frame.get(42..46);
+    frame.get(12..15) == Some(&[0x08, 0x00, 0x45])
+        && frame.get(23) == Some(&17)
+        && message.is_some_and(|message| (1..=4).contains(&message[0]) && message[1..] == [0, 0, 0])
+}

@@ -1,0 +1,143 @@
+//! Several hosts: machines side by side, and outside of them the test that owns what is between them.
+//!
+//! The test is `tests/tests/machines.rs`; it finds the sockets of the machines' lines and cards in a folder that a
+//! variable names.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::qemu::{Machine, Place};
+use crate::report::{Reader, Report};
+use crate::{shell, test};
+
+/// The file of tests, in `tests/tests`.
+pub const TEST: &str = "machines";
+/// The variable in which the test finds the folder of the sockets.
+const FOLDER: &str = "PRIVNET_MACHINES";
+/// How many machines the test wants.
+const COUNT: usize = 3;
+/// Of a disk: room for a file system with a state directory.
+const DISK_BYTES: u64 = 64 << 20;
+/// How often the consoles are looked at.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// Boots the machines, one after another of `kinds` until there are enough, and runs the test.
+///
+/// # Errors
+/// A machine or the test cannot be started.
+pub fn run(kinds: &[Machine<'_>], executable: &Path, filters: &[String]) -> Result<(Report, bool)> {
+    if !filters.is_empty() && !has_tests(executable, filters)? {
+        return Ok((Report::default(), true));
+    }
+    shell::say(&format!("{COUNT} machines on one underlay"));
+    let start = Instant::now();
+    let folder = Folder::new()?;
+    let mut machines = Vec::new();
+    let mut guests = Guests(Vec::new());
+    for (number, kind) in (1..=COUNT).zip(kinds.iter().cycle()) {
+        let console = kind.console.with_file_name(format!("machine-{number}.console"));
+        let machine = Machine { console, ..*kind };
+        let place = Place { number, folder: folder.0.clone(), disk: disk(&folder.0, number)? };
+        guests.0.push(machine.start(&place)?);
+        machines.push(machine);
+    }
+    let mut command = Command::new(executable);
+    command.args(["--test-threads=1", "--show-output"]).args(filters).env(FOLDER, &folder.0);
+    let mut reader = Reader::default();
+    let is_over = AtomicBool::new(false);
+    let (ended_well, trouble) = thread::scope(|scope| {
+        let watch = scope.spawn(|| watch(&machines, &mut guests, &is_over));
+        let ended_well = test::read(&mut command, &mut reader);
+        is_over.store(true, Ordering::Relaxed);
+        (ended_well, watch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let is_well = ended_well? && trouble.is_none();
+    if let Some(trouble) = trouble {
+        println!("{trouble}");
+        reader.broken();
+    }
+    let report = reader.report();
+    let seconds = start.elapsed().as_secs();
+    println!("machines: {} passed, {} failed in {seconds} s", report.passed, report.failed);
+    Ok((report, is_well))
+}
+
+/// Whether a filter lets a test through.
+fn has_tests(executable: &Path, filters: &[String]) -> Result<bool> {
+    let mut command = Command::new(executable);
+    command.args(["--list", "--format=terse"]).args(filters);
+    let output = command.output().with_context(|| format!("cannot start {}", shell::shown(&command)))?;
+    Ok(!output.stdout.is_empty())
+}
+
+/// Looks at the consoles until the test is over; a machine in trouble ends them all, and the test with them.
+fn watch(machines: &[Machine<'_>], guests: &mut Guests, is_over: &AtomicBool) -> Option<String> {
+    while !is_over.load(Ordering::Relaxed) {
+        let trouble = machines
+            .iter()
+            .zip(1..)
+            .find_map(|(machine, number)| machine.trouble().map(|trouble| format!("machine {number}: {trouble}")));
+        if trouble.is_some() {
+            guests.end();
+            return trouble;
+        }
+        thread::sleep(GLANCE);
+    }
+    None
+}
+
+/// An empty file system in a file that takes no room.
+fn disk(folder: &Path, number: usize) -> Result<PathBuf> {
+    let path = folder.join(format!("disk-{number}"));
+    let file = fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    file.set_len(DISK_BYTES).with_context(|| format!("cannot size {}", path.display()))?;
+    let program = crate::environment::which("mke2fs").context("mke2fs is missing")?;
+    shell::run(Command::new(program).args(["-q", "-t", "ext4", "-F"]).arg(&path))?;
+    Ok(path)
+}
+
+/// Processes that end when this does.
+struct Guests(Vec<Child>);
+
+impl Guests {
+    fn end(&mut self) {
+        for mut child in self.0.drain(..) {
+            // One that ended by itself is what the test tells of.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Guests {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A folder with a short path, which the addresses of sockets need, and for our eyes only; removed when this is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("privnet-vm-{}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        if path.as_os_str().len() > 80 {
+            bail!("{} is too long for the address of a socket: set TMPDIR to a shorter one", path.display());
+        }
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
