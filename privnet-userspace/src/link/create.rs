@@ -121,7 +121,12 @@ impl Links {
     /// # Errors
     /// [`Error::AlreadyExists`] when the name is taken.
     pub async fn create_bridge(&self, spec: &BridgeSpec<'_>) -> Result<(), Error> {
-        let settings = vec![InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::MulticastSnooping(false)];
+        let settings = vec![
+            InfoBridge::StpState(BridgeStpState::Disabled),
+            InfoBridge::MulticastSnooping(false),
+            // Without the protocol a port forwards at once; the timer would only announce it again after 15 s.
+            InfoBridge::ForwardDelay(0),
+        ];
         let message = placed(InfoKind::Bridge, spec.name, spec.into)
             .mtu(spec.mtu)
             .address(spec.mac.bytes().to_vec())

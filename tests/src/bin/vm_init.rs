@@ -30,7 +30,7 @@ const NO_MORE: &str = "over";
 /// How long what a job started may take to end after it, and a process to notice a signal.
 const GRACE: Duration = Duration::from_secs(5);
 /// How often to look.
-const GLANCE: Duration = Duration::from_millis(5);
+const GLANCE: Duration = Duration::from_millis(25);
 /// Folders that a job must leave as it found them.
 const WATCHED: [&str; 4] = ["/run", "/run/netns", "/sys/fs/bpf", "/sys/class/net"];
 

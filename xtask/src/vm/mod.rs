@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ use crate::test::{PRIVNET_BIN, has_no_harness};
 use crate::{environment, shell};
 
 /// A guest that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(2400);
 /// A test executable that takes longer hangs.
 const JOB_LIMIT: Duration = Duration::from_secs(300);
 /// The folder of the package whose tests need root, and of its init for guests.
@@ -131,6 +131,9 @@ fn build(filters: &[String]) -> Result<(Built, Vec<(&'static str, OsString)>)> {
         if !built.is_test && !NOT_IN_GUESTS.contains(&built.file_name().as_str()) {
             executables.push(built.path.clone());
         }
+        if built.is_test && !has_tests(built, filters)? {
+            continue;
+        }
         if built.is_test && test_name(built).as_deref() == Some(machines::TEST) {
             machines = Some(built.path.clone());
         } else if let Some(job) = test_job(built, &folder, filters) {
@@ -185,6 +188,17 @@ fn test_job(built: &Executable, folder: &Path, filters: &[String]) -> Option<Job
         words.extend(filters.iter().cloned());
     }
     Some(Job { name: name.clone(), folder: folder.to_path_buf(), limit: JOB_LIMIT, words })
+}
+
+/// Whether filters let a test of an executable through. One that is a test by itself is asked for by its name.
+fn has_tests(built: &Executable, filters: &[String]) -> Result<bool> {
+    if filters.is_empty() || is_named(&built.file_name(), filters) || has_no_harness(built) {
+        return Ok(true);
+    }
+    let mut command = Command::new(&built.path);
+    command.args(["--list", "--format=terse"]).args(filters);
+    let output = command.output().with_context(|| format!("cannot start {}", shell::shown(&command)))?;
+    Ok(!output.stdout.is_empty())
 }
 
 /// What cargo named an executable for.
