@@ -258,7 +258,7 @@ fn a_member_that_leaves_while_it_speaks_is_heard_nowhere_in_clear() {
 
 /// An emulated machine takes seconds for each round.
 fn has_shown_enough(round: u32, begin: Instant) -> bool {
-    round >= 5 && begin.elapsed() > Duration::from_secs(20)
+    round >= privnet_tests::repeats(15) && begin.elapsed() > Duration::from_secs(10)
 }
 
 /// A socket that is bound to a member's address and says the canary to another member for as long as it can.

@@ -1,19 +1,24 @@
 //! What runs in the containers of the virtual machines: `vm_talk echo PORT`, `vm_talk ask udp|tcp HOST PORT`,
-//! `vm_talk flow HOST PORT FILE`.
+//! `vm_talk flow HOST PORT FILE`. And what listens beside them: `vm_talk watch FILE`.
 //!
 //! `echo` answers every datagram and every connection with what it was sent, for ever. `ask` sends the canary once and fails
-//! unless it comes back. `flow` sends it every 20 ms for ever, and keeps in a file how many it sent, how many came back and
-//! the longest time in milliseconds without one.
+//! unless it comes back. `flow` sends it every 20 ms for ever, and keeps in a file how many it sent, how many of them got
+//! no answer within the time that one may take, and the longest time in milliseconds without one. `watch` looks into every
+//! frame of its namespace, and keeps in a file its process and how many frames held the canary.
 
 #![expect(clippy::print_stdout, reason = "its output is for whoever runs it")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::socket::{MsgFlags, recv};
+use privnet_tests::lab::packet;
 use privnet_tests::machines::CANARY;
 
 /// How long an answer may take.
@@ -28,7 +33,8 @@ fn main() -> Result<()> {
         ["echo", port] => echo(port.parse().context("no port")?),
         ["ask", protocol, host, port] => ask(protocol, find(host, port)?),
         ["flow", host, port, file] => flow(find(host, port)?, file),
-        _ => bail!("usage: vm_talk echo PORT | ask udp|tcp HOST PORT | flow HOST PORT FILE"),
+        ["watch", file] => watch(file),
+        _ => bail!("usage: vm_talk echo PORT | ask udp|tcp HOST PORT | flow HOST PORT FILE | watch FILE"),
     }
 }
 
@@ -80,25 +86,56 @@ fn ask(protocol: &str, to: SocketAddr) -> Result<()> {
 fn flow(to: SocketAddr, file: &str) -> Result<()> {
     let socket = connected(to)?;
     socket.set_read_timeout(Some(EVERY))?;
-    let (mut sent, mut received, mut longest, mut last) = (0_u64, 0_u64, Duration::ZERO, Instant::now());
+    let (mut sent, mut lost, mut longest, mut last) = (0_u64, 0, Duration::ZERO, Instant::now());
+    let mut waiting = BTreeMap::new();
     let mut buffer = vec![0; 1 << 11];
-    let part = format!("{file}.part");
     loop {
         // Nobody there for a moment is what is measured.
-        let _ = socket.send(CANARY.as_bytes());
+        let _ = socket.send(format!("{CANARY} {sent}").as_bytes());
+        waiting.insert(sent, Instant::now());
         sent += 1;
         let next = Instant::now() + EVERY;
         while Instant::now() < next {
-            if socket.recv(&mut buffer).is_ok() {
-                received += 1;
-                longest = longest.max(last.elapsed());
-                last = Instant::now();
-            }
+            let Ok(length) = socket.recv(&mut buffer) else { continue };
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+            waiting.remove(&number(&buffer[..length])?);
         }
+        let before = waiting.len();
+        waiting.retain(|_, since| since.elapsed() < PATIENCE);
+        lost += before - waiting.len();
         let gap = longest.max(last.elapsed()).as_millis();
-        fs::write(&part, format!("{sent} {received} {gap}\n")).context("cannot write")?;
-        fs::rename(&part, file).context("cannot rename")?;
+        keep(file, &format!("{sent} {lost} {gap}\n"))?;
     }
+}
+
+fn watch(file: &str) -> Result<()> {
+    let socket = packet::open().context("no packet socket")?;
+    let (mut found, mut buffer) = (0_u64, vec![0; 1 << 16]);
+    let process = std::process::id();
+    keep(file, &format!("{process} {found}\n"))?;
+    loop {
+        // A time without frames is no error.
+        let Ok(length) = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) else { continue };
+        if buffer[..length].windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {
+            found += 1;
+            keep(file, &format!("{process} {found}\n"))?;
+        }
+    }
+}
+
+/// Writes a file that is whole whenever somebody reads it.
+fn keep(file: &str, text: &str) -> Result<()> {
+    let part = format!("{file}.part");
+    fs::write(&part, text).with_context(|| format!("cannot write {part}"))?;
+    fs::rename(&part, file).with_context(|| format!("cannot rename {part}"))
+}
+
+/// The number behind the canary.
+fn number(answer: &[u8]) -> Result<u64> {
+    let text = std::str::from_utf8(answer).context("no text")?;
+    let number = text.strip_prefix(CANARY).with_context(|| format!("another answer: {text}"))?;
+    number.trim().parse().with_context(|| format!("no number: {text}"))
 }
 
 fn connected(to: SocketAddr) -> Result<UdpSocket> {

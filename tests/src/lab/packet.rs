@@ -133,7 +133,11 @@ pub fn send_frame(space: &Space, interface: &str, frame: &[u8]) {
     assert_eq!(sent, Ok(frame.len()), "sending on {interface} of {}", space.pin());
 }
 
-fn open() -> nix::Result<OwnedFd> {
+/// A socket that hears every frame of the calling thread's namespace; reading times out after 20 ms.
+///
+/// # Errors
+/// The kernel's: without `CAP_NET_RAW`.
+pub fn open() -> nix::Result<OwnedFd> {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
     setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20))?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000))?;

@@ -37,8 +37,8 @@ pub struct Member<'a> {
 pub struct Flow {
     /// Datagrams sent.
     pub sent: u64,
-    /// Answers received.
-    pub received: u64,
+    /// Datagrams without an answer for longer than one may take.
+    pub lost: u64,
     /// The longest time without an answer, in milliseconds.
     pub longest: u64,
 }
@@ -91,6 +91,9 @@ impl<'a> Host<'a> {
         let answer =
             self.machine.must(&format!("privnet attach --network {network} {name} --netns /run/netns/{netns} -o json"));
         let answer = json(&answer);
+        for pin in self.machine.must("ls /run/netns").lines().filter(|pin| is_ours(pin)) {
+            self.machine.watch(pin, &format!("nsenter --net=/run/netns/{pin}"));
+        }
         let (address, hostname) = (text(&answer, "address"), text(&answer, "hostname"));
         Member { host: *self, network: network.to_owned(), address, hostname, app: name, netns }
     }
@@ -98,7 +101,8 @@ impl<'a> Host<'a> {
     /// Starts a container that is in no network yet, with a server; returns the name of its namespace.
     pub fn container(&self, kind: &str) -> String {
         let netns = format!("{kind}-{}", self.machine.number);
-        self.machine.must(&format!("ip netns add {netns} && mkdir -p /etc/netns/{netns}"));
+        self.machine
+            .must(&format!("ip netns add {netns} && ip -n {netns} link set lo up && mkdir -p /etc/netns/{netns}"));
         self.machine.must(&format!("echo nameserver 127.0.0.82 > /etc/netns/{netns}/resolv.conf"));
         self.background(&netns, &format!("ip netns exec {netns} vm_talk echo {PORT}"));
         netns
@@ -107,7 +111,6 @@ impl<'a> Host<'a> {
     /// Runs a command that goes on; its process is in `/run/pid-<name>`, its output in `/var/log/<name>`.
     pub fn background(&self, name: &str, command: &str) {
         let started = format!("echo $$ > /run/pid-{name}; exec {command}");
-        self.machine.must("mkdir -p /var/log");
         self.machine.must(&format!("setsid sh -c '{started}' >> /var/log/{name} 2>&1 < /dev/null &"));
         self.machine.soon(&format!("test -s /run/pid-{name}"));
     }
@@ -147,14 +150,22 @@ impl Member<'_> {
     pub fn flow(&self) -> Flow {
         let text = self.host.machine.must(&format!("cat {}", self.flow_file()));
         let numbers: Vec<u64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-        let [sent, received, longest] = numbers[..] else { panic!("no flow: {text}") };
-        Flow { sent, received, longest }
+        let [sent, lost, longest] = numbers[..] else { panic!("no flow: {text}") };
+        Flow { sent, lost, longest }
     }
 
     /// Ends the flow.
     pub fn stops_to_flow(&self) {
         let file = self.flow_file();
         self.host.machine.must(&format!("kill $(cat /run/pid-flow-{}); rm -f {file}", self.netns));
+    }
+
+    /// Makes WireGuard begin anew with every peer.
+    pub fn forgets_its_sessions(&self) {
+        let netns = &self.netns;
+        let wg0 = "$(wg show interfaces)";
+        let script = format!("ip link set {wg0} down && ip link set {wg0} up");
+        self.host.machine.must(&format!("ip netns exec {netns} sh -c '{script}'"));
     }
 
     /// Leaves the network and ends the container.
@@ -167,6 +178,11 @@ impl Member<'_> {
     fn flow_file(&self) -> String {
         format!("/run/flow-of-{}", self.netns)
     }
+}
+
+/// Whether a pin is that of a network netns or of a binding netns.
+fn is_ours(pin: &str) -> bool {
+    pin.starts_with("pn-") || pin.starts_with("bind-")
 }
 
 /// Reads the object in what a command printed, among lines of its log.

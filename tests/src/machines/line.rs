@@ -124,11 +124,42 @@ impl Machine {
     /// Names the machine, gives it its address on the underlay and mounts its disk.
     pub(super) fn configure(&self) {
         let (number, address) = (self.number, self.address());
-        self.must(&format!("echo host-{number} > /proc/sys/kernel/hostname"));
+        self.must(&format!("mkdir -p /var/log && echo host-{number} > /proc/sys/kernel/hostname"));
+        // udev would have found them.
+        self.must("modprobe -a virtio_pci virtio_net virtio_blk");
         self.soon("test -e /sys/class/net/eth0");
         self.must(&format!("ip address add {address}/24 dev eth0 && ip link set eth0 up"));
         self.soon("test -b /dev/vda");
         self.must("mkdir -p /var/lib/privnet && mount -t ext4 /dev/vda /var/lib/privnet");
+        self.watch("host", "");
+    }
+
+    /// Looks for the canary in a namespace that `enter` enters, from now on; once is enough.
+    pub(super) fn watch(&self, name: &str, enter: &str) {
+        let file = format!("/run/watch-{name}");
+        self.must(&format!(
+            "test -e {file} || setsid {enter} vm_talk watch {file} > /var/log/watch 2>&1 < /dev/null &"
+        ));
+        self.soon(&format!("test -s {file} || {{ cat /var/log/watch; false; }}"));
+    }
+
+    /// Where the canary was found outside of the containers, as `namespace: number of frames`, since it was last forgotten.
+    #[must_use]
+    pub fn canaries(&self) -> Vec<String> {
+        let files = self.must("grep -H . $(ls -d /run/watch-* | grep -v part)");
+        let found = files.lines().filter_map(|line| {
+            let (file, text) = line.split_once(':')?;
+            let count = text.split_whitespace().nth(1)?;
+            (count != "0")
+                .then(|| format!("machine {}: {}: {count}", self.number, file.trim_start_matches("/run/watch-")))
+        });
+        found.collect()
+    }
+
+    /// Ends whatever looks for the canary, and looks for it in the host's own namespace only.
+    pub fn forget_canaries(&self) {
+        self.must("for file in /run/watch-*; do read -r process count < $file; kill $process; rm -f $file; done");
+        self.watch("host", "");
     }
 
     pub(super) fn wait_until_ready(&self) {

@@ -18,7 +18,7 @@ pub use self::underlay::{Seen, Underlay};
 pub const FOLDER: &str = "PRIVNET_MACHINES";
 /// How many machines there are.
 pub const COUNT: usize = 3;
-/// What every payload of these tests carries. The underlay looks for it.
+/// What every payload of these tests carries. It is looked for on the underlay, and on every host outside of the containers.
 pub const CANARY: &str = "privnet-canary:this-must-never-be-seen-on-the-underlay";
 /// How long an emulated machine may take for what a person would wait for.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -56,5 +56,19 @@ impl Machines {
     #[must_use]
     pub fn machine(&self, number: usize) -> &Machine {
         &self.all[number - 1]
+    }
+
+    /// Where the canary was found outside of the containers: on the underlay, or in a namespace of a machine.
+    #[must_use]
+    pub fn canaries(&self) -> Vec<String> {
+        let on_the_underlay =
+            self.underlay.seen().canaries.into_iter().map(|from| format!("underlay: from machine {from}"));
+        on_the_underlay.chain(self.all.iter().flat_map(Machine::canaries)).collect()
+    }
+
+    /// Forgets what was found, for it was sent on purpose.
+    pub fn forget_canaries(&self) {
+        self.underlay.forget_canaries();
+        self.all.iter().for_each(Machine::forget_canaries);
     }
 }

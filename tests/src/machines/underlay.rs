@@ -36,7 +36,9 @@ pub struct Seen {
     pub carrier: u64,
     /// Frames that hold the canary, with the number of the machine that sent them.
     pub canaries: Vec<usize>,
-    /// Frames of VXLAN with something else inside than a message of WireGuard, in hexadecimal.
+    /// Frames of VXLAN with a refusal inside: an ICMP error that quotes a message of WireGuard, as far as 576 bytes reach.
+    pub refusals: u64,
+    /// Frames of VXLAN with something else inside than these, in hexadecimal.
     pub strange: Vec<String>,
 }
 
@@ -88,7 +90,7 @@ impl Underlay {
     }
 
     /// Forgets the canaries, which were sent on purpose.
-    pub fn forget_canaries(&self) {
+    pub(super) fn forget_canaries(&self) {
         self.shared.lock().seen.canaries.clear();
     }
 
@@ -168,7 +170,10 @@ fn look(frame: &[u8], from: usize, seen: &mut Seen) {
     }
     if is_vxlan(frame) {
         seen.carrier += 1;
-        if !is_wireguard(frame.get(AROUND..).unwrap_or_default()) {
+        let inside = frame.get(AROUND..).unwrap_or_default();
+        if is_refusal(inside) {
+            seen.refusals += 1;
+        } else if !is_wireguard(inside) {
             seen.strange.push(frame.iter().map(|byte| format!("{byte:02x}")).collect());
         }
     }
@@ -182,8 +187,21 @@ fn is_vxlan(frame: &[u8]) -> bool {
 
 /// Ethernet, IPv4 without options, UDP, and a message of WireGuard: its type, 1 to 4, and three zeros.
 fn is_wireguard(frame: &[u8]) -> bool {
-    let message = frame.get(42..46);
-    frame.get(12..15) == Some(&[0x08, 0x00, 0x45])
-        && frame.get(23) == Some(&17)
+    frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(14..).is_some_and(is_wireguard_packet)
+}
+
+/// IPv4 without options, UDP, and that message.
+fn is_wireguard_packet(packet: &[u8]) -> bool {
+    let message = packet.get(28..32);
+    packet.first() == Some(&0x45)
+        && packet.get(9) == Some(&17)
         && message.is_some_and(|message| (1..=4).contains(&message[0]) && message[1..] == [0, 0, 0])
+}
+
+/// Ethernet, IPv4 without options, ICMP "destination unreachable", and the packet that it refuses.
+fn is_refusal(frame: &[u8]) -> bool {
+    frame.get(12..15) == Some(&[0x08, 0x00, 0x45])
+        && frame.get(23) == Some(&1)
+        && frame.get(34) == Some(&3)
+        && frame.get(42..).is_some_and(is_wireguard_packet)
 }

@@ -13,13 +13,15 @@ use super::image::Image;
 use crate::{environment, shell};
 
 /// What privnet, its tests and whoever looks around may ask for.
-const WANTED: [&str; 21] = [
+const WANTED: [&str; 22] = [
     "act_mirred",
     "bridge",
     "br_netfilter",
     "cls_bpf",
     "cls_matchall",
     "cls_u32",
+    // For ext4, which does not say so.
+    "crc32c_generic",
     "dummy",
     "ext4",
     "ipvlan",
