@@ -210,6 +210,7 @@ impl Control {
             last_pass_unix_seconds: last,
             problems,
             names,
+            clock_steps: shared.world(|world| world.clock_steps().get(&shared.config.host).copied().unwrap_or(0)),
         })
     }
 

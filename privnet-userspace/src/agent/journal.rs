@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ContainerRef, NetworkId, PrivateKey};
+use crate::model::{ContainerRef, HostName, NetworkId, PrivateKey};
 use crate::netns::NetnsId;
 
 /// The version of the record's form.
@@ -41,6 +41,9 @@ pub struct Record {
     pub boot_id: String,
     /// Whether only its teardown remains.
     pub leaving: bool,
+    /// How often the clocks of its peers' hosts had stepped back when its peers were made; those that never did are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub clock_steps: BTreeMap<HostName, u64>,
 }
 
 impl Record {
@@ -55,7 +58,18 @@ impl Record {
         netns: NetnsId,
         boot_id: String,
     ) -> Self {
-        Self { version: VERSION, network, container, address, index, netns_path, netns, boot_id, leaving: false }
+        Self {
+            version: VERSION,
+            network,
+            container,
+            address,
+            index,
+            netns_path,
+            netns,
+            boot_id,
+            leaving: false,
+            clock_steps: BTreeMap::new(),
+        }
     }
 }
 
@@ -114,6 +128,17 @@ impl Journal {
     pub fn mark_leaving(&mut self, id: RecordKey) -> Result<()> {
         match self.records.get(&id) {
             Some(record) if !record.leaving => self.write(Record { leaving: true, ..record.clone() }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Notes under which clocks a member's peers were made.
+    ///
+    /// # Errors
+    /// The record is as it was.
+    pub fn note_clock_steps(&mut self, id: RecordKey, clock_steps: BTreeMap<HostName, u64>) -> Result<()> {
+        match self.records.get(&id) {
+            Some(record) if record.clock_steps != clock_steps => self.write(Record { clock_steps, ..record.clone() }),
             Some(_) | None => Ok(()),
         }
     }
@@ -185,7 +210,7 @@ fn read(path: &Path) -> Result<Record> {
 }
 
 /// Writes a file of mode 0600 by rename, so that a reader sees the old content or the new one.
-fn replace(path: &Path, content: &[u8]) -> Result<()> {
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
@@ -225,10 +250,13 @@ mod tests {
         let key = PrivateKey::from_random([7; 32]);
         let mut journal = Journal::open(dir.path()).expect("opens");
         journal.add(record(), &key).expect("adds");
+        let clock_steps = BTreeMap::from([("host-2".parse().expect("valid"), 3)]);
+        journal.note_clock_steps(id, clock_steps.clone()).expect("notes");
         journal.mark_leaving(id).expect("marks");
 
         let mut journal = Journal::open(dir.path()).expect("opens again");
         assert!(journal.records()[&id].leaving);
+        assert_eq!(journal.records()[&id].clock_steps, clock_steps);
         assert_eq!(journal.private_key(id).expect("key").public_key(), key.public_key());
         journal.remove(id).expect("removes");
         journal.remove(id).expect("removes what is gone");

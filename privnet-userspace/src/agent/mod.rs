@@ -9,6 +9,7 @@
 //! | `worker` | one network on this host, pass after pass |
 //! | `site`, `observe`, `apply` | the doors to one network; what is seen and done behind them |
 //! | `housekeeping` | what happens without a request |
+//! | `clock` | that this host's clock steps back is noticed and told |
 //! | `names` | the DNS process, its sockets and what it is told |
 //! | `world`, `journal` | the store's image; this host's own records |
 //! | [`doctor`], `facts` | what the host can do; what follows for this agent |
@@ -16,6 +17,7 @@
 
 mod apply;
 mod attach;
+mod clock;
 mod cluster;
 pub mod config;
 pub mod control;

@@ -14,6 +14,7 @@ use super::journal::Record;
 use super::site::{Home, Programs, Room, Site};
 use crate::datapath::{self, Attachment, Hook, Method};
 use crate::link::{self, Address, FdbEntry, Link, LinkKind, Route, RouteTarget};
+use crate::model::PublicKey;
 use crate::topology::object::{Peer, PeerTable};
 use crate::topology::{Key, Spec, State, ownership};
 use crate::wireguard::{self, DeviceState, PeerState};
@@ -221,13 +222,32 @@ impl Site {
             Key::Device(member),
             Spec::Device { interface, public_key, listen_port: seen.listen_port, mtu: link.mtu },
         );
-        state.insert(Key::Peers(member), Spec::Peers(peers(&seen)));
+        state.insert(Key::Peers(member), Spec::Peers(self.peers(record, &seen)));
         if let Some(app) = &home.app
             && let Some(address) = address_of(&app.links.addresses().await?, link.index)
         {
             state.insert(Key::Tunnel(member), or_broken(link.up, "down", Spec::Address { address }));
         }
         Ok(())
+    }
+
+    /// A device's peers. Under which clocks they were made, only the record says.
+    fn peers(&self, record: &Record, seen: &DeviceState) -> PeerTable {
+        // What no plan contains is set right.
+        let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+        let steps = |key: &PublicKey| self.stepped.get(key).and_then(|host| record.clock_steps.get(host)).copied();
+        let peer = |(key, peer): (&PublicKey, &PeerState)| {
+            let endpoint = match peer.endpoint {
+                Some(SocketAddr::V4(endpoint)) => endpoint,
+                Some(SocketAddr::V6(_)) | None => nowhere,
+            };
+            let allowed_ip = match (peer.allowed_ips.len(), peer.allowed_ips.first()) {
+                (1, Some(IpNet::V4(only))) if only.prefix_len() == 32 => only.addr(),
+                (_, _) => Ipv4Addr::UNSPECIFIED,
+            };
+            (*key, Peer { endpoint, allowed_ip, clock_steps: steps(key).unwrap_or(0) })
+        };
+        PeerTable::of(seen.peers.iter().map(peer).collect())
     }
 
     /// The interfaces of an app netns that are foreign to the member's network: neither the loopback nor its own `wg<n>`.
@@ -329,22 +349,6 @@ fn departed(routes: &[Route], subnet: Ipv4Net) -> BTreeSet<Ipv4Addr> {
 
 fn address_of(addresses: &[Address], index: u32) -> Option<Ipv4Net> {
     addresses.iter().find(|address| address.index == index).map(|address| address.address)
-}
-
-fn peers(seen: &DeviceState) -> PeerTable {
-    // What no plan contains is set right.
-    let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-    let peer = |peer: &PeerState| Peer {
-        endpoint: match peer.endpoint {
-            Some(SocketAddr::V4(endpoint)) => endpoint,
-            Some(SocketAddr::V6(_)) | None => nowhere,
-        },
-        allowed_ip: match (peer.allowed_ips.len(), peer.allowed_ips.first()) {
-            (1, Some(IpNet::V4(only))) if only.prefix_len() == 32 => only.addr(),
-            (_, _) => Ipv4Addr::UNSPECIFIED,
-        },
-    };
-    PeerTable::of(seen.peers.iter().map(|(key, state)| (*key, peer(state))).collect())
 }
 
 fn or_broken(fits: bool, why: &str, spec: Spec) -> Spec {

@@ -18,7 +18,7 @@ use super::error::{ControlError, ErrorCode};
 use super::facts::HostFacts;
 use super::shared::{Shared, Trouble};
 use crate::store::records::{HostRecord, PresenceRecord};
-use crate::store::{CommitError, Expected, LeaseId, Store, StoreError, Transaction, keys, records};
+use crate::store::{CommitError, Entry, Expected, LeaseId, Store, StoreError, Transaction, keys, records};
 
 /// How long a host is taken to be there after its agent was heard last: longer than a reboot, so that its members keep
 /// their names meanwhile.
@@ -44,12 +44,6 @@ pub(super) enum Known {
 pub(super) async fn announce(store: &dyn Store, config: &Config, facts: &HostFacts, known: Known) -> Result<LeaseId> {
     let host = &config.host;
     let presence = PresenceRecord { instance: instance(&config.state_dir)? };
-    let record = HostRecord {
-        name: host.clone(),
-        vtep: facts.vtep,
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        applied_revision: 0,
-    };
     let lease = store.grant_lease(TTL).await.context("telling the store about this host")?;
     let mut attempts = 1;
     loop {
@@ -59,21 +53,27 @@ pub(super) async fn announce(store: &dyn Store, config: &Config, facts: &HostFac
         {
             return Err(name_is_held(config).into());
         }
-        let held = held.map_or(Expected::Absent, |entry| Expected::Revision(entry.revision));
-        let mut transaction = Transaction::new().require(keys::presence(host), held);
-        if known == Known::Already {
-            transaction = transaction.require(keys::host(host), Expected::Exists);
+        let told = store.get(&keys::host(host)).await.context("telling the store about this host")?;
+        if told.is_none() && known == Known::Already {
+            anyhow::bail!("it does not know host {host}: it is another one, or lost its data");
         }
-        let transaction = transaction.put(keys::host(host), records::encode(&record)).put_leased(
-            keys::presence(host),
-            records::encode(&presence),
-            lease,
-        );
+        // The others act on a change of it; one that cannot be read is one of none.
+        let before = told.as_ref().and_then(|entry| records::decode::<HostRecord>(&entry.key, &entry.value).ok());
+        let record = HostRecord {
+            name: host.clone(),
+            vtep: facts.vtep,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            applied_revision: 0,
+            clock_steps: before.map_or(0, |record| record.clock_steps),
+        };
+        let as_seen = |seen: Option<Entry>| seen.map_or(Expected::Absent, |entry| Expected::Revision(entry.revision));
+        let transaction = Transaction::new()
+            .require(keys::presence(host), as_seen(held))
+            .require(keys::host(host), as_seen(told))
+            .put(keys::host(host), records::encode(&record))
+            .put_leased(keys::presence(host), records::encode(&presence), lease);
         match store.commit(transaction).await {
             Ok(_) => return Ok(lease),
-            Err(CommitError::Conflict { key, .. }) if key == keys::host(host) => {
-                anyhow::bail!("it does not know host {host}: it is another one, or lost its data");
-            }
             Err(CommitError::Conflict { .. }) if attempts < MAX_ATTEMPTS => attempts += 1,
             Err(error) => return Err(error).context("telling the store about this host"),
         }

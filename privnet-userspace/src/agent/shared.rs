@@ -107,8 +107,9 @@ impl Shared {
             let journal = self.journal();
             journal.records().values().filter(|record| record.network == network).cloned().collect()
         };
-        let (found, mut members, mut departed, vteps) = self.world(|world| {
-            (world.networks().get(&network).cloned(), world.members(network), world.departed(network), world.vteps())
+        let (found, mut members, mut departed, vteps, clock_steps) = self.world(|world| {
+            let found = world.networks().get(&network).cloned();
+            (found, world.members(network), world.departed(network), world.vteps(), world.clock_steps())
         });
         let Some(found) = found else { return (None, records) };
         let is_local = |record: &&Record| {
@@ -137,6 +138,7 @@ impl Shared {
             departed,
             local,
             vteps,
+            clock_steps,
         };
         (Some(intent), records)
     }

@@ -17,9 +17,9 @@ use super::shared::{Bell, Shared};
 use super::strays::Strays;
 use crate::datapath;
 use crate::link::{self, Link, LinkEvent, LinkWatch, Links};
-use crate::model::{ContainerRef, NetworkId};
+use crate::model::{ContainerRef, HostName, NetworkId, PublicKey};
 use crate::netns::{self, Netns, NetnsId};
-use crate::topology::{Key, State, ownership};
+use crate::topology::{Intent, Key, State, ownership};
 use crate::wireguard::{Backend, Device};
 
 /// The loaded programs and maps of a network; writing to a map needs them alone.
@@ -46,6 +46,8 @@ pub(super) struct Site {
     bell: Arc<Bell>,
     /// All records of this host in this network, those that are leaving included.
     pub records: BTreeMap<Ipv4Addr, Record>,
+    /// The hosts of those members of the network that were made anew as peers here because of a clock.
+    pub stepped: BTreeMap<PublicKey, HostName>,
     room: Mutex<Option<Arc<Room>>>,
     programs: Mutex<Option<Programs>>,
     homes: tokio::sync::Mutex<BTreeMap<Ipv4Addr, Arc<Home>>>,
@@ -80,6 +82,7 @@ impl Site {
             shared,
             bell,
             records: BTreeMap::new(),
+            stepped: BTreeMap::new(),
             room: Mutex::default(),
             programs: Mutex::default(),
             homes: tokio::sync::Mutex::default(),
@@ -90,9 +93,15 @@ impl Site {
         }
     }
 
-    /// Takes note of the records before a pass.
-    pub fn know(&mut self, records: &[Record]) {
+    /// Takes note of the records before a pass, and of what is wanted.
+    pub fn know(&mut self, records: &[Record], intent: Option<&Intent>) {
         self.records = records.iter().map(|record| (record.address, record.clone())).collect();
+        let stepped: BTreeSet<&HostName> = records.iter().flat_map(|record| record.clock_steps.keys()).collect();
+        let members = intent.into_iter().flat_map(|intent| intent.members.values());
+        self.stepped = members
+            .filter(|member| stepped.contains(&member.host))
+            .map(|member| (member.public_key, member.host.clone()))
+            .collect();
     }
 
     /// Lets go of what only the pass needed, and watches the namespaces of those who are here to stay.

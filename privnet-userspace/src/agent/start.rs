@@ -12,6 +12,7 @@ use rustix::fs::FlockOperation;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use super::clock;
 use super::config::Config;
 use super::control::Control;
 use super::error::{ControlError, ErrorCode};
@@ -84,6 +85,7 @@ impl Agent {
         tasks.spawn(housekeeping::follow_store(Arc::clone(&shared), watch));
         tasks.spawn(housekeeping::keep_house(Arc::clone(&shared)));
         tasks.spawn(presence::keep_present(Arc::clone(&shared)));
+        tasks.spawn(clock::watch_clock(Arc::clone(&shared)));
         tasks.spawn(names::keep_names(Arc::clone(&shared)));
         tasks.spawn(names::finish_drains(Arc::clone(&shared)));
         Ok(Self { control: Control::new(shared), _tasks: tasks, _lock: lock })

@@ -256,6 +256,9 @@ pub struct StatusView {
     /// How names are answered; nothing when they are not.
     #[serde(default)]
     pub names: Option<NamesView>,
+    /// How often the host's clock was seen to step back.
+    #[serde(default)]
+    pub clock_steps: u64,
 }
 
 /// The answer of one check of `doctor`.

@@ -89,7 +89,7 @@ impl Worker {
         let unguarded = self.bell.take_unguarded();
         let (intent, records) = self.shared.intent(self.network);
         let desired = intent.as_ref().map(plan).unwrap_or_default();
-        self.site.know(&records);
+        self.site.know(&records, intent.as_ref());
         let mut failures = Failures::default();
         match self.observed(look).await {
             Ok(mut observed) => {

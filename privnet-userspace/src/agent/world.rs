@@ -122,6 +122,13 @@ impl World {
         self.hosts.values().map(|host| (host.name.clone(), host.vtep)).collect()
     }
 
+    /// How often the clocks of hosts have stepped back; those that never did are left out.
+    #[must_use]
+    pub fn clock_steps(&self) -> BTreeMap<HostName, u64> {
+        let stepped = self.hosts.values().filter(|host| host.clock_steps > 0);
+        stepped.map(|host| (host.name.clone(), host.clock_steps)).collect()
+    }
+
     /// Whether a host told of itself and has not been heard since for long. Its members may be well: nothing but their
     /// names depends on it.
     #[must_use]
@@ -174,9 +181,10 @@ impl World {
             Ok(if self.put_address(network, address, &record) { one(network) } else { Concerns::Nothing })
         } else if entry.key.below(&keys::hosts()).is_some() {
             let host: HostRecord = records::decode(&entry.key, &entry.value)?;
-            let moved = self.hosts.get(&host.name).is_none_or(|known| known.vtep != host.vtep);
+            let is_as_before = |known: &HostRecord| known.vtep == host.vtep && known.clock_steps == host.clock_steps;
+            let changed = !self.hosts.get(&host.name).is_some_and(is_as_before);
             self.hosts.insert(host.name.clone(), host);
-            Ok(if moved { Concerns::Everything } else { Concerns::Nothing })
+            Ok(if changed { Concerns::Everything } else { Concerns::Nothing })
         } else if let Some(host) = present_host(&entry.key) {
             Ok(if self.present.insert(host.clone()) { self.networks_of(&host) } else { Concerns::Nothing })
         } else {
@@ -331,6 +339,24 @@ mod tests {
         assert_eq!(world.follow(&heard), Concerns::Nothing, "that was known");
         let silent = Event::Delete { key: keys::presence(&host), revision };
         assert_eq!((world.follow(&silent), world.is_gone(&host)), (one(shop()), true));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_concerns_everybody_once() {
+        let mut world = world(&["ready"]);
+        let host: HostName = "a".parse().expect("a name");
+        let mut told = |steps: &str| {
+            let record = format!(
+                r#"{{"version":1,"name":"a","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":0{steps}}}"#
+            );
+            let value = record.into_bytes().into();
+            let concerns = world.follow(&Event::Put { key: keys::host(&host), value, revision: Revision::default() });
+            (concerns, world.clock_steps().get(&host).copied())
+        };
+        assert_eq!(told(""), (Concerns::Everything, None));
+        assert_eq!(told(""), (Concerns::Nothing, None), "as an older agent tells it");
+        assert_eq!(told(r#","clock_steps":1"#), (Concerns::Everything, Some(1)));
+        assert_eq!(told(r#","clock_steps":1"#), (Concerns::Nothing, Some(1)), "that was known");
     }
 
     #[test]

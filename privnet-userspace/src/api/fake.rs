@@ -205,6 +205,7 @@ pub(crate) fn status_view() -> StatusView {
         last_pass_unix_seconds: Some(1_700_000_000),
         problems: Vec::new(),
         names: Some(names_view()),
+        clock_steps: 0,
     }
 }
 

@@ -116,6 +116,9 @@ fn status_families(status: &StatusView) -> Vec<Family> {
         Family::single("networks", "Networks that have members on this host.", count(status.networks)),
         Family::single("problems", "What the last pass of the agent could not do.", count(status.problems.len())),
     ];
+    let mut steps = Family::counter("clock_steps_total", "How often the clock of this host was seen to step back.");
+    steps.add(Labels::new(), status.clock_steps);
+    families.push(steps);
     if let Some(seconds) = status.last_pass_unix_seconds {
         let help = "When the last complete pass of the agent ended, in seconds since 1970.";
         families.push(Family::single("last_pass_timestamp_seconds", help, seconds));

@@ -90,6 +90,7 @@ fn status() -> StatusView {
                 ..Counted::default()
             },
         }),
+        clock_steps: 2,
     }
 }
 

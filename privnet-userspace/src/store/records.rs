@@ -40,6 +40,10 @@ pub struct HostRecord {
     pub agent_version: String,
     /// The newest revision of the store that it has applied.
     pub applied_revision: u64,
+    /// How often its clock was seen to step back. WireGuard refuses a handshake that is dated before the last one: whoever has
+    /// a member of this host as a peer makes that peer anew, once, when this changes. Absent is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub clock_steps: u64,
 }
 
 /// What `presences/<host>` holds, under a lease: whose the host's name is.
@@ -250,6 +254,11 @@ pub fn decode<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Result<T, RecordE
     serde_json::from_slice(value).map_err(corrupt)
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 fn stored<T>(entry: &Entry, read: impl Fn(&Entry) -> Result<T, RecordError>) -> Result<Stored<T>, RecordError> {
     Ok(Stored { record: read(entry)?, revision: entry.revision })
 }
@@ -316,6 +325,9 @@ mod tests {
         there_and_back::<MemberPointer>(r#"{"version":1,"holder":"1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053"}"#);
         there_and_back::<HostRecord>(
             r#"{"version":1,"name":"host-1","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":7}"#,
+        );
+        there_and_back::<HostRecord>(
+            r#"{"version":1,"name":"host-1","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":7,"clock_steps":2}"#,
         );
         there_and_back::<PresenceRecord>(r#"{"version":1,"instance":"a71da13f-7c70-4c00-a644-eee8558d8053"}"#);
     }

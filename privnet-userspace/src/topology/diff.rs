@@ -87,6 +87,7 @@ mod tests {
             departed: [].into(),
             local: local.iter().map(|n| (member(*n, "here").address, LocalMember { index: 0 })).collect(),
             vteps: BTreeMap::from([("there".parse().expect("valid"), Ipv4Addr::new(192, 0, 2, 2))]),
+            clock_steps: BTreeMap::new(),
         }
     }
 
@@ -157,6 +158,27 @@ mod tests {
         assert!(lines[1].starts_with("create MemberRow(10.240.0.3)"), "{lines:?}");
         assert_eq!(lines[2], "change Peers(10.240.0.1) +1 -0");
         assert_eq!(lines[3], "change Peers(10.240.0.2) +1 -0");
+    }
+
+    #[test]
+    fn the_members_of_a_host_whose_clock_stepped_back_are_made_anew_as_peers_and_no_others() {
+        let before = intent(&[1, 2], &[3, 4, 5], Datapath::Ebpf);
+        let after = |host: &str| Intent { clock_steps: [(host.parse().expect("valid"), 1)].into(), ..before.clone() };
+        for (host, numbers) in [("there", [[3, 4, 5].as_slice(); 2]), ("here", [&[2], &[1]]), ("elsewhere", [&[]; 2])] {
+            let ops = diff(&plan(&after(host)), &plan(&before));
+            let changed = |op: &Op| match op {
+                Op::Replace(_, Spec::Peers(from), Spec::Peers(to)) => from.change_to(to),
+                Op::Create(..) | Op::Replace(..) | Op::Remove(..) => panic!("{op}"),
+            };
+            for (op, numbers) in ops.iter().zip(numbers) {
+                let (removed, set) = changed(op);
+                let keys: Vec<PublicKey> = numbers.iter().map(|number| PublicKey::new([*number; 32])).collect();
+                assert_eq!(removed, keys, "{host}: {op}");
+                assert_eq!(set.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys, "{host}: {op}");
+            }
+            let expected = numbers.iter().filter(|numbers| !numbers.is_empty()).count();
+            assert_eq!(ops.len(), expected, "{host}: {ops:?}");
+        }
     }
 
     #[test]

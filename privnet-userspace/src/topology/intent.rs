@@ -55,4 +55,6 @@ pub struct Intent {
     pub local: BTreeMap<Ipv4Addr, LocalMember>,
     /// The VTEP addresses of the other hosts.
     pub vteps: BTreeMap<HostName, Ipv4Addr>,
+    /// How often the clocks of hosts have stepped back, this host's among them; those that never did are left out.
+    pub clock_steps: BTreeMap<HostName, u64>,
 }

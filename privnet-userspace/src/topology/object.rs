@@ -262,6 +262,9 @@ pub struct Peer {
     pub endpoint: SocketAddrV4,
     /// The one address it may send from and is sent to.
     pub allowed_ip: Ipv4Addr,
+    /// How often its host's clock had stepped back when it was made: it refuses handshakes that are dated before the last
+    /// one it saw, and only a peer that is made anew forgets.
+    pub clock_steps: u64,
 }
 
 /// The peers of one device: a table that all devices of the network share, less the device itself.
@@ -297,10 +300,11 @@ impl PeerTable {
         if self.except.as_ref() == Some(key) { None } else { self.all.get(key) }
     }
 
-    /// What leads from `self` to `to`: the keys to remove, and the peers to set.
+    /// What leads from `self` to `to`: the keys to remove, and then the peers to set. One that is to be made anew is in both.
     #[must_use]
     pub fn change_to(&self, to: &Self) -> (Vec<PublicKey>, Vec<(PublicKey, Peer)>) {
-        let removed = self.iter().filter(|(key, _)| to.get(key).is_none()).map(|(key, _)| *key).collect();
+        let stays = |key: &PublicKey, peer: &Peer| to.get(key).is_some_and(|to| to.clock_steps == peer.clock_steps);
+        let removed = self.iter().filter(|(key, peer)| !stays(key, peer)).map(|(key, _)| *key).collect();
         let set =
             to.iter().filter(|(key, peer)| self.get(key) != Some(peer)).map(|(key, peer)| (*key, *peer)).collect();
         (removed, set)

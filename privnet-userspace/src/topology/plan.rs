@@ -136,6 +136,7 @@ fn peer_table(intent: &Intent) -> BTreeMap<crate::model::PublicKey, Peer> {
     let peer = |member: &Member| Peer {
         endpoint: SocketAddrV4::new(member.address, member.wireguard_port),
         allowed_ip: member.address,
+        clock_steps: intent.clock_steps.get(&member.host).copied().unwrap_or(0),
     };
     intent.members.values().map(|member| (member.public_key, peer(member))).collect()
 }

@@ -184,6 +184,7 @@ impl Service for Fake {
             last_pass_unix_seconds: None,
             problems: vec!["something is amiss".to_owned()],
             names: None,
+            clock_steps: 0,
         })
     }
 

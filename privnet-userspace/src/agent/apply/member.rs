@@ -1,6 +1,6 @@
 //! The objects of one member: binding netns, guard, veth pair, WireGuard device.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +13,7 @@ use crate::agent::observe::is_guarded;
 use crate::agent::site::{Room, Site};
 use crate::datapath::{self, Hook};
 use crate::link::{self, AbsentIsDone, VethEnd, VethSpec};
-use crate::model::{IfName, PrivateKey};
+use crate::model::{IfName, PrivateKey, PublicKey};
 use crate::netns::Netns;
 use crate::topology::object::PeerTable;
 use crate::topology::{Datapath, Spec, ownership};
@@ -197,10 +197,11 @@ impl Site {
     }
 
     pub(super) async fn change_peers(&self, member: Ipv4Addr, from: Option<&Spec>, to: &PeerTable) -> Result<()> {
-        let nobody = PeerTable::of(std::collections::BTreeMap::new());
+        let nobody = PeerTable::of(BTreeMap::new());
         let from = if let Some(Spec::Peers(from)) = from { from } else { &nobody };
         let (remove, set) = from.change_to(to);
-        let gone: Vec<Ipv4Addr> = remove.iter().filter_map(|key| Some(from.get(key)?.allowed_ip)).collect();
+        let (anew, gone): (Vec<_>, Vec<_>) = remove.iter().copied().partition(|key| to.get(key).is_some());
+        let gone: Vec<Ipv4Addr> = gone.iter().filter_map(|key| Some(from.get(key)?.allowed_ip)).collect();
         let peer = |(public_key, peer): (_, crate::topology::Peer)| wireguard::Peer {
             public_key,
             endpoint: peer.endpoint,
@@ -209,7 +210,25 @@ impl Site {
         let change = PeerChange { set: set.into_iter().map(peer).collect(), remove };
         let device = self.device(member).await?.context("the container's namespace is gone")?;
         device.change_peers(&change).await?;
+        if !anew.is_empty() {
+            tracing::info!(network = %self.network, peers = anew.len(), "the clock of a host stepped back: peers are created anew");
+        }
+        self.note_clock_steps(member, to)?;
         self.forget_neighbours(member, &gone).await
+    }
+
+    /// Notes under which clocks the peers were made, after they were: who dies in between makes them once more.
+    fn note_clock_steps(&self, member: Ipv4Addr, peers: &PeerTable) -> Result<()> {
+        let stepped: BTreeMap<PublicKey, u64> =
+            peers.iter().filter(|(_, peer)| peer.clock_steps > 0).map(|(key, peer)| (*key, peer.clock_steps)).collect();
+        if stepped.is_empty() && self.record(member)?.clock_steps.is_empty() {
+            return Ok(());
+        }
+        let steps = self.shared.world(|world| {
+            let members = world.members(self.network).into_values();
+            members.filter_map(|m| stepped.get(&m.public_key).map(|steps| (m.host, *steps))).collect()
+        });
+        self.shared.journal().note_clock_steps((self.network, member), steps)
     }
 
     /// Forgets the MACs of peers that have gone: over a bridge, whoever gets an address next is not reached by the last one's.
