@@ -2,11 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{DeviceState, Error, Peer, PeerChange, PeerState};
 use crate::model::PublicKey;
+
+/// How long a session lasts at most (the WireGuard paper, section 6.1: Reject-After-Time).
+const SESSION: Duration = Duration::from_secs(180);
+
+/// What a resumed peer gets as its keepalive, in seconds: the first one is sent at once, and begins a session; the longest
+/// that there is, so that hardly ever another one follows.
+pub(super) const RESUMING_KEEPALIVE_SECONDS: u16 = u16::MAX;
 
 /// One message to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +23,9 @@ pub(super) enum Step {
     Remove(PublicKey),
     /// A peer that is not there comes.
     Add(Peer),
+    /// A peer that was there, with a session, comes anew, and begins the next session by itself: the other end holds on to the
+    /// one that is forgotten here, and would send into it for 15 s.
+    Resume(Peer),
     /// A peer that is there moves to another endpoint; its session stays.
     Endpoint(PublicKey, SocketAddrV4),
 }
@@ -37,9 +48,13 @@ pub(super) fn steps(device: &str, observed: &DeviceState, change: &PeerChange) -
     });
     let going: BTreeSet<PublicKey> = change.remove.iter().copied().chain(wrong.map(|(key, _)| *key)).collect();
     let mut steps = Vec::new();
+    let mut interrupted = BTreeSet::new();
     for key in going {
-        if remaining.remove(&key).is_some() {
+        if let Some(state) = remaining.remove(&key) {
             steps.push(Step::Remove(key));
+            if state.last_handshake_age.is_some_and(|age| age < SESSION) {
+                interrupted.insert(key);
+            }
         }
     }
 
@@ -52,6 +67,7 @@ pub(super) fn steps(device: &str, observed: &DeviceState, change: &PeerChange) -
             return Err(Error::AddressTaken { device, address, holder, wanted });
         }
         match remaining.get(&peer.public_key) {
+            None if interrupted.contains(&peer.public_key) => steps.push(Step::Resume(*peer)),
             None => steps.push(Step::Add(*peer)),
             Some(state) if state.endpoint == Some(SocketAddr::V4(peer.endpoint)) => {}
             Some(_) => steps.push(Step::Endpoint(peer.public_key, peer.endpoint)),
@@ -90,7 +106,7 @@ mod tests {
     fn apply(device: &mut DeviceState, step: &Step) {
         match step {
             Step::Remove(key) => drop(device.peers.remove(key).expect("only what is there is removed")),
-            Step::Add(peer) => {
+            Step::Add(peer) | Step::Resume(peer) => {
                 let net = host_prefix(peer.allowed_ip);
                 device.peers.values_mut().for_each(|other| other.allowed_ips.retain(|held| *held != net));
                 let state = PeerState {
@@ -148,6 +164,20 @@ mod tests {
         there.peers.get_mut(&key(1)).expect("there").allowed_ips.insert(wide);
         let steps = steps("wg0", &there, &set(&[peer(1, 1)])).expect("valid");
         assert_eq!(steps, [Step::Remove(key(1)), Step::Add(peer(1, 1))]);
+    }
+
+    #[test]
+    fn a_peer_that_is_made_anew_resumes_a_session_that_it_had_and_begins_none_that_it_had_not() {
+        let anew = PeerChange { set: vec![peer(1, 1)], remove: vec![key(1)] };
+        for (age, expected) in [
+            (None, Step::Add(peer(1, 1))),
+            (Some(SESSION), Step::Add(peer(1, 1))),
+            (Some(Duration::ZERO), Step::Resume(peer(1, 1))),
+        ] {
+            let mut there = device(&[peer(1, 1), peer(2, 2)]);
+            there.peers.get_mut(&key(1)).expect("there").last_handshake_age = age;
+            assert_eq!(steps("wg0", &there, &anew).expect("valid"), [Step::Remove(key(1)), expected]);
+        }
     }
 
     #[test]

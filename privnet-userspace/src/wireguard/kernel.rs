@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 use wireguard_control::{Backend, Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder, PeerInfo};
 
-use super::change::{Step, steps};
-use super::{DeviceState, Error, PeerChange, PeerState, Support};
+use super::change::{RESUMING_KEEPALIVE_SECONDS, Step, steps};
+use super::{DeviceState, Error, Peer, PeerChange, PeerState, Support};
 use crate::model::{IfName, PrivateKey, PublicKey};
 use crate::netns::Netns;
 
@@ -125,15 +125,20 @@ impl Update {
 fn add(update: DeviceUpdate, step: &Step) -> DeviceUpdate {
     match step {
         Step::Remove(key) => update.remove_peer_by_key(&Key(key.bytes())),
-        Step::Add(peer) => update.add_peer(
-            PeerConfigBuilder::new(&Key(peer.public_key.bytes()))
-                .set_endpoint(peer.endpoint.into())
-                .add_allowed_ip(IpAddr::V4(peer.allowed_ip), 32),
-        ),
+        Step::Add(peer) => update.add_peer(addition(peer)),
+        Step::Resume(peer) => {
+            update.add_peer(addition(peer).set_persistent_keepalive_interval(RESUMING_KEEPALIVE_SECONDS))
+        }
         Step::Endpoint(key, endpoint) => {
             update.add_peer(PeerConfigBuilder::new(&Key(key.bytes())).set_endpoint((*endpoint).into()))
         }
     }
+}
+
+fn addition(peer: &Peer) -> PeerConfigBuilder {
+    PeerConfigBuilder::new(&Key(peer.public_key.bytes()))
+        .set_endpoint(peer.endpoint.into())
+        .add_allowed_ip(IpAddr::V4(peer.allowed_ip), 32)
 }
 
 /// The one place where a private key becomes the library's; its value goes straight into an update.

@@ -26,10 +26,10 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
-use super::change::{Step, steps};
+use super::change::{RESUMING_KEEPALIVE_SECONDS, Step, steps};
 use super::protocol::{Ask, Birth, Born, MAX_MESSAGE_BYTES, Request, Response, VERSION};
 use super::transport::{Carrier, FromApp, ToApp, tun};
-use super::{DeviceState, Error, PeerState};
+use super::{DeviceState, Error, Peer, PeerState};
 use crate::companion::{RunDir, Watched, give_up_privileges, listen, log_to};
 use crate::model::keys::KEY_LENGTH_BYTES;
 use crate::model::{PrivateKey, PublicKey};
@@ -230,9 +230,11 @@ impl Process {
                 match step {
                     Step::Remove(key) => drop(device.remove_peer(&library_key(key)).await),
                     Step::Add(peer) => {
-                        let addition = gotatun::device::Peer::new(library_key(peer.public_key))
-                            .with_endpoint(peer.endpoint.into())
-                            .with_allowed_ip(IpAddr::V4(peer.allowed_ip).into());
+                        device.add_peer(addition(&peer));
+                    }
+                    Step::Resume(peer) => {
+                        let mut addition = addition(&peer);
+                        addition.keepalive = Some(RESUMING_KEEPALIVE_SECONDS);
                         device.add_peer(addition);
                     }
                     Step::Endpoint(key, endpoint) => {
@@ -251,6 +253,12 @@ impl Process {
 /// The one place where a private key becomes the library's; its value goes straight into the device.
 fn secret(key: &PrivateKey) -> x25519_dalek::StaticSecret {
     x25519_dalek::StaticSecret::from(*key.reveal_bytes())
+}
+
+fn addition(peer: &Peer) -> gotatun::device::Peer {
+    gotatun::device::Peer::new(library_key(peer.public_key))
+        .with_endpoint(peer.endpoint.into())
+        .with_allowed_ip(IpAddr::V4(peer.allowed_ip).into())
 }
 
 fn library_key(key: PublicKey) -> x25519_dalek::PublicKey {
