@@ -87,6 +87,10 @@ fn explain_link(error: &link::Error, whole: &anyhow::Error) -> ControlError {
             ErrorCode::VtepConflict,
             "another VXLAN device on this host has this VNI: `ip -d link show type vxlan` shows it; delete it, or the network",
         ),
+        link::Error::Unsupported(refusal) if refusal.object.contains("wireguard") => (
+            ErrorCode::Unsupported,
+            "the kernel's WireGuard is gone: load it with `modprobe wireguard`, or run the agent with --wireguard userspace",
+        ),
         link::Error::Unsupported(_) => (ErrorCode::Unsupported, "`privnet doctor` says what the kernel lacks"),
         link::Error::NotPermitted(_) => (ErrorCode::PermissionDenied, "run the agent as root"),
         link::Error::NotFound(_)

@@ -91,7 +91,7 @@ impl<'a> Host<'a> {
         let answer =
             self.machine.must(&format!("privnet attach --network {network} {name} --netns /run/netns/{netns} -o json"));
         let answer = json(&answer);
-        for pin in self.machine.must("ls /run/netns").lines().filter(|pin| is_ours(pin)) {
+        for pin in self.machine.must("ls -1 /run/netns").lines().filter(|pin| is_ours(pin)) {
             self.machine.watch(pin, &format!("nsenter --net=/run/netns/{pin}"));
         }
         let (address, hostname) = (text(&answer, "address"), text(&answer, "hostname"));
@@ -160,12 +160,9 @@ impl Member<'_> {
         self.host.machine.must(&format!("kill $(cat /run/pid-flow-{}); rm -f {file}", self.netns));
     }
 
-    /// Makes WireGuard begin anew with every peer.
+    /// Makes the kernel's WireGuard begin anew with every peer.
     pub fn forgets_its_sessions(&self) {
-        let netns = &self.netns;
-        let wg0 = "$(wg show interfaces)";
-        let script = format!("ip link set {wg0} down && ip link set {wg0} up");
-        self.host.machine.must(&format!("ip netns exec {netns} sh -c '{script}'"));
+        self.host.machine.must(&format!("ip -n {0} link set wg0 down && ip -n {0} link set wg0 up", self.netns));
     }
 
     /// Leaves the network and ends the container.

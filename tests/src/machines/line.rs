@@ -146,7 +146,7 @@ impl Machine {
     /// Where the canary was found outside of the containers, as `namespace: number of frames`, since it was last forgotten.
     #[must_use]
     pub fn canaries(&self) -> Vec<String> {
-        let files = self.must("grep -H . $(ls -d /run/watch-* | grep -v part)");
+        let files = self.must("grep -H . $(ls -1d /run/watch-* | grep -v part)");
         let found = files.lines().filter_map(|line| {
             let (file, text) = line.split_once(':')?;
             let count = text.split_whitespace().nth(1)?;

@@ -21,7 +21,7 @@ pub const COUNT: usize = 3;
 /// What every payload of these tests carries. It is looked for on the underlay, and on every host outside of the containers.
 pub const CANARY: &str = "privnet-canary:this-must-never-be-seen-on-the-underlay";
 /// How long an emulated machine may take for what a person would wait for.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(120);
 
 /// The machines, up, with their underlay: machine `n` is 192.0.2.n there.
 pub struct Machines {
