@@ -183,7 +183,7 @@ fn flow_beyond(member: &Member<'_>, sent: u64) -> Flow {
 }
 
 #[test]
-fn a_host_that_loses_its_power_comes_back_with_its_keys() {
+fn a_host_that_loses_its_power_comes_back_and_takes_part_again() {
     let machines = machines();
     let hosts = hosts(&machines);
     let network = hosts[0].network("power");
