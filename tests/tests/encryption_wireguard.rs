@@ -157,7 +157,7 @@ fn an_address_that_a_peer_holds_is_not_given_to_another() {
 
 #[test]
 fn changes_of_other_peers_and_of_nothing_lose_no_packet() {
-    const PACKETS: u32 = 3000;
+    const PACKETS: u32 = 6000;
     each_backend(async |backend| {
         let mut lab = Lab::new();
         let members = lab.mesh(backend, 2).await;

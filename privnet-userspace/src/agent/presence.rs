@@ -16,6 +16,7 @@ use super::cluster::Pauses;
 use super::config::Config;
 use super::error::{ControlError, ErrorCode};
 use super::facts::HostFacts;
+use super::journal::replace;
 use super::shared::{Shared, Trouble};
 use crate::store::records::{HostRecord, PresenceRecord};
 use crate::store::{CommitError, Entry, Expected, LeaseId, Store, StoreError, Transaction, keys, records};
@@ -136,16 +137,20 @@ fn name_is_held(config: &Config) -> ControlError {
 fn instance(state_dir: &Path) -> Result<Uuid> {
     let path = state_dir.join("instance");
     match fs::read_to_string(&path) {
+        // What a power cut may leave of a file that was just made.
+        Ok(text) if text.is_empty() => make(&path),
         Ok(text) => {
             text.trim().parse().with_context(|| format!("{} holds no UUID; remove it to get a new one", path.display()))
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let instance = Uuid::new_v4();
-            fs::write(&path, format!("{instance}\n")).with_context(|| format!("writing {}", path.display()))?;
-            Ok(instance)
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => make(&path),
         Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
     }
+}
+
+fn make(path: &Path) -> Result<Uuid> {
+    let instance = Uuid::new_v4();
+    replace(path, format!("{instance}\n").as_bytes())?;
+    Ok(instance)
 }
 
 #[cfg(test)]
@@ -158,6 +163,8 @@ mod tests {
         let first = instance(one.path()).expect("made");
         assert_eq!(instance(one.path()).expect("read"), first);
         assert_ne!(instance(two.path()).expect("made"), first);
+        fs::write(two.path().join("instance"), "").expect("written");
+        assert_ne!(instance(two.path()).expect("made anew"), first);
         fs::write(two.path().join("instance"), "half of").expect("written");
         assert!(instance(two.path()).expect_err("no UUID").to_string().contains("instance"));
     }

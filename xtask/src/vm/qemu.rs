@@ -104,7 +104,7 @@ impl Machine<'_> {
         // A guest in trouble says so and stops. The emulator's time is no reason to distrust its clock; and what guards a
         // real machine, and nothing of ours, would only cost it time.
         let trouble = "console=ttyS1 loglevel=5 panic=-1 oops=panic";
-        let speed = "tsc=reliable random.trust_cpu=on mitigations=off init_on_alloc=0 apparmor=0 audit=0 rcupdate.rcu_expedited=1";
+        let speed = "tsc=reliable random.trust_cpu=on mitigations=off init_on_alloc=0 apparmor=0 audit=0 norandmaps";
         let emulated = u8::from(self.accelerator == Accelerator::Tcg);
         let line = format!("{trouble} {speed} vm.mode={mode} vm.emulated={emulated}");
         let mut command = environment::foreign(&qemu);
