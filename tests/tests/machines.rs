@@ -1,9 +1,9 @@
 //! Three hosts, each a virtual machine with a kernel of its own, on an underlay that these tests own and look into.
 //!
 //! ```text
-//!  machine 1: eBPF, kernel WireGuard, etcd ──┐
-//!  machine 2: bridge, kernel WireGuard ──────┼── underlay: every frame is looked into, links are cut and slowed down
-//!  machine 3: eBPF, userspace WireGuard ─────┘
+//!  machine 1: 6.1, eBPF, kernel WireGuard, etcd ──┐
+//!  machine 2: 6.12, bridge, kernel WireGuard ─────┼── underlay: every frame is looked into, links are cut and slowed down
+//!  machine 3: 6.12, eBPF, userspace WireGuard ────┘
 //! ```
 //!
 //! Runs outside of the machines; `cargo xtask vm` boots them and starts it.

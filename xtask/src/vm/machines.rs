@@ -28,7 +28,7 @@ const DISK_BYTES: u64 = 64 << 20;
 /// How often the consoles are looked at.
 const GLANCE: Duration = Duration::from_millis(500);
 
-/// Boots the machines, one after another of `kinds` until there are enough, and runs the test.
+/// Boots the machines, the first with the first kernel of `kinds` and the others with its last, and runs the test.
 ///
 /// # Errors
 /// A machine or the test cannot be started.
@@ -38,7 +38,8 @@ pub fn run(kinds: &[Machine<'_>], executable: &Path, filters: &[String]) -> Resu
     let folder = Folder::new()?;
     let mut machines = Vec::new();
     let mut guests = Guests(Vec::new());
-    for (number, kind) in (1..=COUNT).zip(kinds.iter().cycle()) {
+    for number in 1..=COUNT {
+        let kind = if number == 1 { kinds.first() } else { kinds.last() }.context("no kernel was named")?;
         let console = kind.console.with_file_name(format!("machine-{number}.console"));
         let machine = Machine { console, ..*kind };
         let place = Place { number, folder: folder.0.clone(), disk: disk(&folder.0, number)? };
