@@ -10,9 +10,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use privnet_tests::machines::{Flow, Host, Machines, Member, json};
+use privnet_tests::lab::wait_until;
+use privnet_tests::machines::{Flow, Host, Machines, Member, SOON, json};
 
 static MACHINES: OnceLock<Mutex<Machines>> = OnceLock::new();
 static TRIED: AtomicBool = AtomicBool::new(false);
@@ -89,9 +90,8 @@ fn members_of_three_machines_reach_each_other_by_address_and_name_and_nothing_is
     // The twin: what is said in clear is seen.
     hosts[1].background("clear", "vm_talk echo 9");
     machines.machine(1).soon("vm_talk ask udp 192.0.2.2 9");
-    let seen = machines.canaries().join(", ");
     for place in ["underlay: from machine 1", "underlay: from machine 2", "machine 1: host", "machine 2: host"] {
-        assert!(seen.contains(place), "not by {place}: {seen}");
+        wait_until(format!("{place} is seen"), SOON, || machines.canaries().join(", ").contains(place));
     }
     machines.machine(2).must("kill $(cat /run/pid-clear)");
     machines.forget_canaries();
@@ -174,11 +174,13 @@ fn an_agent_that_is_killed_and_replaced_under_load_costs_no_datagram() {
 
 /// Waits until a flow has sent so many.
 fn flow_beyond(member: &Member<'_>, sent: u64) -> Flow {
+    let start = Instant::now();
     loop {
         let flow = member.flow();
         if flow.sent > sent {
             return flow;
         }
+        assert!(start.elapsed() < SOON, "the flow ended: {flow:?}");
     }
 }
 
