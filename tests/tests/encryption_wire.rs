@@ -71,10 +71,10 @@ fn every_datagram_on_the_underlay_is_vxlan_of_the_networks_vni() {
     let wire = Sniffer::start(&Space::of_pin("underlay", &hosts[0].space.pin().replace("-h1", "-underlay")));
     wait_until("web reaches backend", SOON, || web.pings(backend.address()));
     let vni = network.vni.to_be_bytes();
-    let datagrams: Vec<Vec<u8>> =
-        wire.seen().into_iter().map(|seen| seen.bytes).filter(|f| f[12..14] == [8, 0]).collect();
-    assert!(!datagrams.is_empty());
-    for frame in datagrams {
+    let datagrams = || wire.seen().into_iter().map(|seen| seen.bytes).filter(|frame| frame[12..14] == [8, 0]);
+    // The sniffer may read what passed a moment later.
+    wait_until("the sniffer has seen it", SOON, || datagrams().next().is_some());
+    for frame in datagrams() {
         // Ethernet 14, IPv4 20, UDP 8: then the VXLAN header (RFC 7348 section 5), and the inner IPv4 at 64.
         assert_eq!((frame[23], &frame[36..38], &frame[46..49]), (17, &4789_u16.to_be_bytes()[..], &vni[1..]));
         assert!(
@@ -182,10 +182,10 @@ fn say_the_canary(one: &Joined, other: &Joined, spaces: &[&Space]) {
     assert!(servers.iter().all(|server| server.heard(CANARY)));
     for sniffer in &clear {
         wait_until("the application's own interface shows the canary", SOON, || sniffer.count(CANARY) > 0);
-        assert!(sniffer.count(&CANARY[..16]) > sniffer.count(CANARY), "the ping's pattern as well");
+        wait_until("the ping's pattern as well", SOON, || sniffer.count(&CANARY[..16]) > sniffer.count(CANARY));
     }
     for wire in &wires {
-        assert!(wire.total() > 0, "{} saw nothing at all", wire.label());
+        wait_until(format!("{} has seen something", wire.label()), SOON, || wire.total() > 0);
         assert_eq!(wire.count(&CANARY[..16]), 0, "in the clear in {}", wire.label());
     }
 }
