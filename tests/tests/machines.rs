@@ -110,6 +110,7 @@ fn members_of_another_network_reach_nobody() {
     }
     for (one, other) in them.iter().zip(them.iter().rev()) {
         one.reaches("udp", &other.address);
+        one.reaches("udp", &other.hostname);
     }
     for stranger in &them {
         for member in &us {
