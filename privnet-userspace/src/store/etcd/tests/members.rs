@@ -55,7 +55,7 @@ async fn a_member_that_is_stopped_is_left_by_its_watches() {
 async fn a_member_that_lost_the_others_does_not_keep_a_watch_in_the_dark() {
     let mut servers: [Server; 3] = Server::start_cluster();
     // Only the one that will be left alone is asked.
-    let store = etcd_at(&[servers[0].url()]);
+    let store = impatient_etcd_at(&[servers[0].url()]);
     servers[0].wait_until_ready(&store).await;
     let mut watch = store.watch(&prefix("a/"), Revision(0)).await.expect("watching");
     servers[1].kill();

@@ -5,14 +5,14 @@ use crate::store::{CommitError, Expected, StoreError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_at_a_cluster_that_does_not_answer_ends_in_time_and_says_so() {
-    let (server, store) = served().await;
+    let (server, store) = served_with(impatient_etcd_at).await;
     put(&store, "a/1").await;
     server.pause();
     let error = store.commit(Transaction::new().put(key("a/2"), [0])).await.expect_err("nobody answers");
     let CommitError::Store(StoreError::Cluster { operation: "commit", detail }) = &error else { panic!("{error}") };
-    assert_eq!(*detail, format!("{}: no answer within 2 s", server.url()));
+    assert_eq!(*detail, format!("{}: no answer within 5 s", server.url()));
     let error = store.get(&key("a/1")).await.expect_err("nobody answers").to_string();
-    assert!(error.contains("no answer within 2 s") || error.contains("timed out"), "{error}");
+    assert!(error.contains("no answer within 5 s") || error.contains("timed out"), "{error}");
     server.resume();
     server.wait_until_ready(&store).await;
     // Whether it happened is unknown until somebody reads, and then it is known.
@@ -49,7 +49,7 @@ async fn a_member_that_is_away_is_left_for_the_next_one() {
 async fn a_cluster_that_was_never_there_is_named() {
     let mut server = Server::start();
     server.kill();
-    let store = etcd_at(&[server.url()]);
+    let store = impatient_etcd_at(&[server.url()]);
     let error = store.check().await.expect_err("nobody is there").to_string();
     assert!(error.contains(server.url()) && error.contains("refused") && error.contains("see that"), "{error}");
     for url in ["127.0.0.1:2379", "http://", "ftp://a", "https://a:2379"] {
@@ -71,7 +71,7 @@ async fn a_commit_goes_on_when_nobody_waits_for_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_stands_still_while_the_cluster_is_away_and_then_expires() {
     let (mut server, store) = served().await;
-    let lease = store.grant_lease(Duration::from_secs(2)).await.expect("granted");
+    let lease = store.grant_lease(Duration::from_secs(5)).await.expect("granted");
     store.commit(Transaction::new().put_leased(key("a/1"), [0], lease)).await.expect("committed");
     server.kill();
     server.start_again();

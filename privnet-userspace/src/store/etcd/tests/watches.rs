@@ -24,7 +24,7 @@ async fn a_watch_goes_on_after_a_restart_and_misses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_at_a_cluster_that_stays_away_says_so() {
-    let (mut server, store) = served().await;
+    let (mut server, store) = served_with(impatient_etcd_at).await;
     let mut watch = store.watch(&prefix("a/"), Revision(0)).await.expect("watching");
     server.kill();
     assert_eq!(next(&mut watch).await, Event::Resync(ResyncReason::Closed));
@@ -35,7 +35,7 @@ async fn a_watch_at_a_cluster_that_stays_away_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_at_a_cluster_that_says_nothing_does_not_wait_for_ever() {
-    let (server, store) = served().await;
+    let (server, store) = served_with(impatient_etcd_at).await;
     let mut watch = store.watch(&prefix("a/"), Revision(0)).await.expect("watching");
     server.pause();
     assert_eq!(next(&mut watch).await, Event::Resync(ResyncReason::Closed));
