@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use privnet::agent::ErrorCode;
-use privnet::agent::views::StatusView;
+use privnet::agent::views::{Check, CheckStatus, StatusView};
 use privnet_tests::lab::cli::Cli;
 use privnet_tests::lab::probe::{Server, Stream};
 use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, SOON, wait_until};
@@ -42,6 +42,14 @@ impl Cluster {
 /// The addresses that a container is told for a name.
 fn told(asker: &Joined, name: &str) -> String {
     asker.app.run(&format!("dig @127.0.0.82 +time=1 +tries=1 +short {name}")).trim().to_owned()
+}
+
+/// What `privnet doctor` finds of the store.
+fn diagnosed(host: &Host) -> (CheckStatus, String) {
+    let output = host.cli().output(&["doctor", "-o", "json"]);
+    let checks: Vec<Check> = serde_json::from_slice(&output.stdout).expect("checks");
+    let store = checks.into_iter().find(|check| check.check == "store").expect("a check of the store");
+    (store.status, store.detail)
 }
 
 #[test]
@@ -94,6 +102,8 @@ fn an_etcd_or_an_agent_that_is_away_leaves_traffic_alone() {
         let before = stream.answered();
         wait_until("the stream flows", SOON, || stream.answered() > before + 200);
     };
+    let well = (CheckStatus::Ok, "etcd, and it answers".to_owned());
+    assert_eq!(diagnosed(one), well);
     flows();
     for (round, is_crash) in [(2, true), (3, false)] {
         if is_crash {
@@ -112,6 +122,8 @@ fn an_etcd_or_an_agent_that_is_away_leaves_traffic_alone() {
                         .any(|problem| problem.starts_with("store: ") && problem.contains(cluster.etcd.url()))
             });
         }
+        let (status, detail) = diagnosed(one);
+        assert!(status == CheckStatus::Fail && detail.contains(cluster.etcd.url()), "{detail}");
         let other = lab.container(&format!("other-{round}"));
         let error = two.attach(&network, &other, None).expect_err("nobody answers");
         assert_eq!(error.code, ErrorCode::StoreUnavailable, "{error:?}");
@@ -131,6 +143,7 @@ fn an_etcd_or_an_agent_that_is_away_leaves_traffic_alone() {
             });
         }
         flows();
+        assert_eq!(diagnosed(one), well);
         // What is attached after it is known on the other host as before.
         let other = two.join(&network, &other);
         wait_until("web reaches the new member", SOON, || web.pings(other.address()));

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::config;
 use super::error::ControlError;
+use super::explain::explain;
 use super::shared::Shared;
 use super::views::{Check, CheckStatus};
+use super::{cluster, config};
 use crate::datapath;
 use crate::link::{self, Links, PortHolder};
 use crate::netns::Netns;
@@ -37,6 +38,7 @@ pub(super) async fn with_agent(shared: &Shared) -> Vec<Check> {
     } else {
         check("vtep", CheckStatus::Ok, format!("{} on the underlay", shared.facts.vtep), "")
     });
+    checks.push(store(shared).await);
     let problems: usize = shared
         .bells()
         .values()
@@ -52,6 +54,24 @@ pub(super) async fn with_agent(shared: &Shared) -> Vec<Check> {
         }
     });
     checks
+}
+
+/// Whether the store answers now, and is the one that knows this host.
+async fn store(shared: &Shared) -> Check {
+    let kind = shared.store_kind;
+    match cluster::is_ours(shared).await {
+        Ok(true) => check("store", CheckStatus::Ok, format!("{kind}, and it answers"), ""),
+        Ok(false) => check(
+            "store",
+            CheckStatus::Fail,
+            format!("{kind} does not know host {}: it is another one, or lost its data", shared.config.host),
+            "name the right one, or restore its data; what is attached stays as it is meanwhile",
+        ),
+        Err(error) => {
+            let error = explain(&error.into());
+            check("store", CheckStatus::Fail, error.message, error.remedy)
+        }
+    }
 }
 
 async fn host_checks(bpffs: &Path) -> Vec<Check> {

@@ -25,6 +25,8 @@ const FOLDER: &str = "PRIVNET_MACHINES";
 const COUNT: usize = 3;
 /// Of a disk: room for a file system with a state directory.
 const DISK_BYTES: u64 = 64 << 20;
+/// A test that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(1800);
 /// How often the consoles are looked at.
 const GLANCE: Duration = Duration::from_millis(500);
 
@@ -67,13 +69,18 @@ pub fn run(kinds: &[Machine<'_>], executable: &Path, filters: &[String]) -> Resu
     Ok((report, is_well))
 }
 
-/// Looks at the consoles until the test is over; a machine in trouble ends them all, and the test with them.
+/// Looks at the consoles until the test is over; a machine in trouble, or a test without end, ends them all, and the test
+/// with them.
 fn watch(machines: &[Machine<'_>], guests: &mut Guests, is_over: &AtomicBool) -> Option<String> {
+    let start = Instant::now();
     while !is_over.load(Ordering::Relaxed) {
-        let trouble = machines
+        let mut trouble = machines
             .iter()
             .zip(1..)
             .find_map(|(machine, number)| machine.trouble().map(|trouble| format!("machine {number}: {trouble}")));
+        if start.elapsed() > LIMIT {
+            trouble.get_or_insert_with(|| format!("the test was not over after {} s", LIMIT.as_secs()));
+        }
         if trouble.is_some() {
             guests.end();
             return trouble;

@@ -82,7 +82,9 @@ pub fn task(arguments: &Arguments) -> ExitCode {
 
 fn all(arguments: &Arguments) -> Result<bool> {
     let (built, variables) = build(&arguments.filter)?;
-    let kernels: Vec<Kernel> = arguments.kernel.iter().map(kernel::obtain).collect::<Result<_>>()?;
+    // A shell is in one guest, of the first kernel.
+    let wanted = arguments.kernel.iter().take(if arguments.shell { 1 } else { usize::MAX });
+    let kernels: Vec<Kernel> = wanted.map(kernel::obtain).collect::<Result<_>>()?;
     let mut guests = Vec::new();
     for kernel in &kernels {
         guests.push(Guest::prepare(kernel, &built, &variables)?);
