@@ -69,14 +69,18 @@ pub(super) async fn attach(shared: &Shared, network: &Network, request: Attach) 
         }
         Err(error) => {
             end_membership(shared, &record).await.map_err(|undo| explain(&undo))?;
-            wait_until_gone(shared, &record).await;
+            // Why it could not be attached says more than what is still in the way of its end.
+            let _ = wait_until_gone(shared, &record).await;
             Err(error)
         }
     }
 }
 
-/// Waits until nothing of a member that left remains on this host, or patience ends.
-pub(super) async fn wait_until_gone(shared: &Shared, record: &Record) {
+/// Waits until nothing of a member that left remains on this host.
+///
+/// # Errors
+/// [`ErrorCode::Timeout`] when patience ended before, with what is in the way. The agent goes on trying.
+pub(super) async fn wait_until_gone(shared: &Shared, record: &Record) -> Result<(), ControlError> {
     let mut reports = shared.bell(record.network).reports();
     let gone = async {
         while shared.journal().records().contains_key(&(record.network, record.address)) {
@@ -85,7 +89,20 @@ pub(super) async fn wait_until_gone(shared: &Shared, record: &Record) {
             }
         }
     };
-    let _ = tokio::time::timeout(PATIENCE, gone).await;
+    if tokio::time::timeout(PATIENCE, gone).await.is_ok() {
+        return Ok(());
+    }
+    let problems = shared.bell(record.network).reports().borrow().problems.join("; ");
+    let why = if problems.is_empty() { "it takes long".to_owned() } else { problems };
+    Err(ControlError::new(
+        ErrorCode::Timeout,
+        format!(
+            "{} is no member any more, but after {} s not everything of it is removed from this host: {why}",
+            record.container,
+            PATIENCE.as_secs()
+        ),
+        "the agent goes on trying: `privnet status` says what is in the way; ending the container removes it",
+    ))
 }
 
 /// The full domain name of a container in a network.
@@ -199,7 +216,9 @@ async fn claim_or_find(
             Ok(record) => return Ok(Place::Claimed(record)),
             Err(Obstacle::StillLeaving(earlier)) if attempts < MAX_ATTEMPTS => {
                 drop(claims);
-                wait_until_gone(shared, &earlier).await;
+                if wait_until_gone(shared, &earlier).await.is_err() {
+                    return Err(Obstacle::StillLeaving(earlier).into());
+                }
                 attempts += 1;
             }
             Err(obstacle) => return Err(obstacle.into()),

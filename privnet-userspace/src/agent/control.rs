@@ -135,8 +135,9 @@ impl Control {
                     names::drain(&self.shared, &network, &member, &record).await?;
                 }
                 end_membership(&self.shared, &record).await.map_err(|error| explain(&error))?;
-                wait_until_gone(&self.shared, &record).await;
+                let gone = wait_until_gone(&self.shared, &record).await;
                 names::wait_until_withdrawn(&self.shared, &record).await;
+                gone?;
             }
             None => {
                 let now = super::now_unix_seconds();

@@ -1,4 +1,6 @@
 //! What the kernel holds of one network on this host, as a [`State`]. Whole, or an error: nothing is planned from a part.
+//!
+//! What is in a container is its root's to disturb, so what cannot be read there is that member's error and nobody else's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -25,12 +27,20 @@ const CONCURRENCY: usize = 8;
 /// The links of the network netns, by name.
 type Links = BTreeMap<String, Link>;
 
+/// What was seen, and the members in whose container nothing could be: why, for each. Of these [`Key::is_in_container`]
+/// is absent, whether it is there or not.
+#[derive(Default)]
+pub(super) struct Sight {
+    pub(super) state: State,
+    pub(super) unseen: BTreeMap<Ipv4Addr, anyhow::Error>,
+}
+
 impl Site {
     /// Looks at everything.
     ///
     /// # Errors
-    /// When anything could not be read. Nothing was changed.
-    pub async fn observe(&self) -> Result<State> {
+    /// When anything outside of the containers could not be read. Nothing was changed.
+    pub async fn observe(&self) -> Result<Sight> {
         let mut state = State::new();
         self.adopt_programs()?;
         let programs = self.programs();
@@ -49,9 +59,13 @@ impl Site {
         }
         let looks: Vec<_> =
             self.records.values().map(|record| self.observe_member(record, &links, programs.as_ref())).collect();
-        let members: Vec<State> = futures::stream::iter(looks).buffer_unordered(CONCURRENCY).try_collect().await?;
-        state.extend(members.into_iter().flatten());
-        Ok(state)
+        let members: Vec<Sight> = futures::stream::iter(looks).buffer_unordered(CONCURRENCY).try_collect().await?;
+        let mut sight = Sight { state, unseen: BTreeMap::new() };
+        for member in members {
+            sight.state.extend(member.state);
+            sight.unseen.extend(member.unseen);
+        }
+        Ok(sight)
     }
 
     /// Opens what an earlier agent pinned; forgets what a stranger unpinned.
@@ -107,7 +121,7 @@ impl Site {
         Ok(())
     }
 
-    async fn observe_member(&self, record: &Record, links: &Links, programs: Option<&Programs>) -> Result<State> {
+    async fn observe_member(&self, record: &Record, links: &Links, programs: Option<&Programs>) -> Result<Sight> {
         let member = record.address;
         let mut state = State::new();
         let home = self.home(member).await?;
@@ -115,6 +129,17 @@ impl Site {
             state.insert(Key::BindingNetns(member), Spec::BindingNetns { container: record.container.clone() });
         }
         self.observe_veth(record, &home, links, programs, &mut state).await?;
+        let mut sight = Sight { state, unseen: BTreeMap::new() };
+        match self.observe_container(record, &home, programs).await {
+            Ok(container) => sight.state.extend(container),
+            Err(error) => drop(sight.unseen.insert(member, error.context("looking into its container"))),
+        }
+        Ok(sight)
+    }
+
+    async fn observe_container(&self, record: &Record, home: &Home, programs: Option<&Programs>) -> Result<State> {
+        let member = record.address;
+        let mut state = State::new();
         let app_links = match &home.app {
             Some(app) => app.links.links().await?,
             None => Vec::new(),
@@ -135,7 +160,7 @@ impl Site {
                 state.insert(Key::Guard(member), guard);
             }
         }
-        self.observe_device(record, &home, &app_links, &mut state).await?;
+        self.observe_device(record, home, &app_links, &mut state).await?;
         Ok(state)
     }
 
@@ -205,8 +230,12 @@ impl Site {
         let seen = match device.observe().await {
             Ok(Some(seen)) => seen,
             Ok(None) => return Ok(()),
-            // One process that cannot be talked to is one device to be made anew, not a network that cannot be seen.
-            Err(error @ (wireguard::Error::RestartNeeded { .. } | wireguard::Error::Process { .. })) => {
+            // A process that cannot be talked to, or another link under the device's name, is a device to be made anew.
+            Err(
+                error @ (wireguard::Error::RestartNeeded { .. }
+                | wireguard::Error::Process { .. }
+                | wireguard::Error::NotWireGuard { .. }),
+            ) => {
                 state.insert(Key::Device(member), Spec::Broken(error.to_string()));
                 return Ok(());
             }

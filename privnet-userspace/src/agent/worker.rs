@@ -16,6 +16,7 @@ use super::error::ControlError;
 use super::explain::explain;
 use super::housekeeping::collect_the_dead;
 use super::journal::Record;
+use super::observe::Sight;
 use super::shared::{Bell, Report, Shared};
 use super::site::Site;
 use crate::model::{MemberState, NetworkId};
@@ -92,13 +93,18 @@ impl Worker {
         self.site.know(&records, intent.as_ref());
         let mut failures = Failures::default();
         match self.observed(look).await {
-            Ok(mut observed) => {
+            Ok(Sight { state: mut observed, unseen }) => {
                 for member in unguarded {
                     if let Some(guard) = observed.get_mut(&Key::Guard(member)) {
                         *guard = Spec::Broken("an interface appeared".to_owned());
                     }
                 }
-                self.apply(&diff(&desired, &observed), &mut observed, &mut failures).await;
+                let mut goal = desired.clone();
+                for (member, error) in unseen {
+                    leave_unseen(member, &mut goal, &mut observed);
+                    failures.add(Key::Device(member), explain(&error));
+                }
+                self.apply(&diff(&goal, &observed), &mut observed, &mut failures).await;
                 self.seen = failures.keys.is_empty().then_some(observed);
             }
             Err(error) => failures.network = Some(explain(&error)),
@@ -107,9 +113,9 @@ impl Worker {
         self.report(intent.as_ref(), &records, failures).await
     }
 
-    async fn observed(&mut self, look: bool) -> anyhow::Result<State> {
+    async fn observed(&mut self, look: bool) -> anyhow::Result<Sight> {
         match self.seen.take() {
-            Some(seen) if !look => Ok(seen),
+            Some(state) if !look => Ok(Sight { state, ..Sight::default() }),
             Some(_) | None => self.site.observe().await.context("looking at what is there"),
         }
     }
@@ -122,7 +128,9 @@ impl Worker {
             |a: &Op, b: &Op| discriminant(a) == discriminant(b) && discriminant(&a.key()) == discriminant(&b.key());
         for group in ops.chunk_by(same_kind) {
             let ready = |op: &&Op| {
-                matches!(op, Op::Remove(..)) || !op.key().parents().iter().any(|p| failures.keys.contains(p))
+                let (key, failed) = (op.key(), &failures.keys);
+                matches!(op, Op::Remove(..))
+                    || !key.parents().iter().chain(&key.safeguards()).any(|ground| failed.contains(ground))
             };
             let (doable, hopeless): (Vec<&Op>, Vec<&Op>) = group.iter().partition(ready);
             failures.keys.extend(hopeless.iter().map(|op| op.key()));
@@ -193,6 +201,18 @@ impl Worker {
                 report.records.insert(record.address);
                 report.problems.push(format!("{error:#}"));
             }
+        }
+    }
+}
+
+/// Makes a plan of what concerns a member whose container could not be looked into: nothing in there is touched while it
+/// is to stay; when it is to go, what may be there is removed, and outside of the container everything.
+fn leave_unseen(member: Ipv4Addr, goal: &mut State, observed: &mut State) {
+    let stays = goal.contains_key(&Key::BindingNetns(member));
+    goal.retain(|key, _| key.member() != Some(member) || !key.is_in_container());
+    if !stays {
+        for key in [Key::Device(member), Key::Guard(member)] {
+            observed.insert(key, Spec::Broken("not seen".to_owned()));
         }
     }
 }

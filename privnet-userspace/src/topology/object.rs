@@ -79,6 +79,58 @@ impl Key {
         }
     }
 
+    /// The objects without which this one must not be made, though it could: what keeps private traffic off the
+    /// container's other interfaces is there before the tunnel. One that is there goes on without them.
+    #[must_use]
+    pub fn safeguards(self) -> Vec<Self> {
+        match self {
+            Self::Device(member) | Self::Tunnel(member) => vec![Self::Guard(member), Self::Backstop(member)],
+            Self::NetworkNetns
+            | Self::Programs
+            | Self::Bridge
+            | Self::Vtep
+            | Self::VtepProgram
+            | Self::BindingNetns(_)
+            | Self::Backstop(_)
+            | Self::Departed(_)
+            | Self::Guard(_)
+            | Self::Veth(_)
+            | Self::Port(_)
+            | Self::MemberProgram(_)
+            | Self::Carrier(_)
+            | Self::Fdb(_)
+            | Self::Neighbour(_)
+            | Self::MemberRow(_)
+            | Self::Peers(_) => vec![],
+        }
+    }
+
+    /// Whether the object is in the container, where its root can change it or stand in the way of it.
+    #[must_use]
+    pub const fn is_in_container(self) -> bool {
+        match self {
+            Self::Backstop(_)
+            | Self::Departed(_)
+            | Self::Guard(_)
+            | Self::Device(_)
+            | Self::Peers(_)
+            | Self::Tunnel(_) => true,
+            Self::NetworkNetns
+            | Self::Programs
+            | Self::Bridge
+            | Self::Vtep
+            | Self::VtepProgram
+            | Self::BindingNetns(_)
+            | Self::Veth(_)
+            | Self::Port(_)
+            | Self::MemberProgram(_)
+            | Self::Carrier(_)
+            | Self::Fdb(_)
+            | Self::Neighbour(_)
+            | Self::MemberRow(_) => false,
+        }
+    }
+
     /// The objects whose removal removes this one as well, without an operation of its own.
     #[must_use]
     pub fn contained_in(self) -> Vec<Self> {

@@ -18,6 +18,12 @@ pub enum Error {
         /// The interface, or the directory of the process.
         device: String,
     },
+    /// A link of another kind has the device's name.
+    #[error("{device} is a link of another kind, not a WireGuard device")]
+    NotWireGuard {
+        /// The interface.
+        device: String,
+    },
     /// A peer that stays holds the address. WireGuard itself would move it silently.
     #[error("peer {wanted} of WireGuard device {device} cannot have {address}: peer {holder} has it")]
     AddressTaken {

@@ -155,8 +155,9 @@ fn get(interface: &IfName) -> Result<Option<DeviceState>, Error> {
     match Device::get(&library_name(interface)?, Backend::Kernel).map(|device| state(&device, SystemTime::now())) {
         Ok(state) => state.map(Some),
         Err(error) => match Errno::from_io_error(&error) {
-            // ENOENT: the kernel has no WireGuard. (EOPNOTSUPP, another kind of link under our name, stays an error.)
+            // ENOENT: the kernel has no WireGuard.
             Some(Errno::NODEV | Errno::NOENT) => Ok(None),
+            Some(Errno::OPNOTSUPP) => Err(Error::NotWireGuard { device: interface.to_string() }),
             Some(_) | None => Err(Error::Kernel {
                 op: "read",
                 object: format!("WireGuard device {interface}"),

@@ -12,7 +12,7 @@ use crate::agent::journal::Record;
 use crate::agent::observe::is_guarded;
 use crate::agent::site::{Room, Site};
 use crate::datapath::{self, Hook};
-use crate::link::{self, AbsentIsDone, VethEnd, VethSpec};
+use crate::link::{self, AbsentIsDone, Link, VethEnd, VethSpec};
 use crate::model::{IfName, PrivateKey, PublicKey};
 use crate::netns::Netns;
 use crate::topology::object::PeerTable;
@@ -73,20 +73,12 @@ impl Site {
         let app = home.existing_app()?;
         let programs = self.existing_programs()?;
         let programs = programs.lock().await;
+        // One interface that cannot be guarded leaves no other one bare.
+        let mut result = Ok(());
         for link in self.foreign(record, &app.links.links().await?) {
-            if is_guarded(app, link, &programs).await? {
-                continue;
-            }
-            let Ok(name) = link.name.parse::<IfName>() else { bail!("interface {:?} cannot be guarded", link.name) };
-            for hook in [Hook::GuardIngress, Hook::GuardEgress] {
-                match programs.attach(&app.netns, &name, hook).await {
-                    // It went meanwhile, as one of another network does when the container leaves that.
-                    Ok(()) | Err(datapath::Error::NoInterface { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            result = result.and(guard(app, link, &programs).await);
         }
-        Ok(())
+        result
     }
 
     pub(super) async fn remove_guard(&self, member: Ipv4Addr) -> Result<()> {
@@ -267,6 +259,27 @@ impl Site {
         let room = self.existing_room().await?;
         index_of(&room, ownership::member_veth(member).as_str()).await
     }
+}
+
+async fn guard(app: &Room, link: &Link, programs: &datapath::Network) -> Result<()> {
+    if is_guarded(app, link, programs).await? {
+        return Ok(());
+    }
+    let Ok(name) = link.name.parse::<IfName>() else { bail!("interface {:?} cannot be guarded", link.name) };
+    for hook in [Hook::GuardIngress, Hook::GuardEgress] {
+        match programs.attach(&app.netns, &name, hook).await {
+            Ok(()) => {}
+            Err(datapath::Error::NoInterface { .. }) => {
+                // It went meanwhile, as one of another network does when the container leaves that. Or it is there under
+                // another name than we can read, and stays bare.
+                if app.links.links().await?.iter().any(|there| there.index == link.index && there.name == link.name) {
+                    bail!("interface {:?} cannot be guarded: its name is no text", link.name);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The MAC of a veth's end in the network netns: ours, and never a member's.

@@ -1,0 +1,140 @@
+//! Root in one container stands in the agent's way: it harms its own member, and nobody else's.
+//!
+//! ```text
+//!  web (root, CAP_NET_ADMIN): what the agent reads there cannot be read, or is not what it was
+//!  backend, worker, late: go on, come and go as if nothing was
+//! ```
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use privnet_tests::lab::{Joined, Lab, Options, SOON, Space, say, wait_until};
+
+const SUBNET: &str = "10.93.0.0/24";
+
+/// Runs a line of shell in a namespace; blanks and bytes that are no text stay as they are.
+fn shell(space: &Space, line: &str) {
+    say(&format!("{line} # in a shell"));
+    let output = space.command("sh -c").arg(line).output().expect("sh starts");
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Whether the agent's status names trouble with this member.
+fn is_in_trouble(host: &privnet_tests::lab::Host, member: &Joined) -> bool {
+    let address = member.address().to_string();
+    host.status().is_ok_and(|status| status.problems.iter().any(|problem| problem.contains(&address)))
+}
+
+#[test]
+fn a_container_that_cannot_be_read_holds_up_no_other_and_not_its_own_end() {
+    let lab = Lab::new("a_container_that_cannot_be_read_holds_up_no_other_and_not_its_own_end");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let [web, backend, worker] = ["web-1", "backend-1", "worker-1"].map(|name| lab.member(&host, &network, name));
+    wait_until("web reaches backend", SOON, || web.pings(backend.address()));
+
+    say("an address whose label is no text");
+    host.stop();
+    shell(&web.app, "ip address add 192.0.2.9/32 dev lo label \"$(printf 'lo:\\377')\"");
+    host.start();
+    wait_until("the agent says so of web", SOON, || is_in_trouble(&host, &web));
+    assert!(!is_in_trouble(&host, &backend) && !is_in_trouble(&host, &worker));
+    assert!(web.pings(backend.address()), "what web has is left as it is");
+    let late = lab.member(&host, &network, "late-1");
+    wait_until("whoever comes is reached", SOON, || late.pings(backend.address()) && backend.pings(late.address()));
+    assert!(host.detach(&network, &worker.container).expect("worker is readable").detached);
+    assert!(!backend.pings(worker.address()));
+
+    say("its end");
+    assert!(host.detach(&network, &web.container).expect("web goes").detached);
+    wait_until("the way out of its binding netns is gone", SOON, || !web.network.links().contains(&web.port_veth()));
+    assert!(!web.pings(backend.address()) && !backend.pings(web.address()));
+    wait_until("the agent has no trouble any more", SOON, || !is_in_trouble(&host, &web));
+    for member in [&late, &backend] {
+        assert!(host.detach(&network, &member.container).expect("detach").detached);
+    }
+    lab.finish_detached();
+}
+
+#[test]
+fn another_link_under_the_name_of_a_members_device_is_that_members_trouble() {
+    let lab = Lab::new("another_link_under_the_name_of_a_members_device_is_that_members_trouble");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let [web, backend] = ["web-1", "backend-1"].map(|name| lab.member(&host, &network, name));
+    wait_until("web reaches backend", SOON, || web.pings(backend.address()));
+
+    say("web hides its device, and puts another link in its place");
+    host.stop();
+    let interface = web.attached.interface.clone();
+    let (address, subnet) = (web.address(), SUBNET);
+    for line in [
+        format!("ip link set {interface} down"),
+        format!("ip link set {interface} name hidden"),
+        "ip link set hidden up".to_owned(),
+        format!("ip route replace {subnet} dev hidden src {address}"),
+        format!("ip link add {interface} type bridge"),
+        format!("ip link set {interface} up"),
+    ] {
+        web.app.run(&line);
+    }
+    wait_until("the hidden device still works", SOON, || web.pings(backend.address()));
+    host.start();
+    let late = lab.member(&host, &network, "late-1");
+    wait_until("whoever comes is reached", SOON, || late.pings(backend.address()) && backend.pings(late.address()));
+
+    assert!(host.detach(&network, &web.container).expect("web goes").detached);
+    // Should the agent have removed the route, it is there again: the device is what must be dead.
+    let _ = web.app.attempt(&format!("ip route replace {subnet} dev hidden src {address}"));
+    assert!(!web.pings(backend.address()) && !backend.pings(address));
+    assert!(late.pings(backend.address()), "the twin");
+    lab.finish();
+}
+
+#[test]
+fn a_container_with_an_interface_that_cannot_be_guarded_gets_no_tunnel() {
+    let lab = Lab::new("a_container_with_an_interface_that_cannot_be_guarded_gets_no_tunnel");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let container = lab.container("web-1");
+    let mut monitor = container.space.command("ip -oneline monitor link").stdout(Stdio::piped()).spawn().expect("ip");
+    let seen = Arc::new(Mutex::new(String::new()));
+    let reader = thread::spawn({
+        let (seen, output) = (Arc::clone(&seen), monitor.stdout.take().expect("piped"));
+        move || {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                let mut seen = seen.lock().expect("not poisoned");
+                seen.push_str(&String::from_utf8_lossy(&line));
+                seen.push('\n');
+            }
+        }
+    });
+    let was_seen = |what: &str| seen.lock().expect("not poisoned").contains(what);
+    let name = "\"$(printf 'odd\\377')\"";
+    // Until the monitor has begun.
+    let mut count = 0;
+    wait_until("the monitor sees links come", SOON, || {
+        count += 1;
+        container.space.run(&format!("ip link add early{count} type bridge"));
+        container.space.run(&format!("ip link delete early{count}"));
+        was_seen("early")
+    });
+
+    shell(&container.space, &format!("ip link add {name} type bridge"));
+    let error = host.attach(&network, &container, None).expect_err("no guard can be there");
+    assert!(error.message.contains("guard"), "{error:?}");
+    shell(&container.space, &format!("ip link delete {name}"));
+    container.space.run("ip link add last type bridge");
+    wait_until("the monitor has seen all of it", SOON, || was_seen("last"));
+    assert!(!was_seen("wg0"), "there was a device: {}", seen.lock().expect("not poisoned"));
+
+    say("the twin: what can be guarded gets its tunnel");
+    let joined = host.join(&network, &container);
+    wait_until("its device is seen", SOON, || was_seen(joined.attached.interface.as_str()));
+    monitor.kill().expect("killed");
+    monitor.wait().expect("ended");
+    reader.join().expect("the reader ends");
+    lab.finish();
+}
