@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use carrier::{Carrier, Host, PATIENCE, SILENCE};
 use datapath::*;
-use privnet::datapath::{Attachment, Direction, DropReason, Hook, MemberRow, Network, NetworkSpec, Outcome};
+use privnet::datapath::{Direction, DropReason, Hook, MemberRow, Network, NetworkSpec, Outcome};
 use privnet::netns::Netns;
 use privnet_ebpf::net::MacAddr;
 
@@ -186,48 +186,6 @@ async fn no_packet_is_lost_while_programs_are_replaced() {
     }
     stop.store(true, Ordering::Relaxed);
     traffic.join().expect("every datagram arrived");
-}
-
-/// What a member waits for goes by clsact; later, what is faster per packet takes its place.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_program_moves_to_tcx_without_a_gap_and_counts_each_packet_once() {
-    if lacks_tcx("a_program_moves_to_tcx_without_a_gap_and_counts_each_packet_once") {
-        return;
-    }
-    let carrier = Carrier::new().await;
-    let (alice, bob) = (carrier.socket("alice", ALICE), carrier.socket("bob", BOB));
-    let (network, netns) = (&carrier.a.network, &carrier.a.netns);
-    let port = links::ifname("veth-alice");
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let traffic = std::thread::spawn(move || {
-        let mut sent = 0_u64;
-        while !stopped.load(Ordering::Relaxed) {
-            reaches(&alice, (&bob, BOB), &sent.to_string());
-            sent += 1;
-        }
-        sent
-    });
-    let index = carrier.a.links.link("veth-alice").await.expect("veth").index;
-    for _ in 0..5 {
-        network.attach(netns, &port, Hook::FromMember).await.expect("attached");
-        for _ in 0..2 {
-            network.settle(netns, &port, Hook::FromMember).await.expect("settled");
-            let seen = network.attached_by_tcx(netns, &port, Hook::FromMember).await.expect("query");
-            assert_eq!(seen, Attachment::Current);
-            let filters = carrier.a.links.filters(index, privnet::link::Hook::Ingress).await.expect("filters");
-            assert_eq!(filters, []);
-        }
-        // Attaching what is settled brings no filter back.
-        network.attach(netns, &port, Hook::FromMember).await.expect("attached");
-        let filters = carrier.a.links.filters(index, privnet::link::Hook::Ingress).await.expect("filters");
-        assert_eq!(filters, []);
-    }
-    stop.store(true, Ordering::Relaxed);
-    let sent = traffic.join().expect("every datagram arrived");
-    assert_eq!(count(&carrier.a, ALICE.address, Direction::Out, Outcome::ForwardedLocal), sent);
-    let of_alice = &network.counters().expect("counters")[&ALICE.address];
-    assert!(of_alice.iter().all(|(_, outcome, _)| !matches!(outcome, Outcome::Dropped(_))), "{of_alice:?}");
 }
 
 /// ```text

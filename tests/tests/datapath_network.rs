@@ -275,6 +275,40 @@ async fn a_tcx_link_is_pinned_replaced_and_seen() {
     wait_until("the link is gone", async || seen(&newer).await == Attachment::Absent).await;
 }
 
+/// A program of TCX that passes a packet passes it by every filter.
+#[tokio::test]
+async fn a_guard_is_put_before_whoever_came_before_it() {
+    if lacks_tcx("a_guard_is_put_before_whoever_came_before_it") {
+        return;
+    }
+    let bed = Bed::new();
+    let (interface, hook): (IfName, _) = (format!("if{ALICE_IF}").parse().expect("name"), Hook::GuardIngress);
+    let seen = async || bed.network.attached_by_tcx(&bed.netns, &interface, hook).await.expect("query");
+    let ours = || filters(&bed.netns, &interface, "ingress");
+    bed.network.attach(&bed.netns, &interface, hook).await.expect("attached");
+    assert_eq!((seen().await, ours().len()), (Attachment::Absent, 1), "the twin: a filter is enough");
+    // As good strangers as any: they have other names.
+    for stranger in [Hook::FromMember, Hook::FromVtep] {
+        bed.network.attach_by(Method::Tcx, &bed.netns, &interface, stranger).await.expect("attached");
+        assert_eq!(seen().await, Attachment::Overtaken);
+        for _ in 0..2 {
+            bed.network.attach(&bed.netns, &interface, hook).await.expect("put before it");
+            assert_eq!((seen().await, ours()), (Attachment::Current, vec![]));
+        }
+        bed.network.detach(&bed.netns, &interface, stranger).await.expect("detached");
+        assert_eq!(seen().await, Attachment::Current);
+    }
+    let links = || fs::read_dir(bed.network.pin_dir()).expect("pins").flatten().filter(is_link).count();
+    assert_eq!(links(), 1);
+    bed.network.forget_links(bed.netns.id()).expect("forgotten");
+    assert_eq!(links(), 0);
+    wait_until("the link is gone", async || seen().await == Attachment::Absent).await;
+}
+
+fn is_link(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with("link-")
+}
+
 #[tokio::test]
 async fn the_pinned_link_of_a_namespace_that_is_gone_gives_way() {
     if lacks_tcx("the_pinned_link_of_a_namespace_that_is_gone_gives_way") {

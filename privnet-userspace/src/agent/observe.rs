@@ -304,17 +304,23 @@ pub(super) async fn is_guarded(app: &Room, link: &Link, programs: &datapath::Net
 /// Whether the very program of `hook` is on an interface, by whichever method.
 async fn is_attached(programs: &datapath::Network, room: &Room, index: u32, name: &str, hook: Hook) -> Result<bool> {
     let Ok(interface) = name.parse() else { return Ok(false) };
-    match hook.method() {
-        Method::Clsact => {
-            let direction = match hook {
-                Hook::FromMember | Hook::FromVtep | Hook::GuardIngress => link::Hook::Ingress,
-                Hook::GuardEgress => link::Hook::Egress,
-            };
-            let filters = room.links.filters(index, direction).await?;
-            Ok(filters.iter().any(|filter| filter.program_id == Some(programs.program_id(hook))))
-        }
-        Method::Tcx => Ok(programs.attached_by_tcx(&room.netns, &interface, hook).await? == Attachment::Current),
+    match programs.attached_by_tcx(&room.netns, &interface, hook).await {
+        Ok(Attachment::Current) => return Ok(true),
+        Ok(Attachment::Overtaken) => return Ok(false),
+        Ok(Attachment::Absent | Attachment::Older) => {}
+        // It went meanwhile, or its name is no text.
+        Err(datapath::Error::NoInterface { .. }) => return Ok(false),
+        Err(error) => return Err(error.into()),
     }
+    if hook.method() == Method::Tcx {
+        return Ok(false);
+    }
+    let direction = match hook {
+        Hook::FromMember | Hook::FromVtep | Hook::GuardIngress => link::Hook::Ingress,
+        Hook::GuardEgress => link::Hook::Egress,
+    };
+    let filters = room.links.filters(index, direction).await?;
+    Ok(filters.iter().any(|filter| filter.program_id == Some(programs.program_id(hook))))
 }
 
 fn observe_vtep(vtep: &Link, bridge: Option<&Link>) -> Spec {

@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
@@ -21,7 +23,7 @@ use privnet_ebpf::net::Vni;
 use super::error::{errno_of_link, errno_of_program, errno_of_tc};
 use super::{Error, Network, features};
 use crate::model::IfName;
-use crate::netns::Netns;
+use crate::netns::{Netns, NetnsId};
 
 /// The priority of our filters: the first.
 pub const CLSACT_PRIORITY: u16 = 1;
@@ -34,6 +36,10 @@ const CLSACT_HANDLE_MARK: u32 = 0x7000_0000;
 pub const fn clsact_handle(vni: Vni) -> u32 {
     CLSACT_HANDLE_MARK | vni.get()
 }
+
+/// How long a link may take to go, and how often to look.
+const LINK_GOES: Duration = Duration::from_secs(2);
+const GLANCE: Duration = Duration::from_millis(5);
 
 const ENOENT: i32 = 2;
 const EEXIST: i32 = 17;
@@ -71,6 +77,9 @@ pub enum Attachment {
     Current,
     /// A program of this network from another build.
     Older,
+    /// A stranger's program sees the packets first, and may keep them from ours and from every filter: what it passes has
+    /// passed.
+    Overtaken,
 }
 
 impl Hook {
@@ -120,7 +129,9 @@ struct Place {
 
 impl Network {
     /// Puts the program of `hook` on `interface` of `netns` by the method of the hook; an older one of ours is replaced
-    /// in one step, so that no packet passes unseen. Doing it again changes nothing. What was settled stays settled.
+    /// in one step, so that no packet passes unseen. Doing it again changes nothing.
+    ///
+    /// Where a stranger's program of TCX would see the packets first, ours is put before it, by TCX, and stays there.
     ///
     /// # Errors
     /// [`Error::NoInterface`]; [`Error::Attach`] when the kernel refuses, and then what was attached still is.
@@ -134,26 +145,16 @@ impl Network {
     /// As [`Network::attach`].
     pub async fn attach_by(&self, method: Method, netns: &Netns, interface: &IfName, hook: Hook) -> Result<(), Error> {
         let place = self.place(netns, interface, hook);
+        let (current, config) = (self.program_id(hook), self.config_map_id);
         netns
-            .run(move || match method {
-                Method::Clsact => place.attach_clsact(),
-                Method::Tcx => place.attach_tcx(),
+            .run(move || {
+                match method {
+                    Method::Clsact => place.attach_clsact()?,
+                    Method::Tcx => place.attach_tcx()?,
+                }
+                if place.query_tcx(current, config)? == Attachment::Overtaken { place.overtake() } else { Ok(()) }
             })
             .await?
-    }
-
-    /// Moves a program that clsact runs over to TCX, where the kernel has it: a packet then costs some 120 ns less, but
-    /// the move takes 10 ms, so that it is for later, when nobody waits. No packet passes unseen or is counted twice:
-    /// the link runs first, and the filter goes when the link is there. Doing it again changes nothing.
-    ///
-    /// # Errors
-    /// As [`Network::attach`]; the program is attached by one way or the other in any case.
-    pub async fn settle(&self, netns: &Netns, interface: &IfName, hook: Hook) -> Result<(), Error> {
-        if !features::tcx() {
-            return Ok(());
-        }
-        let place = self.place(netns, interface, hook);
-        netns.run(move || place.attach_tcx().and_then(|()| place.detach_clsact())).await?
     }
 
     /// Takes the program of `hook` off `interface`, however it was attached; absent is done, also the interface.
@@ -167,11 +168,27 @@ impl Network {
         netns.run(move || place.detach_tcx().and_then(|()| place.detach_clsact())).await?
     }
 
-    /// What TCX shows on `hook` of `interface`. Filters of clsact are not seen: compare what the `link` room dumps at
-    /// [`CLSACT_PRIORITY`] and [`clsact_handle`] with [`Network::program_id`].
+    /// Forgets the links of a namespace that is gone, which [`Network::detach`] cannot enter any more; none is done.
     ///
     /// # Errors
-    /// [`Error::NoInterface`]; [`Error::Attach`] when the kernel refuses or has no TCX.
+    /// [`Error::Pin`] when the directory of the pins cannot be read, or a pin cannot be removed.
+    pub fn forget_links(&self, netns: NetnsId) -> Result<(), Error> {
+        let failed = |error| Error::pin("list", &self.pin_dir, error);
+        let of_netns = |name: &str| name.split('-').nth(2) == Some(netns.ino.to_string().as_str());
+        for entry in fs::read_dir(&self.pin_dir).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with("link-") && of_netns(name)) {
+                remove_if_there(&self.pin_dir.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What TCX shows on `hook` of `interface`; nothing where the kernel has none. Filters of clsact are not seen: compare
+    /// what the `link` room dumps at [`CLSACT_PRIORITY`] and [`clsact_handle`] with [`Network::program_id`].
+    ///
+    /// # Errors
+    /// [`Error::NoInterface`]; [`Error::Attach`] when the kernel refuses.
     pub async fn attached_by_tcx(&self, netns: &Netns, interface: &IfName, hook: Hook) -> Result<Attachment, Error> {
         let place = self.place(netns, interface, hook);
         let (current, config) = (self.program_id(hook), self.config_map_id);
@@ -248,6 +265,21 @@ impl Place {
         Ok(false)
     }
 
+    /// Goes before the strangers: a filter stands behind them while a link of ours that they overtook goes.
+    fn overtake(&self) -> Result<(), Error> {
+        self.remove_link_pin()?;
+        self.attach_clsact()?;
+        let end = Instant::now() + LINK_GOES;
+        while let Err(error) = self.attach_tcx() {
+            // The program is on the hook once at most, and leaves it a grace period after its link.
+            if !matches!(error, Error::Attach { errno: Some(EEXIST), .. }) || Instant::now() > end {
+                return Err(error);
+            }
+            thread::sleep(GLANCE);
+        }
+        self.detach_clsact()
+    }
+
     fn detach_tcx(&self) -> Result<(), Error> {
         self.remove_link_pin()
     }
@@ -265,15 +297,23 @@ impl Place {
     }
 
     fn query_tcx(&self, current: u32, config_map: u32) -> Result<Attachment, Error> {
+        if !features::tcx() {
+            return Ok(Attachment::Absent);
+        }
         let failed = |error: ProgramError| self.failed("query", &error, errno_of_program(&error));
         let (_, programs) = SchedClassifier::query_tcx(self.interface.as_str(), self.hook.side()).map_err(failed)?;
-        if programs.iter().any(|program| program.id() == current) {
-            return Ok(Attachment::Current);
-        }
+        // In the order in which they see a packet.
         for program in &programs {
+            if program.id() == current {
+                return Ok(Attachment::Current);
+            }
+            // The guard of another network of the container, or ours of another build, lets through what is not its own.
+            if program.name_as_str() != Some(self.hook.program()) {
+                return Ok(Attachment::Overtaken);
+            }
             // Ours is what works on our maps.
             let maps = program.map_ids().map_err(failed)?.unwrap_or_default();
-            if program.name_as_str() == Some(self.hook.program()) && maps.contains(&config_map) {
+            if maps.contains(&config_map) {
                 return Ok(Attachment::Older);
             }
         }

@@ -33,7 +33,11 @@ impl Site {
         Ok(())
     }
 
-    pub(super) fn remove_binding_netns(&self, record: &Record) -> Result<()> {
+    pub(super) async fn remove_binding_netns(&self, record: &Record) -> Result<()> {
+        // With a container that is gone went its guards, but not the pins of those that had to go before strangers.
+        if let (None, Some(programs)) = (&self.home(record.address).await?.app, self.programs()) {
+            programs.lock().await.forget_links(record.netns)?;
+        }
         let name = self.binding_name(&record.container);
         // Another network of the container writes its record before it looks for this namespace.
         let journal = self.shared.journal();

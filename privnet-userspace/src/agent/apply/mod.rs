@@ -131,7 +131,7 @@ impl Site {
                 let room = self.existing_room().await?;
                 Ok(self.existing_programs()?.lock().await.detach(&room.netns, &vtep_name(), Hook::FromVtep).await?)
             }
-            Key::BindingNetns(member) => self.remove_binding_netns(self.record(member)?),
+            Key::BindingNetns(member) => self.remove_binding_netns(self.record(member)?).await,
             Key::Backstop(member) => match (&self.home(member).await?.app, spec) {
                 (Some(app), Spec::Backstop { prefix }) => {
                     app.links.del_route(&backstop(*prefix)).await.absent_is_done()?;
