@@ -102,6 +102,32 @@ fn an_agent_that_is_killed_within_attach_leaves_nothing_that_the_next_one_does_n
     lab.finish_detached();
 }
 
+/// While no agent is there a namespace may go, and another may come under its path, with its number.
+#[test]
+fn a_namespace_that_only_looks_like_a_members_inherits_nothing() {
+    let lab = Lab::new("a_namespace_that_only_looks_like_a_members_inherits_nothing");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let [web, worker] = ["web-1", "worker-1"].map(|name| lab.member(&host, &network, name));
+    wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+    host.stop();
+    let journal = lab.directory().join("h1/state/members");
+    let record = journal.join(format!("{}_{}.json", network.id, web.address()));
+    let mut text: serde_json::Value = serde_json::from_slice(&fs::read(&record).expect("a record")).expect("JSON");
+    let cookie = text["netns_cookie"].as_u64().expect("a cookie");
+    assert_ne!(cookie, 0);
+    text["netns_cookie"] = (cookie + 1).into();
+    fs::write(&record, text.to_string()).expect("as if it had been another one");
+    host.start();
+    wait_until("the membership has ended", SOON, || host.members().expect("members").len() == 1);
+    wait_until("nothing of it is left there", SOON, || web.app.links().is_empty());
+    assert_eq!(host.members().expect("members")[0].address, worker.address(), "the twin");
+    host.wait_until_settled();
+    let again = host.join(&network, &web.container);
+    wait_until("who attaches it is served", SOON, || again.pings(worker.address()));
+    lab.finish();
+}
+
 #[test]
 fn a_container_that_ends_without_detach_is_collected_and_its_address_is_free() {
     let lab = Lab::new("a_container_that_ends_without_detach_is_collected_and_its_address_is_free");

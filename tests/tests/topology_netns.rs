@@ -220,3 +220,22 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+#[tokio::test]
+async fn a_number_comes_again_and_a_cookie_does_not() {
+    let create = || Netns::create_anonymous().expect("a namespace");
+    let first = create();
+    let (id, cookie) = (first.id(), first.cookie().await.expect("a cookie"));
+    assert_eq!(first.cookie().await.expect("a cookie"), cookie, "the twin");
+    drop(first);
+    // The kernel gives out the lowest number that is free, once the namespace has really gone.
+    let start = Instant::now();
+    loop {
+        let other = create();
+        assert_ne!(other.cookie().await.expect("a cookie"), cookie);
+        if other.id() == id {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "the number did not come again");
+    }
+}

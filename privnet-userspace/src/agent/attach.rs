@@ -230,6 +230,7 @@ async fn claim_or_find(
 async fn claim(shared: &Shared, network: &Network, wanted: &MemberWish, found: &Found) -> Result<Record, Obstacle> {
     check_overlap(shared, network, found)?;
     let index = free_index(shared, found).await?;
+    let netns_cookie = found.netns.cookie().await.map_err(|error| explain(&error.into()))?;
     let key = new_key();
     let claim = MemberClaim {
         network: network.id,
@@ -244,15 +245,18 @@ async fn claim(shared: &Shared, network: &Network, wanted: &MemberWish, found: &
         now_unix_seconds: super::now_unix_seconds(),
     };
     let member = claims::claim_member(&*shared.store, &claim).await?;
-    let record = Record::new(
-        network.id,
-        member.container.clone(),
-        member.address,
-        index,
-        found.path.clone(),
-        found.netns.id(),
-        shared.facts.boot_id.clone(),
-    );
+    let record = Record {
+        netns_cookie: Some(netns_cookie),
+        ..Record::new(
+            network.id,
+            member.container.clone(),
+            member.address,
+            index,
+            found.path.clone(),
+            found.netns.id(),
+            shared.facts.boot_id.clone(),
+        )
+    };
     if let Err(error) = record_member(shared, &member, &record, &key) {
         claims::release_member(&*shared.store, network.id, &member.container, super::now_unix_seconds()).await?;
         return Err(error);

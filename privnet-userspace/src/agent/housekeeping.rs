@@ -145,6 +145,24 @@ pub async fn keep_house(shared: Arc<Shared>) {
     }
 }
 
+/// Finds the records of namespaces that went while no agent held them, and whose path and number another one has now:
+/// [`is_alive`] takes these for gone from then on.
+///
+/// # Errors
+/// When a namespace cannot be asked, or a record cannot be changed.
+pub async fn disown_the_recycled(shared: &Shared) -> Result<()> {
+    let records: Vec<Record> = shared.journal().records().values().cloned().collect();
+    for record in records.iter().filter(|record| is_alive(record, &shared.facts.boot_id)) {
+        // What is gone by now is gone.
+        let Ok(netns) = Netns::open(&record.netns_path) else { continue };
+        if record.netns_cookie.is_some() && Some(netns.cookie().await?) != record.netns_cookie {
+            tracing::info!(network = %record.network, "the namespace of {} went, and another has its number", record.container);
+            shared.journal().disown((record.network, record.address))?;
+        }
+    }
+    Ok(())
+}
+
 /// Ends the memberships of containers whose namespace is gone, and the records of members that the store does not know.
 ///
 /// # Errors

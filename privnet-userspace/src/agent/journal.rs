@@ -2,7 +2,7 @@
 //!
 //! A record is written before the first kernel object of a member is made, and removed after its last one is gone: whatever
 //! the agent may have made, a record leads to it. One file per member, replaced by rename; it need not outlive a reboot of the
-//! host, since no container does, so nothing is synced to disk.
+//! host, since no container does, so nothing is synced to disk, and an empty file is one of an earlier boot.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,8 +35,11 @@ pub struct Record {
     pub index: u8,
     /// Where the app netns was found.
     pub netns_path: PathBuf,
-    /// Which namespace that was: paths are recycled, this is not.
+    /// Which namespace that was: paths are recycled, this is not as long as the namespace lives.
     pub netns: NetnsId,
+    /// Which one it was among all that ever had that number; absent where it was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_cookie: Option<u64>,
     /// Which boot of the kernel that was.
     pub boot_id: String,
     /// Whether only its teardown remains.
@@ -66,6 +69,7 @@ impl Record {
             index,
             netns_path,
             netns,
+            netns_cookie: None,
             boot_id,
             leaving: false,
             clock_steps: BTreeMap::new(),
@@ -97,8 +101,9 @@ impl Journal {
         let mut records = BTreeMap::new();
         for entry in fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
             let path = entry.with_context(|| format!("listing {}", dir.display()))?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
-                let record = read(&path)?;
+            if path.extension().is_some_and(|extension| extension == "json")
+                && let Some(record) = read(&path)?
+            {
                 records.insert((record.network, record.address), record);
             }
         }
@@ -129,6 +134,18 @@ impl Journal {
         match self.records.get(&id) {
             Some(record) if !record.leaving => self.write(Record { leaving: true, ..record.clone() }),
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Notes that a member's namespace is gone, and that what has its path and its number is another one.
+    ///
+    /// # Errors
+    /// The record is as it was.
+    pub fn disown(&mut self, id: RecordKey) -> Result<()> {
+        const NONE: NetnsId = NetnsId { dev: 0, ino: 0 };
+        match self.records.get(&id) {
+            Some(record) => self.write(Record { netns: NONE, netns_cookie: None, ..record.clone() }),
+            None => Ok(()),
         }
     }
 
@@ -185,8 +202,14 @@ impl Journal {
     }
 }
 
-fn read(path: &Path) -> Result<Record> {
+/// Reads a record; none where the host lost its power before the disk had it: no container outlived that.
+fn read(path: &Path) -> Result<Option<Record>> {
     let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    if text.iter().all(|byte| *byte == 0) {
+        tracing::warn!("{} is empty: a member of an earlier boot of this host is forgotten", path.display());
+        fs::remove_file(path).with_context(|| format!("removing the empty {}", path.display()))?;
+        return Ok(None);
+    }
     let version =
         serde_json::from_slice::<serde_json::Value>(&text).ok().and_then(|value| value.get("version")?.as_u64());
     if let Some(version) = version.filter(|version| *version > u64::from(VERSION)) {
@@ -196,7 +219,7 @@ fn read(path: &Path) -> Result<Record> {
         );
     }
     match serde_json::from_slice(&text) {
-        Ok(record) => Ok(record),
+        Ok(record) => Ok(Some(record)),
         Err(error) => {
             let aside = path.with_extension("json.corrupt");
             fs::rename(path, &aside).with_context(|| format!("moving the corrupt {} aside", path.display()))?;
@@ -283,6 +306,12 @@ mod tests {
         assert!(error.contains("corrupt") && error.contains("x.json.corrupt"), "{error}");
         assert!(dir.path().join("x.json.corrupt").exists());
         Journal::open(dir.path()).expect("goes on without it");
+
+        for lost in [&b""[..], &[0; 300]] {
+            fs::write(&path, lost).expect("writes");
+            assert!(Journal::open(dir.path()).expect("power was lost").records().is_empty());
+            assert!(!path.exists());
+        }
 
         fs::write(&path, br#"{"version":99}"#).expect("writes");
         let error = Journal::open(dir.path()).expect_err("newer").to_string();

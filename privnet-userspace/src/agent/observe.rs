@@ -368,7 +368,7 @@ fn observe_rows(programs: &datapath::Network, links: &Links, state: &mut State) 
     Ok(())
 }
 
-fn is_backstop(route: &Route, member: Ipv4Addr) -> bool {
+pub(super) fn is_backstop(route: &Route, member: Ipv4Addr) -> bool {
     route.target == RouteTarget::Unreachable && route.metric == u32::MAX && route.destination.contains(&member)
 }
 

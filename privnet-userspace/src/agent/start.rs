@@ -75,6 +75,7 @@ impl Agent {
             lease: tokio::sync::Mutex::new(lease),
             taken_for_gone: Notify::new(),
         });
+        housekeeping::disown_the_recycled(&shared).await?;
         housekeeping::collect_the_dead(&shared).await?;
         let networks: Vec<_> = shared.journal().records().keys().map(|(network, _)| *network).collect();
         for network in networks {

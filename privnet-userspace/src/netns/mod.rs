@@ -5,6 +5,7 @@
 //! calling thread's namespace (opening a netlink socket, WireGuard's requests, attaching a program, `/proc/sys/net`)
 //! is a closure that [`Netns::run`] sends there. Never decides which namespace is ours, never touches an interface.
 
+mod cookie;
 mod enter;
 mod error;
 mod kind;
@@ -28,9 +29,10 @@ pub use pin::Pin;
 /// Where iproute2 pins namespaces (`NETNS_RUN_DIR`), so that `ip netns` sees them.
 pub const DEFAULT_DIR: &str = "/run/netns";
 
-/// What a namespace is, as long as this boot lasts: the device and inode of its nsfs file.
+/// What a namespace is, as long as it lasts: the device and inode of its nsfs file.
 ///
-/// Never a path and never a process id: both are recycled. Across boots, compare [`boot_id`] first.
+/// Never a path and never a process id: both are recycled while the namespace lives. Of one that is gone the number is
+/// soon another's; who did not hold it meanwhile compares [`Netns::cookie`], and across boots [`boot_id`] first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NetnsId {
     /// The device number of nsfs.
@@ -146,6 +148,14 @@ impl Netns {
         self.shared.id
     }
 
+    /// The number that the kernel gives to no other namespace of this boot (`SO_NETNS_COOKIE`).
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] before Linux 5.14, and when the process may open no more files.
+    pub async fn cookie(&self) -> Result<u64, Error> {
+        self.run(cookie::of_this_thread).await?
+    }
+
     /// The open nsfs file, close-on-exec; what netlink's `IFLA_NET_NS_FD` takes.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -242,7 +252,7 @@ impl PartialEq for Netns {
 
 impl Eq for Netns {}
 
-/// This boot, as a UUID: with [`NetnsId`] it names a namespace for ever.
+/// This boot, as a UUID: with [`Netns::cookie`] it names a namespace for ever.
 ///
 /// # Errors
 /// [`Error::Kernel`] when `/proc` is not mounted.

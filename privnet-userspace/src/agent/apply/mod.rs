@@ -12,9 +12,10 @@ use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
 use privnet_ebpf::abi::{MemberRow, PortRow};
 
+use super::observe::is_backstop;
 use super::site::{Room, Site};
 use crate::datapath::{self, Hook, NetworkSpec};
-use crate::link::{AbsentIsDone, Route, RouteTarget, VxlanSpec};
+use crate::link::{self, AbsentIsDone, Route, RouteTarget, VxlanSpec};
 use crate::model::IfName;
 use crate::netns::{self, Netns};
 use crate::topology::{Key, Op, Spec, ownership};
@@ -69,7 +70,15 @@ impl Site {
                 if let Some(Spec::Backstop { prefix: other }) = from {
                     app.links.del_route(&backstop(*other)).await.absent_is_done()?;
                 }
-                Ok(app.links.add_route(&backstop(*prefix)).await?)
+                match app.links.add_route(&backstop(*prefix)).await {
+                    // The very same is there: of a record that was lost, say.
+                    Err(link::Error::AlreadyExists(_))
+                        if app.links.routes().await?.iter().any(|route| is_backstop(route, member)) =>
+                    {
+                        Ok(())
+                    }
+                    other => Ok(other?),
+                }
             }
             (Key::Departed(member), Spec::Departed(to)) => self.change_departed(member, from, to).await,
             (Key::Guard(member), Spec::Present) => self.make_guard(member).await,
