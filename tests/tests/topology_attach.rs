@@ -199,7 +199,15 @@ fn quiet_removals<'a>(web: &'a Joined, datapath: &str) -> Vec<(&'a Space, String
     ];
     match datapath {
         "ebpf" => removals.push((&web.network, format!("tc qdisc delete dev {veth} clsact"))),
-        _ => removals.push((&web.network, format!("ip link set {veth} nomaster"))),
+        _ => removals.extend(
+            [
+                format!("ip link set {veth} nomaster"),
+                format!("bridge link set dev {veth} learning on flood on"),
+                "bridge link set dev vxlan0 learning on flood on".to_owned(),
+                format!("bridge fdb delete {} dev {veth} master", web.mac_text()),
+            ]
+            .map(|line| (&web.network, line)),
+        ),
     }
     removals.extend([&web.binding, &web.network].map(|space| (&web.app, format!("ip netns delete {}", space.pin()))));
     removals
@@ -307,6 +315,8 @@ fn repairable(member: &Joined) -> Vec<String> {
         show(&member.binding, "ip -br link show"),
         show(&member.binding, "ip -br -4 address show"),
         show(&member.network, "ip -br link show"),
+        show(&member.network, "bridge fdb show"),
+        show(&member.network, "bridge -d link show").lines().filter(|line| line.contains("learning")).collect(),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! What the kernel holds of one network on this host, as a [`State`]. Whole, or an error: nothing is planned from a part.
 
+mod bridge;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use ipnet::{IpNet, Ipv4Net};
 use privnet_ebpf::net::{MacAddr, Vni};
 
-use super::apply::DEPARTED_METRIC;
+use super::apply::{DEPARTED_METRIC, PORT};
 use super::journal::Record;
 use super::site::{Home, Programs, Room, Site};
 use crate::datapath::{self, Attachment, Hook, Method};
@@ -79,6 +81,8 @@ impl Site {
         let bridge = links.get(ownership::BRIDGE).filter(|link| link.kind == LinkKind::Bridge);
         if let Some(bridge) = bridge {
             state.insert(Key::Bridge, or_broken(bridge.up, "down", Spec::Bridge { mtu: bridge.mtu }));
+            let rows = room.links.bridge_fdb(bridge.index).await?;
+            bridge::observe(&rows, links, |member| self.records.contains_key(&member), state);
         }
         if let Some(vtep) = links.get(ownership::VTEP) {
             state.insert(Key::Vtep, observe_vtep(vtep, bridge));
@@ -298,8 +302,8 @@ fn observe_vtep(vtep: &Link, bridge: Option<&Link>) -> Spec {
     let bridged = bridge.is_some_and(|bridge| vtep.controller == Some(bridge.index));
     let spec = Spec::Vtep { vni, local, mac, mtu: vtep.mtu, bridged };
     or_broken(
-        vtep.up && !vxlan.learning && vxlan.proxy == bridged,
-        "down, or learning, or answering ARP where it must not",
+        vtep.up && !vxlan.learning && vxlan.proxy == bridged && (!bridged || vtep.bridge_port == Some(PORT)),
+        "down, or learning, or a port that floods, or answering ARP where it must not",
         spec,
     )
 }

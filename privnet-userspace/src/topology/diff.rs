@@ -161,6 +161,26 @@ mod tests {
     }
 
     #[test]
+    fn a_bridge_is_told_where_each_member_is_and_learns_nothing() {
+        let goal = plan(&intent(&[1], &[2], Datapath::Bridge));
+        let mac = |number: u8| member(number, "anywhere").mac();
+        let [here, there] = [1, 2].map(|number| Ipv4Addr::new(10, 240, 0, number));
+        let row = |number| Some(Spec::BridgeFdb { mac: mac(number) });
+        assert_eq!(goal.get(&Key::BridgePort(here)).cloned(), row(1));
+        assert_eq!(goal.get(&Key::BridgeFdb(there)).cloned(), row(2));
+        assert_eq!((goal.get(&Key::BridgePort(there)), goal.get(&Key::BridgeFdb(here))), (None, None));
+
+        // Where a forged frame moved a member, it is moved back; nothing else of it is touched.
+        let mut moved = goal.clone();
+        moved.remove(&Key::BridgePort(here));
+        moved.insert(Key::BridgeFdb(here), Spec::BridgeFdb { mac: mac(1) });
+        let keys: Vec<Key> = diff(&goal, &moved).iter().map(Op::key).collect();
+        assert_eq!(keys, [Key::BridgeFdb(here), Key::BridgePort(here)]);
+        let ebpf = plan(&intent(&[1], &[2], Datapath::Ebpf));
+        assert!(!ebpf.keys().any(|key| matches!(key, Key::BridgePort(_) | Key::BridgeFdb(_))));
+    }
+
+    #[test]
     fn the_members_of_a_host_whose_clock_stepped_back_are_made_anew_as_peers_and_no_others() {
         let before = intent(&[1, 2], &[3, 4, 5], Datapath::Ebpf);
         let after = |host: &str| Intent { clock_steps: [(host.parse().expect("valid"), 1)].into(), ..before.clone() };

@@ -44,8 +44,12 @@ pub enum Key {
     MemberProgram(Ipv4Addr),
     /// The carrier address on the veth's end in the binding netns; both ends up.
     Carrier(Ipv4Addr),
+    /// How `br0` treats the member's veth, and that its MAC is behind it (bridge datapath).
+    BridgePort(Ipv4Addr),
     /// Where a remote member's MAC lives: a row of `vxlan0`'s FDB.
     Fdb(Ipv4Addr),
+    /// That a remote member's MAC is behind `vxlan0`: a row of `br0`'s FDB (bridge datapath).
+    BridgeFdb(Ipv4Addr),
     /// A remote member's MAC: a neighbour of `vxlan0` (bridge datapath).
     Neighbour(Ipv4Addr),
     /// Where a member lives: a row of the programs' map.
@@ -71,7 +75,9 @@ impl Key {
             Self::Veth(member) => vec![Self::NetworkNetns, Self::BindingNetns(member)],
             Self::Port(member) | Self::MemberProgram(member) => vec![Self::Programs, Self::Veth(member)],
             Self::Carrier(member) => vec![Self::Veth(member)],
+            Self::BridgePort(member) => vec![Self::Bridge, Self::Veth(member)],
             Self::Fdb(_) | Self::Neighbour(_) => vec![Self::Vtep],
+            Self::BridgeFdb(_) => vec![Self::Bridge, Self::Vtep],
             Self::MemberRow(member) => vec![Self::Programs, Self::Veth(member)],
             Self::Device(member) => vec![Self::BindingNetns(member)],
             Self::Peers(member) | Self::Tunnel(member) => vec![Self::Device(member)],
@@ -94,7 +100,11 @@ impl Key {
             }
             Self::Bridge | Self::Vtep => vec![Self::NetworkNetns],
             Self::VtepProgram | Self::Fdb(_) | Self::Neighbour(_) => vec![Self::NetworkNetns, Self::Vtep],
+            Self::BridgeFdb(_) => vec![Self::NetworkNetns, Self::Bridge, Self::Vtep],
             Self::Veth(member) => vec![Self::NetworkNetns, Self::BindingNetns(member)],
+            Self::BridgePort(member) => {
+                vec![Self::NetworkNetns, Self::Bridge, Self::BindingNetns(member), Self::Veth(member)]
+            }
             Self::Carrier(member) | Self::MemberProgram(member) => {
                 vec![Self::NetworkNetns, Self::BindingNetns(member), Self::Veth(member)]
             }
@@ -121,7 +131,9 @@ impl Key {
             | Self::Port(_)
             | Self::MemberProgram(_)
             | Self::Carrier(_)
+            | Self::BridgePort(_)
             | Self::Fdb(_)
+            | Self::BridgeFdb(_)
             | Self::Neighbour(_)
             | Self::MemberRow(_)
             | Self::Peers(_)
@@ -142,7 +154,9 @@ impl Key {
             | Self::Port(member)
             | Self::MemberProgram(member)
             | Self::Carrier(member)
+            | Self::BridgePort(member)
             | Self::Fdb(member)
+            | Self::BridgeFdb(member)
             | Self::Neighbour(member)
             | Self::MemberRow(member)
             | Self::Device(member)
@@ -225,6 +239,11 @@ pub enum Spec {
         mac: MacAddr,
         /// Its host's VTEP address.
         vtep: Ipv4Addr,
+    },
+    /// [`Key::BridgePort`] and [`Key::BridgeFdb`].
+    BridgeFdb {
+        /// The member's MAC.
+        mac: MacAddr,
     },
     /// [`Key::Neighbour`].
     Neighbour {

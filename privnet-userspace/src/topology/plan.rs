@@ -111,7 +111,9 @@ fn plan_local_member(
             state.insert(Key::MemberProgram(address), Spec::Present);
             state.insert(Key::MemberRow(address), Spec::MemberRow { mac, wireguard_port, local: true });
         }
-        Datapath::Bridge => {}
+        Datapath::Bridge => {
+            state.insert(Key::BridgePort(address), Spec::BridgeFdb { mac });
+        }
     }
 }
 
@@ -127,6 +129,7 @@ fn plan_remote_member(intent: &Intent, member: &Member, state: &mut State) {
             state.insert(Key::MemberRow(address), Spec::MemberRow { mac, wireguard_port, local: false });
         }
         Datapath::Bridge => {
+            state.insert(Key::BridgeFdb(address), Spec::BridgeFdb { mac });
             state.insert(Key::Neighbour(address), Spec::Neighbour { mac });
         }
     }

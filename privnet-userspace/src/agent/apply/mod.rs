@@ -5,6 +5,8 @@
 mod member;
 mod network;
 
+pub(super) use network::PORT;
+
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -88,6 +90,8 @@ impl Site {
             }
             (Key::Carrier(member), Spec::Address { address }) => self.make_carrier(member, *address).await,
             (Key::Fdb(member), Spec::Fdb { mac, vtep }) => self.make_fdb(member, *mac, *vtep, from.is_some()).await,
+            (Key::BridgePort(member), Spec::BridgeFdb { mac }) => self.make_bridge_port(member, *mac).await,
+            (Key::BridgeFdb(member), Spec::BridgeFdb { mac }) => self.make_bridge_fdb(member, *mac).await,
             (Key::Neighbour(member), Spec::Neighbour { mac }) => {
                 let room = self.existing_room().await?;
                 Ok(room.links.neighbour_replace(self.vtep_index(&room).await?, member, *mac).await?)
@@ -158,8 +162,9 @@ impl Site {
                 Ok(self.existing_programs()?.lock().await.detach(&room.netns, &veth, Hook::FromMember).await?)
             }
             // The veth pair goes, or is made anew, in the same pass.
-            Key::Carrier(_) | Key::Tunnel(_) | Key::Peers(_) => Ok(()),
+            Key::BridgePort(_) | Key::Carrier(_) | Key::Tunnel(_) | Key::Peers(_) => Ok(()),
             Key::Fdb(member) => self.remove_fdb(member, None).await,
+            Key::BridgeFdb(member) => self.remove_bridge_fdb(member, None).await,
             Key::Neighbour(member) => {
                 let room = self.existing_room().await?;
                 room.links.neighbour_delete(self.vtep_index(&room).await?, member).await.absent_is_done()?;
