@@ -90,9 +90,13 @@ fn a_forged_source_on_the_bridge_moves_no_member() {
         wait_until(format!("{what} passes the bridge"), SOON, || carrier.count(MARK) == seen + 1);
     };
     let as_web = datagram(&web, &worker);
+    let arp_to = |to: [u8; 6]| {
+        let answer = frame::arp(2, (NOBODYS_MAC, web.address()), worker.address());
+        frame::ethernet(to, NOBODYS_MAC, frame::ARP, &[&answer, MARK].concat())
+    };
     let forged = [
         ("a frame in the name of web", as_web.frame()),
-        ("a broadcast in the name of web", forge(&as_web, |f| f.destination_mac = frame::BROADCAST)),
+        ("an ARP answer that says where web is", arp_to(worker.mac())),
         ("a frame of nobody", forge(&as_web, |f| f.source_mac = NOBODYS_MAC)),
         ("a frame in the name of backend", datagram(&backend, &worker).frame()),
     ];
@@ -103,10 +107,13 @@ fn a_forged_source_on_the_bridge_moves_no_member() {
             assert!(worker.pings(web.address()), "{what}, by {who}, moved web");
         }
     }
-    say("to a MAC that nobody has: it goes to nobody");
-    let nobodys = forge(&as_web, |f| f.destination_mac = NOBODYS_MAC);
+    say("to a MAC that nobody has, and to all: it goes to nobody");
     let seen = carrier.count(MARK);
-    attackers.iter().for_each(|(_, shoot)| shoot(&nobodys));
+    for to in [NOBODYS_MAC, frame::BROADCAST, [0x33, 0x33, 0, 0, 0, 1]] {
+        for inner in [forge(&as_web, |f| f.destination_mac = to), arp_to(to)] {
+            attackers.iter().for_each(|(_, shoot)| shoot(&inner));
+        }
+    }
     arrives(attackers[0].1, "the twin", &as_web.frame());
     assert_eq!(carrier.count(MARK), seen + 1);
     assert_eq!(app.count(MARK), 0, "and WireGuard lets nothing through");
@@ -120,6 +127,19 @@ fn a_forged_source_on_the_bridge_moves_no_member() {
     wait_until("the agent tells the bridge again", SOON, all_reach_web);
     hosts[0].wait_until_settled();
     assert_eq!(table_of(&web), table);
+
+    say("the twin: a carrier that asks by ARP, as every interface does unless told otherwise, believes one answer");
+    hosts[0].stop();
+    let neighbour = format!("{} dev {}", web.address(), worker.carrier());
+    worker.binding.run(&format!("ip neighbour replace {neighbour} lladdr {} nud reachable", web.mac_text()));
+    // Linux believes no other answer within a second of the last one.
+    wait_until("worker believes it", SOON, || {
+        attackers[0].1(&arp_to(worker.mac()));
+        worker.binding.run(&format!("ip neighbour show {neighbour}")).contains("02:00:de:ad:be:ef")
+    });
+    assert!(!worker.pings(web.address()), "web is where nobody is");
+    hosts[0].start();
+    wait_until("the agent tells the carrier again", SOON, all_reach_web);
     drop((carrier, app));
     lab.finish();
 }

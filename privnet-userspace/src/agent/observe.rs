@@ -87,11 +87,6 @@ impl Site {
         if let Some(vtep) = links.get(ownership::VTEP) {
             state.insert(Key::Vtep, observe_vtep(vtep, bridge));
             observe_fdb(&room.links.fdb(vtep.index).await?, state);
-            for neighbour in room.links.neighbours(vtep.index).await? {
-                if let (true, Some(mac)) = (neighbour.permanent, neighbour.mac) {
-                    state.insert(Key::Neighbour(neighbour.address), Spec::Neighbour { mac });
-                }
-            }
             if let Some(programs) = programs {
                 let programs = programs.lock().await;
                 if is_attached(&programs, room, vtep.index, ownership::VTEP, Hook::FromVtep).await? {
@@ -169,6 +164,9 @@ impl Site {
         let address = address_of(&binding.links.addresses().await?, far.index);
         if let Some(address) = address {
             state.insert(Key::Carrier(member), or_broken(near.up && far.up, "down", Spec::Address { address }));
+        }
+        if bridged && let Some(neighbours) = bridge::observe_neighbours(&binding.links.neighbours(far.index).await?) {
+            state.insert(Key::Neighbours(member), neighbours);
         }
         if let Some(programs) = programs
             && is_attached(&*programs.lock().await, &room, near.index, &near.name, Hook::FromMember).await?
@@ -302,8 +300,8 @@ fn observe_vtep(vtep: &Link, bridge: Option<&Link>) -> Spec {
     let bridged = bridge.is_some_and(|bridge| vtep.controller == Some(bridge.index));
     let spec = Spec::Vtep { vni, local, mac, mtu: vtep.mtu, bridged };
     or_broken(
-        vtep.up && !vxlan.learning && vxlan.proxy == bridged && (!bridged || vtep.bridge_port == Some(PORT)),
-        "down, or learning, or a port that floods, or answering ARP where it must not",
+        vtep.up && !vxlan.learning && !vxlan.proxy && (!bridged || vtep.bridge_port == Some(PORT)),
+        "down, or learning, or a port that floods, or answering ARP",
         spec,
     )
 }

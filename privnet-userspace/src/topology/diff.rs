@@ -44,6 +44,7 @@ pub fn diff(desired: &State, observed: &State) -> Vec<Op> {
 mod tests {
     use std::collections::BTreeMap;
     use std::net::Ipv4Addr;
+    use std::sync::Arc;
 
     use proptest::prelude::*;
 
@@ -169,6 +170,8 @@ mod tests {
         assert_eq!(goal.get(&Key::BridgePort(here)).cloned(), row(1));
         assert_eq!(goal.get(&Key::BridgeFdb(there)).cloned(), row(2));
         assert_eq!((goal.get(&Key::BridgePort(there)), goal.get(&Key::BridgeFdb(here))), (None, None));
+        let macs = [(here, mac(1)), (there, mac(2))].into();
+        assert_eq!(goal.get(&Key::Neighbours(here)), Some(&Spec::Neighbours(Arc::new(macs))), "nobody has to be asked");
 
         // Where a forged frame moved a member, it is moved back; nothing else of it is touched.
         let mut moved = goal.clone();
@@ -177,7 +180,7 @@ mod tests {
         let keys: Vec<Key> = diff(&goal, &moved).iter().map(Op::key).collect();
         assert_eq!(keys, [Key::BridgeFdb(here), Key::BridgePort(here)]);
         let ebpf = plan(&intent(&[1], &[2], Datapath::Ebpf));
-        assert!(!ebpf.keys().any(|key| matches!(key, Key::BridgePort(_) | Key::BridgeFdb(_))));
+        assert!(!ebpf.keys().any(|key| matches!(key, Key::BridgePort(_) | Key::BridgeFdb(_) | Key::Neighbours(_))));
     }
 
     #[test]

@@ -13,9 +13,9 @@ use crate::netns::{self, Netns};
 use crate::topology::ownership;
 
 /// How `br0` treats each of its ports. Whoever reaches UDP 4789 of the host puts frames of any source on it, so it learns
-/// nothing: our rows alone say who is where, and what is for nobody goes nowhere. Broadcast is how members ask by ARP.
+/// nothing: our rows alone say who is where, and what is for nobody, or for all, goes nowhere. Members need no ARP.
 pub(in crate::agent) const PORT: BridgePort =
-    BridgePort { learning: false, unicast_flood: false, multicast_flood: false, broadcast_flood: true };
+    BridgePort { learning: false, unicast_flood: false, multicast_flood: false, broadcast_flood: false };
 
 impl Site {
     pub(super) async fn make_network_netns(&self) -> Result<()> {
@@ -52,7 +52,7 @@ impl Site {
         Ok(room.links.set_up(index_of(&room, ownership::BRIDGE).await?).await?)
     }
 
-    pub(super) async fn make_vtep(&self, room: &Room, vtep: &VxlanSpec<'_>, anew: bool) -> Result<()> {
+    pub(super) async fn make_vtep(&self, room: &Room, vtep: &VxlanSpec<'_>, bridged: bool, anew: bool) -> Result<()> {
         if anew {
             self.delete_in_room(ownership::VTEP).await?;
         }
@@ -63,8 +63,7 @@ impl Site {
         }
         self.shared.host.links.create_vxlan(vtep).await?;
         let index = self.vtep_index(room).await?;
-        // Only behind a bridge does it answer ARP.
-        if vtep.proxy {
+        if bridged {
             room.links.set_controller(index, Some(index_of(room, ownership::BRIDGE).await?)).await?;
             room.links.set_bridge_port(index, PORT).await?;
         }

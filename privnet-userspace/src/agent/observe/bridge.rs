@@ -1,9 +1,14 @@
-//! What `br0` of the bridge datapath says of members: how it treats their ports, and behind which port each MAC is.
+//! What `br0` of the bridge datapath says of members: how it treats their ports, behind which port each MAC is; and what a
+//! member's carrier knows of the others without asking.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use privnet_ebpf::net::MacAddr;
 
 use super::{Links, PORT, or_broken};
-use crate::link::BridgeFdbEntry;
+use crate::link::{BridgeFdbEntry, Neighbour};
 use crate::topology::{Key, Spec, State, ownership};
 
 /// Reads the bridge's table. What it learnt by itself is no row of ours and counts for nothing; the port of a member that
@@ -22,4 +27,11 @@ pub(super) fn observe(rows: &[BridgeFdbEntry], links: &Links, is_here: impl Fn(I
             state.insert(Key::BridgePort(member), or_broken(fits, "a port that learns or floods", spec));
         }
     }
+}
+
+/// What a carrier knows for good; what it heard by ARP is no row of ours. `None` when that is nothing.
+pub(super) fn observe_neighbours(rows: &[Neighbour]) -> Option<Spec> {
+    let fixed = rows.iter().filter(|row| row.permanent).filter_map(|row| Some((row.address, row.mac?)));
+    let known: BTreeMap<Ipv4Addr, MacAddr> = fixed.collect();
+    (!known.is_empty()).then(|| Spec::Neighbours(Arc::new(known)))
 }
