@@ -148,6 +148,56 @@ fn private_traffic_never_leaves_through_eth0_when_wg0_is_down() {
     }
 }
 
+#[test]
+fn a_more_specific_route_through_eth0_carries_no_private_traffic() {
+    for options in [Options::ebpf(), Options::bridge()] {
+        let lab = Lab::new("a_more_specific_route_through_eth0_carries_no_private_traffic");
+        let host = lab.host(&options);
+        let network = host.network("shop", SUBNET);
+        let web = host.join(&network, &lab.container("web-1").with_eth0(&host.space, 2));
+        let worker = lab.member(&host, &network, "worker-1");
+        let bare = lab.container("bare-1").with_eth0(&host.space, 3);
+        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+        let bridge = Sniffer::start(&host.space);
+        let (private, public) = (worker.address(), Ipv4Addr::new(198, 51, 100, 7));
+        let add = |space: &Space, to: Ipv4Addr| space.run(&format!("ip route add {to}/32 via 172.30.0.1 dev eth0"));
+
+        say("the twin: option 121 of DHCP gives a container without guard this route, and it leaks");
+        add(&bare.space, private);
+        shout(&bare.space, private).expect("eth0 takes it");
+        wait_until("the bridge shows the twin's canary", SOON, || bridge.count(CANARY) > 0);
+        drop(bridge);
+
+        let bridge = Sniffer::start(&host.space);
+        for to in [private, public] {
+            add(&web.app, to);
+        }
+        let own = web.address();
+        let as_connected = web.app.inside(move || UdpSocket::bind((own, 0))).expect("the member's address");
+        for reason in ["guard_destination", "guard_source"] {
+            let before = host.counters();
+            // A connection that was there before the route has the member's own address, a new one eth0's.
+            let sent = match reason {
+                "guard_source" => as_connected.send_to(CANARY, (private, PORT)),
+                _ => shout(&web.app, private),
+            };
+            assert!(sent.is_ok(), "wg0 is up, and the route says eth0: {sent:?}");
+            wait_until(format!("{reason} is counted"), SOON, || !host.counters().drops_since(&before).is_empty());
+            let expected = std::collections::BTreeMap::from([(reason.to_owned(), 1)]);
+            assert_eq!(host.counters().drops_since(&before), expected);
+        }
+        assert_eq!(bridge.count(CANARY), 0, "private traffic on the container's bridge");
+        say("the twin: by the same way to an address that is nobody's business");
+        shout(&web.app, public).expect("eth0 takes it");
+        wait_until("the same sniffer sees it", SOON, || bridge.count(CANARY) > 0);
+
+        web.app.run(&format!("ip route delete {private}/32 via 172.30.0.1 dev eth0"));
+        assert!(web.pings(worker.address()), "and without the route all is as it was");
+        drop(bridge);
+        lab.finish();
+    }
+}
+
 /// Attacks the private address of a container whose `eth0` has 172.30.0.`last`.
 fn attack(attacker: &Container, victim: &Space, last: u8, private: Ipv4Addr, peer: Ipv4Addr, server: &Server) -> Got {
     let outside = Ipv4Addr::new(172, 30, 0, last);

@@ -162,7 +162,7 @@ fn whatever_a_stranger_removes_is_made_again() {
         wait_until("the repair after the WireGuard processes died", SOON, is_whole);
 
         say("the rest is found by an agent that starts");
-        let quiet = quiet_removals(&web, options.datapath);
+        let quiet = quiet_removals(&web, worker.address(), options.datapath);
         for (space, command) in &quiet {
             host.stop();
             space.run(command);
@@ -184,7 +184,7 @@ fn whatever_a_stranger_removes_is_made_again() {
 }
 
 /// What a stranger can remove without a link going.
-fn quiet_removals<'a>(web: &'a Joined, datapath: &str) -> Vec<(&'a Space, String)> {
+fn quiet_removals<'a>(web: &'a Joined, worker: Ipv4Addr, datapath: &str) -> Vec<(&'a Space, String)> {
     let veth = web.port_veth();
     let mut removals = vec![
         (&web.app, format!("ip route delete unreachable {SUBNET} metric 4294967295")),
@@ -199,7 +199,17 @@ fn quiet_removals<'a>(web: &'a Joined, datapath: &str) -> Vec<(&'a Space, String
     ];
     match datapath {
         "ebpf" => removals.push((&web.network, format!("tc qdisc delete dev {veth} clsact"))),
-        _ => removals.push((&web.network, format!("ip link set {veth} nomaster"))),
+        _ => removals.extend(
+            [
+                format!("ip link set {veth} nomaster"),
+                format!("bridge link set dev {veth} learning on flood on"),
+                "bridge link set dev vxlan0 learning on flood on".to_owned(),
+                format!("bridge fdb delete {} dev {veth} master", web.mac_text()),
+            ]
+            .map(|line| (&web.network, line))
+            .into_iter()
+            .chain([(&web.binding, format!("ip neighbour delete {worker} dev vxlan-1-veth0"))]),
+        ),
     }
     removals.extend([&web.binding, &web.network].map(|space| (&web.app, format!("ip netns delete {}", space.pin()))));
     removals
@@ -307,6 +317,9 @@ fn repairable(member: &Joined) -> Vec<String> {
         show(&member.binding, "ip -br link show"),
         show(&member.binding, "ip -br -4 address show"),
         show(&member.network, "ip -br link show"),
+        show(&member.binding, "ip neighbour show nud permanent"),
+        show(&member.network, "bridge fdb show"),
+        show(&member.network, "bridge -d link show").lines().filter(|line| line.contains("learning")).collect(),
     ]
 }
 

@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use links::{
-    MAC_A, MAC_B, PORT, ifname, in_netns, ip, ip_in, listens, names, namespaces, ping, sockets, underlay, until, veth,
-    vtep, vxlan,
+    MAC_A, MAC_B, MAC_C, PORT, ifname, in_netns, ip, ip_in, listens, names, namespaces, ping, sockets, underlay, until,
+    veth, vtep, vxlan,
 };
 use privnet::link::{
-    AbsentIsDone, BridgePort, BridgeSpec, Error, Hook, Link, LinkEvent, LinkKind, LinkWatch, Links, PortHolder, Route,
-    RouteTarget, ensure_loopback_up, udp_port_holder,
+    AbsentIsDone, BridgeFdbEntry, BridgePort, BridgeSpec, Error, Hook, Link, LinkEvent, LinkKind, LinkWatch, Links,
+    PortHolder, Route, RouteTarget, ensure_loopback_up, udp_port_holder,
 };
 
 #[tokio::test]
@@ -190,9 +190,23 @@ async fn a_bridge_joins_its_ports_and_their_settings_are_taken() {
     for expected in ["learning off", "flood off", "mcast_flood off", "bcast_flood on"] {
         assert!(shown.contains(expected), "{expected} in {shown}");
     }
-    assert_eq!(links.link("port0").await.expect("port").controller, Some(bridge.index));
+    let seen = links.link("port0").await.expect("port");
+    assert_eq!((seen.controller, seen.bridge_port), (Some(bridge.index), Some(port)));
+    assert_eq!(bridge.bridge_port, None, "the bridge itself is no port");
+
+    assert_eq!(links.bridge_fdb(bridge.index).await.expect("table"), [], "a port's own address is not of the table");
+    links.bridge_fdb_replace(index, MAC_C).await.expect("write");
+    links.bridge_fdb_replace(index, MAC_C).await.expect("again");
+    let rows = links.bridge_fdb(bridge.index).await.expect("table");
+    assert_eq!(rows, [BridgeFdbEntry { mac: MAC_C, port: index, fixed: true }]);
+    let own = links.fdb(index).await.expect("the port's own table");
+    assert!(own.iter().all(|row| row.mac != MAC_C), "{own:?}");
+    links.bridge_fdb_delete(index, MAC_C).await.expect("delete");
+    assert!(!links.bridge_fdb_delete(index, MAC_C).await.absent_is_done().expect("already gone"));
     links.set_controller(index, None).await.expect("leave");
-    assert_eq!(links.link("port0").await.expect("port").controller, None);
+    let seen = links.link("port0").await.expect("port");
+    assert_eq!((seen.controller, seen.bridge_port), (None, None));
+    assert!(links.bridge_fdb_replace(index, MAC_C).await.is_err(), "it is no port any more");
 }
 
 #[tokio::test]

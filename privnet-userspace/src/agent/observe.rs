@@ -2,6 +2,8 @@
 //!
 //! What is in a container is its root's to disturb, so what cannot be read there is that member's error and nobody else's.
 
+mod bridge;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use ipnet::{IpNet, Ipv4Net};
 use privnet_ebpf::net::{MacAddr, Vni};
 
-use super::apply::DEPARTED_METRIC;
+use super::apply::{DEPARTED_METRIC, PORT};
 use super::journal::Record;
 use super::site::{Home, Programs, Room, Site};
 use crate::datapath::{self, Attachment, Hook, Method};
@@ -93,15 +95,12 @@ impl Site {
         let bridge = links.get(ownership::BRIDGE).filter(|link| link.kind == LinkKind::Bridge);
         if let Some(bridge) = bridge {
             state.insert(Key::Bridge, or_broken(bridge.up, "down", Spec::Bridge { mtu: bridge.mtu }));
+            let rows = room.links.bridge_fdb(bridge.index).await?;
+            bridge::observe(&rows, links, |member| self.records.contains_key(&member), state);
         }
         if let Some(vtep) = links.get(ownership::VTEP) {
             state.insert(Key::Vtep, observe_vtep(vtep, bridge));
             observe_fdb(&room.links.fdb(vtep.index).await?, state);
-            for neighbour in room.links.neighbours(vtep.index).await? {
-                if let (true, Some(mac)) = (neighbour.permanent, neighbour.mac) {
-                    state.insert(Key::Neighbour(neighbour.address), Spec::Neighbour { mac });
-                }
-            }
             if let Some(programs) = programs {
                 let programs = programs.lock().await;
                 if is_attached(&programs, room, vtep.index, ownership::VTEP, Hook::FromVtep).await? {
@@ -190,6 +189,9 @@ impl Site {
         let address = address_of(&binding.links.addresses().await?, far.index);
         if let Some(address) = address {
             state.insert(Key::Carrier(member), or_broken(near.up && far.up, "down", Spec::Address { address }));
+        }
+        if bridged && let Some(neighbours) = bridge::observe_neighbours(&binding.links.neighbours(far.index).await?) {
+            state.insert(Key::Neighbours(member), neighbours);
         }
         if let Some(programs) = programs
             && is_attached(&*programs.lock().await, &room, near.index, &near.name, Hook::FromMember).await?
@@ -333,8 +335,8 @@ fn observe_vtep(vtep: &Link, bridge: Option<&Link>) -> Spec {
     let bridged = bridge.is_some_and(|bridge| vtep.controller == Some(bridge.index));
     let spec = Spec::Vtep { vni, local, mac, mtu: vtep.mtu, bridged };
     or_broken(
-        vtep.up && !vxlan.learning && vxlan.proxy == bridged,
-        "down, or learning, or answering ARP where it must not",
+        vtep.up && !vxlan.learning && !vxlan.proxy && (!bridged || vtep.bridge_port == Some(PORT)),
+        "down, or learning, or a port that floods, or answering ARP",
         spec,
     )
 }

@@ -168,6 +168,26 @@ impl Links {
         self.wire.request(RouteNetlinkMessage::DelNeighbour(message), 0, doing).await
     }
 
+    /// Says for good that `mac` is behind a link that is a port of a bridge, replacing what the bridge's table said before.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the link does not exist, [`Error::Kernel`] when it is no port of a bridge.
+    pub async fn bridge_fdb_replace(&self, port: u32, mac: MacAddr) -> Result<(), Error> {
+        let message = bridge_fdb_message(port, mac);
+        let doing = Doing::new("write", format!("forwarding entry {mac} of port {port}"));
+        self.wire.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, doing).await
+    }
+
+    /// Deletes a MAC address from the table of the bridge that a link is a port of.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not there, or behind another port.
+    pub async fn bridge_fdb_delete(&self, port: u32, mac: MacAddr) -> Result<(), Error> {
+        let message = bridge_fdb_message(port, mac);
+        let doing = Doing::new("delete", format!("forwarding entry {mac} of port {port}"));
+        self.wire.request(RouteNetlinkMessage::DelNeighbour(message), 0, doing).await
+    }
+
     /// Says for good that `address` is at `mac` on a link.
     ///
     /// # Errors
@@ -262,6 +282,18 @@ fn fdb_message(index: u32, mac: MacAddr, destination: Option<Ipv4Addr>) -> Neigh
     message.header.state = NeighbourState::Other(state);
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
     message.attributes.extend(destination.map(|at| NeighbourAttribute::Destination(NeighbourAddress::Inet(at))));
+    message
+}
+
+fn bridge_fdb_message(port: u32, mac: MacAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = port;
+    // NTF_MASTER: the table of the bridge above the port.
+    message.header.flags = NeighbourFlags::Controller;
+    // What `bridge fdb add … master static` writes. NUD_PERMANENT would say that the address is the bridge's own.
+    message.header.state = NeighbourState::Noarp;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
     message
 }
 

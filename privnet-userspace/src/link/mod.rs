@@ -88,6 +88,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// The index of the bridge (or VRF, bond) that it is a port of.
     pub controller: Option<u32>,
+    /// How the bridge that it is a port of treats it; `None` when it is no port of a bridge.
+    pub bridge_port: Option<BridgePort>,
     /// The other end of a veth, or the device below.
     pub lower: Option<u32>,
     /// In which namespace `lower` is, or where the socket of a tunnel is, when that is another one: an id that is valid
@@ -182,6 +184,17 @@ pub struct FdbEntry {
     pub destination: Option<Ipv4Addr>,
     /// Whether it stays until it is deleted (`NUD_PERMANENT`), which ours do.
     pub permanent: bool,
+}
+
+/// An entry of a bridge's forwarding table: behind which of its ports a MAC address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BridgeFdbEntry {
+    /// The destination.
+    pub mac: MacAddr,
+    /// The index of the port.
+    pub port: u32,
+    /// Whether it stays until it is deleted (`NUD_NOARP`), which ours do; what a bridge learns does not.
+    pub fixed: bool,
 }
 
 /// An entry of a link's IPv4 neighbour table.

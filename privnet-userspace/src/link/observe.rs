@@ -15,7 +15,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::os::fd::AsRawFd;
 
 use super::wire::{Doing, Message};
-use super::{Address, Error, FdbEntry, Filter, Hook, Link, Links, Neighbour, Route, RouteTarget, read};
+use super::{Address, BridgeFdbEntry, Error, FdbEntry, Filter, Hook, Link, Links, Neighbour, Route, RouteTarget, read};
 use crate::netns::Netns;
 
 impl Links {
@@ -108,8 +108,30 @@ impl Links {
             let Message::Route(RouteNetlinkMessage::NewNeighbour(message)) = &row else {
                 return Err(self.odd(WHAT, &row));
             };
-            if message.header.ifindex == index {
+            // The dump tells of the port's bridge as well.
+            if message.header.ifindex == index && controller(message).is_none() {
                 entries.extend(fdb_entry(message));
+            }
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    /// The forwarding table of a bridge, sorted; without the addresses of the ports themselves.
+    ///
+    /// # Errors
+    /// As [`Links::links`].
+    pub async fn bridge_fdb(&self, bridge: u32) -> Result<Vec<BridgeFdbEntry>, Error> {
+        const WHAT: &str = "forwarding table of a bridge";
+        let mut entries = Vec::new();
+        for row in self.neighbour_rows(AddressFamily::Bridge, None, WHAT).await? {
+            let Message::Route(RouteNetlinkMessage::NewNeighbour(message)) = &row else {
+                return Err(self.odd(WHAT, &row));
+            };
+            if controller(message) == Some(bridge) && !is_permanent(message) {
+                let mac = link_layer_address(message).ok_or_else(|| self.odd(WHAT, &row))?;
+                let fixed = u16::from(message.header.state) & u16::from(NeighbourState::Noarp) != 0;
+                entries.push(BridgeFdbEntry { mac, port: message.header.ifindex, fixed });
             }
         }
         entries.sort();
@@ -278,6 +300,14 @@ fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
 fn link_layer_address(message: &NeighbourMessage) -> Option<privnet_ebpf::net::MacAddr> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::LinkLayerAddress(bytes) => read::mac(bytes),
+        _ => None,
+    })
+}
+
+/// The bridge whose table the entry is in; `None` for an entry of a VXLAN link's own.
+fn controller(message: &NeighbourMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Controller(index) => Some(*index),
         _ => None,
     })
 }

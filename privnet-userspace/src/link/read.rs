@@ -6,11 +6,12 @@ use privnet_ebpf::net::MacAddr;
 use rtnetlink::packet_core::{DecodeError, Nla, NlaBuffer, NlasIterator};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+    LinkMessage,
 };
 
 use super::wire::Message;
-use super::{Link, LinkKind, Vxlan};
+use super::{BridgePort, Link, LinkKind, Vxlan};
 
 /// `RTM_NEWLINK` and `RTM_DELLINK`, include/uapi/linux/rtnetlink.h.
 const LINK_MESSAGES: [u16; 2] = [16, 17];
@@ -50,6 +51,7 @@ fn decoded(message: &LinkMessage) -> Link {
         carrier: header.flags.contains(LinkFlags::LowerUp),
         alias: None,
         controller: None,
+        bridge_port: None,
         lower: None,
         lower_nsid: None,
     };
@@ -63,7 +65,10 @@ fn decoded(message: &LinkMessage) -> Link {
             LinkAttribute::Controller(index) => link.controller = Some(*index),
             LinkAttribute::Link(index) => link.lower = Some(*index).filter(|index| *index != 0),
             LinkAttribute::LinkNetNsId(id) => link.lower_nsid = Some(*id),
-            LinkAttribute::LinkInfo(infos) => link.kind = link_kind(infos),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = link_kind(infos);
+                link.bridge_port = bridge_port(infos);
+            }
             _ => {}
         }
     }
@@ -90,6 +95,25 @@ fn link_kind(infos: &[LinkInfo]) -> LinkKind {
         // The loopback has no link info; a port of a bridge has port data but may have no kind.
         (None, _) => LinkKind::Other(String::new()),
     }
+}
+
+fn bridge_port(infos: &[LinkInfo]) -> Option<BridgePort> {
+    let settings = infos.iter().find_map(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(settings)) => Some(settings),
+        _ => None,
+    })?;
+    // Every kernel tells all four; what is not told is taken for the bridge's own default.
+    let mut port = BridgePort { learning: true, unicast_flood: true, multicast_flood: true, broadcast_flood: true };
+    for setting in settings {
+        match setting {
+            InfoBridgePort::Learning(on) => port.learning = *on,
+            InfoBridgePort::UnicastFlood(on) => port.unicast_flood = *on,
+            InfoBridgePort::MulticastFlood(on) => port.multicast_flood = *on,
+            InfoBridgePort::BroadcastFlood(on) => port.broadcast_flood = *on,
+            _ => {}
+        }
+    }
+    Some(port)
 }
 
 fn vxlan(settings: &[InfoVxlan]) -> Vxlan {
@@ -146,6 +170,7 @@ fn undecoded(payload: &[u8]) -> Option<Link> {
         carrier: flags.contains(LinkFlags::LowerUp),
         alias: None,
         controller: None,
+        bridge_port: None,
         lower: None,
         lower_nsid: None,
     };

@@ -44,6 +44,7 @@ pub fn diff(desired: &State, observed: &State) -> Vec<Op> {
 mod tests {
     use std::collections::BTreeMap;
     use std::net::Ipv4Addr;
+    use std::sync::Arc;
 
     use proptest::prelude::*;
 
@@ -158,6 +159,28 @@ mod tests {
         assert!(lines[1].starts_with("create MemberRow(10.240.0.3)"), "{lines:?}");
         assert_eq!(lines[2], "change Peers(10.240.0.1) +1 -0");
         assert_eq!(lines[3], "change Peers(10.240.0.2) +1 -0");
+    }
+
+    #[test]
+    fn a_bridge_is_told_where_each_member_is_and_learns_nothing() {
+        let goal = plan(&intent(&[1], &[2], Datapath::Bridge));
+        let mac = |number: u8| member(number, "anywhere").mac();
+        let [here, there] = [1, 2].map(|number| Ipv4Addr::new(10, 240, 0, number));
+        let row = |number| Some(Spec::BridgeFdb { mac: mac(number) });
+        assert_eq!(goal.get(&Key::BridgePort(here)).cloned(), row(1));
+        assert_eq!(goal.get(&Key::BridgeFdb(there)).cloned(), row(2));
+        assert_eq!((goal.get(&Key::BridgePort(there)), goal.get(&Key::BridgeFdb(here))), (None, None));
+        let macs = [(here, mac(1)), (there, mac(2))].into();
+        assert_eq!(goal.get(&Key::Neighbours(here)), Some(&Spec::Neighbours(Arc::new(macs))), "nobody has to be asked");
+
+        // Where a forged frame moved a member, it is moved back; nothing else of it is touched.
+        let mut moved = goal.clone();
+        moved.remove(&Key::BridgePort(here));
+        moved.insert(Key::BridgeFdb(here), Spec::BridgeFdb { mac: mac(1) });
+        let keys: Vec<Key> = diff(&goal, &moved).iter().map(Op::key).collect();
+        assert_eq!(keys, [Key::BridgeFdb(here), Key::BridgePort(here)]);
+        let ebpf = plan(&intent(&[1], &[2], Datapath::Ebpf));
+        assert!(!ebpf.keys().any(|key| matches!(key, Key::BridgePort(_) | Key::BridgeFdb(_) | Key::Neighbours(_))));
     }
 
     #[test]

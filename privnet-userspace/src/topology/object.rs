@@ -44,10 +44,14 @@ pub enum Key {
     MemberProgram(Ipv4Addr),
     /// The carrier address on the veth's end in the binding netns; both ends up.
     Carrier(Ipv4Addr),
+    /// All members' MACs, for good, on the member's carrier: it asks nobody by ARP and believes nobody (bridge datapath).
+    Neighbours(Ipv4Addr),
+    /// How `br0` treats the member's veth, and that its MAC is behind it (bridge datapath).
+    BridgePort(Ipv4Addr),
     /// Where a remote member's MAC lives: a row of `vxlan0`'s FDB.
     Fdb(Ipv4Addr),
-    /// A remote member's MAC: a neighbour of `vxlan0` (bridge datapath).
-    Neighbour(Ipv4Addr),
+    /// That a remote member's MAC is behind `vxlan0`: a row of `br0`'s FDB (bridge datapath).
+    BridgeFdb(Ipv4Addr),
     /// Where a member lives: a row of the programs' map.
     MemberRow(Ipv4Addr),
     /// The WireGuard device.
@@ -71,7 +75,10 @@ impl Key {
             Self::Veth(member) => vec![Self::NetworkNetns, Self::BindingNetns(member)],
             Self::Port(member) | Self::MemberProgram(member) => vec![Self::Programs, Self::Veth(member)],
             Self::Carrier(member) => vec![Self::Veth(member)],
-            Self::Fdb(_) | Self::Neighbour(_) => vec![Self::Vtep],
+            Self::BridgePort(member) => vec![Self::Bridge, Self::Veth(member)],
+            Self::Neighbours(member) => vec![Self::Carrier(member)],
+            Self::Fdb(_) => vec![Self::Vtep],
+            Self::BridgeFdb(_) => vec![Self::Bridge, Self::Vtep],
             Self::MemberRow(member) => vec![Self::Programs, Self::Veth(member)],
             Self::Device(member) => vec![Self::BindingNetns(member)],
             Self::Peers(member) | Self::Tunnel(member) => vec![Self::Device(member)],
@@ -145,9 +152,13 @@ impl Key {
                 vec![]
             }
             Self::Bridge | Self::Vtep => vec![Self::NetworkNetns],
-            Self::VtepProgram | Self::Fdb(_) | Self::Neighbour(_) => vec![Self::NetworkNetns, Self::Vtep],
+            Self::VtepProgram | Self::Fdb(_) => vec![Self::NetworkNetns, Self::Vtep],
+            Self::BridgeFdb(_) => vec![Self::NetworkNetns, Self::Bridge, Self::Vtep],
             Self::Veth(member) => vec![Self::NetworkNetns, Self::BindingNetns(member)],
-            Self::Carrier(member) | Self::MemberProgram(member) => {
+            Self::BridgePort(member) => {
+                vec![Self::NetworkNetns, Self::Bridge, Self::BindingNetns(member), Self::Veth(member)]
+            }
+            Self::Carrier(member) | Self::Neighbours(member) | Self::MemberProgram(member) => {
                 vec![Self::NetworkNetns, Self::BindingNetns(member), Self::Veth(member)]
             }
             Self::Port(_) | Self::MemberRow(_) => vec![Self::Programs],
@@ -173,8 +184,10 @@ impl Key {
             | Self::Port(_)
             | Self::MemberProgram(_)
             | Self::Carrier(_)
+            | Self::Neighbours(_)
+            | Self::BridgePort(_)
             | Self::Fdb(_)
-            | Self::Neighbour(_)
+            | Self::BridgeFdb(_)
             | Self::MemberRow(_)
             | Self::Peers(_)
             | Self::Tunnel(_) => false,
@@ -194,8 +207,10 @@ impl Key {
             | Self::Port(member)
             | Self::MemberProgram(member)
             | Self::Carrier(member)
+            | Self::Neighbours(member)
+            | Self::BridgePort(member)
             | Self::Fdb(member)
-            | Self::Neighbour(member)
+            | Self::BridgeFdb(member)
             | Self::MemberRow(member)
             | Self::Device(member)
             | Self::Peers(member)
@@ -228,7 +243,7 @@ pub enum Spec {
         mac: MacAddr,
         /// Its MTU in bytes.
         mtu: u32,
-        /// Whether it is a port of `br0` and answers ARP for its neighbours.
+        /// Whether it is a port of `br0`.
         bridged: bool,
     },
     /// [`Key::Bridge`].
@@ -278,11 +293,13 @@ pub enum Spec {
         /// Its host's VTEP address.
         vtep: Ipv4Addr,
     },
-    /// [`Key::Neighbour`].
-    Neighbour {
-        /// The remote member's MAC.
+    /// [`Key::BridgePort`] and [`Key::BridgeFdb`].
+    BridgeFdb {
+        /// The member's MAC.
         mac: MacAddr,
     },
+    /// [`Key::Neighbours`]: by address; never empty.
+    Neighbours(Arc<BTreeMap<Ipv4Addr, MacAddr>>),
     /// [`Key::MemberRow`].
     MemberRow {
         /// The member's MAC.

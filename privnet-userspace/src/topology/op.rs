@@ -79,6 +79,8 @@ impl fmt::Display for Brief<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Spec::Peers(table) = self.0 {
             write!(f, "{} peers", table.iter().count())
+        } else if let Spec::Neighbours(table) = self.0 {
+            write!(f, "{} neighbours", table.len())
         } else if let Spec::Departed(addresses) = self.0 {
             write!(f, "{} addresses", addresses.len())
         } else {

@@ -24,10 +24,11 @@ pub fn plan(intent: &Intent) -> State {
     // An address may be another's already: who lives there is reached.
     let departed = intent.departed.iter().filter(|address| !intent.members.contains_key(address));
     let departed = Arc::new(departed.copied().collect::<BTreeSet<_>>());
+    let macs = Arc::new(intent.members.iter().map(|(address, member)| (*address, member.mac())).collect());
     for (address, member) in &intent.members {
         match intent.local.get(address) {
             Some(local) => {
-                plan_local_member(intent, member, *local, &peers, &mut state);
+                plan_local_member(intent, member, *local, &peers, &macs, &mut state);
                 if !departed.is_empty() {
                     state.insert(Key::Departed(*address), Spec::Departed(Arc::clone(&departed)));
                 }
@@ -75,6 +76,7 @@ fn plan_local_member(
     member: &Member,
     local: LocalMember,
     peers: &Arc<BTreeMap<crate::model::PublicKey, Peer>>,
+    macs: &Arc<BTreeMap<Ipv4Addr, MacAddr>>,
     state: &mut State,
 ) {
     let address = member.address;
@@ -111,7 +113,11 @@ fn plan_local_member(
             state.insert(Key::MemberProgram(address), Spec::Present);
             state.insert(Key::MemberRow(address), Spec::MemberRow { mac, wireguard_port, local: true });
         }
-        Datapath::Bridge => {}
+        Datapath::Bridge => {
+            state.insert(Key::BridgePort(address), Spec::BridgeFdb { mac });
+            // The programs answer ARP themselves; a bridge would carry whoever's answer comes first.
+            state.insert(Key::Neighbours(address), Spec::Neighbours(Arc::clone(macs)));
+        }
     }
 }
 
@@ -127,7 +133,7 @@ fn plan_remote_member(intent: &Intent, member: &Member, state: &mut State) {
             state.insert(Key::MemberRow(address), Spec::MemberRow { mac, wireguard_port, local: false });
         }
         Datapath::Bridge => {
-            state.insert(Key::Neighbour(address), Spec::Neighbour { mac });
+            state.insert(Key::BridgeFdb(address), Spec::BridgeFdb { mac });
         }
     }
 }

@@ -116,6 +116,12 @@ impl Joined {
         self.binding.mac(&self.carrier())
     }
 
+    /// The same, as the tools write it.
+    #[must_use]
+    pub fn mac_text(&self) -> String {
+        self.mac().map(|byte| format!("{byte:02x}")).join(":")
+    }
+
     /// Whether its app netns can ping an address: one packet, one second.
     #[must_use]
     pub fn pings(&self, address: Ipv4Addr) -> bool {

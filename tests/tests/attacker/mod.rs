@@ -14,6 +14,9 @@ use privnet_tests::lab::{FOR_NOTHING, Host, Joined, Lab, SOON, Sender, Space, un
 /// What every forged frame carries and no application may see.
 pub const MARK: &[u8] = b"forged-9c41";
 pub const VXLAN_PORT: u16 = 4789;
+/// An address and a MAC of the networks that no member has.
+pub const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 90, 0, 200);
+pub const NOBODYS_MAC: [u8; 6] = [0x02, 0, 0xde, 0xad, 0xbe, 0xef];
 
 /// A datagram as one member's WireGuard sends it to another's; only its payload is no WireGuard message.
 pub fn datagram(from: &Joined, to: &Joined) -> Datagram {
@@ -34,6 +37,44 @@ pub fn forge(honest: &Datagram, change: impl FnOnce(&mut Datagram)) -> Vec<u8> {
     let mut forged = honest.clone();
     change(&mut forged);
     forged.frame()
+}
+
+/// What somebody off the carrier puts into VXLAN, and what becomes of it.
+pub struct Forgery {
+    pub what: &'static str,
+    /// Why `from_vtep` drops it; `None` when no network of the host has the VNI, so that no program sees it.
+    pub reason: Option<&'static str>,
+    pub vni: u32,
+    pub frame: Vec<u8>,
+}
+
+/// What differs in one fact from `honest`, a datagram of a `remote` member to one of the host; `local` is another one there.
+pub fn forgeries_from_afar(honest: &Datagram, local: &Joined, remote: &Joined, vni: u32, port: u16) -> Vec<Forgery> {
+    let arp = frame::arp(1, (honest.source_mac, honest.source), honest.destination);
+    let arp = frame::ethernet(frame::BROADCAST, honest.source_mac, frame::ARP, &[&arp, MARK].concat());
+    let tcp = [&frame::tcp_syn(51_820, 51_820), MARK].concat();
+    let tcp = frame::ipv4(honest.source, honest.destination, 6, 0, &tcp);
+    let tcp = frame::ethernet(honest.destination_mac, honest.source_mac, frame::IPV4, &tcp);
+    let of_local = forge(honest, |f| {
+        (f.source, f.source_mac, f.source_port) = (local.address(), local.mac(), local.port());
+    });
+    let cases = [
+        ("an unknown source", "unknown_source", forge(honest, |f| f.source = NOBODY)),
+        ("a member's address with another MAC", "spoofed_mac", forge(honest, |f| f.source_mac = NOBODYS_MAC)),
+        ("a member of the host itself", "source_is_local", of_local),
+        ("to nobody", "unknown_destination", forge(honest, |f| f.destination = NOBODY)),
+        ("to a member of another host", "destination_not_local", forge(honest, |f| f.destination = remote.address())),
+        ("to another MAC", "wrong_destination_mac", forge(honest, |f| f.destination_mac = NOBODYS_MAC)),
+        ("to all", "multicast_or_broadcast", forge(honest, |f| f.destination_mac = frame::BROADCAST)),
+        ("from another port", "wrong_source_port", forge(honest, |f| f.source_port = 53)),
+        ("to the application's port", "wrong_destination_port", forge(honest, |f| f.destination_port = port)),
+        ("ARP", "arp_from_vtep", arp),
+        ("TCP", "not_udp", tcp),
+        ("a tag", "vlan_tag", frame::tagged(&honest.frame(), 7)),
+    ];
+    let known = cases.into_iter().map(|(what, reason, frame)| Forgery { what, reason: Some(reason), vni, frame });
+    let unknown = Forgery { what: "an unknown VNI", reason: None, vni: vni + 1, frame: honest.frame() };
+    std::iter::once(unknown).chain(known).collect()
 }
 
 /// The namespace that joins the lab's hosts.

@@ -13,6 +13,7 @@ use privnet_ebpf::net::{MacAddr, Vni};
 
 pub const MAC_A: MacAddr = MacAddr::new([2, 1, 10, 240, 0, 2]);
 pub const MAC_B: MacAddr = MacAddr::new([2, 1, 10, 240, 0, 3]);
+pub const MAC_C: MacAddr = MacAddr::new([2, 1, 10, 240, 0, 4]);
 /// Where VTEPs listen, RFC 7348.
 pub const PORT: u16 = 4789;
 

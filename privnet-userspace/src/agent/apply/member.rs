@@ -141,6 +141,26 @@ impl Site {
         Ok(binding.links.set_up(far).await?)
     }
 
+    pub(super) async fn change_neighbours(
+        &self,
+        member: Ipv4Addr,
+        from: Option<&Spec>,
+        to: &BTreeMap<Ipv4Addr, MacAddr>,
+    ) -> Result<()> {
+        let home = self.home(member).await?;
+        let binding = home.existing_binding()?;
+        let far = index_of(binding, ownership::binding_veth(self.record(member)?.index).as_str()).await?;
+        let nobody = BTreeMap::new();
+        let from = if let Some(Spec::Neighbours(from)) = from { from.as_ref() } else { &nobody };
+        for address in from.keys().filter(|address| !to.contains_key(address)) {
+            binding.links.neighbour_delete(far, *address).await.absent_is_done()?;
+        }
+        for (address, mac) in to.iter().filter(|(address, mac)| from.get(address) != Some(mac)) {
+            binding.links.neighbour_replace(far, *address, *mac).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn make_device(
         &self,
         member: Ipv4Addr,

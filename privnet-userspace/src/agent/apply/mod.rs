@@ -5,6 +5,8 @@
 mod member;
 mod network;
 
+pub(super) use network::PORT;
+
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -56,11 +58,11 @@ impl Site {
                     port: VXLAN_PORT,
                     mac: *mac,
                     mtu: *mtu,
-                    proxy: *bridged,
+                    proxy: false,
                     // WireGuard authenticates every byte that is carried.
                     udp_checksum: false,
                 };
-                self.make_vtep(&room, &vtep, from.is_some()).await
+                self.make_vtep(&room, &vtep, *bridged, from.is_some()).await
             }
             (Key::VtepProgram, Spec::Present) => self.attach_vtep().await,
             (Key::BindingNetns(member), Spec::BindingNetns { .. }) => self.make_binding_netns(member).await,
@@ -96,11 +98,10 @@ impl Site {
                 Ok(self.existing_programs()?.lock().await.attach(&room.netns, &veth, Hook::FromMember).await?)
             }
             (Key::Carrier(member), Spec::Address { address }) => self.make_carrier(member, *address).await,
+            (Key::Neighbours(member), Spec::Neighbours(to)) => self.change_neighbours(member, from, to).await,
             (Key::Fdb(member), Spec::Fdb { mac, vtep }) => self.make_fdb(member, *mac, *vtep, from.is_some()).await,
-            (Key::Neighbour(member), Spec::Neighbour { mac }) => {
-                let room = self.existing_room().await?;
-                Ok(room.links.neighbour_replace(self.vtep_index(&room).await?, member, *mac).await?)
-            }
+            (Key::BridgePort(member), Spec::BridgeFdb { mac }) => self.make_bridge_port(member, *mac).await,
+            (Key::BridgeFdb(member), Spec::BridgeFdb { mac }) => self.make_bridge_fdb(member, *mac).await,
             (Key::MemberRow(member), Spec::MemberRow { mac, wireguard_port, local }) => {
                 let ifindex = if *local { Some(self.veth_index(member).await?) } else { None };
                 let row = match ifindex {
@@ -167,13 +168,9 @@ impl Site {
                 Ok(self.existing_programs()?.lock().await.detach(&room.netns, &veth, Hook::FromMember).await?)
             }
             // The veth pair goes, or is made anew, in the same pass.
-            Key::Carrier(_) | Key::Tunnel(_) | Key::Peers(_) => Ok(()),
+            Key::BridgePort(_) | Key::Carrier(_) | Key::Neighbours(_) | Key::Tunnel(_) | Key::Peers(_) => Ok(()),
             Key::Fdb(member) => self.remove_fdb(member, None).await,
-            Key::Neighbour(member) => {
-                let room = self.existing_room().await?;
-                room.links.neighbour_delete(self.vtep_index(&room).await?, member).await.absent_is_done()?;
-                Ok(())
-            }
+            Key::BridgeFdb(member) => self.remove_bridge_fdb(member, None).await,
             Key::MemberRow(member) => Ok(self.existing_programs()?.lock().await.remove_member(member)?),
             Key::Device(member) => self.remove_device(member).await,
         }

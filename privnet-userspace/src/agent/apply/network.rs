@@ -8,9 +8,14 @@ use privnet_ebpf::net::MacAddr;
 use super::{VXLAN_PORT, harden, index_of, vtep_name};
 use crate::agent::site::{Room, Site};
 use crate::datapath::{self, Hook, NetworkSpec};
-use crate::link::{self, AbsentIsDone, BridgeSpec, VxlanSpec};
+use crate::link::{self, AbsentIsDone, BridgePort, BridgeSpec, VxlanSpec};
 use crate::netns::{self, Netns};
 use crate::topology::ownership;
+
+/// How `br0` treats each of its ports. Whoever reaches UDP 4789 of the host puts frames of any source on it, so it learns
+/// nothing: our rows alone say who is where, and what is for nobody, or for all, goes nowhere. Members need no ARP.
+pub(in crate::agent) const PORT: BridgePort =
+    BridgePort { learning: false, unicast_flood: false, multicast_flood: false, broadcast_flood: false };
 
 impl Site {
     pub(super) async fn make_network_netns(&self) -> Result<()> {
@@ -47,7 +52,7 @@ impl Site {
         Ok(room.links.set_up(index_of(&room, ownership::BRIDGE).await?).await?)
     }
 
-    pub(super) async fn make_vtep(&self, room: &Room, vtep: &VxlanSpec<'_>, anew: bool) -> Result<()> {
+    pub(super) async fn make_vtep(&self, room: &Room, vtep: &VxlanSpec<'_>, bridged: bool, anew: bool) -> Result<()> {
         if anew {
             self.delete_in_room(ownership::VTEP).await?;
         }
@@ -58,9 +63,9 @@ impl Site {
         }
         self.shared.host.links.create_vxlan(vtep).await?;
         let index = self.vtep_index(room).await?;
-        // Only behind a bridge does it answer ARP.
-        if vtep.proxy {
+        if bridged {
             room.links.set_controller(index, Some(index_of(room, ownership::BRIDGE).await?)).await?;
+            room.links.set_bridge_port(index, PORT).await?;
         }
         if let Err(error) = room.links.set_up(index).await {
             // Only now does the kernel ask for the UDP port; a device without it is no device.
@@ -106,6 +111,32 @@ impl Site {
         for row in room.links.fdb(vtep).await? {
             if is_of(row.mac) && Some(row.mac) != keep {
                 room.links.fdb_delete(vtep, row.mac).await.absent_is_done()?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn make_bridge_port(&self, member: Ipv4Addr, mac: MacAddr) -> Result<()> {
+        let room = self.existing_room().await?;
+        let veth = self.veth_index(member).await?;
+        room.links.set_bridge_port(veth, PORT).await?;
+        Ok(room.links.bridge_fdb_replace(veth, mac).await?)
+    }
+
+    pub(super) async fn make_bridge_fdb(&self, member: Ipv4Addr, mac: MacAddr) -> Result<()> {
+        self.remove_bridge_fdb(member, Some(mac)).await?;
+        let room = self.existing_room().await?;
+        Ok(room.links.bridge_fdb_replace(self.vtep_index(&room).await?, mac).await?)
+    }
+
+    /// Removes what the bridge says of a member's MACs behind `vxlan0`, of every generation but that of `keep`.
+    pub(super) async fn remove_bridge_fdb(&self, member: Ipv4Addr, keep: Option<MacAddr>) -> Result<()> {
+        let room = self.existing_room().await?;
+        let (bridge, vtep) = (index_of(&room, ownership::BRIDGE).await?, self.vtep_index(&room).await?);
+        let is_of = |mac: MacAddr| mac == MacAddr::of_member(member.octets(), mac.bytes()[1]);
+        for row in room.links.bridge_fdb(bridge).await? {
+            if row.port == vtep && is_of(row.mac) && Some(row.mac) != keep {
+                room.links.bridge_fdb_delete(vtep, row.mac).await.absent_is_done()?;
             }
         }
         Ok(())
