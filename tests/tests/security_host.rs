@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use attacker::{MARK, datagram, forge};
 use privnet::wireguard::{Support, kernel_support};
-use privnet_tests::lab::probe::{Server, Stream, ask_tcp, ask_udp, reaches};
+use privnet_tests::lab::probe::{Server, Stream, reaches};
 use privnet_tests::lab::{Host, Lab, Options, SOON, Sender, Sniffer, Space, say, skip, wait_until};
 
 const SUBNET: &str = "10.90.0.0/24";
