@@ -8,23 +8,23 @@
 //!
 //! Every forged frame differs in one fact from a frame that passes, is counted once under its reason, and is seen by nobody.
 
+mod attacker;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::thread::sleep;
 
-use privnet_tests::lab::frame::{self, BROADCAST, Datagram};
-use privnet_tests::lab::metrics::Counters;
-use privnet_tests::lab::probe::{Server, ask_tcp, ask_udp, reaches};
-use privnet_tests::lab::{
-    FOR_NOTHING, Host, Joined, Lab, Options, SOON, Sniffer, say, send_frame, underlay_address, wait_until,
+use attacker::{
+    Forger, Forgery, MARK, NOBODY, NOBODYS_MAC, datagram, forge, forgeries_from_afar, nothing_counted, wait_for_drop,
 };
+
+use privnet_tests::lab::frame::{self, BROADCAST, Datagram};
+use privnet_tests::lab::probe::{Server, ask_tcp, ask_udp, reaches};
+use privnet_tests::lab::{FOR_NOTHING, Joined, Lab, Options, SOON, Sniffer, say, send_frame, wait_until};
 
 const SUBNET: &str = "10.90.0.0/24";
 const OTHER_SUBNET: &str = "10.91.0.0/24";
-const MARK: &[u8] = b"forged-5e7d";
-const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 90, 0, 200);
-const NOBODYS_MAC: [u8; 6] = [0x02, 0, 0xde, 0xad, 0xbe, 0xef];
 const PORT: u16 = 7000;
 
 #[test]
@@ -134,6 +134,36 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
 }
 
 #[test]
+fn behind_a_bridge_a_forged_frame_of_a_member_ends_at_wireguard_and_moves_nobody() {
+    let lab = Lab::new("behind_a_bridge_a_forged_frame_of_a_member_ends_at_wireguard_and_moves_nobody");
+    let host = lab.host(&Options::bridge());
+    let network = host.network("shop", SUBNET);
+    let [web, worker, other] = ["web-1", "worker-1", "other-1"].map(|name| lab.member(&host, &network, name));
+    let all_reach = || web.pings(worker.address()) && other.pings(web.address()) && worker.pings(other.address());
+    wait_until("all reach each other", SOON, all_reach);
+    host.wait_until_settled();
+    let table = || web.network.run("bridge fdb show br br0");
+    let before = table();
+    let apps = [&web.app, &worker.app, &other.app].map(Sniffer::start);
+    let outside = [&other.binding, &host.space].map(Sniffer::start);
+    let receiver = Sniffer::start(&worker.binding);
+    let honest = datagram(&web, &worker);
+    for (number, (what, _, frame)) in forgeries(&honest).into_iter().enumerate() {
+        // What is sent after it by the same way arrives after it.
+        let twin = format!("honest-{number}-");
+        send_frame(&web.binding, &web.carrier(), &frame);
+        send_frame(&web.binding, &web.carrier(), &forge(&honest, |f| f.payload = twin.clone().into_bytes()));
+        wait_until(format!("the honest twin of {what} arrives"), SOON, || receiver.count(twin.as_bytes()) == 1);
+        assert_eq!(apps.each_ref().map(|app| app.count(MARK)), [0; 3], "{what} came through WireGuard");
+        assert_eq!(outside.each_ref().map(|space| space.count(MARK)), [0; 2], "{what} was seen by others");
+        assert_eq!(table(), before, "{what} moved somebody");
+    }
+    assert!(all_reach(), "and the network works as before");
+    drop((apps, outside, receiver));
+    lab.finish();
+}
+
+#[test]
 fn forged_vxlan_from_the_underlay_finds_nothing() {
     let lab = Lab::new("forged_vxlan_from_the_underlay_finds_nothing");
     let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
@@ -142,83 +172,32 @@ fn forged_vxlan_from_the_underlay_finds_nothing() {
     let worker = lab.member(&hosts[0], &network, "worker-1");
     let backend = lab.member(&hosts[1], &network, "backend-1");
     wait_until("backend reaches web", SOON, || backend.pings(web.address()));
-    let forger = forger_on_the_underlay(&lab, &hosts[0]);
+    let forger = Forger::plug_in(&lab, &hosts[0]);
     let inside = [&web.binding, &worker.binding].map(Sniffer::start);
+    let app = Sniffer::start(&web.app);
     let _server = Server::echo(&web.app, PORT);
     let honest = datagram(&backend, &web);
-
-    let forge = |change: &dyn Fn(&mut Datagram)| {
-        let mut forged = honest.clone();
-        change(&mut forged);
-        forged.frame()
-    };
-    let arp = frame::arp(1, (honest.source_mac, honest.source), honest.destination);
-    let cases: Vec<(&str, Option<&str>, u32, Vec<u8>)> = vec![
-        ("an unknown VNI", None, network.vni + 1, honest.frame()),
-        ("an unknown source", Some("unknown_source"), network.vni, forge(&|f| f.source = NOBODY)),
-        (
-            "a member's address with another MAC",
-            Some("spoofed_mac"),
-            network.vni,
-            forge(&|f| f.source_mac = NOBODYS_MAC),
-        ),
-        (
-            "a member of the host itself",
-            Some("source_is_local"),
-            network.vni,
-            forge(&|f| {
-                (f.source, f.source_mac, f.source_port) = (worker.address(), worker.mac(), worker.port());
-            }),
-        ),
-        ("to nobody", Some("unknown_destination"), network.vni, forge(&|f| f.destination = NOBODY)),
-        (
-            "to a member of another host",
-            Some("destination_not_local"),
-            network.vni,
-            forge(&|f| {
-                f.destination = backend.address();
-            }),
-        ),
-        ("to another MAC", Some("wrong_destination_mac"), network.vni, forge(&|f| f.destination_mac = NOBODYS_MAC)),
-        ("from another port", Some("wrong_source_port"), network.vni, forge(&|f| f.source_port = 53)),
-        (
-            "to the application's port",
-            Some("wrong_destination_port"),
-            network.vni,
-            forge(&|f| f.destination_port = PORT),
-        ),
-        ("ARP", Some("arp_from_vtep"), network.vni, frame::ethernet(BROADCAST, honest.source_mac, frame::ARP, &arp)),
-        ("TCP", Some("not_udp"), network.vni, with_protocol(&honest, 6, &frame::tcp_syn(51_820, 51_820))),
-        ("a tag", Some("vlan_tag"), network.vni, frame::tagged(&honest.frame(), 7)),
-    ];
-    for (what, reason, vni, bytes) in cases {
+    for Forgery { what, reason, vni, frame } in forgeries_from_afar(&honest, &worker, &backend, network.vni, PORT) {
         let before = hosts[0].counters();
         let seen = inside[0].count(MARK);
-        forge_vxlan(&forger, hosts[0].vtep, vni, &bytes);
+        forger.vxlan(9, vni, &frame);
         let expected: BTreeMap<String, u64> = reason.into_iter().map(|reason| (reason.to_owned(), 1)).collect();
         let counted =
             if expected.is_empty() { nothing_counted(&hosts[0], &before) } else { wait_for_drop(&hosts[0], &before) };
         assert_eq!(counted, expected, "{what}");
         assert_eq!(inside.each_ref().map(|sniffer| sniffer.count(MARK)), [seen, 0], "{what} arrived");
 
-        forge_vxlan(&forger, hosts[0].vtep, network.vni, &honest.frame());
+        forger.vxlan(9, network.vni, &honest.frame());
         wait_until(format!("the honest twin of {what} arrives"), SOON, || inside[0].count(MARK) == seen + 1);
     }
-    let app = Sniffer::start(&web.app);
-    forge_vxlan(&forger, hosts[0].vtep, network.vni, &honest.frame());
-    sleep(FOR_NOTHING);
+    assert!(backend.pings(web.address()));
     assert_eq!(app.count(MARK), 0, "what passes finds WireGuard, which has the last word");
-    drop((forger, inside, app));
+    drop((inside, app));
     lab.finish();
 }
 
 /// What a member could send that it must not, each with one fact other than `honest`.
 fn forgeries(honest: &Datagram) -> Vec<(&'static str, &'static str, Vec<u8>)> {
-    let forge = |change: &dyn Fn(&mut Datagram)| {
-        let mut forged = honest.clone();
-        change(&mut forged);
-        forged.frame()
-    };
     let ethernet = |ethertype, payload: &[u8]| {
         frame::ethernet(honest.destination_mac, honest.source_mac, ethertype, &[payload, MARK].concat())
     };
@@ -229,21 +208,21 @@ fn forgeries(honest: &Datagram) -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let own = (honest.source_mac, honest.source);
     let router_advertisement = [&[134_u8, 0, 0, 0, 64, 0, 0, 30][..], &[0; 8]].concat();
     vec![
-        ("another's MAC", "spoofed_mac", forge(&|f| f.source_mac = NOBODYS_MAC)),
-        ("the destination's MAC as its own", "spoofed_mac", forge(&|f| f.source_mac = f.destination_mac)),
-        ("another's address", "spoofed_address", forge(&|f| f.source = NOBODY)),
-        ("UDP from another port", "wrong_source_port", forge(&|f| f.source_port = 5353)),
-        ("UDP to the application's port", "wrong_destination_port", forge(&|f| f.destination_port = PORT)),
-        ("to nobody", "unknown_destination", forge(&|f| f.destination = NOBODY)),
-        ("to the other network", "unknown_destination", forge(&|f| f.destination = Ipv4Addr::new(10, 91, 0, 2))),
-        ("to itself", "to_itself", forge(&|f| f.destination = f.source)),
-        ("to another MAC", "wrong_destination_mac", forge(&|f| f.destination_mac = NOBODYS_MAC)),
-        ("to all", "multicast_or_broadcast", forge(&|f| f.destination_mac = BROADCAST)),
-        ("to a group", "multicast_or_broadcast", forge(&|f| f.destination = Ipv4Addr::new(224, 0, 0, 251))),
-        ("a first fragment", "fragment", forge(&|f| f.fragment = 0x2000)),
-        ("a later fragment", "fragment", forge(&|f| f.fragment = 0x0010)),
-        ("DHCP", "dhcp", forge(&|f| (f.source_port, f.destination_port) = (68, 67))),
-        ("a DHCP server's answer", "dhcp", forge(&|f| (f.source_port, f.destination_port) = (67, 68))),
+        ("another's MAC", "spoofed_mac", forge(honest, |f| f.source_mac = NOBODYS_MAC)),
+        ("the destination's MAC as its own", "spoofed_mac", forge(honest, |f| f.source_mac = f.destination_mac)),
+        ("another's address", "spoofed_address", forge(honest, |f| f.source = NOBODY)),
+        ("UDP from another port", "wrong_source_port", forge(honest, |f| f.source_port = 5353)),
+        ("UDP to the application's port", "wrong_destination_port", forge(honest, |f| f.destination_port = PORT)),
+        ("to nobody", "unknown_destination", forge(honest, |f| f.destination = NOBODY)),
+        ("to the other network", "unknown_destination", forge(honest, |f| f.destination = Ipv4Addr::new(10, 91, 0, 2))),
+        ("to itself", "to_itself", forge(honest, |f| f.destination = f.source)),
+        ("to another MAC", "wrong_destination_mac", forge(honest, |f| f.destination_mac = NOBODYS_MAC)),
+        ("to all", "multicast_or_broadcast", forge(honest, |f| f.destination_mac = BROADCAST)),
+        ("to a group", "multicast_or_broadcast", forge(honest, |f| f.destination = Ipv4Addr::new(224, 0, 0, 251))),
+        ("a first fragment", "fragment", forge(honest, |f| f.fragment = 0x2000)),
+        ("a later fragment", "fragment", forge(honest, |f| f.fragment = 0x0010)),
+        ("DHCP", "dhcp", forge(honest, |f| (f.source_port, f.destination_port) = (68, 67))),
+        ("a DHCP server's answer", "dhcp", forge(honest, |f| (f.source_port, f.destination_port) = (67, 68))),
         ("TCP", "not_udp", with_protocol(honest, 6, &frame::tcp_syn(51_820, 51_820))),
         ("ICMP", "not_udp", with_protocol(honest, 1, &frame::icmp_echo(MARK))),
         ("a VLAN tag", "vlan_tag", frame::tagged(&honest.frame(), 7)),
@@ -277,20 +256,6 @@ fn forgeries(honest: &Datagram) -> Vec<(&'static str, &'static str, Vec<u8>)> {
     ]
 }
 
-/// A datagram as one member's WireGuard sends it to another's; only its payload is no WireGuard message.
-fn datagram(from: &Joined, to: &Joined) -> Datagram {
-    Datagram {
-        source_mac: from.mac(),
-        destination_mac: to.mac(),
-        source: from.address(),
-        destination: to.address(),
-        source_port: from.port(),
-        destination_port: to.port(),
-        fragment: 0,
-        payload: MARK.to_vec(),
-    }
-}
-
 fn with_protocol(honest: &Datagram, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let packet = frame::ipv4(honest.source, honest.destination, protocol, 0, &[payload, MARK].concat());
     frame::ethernet(honest.destination_mac, honest.source_mac, frame::IPV4, &packet)
@@ -304,20 +269,6 @@ fn replies(sniffer: &Sniffer, member: &Joined) -> usize {
     sniffer.seen().iter().filter(came_back).filter(|frame| is_reply(&frame.bytes)).count()
 }
 
-fn wait_for_drop(host: &Host, before: &Counters) -> BTreeMap<String, u64> {
-    let mut risen = BTreeMap::new();
-    wait_until("the drop is counted", SOON, || {
-        risen = host.counters().drops_since(before);
-        !risen.is_empty()
-    });
-    risen
-}
-
-fn nothing_counted(host: &Host, before: &Counters) -> BTreeMap<String, u64> {
-    sleep(FOR_NOTHING);
-    host.counters().drops_since(before)
-}
-
 /// Whether an address answers neither UDP, nor TCP, nor ping.
 fn is_refused(from: &Joined, address: Ipv4Addr) -> bool {
     let asked = b"are you there";
@@ -327,21 +278,4 @@ fn is_refused(from: &Joined, address: Ipv4Addr) -> bool {
         assert_ne!(error.kind(), ErrorKind::ConnectionRefused, "a refusal is an answer: somebody was reached");
     }
     by_udp.is_err() && by_tcp.is_err() && !from.pings(address)
-}
-
-/// A socket of a machine on the underlay that is no host of ours.
-fn forger_on_the_underlay(lab: &Lab, host: &Host) -> UdpSocket {
-    let forger = lab.space("forger");
-    let middle = host.space.pin().replace("-h1", "-underlay");
-    let middle = privnet_tests::lab::Space::of_pin("underlay", &middle);
-    middle.run(&format!("ip link add port9 type veth peer name eth0 netns {}", forger.pin()));
-    middle.run("ip link set port9 master br0 up");
-    forger.run(&format!("ip address add {}/24 dev eth0", underlay_address(9)));
-    forger.run("ip link set eth0 up");
-    forger.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).expect("a socket")
-}
-
-fn forge_vxlan(forger: &UdpSocket, vtep: Ipv4Addr, vni: u32, frame: &[u8]) {
-    let to = SocketAddr::from((vtep, 4789));
-    forger.send_to(&frame::vxlan(vni, frame), to).expect("the underlay takes it");
 }

@@ -1,4 +1,4 @@
-//! The host around the networks: its other users, its rulesets, its agent going and coming, a container that leaves.
+//! The host around the networks: its other users, its agent going and coming, a container that leaves.
 
 mod attacker;
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use attacker::{MARK, datagram, forge};
 use privnet::wireguard::{Support, kernel_support};
-use privnet_tests::lab::probe::{Server, Stream, ask_tcp, ask_udp, reaches};
+use privnet_tests::lab::probe::{Server, Stream, reaches};
 use privnet_tests::lab::{Host, Lab, Options, SOON, Sender, Sniffer, Space, say, skip, wait_until};
 
 const SUBNET: &str = "10.90.0.0/24";
@@ -80,45 +80,6 @@ fn curl(host: &Host, user: u32, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn attaching_and_detaching_change_no_ruleset_and_no_connection_is_tracked() {
-    const TEST: &str = "attaching_and_detaching_change_no_ruleset_and_no_connection_is_tracked";
-    for options in [Options::ebpf(), Options::bridge()] {
-        let lab = Lab::new(TEST);
-        let host = lab.host(&options);
-        let container = lab.container("web-1").with_eth0(&host.space, 2);
-        // An administrator's rules, for there to be something that could change.
-        if !host.space.succeeds("iptables -A FORWARD -s 192.0.2.0/24 -j DROP") {
-            lab.finish();
-            return skip(TEST, "iptables");
-        }
-        container.space.run("iptables -t mangle -A OUTPUT -d 192.0.2.0/24 -j MARK --set-mark 7");
-        let rules = || [&host.space, &container.space].map(rulesets);
-        let before = rules();
-        assert!(before.iter().flatten().any(|line| line.contains("192.0.2.0/24")), "{before:?}");
-
-        let network = host.network("shop", SUBNET);
-        let web = host.join(&network, &container);
-        let worker = lab.member(&host, &network, "worker-1");
-        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
-        let _server = Server::echo(&worker.app, PORT);
-        ask_udp(&web.app, (worker.address(), PORT), b"udp", SOON).expect("an answer by UDP");
-        ask_tcp(&web.app, (worker.address(), PORT), b"tcp", SOON).expect("an answer by TCP");
-        assert_eq!(rules(), before, "after attach");
-        for space in [&web.app, &web.binding, &web.network, &worker.app, &worker.binding, &host.space] {
-            let tracked = space.attempt("cat /proc/sys/net/netfilter/nf_conntrack_count");
-            let tracked = String::from_utf8_lossy(&tracked.stdout).trim().to_owned();
-            assert!(["", "0"].contains(&&*tracked), "{tracked} connections are tracked in {}", space.pin());
-        }
-        for space in [&web.binding, &web.network] {
-            assert!(rulesets(space).iter().all(|line| !line.starts_with("-A")), "no rules of ours in {}", space.pin());
-        }
-        assert!(host.detach(&network, &container).expect("detach").detached);
-        assert_eq!(rules(), before, "after detach");
-        lab.finish();
-    }
-}
-
-#[test]
 fn where_wireguard_is_missing_the_agent_says_so_and_nobody_is_attached() {
     let Support::Missing { .. } = kernel_support() else {
         let test = "where_wireguard_is_missing_the_agent_says_so_and_nobody_is_attached";
@@ -152,13 +113,6 @@ fn where_wireguard_is_missing_the_agent_says_so_and_nobody_is_attached() {
     let worker = lab.member(&host, &network, "worker-1");
     wait_until("web reaches worker", SOON, || web.pings(worker.address()));
     lab.finish();
-}
-
-/// The rules in a namespace, without counters and comments.
-fn rulesets(space: &Space) -> Vec<String> {
-    let all = ["iptables-save", "ip6tables-save"].map(|command| space.run(command)).concat();
-    let lines = all.lines().filter(|line| !line.starts_with('#'));
-    lines.map(|line| line.split(" [").next().unwrap_or(line).to_owned()).collect()
 }
 
 #[test]

@@ -12,14 +12,15 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
-use attacker::{Forger, MARK, datagram, forge, nothing_counted, underlay_of, wait_for_drop};
-use privnet_tests::lab::frame;
+use attacker::{
+    Forger, Forgery, MARK, NOBODY, datagram, forge, forgeries_from_afar, nothing_counted, underlay_of, wait_for_drop,
+};
+use privnet_tests::lab::frame::{self, Datagram};
 use privnet_tests::lab::probe::Server;
 use privnet_tests::lab::{Lab, Options, SOON, Sniffer, say, wait_until};
 
 const SUBNET: &str = "10.90.0.0/24";
 const PORT: u16 = 7000;
-const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 90, 0, 200);
 
 #[test]
 fn vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one() {
@@ -63,47 +64,53 @@ fn vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one() {
 
 #[test]
 fn a_datagram_that_is_sent_again_is_not_heard_again() {
-    let lab = Lab::new("a_datagram_that_is_sent_again_is_not_heard_again");
-    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
-    let network = hosts[0].network("shop", SUBNET);
-    let web = lab.member(&hosts[0], &network, "web-1");
-    let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", SOON, || backend.pings(web.address()));
-    let listener = web.app.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))).expect("a port");
-    let heard = |patience: Duration| {
-        listener.set_read_timeout(Some(patience)).expect("a timeout");
-        let mut buffer = [0; 64];
-        let mut all = Vec::new();
-        while let Ok((length, _)) = listener.recv_from(&mut buffer) {
-            all.push(buffer[..length].to_vec());
-            listener.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
-        }
-        all
-    };
-    let wire = Sniffer::start(&underlay_of(&hosts[0]));
-    let speaker = backend.app.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).expect("a socket");
-    speaker.send_to(b"pay 100", (web.address(), PORT)).expect("sent");
-    assert_eq!(heard(SOON), [b"pay 100"], "once");
+    for options in [Options::ebpf(), Options::bridge()] {
+        let lab = Lab::new("a_datagram_that_is_sent_again_is_not_heard_again");
+        let hosts = lab.hosts(&[options.clone(), options]);
+        let network = hosts[0].network("shop", SUBNET);
+        let web = lab.member(&hosts[0], &network, "web-1");
+        let backend = lab.member(&hosts[1], &network, "backend-1");
+        wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+        let listener = web.app.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))).expect("a port");
+        let heard = |patience: Duration| {
+            listener.set_read_timeout(Some(patience)).expect("a timeout");
+            let mut buffer = [0; 64];
+            let mut all = Vec::new();
+            while let Ok((length, _)) = listener.recv_from(&mut buffer) {
+                all.push(buffer[..length].to_vec());
+                listener.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+            }
+            all
+        };
+        let wire = Sniffer::start(&underlay_of(&hosts[0]));
+        let speaker = backend.app.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).expect("a socket");
+        speaker.send_to(b"pay 100", (web.address(), PORT)).expect("sent");
+        assert_eq!(heard(SOON), [b"pay 100"], "once");
 
-    // Every genuine datagram to web that passed, handshakes and all, exactly as it was.
-    let to_web = web.address().octets();
-    let genuine: Vec<Vec<u8>> =
-        wire.seen().into_iter().map(|seen| seen.bytes).filter(|f| f.get(80..84) == Some(&to_web)).collect();
-    assert!(!genuine.is_empty());
-    let forger = Forger::plug_in(&lab, &hosts[0]);
-    let carrier = Sniffer::start(&web.binding);
-    let before = hosts[0].counters();
-    for _ in 0..5 {
-        genuine.iter().for_each(|frame| forger.send(frame));
+        // Every genuine datagram to web that passed, handshakes and all, exactly as it was.
+        let to_web = web.address().octets();
+        let genuine: Vec<Vec<u8>> =
+            wire.seen().into_iter().map(|seen| seen.bytes).filter(|f| f.get(80..84) == Some(&to_web)).collect();
+        assert!(!genuine.is_empty());
+        let forger = Forger::plug_in(&lab, &hosts[0]);
+        let carrier = Sniffer::start(&web.binding);
+        let before = hosts[0].counters();
+        for _ in 0..5 {
+            genuine.iter().for_each(|frame| forger.send(frame));
+        }
+        let inner = &genuine[0][50..];
+        wait_until("the replayed datagrams reach WireGuard", SOON, || carrier.count(inner) >= 5);
+        assert_eq!(
+            heard(Duration::from_millis(500)),
+            Vec::<Vec<u8>>::new(),
+            "WireGuard counts: nothing is heard twice"
+        );
+        assert_eq!(hosts[0].counters().drops_since(&before), BTreeMap::new(), "they are genuine but for their time");
+        speaker.send_to(b"pay 200", (web.address(), PORT)).expect("sent");
+        assert_eq!(heard(SOON), [b"pay 200"], "the twin: what is new is heard");
+        drop((wire, carrier));
+        lab.finish();
     }
-    let inner = &genuine[0][50..];
-    wait_until("the replayed datagrams reach WireGuard", SOON, || carrier.count(inner) >= 5);
-    assert_eq!(heard(Duration::from_millis(500)), Vec::<Vec<u8>>::new(), "WireGuard counts: nothing is heard twice");
-    assert_eq!(hosts[0].counters().drops_since(&before), BTreeMap::new(), "they are genuine but for their time");
-    speaker.send_to(b"pay 200", (web.address(), PORT)).expect("sent");
-    assert_eq!(heard(SOON), [b"pay 200"], "the twin: what is new is heard");
-    drop((wire, carrier));
-    lab.finish();
 }
 
 #[test]
@@ -118,26 +125,7 @@ fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
     let (carrier, app) = (Sniffer::start(&web.binding), Sniffer::start(&web.app));
     let honest = datagram(&backend, &web);
     let whole = frame::vxlan(network.vni, &honest.frame());
-    let cut = |bytes: usize| whole[..8 + bytes].to_vec();
-    let with = |offset: usize, value: &[u8]| {
-        let mut changed = whole.clone();
-        changed[offset..offset + value.len()].copy_from_slice(value);
-        changed
-    };
-    let cases: Vec<(&str, Option<&str>, Vec<u8>)> = vec![
-        ("nothing at all", None, Vec::new()),
-        ("half a VXLAN header", None, whole[..4].to_vec()),
-        ("a VXLAN header alone", None, cut(0)),
-        ("less than an Ethernet header", None, cut(13)),
-        ("without the flag that says there is a VNI", None, with(0, &[0])),
-        ("cut within its headers", Some("truncated"), cut(41)),
-        ("cut within its payload", Some("malformed"), cut(45)),
-        ("longer than it says", Some("malformed"), [whole.clone(), vec![0; 900]].concat()),
-        ("shorter than UDP says", Some("malformed"), with(8 + 38, &[0xff, 0xff])),
-        ("a fragment within", Some("fragment"), frame::vxlan(network.vni, &forge(&honest, |f| f.fragment = 0x2000))),
-        ("a tag within", Some("vlan_tag"), frame::vxlan(network.vni, &frame::tagged(&honest.frame(), 5))),
-    ];
-    for (what, reason, payload) in cases {
+    for (what, reason, payload) in malformed(&honest, network.vni) {
         let (before, seen) = (hosts[0].counters(), carrier.count(MARK));
         forger.datagram(2, &payload);
         let counted = match reason {
@@ -153,7 +141,7 @@ fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
 
     say("an Ethernet header alone: newer kernels drop it before any program sees it");
     let (before, seen) = (hosts[0].counters(), carrier.count(MARK));
-    forger.datagram(2, &cut(14));
+    forger.datagram(2, &whole[..8 + 14]);
     let counted = nothing_counted(&hosts[0], &before);
     assert!(counted.keys().all(|reason| reason == "truncated"), "{counted:?}");
     assert_eq!(carrier.count(MARK), seen);
@@ -178,39 +166,104 @@ fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
 }
 
 #[test]
-fn a_network_of_one_member_takes_nothing_from_anybody() {
-    let lab = Lab::new("a_network_of_one_member_takes_nothing_from_anybody");
-    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
+fn behind_a_bridge_whatever_is_forged_ends_at_wireguard() {
+    let lab = Lab::new("behind_a_bridge_whatever_is_forged_ends_at_wireguard");
+    let hosts = lab.hosts(&[Options::bridge(), Options::bridge()]);
     let network = hosts[0].network("shop", SUBNET);
     let web = lab.member(&hosts[0], &network, "web-1");
-    let forger = Forger::plug_in(&lab, &hosts[0]);
-    let (carrier, app) = (Sniffer::start(&web.binding), Sniffer::start(&web.app));
-    let _server = Server::echo(&web.app, PORT);
-    let mut honest = datagram(&web, &web);
-    (honest.source, honest.source_mac) = (NOBODY, [0x02, 0, 10, 90, 0, 200]);
-    let cases = [
-        ("somebody who is no member", "unknown_source", honest.frame()),
-        ("the member itself", "source_is_local", datagram(&web, &web).frame()),
-        ("somebody with its application", "wrong_destination_port", forge(&honest, |f| f.destination_port = PORT)),
-        ("ARP", "arp_from_vtep", {
-            let question = frame::arp(1, (honest.source_mac, honest.source), web.address());
-            frame::ethernet(frame::BROADCAST, honest.source_mac, frame::ARP, &question)
-        }),
-    ];
-    for (who, reason, inner) in cases {
-        let before = hosts[0].counters();
-        forger.vxlan(2, network.vni, &inner);
-        let expected = BTreeMap::from([(reason.to_owned(), 1)]);
-        assert_eq!(wait_for_drop(&hosts[0], &before), expected, "{who}");
-    }
-    assert_eq!([carrier.count(MARK), app.count(MARK)], [0, 0]);
-
-    say("the twin: from a second member the same datagram reaches WireGuard");
+    let worker = lab.member(&hosts[0], &network, "worker-1");
     let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", SOON, || backend.pings(web.address()));
-    forger.vxlan(2, network.vni, &datagram(&backend, &web).frame());
-    wait_until("it reaches WireGuard", SOON, || carrier.count(MARK) == 1);
-    assert_eq!(app.count(MARK), 0);
-    drop((carrier, app));
+    wait_until("backend reaches web", SOON, || backend.pings(web.address()) && worker.pings(web.address()));
+    let forger = Forger::plug_in(&lab, &hosts[0]);
+    let carrier = Sniffer::start(&web.binding);
+    // Not the host that the frames claim to come from: the kernel refuses a port where nobody is by ICMP, which quotes them.
+    let others = [&web.app, &worker.app, &worker.binding].map(Sniffer::start);
+    let _server = Server::echo(&web.app, PORT);
+    let honest = datagram(&backend, &web);
+    let forged = forgeries_from_afar(&honest, &worker, &backend, network.vni, PORT);
+    let forged = forged.into_iter().map(|Forgery { what, vni, frame, .. }| (what, frame::vxlan(vni, &frame)));
+    let malformed = malformed(&honest, network.vni).into_iter().map(|(what, _, payload)| (what, payload));
+    let all: Vec<(&str, Vec<u8>)> = forged.chain(malformed).collect();
+    // Host 2 is the VTEP that backend lives behind; 9 is nobody's.
+    for number in [2, 9] {
+        for (index, (what, payload)) in all.iter().enumerate() {
+            forger.datagram(number, payload);
+            // What is sent after it by the same way arrives after it.
+            let twin = format!("honest-{number}-{index}-");
+            forger.vxlan(number, network.vni, &forge(&honest, |f| f.payload = twin.clone().into_bytes()));
+            wait_until(format!("the twin of {what} reaches WireGuard"), SOON, || carrier.count(twin.as_bytes()) == 1);
+            assert_eq!(others.each_ref().map(|space| space.count(MARK)), [0; 3], "{what} from {number}");
+        }
+    }
+    assert!(backend.pings(web.address()) && worker.pings(web.address()), "and the network works as before");
+    drop((carrier, others));
     lab.finish();
+}
+
+#[test]
+fn a_network_of_one_member_takes_nothing_from_anybody() {
+    for options in [Options::ebpf(), Options::bridge()] {
+        let has_programs = options.datapath == "ebpf";
+        let lab = Lab::new("a_network_of_one_member_takes_nothing_from_anybody");
+        let hosts = lab.hosts(&[options.clone(), options]);
+        let network = hosts[0].network("shop", SUBNET);
+        let web = lab.member(&hosts[0], &network, "web-1");
+        let forger = Forger::plug_in(&lab, &hosts[0]);
+        let (carrier, app) = (Sniffer::start(&web.binding), Sniffer::start(&web.app));
+        let _server = Server::echo(&web.app, PORT);
+        let mut honest = datagram(&web, &web);
+        (honest.source, honest.source_mac) = (NOBODY, [0x02, 0, 10, 90, 0, 200]);
+        let cases = [
+            ("somebody who is no member", "unknown_source", honest.frame()),
+            ("the member itself", "source_is_local", datagram(&web, &web).frame()),
+            ("somebody with its application", "wrong_destination_port", forge(&honest, |f| f.destination_port = PORT)),
+            ("ARP", "arp_from_vtep", {
+                let question = frame::arp(1, (honest.source_mac, honest.source), web.address());
+                frame::ethernet(frame::BROADCAST, honest.source_mac, frame::ARP, &question)
+            }),
+        ];
+        for (who, reason, inner) in cases {
+            let before = hosts[0].counters();
+            forger.vxlan(2, network.vni, &inner);
+            if has_programs {
+                let expected = BTreeMap::from([(reason.to_owned(), 1)]);
+                assert_eq!(wait_for_drop(&hosts[0], &before), expected, "{who}");
+            }
+        }
+        assert!(!has_programs || carrier.count(MARK) == 0);
+
+        say("the twin: from a second member the same datagram reaches WireGuard");
+        let backend = lab.member(&hosts[1], &network, "backend-1");
+        wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+        let twin = b"of a second member";
+        forger.vxlan(2, network.vni, &forge(&datagram(&backend, &web), |f| f.payload = twin.to_vec()));
+        wait_until("it reaches WireGuard", SOON, || carrier.count(twin) == 1);
+        assert_eq!([app.count(MARK), app.count(twin)], [0, 0], "which lets none of it through");
+        drop((carrier, app));
+        lab.finish();
+    }
+}
+
+/// Payloads for UDP 4789 that are no whole VXLAN of a whole datagram, and why `from_vtep` drops each that it sees.
+fn malformed(honest: &Datagram, vni: u32) -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
+    let whole = frame::vxlan(vni, &honest.frame());
+    let cut = |bytes: usize| whole[..8 + bytes].to_vec();
+    let with = |offset: usize, value: &[u8]| {
+        let mut changed = whole.clone();
+        changed[offset..offset + value.len()].copy_from_slice(value);
+        changed
+    };
+    vec![
+        ("nothing at all", None, Vec::new()),
+        ("half a VXLAN header", None, whole[..4].to_vec()),
+        ("a VXLAN header alone", None, cut(0)),
+        ("less than an Ethernet header", None, cut(13)),
+        ("without the flag that says there is a VNI", None, with(0, &[0])),
+        ("cut within its headers", Some("truncated"), cut(41)),
+        ("cut within its payload", Some("malformed"), cut(45)),
+        ("longer than it says", Some("malformed"), [whole.clone(), vec![0; 900]].concat()),
+        ("shorter than UDP says", Some("malformed"), with(8 + 38, &[0xff, 0xff])),
+        ("a fragment within", Some("fragment"), frame::vxlan(vni, &forge(honest, |f| f.fragment = 0x2000))),
+        ("a tag within", Some("vlan_tag"), frame::vxlan(vni, &frame::tagged(&honest.frame(), 5))),
+    ]
 }
