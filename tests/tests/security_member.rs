@@ -12,10 +12,14 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
 use attacker::device_of;
+use privnet::datapath;
+use privnet::model::PublicKey;
+use privnet::topology::ownership;
 use privnet::wireguard::{Peer, PeerChange};
+use privnet_ebpf::abi::ABI_VERSION;
 use privnet_tests::lab::probe::{PATIENCE, Server, ask_udp, reaches};
 use privnet_tests::lab::wait::holds_within;
-use privnet_tests::lab::{FOR_NOTHING, Joined, Lab, Options, SOON, Space, say, wait_until};
+use privnet_tests::lab::{FOR_NOTHING, Host, Joined, Lab, Options, SOON, Space, say, wait_until};
 
 const SUBNET: &str = "10.90.0.0/24";
 const OTHER_SUBNET: &str = "10.91.0.0/24";
@@ -155,4 +159,34 @@ fn reaches_udp(space: &Space, address: Ipv4Addr) -> bool {
             false
         }
     }
+}
+
+/// Whoever kept a copy of the key of a member that left is nobody.
+#[test]
+fn a_member_that_left_is_no_peer_of_anybody_and_nowhere_in_the_programs() {
+    let lab = Lab::new("a_member_that_left_is_no_peer_of_anybody_and_nowhere_in_the_programs");
+    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
+    let network = hosts[0].network("shop", SUBNET);
+    let [web, thief] = ["web-1", "thief-1"].map(|name| lab.member(&hosts[0], &network, name));
+    let backend = lab.member(&hosts[1], &network, "backend-1");
+    let key = hosts[0].members().expect("members").into_iter().find(|m| m.address == thief.address()).expect("thief");
+    let key: PublicKey = key.public_key;
+    let known = |host: &Host, member: &Joined| {
+        let (device, runtime) = device_of(host, member);
+        let peers = runtime.block_on(device.observe()).expect("the device").expect("there").peers;
+        let paths = host.paths();
+        let pins = ownership::network_netns(&paths.prefix, network.id);
+        let pins = paths.bpffs.join("privnet").join(format!("v{ABI_VERSION}")).join(pins);
+        let programs = datapath::Network::adopt(&pins).expect("readable").expect("there");
+        (peers.contains_key(&key), programs.members().expect("rows").contains_key(&thief.address()))
+    };
+    for (host, member) in [(&hosts[0], &web), (&hosts[1], &backend)] {
+        wait_until("the thief is known", SOON, || known(host, member) == (true, true));
+    }
+    assert!(hosts[0].detach(&network, &thief.container).expect("detach").detached);
+    for (host, member) in [(&hosts[0], &web), (&hosts[1], &backend)] {
+        wait_until("nobody knows the thief", SOON, || known(host, member) == (false, false));
+    }
+    assert!(holds_within(SOON, || web.pings(backend.address())), "the twin");
+    lab.finish();
 }

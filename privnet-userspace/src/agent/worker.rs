@@ -129,8 +129,13 @@ impl Worker {
         for group in ops.chunk_by(same_kind) {
             let ready = |op: &&Op| {
                 let (key, failed) = (op.key(), &failures.keys);
-                matches!(op, Op::Remove(..))
-                    || !key.parents().iter().chain(&key.safeguards()).any(|ground| failed.contains(ground))
+                match op {
+                    // What keeps private traffic in is not taken off a tunnel that could not be.
+                    Op::Remove(..) => !failed.iter().any(|failed| failed.safeguards().contains(&key)),
+                    Op::Create(..) | Op::Replace(..) => {
+                        !key.parents().iter().chain(&key.safeguards()).any(|ground| failed.contains(ground))
+                    }
+                }
             };
             let (doable, hopeless): (Vec<&Op>, Vec<&Op>) = group.iter().partition(ready);
             failures.keys.extend(hopeless.iter().map(|op| op.key()));

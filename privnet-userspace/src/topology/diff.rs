@@ -100,6 +100,14 @@ mod tests {
                 let needed = !matches!(op, Op::Remove(..)) && !matches!(key, Key::MemberRow(_));
                 assert!(!needed || state.contains_key(&parent), "{op} came before {parent:?}");
             }
+            for safeguard in key.safeguards() {
+                let stands = state.contains_key(&safeguard);
+                assert!(stands || matches!(op, Op::Remove(..)), "{op} came before {safeguard:?}");
+                assert!(
+                    stands || !matches!(op, Op::Remove(..)) || !state.contains_key(&key),
+                    "{op} came after {safeguard:?}"
+                );
+            }
             if !matches!(op, Op::Create(..)) {
                 assert!(state.contains_key(&key), "{op} of what is not there");
             }

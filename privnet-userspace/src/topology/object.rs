@@ -106,7 +106,9 @@ impl Key {
             | Self::MemberProgram(_)
             | Self::Carrier(_)
             | Self::Fdb(_)
-            | Self::Neighbour(_)
+            | Self::Neighbours(_)
+            | Self::BridgePort(_)
+            | Self::BridgeFdb(_)
             | Self::MemberRow(_)
             | Self::Peers(_) => vec![],
         }
@@ -133,7 +135,9 @@ impl Key {
             | Self::MemberProgram(_)
             | Self::Carrier(_)
             | Self::Fdb(_)
-            | Self::Neighbour(_)
+            | Self::Neighbours(_)
+            | Self::BridgePort(_)
+            | Self::BridgeFdb(_)
             | Self::MemberRow(_) => false,
         }
     }

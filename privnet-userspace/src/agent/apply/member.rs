@@ -14,7 +14,7 @@ use crate::agent::site::{Room, Site};
 use crate::datapath::{self, Hook};
 use crate::link::{self, AbsentIsDone, Link, VethEnd, VethSpec};
 use crate::model::{IfName, PrivateKey, PublicKey};
-use crate::netns::Netns;
+use crate::netns::{self, Netns};
 use crate::topology::object::PeerTable;
 use crate::topology::{Datapath, Spec, ownership};
 use crate::wireguard::{self, Backend, PeerChange};
@@ -270,7 +270,11 @@ impl Site {
         let interface = ownership::wireguard_interface(self.record(member)?.index);
         let index = index_of(app, interface.as_str()).await?;
         // Before it is up, so that it never has a link-local address.
-        let _ = app.netns.set_sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "1").await;
+        match app.netns.set_sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "1").await {
+            // A kernel without IPv6 has no such setting.
+            Ok(_) | Err(netns::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         set_address(app, index, address).await?;
         Ok(app.links.set_up(index).await?)
     }

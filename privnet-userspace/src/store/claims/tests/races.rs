@@ -20,6 +20,27 @@ async fn of_two_claims_of_one_address_exactly_one_wins_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_claims_with_one_public_key_exactly_one_wins() {
+    let store: Arc<dyn Store> = Arc::new(Memory::new());
+    let shop = network(&*store, "shop").await;
+    for round in 0..300 {
+        let racers = [1, 2].map(|wanted| {
+            let claim = MemberClaim { number: Some(number(wanted)), ..claim(&shop, round) };
+            let store = store.clone();
+            tokio::spawn(async move { claim_member(&*store, &claim).await })
+        });
+        let [first, second] = racers;
+        let (winner, loser) = match (first.await.expect("joined"), second.await.expect("joined")) {
+            (Ok(winner), Err(loser)) | (Err(loser), Ok(winner)) => (winner, loser),
+            (first, second) => panic!("round {round}: {first:?} and {second:?}"),
+        };
+        let MemberError::PublicKeyInUse { holder } = &loser else { panic!("round {round}: {loser}") };
+        assert_eq!(*holder, winner.container);
+        release_member(&*store, shop.id, &winner.container, NOW).await.expect("released");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn claims_without_a_wish_get_different_numbers_and_addresses() {
     let store: Arc<dyn Store> = Arc::new(Memory::new());
     let shop = network(&*store, "shop").await;

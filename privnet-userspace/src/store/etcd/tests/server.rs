@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rand::Rng as _;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use tokio::time::Instant;
 
 use crate::store::etcd::Etcd;
@@ -134,6 +134,10 @@ impl Server {
     /// Stops it where it is: it holds its connections and answers nothing.
     pub(super) fn pause(&self) {
         self.signal(Signal::STOP);
+        // The signal is on its way; an answer may be as well.
+        let pid = Pid::from_child(self.child.as_ref().expect("it runs"));
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).expect("its state").expect("it stops");
+        assert!(status.stopped(), "{status:?}");
     }
 
     pub(super) fn resume(&self) {
