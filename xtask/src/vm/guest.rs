@@ -21,12 +21,12 @@ use crate::{environment, shell};
 const VARIABLES: &str = "/vm/variables";
 
 /// Programs that the tests start, or that a person who looks around wants. `setup` has seen to those that matter.
-const PROGRAMS: [&str; 66] = [
-    "bash", "bpftool", "busybox", "cat", "chmod", "cp", "curl", "cut", "date", "df", "dig", "dmesg", "echo", "env",
-    "etcd", "false", "find", "getent", "grep", "head", "id", "ip", "jq", "kdig", "kill", "less", "ln", "ls", "lsmod",
-    "mkdir", "modinfo", "modprobe", "mount", "mv", "nsenter", "ping", "promtool", "ps", "readlink", "rm", "rmdir",
-    "rmmod", "sed", "setpriv", "setsid", "sh", "sleep", "sort", "ss", "stat", "strace", "sync", "sysctl", "tail", "tc",
-    "tcpdump", "tee", "test", "timeout", "touch", "tr", "true", "umount", "uname", "unshare", "wg",
+const PROGRAMS: [&str; 67] = [
+    "bash", "bpftool", "bridge", "busybox", "cat", "chmod", "cp", "curl", "cut", "date", "df", "dig", "dmesg", "echo",
+    "env", "etcd", "false", "find", "getent", "grep", "head", "id", "ip", "jq", "kdig", "kill", "less", "ln", "ls",
+    "lsmod", "mkdir", "modinfo", "modprobe", "mount", "mv", "nsenter", "ping", "promtool", "ps", "readlink", "rm",
+    "rmdir", "rmmod", "sed", "setpriv", "setsid", "sh", "sleep", "sort", "ss", "stat", "strace", "sync", "sysctl",
+    "tail", "tc", "tcpdump", "tee", "test", "timeout", "touch", "tr", "true", "umount", "uname", "unshare", "wg",
 ];
 
 /// Files of this machine that these programs read, and programs that are called by these very paths: by the kernel to
