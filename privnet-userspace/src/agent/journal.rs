@@ -209,7 +209,8 @@ fn read(path: &Path) -> Result<Record> {
     }
 }
 
-/// Writes a file of mode 0600 by rename, so that a reader sees the old content or the new one.
+/// Writes a file of mode 0600 by rename, so that a reader sees the old content or the new one; also one that reads after
+/// the power was cut, when a name may be on the disk and what was written before it not.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
@@ -222,6 +223,7 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
         .open(&temporary)
         .with_context(|| format!("creating {}", temporary.display()))?;
     file.write_all(content).with_context(|| format!("writing {}", temporary.display()))?;
+    file.sync_data().with_context(|| format!("flushing {}", temporary.display()))?;
     fs::rename(&temporary, path).with_context(|| format!("replacing {}", path.display()))
 }
 
