@@ -3,17 +3,23 @@
 //! ```text
 //!  machine 1: 6.1, eBPF, kernel WireGuard, etcd ──┐
 //!  machine 2: 6.12, bridge, kernel WireGuard ─────┼── underlay: every frame is looked into, links are cut and slowed down
-//!  machine 3: 6.12, eBPF, userspace WireGuard ────┘
+//!  machine 3: 6.12, eBPF, userspace WireGuard ────┘   (kernel WireGuard, when it lost its power)
+//!
+//!  in each:  container ── eth0 ── docker0 ── eth0 ── underlay     in clear, and listened to
+//!                      └─ wg0 ── binding netns ── network netns ── vxlan0 ── underlay
 //! ```
+//!
+//! Every container has a way out in clear that leads everywhere: what does not take `wg0` is heard on the bridge of its
+//! host, and mostly on the underlay.
 //!
 //! Runs outside of the machines; `cargo xtask vm` boots them and starts it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
 use privnet_tests::lab::wait_until;
-use privnet_tests::machines::{Flow, Host, Machines, Member, SOON, json};
+use privnet_tests::machines::{Build, CANARY, Host, IN_CLEAR, Machine, Machines, Member, SOON, json};
 
 static MACHINES: OnceLock<Mutex<Machines>> = OnceLock::new();
 static TRIED: AtomicBool = AtomicBool::new(false);
@@ -33,8 +39,14 @@ fn machines() -> MutexGuard<'static, Machines> {
         }
         Mutex::new(machines)
     });
-    // A test that failed says so itself; what it left in the network of its own is in nobody's way.
-    machines.lock().unwrap_or_else(PoisonError::into_inner)
+    // A test that failed says so itself; what it left in the network of its own is in nobody's way, and what was heard then
+    // is not of the next one.
+    machines.lock().unwrap_or_else(|failed| {
+        machines.clear_poison();
+        let machines = failed.into_inner();
+        machines.forget();
+        machines
+    })
 }
 
 fn hosts(machines: &Machines) -> [Host<'_>; 3] {
@@ -50,23 +62,17 @@ fn members<'a>(hosts: &[Host<'a>], network: &str, kind: &str) -> Vec<Member<'a>>
     hosts.iter().map(|host| host.member(network, kind)).collect()
 }
 
-/// Ends a test: the members leave, the network goes, and nothing was seen that must not be.
+/// Ends a test: the members leave, the network goes, and nothing was heard that must not be, up to the end.
 fn finish(machines: &Machines, members: Vec<Member<'_>>, network: &str) {
-    nothing_in_clear(machines);
-    machines.forget_canaries();
-    for member in members {
-        member.leave();
-    }
-    machines.machine(1).soon(&format!("privnet network delete {network}"));
+    leave(machines, members, network);
+    machines.nothing_in_clear();
+    machines.forget();
+    machines.all.iter().for_each(Machine::settle);
 }
 
-fn nothing_in_clear(machines: &Machines) {
-    assert_eq!(machines.canaries(), Vec::<String>::new(), "a payload was seen outside of the containers");
-    assert_eq!(
-        machines.underlay.seen().strange,
-        Vec::<String>::new(),
-        "the carrier carried something else than WireGuard"
-    );
+fn leave(machines: &Machines, members: Vec<Member<'_>>, network: &str) {
+    members.into_iter().for_each(Member::leave);
+    machines.machine(1).soon(&format!("privnet network delete {network}"));
 }
 
 #[test]
@@ -74,7 +80,7 @@ fn members_of_three_machines_reach_each_other_by_address_and_name_and_nothing_is
     let machines = machines();
     let hosts = hosts(&machines);
     let network = hosts[0].network("everywhere");
-    let members = members(&hosts, &network, "all");
+    let mut members = members(&hosts, &network, "all");
     let before = machines.underlay.seen().carrier;
     for one in &members {
         for other in &members {
@@ -82,19 +88,37 @@ fn members_of_three_machines_reach_each_other_by_address_and_name_and_nothing_is
                 one.reaches(protocol, &other.address);
                 one.reaches(protocol, &other.hostname);
             }
+            one.reaches("icmp", &other.address);
+        }
+        assert!(one.run(&format!("vm_talk find {}", one.hostname)).is_well);
+        assert!(!one.run(&format!("vm_talk find {CANARY}.{}", one.hostname)).is_well, "there is no such name");
+    }
+    // Two on one host.
+    members.push(hosts[0].member(&network, "near"));
+    for (one, other) in [(0, 3), (3, 0)] {
+        for protocol in ["udp", "tcp", "icmp"] {
+            members[one].reaches(protocol, &members[other].address);
         }
     }
     assert!(machines.underlay.seen().carrier > before, "the underlay saw nothing of it");
-    nothing_in_clear(&machines);
+    machines.nothing_in_clear();
 
-    // The twin: what is said in clear is seen.
-    hosts[1].background("clear", "vm_talk echo 9");
-    machines.machine(1).soon("vm_talk ask udp 192.0.2.2 9");
-    for place in ["underlay: from machine 1", "underlay: from machine 2", "machine 1: host", "machine 2: host"] {
-        wait_until(format!("{place} is seen"), SOON, || machines.canaries().join(", ").contains(place));
-    }
-    machines.machine(2).must("kill $(cat /run/pid-clear)");
-    machines.forget_canaries();
+    // The twins: who stops listening is missed;
+    hosts[0].background("deaf", "vm_talk watch deaf");
+    machines.machine(1).soon("test -s /run/watch/deaf && kill $(cat /run/pid-deaf)");
+    wait_until("the listener is missed", SOON, || machines.heard(CANARY) == ["machine 1: deaf: the listener died"]);
+    machines.machine(1).must("rm /run/watch/deaf");
+    // what a container says past its network is heard on every road, and so is a question for a name that is
+    // somebody else's. All of them leave by the road on which nothing was heard.
+    let outside = hosts[1].container("outside");
+    hosts[0].machine.soon(&format!("vm_talk ask-in-clear {} 7000", outside.outside));
+    assert!(members[0].asks_in_clear(&outside.outside), "eth0 leads to the containers of another machine");
+    assert!(members[3].asks_in_clear(&members[0].container.outside), "and of its own");
+    machines.is_heard_in_clear(&["underlay: from machine 1", "underlay: from machine 2"]);
+    machines.is_heard_in_clear(&["machine 1: host: docker0", "machine 2: host: docker0"]);
+    hosts[1].end(&outside);
+    assert!(!members[2].run(&format!("vm_talk find {IN_CLEAR}.example")).is_well, "nobody answers there");
+    machines.is_heard_in_clear(&["underlay: from machine 3"]);
     finish(&machines, members, &network);
 }
 
@@ -112,13 +136,25 @@ fn members_of_another_network_reach_nobody() {
         one.reaches("udp", &other.address);
         one.reaches("udp", &other.hostname);
     }
-    for stranger in &them {
+    let subnet = hosts[0].subnet(&ours);
+    for ((stranger, neighbour), remote) in them.iter().zip(&us).zip(us.iter().cycle().skip(1)) {
+        // Root of a container may send what it likes into its own network.
+        stranger.ip(&format!("route add {subnet} dev wg0"));
         for member in &us {
             assert!(!stranger.asks("udp", &member.address), "{} is reached", member.address);
             assert!(!stranger.asks("udp", &member.hostname), "{} is known", member.hostname);
         }
+        stranger.ip(&format!("route delete {subnet} dev wg0"));
+        // Or past it: to the member on its own bridge, and out of the host.
+        stranger.ip(&format!("route add {} via {}", neighbour.address, neighbour.container.outside));
+        for member in [neighbour, remote] {
+            assert!(!stranger.asks_in_clear(&member.address), "{} is reached", member.address);
+        }
+        // The twin: the same container, over the same bridge, by its other address.
+        assert!(stranger.asks_in_clear(&neighbour.container.outside), "its bridge is out of order");
     }
-    finish(&machines, us, &ours);
+    machines.is_heard_on_every_road();
+    leave(&machines, us, &ours);
     finish(&machines, them, &theirs);
 }
 
@@ -155,34 +191,27 @@ fn an_agent_that_is_killed_and_replaced_under_load_costs_no_datagram() {
         members[one].reaches("udp", &members[other].address);
         members[one].flows_to(&members[other]);
     }
+    let old: Vec<Build> = members.iter().map(Build::of).collect();
     for host in &hosts {
         host.kill_agent();
-        // An upgrade: another file under the same name.
-        let file = "$(readlink -f /usr/local/bin/privnet)";
-        host.machine.must(&format!("cp {file} /tmp/next && mv /tmp/next {file}"));
+        // An upgrade: another build under the same name.
+        let (file, pin) =
+            ("$(readlink -f /usr/local/bin/privnet)", format!("/sys/fs/bpf/privnet/*/{network}/pn_config"));
+        host.machine.must(&format!("vm_talk rebuild {file} /tmp/next {pin} && mv /tmp/next {file}"));
         host.start_agent();
+    }
+    for (member, old) in members.iter().zip(&old) {
+        wait_until("everything is of the new build", SOON, || Build::of(member).differs_from(old));
     }
     for member in &members {
         // What is lost is counted when it is too late for its answer.
-        let flow = flow_beyond(member, member.flow().sent + LATE);
+        let flow = member.flows_on(LATE);
         assert_eq!(flow.lost, 0, "{flow:?}");
     }
     for member in &members {
         member.stops_to_flow();
     }
     finish(&machines, members, &network);
-}
-
-/// Waits until a flow has sent so many.
-fn flow_beyond(member: &Member<'_>, sent: u64) -> Flow {
-    let start = Instant::now();
-    loop {
-        let flow = member.flow();
-        if flow.sent > sent {
-            return flow;
-        }
-        assert!(start.elapsed() < SOON, "the flow ended: {flow:?}");
-    }
 }
 
 #[test]
@@ -192,17 +221,113 @@ fn a_host_that_loses_its_power_comes_back_and_takes_part_again() {
     let network = hosts[0].network("power");
     let mut members = members(&hosts, &network, "power");
     members[0].reaches("udp", &members[2].address);
+    members[2].reaches("udp", &members[1].address);
     let before = members.pop().expect("a member");
-    machines.machine(3).must("sync");
+    let peers = |member: &Member<'_>| member.run("wg show wg0 allowed-ips").output.matches(&before.address).count();
+    assert_eq!(members.iter().map(peers).collect::<Vec<_>>(), [1, 1]);
     machines.machine(3).cut_power();
     assert!(!members[0].asks("udp", &before.address), "its machine is empty");
-    hosts[2].start_agent();
-    let after = hosts[2].member(&network, "power");
+
+    // The agent finds that its containers are gone, and says so; with the kernel's WireGuard this time.
+    let host = Host::new(machines.machine(3), "ebpf", "kernel");
+    host.start_agent();
+    for host in &hosts {
+        host.machine.soon(&format!("test $(privnet members --network {network} | grep -c power) = 2"));
+    }
+    for member in &members {
+        wait_until("the lost member is nobody's peer", SOON, || peers(member) == 0);
+        assert!(!member.asks("tcp", &before.address), "nobody has its address");
+        assert!(!member.asks("udp", &before.hostname), "nobody has its name");
+    }
+    let records = "find /var/lib/privnet -name 'pn-*'";
+    host.machine.soon(&format!("test -z \"$({records})\""));
+    assert_eq!(
+        host.machine.must("ls /run/netns /sys/fs/bpf/privnet/*/ 2> /dev/null | grep -e ^pn- -e ^bind-; true"),
+        ""
+    );
+
+    // The same container comes back, and has its name.
+    let after = host.member(&network, "power");
+    assert_ne!(host.machine.must(records), "", "the twin: a member has a record");
+    assert_eq!(after.hostname, before.hostname);
     for member in &members {
         member.reaches("udp", &after.address);
+        member.reaches("udp", &after.hostname);
         after.reaches("tcp", &member.hostname);
     }
     members.push(after);
+    finish(&machines, members, &network);
+    host.kill_agent();
+    hosts[2].start_agent();
+}
+
+#[test]
+fn without_wg0_nothing_leaves_by_the_road_that_leads_everywhere() {
+    let machines = machines();
+    let hosts = hosts(&machines);
+    let network = hosts[0].network("down");
+    let members = members(&hosts, &network, "down");
+    let pairs = || [(0, 1), (1, 2), (2, 0)].map(|(one, other)| (&members[one], &members[other]));
+    for (one, other) in pairs() {
+        one.reaches("udp", &other.address);
+    }
+    // An agent would put back what is missing, at once.
+    hosts.iter().for_each(Host::kill_agent);
+    for change in ["link set wg0 down", "link delete wg0"] {
+        members.iter().for_each(|member| member.ip(change));
+        for (one, other) in pairs() {
+            for protocol in ["udp", "tcp", "icmp"] {
+                assert!(!one.asks(protocol, &other.address), "{protocol} after {change}");
+            }
+        }
+    }
+    machines.nothing_in_clear();
+
+    // The twin: the same container, the same address, and what held it back is taken away.
+    for (one, other) in pairs() {
+        one.ip("route flush type unreachable");
+        for side in ["ingress", "egress"] {
+            let filters = format!("tc -n {} filter delete dev eth0 {side}", one.container.netns);
+            one.host.machine.must(&filters);
+        }
+        assert!(!one.asks_in_clear(&other.address), "there is nobody of that address out there");
+    }
+    machines.is_heard_on_every_road();
+
+    hosts.iter().for_each(Host::start_agent);
+    for (one, other) in pairs() {
+        one.reaches("tcp", &other.address);
+    }
+    finish(&machines, members, &network);
+}
+
+#[test]
+fn members_that_leave_while_they_speak_are_heard_nowhere_in_clear() {
+    let machines = machines();
+    let hosts = hosts(&machines);
+    let network = hosts[0].network("leave");
+    let mut members = members(&hosts, &network, "leave");
+    members.push(hosts[0].member(&network, "beside"));
+    let pairs = [(0, 1), (1, 2), (2, 3), (3, 0)];
+    for (one, other) in pairs {
+        members[one].reaches("udp", &members[other].address);
+        members[one].flows_to(&members[other]);
+    }
+    for member in &members {
+        member.detach();
+        // All of them go on speaking: to who is there, to who has left, and from where nobody is any more.
+        for speaker in &members {
+            speaker.flows_on(20);
+        }
+    }
+    machines.nothing_in_clear();
+    members.iter().for_each(Member::stops_to_flow);
+
+    // The twin: who has left may say to the same address what it likes, from an address of its own, and is heard.
+    for (one, other) in pairs {
+        assert!(!members[one].asks_in_clear(&members[other].address), "there is nobody of that address out there");
+    }
+    machines.is_heard_on_every_road();
     finish(&machines, members, &network);
 }
 
@@ -245,27 +370,31 @@ fn without_the_module_of_wireguard_attach_is_refused_and_nothing_is_in_clear() {
     let before = machines.underlay.seen().refusals;
 
     // What the flow says stays in its container, and the other's answers too.
-    let sent = members[0].flow().sent;
-    flow_beyond(&members[0], sent + 50);
-    assert!(!members[1].asks("udp", &members[0].address), "its interface is gone");
-    nothing_in_clear(&machines);
+    members[0].flows_on(50);
+    for protocol in ["udp", "tcp", "icmp"] {
+        assert!(!members[1].asks(protocol, &members[0].address), "its interface is gone");
+    }
+    machines.nothing_in_clear();
     // The bridge lets pass what the kernel says of a port that nobody has; eBPF would not.
     assert!(machines.underlay.seen().refusals > before, "machine 2 heard nothing of the flow");
-    hosts[1].container("late");
-    let app = "--app ap-a71da13f-7c70-4c00-a644-eee8558d8053 --type late";
-    let attach = format!("privnet attach --network {network} {app} --netns /run/netns/late-2 -o json");
+    let late = hosts[1].container("late");
+    let name = hosts[1].name("late");
+    let attach = format!("privnet attach --network {network} {name} --netns /run/netns/{} -o json", late.netns);
     let refused = machine.run(&attach);
     assert!(!refused.is_well, "{}", refused.output);
     let error = &json(&refused.output)["error"];
     assert_eq!(error["code"], "unsupported", "{error}");
     assert!(error["remedy"].as_str().is_some_and(|remedy| remedy.contains("modprobe wireguard")), "{error}");
 
-    // The twins: with the module it is attached, and what was there is there again.
+    // The twins: who was not attached is no member, and what it says to a member's address by its own road is heard;
+    assert!(!hosts[1].asks_in_clear(&late, &members[0].address), "that road leads to nobody");
+    machines.is_heard_in_clear(&["machine 2: host: docker0", "underlay: from machine 2"]);
+    // with the module it is attached, and what was there is there again.
     machine.must(&format!("mv /tmp/hidden {file} && modprobe wireguard"));
     members[1].reaches("udp", &members[0].address);
     machine.soon(&attach);
-    machine.must(&format!("privnet detach --network {network} {app}"));
-    machine.must("kill $(cat /run/pid-late-2); ip netns delete late-2");
+    machine.must(&format!("privnet detach --network {network} {name}"));
+    hosts[1].end(&late);
     members[0].stops_to_flow();
     finish(&machines, members, &network);
 }

@@ -122,7 +122,7 @@ impl Journal {
     /// Nothing is recorded.
     pub fn add(&mut self, record: Record, key: &PrivateKey) -> Result<()> {
         let id = (record.network, record.address);
-        replace(&self.path(id, "key"), key.reveal_base64().as_bytes())?;
+        rename_over(&self.path(id, "key"), Durability::ThisBoot, key.reveal_base64().as_bytes())?;
         self.write(record)
     }
 
@@ -192,7 +192,7 @@ impl Journal {
     fn write(&mut self, record: Record) -> Result<()> {
         let id = (record.network, record.address);
         let text = serde_json::to_vec_pretty(&record).context("writing a member's record as JSON")?;
-        replace(&self.path(id, "json"), &text)?;
+        rename_over(&self.path(id, "json"), Durability::ThisBoot, &text)?;
         self.records.insert(id, record);
         Ok(())
     }
@@ -232,8 +232,21 @@ fn read(path: &Path) -> Result<Option<Record>> {
     }
 }
 
-/// Writes a file of mode 0600 by rename, so that a reader sees the old content or the new one.
+/// Writes a file of mode 0600 by rename, so that a reader sees the old content or the new one; also one that reads after
+/// the power was cut, when a name may be on the disk and what was written before it not.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    rename_over(path, Durability::ForGood, content)
+}
+
+/// What a file has to outlive.
+enum Durability {
+    /// No reboot; after one it may be empty.
+    ThisBoot,
+    /// Everything.
+    ForGood,
+}
+
+fn rename_over(path: &Path, durability: Durability, content: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
@@ -245,6 +258,9 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
         .open(&temporary)
         .with_context(|| format!("creating {}", temporary.display()))?;
     file.write_all(content).with_context(|| format!("writing {}", temporary.display()))?;
+    if matches!(durability, Durability::ForGood) {
+        file.sync_data().with_context(|| format!("flushing {}", temporary.display()))?;
+    }
     fs::rename(&temporary, path).with_context(|| format!("replacing {}", path.display()))
 }
 

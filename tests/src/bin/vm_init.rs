@@ -15,7 +15,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 use rustix::system::{RebootCommand, reboot};
@@ -29,6 +29,8 @@ const MARK: &str = "@@vm ";
 const NO_MORE: &str = "over";
 /// How long what a job started may take to end after it, and a process to notice a signal.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long the kernel may take for the namespaces that are gone.
+const TEARDOWN: Duration = Duration::from_secs(60);
 /// How often to look.
 const GLANCE: Duration = Duration::from_millis(25);
 /// Folders that a job must leave as it found them.
@@ -134,7 +136,7 @@ fn jobs(afterwards: Afterwards) -> Result<()> {
         let job = lines.next().with_context(|| format!("{LINE} has ended"))?;
         let job = job.with_context(|| format!("cannot read from {LINE}"))?;
         if job == NO_MORE {
-            return Ok(());
+            return if afterwards == Afterwards::Check { settle() } else { Ok(()) };
         }
         let mut fields = job.split('\t');
         let (Some(name), Some(limit), Some(folder), Some(program)) =
@@ -147,6 +149,21 @@ fn jobs(afterwards: Afterwards) -> Result<()> {
         command.args(fields).current_dir(folder);
         run_job(name, &mut command, limit, afterwards)?;
     }
+}
+
+/// Waits until the kernel has taken apart every namespace that the jobs left: one by one, so that the last one is ours. A
+/// device that cannot go holds them up, and the kernel says which one after ten seconds.
+fn settle() -> Result<()> {
+    for words in ["netns add last", "link add last0 type veth peer name last1 netns last", "netns delete last"] {
+        let status = Command::new("ip").args(words.split(' ')).env("PATH", search_path()).status();
+        ensure!(status.with_context(|| format!("cannot run ip {words}"))?.success(), "ip {words} failed");
+    }
+    let start = Instant::now();
+    while Path::new("/sys/class/net/last0").exists() {
+        ensure!(start.elapsed() < TEARDOWN, "the kernel does not come to an end with its namespaces");
+        thread::sleep(GLANCE);
+    }
+    Ok(())
 }
 
 fn run_job(name: &str, command: &mut Command, limit: Duration, afterwards: Afterwards) -> Result<()> {

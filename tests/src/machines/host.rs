@@ -1,8 +1,11 @@
 //! What runs on a machine: an agent, the containers of its host, and what they say to each other.
 
+use std::time::Instant;
+
 use serde_json::Value;
 
 use super::line::{Machine, Ran};
+use super::{CANARY, SOON};
 
 /// Where every container answers.
 pub const PORT: u16 = 7000;
@@ -18,6 +21,17 @@ pub struct Host<'a> {
     wireguard: &'static str,
 }
 
+/// The app of every container.
+pub const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
+
+/// A container, with a server.
+pub struct Container {
+    /// The name of its namespace.
+    pub netns: String,
+    /// The address of its `eth0`.
+    pub outside: String,
+}
+
 /// A container that is a member of a network.
 pub struct Member<'a> {
     /// Where it is.
@@ -28,8 +42,9 @@ pub struct Member<'a> {
     pub address: String,
     /// Its own full name.
     pub hostname: String,
-    app: String,
-    netns: String,
+    /// The container.
+    pub container: Container,
+    name: String,
 }
 
 /// What a flow saw until now.
@@ -82,12 +97,23 @@ impl<'a> Host<'a> {
         text(&json(&answer), "id")
     }
 
+    /// The subnet of a network.
+    #[must_use]
+    pub fn subnet(&self, network: &str) -> String {
+        text(&json(&self.machine.must(&format!("privnet network show {network} -o json"))), "subnet")
+    }
+
     /// Starts a container and attaches it.
     #[must_use]
     pub fn member(&self, network: &str, kind: &str) -> Member<'a> {
-        let netns = self.container(kind);
-        let app = "ap-a71da13f-7c70-4c00-a644-eee8558d8053".to_owned();
-        let name = format!("--app {app} --type {kind} --number {}", self.machine.number);
+        self.attach(network, kind, self.container(kind))
+    }
+
+    /// Attaches a container.
+    #[must_use]
+    pub fn attach(&self, network: &str, kind: &str, container: Container) -> Member<'a> {
+        let name = self.name(kind);
+        let netns = &container.netns;
         let answer =
             self.machine.must(&format!("privnet attach --network {network} {name} --netns /run/netns/{netns} -o json"));
         let answer = json(&answer);
@@ -95,17 +121,37 @@ impl<'a> Host<'a> {
             self.machine.watch(pin, &format!("nsenter --net=/run/netns/{pin}"));
         }
         let (address, hostname) = (text(&answer, "address"), text(&answer, "hostname"));
-        Member { host: *self, network: network.to_owned(), address, hostname, app: name, netns }
+        Member { host: *self, network: network.to_owned(), address, hostname, container, name }
     }
 
-    /// Starts a container that is in no network yet, with a server; returns the name of its namespace.
-    pub fn container(&self, kind: &str) -> String {
+    /// How the command line calls this host's container of a type.
+    #[must_use]
+    pub fn name(&self, kind: &str) -> String {
+        format!("--app {APP} --type {kind} --number {}", self.machine.number)
+    }
+
+    /// Starts a container that is in no network yet, with a server.
+    #[must_use]
+    pub fn container(&self, kind: &str) -> Container {
         let netns = format!("{kind}-{}", self.machine.number);
         self.machine
             .must(&format!("ip netns add {netns} && ip -n {netns} link set lo up && mkdir -p /etc/netns/{netns}"));
         self.machine.must(&format!("echo nameserver 127.0.0.82 > /etc/netns/{netns}/resolv.conf"));
+        let outside = self.machine.connect_container(&netns);
         self.background(&netns, &format!("ip netns exec {netns} vm_talk echo {PORT}"));
-        netns
+        Container { netns, outside }
+    }
+
+    /// Ends a container.
+    pub fn end(&self, container: &Container) {
+        let netns = &container.netns;
+        self.machine.must(&format!("kill $(cat /run/pid-{netns}); ip netns delete {netns}"));
+    }
+
+    /// Asks once in a container, with the word that may be heard.
+    #[must_use]
+    pub fn asks_in_clear(&self, container: &Container, whom: &str) -> bool {
+        self.machine.run(&format!("ip netns exec {} vm_talk ask-in-clear {whom} {PORT}", container.netns)).is_well
     }
 
     /// Runs a command that goes on; its process is in `/run/pid-<name>`, its output in `/var/log/<name>`.
@@ -120,23 +166,34 @@ impl Member<'_> {
     /// Runs a command in the container.
     #[must_use]
     pub fn run(&self, command: &str) -> Ran {
-        self.host.machine.run(&format!("ip netns exec {} {command}", self.netns))
+        self.host.machine.run(&format!("ip netns exec {} {command}", self.container.netns))
     }
 
-    /// Asks once, by `udp` or `tcp`, at an address or a name.
+    /// Asks once, by `udp`, `tcp` or `icmp`, at an address or a name.
     #[must_use]
     pub fn asks(&self, protocol: &str, whom: &str) -> bool {
-        self.run(&format!("vm_talk ask {protocol} {whom} {PORT}")).is_well
+        self.run(&question(protocol, whom)).is_well
     }
 
     /// Asks until there is an answer.
     pub fn reaches(&self, protocol: &str, whom: &str) {
-        self.host.machine.soon(&format!("ip netns exec {} vm_talk ask {protocol} {whom} {PORT}", self.netns));
+        self.host.machine.soon(&format!("ip netns exec {} {}", self.container.netns, question(protocol, whom)));
+    }
+
+    /// Asks once, by UDP, with the word that may be heard.
+    #[must_use]
+    pub fn asks_in_clear(&self, whom: &str) -> bool {
+        self.host.asks_in_clear(&self.container, whom)
+    }
+
+    /// Changes what `ip` changes in the container's namespace, as its root may.
+    pub fn ip(&self, change: &str) {
+        self.host.machine.must(&format!("ip -n {} {change}", self.container.netns));
     }
 
     /// Starts to send to another member, for ever.
     pub fn flows_to(&self, whom: &Member<'_>) {
-        let (netns, address) = (&self.netns, &whom.address);
+        let (netns, address) = (&self.container.netns, &whom.address);
         let file = self.flow_file();
         self.host.background(
             &format!("flow-{netns}"),
@@ -154,27 +211,57 @@ impl Member<'_> {
         Flow { sent, lost, longest }
     }
 
+    /// Waits until the flow has sent so many more.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn flows_on(&self, more: u64) -> Flow {
+        let (start, until) = (Instant::now(), self.flow().sent + more);
+        loop {
+            let flow = self.flow();
+            if flow.sent > until {
+                return flow;
+            }
+            assert!(start.elapsed() < SOON, "the flow ended: {flow:?}");
+        }
+    }
+
     /// Ends the flow.
     pub fn stops_to_flow(&self) {
         let file = self.flow_file();
-        self.host.machine.must(&format!("kill $(cat /run/pid-flow-{}); rm -f {file}", self.netns));
+        self.host.machine.must(&format!("kill $(cat /run/pid-flow-{}); rm -f {file}", self.container.netns));
     }
 
     /// Makes the kernel's WireGuard begin anew with every peer.
     pub fn forgets_its_sessions(&self) {
-        self.host.machine.must(&format!("ip -n {0} link set wg0 down && ip -n {0} link set wg0 up", self.netns));
+        self.host
+            .machine
+            .must(&format!("ip -n {0} link set wg0 down && ip -n {0} link set wg0 up", self.container.netns));
+    }
+
+    /// Leaves the network.
+    pub fn detach(&self) {
+        self.host.machine.must(&format!("privnet detach --network {} {}", self.network, self.name));
     }
 
     /// Leaves the network and ends the container.
     pub fn leave(self) {
-        let Self { host, network, app, netns, .. } = self;
-        host.machine.must(&format!("privnet detach --network {network} {app}"));
-        host.machine.must(&format!("kill $(cat /run/pid-{netns}); ip netns delete {netns}"));
+        self.detach();
+        self.host.end(&self.container);
     }
 
     fn flow_file(&self) -> String {
-        format!("/run/flow-of-{}", self.netns)
+        format!("/run/flow-of-{}", self.container.netns)
     }
+}
+
+/// The command that asks, with the canary.
+fn question(protocol: &str, whom: &str) -> String {
+    if protocol == "icmp" {
+        let canary: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();
+        return format!("ping -n -q -c 1 -W 3 -p {canary} {whom}");
+    }
+    format!("vm_talk ask {protocol} {whom} {PORT}")
 }
 
 /// Whether a pin is that of a network netns or of a binding netns.

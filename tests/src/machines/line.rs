@@ -9,7 +9,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::SOON;
+use super::watch::{FOLDER, QUESTION, Report};
+use super::{COUNT, SOON};
 
 /// What stands before a line of the machine's init.
 const MARK: &str = "@@vm ";
@@ -24,6 +25,19 @@ pub struct Machine {
     pub number: usize,
     line: RefCell<BufReader<UnixStream>>,
     commands: Cell<u32>,
+    containers: Cell<u8>,
+    questions: Cell<u64>,
+    /// What was heard before the power was cut.
+    before: RefCell<Vec<Answer>>,
+}
+
+/// What a listener told.
+struct Answer {
+    /// Of the namespace.
+    name: String,
+    /// Whether it answered the last question.
+    is_alive: bool,
+    report: Report,
 }
 
 /// How a command ended.
@@ -48,7 +62,14 @@ impl Machine {
         };
         // A command is ended by the machine; silence beyond that is a machine that hangs.
         stream.set_read_timeout(Some(Duration::from_secs(LIMIT) + SOON)).expect("a timeout");
-        Self { number, line: RefCell::new(BufReader::new(stream)), commands: Cell::new(0) }
+        Self {
+            number,
+            line: RefCell::new(BufReader::new(stream)),
+            commands: Cell::new(0),
+            containers: Cell::new(0),
+            questions: Cell::new(0),
+            before: RefCell::default(),
+        }
     }
 
     /// The address on the underlay.
@@ -116,50 +137,120 @@ impl Machine {
     /// # Panics
     /// When it does not come up.
     pub fn cut_power(&self) {
+        let answers = self.answers();
+        self.before.borrow_mut().extend(answers);
         self.say("power-cut\t60\t/root\t/bin/sh\t-c\techo b > /proc/sysrq-trigger; sleep 60");
         self.wait_until_ready();
         self.configure();
     }
 
-    /// Names the machine, gives it its address on the underlay and mounts its disk.
+    /// Names the machine, gives it its address on the underlay and mounts its disk; makes the bridge of its containers, as
+    /// Docker does, and ways for what they say in clear: to the containers of the other machines, and for the rest to
+    /// whichever machine comes next, so that whatever leaves a container crosses the underlay.
     pub(super) fn configure(&self) {
         let (number, address) = (self.number, self.address());
-        self.must(&format!("mkdir -p /var/log && echo host-{number} > /proc/sys/kernel/hostname"));
+        self.must(&format!("mkdir -p /var/log {FOLDER} && echo host-{number} > /proc/sys/kernel/hostname"));
         // udev would have found them.
         self.must("modprobe -a virtio_pci virtio_net virtio_blk");
         self.soon("test -e /sys/class/net/eth0");
         self.must(&format!("ip address add {address}/24 dev eth0 && ip link set eth0 up"));
         self.soon("test -b /dev/vda");
         self.must("mkdir -p /var/lib/privnet && mount -t ext4 /dev/vda /var/lib/privnet");
-        self.watch("host", "");
-    }
-
-    /// Looks for the canary in a namespace that `enter` enters, from now on; once is enough.
-    pub(super) fn watch(&self, name: &str, enter: &str) {
-        let file = format!("/run/watch-{name}");
+        let bridge = self.container_address(1);
         self.must(&format!(
-            "test -e {file} || setsid {enter} vm_talk watch {file} > /var/log/watch 2>&1 < /dev/null &"
+            "ip link add docker0 type bridge && ip address add {bridge}/24 dev docker0 && ip link set docker0 up"
         ));
-        self.soon(&format!("test -s {file} || {{ cat /var/log/watch; false; }}"));
-    }
-
-    /// Where the canary was found outside of the containers, as `namespace: number of frames`, since it was last forgotten.
-    #[must_use]
-    pub fn canaries(&self) -> Vec<String> {
-        let files = self.must("grep -H . $(ls -1d /run/watch-* | grep -v part)");
-        let found = files.lines().filter_map(|line| {
-            let (file, text) = line.split_once(':')?;
-            let count = text.split_whitespace().nth(1)?;
-            (count != "0")
-                .then(|| format!("machine {}: {}: {count}", self.number, file.trim_start_matches("/run/watch-")))
-        });
-        found.collect()
-    }
-
-    /// Ends whatever looks for the canary, and looks for it in the host's own namespace only.
-    pub fn forget_canaries(&self) {
-        self.must("for file in /run/watch-*; do read -r process count < $file; kill $process; rm -f $file; done");
+        let next = number % COUNT + 1;
+        let others = (1..=COUNT).filter(|other| *other != number);
+        let routes: String = others.map(|to| format!(" && ip route add 172.30.{to}.0/24 via 192.0.2.{to}")).collect();
+        self.must(&format!(
+            "echo 1 > /proc/sys/net/ipv4/ip_forward && ip route add default via 192.0.2.{next}{routes}"
+        ));
+        self.must(&format!("echo nameserver 192.0.2.{next} > /etc/resolv.conf"));
         self.watch("host", "");
+    }
+
+    /// The address that the `last`th container of this machine has on the bridge; the first is the bridge's own.
+    fn container_address(&self, last: u8) -> String {
+        format!("172.30.{}.{last}", self.number)
+    }
+
+    /// Gives a container an `eth0` on the bridge, with the route that leads everywhere; returns its address.
+    pub(super) fn connect_container(&self, netns: &str) -> String {
+        let count = self.containers.get() + 1;
+        self.containers.set(count);
+        let address = self.container_address(count + 1);
+        let bridge = self.container_address(1);
+        self.must(&format!(
+            "ip link add con-{count} type veth peer name eth0 netns {netns} && ip link set con-{count} master docker0 up && \
+             ip -n {netns} address add {address}/24 dev eth0 && ip -n {netns} link set eth0 up && \
+             ip -n {netns} route add default via {bridge}"
+        ));
+        address
+    }
+
+    /// Listens in a namespace that `enter` enters, from now on; once is enough.
+    pub(super) fn watch(&self, name: &str, enter: &str) {
+        let file = format!("{FOLDER}/{name}");
+        self.must(&format!(
+            "test -e {file} || setsid {enter} vm_talk watch {name} > /var/log/watch-{name} 2>&1 < /dev/null &"
+        ));
+        self.soon(&format!("test -s {file} || {{ cat /var/log/watch-{name}; false; }}"));
+    }
+
+    /// Where a word was heard outside of the containers, as `namespace: interface: count`, since it was last forgotten; and
+    /// which namespaces were not, or not well, listened to.
+    #[must_use]
+    pub(super) fn heard(&self, word: &str) -> Vec<String> {
+        let mut heard = Vec::new();
+        let answers = self.answers();
+        for Answer { name, is_alive, report } in self.before.borrow().iter().chain(&answers) {
+            let place = format!("machine {}: {name}", self.number);
+            for ((_, interface), count) in report.frames.iter().filter(|((heard, _), _)| heard == word) {
+                heard.push(format!("{place}: {interface}: {count} frames"));
+            }
+            if report.missed > 0 {
+                heard.push(format!("{place}: the listener missed {} frames", report.missed));
+            }
+            if !is_alive {
+                heard.push(format!("{place}: the listener died"));
+            }
+        }
+        heard
+    }
+
+    /// Asks every listener for what it heard until now.
+    fn answers(&self) -> Vec<Answer> {
+        let question = self.questions.get() + 1;
+        self.questions.set(question);
+        self.must(&format!("echo {question} > {QUESTION}.part && mv {QUESTION}.part {QUESTION}"));
+        let lines = self.soon(&format!(
+            "cd {FOLDER}; for file in *; do read -r answer process rest < $file; \
+             test $answer = {question} || ! kill -0 $process 2> /dev/null || exit 1; done; grep -H . *"
+        ));
+        let answer = |line: &str| {
+            let (name, report) = line.split_once(':')?;
+            let report: Report = report.parse().ok()?;
+            Some(Answer { name: name.to_owned(), is_alive: report.question == question, report })
+        };
+        lines.lines().map(|line| answer(line).unwrap_or_else(|| panic!("machine {}: {line}", self.number))).collect()
+    }
+
+    /// Forgets what was heard, and ends whoever listens anywhere but in the host's own namespace.
+    pub(super) fn forget(&self) {
+        self.before.borrow_mut().clear();
+        self.must(&format!(
+            "cd {FOLDER}; for file in *; do read -r answer process rest < $file; kill $process; rm $file; done"
+        ));
+        self.watch("host", "");
+    }
+
+    /// Waits until the kernel has taken apart every namespace that is gone: one by one, so that the last one is ours. A device
+    /// that cannot go holds them up, and the kernel says so.
+    pub fn settle(&self) {
+        let veth = "ip link add last0 type veth peer name last1 netns last";
+        self.must(&format!("ip netns add last && {veth} && ip netns delete last"));
+        self.soon("! test -e /sys/class/net/last0");
     }
 
     pub(super) fn wait_until_ready(&self) {

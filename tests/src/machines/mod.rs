@@ -3,23 +3,31 @@
 //! `cargo xtask vm` boots them and starts the tests that use this, outside of them and without root: it names a folder in
 //! [`FOLDER`], where each machine has a socket for its first serial line and one for its network card.
 
+mod build;
 mod host;
 mod line;
 mod underlay;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::host::{Flow, Host, Member, PORT, json};
+pub use self::build::Build;
+pub use self::host::{APP, Container, Flow, Host, Member, PORT, json};
 pub use self::line::{Machine, Ran};
 pub use self::underlay::{Seen, Underlay};
+pub use self::watch::watch;
+use crate::lab::wait_until;
 
 /// The variable that names the folder of the machines' sockets.
 pub const FOLDER: &str = "PRIVNET_MACHINES";
 /// How many machines there are.
 pub const COUNT: usize = 3;
-/// What every payload of these tests carries. It is looked for on the underlay, and on every host outside of the containers.
-pub const CANARY: &str = "privnet-canary:this-must-never-be-seen-on-the-underlay";
+/// What every private payload of these tests carries: it must be heard nowhere but in the containers. Sixteen characters that
+/// a label of a name may have, so that a ping and a question of DNS can carry them too.
+pub const CANARY: &str = "privnet-canary-x";
+/// What is said in clear on purpose, and must be heard where it passes: so the ears are proved to be open.
+pub const IN_CLEAR: &str = "outside-canary-x";
 /// How long an emulated machine may take for what a person would wait for.
 pub const SOON: Duration = Duration::from_secs(120);
 
@@ -58,17 +66,54 @@ impl Machines {
         &self.all[number - 1]
     }
 
-    /// Where the canary was found outside of the containers: on the underlay, or in a namespace of a machine.
+    /// Where a word was heard outside of the containers, on the underlay or in a namespace of a machine, and how often; and
+    /// who should have listened and did not.
     #[must_use]
-    pub fn canaries(&self) -> Vec<String> {
+    pub fn heard(&self, word: &str) -> Vec<String> {
+        let words = self.underlay.seen().words;
+        let on_the_underlay = words.into_iter().filter(|((heard, _), _)| *heard == word);
         let on_the_underlay =
-            self.underlay.seen().canaries.into_iter().map(|from| format!("underlay: from machine {from}"));
-        on_the_underlay.chain(self.all.iter().flat_map(Machine::canaries)).collect()
+            on_the_underlay.map(|((_, from), count)| format!("underlay: from machine {from}: {count} frames"));
+        on_the_underlay.chain(self.all.iter().flat_map(|machine| machine.heard(word))).collect()
     }
 
-    /// Forgets what was found, for it was sent on purpose.
-    pub fn forget_canaries(&self) {
-        self.underlay.forget_canaries();
-        self.all.iter().for_each(Machine::forget_canaries);
+    /// Asserts that no private payload was heard, and that the carrier carried WireGuard.
+    ///
+    /// # Panics
+    /// When one was, and says where; when somebody did not listen.
+    pub fn nothing_in_clear(&self) {
+        assert_eq!(self.heard(CANARY), Vec::<String>::new(), "a payload was heard outside of the containers");
+        let strange = self.underlay.seen().strange;
+        assert_eq!(strange, Vec::<String>::new(), "the carrier carried something else than WireGuard");
+    }
+
+    /// Waits until what was said in clear was heard in these places: who listens there would hear a payload.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn is_heard_in_clear(&self, places: &[&str]) {
+        let is_missing = |heard: &[String], place: &str| !heard.iter().any(|heard| heard.starts_with(place));
+        let mut missing = places.to_vec();
+        wait_until(format!("{places:?} are heard"), SOON, || {
+            let heard = self.heard(IN_CLEAR);
+            missing.retain(|place| is_missing(&heard, place));
+            missing.is_empty()
+        });
+    }
+
+    /// The same for the bridge of each machine's containers, and the underlay.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn is_heard_on_every_road(&self) {
+        let roads = |number| [format!("machine {number}: host: docker0"), format!("underlay: from machine {number}")];
+        let roads: Vec<String> = (1..=COUNT).flat_map(roads).collect();
+        self.is_heard_in_clear(&roads.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Forgets what was heard, and ends whoever listens anywhere but in the hosts' own namespaces.
+    pub fn forget(&self) {
+        self.underlay.forget();
+        self.all.iter().for_each(Machine::forget);
     }
 }

@@ -3,7 +3,7 @@
 //! A machine's card is a pair of datagram sockets (QEMU's `-netdev dgram`), a datagram a frame: `card-<n>` is the machine's,
 //! `port-<n>` the hub's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::CANARY;
+use super::watch::holds;
+use super::{CANARY, IN_CLEAR};
 
 /// How often a thread looks whether it shall end.
 const TICK: Duration = Duration::from_millis(50);
@@ -34,8 +35,8 @@ pub struct Underlay {
 pub struct Seen {
     /// Frames of VXLAN.
     pub carrier: u64,
-    /// Frames that hold the canary, with the number of the machine that sent them.
-    pub canaries: Vec<usize>,
+    /// How many frames of a machine hold a word, by the word and the machine's number.
+    pub words: BTreeMap<(&'static str, usize), u64>,
     /// Frames of VXLAN with a refusal inside: an ICMP error that quotes a message of WireGuard, as far as 576 bytes reach.
     pub refusals: u64,
     /// Frames of VXLAN with something else inside than these, in hexadecimal.
@@ -84,14 +85,18 @@ impl Underlay {
     }
 
     /// All that was seen until now.
+    ///
+    /// # Panics
+    /// When a thread of the hub has ended: it saw no more.
     #[must_use]
     pub fn seen(&self) -> Seen {
+        assert!(!self.threads.iter().any(JoinHandle::is_finished), "the underlay is out of order");
         self.shared.lock().seen.clone()
     }
 
-    /// Forgets the canaries, which were sent on purpose.
-    pub(super) fn forget_canaries(&self) {
-        self.shared.lock().seen.canaries.clear();
+    /// Forgets the words, which were heard and told of.
+    pub(super) fn forget(&self) {
+        self.shared.lock().seen.words.clear();
     }
 
     /// Cuts the link between two machines.
@@ -164,9 +169,8 @@ fn deliver(cards: Vec<PathBuf>, frames: &Receiver<Frame>, shared: &Shared) {
 }
 
 fn look(frame: &[u8], from: usize, seen: &mut Seen) {
-    let canary = CANARY.as_bytes();
-    if frame.windows(canary.len()).any(|window| window == canary) {
-        seen.canaries.push(from);
+    for word in [CANARY, IN_CLEAR].into_iter().filter(|word| holds(frame, word)) {
+        *seen.words.entry((word, from)).or_default() += 1;
     }
     if is_vxlan(frame) {
         seen.carrier += 1;

@@ -1,7 +1,7 @@
 //! What the guest's kernel says on its console: is it in trouble?
 
 /// What begins a kernel's report of trouble that no test survives.
-const TROUBLE: [&str; 12] = [
+const TROUBLE: [&str; 14] = [
     "Kernel panic",
     "BUG: ",
     "Oops: ",
@@ -12,7 +12,10 @@ const TROUBLE: [&str; 12] = [
     "self-detected stall",
     "blocked for more than",
     "Out of memory: ",
-    "WARNING: CPU",
+    // With or without the number of the processor behind it, and lockdep's reports.
+    "WARNING: ",
+    "INFO: trying to register non-static key",
+    "UBSAN: ",
     "unregister_netdevice: waiting for",
 ];
 
@@ -33,6 +36,8 @@ mod tests {
         assert_eq!(trouble(&panic), Some("[    9.9] Kernel panic - not syncing: Attempted to kill init!"));
         let stall = "[   99.0] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:\n";
         assert!(trouble(stall).is_some());
+        assert!(trouble("[ 5.0] WARNING: possible circular locking dependency detected\n").is_some());
+        assert!(trouble("[ 5.0] WARNING: CPU: 0 PID: 9 at net/core/dev.c:10 f+0x1/0x2\n").is_some());
         assert!(trouble("[ 1.0] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x:1]\n").is_some());
     }
 }

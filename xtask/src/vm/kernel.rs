@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
@@ -58,12 +59,20 @@ impl fmt::Display for Wanted {
 pub struct Kernel {
     /// How it is called in files and output.
     pub name: String,
-    /// Its release, as `uname -r` says; the name of the folder of its modules.
+    /// Its release, as `uname -r` says; where its modules are in a guest, too.
     pub release: Option<String>,
     /// What the boot loader loads.
     pub image: PathBuf,
     /// The folder of its modules, indexed by depmod.
     pub modules: Option<PathBuf>,
+}
+
+impl Kernel {
+    /// The first two numbers of its release.
+    pub fn version(&self) -> Option<(u32, u32)> {
+        let mut numbers = self.release.as_deref()?.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    }
 }
 
 /// Finds or unpacks a kernel.
@@ -130,8 +139,25 @@ fn of_files(image: &Path, modules: Option<&Path>) -> Result<Kernel> {
     if let Some(modules) = &modules {
         modules::index(modules)?;
     }
-    let release = modules.as_ref().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let of_folder = || Some(modules.as_ref()?.file_name()?.to_string_lossy().into_owned());
+    let release = release_of(image)?.or_else(of_folder);
     Ok(Kernel { name, release, image: image.to_path_buf(), modules })
+}
+
+/// The release that an image says it is of; `None` if it is no bzImage of x86.
+///
+/// The header of setup has its magic at 0x202, and at 0x20e where the text begins, less 0x200
+/// (<https://github.com/torvalds/linux/blob/v6.12/Documentation/arch/x86/boot.rst#L460>).
+fn release_of(image: &Path) -> Result<Option<String>> {
+    let mut head = Vec::new();
+    let file = fs::File::open(image).with_context(|| format!("cannot open {}", image.display()))?;
+    file.take(1 << 16).read_to_end(&mut head).with_context(|| format!("cannot read {}", image.display()))?;
+    if head.get(0x202..0x206) != Some(b"HdrS") {
+        return Ok(None);
+    }
+    let start = usize::from(u16::from_le_bytes([head[0x20e], head[0x20f]])) + 0x200;
+    let text = head.get(start..).unwrap_or_default().split(|byte| matches!(byte, 0 | b' ')).next();
+    Ok(text.map(|text| String::from_utf8_lossy(text).into_owned()).filter(|text| !text.is_empty()))
 }
 
 fn only_entry(folder: &Path, prefix: &str) -> Result<PathBuf> {
@@ -159,5 +185,21 @@ mod tests {
         let depends = "linux-image-amd64\n  Depends: linux-image-6.12.117+deb12-amd64\n";
         assert_eq!(dependency(depends, "6.12"), Some("linux-image-6.12.117+deb12-amd64"));
         assert_eq!(dependency(depends, "6.1"), None);
+    }
+
+    #[test]
+    fn a_kernel_that_is_given_as_files_has_the_version_that_its_image_says() {
+        let path = std::env::temp_dir().join(format!("privnet-image-of-6.1-{}", std::process::id()));
+        let version = || of_files(&path, None).expect("a kernel").version();
+        fs::write(&path, "no image of x86").expect("a file");
+        assert_eq!(version(), None);
+        let mut image = vec![0_u8; 0x400];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x150_u16.to_le_bytes());
+        let text = b"6.1.0-44-amd64 (debian-kernel@lists.debian.org) #1 SMP\0";
+        image[0x350..0x350 + text.len()].copy_from_slice(text);
+        fs::write(&path, image).expect("a file");
+        assert_eq!(version(), Some((6, 1)));
+        fs::remove_file(&path).expect("a clean end");
     }
 }

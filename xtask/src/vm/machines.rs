@@ -70,24 +70,23 @@ pub fn run(kinds: &[Machine<'_>], executable: &Path, filters: &[String]) -> Resu
 }
 
 /// Looks at the consoles until the test is over; a machine in trouble, or a test without end, ends them all, and the test
-/// with them.
+/// with them. Returns the trouble, up to the last word of the last machine.
 fn watch(machines: &[Machine<'_>], guests: &mut Guests, is_over: &AtomicBool) -> Option<String> {
     let start = Instant::now();
-    while !is_over.load(Ordering::Relaxed) {
-        let mut trouble = machines
-            .iter()
-            .zip(1..)
-            .find_map(|(machine, number)| machine.trouble().map(|trouble| format!("machine {number}: {trouble}")));
-        if start.elapsed() > LIMIT {
-            trouble.get_or_insert_with(|| format!("the test was not over after {} s", LIMIT.as_secs()));
-        }
-        if trouble.is_some() {
-            guests.end();
-            return trouble;
-        }
+    let mut is_late = false;
+    while !is_over.load(Ordering::Relaxed) && !is_late && trouble(machines).is_none() {
+        is_late = start.elapsed() > LIMIT;
         thread::sleep(GLANCE);
     }
-    None
+    guests.end();
+    let late = is_late.then(|| format!("the test was not over after {} s", LIMIT.as_secs()));
+    trouble(machines).or(late)
+}
+
+/// The first trouble that a console tells of.
+fn trouble(machines: &[Machine<'_>]) -> Option<String> {
+    let told = |(machine, number): (&Machine<'_>, i32)| Some(format!("machine {number}: {}", machine.trouble()?));
+    machines.iter().zip(1..).find_map(told)
 }
 
 /// An empty file system in a file that takes no room.
@@ -136,5 +135,23 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::qemu::Accelerator;
+    use super::*;
+
+    #[test]
+    fn what_a_console_says_when_the_test_is_over_is_read() {
+        let path = std::env::temp_dir().join(format!("privnet-machine-console-{}", std::process::id()));
+        let machine = Machine { kernel: &path, initramfs: &path, console: path.clone(), accelerator: Accelerator::Tcg };
+        fs::write(&path, "[ 9.0] all is well\n").expect("a console");
+        let last_look = || watch(std::slice::from_ref(&machine), &mut Guests(Vec::new()), &AtomicBool::new(true));
+        assert_eq!(last_look(), None);
+        fs::write(&path, "[ 9.1] WARNING: CPU: 0 PID: 1 at net/core/dev.c:1 f+0x1/0x2\n").expect("a console");
+        assert!(last_look().is_some_and(|told| told.starts_with("machine 1: ") && told.contains("dev.c")));
+        fs::remove_file(&path).expect("a clean end");
     }
 }

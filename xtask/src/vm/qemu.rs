@@ -26,8 +26,10 @@ pub const READY: &str = "ready";
 pub const OVER: &str = "over";
 /// How often the console is looked at.
 const GLANCE: Duration = Duration::from_millis(200);
-/// How long a kernel in trouble may go on talking, and a guest whose jobs are over may take to power off.
+/// How long a kernel in trouble may go on talking.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long a guest whose jobs are over may take to power off; what holds it up longer is trouble.
+const FAREWELL: Duration = Duration::from_secs(60);
 /// A guest that has a processor to itself is up in a second or two.
 const TRIAL: Duration = Duration::from_secs(15);
 
@@ -147,8 +149,7 @@ impl Machine<'_> {
 
     /// The first sign of trouble on the console, with what it ends with.
     pub fn trouble(&self) -> Option<String> {
-        let text = fs::read(&self.console).unwrap_or_default();
-        let line = console::trouble(&String::from_utf8_lossy(&text)).map(str::to_owned)?;
+        let line = trouble_in(&self.console)?;
         Some(format!("the guest's kernel is in trouble: {line}\n{}", self.last_lines()))
     }
 
@@ -168,8 +169,8 @@ impl Machine<'_> {
     /// Boots, and hands each line of the guest to `hear`, without what ends it; what that answers goes to the guest.
     ///
     /// # Errors
-    /// The guest did not come to the end of its jobs: its kernel was in trouble, QEMU failed, or `limit` passed. The
-    /// error ends with the console's last lines.
+    /// The guest did not come to the end of its jobs: its kernel was in trouble, QEMU failed, or `limit` passed; or it did,
+    /// and its kernel was in trouble at any time until it had powered off. The error ends with the console's last lines.
     pub fn run(&self, mode: Mode, limit: Duration, hear: impl FnMut(&str) -> Option<String>) -> Result<()> {
         let mut command = self.alone(mode)?;
         // What an earlier guest said is not of this one.
@@ -183,8 +184,8 @@ impl Machine<'_> {
         let stdout = child.stdout.take().context("QEMU has no stdout")?;
         let stdin = child.stdin.take().context("QEMU has no stdin")?;
         let heard = self.listen(stdout, stdin, limit, hear);
-        end(&mut child, if heard.is_ok() { GRACE } else { Duration::ZERO })?;
-        heard.with_context(|| {
+        let ended_by_itself = end(&mut child, if heard.is_ok() { FAREWELL } else { Duration::ZERO })?;
+        heard.and_then(|()| farewell(&self.console, ended_by_itself)).with_context(|| {
             format!("the guest's console, {}, ends so:\n{}", self.console.display(), self.last_lines())
         })
     }
@@ -275,15 +276,36 @@ fn lines_of(stdout: ChildStdout) -> Receiver<String> {
     lines
 }
 
-fn end(child: &mut Child, grace: Duration) -> Result<()> {
+/// Waits for the end of a process and returns whether it came by itself; after `grace` it is made to come.
+fn end(child: &mut Child, grace: Duration) -> Result<bool> {
     let start = Instant::now();
     while child.try_wait().context("cannot wait for QEMU")?.is_none() {
         if start.elapsed() >= grace {
             child.kill().context("cannot end QEMU")?;
+            child.wait().context("cannot wait for QEMU")?;
+            return Ok(false);
         }
         thread::sleep(Duration::from_millis(20));
     }
+    Ok(true)
+}
+
+/// The last look at the console of a guest that is gone: what its kernel said after its last job, and while it powered off,
+/// counts as what it said before.
+fn farewell(console: &Path, ended_by_itself: bool) -> Result<()> {
+    if let Some(line) = trouble_in(console) {
+        bail!("the guest's kernel is in trouble: {line}");
+    }
+    if !ended_by_itself {
+        bail!("the guest did not power off within {} s", FAREWELL.as_secs());
+    }
     Ok(())
+}
+
+/// The first line of trouble in all that a console's file holds.
+fn trouble_in(console: &Path) -> Option<String> {
+    let text = fs::read(console).unwrap_or_default();
+    console::trouble(&String::from_utf8_lossy(&text)).map(str::to_owned)
 }
 
 /// A console's file, read as it grows.
@@ -302,5 +324,31 @@ impl Console<'_> {
         self.position += u64::try_from(file.read_to_end(&mut new).ok()?).ok()?;
         self.text.push_str(&String::from_utf8_lossy(&new));
         console::trouble(&self.text).map(str::to_owned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_counts_up_to_the_last_line_of_a_console() {
+        let path = std::env::temp_dir().join(format!("privnet-console-{}", std::process::id()));
+        fs::write(&path, "[ 1.0] Linux version 6.12\n[ 9.0] reboot: Power down\n").expect("a console");
+        farewell(&path, true).expect("a guest that is well");
+        farewell(&path, false).expect_err("one that hangs as it powers off");
+        let mut console = Console { path: &path, position: 0, text: String::new() };
+        assert_eq!(console.read(), None);
+
+        // It comes in pieces, and nobody looked in between.
+        let late = "[ 9.1] unregister_netdevice: waiting for wg0 to become free. Usage count = 2";
+        let mut file = fs::File::options().append(true).open(&path).expect("the console");
+        write!(file, "{}", &late[..40]).expect("a piece");
+        console.read();
+        writeln!(file, "{}", &late[40..]).expect("the rest");
+        assert_eq!(console.read().as_deref(), Some(late));
+        let error = farewell(&path, true).expect_err("trouble after the last job").to_string();
+        assert!(error.contains("waiting for wg0"), "{error}");
+        fs::remove_file(&path).expect("a clean end");
     }
 }

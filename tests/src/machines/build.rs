@@ -1,0 +1,47 @@
+//! Which build of `privnet` serves a member.
+
+use super::host::Member;
+
+/// What runs for a member, and is replaced when another build of the agent starts.
+#[derive(Debug)]
+pub struct Build {
+    /// The process that answers names.
+    dns: String,
+    /// The filters of the guard on `eth0`.
+    guard: String,
+    /// The filter on the member's end in the network netns; none on a bridge.
+    member: String,
+}
+
+impl Build {
+    /// What runs now.
+    ///
+    /// # Panics
+    /// When the machine does not say.
+    #[must_use]
+    pub fn of(member: &Member<'_>) -> Self {
+        let machine = member.host.machine;
+        let dns = "for process in /proc/[0-9]*; do tr '\\0' ' ' < $process/cmdline | grep -q ' dns --run-dir ' && echo $process; done; true";
+        let filters = |netns: &str, interface: &str| {
+            let filters = format!("tc -n {netns} filter show dev {interface}");
+            // Of each line only what names the program.
+            machine.must(&format!("({filters} ingress; {filters} egress) | grep -o ' id [0-9]*'; true"))
+        };
+        let hex: String =
+            member.address.split('.').map(|octet| format!("{:02x}", octet.parse::<u8>().expect("IPv4"))).collect();
+        Self {
+            dns: machine.run(dns).output,
+            guard: filters(&member.container.netns, "eth0"),
+            member: filters(&member.network, &format!("veth-{hex}")),
+        }
+    }
+
+    /// Whether each is there, and another one; a bridge has no filter, before and after.
+    #[must_use]
+    pub fn differs_from(&self, old: &Self) -> bool {
+        let is_replaced = |new: &str, old: &str| !new.is_empty() && !old.is_empty() && new != old;
+        is_replaced(&self.dns, &old.dns)
+            && is_replaced(&self.guard, &old.guard)
+            && (self.member.is_empty() && old.member.is_empty() || is_replaced(&self.member, &old.member))
+    }
+}
