@@ -65,6 +65,11 @@ impl<'a> Host<'a> {
         Self { machine, datapath, wireguard }
     }
 
+    /// Whether programs forward here, and no bridge.
+    pub(super) fn has_programs(&self) -> bool {
+        self.datapath == "ebpf"
+    }
+
     /// Starts the store that the hosts share.
     pub fn start_store(&self) {
         let address = self.machine.address();
