@@ -4,7 +4,8 @@
 //! the agent may have made, a record leads to it. One file per member, replaced by rename; it need not outlive a reboot of the
 //! host, since no container does, so nothing is synced to disk, and an empty file is one of an earlier boot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::Ipv4Addr;
@@ -108,6 +109,26 @@ impl Journal {
             }
         }
         Ok(Self { dir: dir.to_owned(), records })
+    }
+
+    /// Removes what an agent left that died between two steps: a private key whose record was not written, a file that has
+    /// not got its name. Only for the one agent that has the directory.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed, or a file cannot be removed.
+    pub fn sweep(&self) -> Result<()> {
+        let listing = || format!("listing {}", self.dir.display());
+        let keys: BTreeSet<PathBuf> = self.records.keys().map(|id| self.path(*id, "key")).collect();
+        for entry in fs::read_dir(&self.dir).with_context(listing)? {
+            let path = entry.with_context(listing)?.path();
+            let extension = path.extension().and_then(OsStr::to_str);
+            // The key of a record that was set aside is as good as that.
+            let is_kept = || keys.contains(&path) || path.with_extension("json.corrupt").exists();
+            if extension == Some("new") || (extension == Some("key") && !is_kept()) {
+                fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// All records.
@@ -300,6 +321,24 @@ mod tests {
         journal.remove(id).expect("removes");
         journal.remove(id).expect("removes what is gone");
         assert!(Journal::open(dir.path()).expect("opens again").records().is_empty());
+    }
+
+    #[test]
+    fn what_was_half_written_goes_and_what_is_whole_stays() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut journal = Journal::open(dir.path()).expect("opens");
+        let id = (record().network, record().address);
+        journal.add(record(), &PrivateKey::from_random([7; 32])).expect("adds");
+        fs::write(journal.path((id.0, Ipv4Addr::new(10, 240, 0, 9)), "key"), "of nobody").expect("writes");
+        fs::write(dir.path().join("x.json.new"), "half").expect("writes");
+        for of_corrupt in ["y.json.corrupt", "y.key"] {
+            fs::write(dir.path().join(of_corrupt), "aside").expect("writes");
+        }
+        let names = || fs::read_dir(dir.path()).expect("lists").count();
+        assert_eq!(names(), 6);
+        journal.sweep().expect("sweeps");
+        assert_eq!(names(), 4);
+        assert!(Journal::open(dir.path()).expect("opens").private_key(id).is_ok());
     }
 
     #[test]

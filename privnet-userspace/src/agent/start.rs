@@ -51,6 +51,7 @@ impl Agent {
         let host = Room::enter(config.host_netns.clone()).await.context("entering the host's namespace")?;
         let facts = HostFacts::find(&config, &host).await?;
         let journal = Journal::open(&config.journal_dir())?;
+        journal.sweep()?;
         let lease = presence::announce(&*store, &config, &facts, Known::NotYet).await?;
         match claims::remove_leftovers(&*store).await {
             Ok(0) => {}
