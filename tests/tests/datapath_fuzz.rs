@@ -173,7 +173,8 @@ fn fuzz(hook: Hook) {
     let seed = from_environment("PRIVNET_SEED").unwrap_or_else(rand::random);
     let wanted = from_environment("PRIVNET_FRAMES");
     let threads = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    let (begin, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+    let begin = Instant::now();
+    let stop = Arc::new(AtomicBool::new(false));
     let (frames, wrong) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
     let share = |first: u64| {
         let (frames, stop, wrong) = (Arc::clone(&frames), Arc::clone(&stop), Arc::clone(&wrong));
@@ -184,6 +185,7 @@ fn fuzz(hook: Hook) {
             let (program, pins) = (bed.network.program_pin(hook), bed.network.pin_dir().to_owned());
             let run = move || {
                 let mut runner = Runner::open(hook, seed, world, program, &pins);
+                let begin = Instant::now();
                 for number in (first..wanted.unwrap_or(FRAMES)).step_by(threads as usize) {
                     if stop.load(Ordering::Relaxed) || wanted.is_none() && begin.elapsed() > PATIENCE {
                         break;

@@ -17,7 +17,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use privnet::wireguard::{Backend, Error, Peer, PeerChange};
-use wireguard_lab::{Lab, Member, PORT, SILENCE, Sniffer, arrives, backends, runtime, sh, wait_until};
+use wireguard_lab::{Lab, Member, PATIENCE, PORT, SILENCE, Sniffer, arrives, backends, runtime, sh, wait_until};
 
 /// Shows nowhere but where it was sent from and to.
 const CANARY: &[u8] = b"privnet-canary-8f1c33d2-this-must-never-be-seen-in-clear";
@@ -118,7 +118,7 @@ fn a_peer_cannot_send_from_anothers_address() {
             thief.send_to(b"stolen address", (members[0].address, 7000)).expect("sent");
             // Behind it in the same tunnel: when this one is there, the other one is not coming.
             honest.send_to(b"own address again", (members[0].address, 7000)).expect("sent");
-            target.set_read_timeout(Some(SILENCE)).expect("set");
+            target.set_read_timeout(Some(PATIENCE)).expect("set");
             let mut buffer = [0; 64];
             let (length, source) = target.recv_from(&mut buffer).expect("the honest one arrives");
             assert_eq!((&buffer[..length], source), (&b"own address again"[..], honest.local_addr().expect("bound")));

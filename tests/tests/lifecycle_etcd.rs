@@ -41,7 +41,7 @@ impl Cluster {
 
 /// The addresses that a container is told for a name.
 fn told(asker: &Joined, name: &str) -> String {
-    asker.app.run(&format!("dig @127.0.0.82 +time=1 +tries=1 +short {name}")).trim().to_owned()
+    asker.app.run(&format!("dig @127.0.0.82 +time=10 +tries=1 +short {name}")).trim().to_owned()
 }
 
 /// What `privnet doctor` finds of the store.
@@ -222,6 +222,7 @@ fn a_host_that_is_not_heard_loses_its_members_names_and_nothing_else() {
     let (name, own) = (&backend.attached.hostname, &web.attached.hostname);
     let (address, own_address) = (backend.address().to_string(), web.address().to_string());
     wait_until("the name is told on the other host", SOON, || told(&web, name) == address);
+    wait_until("they reach each other", SOON, || web.pings(backend.address()) && backend.pings(web.address()));
     two.kill();
     cluster.etcd.end_leases();
     wait_until("the name is gone", SOON, || told(&web, name).is_empty());

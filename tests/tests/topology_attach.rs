@@ -105,7 +105,7 @@ fn members_of_two_hosts_reach_each_other_whatever_datapath_each_host_has() {
         // A third member, whose host already has one, is known everywhere as well.
         let worker = lab.member(&hosts[1], &network, "worker-1");
         wait_until("web reaches worker", SOON, || web.pings(worker.address()));
-        assert!(backend.pings(worker.address()));
+        wait_until("backend reaches worker", SOON, || backend.pings(worker.address()));
         lab.finish();
     }
 }

@@ -17,7 +17,8 @@ proptest! {
         let path = directory.path().join("x.json");
         fs::write(&path, &bytes).expect("written");
         match Journal::open(directory.path()) {
-            Ok(journal) => prop_assert_eq!(journal.records().len(), 1),
+            // Nothing is in an empty one that could be lost.
+            Ok(journal) => prop_assert_eq!(journal.records().len(), usize::from(bytes.iter().any(|byte| *byte != 0))),
             Err(error) => {
                 let said = format!("{error:#}");
                 prop_assert!(said.contains("x.json"), "{}", said);

@@ -128,7 +128,10 @@ impl Links {
             let Message::Route(RouteNetlinkMessage::NewNeighbour(message)) = &row else {
                 return Err(self.odd(WHAT, &row));
             };
-            if controller(message) == Some(bridge) && !is_permanent(message) {
+            // Where the kernel's bridges know of VLANs, a row that is written for none is there for each VLAN of the port as
+            // well. Ours tell no VLANs apart, and ask only for the first.
+            let has_vlan = message.attributes.iter().any(|attribute| matches!(attribute, NeighbourAttribute::Vlan(_)));
+            if controller(message) == Some(bridge) && !is_permanent(message) && !has_vlan {
                 let mac = link_layer_address(message).ok_or_else(|| self.odd(WHAT, &row))?;
                 let fixed = u16::from(message.header.state) & u16::from(NeighbourState::Noarp) != 0;
                 entries.push(BridgeFdbEntry { mac, port: message.header.ifindex, fixed });

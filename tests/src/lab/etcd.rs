@@ -51,7 +51,7 @@ impl Etcd {
         let log = File::create(self.directory.path().join("log")).expect("its log");
         let mut command = self.space.command(&line);
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("nsenter starts"));
-        let health = format!("curl -sf -m 1 {url}/health");
+        let health = format!("curl -sf -m 5 {url}/health");
         wait_until("etcd answers (Debian's package etcd-server)", SOON, || self.space.succeeds(&health));
     }
 

@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, sendto, setsockopt, socket, sockopt,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recv, recvmsg, sendto, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -29,6 +30,7 @@ pub struct Seen {
 /// Sees every frame on every interface of a namespace, both ways, from its start to its end.
 pub struct Sniffer {
     label: String,
+    socket: Arc<OwnedFd>,
     seen: Arc<Mutex<Vec<Seen>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -41,11 +43,11 @@ impl Sniffer {
     /// Without `CAP_NET_RAW`.
     #[must_use]
     pub fn start(space: &Space) -> Self {
-        let socket = space.inside(open).expect("a packet socket");
+        let socket = Arc::new(space.inside(open).expect("a packet socket"));
         let (seen, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (into, until) = (Arc::clone(&seen), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || collect(&socket, &into, &until));
-        Self { label: space.pin().to_owned(), seen, stop, thread: Some(thread) }
+        let (from, into, until) = (Arc::clone(&socket), Arc::clone(&seen), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || collect(&from, &into, &until));
+        Self { label: space.pin().to_owned(), socket, seen, stop, thread: Some(thread) }
     }
 
     /// All that was seen until now.
@@ -78,8 +80,11 @@ impl Sniffer {
         &self.label
     }
 
+    /// All that has passed, also what nobody has had the time to collect: the kernel queues a frame while it passes.
     fn lock(&self) -> MutexGuard<'_, Vec<Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        drain(&self.socket, &mut seen);
+        seen
     }
 }
 
@@ -150,18 +155,30 @@ fn link_address(interface: &str) -> nix::Result<LinkAddr> {
 }
 
 fn collect(socket: &OwnedFd, into: &Mutex<Vec<Seen>>, until: &AtomicBool) {
+    while !until.load(Ordering::Relaxed) {
+        // Until there is something, or the socket's patience ends; whoever has the list takes it from the socket.
+        let _ = recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK);
+        drain(socket, &mut into.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Takes what the kernel has queued.
+fn drain(socket: &OwnedFd, into: &mut Vec<Seen>) {
     const OUTGOING: u8 = 4; // PACKET_OUTGOING, include/uapi/linux/if_packet.h
     let mut buffer = vec![0; 1 << 16];
-    while !until.load(Ordering::Relaxed) {
+    loop {
         let mut parts = [IoSliceMut::new(&mut buffer)];
-        let Ok(message) = recvmsg::<LinkAddr>(socket.as_raw_fd(), &mut parts, None, MsgFlags::empty()) else {
-            continue;
-        };
-        let Some(address) = message.address else { continue };
-        let length = message.bytes;
-        let (ifindex, outgoing) = (address.ifindex() as u64, address.pkttype() == OUTGOING);
-        let seen = Seen { ifindex, outgoing, bytes: buffer[..length].to_vec() };
-        into.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+        match recvmsg::<LinkAddr>(socket.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT) {
+            Ok(message) => {
+                let Some(address) = message.address else { continue };
+                let length = message.bytes;
+                let (ifindex, outgoing) = (address.ifindex() as u64, address.pkttype() == OUTGOING);
+                into.push(Seen { ifindex, outgoing, bytes: buffer[..length].to_vec() });
+            }
+            // An interface that goes down is told to the socket once, as an error.
+            Err(Errno::ENETDOWN | Errno::EINTR) => {}
+            Err(_) => return,
+        }
     }
 }
 

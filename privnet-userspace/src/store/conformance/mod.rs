@@ -233,7 +233,7 @@ async fn a_closed_store_ends_its_watches(lab: Lab) {
 }
 
 async fn a_lease_that_is_not_kept_alive_deletes_its_keys(lab: Lab) {
-    let lease = lab.store.grant_lease(Duration::from_millis(500)).await.expect("granted");
+    let lease = lab.store.grant_lease(Duration::from_secs(5)).await.expect("granted");
     let attach =
         Transaction::new().put_leased(key("a/1"), [1], lease).put_leased(key("a/2"), [2], lease).put(key("a/3"), []);
     let revision = lab.store.commit(attach).await.expect("committed");
@@ -248,20 +248,21 @@ async fn a_lease_that_is_not_kept_alive_deletes_its_keys(lab: Lab) {
 }
 
 async fn a_lease_that_is_kept_alive_keeps_its_keys(lab: Lab) {
-    let kept = lab.store.grant_lease(Duration::from_secs(2)).await.expect("granted");
-    let short = lab.store.grant_lease(Duration::from_millis(1000)).await.expect("granted");
+    let [kept, short] = [(); 2].map(|()| lab.store.grant_lease(Duration::from_secs(5)));
+    let (kept, short) = (kept.await.expect("granted"), short.await.expect("granted"));
     lab.store.commit(Transaction::new().put_leased(key("a/kept"), [1], kept)).await.expect("committed");
     lab.store.commit(Transaction::new().put_leased(key("b/1"), [1], short)).await.expect("committed");
     let mut watch = lab.store.watch(&prefix("b/"), Revision(2)).await.expect("watching");
     let mut beats = 0;
-    // Kept alive for longer than it would live alone.
-    let ended = tokio::time::Instant::now() + Duration::from_millis(2500);
-    while tokio::time::Instant::now() < ended {
+    // Until the one that nobody keeps alive has ended.
+    let ended = loop {
         lab.store.keep_lease_alive(kept).await.expect("alive");
         beats += 1;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert!(beats > 1);
+        if let Ok(event) = tokio::time::timeout(Duration::from_millis(100), next(&mut watch)).await {
+            break event;
+        }
+    };
+    assert!(beats > 1 && matches!(ended, Event::Delete { .. }), "{beats}: {ended:?}");
     assert_eq!(keys(&lab, "a/").await, ["a/kept"]);
     assert!(matches!(next(&mut watch).await, Event::Delete { .. }));
 }
