@@ -24,8 +24,10 @@ async fn of_two_claims_with_one_public_key_exactly_one_wins() {
     let store: Arc<dyn Store> = Arc::new(Memory::new());
     let shop = network(&*store, "shop").await;
     for round in 0..300 {
+        // The key is all that they have in common.
         let racers = [1, 2].map(|wanted| {
-            let claim = MemberClaim { number: Some(number(wanted)), ..claim(&shop, round) };
+            let address = Some(Ipv4Addr::new(10, 240, 1, wanted));
+            let claim = MemberClaim { address, number: Some(number(wanted.into())), ..claim(&shop, round) };
             let store = store.clone();
             tokio::spawn(async move { claim_member(&*store, &claim).await })
         });
