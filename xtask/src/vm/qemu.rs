@@ -24,6 +24,8 @@ pub const MARK: &str = "@@vm ";
 pub const READY: &str = "ready";
 /// The answer if there is none, and the last word of init.
 pub const OVER: &str = "over";
+/// Half of what the first file system leaves of it is how large that may grow: it holds every test, and builds of the agent.
+const MEMORY_MIB: &str = "3072";
 /// How often the console is looked at.
 const GLANCE: Duration = Duration::from_millis(200);
 /// How long a kernel in trouble may go on talking.
@@ -110,7 +112,7 @@ impl Machine<'_> {
         let emulated = u8::from(self.accelerator == Accelerator::Tcg);
         let line = format!("{trouble} {speed} vm.mode={mode} vm.emulated={emulated}");
         let mut command = environment::foreign(&qemu);
-        command.args(["-nodefaults", "-display", "none", "-m", "2048"]);
+        command.args(["-nodefaults", "-display", "none", "-m", MEMORY_MIB]);
         command.arg("-smp").arg(self.accelerator.processors().to_string());
         command.args(["-accel", accelerator, "-cpu", processor, "-append", &line]);
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
