@@ -29,6 +29,11 @@ fn privnet() -> PathBuf {
     )
 }
 
+/// The program that `privnet demo` becomes.
+fn privnet_demo() -> PathBuf {
+    privnet().with_file_name("privnet-demo")
+}
+
 /// A demo that runs, in a process group of its own, as a shell would start it.
 struct Demo {
     process: Child,
@@ -224,7 +229,7 @@ fn what_is_kept_works_until_it_is_removed() {
     let ask = |container: &str, server: &str| {
         let netns = format!("--net=/run/netns/{name}-{container}");
         let mut command = Command::new("nsenter");
-        command.arg(netns).arg(privnet()).args(["demo-fetch", "--from", &format!("{server}:8080"), "--path", "/kept"]);
+        command.arg(netns).arg(privnet_demo()).args(["fetch", "--from", &format!("{server}:8080"), "--path", "/kept"]);
         let output = command.args(["--patience-ms", "2000"]).output().expect("started");
         json(&String::from_utf8(output.stdout).expect("UTF-8"))
     };
@@ -285,10 +290,45 @@ fn an_ordinary_user_is_told_to_be_root() {
     // The build's folder may be closed to others.
     let binary = directory.path().join("privnet");
     fs::copy(privnet(), &binary).expect("copied");
+    fs::copy(privnet_demo(), directory.path().join("privnet-demo")).expect("copied");
     let mut command = Command::new(&binary);
     let output = command.args(["demo", "-o", "json"]).uid(NOBODY).gid(NOBODY).output().expect("started");
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]));
     let error = json(&String::from_utf8(output.stderr).expect("UTF-8"));
     assert_eq!(error["error"]["code"], "permission_denied");
     assert!(error["error"]["remedy"].as_str().is_some_and(|remedy| remedy.contains("root")), "{error}");
+}
+
+#[test]
+fn without_its_program_the_demo_says_what_to_install_and_with_it_beside_passes_all_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let binary = directory.path().join("privnet");
+    fs::copy(privnet(), &binary).expect("copied");
+    let demo = |arguments: &[&str], path: &Path| {
+        let output = Command::new(&binary).arg("demo").args(arguments).env("PATH", path).output().expect("started");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let empty = directory.path().join("empty");
+    let (code, stdout, stderr) = demo(&["-o", "json", "--keep"], &empty);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    let error = json(&stderr);
+    let told = |key: &str| error["error"][key].as_str().expect("text").to_owned();
+    let place = directory.path().display().to_string();
+    assert!(told("message").contains(&format!("`privnet-demo`, which is neither in {place} nor on the PATH")), "{error}");
+    assert!(told("remedy").starts_with(&format!("install privnet-demo in {place}")), "{error}");
+
+    let install = |directory: &Path, says: &str| {
+        fs::create_dir_all(directory).expect("made");
+        let program = directory.join("privnet-demo");
+        fs::write(&program, format!("#!/bin/sh\necho {says} \"$@\"\nexit 7\n")).expect("written");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("permitted");
+    };
+    install(&empty, "on the PATH:");
+    let arguments = ["--datapath", "bridge", "-o", "json"];
+    let (code, stdout, _) = demo(&arguments, &empty);
+    assert_eq!((code, stdout.as_str()), (Some(7), "on the PATH: --datapath bridge -o json\n"));
+    install(directory.path(), "beside:");
+    let (code, stdout, _) = demo(&arguments, &empty);
+    assert_eq!((code, stdout.as_str()), (Some(7), "beside: --datapath bridge -o json\n"));
 }

@@ -1,4 +1,4 @@
-//! `build`: the eBPF programs, and the `privnet` binary that embeds them.
+//! `build`: the eBPF programs, and the binaries that embed them: `privnet`, and `privnet-demo` beside it.
 //!
 //! The programs are built by a cargo of their own (another toolchain, another target folder), so neither build ever
 //! waits for or invalidates the other.
@@ -17,6 +17,8 @@ use crate::setup::{self, Purpose};
 use crate::shell;
 use crate::toolchain::Toolchain;
 
+/// The binary that `privnet demo` becomes, and finds beside itself.
+pub const DEMO: &str = "privnet-demo";
 /// The variable in which the build of `privnet` finds the path of the programs.
 const EBPF_OBJECT: &str = "PRIVNET_EBPF_OBJECT";
 
@@ -59,21 +61,21 @@ pub fn programs(toolchain: &Toolchain) -> Result<PathBuf> {
     Ok(object)
 }
 
-/// Builds the programs and `privnet`, and returns the path of the binary.
+/// Builds the programs, `privnet` and [`DEMO`], and returns the path of `privnet`.
 ///
 /// # Errors
-/// As [`programs`]; or `privnet` does not compile.
+/// As [`programs`]; or the binaries do not compile.
 pub fn privnet(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
     privnet_with(&programs(toolchain)?, profile)
 }
 
-/// Builds `privnet` with the programs in `object`, and returns the path of the binary.
+/// Builds `privnet` and [`DEMO`] with the programs in `object`, and returns the path of `privnet`.
 ///
 /// # Errors
-/// It does not compile.
+/// They do not compile.
 pub fn privnet_with(object: &Path, profile: Profile) -> Result<PathBuf> {
     let mut command = cargo("build", profile, object);
-    command.args(["--bin", "privnet"]);
+    command.args(["--bin", "privnet", "--bin", DEMO]);
     binary_of(&mut command, "privnet")
 }
 

@@ -40,7 +40,7 @@ enum Task {
         #[arg(value_enum, default_values_t = [setup::Purpose::Test])]
         purpose: Vec<setup::Purpose>,
     },
-    /// Build the eBPF programs and the `privnet` binary that embeds them
+    /// Build the eBPF programs and the binaries that embed them, `privnet` and `privnet-demo`
     Build {
         /// Optimize
         #[arg(long)]

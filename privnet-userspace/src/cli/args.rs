@@ -10,8 +10,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use super::agent_args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
 use crate::model::{Forwarding, Port};
 
-use super::demo::args::{DemoArgs, DemoFetchArgs, DemoServeArgs};
-
 /// Where the agent listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/privnet/privnet.sock";
 
@@ -85,15 +83,10 @@ pub enum Verb {
     /// Print the agent's counters.
     Metrics(AgentSocket),
     /// Build two hosts in throw-away namespaces and walk a request along the whole path.
+    #[command(disable_help_flag = true)]
     Demo(DemoArgs),
     /// Show what this binary is.
     Version,
-    /// The HTTP server in a container of the demo.
-    #[command(hide = true)]
-    DemoServe(DemoServeArgs),
-    /// The HTTP client in a container of the demo.
-    #[command(hide = true)]
-    DemoFetch(DemoFetchArgs),
     /// The child of `run`.
     #[command(hide = true)]
     RunChild(RunChildArgs),
@@ -305,6 +298,14 @@ pub struct MtuArgs {
     pub agent: AgentSocket,
 }
 
+/// What `demo` accepts: what `privnet-demo` does.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Passed to `privnet-demo`, whose `--help` shows them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+    pub arguments: Vec<OsString>,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -347,6 +348,24 @@ mod tests {
         assert_eq!(cli.output, Format::Table);
         let Verb::Run(run) = cli.verb else { panic!("not run") };
         assert_eq!(run.command, ["sh", "-o", "json", "--network", "-c"]);
+    }
+
+    #[test]
+    fn what_the_demo_is_told_is_passed_on() {
+        for (line, expected, format) in [
+            ("privnet demo", "", Format::Table),
+            ("privnet demo --help", "--help", Format::Table),
+            ("privnet demo --datapath bridge -o json", "--datapath bridge -o json", Format::Table),
+            ("privnet -o json demo --remove privnet-demo-1", "--remove privnet-demo-1", Format::Json),
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).expect("parsed");
+            let Verb::Demo(demo) = cli.verb else { panic!("not the demo") };
+            assert_eq!((demo.arguments.join(" ".as_ref()), cli.output), (expected.into(), format), "{line}");
+        }
+        // Wherever it stands, it arrives.
+        let cli = Cli::try_parse_from(["privnet", "demo", "-o", "json"]).expect("parsed");
+        let Verb::Demo(demo) = cli.verb else { panic!("not the demo") };
+        assert!(cli.output == Format::Json || demo.arguments == ["-o", "json"], "{demo:?}");
     }
 
     #[test]

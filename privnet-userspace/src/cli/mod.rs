@@ -13,12 +13,13 @@
 //! | [`agent`], [`config`], [`notify`] | running the agent |
 //! | [`docker`] | finding a Docker container's process |
 //! | [`run`], [`run_child`], [`rendezvous`], [`signals`] | a command in namespaces of its own |
-//! | [`demo`] | the walk along the whole path |
-//! | [`output`], [`logging`] | stdout and stderr |
+//! | [`demo`], [`beside`] | becoming `privnet-demo` |
+//! | [`parse`], [`output`], [`logging`] | the command line, stdout and stderr |
 
 pub mod agent;
 pub mod agent_args;
 pub mod args;
+pub mod beside;
 pub mod client;
 pub mod config;
 pub mod demo;
@@ -33,33 +34,28 @@ pub mod mtu;
 pub mod names;
 pub mod notify;
 pub mod output;
+pub mod parse;
 pub mod rendezvous;
 pub mod run;
 pub mod run_child;
 pub mod signals;
 pub mod verbs;
 
-use std::ffi::OsString;
 use std::future::Future;
 use std::process::ExitCode;
-
-use clap::Parser;
 
 use crate::agent::{ControlError, ErrorCode};
 use args::{Cli, Format, Verb};
 
 /// Exit code of a verb that failed.
 const FAILED: u8 = 1;
-/// Exit code of a command line that makes no sense.
-const WRONG_USAGE: u8 = 2;
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli: Cli = match parse::own_arguments() {
         Ok(cli) => cli,
-        Err(error) => return refuse(&arguments, &error),
+        Err(code) => return code,
     };
     let format = cli.output;
     // The userspace WireGuard and the DNS process have logs of their own.
@@ -91,10 +87,8 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
         Verb::Doctor(agent) => wait(doctor::doctor(&agent, format)),
         Verb::Mtu(arguments) => wait(mtu::mtu(&arguments, format)).map(done),
         Verb::Metrics(agent) => wait(verbs::metrics(&agent, format)).map(done),
-        Verb::Demo(arguments) => demo::run(&arguments, format),
+        Verb::Demo(arguments) => demo::run(&arguments, format).map(|never| match never {}),
         Verb::Version => verbs::version(format).map(done),
-        Verb::DemoServe(arguments) => demo::http::serve(&arguments).map(done),
-        Verb::DemoFetch(arguments) => demo::http::fetch(&arguments),
         Verb::RunChild(arguments) => run_child::run(&arguments, format),
         Verb::WireguardProcess(arguments) => wireguard_process(&arguments).map(done),
         Verb::Dns(arguments) => dns_process(&arguments).map(done),
@@ -122,38 +116,17 @@ fn done((): ()) -> ExitCode {
 }
 
 /// Runs a client's request on a runtime of one thread.
-fn wait<T>(request: impl Future<Output = Result<T, ControlError>>) -> Result<T, ControlError> {
+///
+/// # Errors
+/// The request's, or why there is no runtime.
+pub fn wait<T>(request: impl Future<Output = Result<T, ControlError>>) -> Result<T, ControlError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| no_runtime(&error))?.block_on(request)
 }
 
-fn no_runtime(error: &std::io::Error) -> ControlError {
+/// The error when the runtime does not start.
+#[must_use]
+pub fn no_runtime(error: &std::io::Error) -> ControlError {
     let message = format!("cannot start the runtime: {error}");
     ControlError::new(ErrorCode::Internal, message, "see how many files and threads this user may have")
-}
-
-/// Prints what is wrong with the command line, or the help that was asked for.
-fn refuse(arguments: &[OsString], error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        let _ = error.print();
-        return ExitCode::SUCCESS;
-    }
-    if wants_json(arguments) {
-        // The first paragraph is the error; the rest is the usage.
-        let text = error.render().to_string();
-        let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
-        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-        let error = ControlError::new(ErrorCode::InvalidArgument, message, "see `privnet --help`");
-        output::print_error(Format::Json, &error);
-    } else {
-        let _ = error.print();
-    }
-    ExitCode::from(WRONG_USAGE)
-}
-
-/// Whether a command line that cannot be parsed asks for JSON all the same.
-fn wants_json(arguments: &[OsString]) -> bool {
-    let own: Vec<&str> = arguments.iter().map_while(|argument| argument.to_str()).take_while(|a| *a != "--").collect();
-    own.iter().any(|argument| matches!(*argument, "-ojson" | "-o=json" | "--output=json"))
-        || own.windows(2).any(|pair| matches!(pair, ["-o" | "--output", "json"]))
 }

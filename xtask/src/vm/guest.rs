@@ -15,7 +15,7 @@ use super::image::Image;
 use super::kernel::Kernel;
 use super::modules;
 use crate::messages::Executable;
-use crate::{environment, shell};
+use crate::{build, environment, shell};
 
 /// Where init finds the variables of the jobs, besides `PATH`.
 const VARIABLES: &str = "/vm/variables";
@@ -43,7 +43,7 @@ const FILES: [&str; 8] = [
 ];
 
 /// What was built and a person, or a script, calls by its name.
-const IN_THE_PATH: [&str; 2] = ["privnet", "vm_talk"];
+const IN_THE_PATH: [&str; 3] = ["privnet", build::DEMO, "vm_talk"];
 
 /// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
 const ELSEWHERE: [(&str, &str); 3] = [
@@ -75,7 +75,7 @@ impl Job {
 
 /// What cargo built, and what of it the guest runs.
 pub struct Built {
-    /// `privnet`, the tests, and the programs that tests start.
+    /// `privnet`, `privnet-demo`, the tests, and the programs that tests start.
     pub executables: Vec<PathBuf>,
     /// init.
     pub init: PathBuf,

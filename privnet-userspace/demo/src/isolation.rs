@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use privnet_ebpf::verdict::DropReason;
+use privnet::datapath::{Direction, Outcome};
+use privnet::topology::ownership;
 
-use super::capture::{Tap, inject};
-use super::frame::Datagram;
-use super::http::{Fetched, Server, Told, fetch_from, on};
-use super::lab::{Container, Lab};
-use super::measure::{Counted, fdb_destination, named, rise};
-use super::report::Evidence;
-use super::walk::{PATIENCE, Taps, carried, packets_until};
-use crate::datapath::{Direction, Outcome};
-use crate::topology::ownership;
+use crate::capture::{Tap, inject};
+use crate::frame::Datagram;
+use crate::http::{Fetched, PATIENCE, Server, Told, fetch_from, on};
+use crate::lab::{Container, Lab};
+use crate::measure::{Counted, fdb_destination, named, rise};
+use crate::report::Evidence;
+use crate::walk::{Taps, carried, packets_until};
 
 /// How long a refused request may wait for an answer that must not come.
 const REFUSAL_PATIENCE: Duration = Duration::from_millis(500);

@@ -4,22 +4,20 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use privnet::agent::ControlError;
+use privnet::datapath::{Direction, Outcome};
+use privnet::link::{Links, RouteTarget};
+use privnet::topology::ownership;
+use privnet::wireguard::PeerState;
 
-use super::capture::{Seen, Tap, settle};
-use super::frame::{Datagram, wireguard_kind};
-use super::http::{Fetched, PORT, Server, Told, fetch_from, on};
-use super::lab::{Container, Lab, UNDERLAY};
-use super::measure::{Counted, counted_until, fdb_destination, named, rise, udp_ports};
-use super::naming;
-use super::report::{Evidence, Report};
-use crate::agent::ControlError;
-use crate::datapath::{Direction, Outcome};
-use crate::link::{Links, RouteTarget};
-use crate::topology::ownership;
-use crate::wireguard::PeerState;
+use crate::capture::{Seen, Tap, settle};
+use crate::frame::{Datagram, wireguard_kind};
+use crate::http::{Fetched, PATIENCE, PORT, Server, Told, fetch_from, on};
+use crate::lab::{Container, Lab, UNDERLAY};
+use crate::measure::{Counted, counted_until, fdb_destination, named, rise, udp_ports};
+use crate::naming;
+use crate::report::{Evidence, Report};
 
-/// How long a request may take.
-pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long traffic may take to settle after it was answered.
 const SETTLE: Duration = Duration::from_millis(500);
 

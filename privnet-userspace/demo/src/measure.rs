@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use privnet_ebpf::net::MacAddr;
+use privnet::agent::views::NetworkCounters;
+use privnet::datapath::{Direction, Outcome};
+use privnet::link::Links;
+use privnet::netns::Netns;
+use privnet::topology::ownership;
 
-use super::lab::{Container, Lab};
-use crate::agent::views::NetworkCounters;
-use crate::datapath::{Direction, Outcome};
-use crate::link::Links;
-use crate::netns::Netns;
-use crate::topology::ownership;
+use crate::lab::{Container, Lab};
 
 /// How long a counter may take to arrive at its value.
 const PATIENCE: Duration = Duration::from_secs(2);

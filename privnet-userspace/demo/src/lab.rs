@@ -10,19 +10,19 @@ use anyhow::{Context, Result, ensure};
 use ipnet::Ipv4Net;
 use privnet_ebpf::net::MacAddr;
 use uuid::Uuid;
+use privnet::agent::config::NamesConfig;
+use privnet::agent::views::{Attach, CreateNetwork, NetworkView, StatusView, Target};
+use privnet::agent::{Agent, Config, Control, DatapathChoice};
+use privnet::link::{Links, VethEnd, VethSpec, ensure_loopback_up};
+use privnet::model::{AppId, IfName, Member};
+use privnet::names::of_network;
+use privnet::netns::{DEFAULT_DIR, Netns};
+use privnet::store::{Memory, Store, records};
+use privnet::topology::ownership;
+use privnet::wireguard::{Backend, Choice, Device, DeviceState};
 
-use super::args::DemoArgs;
-use super::name::{HOSTS, Name};
-use crate::agent::config::NamesConfig;
-use crate::agent::views::{Attach, CreateNetwork, NetworkView, StatusView, Target};
-use crate::agent::{Agent, Config, Control, DatapathChoice};
-use crate::link::{Links, VethEnd, VethSpec, ensure_loopback_up};
-use crate::model::{AppId, IfName, Member};
-use crate::names::of_network;
-use crate::netns::{DEFAULT_DIR, Netns};
-use crate::store::{Memory, Store, records};
-use crate::topology::ownership;
-use crate::wireguard::{Backend, Choice, Device, DeviceState};
+use crate::args::DemoArgs;
+use crate::name::{HOSTS, Name};
 
 /// The underlay: 192.0.2.0/24 is for documentation (RFC 5737), so it is nobody's.
 const UNDERLAY_PREFIX: u8 = 24;
@@ -131,15 +131,15 @@ impl Lab {
     ///
     /// # Errors
     /// What was built until then is left, to be found by its name.
-    pub async fn build(name: &Name, arguments: &DemoArgs) -> Result<Self> {
+    pub async fn build(name: &Name, privnet: &Path, arguments: &DemoArgs) -> Result<Self> {
         let store: Arc<dyn Store> = Arc::new(Memory::new());
         let [one, two] = underlay(name).await?;
         let asked_for = (arguments.datapath.into(), arguments.wireguard.into());
-        let one = Host::start(name, 0, one, asked_for, Arc::clone(&store)).await?;
+        let one = Host::start(name, privnet, 0, one, asked_for, Arc::clone(&store)).await?;
         let status = one.control.status().await?;
         // What host one came to, so that what it had to say of it is said once.
         let chosen = (invalid(status.datapath.parse())?, invalid(status.wireguard.parse())?);
-        let two = Host::start(name, 1, two, chosen, Arc::clone(&store)).await?;
+        let two = Host::start(name, privnet, 1, two, chosen, Arc::clone(&store)).await?;
         let hosts = [one, two];
         let network = |name: &str| CreateNetwork { name: name.to_owned(), subnet: None, names: None };
         let shop = hosts[0].control.create_network(network("shop")).await?;
@@ -176,7 +176,7 @@ impl Lab {
     /// Whether eBPF programs forward; the bridge does otherwise.
     #[must_use]
     pub fn is_ebpf(&self) -> bool {
-        self.status.datapath == crate::topology::Datapath::Ebpf.to_string()
+        self.status.datapath == privnet::topology::Datapath::Ebpf.to_string()
     }
 
     /// What a member's WireGuard device says.
@@ -253,8 +253,8 @@ fn invalid<T>(parsed: Result<T, String>) -> Result<T> {
     parsed.map_err(anyhow::Error::msg)
 }
 
-fn is_without_ipv6(error: crate::netns::Error) -> Result<bool, crate::netns::Error> {
-    if matches!(error, crate::netns::Error::NotFound { .. }) { Ok(false) } else { Err(error) }
+fn is_without_ipv6(error: privnet::netns::Error) -> Result<bool, privnet::netns::Error> {
+    if matches!(error, privnet::netns::Error::NotFound { .. }) { Ok(false) } else { Err(error) }
 }
 
 fn netns(name: &Name, what: &str) -> Result<Netns> {
@@ -265,13 +265,13 @@ fn netns(name: &Name, what: &str) -> Result<Netns> {
 impl Host {
     async fn start(
         name: &Name,
+        privnet: &Path,
         number: usize,
         netns: Netns,
         (datapath, wireguard): (DatapathChoice, Choice),
         store: Arc<dyn Store>,
     ) -> Result<Self> {
         let (host, vtep) = (HOSTS[number], VTEPS[number]);
-        let binary = std::env::current_exe().context("finding this binary")?;
         let config = Config {
             host: host.parse()?,
             vtep: Some(vtep),
@@ -282,8 +282,8 @@ impl Host {
             state_dir: name.state_dir(host),
             datapath,
             wireguard,
-            names: Some(NamesConfig::new(binary.clone())),
-            wireguard_binary: binary,
+            names: Some(NamesConfig::new(privnet.to_owned())),
+            wireguard_binary: privnet.to_owned(),
         };
         let agent = Agent::start(config.clone(), store, "memory").await?;
         Ok(Self { netns, vtep, config, control: agent.control(), _agent: agent })

@@ -1,7 +1,8 @@
 //! The processes in the demo's containers: an HTTP server and an HTTP client, as small as HTTP/1.0 allows.
 //!
 //! The client asks for names itself, and not through libc: what that would do depends on this machine's
-//! `/etc/nsswitch.conf`. Each says what happened as one line of JSON on stdout. They are this binary, so that nothing has to be installed.
+//! `/etc/nsswitch.conf`. Each says what happened as one line of JSON on stdout. They are this binary, so that nothing has
+//! to be installed.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -15,12 +16,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncBufReadExt as _;
 use tokio::process::{Child, ChildStdout, Command};
+use privnet::agent::{ControlError, ErrorCode};
+use privnet::cli::output;
+use privnet::dns::stub::{self, Heard};
+use privnet::netns::Netns;
 
-use super::args::{DemoFetchArgs, DemoServeArgs};
-use crate::agent::{ControlError, ErrorCode};
-use crate::cli::output;
-use crate::dns::stub::{self, Heard};
-use crate::netns::Netns;
+use crate::args::{FetchArgs, ServeArgs};
 
 /// The port of the demo's servers: any will do in a private network.
 pub const PORT: u16 = 8080;
@@ -29,6 +30,8 @@ pub const PORT: u16 = 8080;
 pub fn on(host: impl std::fmt::Display) -> String {
     format!("{host}:{PORT}")
 }
+/// How long a request that must be answered may take.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the server looks whether its container is there.
 const LOOK_NANOSECONDS: i64 = 20_000_000;
 /// How long the server waits for a request.
@@ -77,11 +80,11 @@ pub enum Fetched {
     },
 }
 
-/// `privnet demo-serve`: answers requests until the pin of its namespace is gone.
+/// `privnet-demo serve`: answers requests until the pin of its namespace is gone.
 ///
 /// # Errors
 /// When it cannot listen.
-pub fn serve(arguments: &DemoServeArgs) -> Result<(), ControlError> {
+pub fn serve(arguments: &ServeArgs) -> Result<(), ControlError> {
     let failed = |error: io::Error| {
         let message = format!("cannot serve on {}: {error}", arguments.listen);
         ControlError::new(ErrorCode::Internal, message, "it is started by the demo, and by nobody else")
@@ -119,11 +122,11 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     write!(stream, "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// `privnet demo-fetch`: asks once.
+/// `privnet-demo fetch`: asks once.
 ///
 /// # Errors
 /// Never; what went wrong is said on stdout.
-pub fn fetch(arguments: &DemoFetchArgs) -> Result<ExitCode, ControlError> {
+pub fn fetch(arguments: &FetchArgs) -> Result<ExitCode, ControlError> {
     let mut heard = None;
     let fetched = ask(arguments, &mut heard);
     let fetched = fetched.unwrap_or_else(|error| Fetched::Failed { heard, reason: error.to_string() });
@@ -131,7 +134,7 @@ pub fn fetch(arguments: &DemoFetchArgs) -> Result<ExitCode, ControlError> {
     Ok(if matches!(fetched, Fetched::Answer { .. }) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn ask(arguments: &DemoFetchArgs, heard: &mut Option<Heard>) -> io::Result<Fetched> {
+fn ask(arguments: &FetchArgs, heard: &mut Option<Heard>) -> io::Result<Fetched> {
     let patience = Duration::from_millis(arguments.patience_ms.max(1));
     let server = find(arguments, patience, heard)?;
     let mut stream = TcpStream::connect_timeout(&server.into(), patience)?;
@@ -146,7 +149,7 @@ fn ask(arguments: &DemoFetchArgs, heard: &mut Option<Heard>) -> io::Result<Fetch
 }
 
 /// Where the server is: what was given, or what its name means here.
-fn find(arguments: &DemoFetchArgs, patience: Duration, heard: &mut Option<Heard>) -> io::Result<SocketAddrV4> {
+fn find(arguments: &FetchArgs, patience: Duration, heard: &mut Option<Heard>) -> io::Result<SocketAddrV4> {
     if let Ok(address) = arguments.from.parse() {
         return Ok(address);
     }
@@ -178,7 +181,7 @@ impl Server {
     /// When it does not start in time.
     pub async fn start(netns: &Netns, pin: &Path, address: Ipv4Addr) -> Result<Self> {
         let listen = SocketAddrV4::new(address, PORT);
-        let mut command = this_binary("demo-serve")?;
+        let mut command = this_binary("serve")?;
         command.arg("--listen").arg(listen.to_string()).arg("--while-exists").arg(pin);
         let mut process = spawn(netns, command).await.context("starting the HTTP server")?;
         let stdout = process.stdout.take().context("the HTTP server has no stdout")?;
@@ -204,7 +207,7 @@ impl Server {
 /// # Errors
 /// When the client cannot be run; what the client could not do is a value.
 pub async fn fetch_from(netns: &Netns, server: &str, path: &str, patience: Duration) -> Result<Fetched> {
-    let mut command = this_binary("demo-fetch")?;
+    let mut command = this_binary("fetch")?;
     command.arg("--from").arg(server).arg("--path").arg(path);
     command.arg("--patience-ms").arg(patience.as_millis().to_string()).kill_on_drop(true);
     let process = spawn(netns, command).await.context("starting the HTTP client")?;

@@ -5,15 +5,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context, Result};
+use privnet::dns::stub::Heard;
+use privnet::dns::{DnsProcess, ProcessState};
+use privnet::netns::NetnsId;
 
-use super::http::{Fetched, fetch_from, on};
-use super::lab::{Container, Lab};
-use super::measure::rise;
-use super::report::Evidence;
-use super::walk::PATIENCE;
-use crate::dns::stub::Heard;
-use crate::dns::{DnsProcess, ProcessState};
-use crate::netns::NetnsId;
+use crate::http::{Fetched, PATIENCE, fetch_from, on};
+use crate::lab::{Container, Lab};
+use crate::measure::rise;
+use crate::report::Evidence;
 
 /// What the DNS process of host one had counted before.
 pub struct Before(BTreeMap<String, u64>);

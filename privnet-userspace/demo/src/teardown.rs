@@ -8,13 +8,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::mount::UnmountFlags;
+use privnet::agent;
+use privnet::datapath;
+use privnet::dns::DnsProcess;
+use privnet::netns::{DEFAULT_DIR, Netns, NetnsId};
+use privnet::wireguard;
 
-use super::name::{HOSTS, Name};
-use crate::agent;
-use crate::datapath;
-use crate::dns::DnsProcess;
-use crate::netns::{DEFAULT_DIR, Netns, NetnsId};
-use crate::wireguard;
+use crate::name::{HOSTS, Name};
 
 /// How long processes and threads may take to leave the demo's namespaces.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -99,7 +99,7 @@ fn unpin_namespaces(name: &Name, problems: &mut Vec<String>) -> BTreeSet<NetnsId
     namespaces
 }
 
-fn pinned(name: &Name) -> Result<Vec<crate::netns::Pin>, crate::netns::Error> {
+fn pinned(name: &Name) -> Result<Vec<privnet::netns::Pin>, privnet::netns::Error> {
     let mut pins = Netns::list(Path::new(DEFAULT_DIR))?;
     pins.retain(|pin| pin.name.starts_with(&name.prefix()));
     Ok(pins)

@@ -6,10 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 use serde_json::Value;
-
-use crate::agent::ControlError;
-use crate::cli::args::Format;
-use crate::cli::output;
+use privnet::agent::ControlError;
+use privnet::cli::args::Format;
+use privnet::cli::output;
 
 /// Facts that were measured, in the order in which they are to be read.
 #[derive(Clone, Debug, Default)]

@@ -11,9 +11,9 @@ use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike as _, bind, recvfrom, send,
     socket,
 };
+use privnet::netns::Netns;
 
-use super::frame::contains;
-use crate::netns::Netns;
+use crate::frame::contains;
 
 /// Room for what is captured between two looks; a frame is charged about 1 KB.
 const BUFFER_BYTES: usize = 8 << 20;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::datapath;
+use privnet::datapath;
 
 /// What every name begins with.
 const PREFIX: &str = "privnet-demo-";
@@ -64,7 +64,7 @@ impl Name {
     /// Where a host's agent pins. A machine without a bpffs gets one in the demo's own directory, that goes with it.
     #[must_use]
     pub fn bpffs_dir(&self, host: &str) -> PathBuf {
-        let shared = Path::new(crate::agent::config::DEFAULT_BPFFS);
+        let shared = Path::new(privnet::agent::config::DEFAULT_BPFFS);
         if datapath::is_bpffs(shared) { shared.join(format!("{}-{host}", self.0)) } else { self.own_bpffs(host) }
     }
 
