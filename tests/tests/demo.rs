@@ -315,7 +315,10 @@ fn without_its_program_the_demo_says_what_to_install_and_with_it_beside_passes_a
     let error = json(&stderr);
     let told = |key: &str| error["error"][key].as_str().expect("text").to_owned();
     let place = directory.path().display().to_string();
-    assert!(told("message").contains(&format!("`privnet-demo`, which is neither in {place} nor on the PATH")), "{error}");
+    assert!(
+        told("message").contains(&format!("`privnet-demo`, which is neither in {place} nor on the PATH")),
+        "{error}"
+    );
     assert!(told("remedy").starts_with(&format!("install privnet-demo in {place}")), "{error}");
 
     let install = |directory: &Path, says: &str| {

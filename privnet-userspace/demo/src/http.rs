@@ -12,14 +12,14 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::{Deserialize, Serialize};
-use tokio::io::AsyncBufReadExt as _;
-use tokio::process::{Child, ChildStdout, Command};
 use privnet::agent::{ControlError, ErrorCode};
 use privnet::cli::output;
 use privnet::dns::stub::{self, Heard};
 use privnet::netns::Netns;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncBufReadExt as _;
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::args::{FetchArgs, ServeArgs};
 

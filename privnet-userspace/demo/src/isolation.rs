@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use privnet_ebpf::verdict::DropReason;
 use privnet::datapath::{Direction, Outcome};
 use privnet::topology::ownership;
+use privnet_ebpf::verdict::DropReason;
 
 use crate::capture::{Tap, inject};
 use crate::frame::Datagram;

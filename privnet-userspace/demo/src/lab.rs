@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ipnet::Ipv4Net;
-use privnet_ebpf::net::MacAddr;
-use uuid::Uuid;
 use privnet::agent::config::NamesConfig;
 use privnet::agent::views::{Attach, CreateNetwork, NetworkView, StatusView, Target};
 use privnet::agent::{Agent, Config, Control, DatapathChoice};
@@ -20,6 +18,8 @@ use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet::store::{Memory, Store, records};
 use privnet::topology::ownership;
 use privnet::wireguard::{Backend, Choice, Device, DeviceState};
+use privnet_ebpf::net::MacAddr;
+use uuid::Uuid;
 
 use crate::args::DemoArgs;
 use crate::name::{HOSTS, Name};

@@ -6,12 +6,12 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use privnet_ebpf::net::MacAddr;
 use privnet::agent::views::NetworkCounters;
 use privnet::datapath::{Direction, Outcome};
 use privnet::link::Links;
 use privnet::netns::Netns;
 use privnet::topology::ownership;
+use privnet_ebpf::net::MacAddr;
 
 use crate::lab::{Container, Lab};
 

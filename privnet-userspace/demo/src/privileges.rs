@@ -22,4 +22,3 @@ pub fn require_privileges() -> Result<(), ControlError> {
         needed.iter().filter(|(_, set)| !held.effective.contains(*set)).map(|(name, _)| *name).collect();
     if lacking.is_empty() { Ok(()) } else { refuse(format!("this root lacks {}", lacking.join(", "))) }
 }
-

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::ser::{SerializeMap as _, Serializer};
-use serde_json::Value;
 use privnet::agent::ControlError;
 use privnet::cli::args::Format;
 use privnet::cli::output;
+use serde::Serialize;
+use serde::ser::{SerializeMap as _, Serializer};
+use serde_json::Value;
 
 /// Facts that were measured, in the order in which they are to be read.
 #[derive(Clone, Debug, Default)]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use privnet::agent::{ControlError, ErrorCode};
 use privnet::cli::args::Format;
-use privnet::cli::{beside, no_runtime, output, wait};
+use privnet::cli::runtime::{no_runtime, wait};
+use privnet::cli::{beside, output};
 
 use crate::args::DemoArgs;
 use crate::claim::Claim;

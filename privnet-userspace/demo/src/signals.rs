@@ -44,4 +44,3 @@ impl Signals {
 pub fn interrupted(signal: &str) -> ControlError {
     ControlError::new(ErrorCode::Internal, format!("ended by {signal}; nothing is left"), "run it again")
 }
-

@@ -7,12 +7,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::mount::UnmountFlags;
 use privnet::agent;
 use privnet::datapath;
 use privnet::dns::DnsProcess;
 use privnet::netns::{DEFAULT_DIR, Netns, NetnsId};
 use privnet::wireguard;
+use rustix::mount::UnmountFlags;
 
 use crate::name::{HOSTS, Name};
 

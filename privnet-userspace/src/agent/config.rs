@@ -5,12 +5,14 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use crate::dns::DEFAULT_ADDRESS as DEFAULT_DNS_ADDRESS;
 use crate::dns::engine::DEFAULT_MAX_AGE;
-use crate::dns::{BinaryId, DEFAULT_ADDRESS, ProcessSpec};
+use crate::dns::{BinaryId, ProcessSpec};
 use crate::model::{HostName, NetworkId};
 use crate::netns::Netns;
-use crate::topology::{Datapath, ownership};
-use crate::wireguard;
+pub use crate::topology::Datapath;
+use crate::topology::ownership;
+pub use crate::wireguard::Choice as WireguardChoice;
 
 /// The bpffs that the programs and maps are pinned in, unless told otherwise.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
@@ -66,7 +68,7 @@ pub struct Config {
     /// Which datapath.
     pub datapath: DatapathChoice,
     /// Which WireGuard.
-    pub wireguard: wireguard::Choice,
+    pub wireguard: WireguardChoice,
     /// The `privnet` binary that userspace WireGuard processes run.
     pub wireguard_binary: PathBuf,
     /// How names are answered in this host's containers; nothing when they are not.
@@ -92,7 +94,7 @@ impl NamesConfig {
         let found = BinaryId::of(&binary);
         let process =
             ProcessSpec { binary, threads, max_age: DEFAULT_MAX_AGE, resolv_conf: PathBuf::from(HOST_RESOLV_CONF) };
-        Self { address: DEFAULT_ADDRESS, process, binary: found }
+        Self { address: DEFAULT_DNS_ADDRESS, process, binary: found }
     }
 }
 

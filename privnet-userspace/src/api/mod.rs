@@ -31,6 +31,7 @@ mod serve_tests;
 #[cfg(test)]
 mod tests;
 
+pub use crate::agent::{ControlError, ErrorCode, views};
 pub use body::Deleted;
 pub use peer::Accounts;
 pub use problem::ErrorBody;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use super::agent_args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
+pub use super::agent::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
 use crate::model::{Forwarding, Port};
 
 /// Where the agent listens unless told otherwise.

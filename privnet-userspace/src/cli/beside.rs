@@ -4,7 +4,7 @@ use std::env;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::agent::{ControlError, ErrorCode};
+use crate::api::{ControlError, ErrorCode};
 
 /// The program `name`: in the directory of the running one, else on the PATH.
 #[must_use]
@@ -28,7 +28,10 @@ fn own_directory() -> Option<PathBuf> {
 
 /// Relative directories are passed over: the demo runs as root, wherever it is called.
 fn find_in(directories: impl Iterator<Item = PathBuf>, name: &str) -> Option<PathBuf> {
-    directories.filter(|directory| directory.is_absolute()).map(|directory| directory.join(name)).find(|p| is_program(p))
+    directories
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(name))
+        .find(|p| is_program(p))
 }
 
 fn is_program(path: &Path) -> bool {

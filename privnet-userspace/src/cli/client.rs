@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::http::{self, HttpError, encode};
-use crate::agent::views::{
+use crate::api::views::{
     Attach, Attached, Check, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkView, ResolveView,
 };
-use crate::agent::{ControlError, ErrorCode};
+use crate::api::{ControlError, ErrorCode};
 use crate::api::{Deleted, ErrorBody};
 
 /// Talks to the agent behind a control socket. Every error is the agent's own, or says why it cannot be asked.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::args::{DemoArgs, Format};
 use super::beside;
-use crate::agent::{ControlError, ErrorCode};
+use crate::api::{ControlError, ErrorCode};
 
 /// The program.
 const PROGRAM: &str = "privnet-demo";

@@ -7,7 +7,7 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::http::{self, HttpError};
-use crate::agent::{ControlError, ErrorCode};
+use crate::api::{ControlError, ErrorCode};
 
 /// Where Docker listens unless `DOCKER_HOST` says otherwise.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use super::FAILED;
 use super::args::{AgentSocket, Format};
 use super::client::Client;
 use super::output::{print, table};
-use crate::agent::views::{Check, CheckStatus};
-use crate::agent::{self, ControlError, ErrorCode};
+use crate::agent;
+use crate::api::views::{Check, CheckStatus};
+use crate::api::{ControlError, ErrorCode};
 
 /// Prints the checks; fails when one of them did.
 ///
@@ -21,7 +21,7 @@ pub async fn doctor(agent: &AgentSocket, format: Format) -> Result<ExitCode, Con
     };
     print(format, checks.as_slice(), check_table)?;
     let failed = checks.iter().any(|check| check.status == CheckStatus::Fail);
-    Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn check_table(checks: &[Check]) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::agent::{ControlError, ErrorCode};
+use crate::api::{ControlError, ErrorCode};
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -3,8 +3,8 @@
 use clap::Parser as _;
 use proptest::prelude::*;
 
+use super::agent::config::parse;
 use super::args::Cli;
-use super::config::parse;
 use crate::model::hostile::{near_text, odd_text};
 
 const FILE: &str = "host = \"a\"\nvtep = \"192.0.2.7\"\nstate_dir = \"/srv\"\nstore = \"etcd\"\n\

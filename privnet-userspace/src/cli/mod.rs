@@ -5,23 +5,25 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`args`], [`agent_args`] | the grammar |
+//! | [`args`], [`parse`] | the grammar; a command line that has none |
 //! | [`client`], [`http`] | asking the agent |
 //! | [`verbs`] | the verbs that ask the agent and print its answer |
 //! | [`names`] | the verbs about domain names |
 //! | [`doctor`], [`mtu`], [`exposition`] | the verbs with something of their own to say |
-//! | [`agent`], [`config`], [`notify`] | running the agent |
+//! | [`agent`] | running the agent |
+//! | [`processes`] | the processes that the agent starts from this binary |
 //! | [`docker`] | finding a Docker container's process |
-//! | [`run`], [`run_child`], [`rendezvous`], [`signals`] | a command in namespaces of its own |
+//! | [`run`] | a command in namespaces of its own |
 //! | [`demo`], [`beside`] | becoming `privnet-demo` |
-//! | [`parse`], [`output`], [`logging`] | the command line, stdout and stderr |
+//! | [`output`], [`logging`] | stdout and stderr |
+//! | [`runtime`] | the runtime on which a verb runs |
+//!
+//! The command line names the API and its nouns; what names more stands in `xtask/src/tidy/ranks.rs`.
 
 pub mod agent;
-pub mod agent_args;
 pub mod args;
 pub mod beside;
 pub mod client;
-pub mod config;
 pub mod demo;
 pub mod docker;
 pub mod doctor;
@@ -32,23 +34,18 @@ pub mod http;
 pub mod logging;
 pub mod mtu;
 pub mod names;
-pub mod notify;
 pub mod output;
 pub mod parse;
-pub mod rendezvous;
+pub mod processes;
 pub mod run;
-pub mod run_child;
-pub mod signals;
+pub mod runtime;
 pub mod verbs;
 
-use std::future::Future;
 use std::process::ExitCode;
 
-use crate::agent::{ControlError, ErrorCode};
+use crate::api::ControlError;
 use args::{Cli, Format, Verb};
-
-/// Exit code of a verb that failed.
-const FAILED: u8 = 1;
+use runtime::wait;
 
 /// Runs the command line of this process.
 #[must_use]
@@ -66,7 +63,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::print_error(format, &error);
-            ExitCode::from(FAILED)
+            ExitCode::FAILURE
         }
     }
 }
@@ -89,44 +86,12 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
         Verb::Metrics(agent) => wait(verbs::metrics(&agent, format)).map(done),
         Verb::Demo(arguments) => demo::run(&arguments, format).map(|never| match never {}),
         Verb::Version => verbs::version(format).map(done),
-        Verb::RunChild(arguments) => run_child::run(&arguments, format),
-        Verb::WireguardProcess(arguments) => wireguard_process(&arguments).map(done),
-        Verb::Dns(arguments) => dns_process(&arguments).map(done),
+        Verb::RunChild(arguments) => run::child::run(&arguments, format),
+        Verb::WireguardProcess(arguments) => processes::wireguard(&arguments).map(done),
+        Verb::Dns(arguments) => processes::dns(&arguments).map(done),
     }
-}
-
-/// Becomes the userspace WireGuard of one member.
-fn wireguard_process(arguments: &args::WireguardProcessArgs) -> Result<(), ControlError> {
-    crate::wireguard::serve_userspace(&arguments.run_dir).map_err(|error| {
-        let message = format!("the WireGuard process failed: {error:#}");
-        ControlError::new(ErrorCode::Internal, message, "it is started by the agent, and by nobody else")
-    })
-}
-
-/// Becomes the DNS process of this host.
-fn dns_process(arguments: &args::DnsArgs) -> Result<(), ControlError> {
-    crate::dns::serve_process(&arguments.run_dir).map_err(|error| {
-        let message = format!("the DNS process failed: {error:#}");
-        ControlError::new(ErrorCode::Internal, message, "it is started by the agent, and by nobody else")
-    })
 }
 
 fn done((): ()) -> ExitCode {
     ExitCode::SUCCESS
-}
-
-/// Runs a client's request on a runtime of one thread.
-///
-/// # Errors
-/// The request's, or why there is no runtime.
-pub fn wait<T>(request: impl Future<Output = Result<T, ControlError>>) -> Result<T, ControlError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| no_runtime(&error))?.block_on(request)
-}
-
-/// The error when the runtime does not start.
-#[must_use]
-pub fn no_runtime(error: &std::io::Error) -> ControlError {
-    let message = format!("cannot start the runtime: {error}");
-    ControlError::new(ErrorCode::Internal, message, "see how many files and threads this user may have")
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::args::{Format, MtuArgs};
 use super::client::Client;
 use super::output::{print, table};
-use crate::agent::{ControlError, ErrorCode};
+use crate::api::{ControlError, ErrorCode};
 use crate::model::Mtu;
 use crate::model::mtu::{VXLAN_OVERHEAD_BYTES, WIREGUARD_OVERHEAD_BYTES};
 

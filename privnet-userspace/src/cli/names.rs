@@ -3,8 +3,8 @@
 use super::args::{AgentSocket, Format, ResolveArgs};
 use super::client::Client;
 use super::output::{fields, print, table};
-use crate::agent::ControlError;
-use crate::agent::views::{DomainNameView, ResolveView};
+use crate::api::ControlError;
+use crate::api::views::{DomainNameView, ResolveView};
 
 /// `privnet domain-names`.
 ///

@@ -7,8 +7,8 @@ use comfy_table::presets;
 use serde::Serialize;
 
 use super::args::Format;
-use crate::agent::{ControlError, ErrorCode};
 use crate::api::ErrorBody;
+use crate::api::{ControlError, ErrorCode};
 
 /// Prints `value` as JSON, or the text that `table` makes.
 ///

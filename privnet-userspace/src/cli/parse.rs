@@ -7,7 +7,7 @@ use clap::Parser;
 
 use super::args::Format;
 use super::output;
-use crate::agent::{ControlError, ErrorCode};
+use crate::api::{ControlError, ErrorCode};
 
 /// Exit code of a command line that makes no sense.
 const WRONG_USAGE: u8 = 2;

@@ -6,11 +6,11 @@ use super::args::{AgentSocket, AttachArgs, ContainerArgs, DetachArgs, Format, Me
 use super::client::Client;
 use super::output::{fields, print, print_text, table};
 use super::{docker, exposition};
-use crate::agent::views::{
+use crate::api::VersionView;
+use crate::api::views::{
     Attach, Attached, CreateNetwork, Detach, MemberView, NamesView, NetworkView, StatusView, Target,
 };
-use crate::agent::{ControlError, ErrorCode};
-use crate::api::VersionView;
+use crate::api::{ControlError, ErrorCode};
 use crate::model::{MemberState, NameOptions, Port};
 
 /// `privnet network`.

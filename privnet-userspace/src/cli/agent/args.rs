@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use crate::agent::{self, config::Datapath};
+
 /// What `agent` accepts. Every flag may be a key of the file instead, with `_` for `-`; a flag wins over the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,9 +130,8 @@ pub enum WireguardChoice {
     Userspace,
 }
 
-impl From<DatapathChoice> for crate::agent::DatapathChoice {
+impl From<DatapathChoice> for agent::DatapathChoice {
     fn from(choice: DatapathChoice) -> Self {
-        use crate::topology::Datapath;
         match choice {
             DatapathChoice::Auto => Self::Auto,
             DatapathChoice::Ebpf => Self::Only(Datapath::Ebpf),
@@ -139,7 +140,7 @@ impl From<DatapathChoice> for crate::agent::DatapathChoice {
     }
 }
 
-impl From<WireguardChoice> for crate::wireguard::Choice {
+impl From<WireguardChoice> for agent::config::WireguardChoice {
     fn from(choice: WireguardChoice) -> Self {
         match choice {
             WireguardChoice::Auto => Self::Auto,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::ControlError;
+use crate::api::ControlError;
 
 /// What the child says.
 #[derive(Debug, Serialize, Deserialize)]

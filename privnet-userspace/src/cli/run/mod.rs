@@ -3,6 +3,10 @@
 //! The child is of the same process group, so a terminal's keys reach it as they reach any command; signals that
 //! processes send are handed on.
 
+pub mod child;
+mod rendezvous;
+mod signals;
+
 use std::convert::Infallible;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -18,14 +22,15 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 
-use super::args::{Format, RunArgs};
-use super::client::Client;
-use super::output::print_error;
-use super::rendezvous::{Go, Report};
-use super::signals::Signals;
-use super::verbs::{attach_request, detach_request};
-use crate::agent::views::{Attached, Detach, Target};
-use crate::agent::{ControlError, ErrorCode};
+use crate::api::views::{Attached, Detach, Target};
+use crate::api::{ControlError, ErrorCode};
+use crate::cli::args::{Format, RunArgs};
+use crate::cli::client::Client;
+use crate::cli::output::print_error;
+use crate::cli::runtime::wait;
+use crate::cli::verbs::{attach_request, detach_request};
+use rendezvous::{Go, Report};
+use signals::Signals;
 
 /// What a shell adds to the number of the signal that ended a command (POSIX, Shell Command Language 2.8.2).
 const SIGNAL_BASE: i32 = 128;
@@ -44,7 +49,7 @@ pub fn run(arguments: &RunArgs, format: Format) -> Result<ExitCode, ControlError
         return Err(ControlError::new(ErrorCode::PermissionDenied, message, "run it as root"));
     }
     let signals = Signals::hold().map_err(|error| cannot("hold back signals", &error))?;
-    super::wait(supervise(arguments, format, signals))
+    wait(supervise(arguments, format, signals))
 }
 
 async fn supervise(arguments: &RunArgs, format: Format, signals: Signals) -> Result<ExitCode, ControlError> {

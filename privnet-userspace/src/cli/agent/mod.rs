@@ -2,6 +2,10 @@
 //!
 //! Ending leaves the datapath in place: traffic goes on, isolated as before, until the next agent takes over.
 
+pub mod args;
+pub mod config;
+mod notify;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,13 +13,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::args::{AgentArgs, DnsAddress, StoreKind};
-use super::config::AgentOptions;
-use super::notify::notify;
 use crate::agent::{self, Agent, ControlError, ErrorCode};
 use crate::api::{self, Accounts, ControlSocket, Service, Surface};
+use crate::cli::runtime::no_runtime;
 use crate::metrics;
 use crate::netns::Netns;
+use args::{AgentArgs, DnsAddress, StoreKind};
+use config::AgentOptions;
+use notify::notify;
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
@@ -24,7 +29,7 @@ use crate::netns::Netns;
 pub fn run(arguments: AgentArgs) -> Result<(), ControlError> {
     let options = AgentOptions::resolve(arguments, &rustix::system::uname().nodename().to_string_lossy())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|error| super::no_runtime(&error))?.block_on(run_until_told(options))
+    runtime.map_err(|error| no_runtime(&error))?.block_on(run_until_told(options))
 }
 
 /// Starts an agent on the store that the options name.

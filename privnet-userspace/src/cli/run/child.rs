@@ -9,11 +9,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use super::args::{Format, RunChildArgs};
-use super::output::print_error;
 use super::rendezvous::{Go, Report};
 use super::signals;
-use crate::agent::{ControlError, ErrorCode};
+use crate::api::{ControlError, ErrorCode};
+use crate::cli::args::{Format, RunChildArgs};
+use crate::cli::output::print_error;
+use crate::cli::runtime::wait;
 use crate::link::{self, Links};
 use crate::netns::{self, Netns};
 
@@ -60,7 +61,7 @@ fn enter_namespaces() -> Result<(), ControlError> {
         let message = format!("cannot make namespaces for the command: {}", chain(&error));
         ControlError::new(ErrorCode::PermissionDenied, message, "run it as root, outside of restricted containers")
     })?;
-    super::wait(async {
+    wait(async {
         let up = async {
             let links = Links::open(&Netns::current()?).await?;
             link::ensure_loopback_up(&links).await

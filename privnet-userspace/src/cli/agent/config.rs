@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::args::{AgentArgs, DEFAULT_SOCKET, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
-use crate::agent::config::{DEFAULT_BPFFS, DEFAULT_STATE_DIR};
+use super::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
+use crate::agent::config::{DEFAULT_BPFFS, DEFAULT_DNS_ADDRESS, DEFAULT_STATE_DIR};
 use crate::agent::{ControlError, ErrorCode};
-use crate::dns::DEFAULT_ADDRESS;
+use crate::cli::args::DEFAULT_SOCKET;
 use crate::model::HostName;
 
 /// Everything the agent is told, with defaults filled in.
@@ -69,7 +69,7 @@ impl AgentOptions {
             datapath: flags.datapath.or(file.datapath).unwrap_or(DatapathChoice::Auto),
             wireguard: flags.wireguard.or(file.wireguard).unwrap_or(WireguardChoice::Auto),
             metrics_listen: flags.metrics_listen.or(file.metrics_listen),
-            dns_address: flags.dns_address.or(file.dns_address).unwrap_or(DnsAddress::At(DEFAULT_ADDRESS)),
+            dns_address: flags.dns_address.or(file.dns_address).unwrap_or(DnsAddress::At(DEFAULT_DNS_ADDRESS)),
             netns_prefix: flags.netns_prefix.or(file.netns_prefix).unwrap_or_default(),
             bpffs: flags.bpffs.or(file.bpffs).unwrap_or_else(|| DEFAULT_BPFFS.into()),
         };
@@ -114,7 +114,7 @@ fn read(path: &Path) -> Result<AgentArgs, ControlError> {
 }
 
 /// Reads the file's text; an error has its line, where TOML knows it, and one line of text.
-pub(super) fn parse(text: &str) -> Result<AgentArgs, (Option<usize>, String)> {
+pub(in crate::cli) fn parse(text: &str) -> Result<AgentArgs, (Option<usize>, String)> {
     toml::from_str(text).map_err(|error| {
         let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
         (line, error.message().split_whitespace().collect::<Vec<_>>().join(" "))
@@ -161,7 +161,7 @@ dns_address = "off"
         assert_eq!(options.state_dir, Path::new(DEFAULT_STATE_DIR));
         assert_eq!(options.store, StoreKind::Embedded);
         assert_eq!(options.metrics_listen, None);
-        assert_eq!(options.dns_address, DnsAddress::At(DEFAULT_ADDRESS));
+        assert_eq!(options.dns_address, DnsAddress::At(DEFAULT_DNS_ADDRESS));
     }
 
     #[test]
