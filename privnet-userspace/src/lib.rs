@@ -1,6 +1,6 @@
 //! privnet: encrypted private networks for containers.
 //!
-//! Rooms, in order of rank; a room uses rooms of lower rank only (`cargo xtask tidy` checks it).
+//! Rooms, in order of rank; a room uses rooms of lower rank only (`cargo xtask tidy` reads this table and checks it).
 //!
 //! | rank | room | what it owns |
 //! |---|---|---|
@@ -9,16 +9,16 @@
 //! | 2 | [`names`] | domain names: from a snapshot and a question to the answer; pure |
 //! | 2 | [`topology`] | from intent to operations: plan, observation, difference; pure |
 //! | 3 | [`netns`] | a namespace is a thread: create, pin, enter, run, remove |
-//! | 3 | [`companion`] | what processes of ours that outlive the agent have in common |
-//! | 3 | [`link`] | the door to rtnetlink |
-//! | 3 | [`wireguard`] | the door to WireGuard, the kernel's and the userspace one |
-//! | 3 | [`datapath`] | the door to aya: load, attach, fill tables, read counters |
-//! | 3 | [`dns`] | the DNS process and the door to it: names answered inside the containers |
-//! | 3 | [`store`] | the door to the truth |
-//! | 4 | [`agent`] | the only room with all the keys: watch, plan, observe, diff, apply |
-//! | 5 | [`api`] | HTTP and JSON on the control socket |
-//! | 5 | [`metrics`] | counters and status as Prometheus text |
-//! | 6 | [`cli`] | commands and their printing; client of the api |
+//! | 4 | [`companion`] | what processes of ours that outlive the agent have in common |
+//! | 5 | [`link`] | the door to rtnetlink |
+//! | 5 | [`wireguard`] | the door to WireGuard, the kernel's and the userspace one |
+//! | 5 | [`datapath`] | the door to aya: load, attach, fill tables, read counters |
+//! | 5 | [`dns`] | the DNS process and the door to it: names answered inside the containers |
+//! | 5 | [`store`] | the door to the truth |
+//! | 6 | [`agent`] | the only room with all the keys: watch, plan, observe, diff, apply |
+//! | 7 | [`metrics`] | counters and status as Prometheus text |
+//! | 8 | [`api`] | HTTP and JSON on the control socket |
+//! | 9 | [`cli`] | commands and their printing; client of the api |
 
 #![deny(unsafe_code)]
 
