@@ -3,14 +3,11 @@
 use super::Finding;
 use super::source::{SourceFile, is_word};
 
-/// A longer file asks to be looked at again.
+/// A longer file is cut by meaning, or has a reason to be one file.
 const LINES: usize = 400;
 
-/// Files that were looked at again, with the reason why they stay long.
-const EXCUSED: [(&str, &str); 2] = [
-    ("privnet-userspace/src/store/conformance.rs", "the contract of every store, to be read as one text"),
-    ("privnet-userspace/src/dns/client.rs", "one conversation with one process, five lines over"),
-];
+/// Files that are longer, each with its reason. One that is short, or gone, is a finding.
+const EXCUSED: [(&str, &str); 0] = [];
 
 /// Folders of one machine that have no business in the tree; in pieces, because this file is in the tree.
 const MACHINE_PATHS: [&str; 3] = [concat!("/", "work"), concat!("/", "root/"), concat!("/tmp/", "wt")];
@@ -22,21 +19,24 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files.iter().filter(|file| !GENERATED.contains(&file.path.as_str())) {
         if file.is_rust() {
-            findings.extend(length(file));
             findings.extend(opening(file));
         }
         findings.extend(machine_paths(file));
     }
+    findings.extend(lengths(files, &EXCUSED));
     findings
 }
 
-fn length(file: &SourceFile) -> Option<Finding> {
-    let lines = file.text.lines().count();
-    if lines <= LINES || EXCUSED.iter().any(|(path, _)| *path == file.path) {
-        return None;
-    }
-    let what = format!("{lines} lines; more than {LINES} need a reason in xtask/src/tidy/form.rs, or another cut");
-    Some(Finding::new(&file.path, 0, what))
+fn lengths(files: &[SourceFile], excused: &[(&str, &str)]) -> Vec<Finding> {
+    let long = |file: &&SourceFile| file.is_rust() && file.text.lines().count() > LINES;
+    let long: Vec<&str> = files.iter().filter(long).map(|file| file.path.as_str()).collect();
+    let unexcused = long.iter().filter(|path| !excused.iter().any(|(excused, _)| excused == *path));
+    let needless = excused.iter().filter(|(path, reason)| !long.contains(path) || reason.is_empty());
+    let asks = format!("more than {LINES} lines need a reason in xtask/src/tidy/form.rs, or a cut by meaning");
+    let excuses = "its excuse in xtask/src/tidy/form.rs excuses nothing, or has no reason";
+    let mut findings: Vec<Finding> = unexcused.map(|path| Finding::new(path, 0, &*asks)).collect();
+    findings.extend(needless.map(|(path, _)| Finding::new(path, 0, excuses)));
+    findings
 }
 
 fn opening(file: &SourceFile) -> Option<Finding> {
@@ -82,6 +82,17 @@ mod tests {
         assert_eq!(findings("a.rs", &text(400)), 0);
         assert_eq!(findings("a.rs", &text(401)), 1);
         assert_eq!(findings("a.md", &text(401)), 0, "prose may be long");
+    }
+
+    #[test]
+    fn an_excuse_has_a_reason_and_a_long_file() {
+        let files =
+            [("long.rs", 401), ("short.rs", 400)].map(|(path, lines)| SourceFile::new(path, "\n".repeat(lines)));
+        let wrong = |excused: &[(&str, &str)]| lengths(&files, excused).into_iter().map(|f| f.path).collect::<Vec<_>>();
+        assert_eq!(wrong(&[]), ["long.rs"]);
+        assert_eq!(wrong(&[("long.rs", "one contract, to be read as one text")]), Vec::<String>::new());
+        assert_eq!(wrong(&[("long.rs", "")]), ["long.rs"]);
+        assert_eq!(wrong(&[("long.rs", "why"), ("short.rs", "why"), ("gone.rs", "why")]), ["short.rs", "gone.rs"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `tidy`: the rules of STYLE.md that no compiler checks.
 //!
 //! Each check is a function from the files of the tree to findings, with a sample that fails and one that passes
-//! among its tests. Checks read code with comments and strings blanked out, so a rule may be written about freely.
+//! among its tests. Checks read code with comments and strings blanked out, so a rule may be written about freely. A
+//! place that a rule excuses is itself checked: an excuse that excuses nothing is a finding.
 
 use std::fmt;
 use std::fs;
@@ -13,11 +14,13 @@ use crate::environment;
 
 mod abi;
 mod claims;
+mod commits;
 mod crates;
 mod form;
 mod places;
 mod ranks;
 mod source;
+mod wrap;
 
 use source::SourceFile;
 
@@ -57,10 +60,14 @@ pub fn task(accept_abi: bool) -> Result<()> {
     if accept_abi {
         abi::accept(root, &files)?;
     }
-    let checks = [ranks::check, crates::check, places::check, form::check, claims::check];
+    let checks = [ranks::check, crates::check, places::check, form::check, claims::check, wrap::check];
     let mut findings: Vec<Finding> = checks.iter().flat_map(|check| check(&files)).collect();
     let lock = fs::read_to_string(root.join(abi::LOCK)).ok();
     findings.extend(abi::check(&files, lock.as_deref()));
+    match commits::check(root) {
+        Ok(found) => findings.extend(found),
+        Err(error) => eprintln!("tidy: no subject of a commit was checked, since there is no history: {error:#}"),
+    }
     findings.sort();
     for finding in &findings {
         eprintln!("{finding}");
