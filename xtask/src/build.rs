@@ -15,6 +15,7 @@ use crate::messages;
 use crate::object;
 use crate::setup::{self, Purpose};
 use crate::shell;
+use crate::symbols;
 use crate::toolchain::Toolchain;
 
 /// The binary that `privnet demo` becomes, and finds beside itself.
@@ -37,12 +38,19 @@ pub enum Profile {
 /// Something is missing and could not be installed, or does not compile.
 pub fn task(release: bool, ebpf_only: bool) -> Result<()> {
     let toolchain = setup::ensure(Purpose::Build)?;
-    let built = if ebpf_only {
-        programs(&toolchain)?
-    } else {
-        privnet(&toolchain, if release { Profile::Release } else { Profile::Dev })?
+    let built = match (ebpf_only, release) {
+        (true, _) => vec![programs(&toolchain)?],
+        (false, false) => binaries(&privnet(&toolchain, Profile::Dev)?).to_vec(),
+        (false, true) => {
+            let binaries = binaries(&privnet(&toolchain, Profile::Release)?);
+            let symbols: Vec<PathBuf> = binaries.iter().map(|path| symbols::move_aside(path)).collect::<Result<_>>()?;
+            [&binaries[..], &symbols].concat()
+        }
     };
-    eprintln!("{}", built.display());
+    for path in built {
+        let octets = path.metadata().with_context(|| format!("cannot look at {}", path.display()))?.len();
+        eprintln!("{} ({:.1} MB)", path.display(), octets as f64 / 1e6);
+    }
     Ok(())
 }
 
@@ -77,6 +85,11 @@ pub fn privnet_with(object: &Path, profile: Profile) -> Result<PathBuf> {
     let mut command = cargo("build", profile, object);
     command.args(["--bin", "privnet", "--bin", DEMO]);
     binary_of(&mut command, "privnet")
+}
+
+/// The binaries of a build whose `privnet` is at this path.
+pub fn binaries(privnet: &Path) -> [PathBuf; 2] {
+    [privnet.to_owned(), privnet.with_file_name(DEMO)]
 }
 
 /// A `cargo TASK` on the workspace.

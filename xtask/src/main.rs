@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod setup;
 mod shell;
+mod symbols;
 mod test;
 mod tidy;
 mod toolchain;
@@ -42,7 +43,7 @@ enum Task {
     },
     /// Build the eBPF programs and the binaries that embed them, `privnet` and `privnet-demo`
     Build {
-        /// Optimize
+        /// Optimize, and leave the binaries stripped, each with its symbols beside it as `<binary>.debug`
         #[arg(long)]
         release: bool,
         /// Build the eBPF programs only

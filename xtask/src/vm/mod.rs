@@ -131,7 +131,7 @@ fn build(filters: &[String]) -> Result<(Built, Vec<(&'static str, OsString)>)> {
     let init = all.iter().find(|built| built.file_name() == INIT).map(|built| built.path.clone());
     let init = init.with_context(|| format!("the build gave no binary `{INIT}`"))?;
 
-    let mut executables = vec![privnet.clone(), privnet.with_file_name(build::DEMO)];
+    let mut executables = build::binaries(&privnet).to_vec();
     let mut jobs = Vec::new();
     let mut machines = None;
     for built in &all {
