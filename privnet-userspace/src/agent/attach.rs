@@ -17,7 +17,7 @@ use super::world::Concerns;
 use crate::ipam;
 use crate::link::Links;
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId, Port, PrivateKey};
+use crate::model::{AppId, ContainerRef, ContainerType, Member, MemberId, Network, NetworkId, Port, PrivateKey};
 use crate::store::claims::{self, MemberClaim, MemberError};
 use crate::topology::ownership;
 
@@ -233,6 +233,7 @@ async fn claim(shared: &Shared, network: &Network, wanted: &MemberWish, found: &
     let netns_cookie = found.netns.cookie().await.map_err(|error| explain(&error.into()))?;
     let key = new_key();
     let claim = MemberClaim {
+        id: MemberId::random(&mut rand::rng()),
         network: network.id,
         app: wanted.app,
         kind: wanted.kind.clone(),

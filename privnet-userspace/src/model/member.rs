@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{ContainerRef, HostName, NetworkId};
 use super::keys::PublicKey;
+use super::member_id::MemberId;
 use super::port::Port;
 
 /// How far a member's host has come with it, in the order in which a member goes through them.
@@ -25,6 +26,8 @@ pub enum MemberState {
 /// A member, as `members/<pn>/<member>` holds it. `<member>` is the container's text form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
+    /// The membership's identity; records that were written without one have that of their key, [`MemberId::of_key`].
+    pub id: MemberId,
     /// The network it is a member of.
     pub network: NetworkId,
     /// The container that it is the place of.

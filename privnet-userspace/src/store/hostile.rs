@@ -1,11 +1,10 @@
 //! Records as no privnet writes them: read whole, or refused by an error that names the key.
 
 use proptest::prelude::*;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::records::{
-    AddressRecord, HostRecord, MemberPointer, NetworkPointer, RecordError, decode, member_from, network_from,
+    AddressRecord, HostRecord, MemberPointer, NetworkPointer, Record, RecordError, decode, member_from, network_from,
 };
 use super::{Entry, Key, keys};
 use crate::model::hostile::near_json;
@@ -38,7 +37,7 @@ fn names_its_key<T>(key: &Key, read: Result<T, RecordError>) -> Result<Option<T>
     }
 }
 
-fn read<T: DeserializeOwned>(value: &[u8]) -> Result<Option<T>, TestCaseError> {
+fn read<T: Record>(value: &[u8]) -> Result<Option<T>, TestCaseError> {
     let key: Key = "a/1".parse().expect("a key");
     names_its_key(&key, decode::<T>(&key, value))
 }

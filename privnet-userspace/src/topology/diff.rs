@@ -49,11 +49,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Member, MemberState, Mtu, NameOptions, Network, PublicKey};
+    use crate::model::{Member, MemberId, MemberState, Mtu, NameOptions, Network, PublicKey};
     use crate::topology::{Datapath, Intent, LocalMember, Spec, plan};
 
     fn member(number: u8, host: &str) -> Member {
         Member {
+            id: MemberId::new(number.into()),
             network: "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c".parse().expect("valid"),
             container: format!("{}.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053", u32::from(number) + 1)
                 .parse()

@@ -8,7 +8,7 @@ use super::{MAX_ATTEMPTS, unchanged};
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
 use crate::model::{
-    AppId, ContainerRef, ContainerType, HostName, Member, MemberState, Network, NetworkId, Port, PublicKey,
+    AppId, ContainerRef, ContainerType, HostName, Member, MemberId, MemberState, Network, NetworkId, Port, PublicKey,
 };
 use crate::store::contract::{Entry, Expected, Store, Transaction};
 use crate::store::error::CommitError;
@@ -19,6 +19,8 @@ use crate::store::records::{self, AddressRecord, MemberPointer, RecordError};
 /// What a new member is, and what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberClaim {
+    /// The identity of the new membership.
+    pub id: MemberId,
     /// The network to become a member of.
     pub network: NetworkId,
     /// The container's app.
@@ -62,6 +64,7 @@ pub async fn claim_member(store: &dyn Store, claim: &MemberClaim) -> Result<Memb
         };
         let last = before.as_ref().map(address_record).transpose()?;
         let member = Member {
+            id: claim.id,
             network: network.id,
             container,
             address,

@@ -11,7 +11,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::*;
-use crate::model::{ContainerRef, Member, NameOptions, Network, PublicKey};
+use crate::model::{ContainerRef, Member, MemberId, NameOptions, Network, PublicKey};
 use crate::store::records::{self, AddressRecord};
 use crate::store::{Memory, Store, Transaction, keys};
 
@@ -32,6 +32,7 @@ fn claim(network: &Network, key: u32) -> MemberClaim {
     let mut bytes = [0; 32];
     bytes[..4].copy_from_slice(&key.to_be_bytes());
     MemberClaim {
+        id: MemberId::new(key.into()),
         network: network.id,
         app: "ap-a71da13f-7c70-4c00-a644-eee8558d8053".parse().expect("an app"),
         kind: "web".parse().expect("a type"),

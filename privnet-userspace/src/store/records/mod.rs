@@ -7,15 +7,43 @@ use std::net::Ipv4Addr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
 use super::contract::{Entry, Revision, Store, Value};
 use super::error::StoreError;
 use super::keys;
 use super::path::Key;
-use crate::model::{ContainerRef, HostName, Member, Network, NetworkId, NetworkName};
+use crate::model::{ContainerRef, HostName, Member, MemberId, Network, NetworkId, NetworkName, PublicKey};
 
 /// The version of the records that this code writes, and the newest that it reads.
 pub const RECORD_VERSION: u32 = 1;
+
+/// A kind of record.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Adds the fields that builds before this one did not write, and that follow from those that they wrote.
+    fn complete(fields: &mut Map<String, Json>) {
+        let _ = fields;
+    }
+}
+
+impl Record for Network {}
+impl Record for AddressRecord {}
+impl Record for HostRecord {}
+impl Record for PresenceRecord {}
+impl Record for NetworkPointer {}
+impl Record for MemberPointer {}
+
+impl Record for Member {
+    fn complete(fields: &mut Map<String, Json>) {
+        if fields.contains_key("id") {
+            return;
+        }
+        let key = fields.get("public_key").and_then(Json::as_str).and_then(|text| text.parse::<PublicKey>().ok());
+        if let Some(key) = key {
+            fields.insert("id".to_owned(), MemberId::of_key(key).to_string().into());
+        }
+    }
+}
 
 /// What `addresses/<pn>/<ipv4>` holds. It stays when the member leaves, for the sake of the next holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,7 +268,7 @@ pub fn encode<T: Serialize>(record: &T) -> Value {
 ///
 /// # Errors
 /// When it is of a newer version, or damaged.
-pub fn decode<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Result<T, RecordError> {
+pub fn decode<T: Record>(key: &Key, value: &[u8]) -> Result<T, RecordError> {
     #[derive(Deserialize)]
     struct Head {
         version: u32,
@@ -251,7 +279,9 @@ pub fn decode<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Result<T, RecordE
     if version > RECORD_VERSION {
         return Err(RecordError::NewerVersion { key: key.clone(), found: version });
     }
-    serde_json::from_slice(value).map_err(corrupt)
+    let mut fields: Map<String, Json> = serde_json::from_slice(value).map_err(corrupt)?;
+    T::complete(&mut fields);
+    serde_json::from_value(Json::Object(fields)).map_err(corrupt)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
@@ -309,16 +339,24 @@ mod tests {
     const HELD: &str = r#"{"version":1,"holder":"1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053","generation":3,"released_unix_seconds":null}"#;
     const FREE: &str = r#"{"version":1,"holder":null,"generation":3,"released_unix_seconds":1700000000}"#;
 
+    /// The record of a build that gave memberships no identity, with the one that they have since.
+    fn with_id(member: &str) -> String {
+        member.replace(r#"{"version":1,"#, r#"{"version":1,"id":"8520f0098930a754","#)
+    }
+
     /// What is written today is what every later version has to read.
     #[test]
     fn the_form_of_the_records_does_not_change() {
-        fn there_and_back<T: DeserializeOwned + Serialize>(text: &str) {
+        fn there_and_back<T: Record>(text: &str) {
             let key: Key = "a/1".parse().expect("a key");
             let record: T = decode(&key, text.as_bytes()).expect("a record");
             assert_eq!(std::str::from_utf8(&encode(&record)).expect("text"), text);
         }
         there_and_back::<Network>(NETWORK);
-        there_and_back::<Member>(MEMBER);
+        there_and_back::<Member>(&with_id(MEMBER));
+        let key: Key = "a/1".parse().expect("a key");
+        let before: Member = decode(&key, MEMBER.as_bytes()).expect("a record");
+        assert_eq!(std::str::from_utf8(&encode(&before)).expect("text"), with_id(MEMBER));
         there_and_back::<AddressRecord>(HELD);
         there_and_back::<AddressRecord>(FREE);
         there_and_back::<NetworkPointer>(r#"{"version":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c"}"#);
