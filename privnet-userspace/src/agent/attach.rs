@@ -18,7 +18,7 @@ use crate::ipam;
 use crate::link::Links;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Member, MemberId, Network, NetworkId, Port, PrivateKey};
-use crate::store::claims::{self, MemberClaim, MemberError};
+use crate::store::claims::{self, End, MemberClaim, MemberError};
 use crate::topology::ownership;
 
 /// How long an attach waits for its member to be ready.
@@ -190,8 +190,13 @@ async fn standing(
         }
         if !alive {
             // Its housekeeping would come within a second; the lock is ours, so it is done here.
-            claims::release_member(&*shared.store, record.network, &record.container, super::now_unix_seconds())
-                .await?;
+            claims::release_member(
+                &*shared.store,
+                record.network,
+                &record.container,
+                End::by_its_host(super::now_unix_seconds()),
+            )
+            .await?;
             shared.journal().mark_leaving((record.network, record.address)).map_err(|error| explain(&error))?;
             shared.bell(record.network).ring();
         }
@@ -236,6 +241,7 @@ async fn claim(shared: &Shared, network: &Network, wanted: &MemberWish, found: &
         id: MemberId::random(&mut rand::rng()),
         network: network.id,
         app: wanted.app,
+        app_name: None,
         kind: wanted.kind.clone(),
         number: wanted.number,
         address: wanted.address,
@@ -259,7 +265,13 @@ async fn claim(shared: &Shared, network: &Network, wanted: &MemberWish, found: &
         )
     };
     if let Err(error) = record_member(shared, &member, &record, &key) {
-        claims::release_member(&*shared.store, network.id, &member.container, super::now_unix_seconds()).await?;
+        claims::release_member(
+            &*shared.store,
+            network.id,
+            &member.container,
+            End::by_its_host(super::now_unix_seconds()),
+        )
+        .await?;
         return Err(error);
     }
     Ok(record)

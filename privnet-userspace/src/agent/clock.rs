@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::cluster::Pauses;
 use super::journal::replace;
 use super::shared::Shared;
-use crate::store::records::HostRecord;
+use crate::store::records::{HostRecord, Stored};
 use crate::store::{Expected, Transaction, keys, records};
 
 /// How often the clock is looked at.
@@ -128,10 +128,10 @@ async fn tell_until_told(shared: &Shared) {
 async fn tell(shared: &Shared) -> Result<()> {
     let key = keys::host(&shared.config.host);
     let entry = shared.store.get(&key).await?.context("the store does not know this host")?;
-    let mut record: HostRecord = records::decode(&key, &entry.value)?;
+    let Stored { mut record, envelope, revision } = records::read::<HostRecord>(&entry)?;
     record.clock_steps = record.clock_steps.saturating_add(1);
-    let unchanged = Expected::Revision(entry.revision);
-    let transaction = Transaction::new().require(key.clone(), unchanged).put(key, records::encode(&record));
+    let record = records::encode(&record, &envelope.next());
+    let transaction = Transaction::new().require(key.clone(), Expected::Revision(revision)).put(key, record);
     shared.store.commit(transaction).await?;
     Ok(())
 }

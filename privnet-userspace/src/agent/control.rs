@@ -20,7 +20,7 @@ use crate::datapath;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId, NetworkName};
-use crate::store::claims;
+use crate::store::claims::{self, End};
 use crate::store::records::{self, RecordError};
 use crate::topology::ownership;
 use crate::wireguard::{Backend, Device};
@@ -141,7 +141,8 @@ impl Control {
             }
             None => {
                 let now = super::now_unix_seconds();
-                claims::release_member(&*self.shared.store, network.id, &member.container, now).await?;
+                claims::release_member(&*self.shared.store, network.id, &member.container, End::by_its_host(now))
+                    .await?;
             }
         }
         Ok(Detached { detached: true })

@@ -1,8 +1,10 @@
 //! Finds out, at the start, what the host is like.
 
+use std::fs;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result};
+use uuid::{Uuid, uuid};
 
 use super::config::{Config, DatapathChoice};
 use super::error::{ControlError, ErrorCode};
@@ -15,6 +17,10 @@ use crate::{datapath, netns, wireguard};
 
 /// The MTU that is used where the underlay is the loopback: one that other hosts will have too.
 const ETHERNET_MTU_BYTES: u32 = 1500;
+/// Where systemd, and most systems without it, keep the machine's id; machine-id(5).
+const MACHINE_ID: &str = "/etc/machine-id";
+/// The namespace of the UUIDs that are made of machine ids: machine-id(5) asks that the id itself stays on the machine.
+const MACHINES: Uuid = uuid!("9ad18f44-55ea-4e01-9c5f-3b7a3a8f4d6e");
 
 /// What was found out about the host at the start, and does not change while the agent runs.
 #[derive(Clone, Debug)]
@@ -29,6 +35,8 @@ pub struct HostFacts {
     pub wireguard: Backend,
     /// The running boot of the kernel.
     pub boot_id: String,
+    /// The machine, told from others by a UUID that follows from its machine-id; nothing where it has none.
+    pub machine: Option<Uuid>,
 }
 
 impl HostFacts {
@@ -51,8 +59,15 @@ impl HostFacts {
             datapath: choose_datapath(config.datapath)?,
             wireguard: choose_wireguard(config)?,
             boot_id: netns::boot_id().context("reading the kernel's boot id")?,
+            machine: fs::read_to_string(MACHINE_ID).ok().and_then(|id| machine(&id)),
         })
     }
+}
+
+/// What tells a machine from others without saying its id: 32 hexadecimal digits, as machine-id(5) has them.
+fn machine(id: &str) -> Option<Uuid> {
+    let id = id.trim();
+    (id.len() == 32).then(|| Uuid::try_parse(id).ok()).flatten().map(|id| Uuid::new_v5(&MACHINES, id.as_bytes()))
 }
 
 /// The VTEP's address, and the MTU of the interface that has it.
@@ -134,4 +149,21 @@ fn choose_wireguard(config: &Config) -> Result<Backend> {
         tracing::warn!("no kernel WireGuard ({reason}): a userspace process per member encrypts, more slowly");
     }
     Ok(backend)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_told_from_others_and_its_id_stays_on_it() {
+        let id = "0a1b2c3d4e5f60718293a4b5c6d7e8f9";
+        let one = machine(&format!("{id}\n")).expect("an id");
+        assert_eq!(machine(id), Some(one));
+        assert_ne!(machine(&id.replace('0', "1")), Some(one));
+        assert!(!one.simple().to_string().contains(&id[..8]));
+        for none in ["", "uninitialized\n", "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", &id[1..]] {
+            assert_eq!(machine(none), None, "{none:?}");
+        }
+    }
 }

@@ -16,6 +16,7 @@ use super::worker::Worker;
 use super::world::{Concerns, World};
 use crate::model::Member;
 use crate::netns::Netns;
+use crate::store::claims::End;
 use crate::store::{Event, Watch, claims, keys, records};
 
 /// How often the namespaces of this host's members are looked at: a container that dies is noticed within this time.
@@ -199,9 +200,14 @@ pub fn is_alive(record: &Record, boot_id: &str) -> bool {
 pub async fn end_membership(shared: &Shared, record: &Record) -> Result<()> {
     let _claims = shared.claims.lock().await;
     if is_stored(shared, record).await? {
-        claims::release_member(&*shared.store, record.network, &record.container, super::now_unix_seconds())
-            .await
-            .with_context(|| format!("releasing {} in {}", record.container, record.network))?;
+        claims::release_member(
+            &*shared.store,
+            record.network,
+            &record.container,
+            End::by_its_host(super::now_unix_seconds()),
+        )
+        .await
+        .with_context(|| format!("releasing {} in {}", record.container, record.network))?;
     }
     leave(shared, record)
 }
@@ -226,7 +232,13 @@ async fn release_unrecorded(shared: &Shared, seen: &Member) -> Result<()> {
     let stored = records::get_member(&*shared.store, seen.network, &seen.container).await?;
     let is_recorded = |member: &Member| shared.journal().records().contains_key(&(member.network, member.address));
     if stored.is_some_and(|stored| stored.record.host == shared.config.host && !is_recorded(&stored.record)) {
-        claims::release_member(&*shared.store, seen.network, &seen.container, super::now_unix_seconds()).await?;
+        claims::release_member(
+            &*shared.store,
+            seen.network,
+            &seen.container,
+            End::by_its_host(super::now_unix_seconds()),
+        )
+        .await?;
     }
     Ok(())
 }

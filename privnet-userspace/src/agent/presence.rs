@@ -18,7 +18,7 @@ use super::error::{ControlError, ErrorCode};
 use super::facts::HostFacts;
 use super::journal::replace;
 use super::shared::{Shared, Trouble};
-use crate::store::records::{HostRecord, PresenceRecord};
+use crate::store::records::{Envelope, HostRecord, PresenceRecord};
 use crate::store::{CommitError, Entry, Expected, LeaseId, Store, StoreError, Transaction, keys, records};
 
 /// How long a host is taken to be there after its agent was heard last: longer than a reboot, so that its members keep
@@ -44,35 +44,40 @@ pub(super) enum Known {
 /// Nothing was told. When another agent has the name, says so.
 pub(super) async fn announce(store: &dyn Store, config: &Config, facts: &HostFacts, known: Known) -> Result<LeaseId> {
     let host = &config.host;
-    let presence = PresenceRecord { instance: instance(&config.state_dir)? };
+    let presence = PresenceRecord {
+        instance: instance(&config.state_dir)?,
+        machine: facts.machine,
+        boot: Some(facts.boot_id.clone()),
+    };
     let lease = store.grant_lease(TTL).await.context("telling the store about this host")?;
     let mut attempts = 1;
     loop {
         let held = store.get(&keys::presence(host)).await.context("telling the store about this host")?;
-        if let Some(entry) = &held
-            && records::decode::<PresenceRecord>(&entry.key, &entry.value)? != presence
-        {
+        let before = held.as_ref().map(records::read::<PresenceRecord>).transpose()?;
+        if before.as_ref().is_some_and(|before| before.record.instance != presence.instance) {
             return Err(name_is_held(config).into());
         }
+        let heard = before.map_or_else(Envelope::first, |before| before.envelope.next());
         let told = store.get(&keys::host(host)).await.context("telling the store about this host")?;
         if told.is_none() && known == Known::Already {
             anyhow::bail!("it does not know host {host}: it is another one, or lost its data");
         }
         // The others act on a change of it; one that cannot be read is one of none.
-        let before = told.as_ref().and_then(|entry| records::decode::<HostRecord>(&entry.key, &entry.value).ok());
+        let before = told.as_ref().and_then(|entry| records::read::<HostRecord>(entry).ok());
         let record = HostRecord {
             name: host.clone(),
             vtep: facts.vtep,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             applied_revision: 0,
-            clock_steps: before.map_or(0, |record| record.clock_steps),
+            clock_steps: before.as_ref().map_or(0, |before| before.record.clock_steps),
         };
+        let envelope = before.map_or_else(Envelope::first, |before| before.envelope.next());
         let as_seen = |seen: Option<Entry>| seen.map_or(Expected::Absent, |entry| Expected::Revision(entry.revision));
         let transaction = Transaction::new()
             .require(keys::presence(host), as_seen(held))
             .require(keys::host(host), as_seen(told))
-            .put(keys::host(host), records::encode(&record))
-            .put_leased(keys::presence(host), records::encode(&presence), lease);
+            .put(keys::host(host), records::encode(&record, &envelope))
+            .put_leased(keys::presence(host), records::encode(&presence, &heard), lease);
         match store.commit(transaction).await {
             Ok(_) => return Ok(lease),
             Err(CommitError::Conflict { .. }) if attempts < MAX_ATTEMPTS => attempts += 1,

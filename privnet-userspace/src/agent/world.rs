@@ -60,8 +60,8 @@ impl World {
         for member in members.records {
             world.put_member(member);
         }
-        for (network, address, record) in addresses.records {
-            world.put_address(network, address, &record);
+        for (network, address, row) in addresses.records {
+            world.put_address(network, address, &row.record);
         }
         world.hosts.extend(hosts.records.into_iter().map(|host| (host.name.clone(), host)));
         world.present.extend(presences.entries.iter().filter_map(|entry| present_host(&entry.key)));
@@ -177,8 +177,8 @@ impl World {
             self.put_member(member);
             Ok(one(id))
         } else if entry.key.below(&keys::all_addresses()).is_some() {
-            let (network, address, record) = records::address_from(entry)?;
-            Ok(if self.put_address(network, address, &record) { one(network) } else { Concerns::Nothing })
+            let (network, address, row) = records::address_from(entry)?;
+            Ok(if self.put_address(network, address, &row.record) { one(network) } else { Concerns::Nothing })
         } else if entry.key.below(&keys::hosts()).is_some() {
             let host: HostRecord = records::decode(&entry.key, &entry.value)?;
             let is_as_before = |known: &HostRecord| known.vtep == host.vtep && known.clock_steps == host.clock_steps;

@@ -7,8 +7,8 @@ pub mod subnet;
 pub mod vni;
 
 pub use address::{
-    DEPARTED_SECONDS, InvalidAddress, capacity, check_address, has_rested, longest_released, never_used,
-    next_generation, rest_seconds,
+    DEPARTED_SECONDS, InvalidAddress, capacity, check_address, has_rested, longest_released, never_used, next_count,
+    rest_seconds,
 };
 pub use subnet::{InvalidSubnet, check_subnet, next_subnet, overlaps, parse_subnet};
 pub use vni::free_vni;

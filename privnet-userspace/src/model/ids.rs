@@ -300,7 +300,7 @@ impl fmt::Display for IfName {
 
 text_conversions!(IfName);
 
-fn is_label(text: &str, max: usize) -> bool {
+pub(super) fn is_label(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && text.bytes().next().is_some_and(|b| b.is_ascii_lowercase())

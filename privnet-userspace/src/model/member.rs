@@ -1,11 +1,12 @@
 //! A member's record in the store: one container's place in one network.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use privnet_ebpf::net::MacAddr;
 use serde::{Deserialize, Serialize};
 
+use super::app::AppName;
 use super::ids::{ContainerRef, HostName, NetworkId};
 use super::keys::PublicKey;
 use super::member_id::MemberId;
@@ -48,6 +49,32 @@ pub struct Member {
     /// The ports that it declared by name.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ports: BTreeSet<Port>,
+    /// The name of the container's app, where the app was given by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_name: Option<AppName>,
+    /// Further names of the same membership, in the order in which they were given; `container` is the oldest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<MemberName>,
+}
+
+/// A further name of a membership: another type of container that shares its network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberName {
+    /// The name.
+    #[serde(flatten)]
+    pub container: ContainerRef,
+    /// The name of its app, where the app was given by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_name: Option<AppName>,
+    /// The ports that were declared with it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ports: BTreeSet<Port>,
+    /// Whether it has been withdrawn, and is about to end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
+    /// Fields that this build does not know; they are kept.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
 impl Member {

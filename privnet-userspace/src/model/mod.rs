@@ -1,5 +1,6 @@
 //! The nouns of privnet, checked at birth. No verbs: nothing here reads a clock, a file or the kernel.
 
+pub mod app;
 #[cfg(test)]
 pub(crate) mod hostile;
 pub mod ids;
@@ -11,9 +12,10 @@ pub mod naming;
 pub mod network;
 pub mod port;
 
+pub use app::{App, AppName};
 pub use ids::{AppId, ContainerRef, ContainerType, HostName, IfName, NetworkId};
 pub use keys::{PrivateKey, PublicKey};
-pub use member::{Member, MemberState};
+pub use member::{Member, MemberName, MemberState};
 pub use member_id::MemberId;
 pub use mtu::Mtu;
 pub use naming::{Forwarding, NameOptions};

@@ -66,6 +66,8 @@ mod tests {
             host: host.parse().expect("valid"),
             state: MemberState::Ready,
             ports: [].into(),
+            app_name: None,
+            names: Vec::new(),
         }
     }
 

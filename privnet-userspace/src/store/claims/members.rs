@@ -8,13 +8,14 @@ use super::{MAX_ATTEMPTS, unchanged};
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
 use crate::model::{
-    AppId, ContainerRef, ContainerType, HostName, Member, MemberId, MemberState, Network, NetworkId, Port, PublicKey,
+    AppId, AppName, ContainerRef, ContainerType, HostName, Member, MemberId, MemberState, Network, NetworkId, Port,
+    PublicKey,
 };
 use crate::store::contract::{Entry, Expected, Store, Transaction};
 use crate::store::error::CommitError;
 use crate::store::keys;
 use crate::store::path::Key;
-use crate::store::records::{self, AddressRecord, MemberPointer, RecordError};
+use crate::store::records::{self, AddressRecord, EndedBy, Envelope, MemberPointer, RecordError, Stored};
 
 /// What a new member is, and what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct MemberClaim {
     pub network: NetworkId,
     /// The container's app.
     pub app: AppId,
+    /// The name of the app, where it was given by name.
+    pub app_name: Option<AppName>,
     /// The container's type.
     pub kind: ContainerType,
     /// The container's number; the lowest free one when none is asked for.
@@ -62,20 +65,23 @@ pub async fn claim_member(store: &dyn Store, claim: &MemberClaim) -> Result<Memb
             Some(address) => asked_address(store, &network, address).await?,
             None => free_address(store, &network, claim.now_unix_seconds).await?,
         };
-        let last = before.as_ref().map(address_record).transpose()?;
+        let before = before.as_ref().map(records::read::<AddressRecord>).transpose()?;
+        let held = held(before.as_ref().map(|stored| &stored.record), &container, claim.id);
         let member = Member {
             id: claim.id,
             network: network.id,
             container,
             address,
-            generation: ipam::next_generation(last.map(|record| record.generation)),
+            generation: held.generation(),
             public_key: claim.public_key,
             wireguard_port: claim.wireguard_port,
             host: claim.host.clone(),
             state: MemberState::Attaching,
             ports: claim.ports.clone(),
+            app_name: claim.app_name.clone(),
+            names: Vec::new(),
         };
-        match store.commit(arrival(&member, before.as_ref())).await {
+        match store.commit(arrival(&member, &held, before.as_ref())).await {
             Ok(revision) => {
                 tracing::debug!(network = %network.id, container = %member.container, %address, %revision, "member claimed");
                 return Ok(member);
@@ -95,7 +101,7 @@ pub async fn set_member_state(store: &dyn Store, member: &Member, state: MemberS
     update_member(store, &Member { state, ..member.clone() }).await
 }
 
-/// Replaces the public key, WireGuard port, host and state of a member, and returns it.
+/// Replaces what a host may change of its member, the public key, WireGuard port, host and state, and returns it.
 ///
 /// A state never goes back: who says "ready" of a member that is draining has looked before that began.
 ///
@@ -111,13 +117,19 @@ pub async fn update_member(store: &dyn Store, member: &Member) -> Result<Member,
         if (stored.record.address, stored.record.generation) != (member.address, member.generation) {
             return Err(MemberError::MemberChanged(Box::new(stored.record)));
         }
-        let member = Member { state: member.state.max(stored.record.state), ..member.clone() };
+        let member = Member {
+            public_key: member.public_key,
+            wireguard_port: member.wireguard_port,
+            host: member.host.clone(),
+            state: member.state.max(stored.record.state),
+            ..stored.record.clone()
+        };
         if stored.record == member {
             return Ok(member);
         }
         let mut update = Transaction::new()
             .require(key.clone(), Expected::Revision(stored.revision))
-            .put(key.clone(), records::encode(&member));
+            .put(key.clone(), records::encode(&member, &stored.envelope.next()));
         if stored.record.public_key != member.public_key {
             refuse_known_key(store, member.network, member.public_key).await?;
             update = claim_key(update, &member).delete(keys::public_key(member.network, stored.record.public_key));
@@ -131,6 +143,23 @@ pub async fn update_member(store: &dyn Store, member: &Member) -> Result<Member,
     Err(MemberError::Contended)
 }
 
+/// By whose word a membership ends, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// By whose word.
+    pub by: EndedBy,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub at_unix_seconds: u64,
+}
+
+impl End {
+    /// The end that a host's agent makes of a membership on that host.
+    #[must_use]
+    pub const fn by_its_host(at_unix_seconds: u64) -> Self {
+        Self { by: EndedBy::Host, at_unix_seconds }
+    }
+}
+
 /// Ends a membership and frees its address, and returns what it was; nothing when there was none.
 ///
 /// The address record stays: the next holder gets the next generation, and gets it the later, the later it was freed.
@@ -141,7 +170,7 @@ pub async fn release_member(
     store: &dyn Store,
     network: NetworkId,
     container: &ContainerRef,
-    now_unix_seconds: u64,
+    end: End,
 ) -> Result<Option<Member>, MemberError> {
     for _ in 0..MAX_ATTEMPTS {
         let Some(stored) = records::get_member(store, network, container).await? else { return Ok(None) };
@@ -152,13 +181,17 @@ pub async fn release_member(
             .require(keys::address(network, member.address), unchanged(address.as_ref()))
             .delete(keys::member(network, container))
             .delete(keys::public_key(network, member.public_key));
-        if holds_its_address(&member, address.as_ref())? {
+        let row = address.as_ref().map(records::read::<AddressRecord>).transpose()?;
+        if let Some(row) = row.filter(|row| is_held_by(&row.record, &member)) {
             let freed = AddressRecord {
                 holder: None,
-                generation: member.generation,
-                released_unix_seconds: Some(now_unix_seconds),
+                released_unix_seconds: Some(end.at_unix_seconds),
+                member: Some(member.id),
+                ended_by: Some(end.by),
+                ..row.record
             };
-            departure = departure.put(keys::address(network, member.address), records::encode(&freed));
+            let freed = records::encode(&freed, &row.envelope.next());
+            departure = departure.put(keys::address(network, member.address), freed);
         }
         match store.commit(departure).await {
             Ok(revision) => {
@@ -172,27 +205,36 @@ pub async fn release_member(
     Err(MemberError::Contended)
 }
 
-fn arrival(member: &Member, address: Option<&Entry>) -> Transaction {
-    let held = AddressRecord {
-        holder: Some(member.container.clone()),
-        generation: member.generation,
+/// The record of an address that is given to a membership, after `before`.
+fn held(before: Option<&AddressRecord>, container: &ContainerRef, member: MemberId) -> AddressRecord {
+    AddressRecord {
+        holder: Some(container.clone()),
+        count: ipam::next_count(before.map(|before| before.count)),
         released_unix_seconds: None,
-    };
+        member: Some(member),
+        before: before.and_then(|before| before.member),
+        ended_by: None,
+    }
+}
+
+fn arrival(member: &Member, held: &AddressRecord, before: Option<&Stored<AddressRecord>>) -> Transaction {
     let (network, container) = (member.network, &member.container);
+    let unchanged = before.map_or(Expected::Absent, |before| Expected::Revision(before.revision));
+    let envelope = before.map_or_else(Envelope::first, |before| before.envelope.next());
     let arrival = Transaction::new()
         .require(keys::network(network), Expected::Exists)
         .require(keys::member(network, container), Expected::Absent)
-        .require(keys::address(network, member.address), unchanged(address))
-        .put(keys::member(network, container), records::encode(member))
-        .put(keys::address(network, member.address), records::encode(&held))
+        .require(keys::address(network, member.address), unchanged)
+        .put(keys::member(network, container), records::encode(member, &Envelope::first()))
+        .put(keys::address(network, member.address), records::encode(held, &envelope))
         .put(keys::members_fence(network), []);
     claim_key(arrival, member)
 }
 
 fn claim_key(transaction: Transaction, member: &Member) -> Transaction {
     let key = keys::public_key(member.network, member.public_key);
-    let pointer = MemberPointer { holder: member.container.clone() };
-    transaction.require(key.clone(), Expected::Absent).put(key, records::encode(&pointer))
+    let pointer = MemberPointer { holder: member.container.clone(), member: Some(member.id) };
+    transaction.require(key.clone(), Expected::Absent).put(key, records::encode(&pointer, &Envelope::first()))
 }
 
 /// The container with the number that was asked for, or the lowest free one.
@@ -217,7 +259,7 @@ async fn free_container(store: &dyn Store, claim: &MemberClaim) -> Result<Contai
 async fn refuse_known_key(store: &dyn Store, network: NetworkId, public_key: PublicKey) -> Result<(), MemberError> {
     match store.get(&keys::public_key(network, public_key)).await? {
         Some(entry) => {
-            let MemberPointer { holder } = records::decode(&entry.key, &entry.value)?;
+            let MemberPointer { holder, .. } = records::decode(&entry.key, &entry.value)?;
             Err(MemberError::PublicKeyInUse { holder })
         }
         None => Ok(()),
@@ -275,9 +317,8 @@ async fn free_address(
 }
 
 /// Whether the record of a member's address says so too. If it does not, it is another's and is left alone.
-fn holds_its_address(member: &Member, address: Option<&Entry>) -> Result<bool, RecordError> {
-    let record = address.map(address_record).transpose()?;
-    Ok(record.is_some_and(|record| record.holder.as_ref() == Some(&member.container)))
+fn is_held_by(row: &AddressRecord, member: &Member) -> bool {
+    row.holder.as_ref() == Some(&member.container) && row.member.is_none_or(|id| id == member.id)
 }
 
 fn address_record(entry: &Entry) -> Result<AddressRecord, RecordError> {

@@ -10,7 +10,7 @@ pub mod networks;
 mod tests;
 
 pub use error::{MemberError, NetworkError};
-pub use members::{MemberClaim, claim_member, release_member, set_member_state, update_member};
+pub use members::{End, MemberClaim, claim_member, release_member, set_member_state, update_member};
 pub use networks::{create_network, delete_network, remove_leftovers};
 
 use super::contract::{Entry, Expected};

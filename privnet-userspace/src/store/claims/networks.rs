@@ -14,7 +14,7 @@ use crate::store::contract::{Entry, Expected, Store, Transaction};
 use crate::store::error::CommitError;
 use crate::store::keys;
 use crate::store::path::{Key, Prefix};
-use crate::store::records::{self, NetworkPointer, RecordError};
+use crate::store::records::{self, Envelope, NetworkPointer, RecordError};
 
 /// How many keys are swept in one transaction.
 const SWEEP_KEYS: usize = 100;
@@ -129,7 +129,7 @@ pub async fn remove_leftovers(store: &dyn Store) -> Result<usize, NetworkError> 
 }
 
 fn creation(network: &Network, fence: Option<&Entry>) -> Transaction {
-    let pointer = records::encode(&NetworkPointer { network: network.id });
+    let pointer = records::encode(&NetworkPointer { network: network.id }, &Envelope::first());
     Transaction::new()
         .require(keys::name(&network.name), Expected::Absent)
         .require(keys::vni(network.vni), Expected::Absent)
@@ -137,7 +137,7 @@ fn creation(network: &Network, fence: Option<&Entry>) -> Transaction {
         .require(keys::networks_fence(), unchanged(fence))
         .put(keys::name(&network.name), pointer.clone())
         .put(keys::vni(network.vni), pointer)
-        .put(keys::network(network.id), records::encode(network))
+        .put(keys::network(network.id), records::encode(network, &Envelope::first()))
         .put(keys::networks_fence(), [])
 }
 

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 
 use super::*;
 use crate::model::{ContainerRef, Member, MemberId, NameOptions, Network, PublicKey};
-use crate::store::records::{self, AddressRecord};
+use crate::store::records::{self, AddressRecord, EndedBy, Envelope};
 use crate::store::{Memory, Store, Transaction, keys};
 
 const NOW: u64 = 1_700_000_000;
@@ -35,6 +35,7 @@ fn claim(network: &Network, key: u32) -> MemberClaim {
         id: MemberId::new(key.into()),
         network: network.id,
         app: "ap-a71da13f-7c70-4c00-a644-eee8558d8053".parse().expect("an app"),
+        app_name: None,
         kind: "web".parse().expect("a type"),
         number: None,
         address: None,
@@ -71,8 +72,8 @@ async fn assert_consistent(store: &dyn Store) {
             networks.iter().find(|network| network.id == member.network).expect("no member without a network");
         crate::ipam::check_address(network.subnet, member.address).expect("an address for members");
         let record = address_record(store, member.network, member.address).await.expect("a record of its address");
-        let expected = (Some(member.container.clone()), member.generation, None);
-        assert_eq!((record.holder, record.generation, record.released_unix_seconds), expected);
+        let expected = (Some(member.container.clone()), Some(member.id), member.generation, None);
+        assert_eq!((record.holder.clone(), record.member, record.generation(), record.released_unix_seconds), expected);
         let key = keys::public_key(member.network, member.public_key);
         assert!(store.get(&key).await.expect("read").is_some());
     }
@@ -83,6 +84,7 @@ async fn assert_consistent(store: &dyn Store) {
         let record: AddressRecord = records::decode(&entry.key, &entry.value).expect("a record");
         held += usize::from(record.holder.is_some());
         assert_eq!(record.holder.is_none(), record.released_unix_seconds.is_some(), "{}", entry.key);
+        assert_eq!(record.holder.is_none(), record.ended_by.is_some(), "{}", entry.key);
     }
     assert_eq!(held, members.len());
 }

@@ -58,7 +58,7 @@ async fn a_network_with_members_is_not_deleted() {
     assert!(matches!(error, NetworkError::HasMembers { count: 2, .. }), "{error}");
     set_member_state(&store, &one, MemberState::Ready).await.expect("not disturbed");
     for member in [one, two] {
-        release_member(&store, shop.id, &member.container, NOW).await.expect("released");
+        release_member(&store, shop.id, &member.container, End::by_its_host(NOW)).await.expect("released");
     }
     delete_network(&store, shop.id).await.expect("empty");
     let error = delete_network(&store, shop.id).await.expect_err("gone");
@@ -76,10 +76,17 @@ async fn what_an_interrupted_deletion_left_is_removed_and_nothing_else() {
     let shop = network(&store, "shop").await;
     claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
     let gone = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c".parse().expect("an id");
-    let free = AddressRecord { holder: None, generation: 3, released_unix_seconds: Some(NOW) };
+    let free = AddressRecord {
+        holder: None,
+        count: 3,
+        released_unix_seconds: Some(NOW),
+        member: None,
+        before: None,
+        ended_by: Some(EndedBy::Host),
+    };
     for last in 0..=250 {
         let key = keys::address(gone, Ipv4Addr::new(10, 240, 0, last));
-        store.commit(Transaction::new().put(key, records::encode(&free))).await.expect("committed");
+        store.commit(Transaction::new().put(key, records::encode(&free, &Envelope::first()))).await.expect("committed");
     }
     assert_eq!(remove_leftovers(&store).await.expect("removed"), 251);
     assert_eq!(remove_leftovers(&store).await.expect("nothing to do"), 0);
@@ -100,7 +107,7 @@ async fn a_damaged_network_is_named_and_stops_what_depends_on_it() {
     );
     let error = claim_member(&store, &claim(&shop, 1)).await.expect_err("its subnet is not known");
     assert!(matches!(&error, MemberError::Record(RecordError::Corrupt { key: named, .. }) if *named == key), "{error}");
-    store.commit(Transaction::new().put(key, records::encode(&shop))).await.expect("repaired");
+    store.commit(Transaction::new().put(key, records::encode(&shop, &Envelope::first()))).await.expect("repaired");
     claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
     network(&store, "blog").await;
 }

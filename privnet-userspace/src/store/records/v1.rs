@@ -1,0 +1,196 @@
+//! The records of version 1, beside those that are nouns of the model.
+//!
+//! A field that came after the first build of this version is optional: builds before it neither write nor read it, and
+//! what they wrote is read as [`Record::complete`](super::Record::complete) says.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use super::Record;
+use crate::model::{ContainerRef, HostName, Member, MemberId, Network, NetworkId, PublicKey};
+
+impl Record for Network {}
+impl Record for AddressRecord {}
+impl Record for HostRecord {}
+impl Record for PresenceRecord {}
+impl Record for NetworkPointer {}
+impl Record for MemberPointer {}
+
+impl Record for Member {
+    fn complete(fields: &mut Map<String, Json>) {
+        if fields.contains_key("id") {
+            return;
+        }
+        let key = fields.get("public_key").and_then(Json::as_str).and_then(|text| text.parse::<PublicKey>().ok());
+        if let Some(key) = key {
+            fields.insert("id".to_owned(), MemberId::of_key(key).to_string().into());
+        }
+    }
+}
+
+/// What `addresses/<pn>/<ipv4>` holds. It stays when the member leaves, for the sake of the next holder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "AddressForm", into = "AddressForm")]
+pub struct AddressRecord {
+    /// The container that holds the address; nothing when it is free.
+    pub holder: Option<ContainerRef>,
+    /// How often the address has been given out before, to its holder or its last one; see [`Self::generation`].
+    pub count: u64,
+    /// When the last holder left, in seconds since 1970-01-01 UTC; nothing while it is held.
+    pub released_unix_seconds: Option<u64>,
+    /// The membership that holds the address, or held it last; unknown where an earlier build gave it out.
+    pub member: Option<MemberId>,
+    /// The membership that held it before that one.
+    pub before: Option<MemberId>,
+    /// By whose word the last membership ended; nothing while it is held.
+    pub ended_by: Option<EndedBy>,
+}
+
+impl AddressRecord {
+    /// The generation in the MAC address of the holder, or of the last one: the low byte of the count.
+    #[must_use]
+    pub const fn generation(&self) -> u8 {
+        let [.., low] = self.count.to_be_bytes();
+        low
+    }
+}
+
+/// By whose word a membership ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    /// Its host's agent: it was asked to, or the container was gone.
+    Host,
+    /// An operator, without its host.
+    Operator,
+}
+
+/// An [`AddressRecord`] as it is written.
+#[derive(Serialize, Deserialize)]
+struct AddressForm {
+    #[serde(with = "optional_container_text")]
+    holder: Option<ContainerRef>,
+    generation: u8,
+    released_unix_seconds: Option<u64>,
+    /// Earlier builds know the generation alone.
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<MemberId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<MemberId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_by: Option<EndedBy>,
+}
+
+impl TryFrom<AddressForm> for AddressRecord {
+    type Error = String;
+
+    fn try_from(form: AddressForm) -> Result<Self, String> {
+        let AddressForm { holder, generation, released_unix_seconds, count, member, before, ended_by } = form;
+        let record = Self {
+            holder,
+            count: count.unwrap_or_else(|| generation.into()),
+            released_unix_seconds,
+            member,
+            before,
+            ended_by,
+        };
+        if record.generation() == generation {
+            Ok(record)
+        } else {
+            Err(format!("generation {generation} is not the low byte of count {}", record.count))
+        }
+    }
+}
+
+impl From<AddressRecord> for AddressForm {
+    fn from(record: AddressRecord) -> Self {
+        let generation = record.generation();
+        let AddressRecord { holder, count, released_unix_seconds, member, before, ended_by } = record;
+        Self { holder, generation, released_unix_seconds, count: Some(count), member, before, ended_by }
+    }
+}
+
+/// What `hosts/<host>` holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// The host's name.
+    pub name: HostName,
+    /// Its VTEP's address on the underlay.
+    pub vtep: Ipv4Addr,
+    /// The version of its agent.
+    pub agent_version: String,
+    /// The newest revision of the store that it has applied.
+    pub applied_revision: u64,
+    /// How often its clock was seen to step back. WireGuard refuses a handshake that is dated before the last one: whoever has
+    /// a member of this host as a peer makes that peer anew, once, when this changes. Absent is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub clock_steps: u64,
+}
+
+/// What `presences/<host>` holds, under a lease: whose the host's name is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceRecord {
+    /// The identity of the state directory of the host's agent.
+    pub instance: uuid::Uuid,
+    /// The machine that the agent runs on, as a UUID that follows from its machine-id; nothing where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<uuid::Uuid>,
+    /// The boot of that machine's kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+}
+
+/// What `names/<network name>` and `vnis/<vni>` hold: the network that they belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkPointer {
+    /// The network.
+    pub network: NetworkId,
+}
+
+/// What `public-keys/<pn>/<hex>` holds: the member that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberPointer {
+    /// The member's container.
+    #[serde(with = "container_text")]
+    pub holder: ContainerRef,
+    /// The membership; unknown where an earlier build claimed the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<MemberId>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+pub(super) const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A container as its text, `1.web.ap-<uuid>`.
+mod container_text {
+    use super::ContainerRef;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(holder: &ContainerRef, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(holder)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ContainerRef, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A container as its text, or `null`.
+mod optional_container_text {
+    use super::ContainerRef;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(holder: &Option<ContainerRef>, serializer: S) -> Result<S::Ok, S::Error> {
+        holder.as_ref().map(ToString::to_string).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ContainerRef>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
