@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use names_lab::host::Host;
 use names_lab::{APP, Container, Lab, SUFFIX, has, runtime, wait_until};
-use privnet::agent::views::{Attached, CreateNetwork, Detach};
+use privnet::agent::views::{AnswerSource, Attached, CreateNetwork, Detach, ResponseCode};
 use privnet::dns::DEFAULT_ADDRESS;
 use privnet::model::{Forwarding, NameOptions};
 use privnet::netns::Netns;
@@ -103,16 +103,16 @@ fn the_verbs_say_which_names_there_are_and_why_not() {
         let own = format!("1.backend.{APP}.shop.{SUFFIX}");
         for asker in [format!("1.backend.{APP}"), backend.hostname.clone(), backend.address.to_string()] {
             let told = control.resolve(&own, "A", &asker).await.expect("resolved");
-            assert_eq!((told.rcode.as_str(), told.records.len()), ("noerror", 1), "{asker}: {told:?}");
-            assert_eq!(told.source, "snapshot");
+            assert_eq!((told.rcode, told.records.len()), (Some(ResponseCode::NoError), 1), "{asker}: {told:?}");
+            assert_eq!(told.source, AnswerSource::Snapshot);
         }
         let told = control.resolve(&own, "A", &format!("1.teller.{APP}")).await.expect("resolved");
-        assert_eq!(told.rcode, "nxdomain");
+        assert_eq!(told.rcode, Some(ResponseCode::NameError));
         assert!(told.reason.contains("not in network shop"), "{}", told.reason);
         let told = control.resolve("example.org", "MX", &format!("1.teller.{APP}")).await.expect_err("no type");
         assert!(told.message.contains("MX"), "{told}");
         let told = control.resolve("example.org", "AAAA", &format!("1.teller.{APP}")).await.expect("resolved");
-        assert_eq!(told.source, "forwarded");
+        assert_eq!(told.source, AnswerSource::Forwarded);
         let nobody = control.resolve(&own, "A", &format!("7.web.{APP}")).await.expect_err("nobody");
         assert!(nobody.message.contains("no container of this host"), "{nobody}");
         let status = control.status().await.expect("a status");

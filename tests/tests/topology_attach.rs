@@ -61,7 +61,7 @@ fn attach_builds_the_drawing_and_detach_leaves_nothing() {
         assert_eq!(mtu(&web.network, "vxlan0"), 1450);
         assert!(host.space.run("ss -Hnlu").contains(":4789 "), "the socket of vxlan0 is in the host's namespace");
         assert_eq!(host.space.links(), links_of_host, "and nothing else of ours");
-        assert_eq!(host.status().expect("status").datapath, options.datapath);
+        assert_eq!(host.status().expect("status").datapath.to_string(), options.datapath);
 
         for member in [&web, &worker] {
             assert!(host.detach(&network, &member.container).expect("detach").detached);

@@ -138,7 +138,7 @@ impl Lab {
         let one = Host::start(name, privnet, 0, one, asked_for, Arc::clone(&store)).await?;
         let status = one.control.status().await?;
         // What host one came to, so that what it had to say of it is said once.
-        let chosen = (invalid(status.datapath.parse())?, invalid(status.wireguard.parse())?);
+        let chosen = (invalid(status.datapath.to_string().parse())?, invalid(status.wireguard.to_string().parse())?);
         let two = Host::start(name, privnet, 1, two, chosen, Arc::clone(&store)).await?;
         let hosts = [one, two];
         let network = |name: &str| CreateNetwork { name: name.to_owned(), subnet: None, names: None };
@@ -176,7 +176,7 @@ impl Lab {
     /// Whether eBPF programs forward; the bridge does otherwise.
     #[must_use]
     pub fn is_ebpf(&self) -> bool {
-        self.status.datapath == privnet::topology::Datapath::Ebpf.to_string()
+        self.status.datapath == privnet::topology::Datapath::Ebpf
     }
 
     /// What a member's WireGuard device says.
@@ -184,7 +184,7 @@ impl Lab {
     /// # Errors
     /// When it does not answer, or is not there.
     pub async fn device(&self, container: &Container) -> Result<DeviceState> {
-        let device = if self.status.wireguard == Backend::Kernel.to_string() {
+        let device = if self.status.wireguard == Backend::Kernel {
             Device::kernel(container.app.clone(), container.wireguard.clone())
         } else {
             let config = &self.hosts[container.host].config;
@@ -285,7 +285,7 @@ impl Host {
             names: Some(NamesConfig::new(privnet.to_owned())),
             wireguard_binary: privnet.to_owned(),
         };
-        let agent = Agent::start(config.clone(), store, "memory").await?;
+        let agent = Agent::start(config.clone(), store).await?;
         Ok(Self { netns, vtep, config, control: agent.control(), _agent: agent })
     }
 }

@@ -34,7 +34,7 @@ pub struct Traffic {
 /// Everything countable of a container's network on its host, at one moment.
 #[derive(Clone, Debug)]
 pub struct Counted {
-    rows: BTreeMap<(String, String, String), u64>,
+    rows: BTreeMap<(String, Direction, Outcome), u64>,
     interfaces: BTreeMap<String, Traffic>,
 }
 
@@ -45,10 +45,10 @@ impl Counted {
     /// When they cannot be read.
     pub async fn read(lab: &Lab, container: &Container) -> Result<Self> {
         let host = &lab.hosts[container.host];
-        let all = host.control.counters().await?;
+        let all = host.control.counters().await;
         let own = all.into_iter().filter(|counters| counters.network == container.member.network);
         let rows = own.flat_map(|NetworkCounters { rows, .. }| rows);
-        let rows = rows.map(|row| ((row.member, row.direction, row.reason), row.packets)).collect();
+        let rows = rows.map(|row| ((row.member, row.direction, row.outcome), row.packets)).collect();
         let netns = network_netns(lab, container)?;
         let text = netns.run(|| fs::read_to_string("/proc/thread-self/net/dev")).await?;
         let interfaces = interfaces(&text.context("reading the interfaces' counters")?);
@@ -58,7 +58,7 @@ impl Counted {
     /// How many frames of a member had this outcome; of the eBPF programs.
     #[must_use]
     pub fn packets(&self, container: &Container, direction: Direction, outcome: Outcome) -> u64 {
-        let key = (container.name(), direction.name().to_owned(), outcome.name().to_owned());
+        let key = (container.name(), direction, outcome);
         self.rows.get(&key).copied().unwrap_or_default()
     }
 

@@ -92,15 +92,15 @@ async fn walk_all(name: &Name, privnet: &Path, arguments: &DemoArgs, report: &mu
     report.add("a request to web 2 stayed on host one", isolation::same_host(&lab, &mut taps, &mut neighbour).await)?;
     report.add("the other network was refused", isolation::other_network(&lab, &mut taps).await)?;
     report.add("the canary was seen by nobody outside", isolation::canary(&mut taps, &canary))?;
-    let world = World { datapath: lab.status.datapath.clone(), wireguard: lab.status.wireguard.clone() };
+    let world = World { datapath: lab.status.datapath.to_string(), wireguard: lab.status.wireguard.to_string() };
     Ok(Shown { world, kept: how_to_look(name, privnet, &lab) })
 }
 
 fn introduction(lab: &Lab) -> String {
     let Lab { status, shop, other, hosts: [one, two], .. } = lab;
     let rows = [
-        ("datapath", status.datapath.clone()),
-        ("wireguard", status.wireguard.clone()),
+        ("datapath", status.datapath.to_string()),
+        ("wireguard", status.wireguard.to_string()),
         ("host one", format!("{}: web 1 {}, web 2 {}, stranger {}", one.vtep, lab.web1, lab.web2, lab.stranger)),
         ("host two", format!("{}: backend 1 {}", two.vtep, lab.backend)),
         ("network shop", format!("{}, VNI {}: web 1, web 2, backend 1", shop.subnet, shop.vni)),

@@ -72,7 +72,7 @@ impl Agent {
                 ),
             ));
         }
-        Self::start(config, Arc::new(store), "etcd").await
+        Self::start(config, Arc::new(store)).await
     }
 }
 

@@ -1,7 +1,6 @@
 //! The agent's door for the surfaces: requests go in, views come out.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::attach::{attach, hostname, wait_until_gone};
@@ -9,21 +8,19 @@ use super::doctor;
 use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::housekeeping::end_membership;
-use super::journal::Record;
 use super::names;
+use super::scrape;
 use super::shared::Shared;
 use super::views::{
-    Attach, Attached, Check, CounterRow, CreateNetwork, Detach, Detached, MemberView, NetworkCounters, NetworkView,
-    StatusView, TunnelView,
+    Attach, Attached, Check, CreateNetwork, Detach, Detached, MemberView, NamesView, NetworkCounters, NetworkView,
+    Scrape, ScrapeErrorKind, StatusView,
 };
-use crate::datapath;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId, NetworkName};
 use crate::store::claims::{self, End};
 use crate::store::records::{self, RecordError};
 use crate::topology::ownership;
-use crate::wireguard::{Backend, Device};
 
 /// A handle to a running agent. Clones speak to the same agent.
 #[derive(Clone)]
@@ -176,6 +173,10 @@ impl Control {
     /// # Errors
     /// When the store cannot be read.
     pub async fn status(&self) -> Result<StatusView, ControlError> {
+        Ok(self.state(self.names().await))
+    }
+
+    fn state(&self, names: Result<Option<NamesView>, ControlError>) -> StatusView {
         let shared = &self.shared;
         let mut networks = 0;
         let (mut members, mut ready, mut last) = (0, 0, None);
@@ -194,18 +195,21 @@ impl Control {
             problems.extend(report.problems.iter().map(|problem| format!("{network}: {problem}")));
         }
         problems.extend(shared.names.reports().borrow().problems.values().map(|problem| format!("names: {problem}")));
-        let names = self.names().await;
+        let names = names.unwrap_or_else(|error| {
+            problems.push(format!("names: {error}"));
+            None
+        });
         if names.as_ref().is_some_and(|names| names.is_stale) {
             problems.push("names: what is known is too old, and containers are told SERVFAIL".to_owned());
         }
-        Ok(StatusView {
+        StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: shared.config.host.clone(),
             vtep: shared.facts.vtep,
             underlay_mtu: shared.facts.mtu.underlay,
-            datapath: shared.facts.datapath.to_string(),
-            wireguard: shared.facts.wireguard.to_string(),
-            store: shared.store_kind.to_owned(),
+            datapath: shared.facts.datapath,
+            wireguard: shared.facts.wireguard,
+            store: shared.store.kind(),
             networks,
             members,
             members_ready: ready,
@@ -213,7 +217,7 @@ impl Control {
             problems,
             names,
             clock_steps: shared.world(|world| world.clock_steps().get(&shared.config.host).copied().unwrap_or(0)),
-        })
+        }
     }
 
     /// What the host can and cannot do.
@@ -221,78 +225,22 @@ impl Control {
         doctor::with_agent(&self.shared).await
     }
 
-    /// The counters of every network with members on this host.
+    /// What the metrics show. What cannot be read is missing, and counted in [`Scrape::errors`].
     ///
     /// # Errors
-    /// When a map cannot be read.
-    pub async fn counters(&self) -> Result<Vec<NetworkCounters>, ControlError> {
-        let records: Vec<Record> = self.shared.journal().records().values().cloned().collect();
-        let networks: std::collections::BTreeSet<NetworkId> = records.iter().map(|record| record.network).collect();
-        let mut all = Vec::new();
-        for network in networks {
-            let pins = self.shared.config.pins_of(network);
-            let Some(name) = self.shared.world(|world| world.networks().get(&network).map(|n| n.name.clone())) else {
-                continue;
-            };
-            // What is pinned is read, so that counting needs nobody's lock; it is absent until the programs are loaded.
-            let read = move || match datapath::Network::adopt(&pins)? {
-                Some(programs) => programs.counters().map(Some),
-                None => Ok(None),
-            };
-            let counters = match tokio::task::spawn_blocking(read).await {
-                Ok(Ok(Some(counters))) => counters,
-                Ok(Ok(None)) => continue,
-                Ok(Err(error)) => return Err(explain(&error.into())),
-                Err(error) => return Err(explain(&error.into())),
-            };
-            let name_of = |address: Ipv4Addr| {
-                let member = records.iter().find(|record| record.network == network && record.address == address);
-                member.map_or_else(|| "unknown".to_owned(), |record| record.container.to_string())
-            };
-            let rows = counters
-                .into_iter()
-                .flat_map(|(address, counters)| counter_rows(&name_of(address), &counters))
-                .collect();
-            all.push(NetworkCounters { network, network_name: name, rows });
+    /// When the store cannot be read.
+    pub async fn scrape(&self) -> Result<Scrape, ControlError> {
+        let shared = &self.shared;
+        let (names, counters, tunnels) = tokio::join!(self.names(), scrape::counters(shared), scrape::tunnels(shared));
+        if let Err(error) = &names {
+            shared.read_failures.note::<()>(ScrapeErrorKind::Names, &error.message);
         }
-        Ok(all)
+        Ok(Scrape { status: self.state(names), counters, tunnels, errors: shared.read_failures.read() })
     }
 
-    /// The WireGuard figures of every member on this host.
-    ///
-    /// # Errors
-    /// When a device cannot be read.
-    pub async fn tunnels(&self) -> Result<Vec<TunnelView>, ControlError> {
-        let records: Vec<Record> =
-            self.shared.journal().records().values().filter(|record| !record.leaving).cloned().collect();
-        let mut views = Vec::new();
-        for record in records {
-            let name = self.shared.world(|world| world.networks().get(&record.network).map(|n| n.name.clone()));
-            let (Some(network_name), Some(device)) = (name, self.device(&record)) else { continue };
-            let Some(state) = device.observe().await.map_err(|error| explain(&error.into()))? else { continue };
-            views.push(TunnelView {
-                network_name,
-                network: record.network,
-                member: record.container.to_string(),
-                peers: state.peers.len() as u64,
-                received_bytes: state.peers.values().map(|peer| peer.rx_bytes).sum(),
-                sent_bytes: state.peers.values().map(|peer| peer.tx_bytes).sum(),
-            });
-        }
-        Ok(views)
-    }
-
-    fn device(&self, record: &Record) -> Option<Device> {
-        match self.shared.facts.wireguard {
-            Backend::Kernel => {
-                let netns =
-                    crate::netns::Netns::open(&record.netns_path).ok().filter(|netns| netns.id() == record.netns)?;
-                Some(Device::kernel(netns, ownership::wireguard_interface(record.index)))
-            }
-            Backend::Userspace => {
-                Some(Device::userspace(&self.shared.config.wireguard_dir(record.network, record.address)))
-            }
-        }
+    /// The counters of every network with members on this host. One that cannot be read is missing.
+    pub async fn counters(&self) -> Vec<NetworkCounters> {
+        scrape::counters(&self.shared).await
     }
 
     pub(super) async fn find_network(&self, id_or_name: &str) -> Result<Network, ControlError> {
@@ -370,18 +318,6 @@ fn network_view(network: Network, addresses_used: u64) -> NetworkView {
         addresses_max: ipam::capacity(network.subnet).into(),
         names: network.names,
     }
-}
-
-fn counter_rows(member: &str, counters: &datapath::Counters) -> Vec<CounterRow> {
-    let row = |(direction, outcome, tally): (datapath::Direction, datapath::Outcome, datapath::Tally)| CounterRow {
-        member: member.to_owned(),
-        direction: direction.name().to_owned(),
-        reason: outcome.name().to_owned(),
-        dropped: matches!(outcome, datapath::Outcome::Dropped(_)),
-        packets: tally.packets,
-        bytes: tally.bytes,
-    };
-    counters.iter().map(row).collect()
 }
 
 impl From<RecordError> for ControlError {

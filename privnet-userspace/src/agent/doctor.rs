@@ -58,7 +58,7 @@ pub(super) async fn with_agent(shared: &Shared) -> Vec<Check> {
 
 /// Whether the store answers now, and is the one that knows this host.
 async fn store(shared: &Shared) -> Check {
-    let kind = shared.store_kind;
+    let kind = shared.store.kind();
     match cluster::is_ours(shared).await {
         Ok(true) => check("store", CheckStatus::Ok, format!("{kind}, and it answers"), ""),
         Ok(false) => check(

@@ -12,6 +12,7 @@
 //! | `clock` | that this host's clock steps back is noticed and told |
 //! | `names` | the DNS process, its sockets and what it is told |
 //! | `world`, `journal` | the store's image; this host's own records |
+//! | `scrape` | what the metrics read: counters, devices, the state; a read that fails is counted |
 //! | [`doctor`], `facts` | what the host can do; what follows for this agent |
 //! | [`views`], [`error`] | what the surfaces may see |
 
@@ -32,6 +33,7 @@ mod journal;
 mod names;
 mod observe;
 mod presence;
+mod scrape;
 mod shared;
 mod site;
 pub mod start;

@@ -12,6 +12,7 @@ use super::error::ControlError;
 use super::facts::HostFacts;
 use super::journal::{Journal, Record};
 use super::names::NamesBell;
+use super::scrape::ReadFailures;
 use super::site::Room;
 use super::world::World;
 use crate::model::NetworkId;
@@ -28,8 +29,6 @@ pub struct Shared {
     pub host: Room,
     /// The truth.
     pub store: Arc<dyn Store>,
-    /// The kind of store, for status.
-    pub store_kind: &'static str,
     /// The truth's image in memory.
     pub world: RwLock<World>,
     /// This host's records. Whoever makes or removes a binding netns holds the lock while doing so.
@@ -48,6 +47,8 @@ pub struct Shared {
     pub lease: tokio::sync::Mutex<LeaseId>,
     /// Rung when the others have been told that it is not.
     pub taken_for_gone: Notify,
+    /// The reads of scrapes that failed.
+    pub(super) read_failures: ReadFailures,
 }
 
 impl Shared {

@@ -22,6 +22,7 @@ use super::housekeeping;
 use super::journal::Journal;
 use super::names::{self, NamesBell};
 use super::presence::{self, Known};
+use super::scrape::ReadFailures;
 use super::shared::Shared;
 use super::site::Room;
 use crate::datapath;
@@ -39,11 +40,11 @@ impl Agent {
     ///
     /// # Errors
     /// Nothing was changed but for the host's record in the store.
-    pub async fn start(config: Config, store: Arc<dyn Store>, store_kind: &'static str) -> Result<Self, ControlError> {
-        Self::try_start(config, store, store_kind).await.map_err(|error| explain(&error))
+    pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<Self, ControlError> {
+        Self::try_start(config, store).await.map_err(|error| explain(&error))
     }
 
-    async fn try_start(config: Config, store: Arc<dyn Store>, store_kind: &'static str) -> Result<Self> {
+    async fn try_start(config: Config, store: Arc<dyn Store>) -> Result<Self> {
         prepare_state_dir(&config.state_dir)?;
         let lock = lock_state_dir(&config.state_dir)?;
         ensure_bpffs(&config.bpffs_dir)
@@ -65,7 +66,6 @@ impl Agent {
             facts,
             host,
             store,
-            store_kind,
             world: RwLock::new(world),
             journal: Mutex::new(journal),
             workers: Mutex::new(BTreeMap::new()),
@@ -75,6 +75,7 @@ impl Agent {
             troubles: Mutex::default(),
             lease: tokio::sync::Mutex::new(lease),
             taken_for_gone: Notify::new(),
+            read_failures: ReadFailures::default(),
         });
         housekeeping::disown_the_recycled(&shared).await?;
         housekeeping::collect_the_dead(&shared).await?;
@@ -101,7 +102,7 @@ impl Agent {
         prepare_state_dir(&config.state_dir).map_err(|error| explain(&error))?;
         refuse_to_forget(&config).map_err(|error| explain(&error))?;
         let store = Embedded::open(&config.state_dir).await.map_err(|error| explain_store(&error))?;
-        Self::start(config, Arc::new(store), "embedded").await
+        Self::start(config, Arc::new(store)).await
     }
 
     /// The door for the surfaces.

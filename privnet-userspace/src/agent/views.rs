@@ -1,17 +1,64 @@
 //! What the surfaces may see and ask: the JSON of the API, field for field. Names are stable; fields are only added.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::dns::engine::Counted;
 use crate::model::ids::ContainerNumber;
 use crate::model::{
     AppId, ContainerType, HostName, IfName, MemberState, NameOptions, NetworkId, NetworkName, PublicKey,
 };
+use crate::store::StoreKind;
+use crate::topology::Datapath;
+use crate::wireguard::Backend;
+
+/// An enum whose values have published names: JSON, metrics and the command line call them so, for ever.
+macro_rules! published {
+    ($(#[$doc:meta])+ $kind:ident { $($(#[$variant_doc:meta])+ $variant:ident $name:literal,)+ }) => {
+        $(#[$doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $kind {
+            $($(#[$variant_doc])+ #[serde(rename = $name)] $variant,)+
+        }
+
+        impl $kind {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The published name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// The value of a published name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.name() == name)
+            }
+        }
+
+        impl fmt::Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+mod names;
+mod scrape;
+
+pub use names::{
+    AnswerSource, DomainNameView, NamesCounted, NamesView, RepliesCounted, ResolveView, ResponseCode, Transport,
+};
+pub use scrape::{CounterRow, NetworkCounters, Scrape, ScrapeErrorKind, TunnelView};
 
 /// Asks for a network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -131,65 +178,6 @@ pub struct Detach {
     pub drain: bool,
 }
 
-/// One name of an app's containers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DomainNameView {
-    /// The name, without a final dot.
-    pub name: String,
-    /// The network.
-    pub network: NetworkId,
-    /// The network's name.
-    pub network_name: NetworkName,
-    /// The type in the name; without one it is `web`.
-    #[serde(rename = "type")]
-    pub kind: Option<ContainerType>,
-    /// The number in the name; without one it is all of the type.
-    pub number: Option<ContainerNumber>,
-    /// The addresses of the ready containers, in order.
-    pub addresses: Vec<Ipv4Addr>,
-}
-
-/// What a container is told about a name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResolveView {
-    /// The name, with the final dot.
-    pub name: String,
-    /// The type of record.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The container, `<number>.<type>.<app>`.
-    pub asker: String,
-    /// `snapshot`, `forwarded` or `refused`.
-    pub source: String,
-    /// `noerror`, `nxdomain`, `servfail` or `refused`; empty when others are asked.
-    pub rcode: String,
-    /// The records, `<owner> <ttl> <type> <data>`.
-    pub records: Vec<String>,
-    /// How long ago the names were last known to be current, in seconds.
-    pub age_seconds: Option<u64>,
-    /// Why it is told that.
-    pub reason: String,
-}
-
-/// How names are answered on a host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamesView {
-    /// Where in each container.
-    pub address: Ipv4Addr,
-    /// How many containers can ask.
-    pub containers: usize,
-    /// How many networks' names are known.
-    pub networks: usize,
-    /// How many members' names are known.
-    pub members: usize,
-    /// How long ago the names were last known to be current, in seconds; nothing when none were told.
-    pub age_seconds: Option<u64>,
-    /// Whether they are too old to be answered from.
-    pub is_stale: bool,
-    /// What was counted since the DNS process began.
-    pub counted: Counted,
-}
-
 /// What a detach did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detached {
@@ -237,12 +225,12 @@ pub struct StatusView {
     pub vtep: Ipv4Addr,
     /// The MTU of the underlay, in bytes.
     pub underlay_mtu: u32,
-    /// The datapath in use: `ebpf` or `bridge`.
-    pub datapath: String,
-    /// The WireGuard in use: `kernel` or `userspace`.
-    pub wireguard: String,
-    /// The store in use: `memory`, `embedded`, `etcd`.
-    pub store: String,
+    /// The datapath in use.
+    pub datapath: Datapath,
+    /// The WireGuard in use.
+    pub wireguard: Backend,
+    /// The store in use.
+    pub store: StoreKind,
     /// How many networks have members on this host.
     pub networks: usize,
     /// How many members are on this host.
@@ -274,59 +262,14 @@ pub struct Check {
     pub remedy: String,
 }
 
-/// How a check of `doctor` ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CheckStatus {
-    /// As it should be.
-    Ok,
-    /// It works, with less than all there is.
-    Warn,
-    /// It does not work.
-    Fail,
-}
-
-/// One network's counters on this host, for metrics.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkCounters {
-    /// The network.
-    pub network: NetworkId,
-    /// The network's name.
-    pub network_name: NetworkName,
-    /// One row per member, direction and reason that was ever counted.
-    pub rows: Vec<CounterRow>,
-}
-
-/// One counter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CounterRow {
-    /// The container, `<number>.<type>.<app>`; `unknown` for packets that no member of this host can be charged with.
-    pub member: String,
-    /// `egress` from the member, `ingress` to it.
-    pub direction: String,
-    /// `forwarded`, `arp_answered`, or the reason of a drop.
-    pub reason: String,
-    /// Whether the packets were dropped.
-    pub dropped: bool,
-    /// How many packets.
-    pub packets: u64,
-    /// Their bytes on the carrier, Ethernet header included.
-    pub bytes: u64,
-}
-
-/// One member's WireGuard figures, for metrics.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TunnelView {
-    /// The network's name.
-    pub network_name: NetworkName,
-    /// The network.
-    pub network: NetworkId,
-    /// The container, `<number>.<type>.<app>`.
-    pub member: String,
-    /// How many peers it has.
-    pub peers: u64,
-    /// Encrypted bytes received, all peers.
-    pub received_bytes: u64,
-    /// Encrypted bytes sent, all peers.
-    pub sent_bytes: u64,
+published! {
+    /// How a check of `doctor` ended.
+    CheckStatus {
+        /// As it should be.
+        Ok "ok",
+        /// It works, with less than all there is.
+        Warn "warn",
+        /// It does not work.
+        Fail "fail",
+    }
 }

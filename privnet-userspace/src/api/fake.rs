@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use super::service::Service;
 use crate::agent::views::{
-    Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Detach, Detached, DomainNameView, MemberView,
-    NamesView, NetworkCounters, NetworkView, ResolveView, StatusView, TunnelView,
+    AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Detach, Detached, DomainNameView,
+    MemberView, NamesCounted, NamesView, NetworkCounters, NetworkView, ResolveView, ResponseCode, Scrape, StatusView,
 };
 use crate::agent::{ControlError, ErrorCode};
-use crate::dns::engine::Counted;
+use crate::datapath::{Direction, Outcome};
 use crate::model::{MemberState, NameOptions, PublicKey};
+use crate::store::StoreKind;
+use crate::topology::Datapath;
+use crate::wireguard::Backend;
 
 pub(crate) const NETWORK: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
 pub(crate) const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
@@ -24,6 +28,16 @@ pub(crate) struct Fake {
     pub(crate) asked: Mutex<Vec<String>>,
     /// What every request that can fail fails with.
     pub(crate) failure: Option<ControlError>,
+    /// What the creation of a network waits for.
+    pub(crate) gate: Option<Gate>,
+}
+
+/// Holds the creation of a network up until a test lets it proceed.
+#[derive(Default)]
+pub(crate) struct Gate {
+    pub(crate) started: Notify,
+    pub(crate) proceed: Notify,
+    pub(crate) finished: Notify,
 }
 
 impl Fake {
@@ -37,6 +51,11 @@ impl Fake {
 impl Service for Fake {
     async fn create_network(&self, request: CreateNetwork) -> Result<NetworkView, ControlError> {
         self.hear(format!("create_network {} {:?}", request.name, request.subnet))?;
+        if let Some(gate) = &self.gate {
+            gate.started.notify_one();
+            gate.proceed.notified().await;
+            gate.finished.notify_one();
+        }
         Ok(network_view())
     }
 
@@ -98,14 +117,9 @@ impl Service for Fake {
         vec![check()]
     }
 
-    async fn counters(&self) -> Result<Vec<NetworkCounters>, ControlError> {
-        self.hear("counters".to_owned())?;
-        Ok(vec![counters()])
-    }
-
-    async fn tunnels(&self) -> Result<Vec<TunnelView>, ControlError> {
-        self.hear("tunnels".to_owned())?;
-        Ok(Vec::new())
+    async fn scrape(&self) -> Result<Scrape, ControlError> {
+        self.hear("scrape".to_owned())?;
+        Ok(Scrape { status: status_view(), counters: vec![counters()], tunnels: Vec::new(), errors: BTreeMap::new() })
     }
 }
 
@@ -170,8 +184,8 @@ pub(crate) fn resolve_view() -> ResolveView {
         name: format!("{APP}.shop.private-network.internal."),
         kind: "A".to_owned(),
         asker: format!("1.web.{APP}"),
-        source: "snapshot".to_owned(),
-        rcode: "noerror".to_owned(),
+        source: AnswerSource::Snapshot,
+        rcode: Some(ResponseCode::NoError),
         records: vec![format!("{APP}.shop.private-network.internal. 5 A 10.240.0.2")],
         age_seconds: Some(1),
         reason: "the container's networks have it, with 1 records".to_owned(),
@@ -186,7 +200,7 @@ pub(crate) fn names_view() -> NamesView {
         members: 1,
         age_seconds: Some(1),
         is_stale: false,
-        counted: Counted::default(),
+        counted: NamesCounted::default(),
     }
 }
 
@@ -196,9 +210,9 @@ pub(crate) fn status_view() -> StatusView {
         host: "one".parse().expect("host"),
         vtep: [192, 0, 2, 1].into(),
         underlay_mtu: 1500,
-        datapath: "ebpf".to_owned(),
-        wireguard: "kernel".to_owned(),
-        store: "embedded".to_owned(),
+        datapath: Datapath::Ebpf,
+        wireguard: Backend::Kernel,
+        store: StoreKind::Embedded,
         networks: 1,
         members: 1,
         members_ready: 1,
@@ -224,9 +238,8 @@ pub(crate) fn counters() -> NetworkCounters {
         network_name: "shop".parse().expect("name"),
         rows: vec![CounterRow {
             member: format!("1.web.{APP}"),
-            direction: "egress".to_owned(),
-            reason: "forwarded".to_owned(),
-            dropped: false,
+            direction: Direction::Out,
+            outcome: Outcome::ForwardedLocal,
             packets: 3,
             bytes: 300,
         }],

@@ -37,7 +37,7 @@ fn ask(method: &str, path: &str, body: Vec<u8>) -> Option<(u16, Value)> {
     let mut request = Request::builder().method(method).uri(path).body(Body::from(body)).ok()?;
     request.extensions_mut().insert(Peer { uid: 0, gid: 0 });
     let accounts = Accounts::in_directory(Path::new("/nonexistent"));
-    let surface = Surface::new(Arc::new(Fake::default()), |_, _, _| Ok(String::new()), accounts);
+    let surface = Surface::new(Arc::new(Fake::default()), accounts);
     runtime.block_on(async {
         let response = router(surface).oneshot(request).await.expect("infallible");
         let status = response.status().as_u16();

@@ -32,10 +32,11 @@ mod serve_tests;
 mod tests;
 
 pub use crate::agent::{ControlError, ErrorCode, views};
+pub use crate::metrics::exposition;
 pub use body::Deleted;
 pub use peer::Accounts;
 pub use problem::ErrorBody;
-pub use router::{RenderMetrics, Surface, metrics_router, router};
+pub use router::{Surface, metrics_router, router};
 pub use serve::{serve_control, serve_metrics, serve_waiting};
 pub use service::Service;
 pub use socket::ControlSocket;

@@ -19,28 +19,24 @@ use super::problem::Problem;
 use super::service::Service;
 use super::version::VersionView;
 use crate::agent::views::{
-    Attach, Attached, Check, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkCounters, NetworkView,
-    ResolveView, StatusView, TunnelView,
+    Attach, Attached, Check, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkView, ResolveView,
+    StatusView,
 };
 use crate::agent::{ControlError, ErrorCode};
-
-/// Writes counters and status as Prometheus text. The room `metrics` has the one implementation; it is of the same
-/// rank as this room, so whoever starts the API hands it over.
-pub type RenderMetrics = fn(&StatusView, &[NetworkCounters], &[TunnelView]) -> Result<String, std::fmt::Error>;
+use crate::metrics;
 
 /// What every handler may use.
 #[derive(Clone)]
 pub struct Surface {
     service: Arc<dyn Service>,
-    render: RenderMetrics,
     accounts: Arc<Accounts>,
 }
 
 impl Surface {
     /// The surface of one agent. `accounts` says who is in the group that may change things.
     #[must_use]
-    pub fn new(service: Arc<dyn Service>, render: RenderMetrics, accounts: Accounts) -> Self {
-        Self { service, render, accounts: Arc::new(accounts) }
+    pub fn new(service: Arc<dyn Service>, accounts: Accounts) -> Self {
+        Self { service, accounts: Arc::new(accounts) }
     }
 }
 
@@ -52,7 +48,7 @@ pub fn router(surface: Surface) -> Router {
 
 /// What the metrics listener serves: `GET /metrics`, to anybody, and nothing else.
 pub fn metrics_router(surface: Surface) -> Router {
-    finish(Router::new().route("/metrics", routing::get(metrics)), surface)
+    finish(Router::new().route("/metrics", routing::get(scrape)), surface)
 }
 
 /// One method of one path.
@@ -78,7 +74,7 @@ pub(super) fn routes() -> Vec<Route> {
         get("/v1/status", status),
         get("/v1/doctor", doctor),
         get("/v1/version", version),
-        get("/metrics", metrics),
+        get("/metrics", scrape),
         get("/openapi.json", openapi),
     ]
 }
@@ -231,12 +227,9 @@ async fn version() -> Json<VersionView> {
     Json(VersionView::of_this_binary())
 }
 
-async fn metrics(State(surface): State<Surface>) -> Result<Response, Problem> {
-    let status = surface.service.status().await?;
-    let counters = surface.service.counters().await?;
-    let tunnels = surface.service.tunnels().await?;
-    let text = (surface.render)(&status, &counters, &tunnels).map_err(|error| internal(&error.to_string()))?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+async fn scrape(State(surface): State<Surface>) -> Result<Response, Problem> {
+    let scrape = surface.service.scrape().await?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&scrape)).into_response())
 }
 
 async fn openapi() -> impl IntoResponse {

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use crate::agent::views::{
-    Attach, Attached, Check, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkCounters, NetworkView,
-    ResolveView, StatusView, TunnelView,
+    Attach, Attached, Check, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkView, ResolveView,
+    Scrape, StatusView,
 };
 use crate::agent::{Control, ControlError};
 
@@ -23,8 +23,7 @@ pub trait Service: Send + Sync + 'static {
     async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError>;
     async fn status(&self) -> Result<StatusView, ControlError>;
     async fn doctor(&self) -> Vec<Check>;
-    async fn counters(&self) -> Result<Vec<NetworkCounters>, ControlError>;
-    async fn tunnels(&self) -> Result<Vec<TunnelView>, ControlError>;
+    async fn scrape(&self) -> Result<Scrape, ControlError>;
 }
 
 #[async_trait]
@@ -73,11 +72,7 @@ impl Service for Control {
         Control::doctor(self).await
     }
 
-    async fn counters(&self) -> Result<Vec<NetworkCounters>, ControlError> {
-        Control::counters(self).await
-    }
-
-    async fn tunnels(&self) -> Result<Vec<TunnelView>, ControlError> {
-        Control::tunnels(self).await
+    async fn scrape(&self) -> Result<Scrape, ControlError> {
+        Control::scrape(self).await
     }
 }

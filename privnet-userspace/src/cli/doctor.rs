@@ -25,13 +25,7 @@ pub async fn doctor(agent: &AgentSocket, format: Format) -> Result<ExitCode, Con
 }
 
 fn check_table(checks: &[Check]) -> String {
-    let row = |check: &Check| {
-        let status = match check.status {
-            CheckStatus::Ok => "ok",
-            CheckStatus::Warn => "warn",
-            CheckStatus::Fail => "fail",
-        };
-        vec![status.to_owned(), check.check.clone(), check.detail.clone(), check.remedy.clone()]
-    };
+    let row =
+        |check: &Check| vec![check.status.to_string(), check.check.clone(), check.detail.clone(), check.remedy.clone()];
     table(&["STATUS", "CHECK", "DETAIL", "REMEDY"], checks.iter().map(row))
 }

@@ -27,7 +27,6 @@ pub mod client;
 pub mod demo;
 pub mod docker;
 pub mod doctor;
-pub mod exposition;
 #[cfg(test)]
 mod hostile;
 pub mod http;

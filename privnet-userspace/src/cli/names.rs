@@ -4,7 +4,7 @@ use super::args::{AgentSocket, Format, ResolveArgs};
 use super::client::Client;
 use super::output::{fields, print, table};
 use crate::api::ControlError;
-use crate::api::views::{DomainNameView, ResolveView};
+use crate::api::views::{DomainNameView, ResolveView, ResponseCode};
 
 /// `privnet domain-names`.
 ///
@@ -44,8 +44,8 @@ fn resolve_fields(view: &ResolveView) -> String {
         ("name", view.name.clone()),
         ("type", view.kind.clone()),
         ("as", view.asker.clone()),
-        ("source", view.source.clone()),
-        ("rcode", if view.rcode.is_empty() { "-".to_owned() } else { view.rcode.clone() }),
+        ("source", view.source.to_string()),
+        ("rcode", view.rcode.map_or("-", ResponseCode::name).to_owned()),
         ("age", age),
     ];
     rows.extend(view.records.iter().map(|record| ("record", record.clone())));

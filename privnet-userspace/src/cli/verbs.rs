@@ -4,13 +4,13 @@ use std::path::Path;
 
 use super::args::{AgentSocket, AttachArgs, ContainerArgs, DetachArgs, Format, MemberArgs, NameArgs, NetworkVerb};
 use super::client::Client;
+use super::docker;
 use super::output::{fields, print, print_text, table};
-use super::{docker, exposition};
 use crate::api::VersionView;
 use crate::api::views::{
     Attach, Attached, CreateNetwork, Detach, MemberView, NamesView, NetworkView, StatusView, Target,
 };
-use crate::api::{ControlError, ErrorCode};
+use crate::api::{ControlError, ErrorCode, exposition};
 use crate::model::{MemberState, NameOptions, Port};
 
 /// `privnet network`.
@@ -244,9 +244,9 @@ fn status_fields(view: &StatusView) -> String {
         ("version", view.version.clone()),
         ("host", view.host.to_string()),
         ("vtep", view.vtep.to_string()),
-        ("datapath", view.datapath.clone()),
-        ("wireguard", view.wireguard.clone()),
-        ("store", view.store.clone()),
+        ("datapath", view.datapath.to_string()),
+        ("wireguard", view.wireguard.to_string()),
+        ("store", view.store.to_string()),
         ("networks", view.networks.to_string()),
         ("members", format!("{} ({} ready)", view.members, view.members_ready)),
         ("last_pass", pass.map_or_else(|| "none yet".to_owned(), |seconds| format!("{seconds} (unix seconds)"))),

@@ -1,98 +1,44 @@
-//! Counters and status as Prometheus text.
+//! Counters and status as Prometheus text, and the text read back.
 //!
 //! Pure: it is handed values and gives back text. Names follow the Prometheus rules (prefix, base units, `_total`),
-//! and `promtool check metrics` agrees. The text is of format 0.0.4, which every Prometheus reads: the OpenMetrics that
-//! prometheus-client writes of its own accord names a counter without its `_total` in the `# TYPE` line, and promtool
-//! refuses that. So the names here are whole, and counters are written through the gauge encoder.
+//! and `promtool check metrics` agrees. `docs/metrics.md` describes every family and every label.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `mod.rs` | the families of the agent, the datapath and WireGuard |
+//! | `names.rs` | the families of the DNS process |
+//! | [`text`] | the text format: writing |
+//! | [`exposition`] | the text format: reading, for `privnet metrics -o json` |
 
-use std::collections::BTreeMap;
-use std::fmt;
-
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
-
+pub mod exposition;
 mod names;
+mod text;
 
-use crate::agent::views::{CounterRow, NetworkCounters, StatusView, TunnelView};
+use crate::agent::views::{CounterRow, NetworkCounters, Scrape, StatusView, TunnelView};
+use crate::datapath::Outcome;
+use text::{Family, Labels};
 
-/// The prefix of every name.
-const PREFIX: &str = "privnet";
+/// The value of `Content-Type` for what [`render`] writes.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Writes one scrape: `Content-Type: text/plain; version=0.0.4`.
-///
-/// # Errors
-/// Never in practice: writing to a string does not fail.
-pub fn render(status: &StatusView, counters: &[NetworkCounters], tunnels: &[TunnelView]) -> Result<String, fmt::Error> {
-    let mut registry = Registry::with_prefix(PREFIX);
-    registry.register_collector(Box::new(Scrape { families: families(status, counters, tunnels) }));
-    let mut text = String::new();
-    text::encode_registry(&mut text, &registry)?;
-    Ok(text)
+/// Writes one scrape.
+#[must_use]
+pub fn render(scrape: &Scrape) -> String {
+    text::write(&families(scrape))
 }
 
-/// Label names and values, in the order they are written.
-type Labels = Vec<(&'static str, String)>;
-
-/// One metric with all its samples. Samples with the same labels are added up: a scrape with duplicates is refused whole.
-#[derive(Debug)]
-struct Family {
-    name: &'static str,
-    help: &'static str,
-    kind: MetricType,
-    samples: BTreeMap<Labels, u64>,
-}
-
-impl Family {
-    fn counter(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, kind: MetricType::Counter, samples: BTreeMap::new() }
-    }
-
-    fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, kind: MetricType::Gauge, samples: BTreeMap::new() }
-    }
-
-    fn single(name: &'static str, help: &'static str, value: u64) -> Self {
-        let mut family = Self::gauge(name, help);
-        family.add(Labels::new(), value);
-        family
-    }
-
-    fn add(&mut self, labels: Labels, value: u64) {
-        let sum = self.samples.entry(labels).or_default();
-        *sum = sum.saturating_add(value);
-    }
-}
-
-/// The values of one scrape.
-#[derive(Debug)]
-struct Scrape {
-    families: Vec<Family>,
-}
-
-impl Collector for Scrape {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        // A family without samples would be a TYPE line with nothing behind it.
-        for family in self.families.iter().filter(|family| !family.samples.is_empty()) {
-            let mut metric = encoder.encode_descriptor(family.name, family.help, None, family.kind)?;
-            for (labels, value) in &family.samples {
-                if labels.is_empty() {
-                    metric.encode_gauge(value)?;
-                } else {
-                    metric.encode_family(labels)?.encode_gauge(value)?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn families(status: &StatusView, counters: &[NetworkCounters], tunnels: &[TunnelView]) -> Vec<Family> {
+fn families(scrape: &Scrape) -> Vec<Family> {
+    let Scrape { status, counters, tunnels, errors } = scrape;
     let mut families = status_families(status);
     families.extend(status.names.iter().flat_map(names::families));
     families.extend(packet_families(counters));
     families.extend(tunnel_families(tunnels));
+    let help = "Reads for a scrape that failed, and whose samples are missing from it, by what was read.";
+    let mut failed = Family::counter("scrape_errors_total", help);
+    for (kind, count) in errors {
+        failed.add(vec![("kind", kind.to_string())], *count);
+    }
+    families.push(failed);
     families
 }
 
@@ -101,9 +47,9 @@ fn status_families(status: &StatusView) -> Vec<Family> {
     build.add(
         vec![
             ("version", status.version.clone()),
-            ("datapath", status.datapath.clone()),
-            ("wireguard", status.wireguard.clone()),
-            ("store", status.store.clone()),
+            ("datapath", status.datapath.to_string()),
+            ("wireguard", status.wireguard.to_string()),
+            ("store", status.store.to_string()),
         ],
         1,
     );
@@ -138,7 +84,7 @@ fn packet_families(counters: &[NetworkCounters]) -> [Family; 4] {
         Family::counter("dropped_bytes_total", "Carrier bytes that were dropped, with Ethernet headers.");
     for network in counters {
         for row in &network.rows {
-            let (packets, bytes) = if row.dropped {
+            let (packets, bytes) = if matches!(row.outcome, Outcome::Dropped(_)) {
                 (&mut dropped_packets, &mut dropped_bytes)
             } else {
                 (&mut forwarded_packets, &mut forwarded_bytes)
@@ -155,8 +101,8 @@ fn row_labels(network: &NetworkCounters, row: &CounterRow) -> Labels {
         ("network", network.network.to_string()),
         ("network_name", network.network_name.to_string()),
         ("member", row.member.clone()),
-        ("direction", row.direction.clone()),
-        ("reason", row.reason.clone()),
+        ("direction", row.direction.name().to_owned()),
+        ("reason", row.outcome.name().to_owned()),
     ]
 }
 

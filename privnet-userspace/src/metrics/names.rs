@@ -1,6 +1,7 @@
 //! What the DNS process counted.
 
-use super::{Family, Labels, count};
+use super::count;
+use super::text::{Family, Labels};
 use crate::agent::views::NamesView;
 
 /// The families of a host that answers names.
@@ -9,7 +10,7 @@ pub fn families(names: &NamesView) -> Vec<Family> {
     let mut queries =
         Family::counter("dns_queries_total", "Queries of containers that were answered, by what they were told.");
     for replies in counted.replies.iter().filter(|replies| replies.count > 0) {
-        let labels = vec![("transport", replies.transport.clone()), ("rcode", replies.rcode.clone())];
+        let labels = vec![("transport", replies.transport.to_string()), ("rcode", replies.rcode.to_string())];
         queries.add(labels, replies.count);
     }
     let mut forwarded = Family::counter("dns_forwarded_total", "Queries for names of others, by what became of them.");

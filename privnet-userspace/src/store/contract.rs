@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{BoxStream, Stream, StreamExt as _};
+use serde::{Deserialize, Serialize};
 
 use super::error::{CommitError, StoreError};
 use super::path::{Key, Prefix};
@@ -30,6 +31,9 @@ pub const MAX_TRANSACTION_BYTES: usize = 1024 * 1024;
 /// The door to the truth. See the module for what it promises.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Which of the stores it is.
+    fn kind(&self) -> StoreKind;
+
     /// Reads one key; nothing when it is absent.
     ///
     /// # Errors
@@ -79,6 +83,28 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the store cannot answer.
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError>;
+}
+
+/// The stores that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreKind {
+    /// In the memory of one process; for tests and demonstrations.
+    Memory,
+    /// A file of one host.
+    Embedded,
+    /// An etcd cluster, for many hosts.
+    Etcd,
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Embedded => "embedded",
+            Self::Etcd => "etcd",
+        })
+    }
 }
 
 /// How many transactions have changed a store, other people's in the same cluster included. 0 is the empty store.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::contract::{Entry, LeaseId, Listing, Revision, Store, Transaction, Watch};
+use super::contract::{Entry, LeaseId, Listing, Revision, Store, StoreKind, Transaction, Watch};
 use super::error::{CommitError, StoreError};
 use super::history::{self, HISTORY_CHANGES};
 use super::path::{Key, Prefix};
@@ -46,6 +46,10 @@ impl Drop for Memory {
 
 #[async_trait]
 impl Store for Memory {
+    fn kind(&self) -> StoreKind {
+        StoreKind::Memory
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         self.shared.get(key)
     }

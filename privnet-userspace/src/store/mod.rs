@@ -24,7 +24,9 @@ pub mod path;
 pub mod records;
 mod state;
 
-pub use contract::{Entry, Event, Expected, LeaseId, Listing, ResyncReason, Revision, Store, Transaction, Watch};
+pub use contract::{
+    Entry, Event, Expected, LeaseId, Listing, ResyncReason, Revision, Store, StoreKind, Transaction, Watch,
+};
 pub use embedded::{Beginning, Embedded};
 pub use error::{CommitError, OpenError, StoreError};
 pub use etcd::{Etcd, EtcdOptions, EtcdTls};

@@ -11,12 +11,15 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use privnet::agent::views::{
-    Attach, Attached, Check, CheckStatus, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkCounters,
-    NetworkView, ResolveView, StatusView, Target, TunnelView,
+    AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Detach, Detached, DomainNameView, MemberView,
+    NetworkView, ResolveView, ResponseCode, Scrape, StatusView, Target,
 };
 use privnet::agent::{ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Service, Surface};
 use privnet::model::{MemberState, NameOptions, PublicKey};
+use privnet::store::StoreKind;
+use privnet::topology::Datapath;
+use privnet::wireguard::Backend;
 use tokio::sync::oneshot;
 
 pub const NETWORK: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
@@ -70,8 +73,7 @@ impl FakeAgent {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("runtime");
         let service: Arc<dyn Service> = Arc::new(Fake(Arc::clone(&memory)));
-        let surface =
-            Surface::new(service, privnet::metrics::render, Accounts::in_directory(Path::new("/nonexistent")));
+        let surface = Surface::new(service, Accounts::in_directory(Path::new("/nonexistent")));
         let (end, ended) = oneshot::channel::<()>();
         let _inside = runtime.enter();
         let listening = ControlSocket::bind(&socket, None).expect("bound");
@@ -161,8 +163,8 @@ impl Service for Fake {
             name: name.to_owned(),
             kind: kind.to_owned(),
             asker: asker.to_owned(),
-            source: "snapshot".to_owned(),
-            rcode: "nxdomain".to_owned(),
+            source: AnswerSource::Snapshot,
+            rcode: Some(ResponseCode::NameError),
             records: Vec::new(),
             age_seconds: Some(2),
             reason: "no network has the id or name x".to_owned(),
@@ -175,9 +177,9 @@ impl Service for Fake {
             host: "one".parse().expect("host"),
             vtep: [192, 0, 2, 1].into(),
             underlay_mtu: 1500,
-            datapath: "ebpf".to_owned(),
-            wireguard: "kernel".to_owned(),
-            store: "embedded".to_owned(),
+            datapath: Datapath::Ebpf,
+            wireguard: Backend::Kernel,
+            store: StoreKind::Embedded,
             networks: 1,
             members: 2,
             members_ready: 1,
@@ -198,12 +200,9 @@ impl Service for Fake {
         vec![check("kernel", CheckStatus::Ok, ""), check("tcx", CheckStatus::Warn, "none needed")]
     }
 
-    async fn counters(&self) -> Result<Vec<NetworkCounters>, ControlError> {
-        Ok(Vec::new())
-    }
-
-    async fn tunnels(&self) -> Result<Vec<TunnelView>, ControlError> {
-        Ok(Vec::new())
+    async fn scrape(&self) -> Result<Scrape, ControlError> {
+        let status = self.status().await?;
+        Ok(Scrape { status, counters: Vec::new(), tunnels: Vec::new(), errors: BTreeMap::new() })
     }
 }
 

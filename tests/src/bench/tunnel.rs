@@ -121,7 +121,7 @@ impl Lab {
         let mut agents = Vec::new();
         for (number, (host, vtep)) in hosts.hosts.iter().zip(Hosts::VTEPS).enumerate() {
             let config = config(workspace, &format!("{name}-{number}"), host, vtep, datapath)?;
-            let agent = Agent::start(config.clone(), Arc::clone(&store), "memory").await?;
+            let agent = Agent::start(config.clone(), Arc::clone(&store)).await?;
             agents.push((agent, config));
         }
         let wanted = CreateNetwork { name: "bench".to_owned(), subnet: None, names: None };

@@ -157,7 +157,7 @@ impl Driver {
     pub(crate) fn counters(&self, host: &Shared) -> Counters {
         match self.control() {
             Some((runtime, control)) => {
-                let networks = runtime.block_on(control.counters()).expect("the counters");
+                let networks = runtime.block_on(control.counters());
                 Counters::of_rows(networks.iter().flat_map(|network| &network.rows))
             }
             None => Counters::of_text(&host.cli().text(&["metrics"])),
@@ -234,6 +234,6 @@ fn start(host: &Shared, store: Arc<dyn Store>) -> (Runtime, Agent) {
     };
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime");
-    let agent = runtime.block_on(Agent::start(config, store, "memory")).expect("the agent starts");
+    let agent = runtime.block_on(Agent::start(config, store)).expect("the agent starts");
     (runtime, agent)
 }

@@ -13,7 +13,7 @@ impl Counters {
     pub fn of_rows<'a>(rows: impl IntoIterator<Item = &'a CounterRow>) -> Self {
         let mut counters = Self::default();
         for row in rows {
-            counters.add(&row.member, &row.direction, &row.reason, row.packets);
+            counters.add(&row.member, row.direction.name(), row.outcome.name(), row.packets);
         }
         counters
     }

@@ -95,7 +95,7 @@ impl Host {
         let mut last = None;
         for _ in 0..500 {
             let started = match &self.store {
-                Some(store) => Agent::start(config.clone(), Arc::clone(store), "memory").await,
+                Some(store) => Agent::start(config.clone(), Arc::clone(store)).await,
                 None => Agent::start_embedded(config.clone()).await,
             };
             match started {

@@ -8,7 +8,7 @@ use crate::agent::control::Control;
 use crate::agent::error::{ControlError, ErrorCode};
 use crate::agent::explain::explain;
 use crate::agent::journal::Record;
-use crate::agent::views::{DomainNameView, NamesView, ResolveView};
+use crate::agent::views::{AnswerSource, DomainNameView, NamesView, ResolveView, ResponseCode};
 use crate::dns::{self, DnsProcess, ProcessState, Source};
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Forwarding, Network, NetworkId};
@@ -55,16 +55,19 @@ impl Control {
         };
         let reason = self.shared.world(|world| reason(world, &networks, &asked, &kind, &told));
         let (source, rcode) = match (&told.source, told.rcode) {
-            (Source::Forwarded(Forwarding::Off), _) => ("refused", "refused".to_owned()),
-            (Source::Forwarded(Forwarding::Host | Forwarding::Servers(_)), _) => ("forwarded", String::new()),
-            (Source::Snapshot, _) if told.is_stale => ("snapshot", "servfail".to_owned()),
-            (Source::Snapshot, rcode) => ("snapshot", rcode.unwrap_or_default()),
+            (Source::Forwarded(Forwarding::Off), _) => (AnswerSource::Refused, Some(ResponseCode::Refused)),
+            (Source::Forwarded(Forwarding::Host | Forwarding::Servers(_)), _) => (AnswerSource::Forwarded, None),
+            (Source::Snapshot, _) if told.is_stale => (AnswerSource::Snapshot, Some(ResponseCode::ServerFailure)),
+            (Source::Snapshot, rcode) => {
+                let code = rcode.map(|name| ResponseCode::from_name(&name).unwrap_or(ResponseCode::Other));
+                (AnswerSource::Snapshot, code)
+            }
         };
         Ok(ResolveView {
             name: asked.to_string(),
             kind,
             asker: record.container.to_string(),
-            source: source.to_owned(),
+            source,
             rcode,
             records: if told.is_stale { Vec::new() } else { told.records },
             age_seconds: told.age_seconds.map(whole),
@@ -73,21 +76,21 @@ impl Control {
     }
 
     /// How names are answered on this host; nothing when they are not, or nobody is there to ask.
-    pub(in crate::agent) async fn names(&self) -> Option<NamesView> {
-        let config = self.shared.config.names.as_ref()?;
-        let state: Option<ProcessState> = match self.process() {
-            Ok(process) => process.observe().await.ok().flatten(),
-            Err(_) => None,
-        };
-        state.map(|state| NamesView {
+    ///
+    /// # Errors
+    /// When the process that answers them cannot be asked.
+    pub(in crate::agent) async fn names(&self) -> Result<Option<NamesView>, ControlError> {
+        let (Some(config), Ok(process)) = (&self.shared.config.names, self.process()) else { return Ok(None) };
+        let state: Option<ProcessState> = process.observe().await.map_err(failed)?;
+        Ok(state.map(|state| NamesView {
             address: config.address,
             containers: state.containers.len(),
             networks: state.networks,
             members: state.members,
             age_seconds: state.age_seconds.map(whole),
             is_stale: state.is_stale,
-            counted: state.counted,
-        })
+            counted: state.counted.into(),
+        }))
     }
 
     fn process(&self) -> Result<DnsProcess, ControlError> {

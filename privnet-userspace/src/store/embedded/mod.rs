@@ -21,7 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::contract::{Entry, LeaseId, Listing, Revision, Store, Transaction, Watch};
+use super::contract::{Entry, LeaseId, Listing, Revision, Store, StoreKind, Transaction, Watch};
 use super::error::{CommitError, OpenError, StoreError};
 use super::history;
 use super::path::{Key, Prefix};
@@ -110,6 +110,10 @@ impl Drop for Embedded {
 
 #[async_trait]
 impl Store for Embedded {
+    fn kind(&self) -> StoreKind {
+        StoreKind::Embedded
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         self.shared.get(key)
     }

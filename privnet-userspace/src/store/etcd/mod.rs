@@ -29,7 +29,7 @@ use self::protocol::{
     Done, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRequest, RangeRequest, RangeResponse,
     TxnResponse, path,
 };
-use super::contract::{Entry, LeaseId, Listing, Revision, Store, Transaction, Watch, Write};
+use super::contract::{Entry, LeaseId, Listing, Revision, Store, StoreKind, Transaction, Watch, Write};
 use super::error::{CommitError, OpenError, StoreError};
 use super::path::{Key, Prefix};
 
@@ -90,6 +90,10 @@ impl Etcd {
 
 #[async_trait]
 impl Store for Etcd {
+    fn kind(&self) -> StoreKind {
+        StoreKind::Etcd
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let request = RangeRequest { key: encode::key(key), ..RangeRequest::default() };
         let answer: Result<RangeResponse, _> = self.cluster.call(path::RANGE, request, Repeat::Freely).await;

@@ -78,7 +78,7 @@ impl Lab {
             let (host, vtep) = (&hosts.hosts[number], Hosts::VTEPS[number]);
             let config = tunnel::config(workspace, &format!("dns-host-{number}"), host, vtep, Datapath::Ebpf)?;
             let config = Config { names: Some(NamesConfig::new(privnet_binary()?)), ..config };
-            anyhow::Ok(Agent::start(config, Arc::clone(&store), "memory").await?)
+            anyhow::Ok(Agent::start(config, Arc::clone(&store)).await?)
         };
         let agents = [start(0).await?, start(1).await?];
         let wanted = CreateNetwork { name: "bench".to_owned(), subnet: None, names: None };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::api::{ControlError, ErrorCode};
+use crate::agent::{ControlError, ErrorCode};
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq, Serialize)]
