@@ -114,7 +114,7 @@ fn udp_from_member<'a>(
     }
     let rewrite = if packet.destination_mac() == target.mac() {
         None
-    } else if is_generation_of(packet.destination_mac(), udp.destination()) {
+    } else if packet.destination_mac().is_of_member(udp.destination()) {
         // The sender still remembers an earlier holder of the address: correct it, so that it heals at once.
         Some(target.mac())
     } else {
@@ -178,13 +178,6 @@ fn udp_from_vtep<'a>(
         return Err(DropReason::WrongSourcePort);
     }
     Ok(ifindex)
-}
-
-/// Whether `mac` is one that the member at `address` has or had, whatever its generation.
-#[inline(always)]
-fn is_generation_of(mac: MacAddr, address: [u8; 4]) -> bool {
-    let [_, generation, ..] = mac.bytes();
-    mac == MacAddr::of_member(address, generation)
 }
 
 #[cfg(test)]

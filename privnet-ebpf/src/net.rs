@@ -59,7 +59,14 @@ impl fmt::Display for InvalidVni {
 
 impl core::error::Error for InvalidVni {}
 
-/// An Ethernet address, in the order of the wire.
+/// The first byte of a member's MAC. This one and the next two are locally administered and unicast (IEEE 802, 8.2).
+const MEMBER: u8 = 0x02;
+/// The first byte of the MACs of a host's own devices.
+const HOST: u8 = 0x06;
+/// The first byte of the MAC of a veth's end in the network netns.
+const NEAR_END: u8 = 0x0a;
+
+/// An Ethernet address, in the order of the wire. Every scheme by which privnet gives one is made and read here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct MacAddr([u8; 6]);
@@ -74,12 +81,55 @@ impl MacAddr {
         Self(bytes)
     }
 
-    /// The address that privnet gives a member: locally administered, unicast, `02:<generation>:<address>`.
+    /// A member's: `02:<generation>:<address>`.
     ///
     /// The generation makes a reused IPv4 address meet no stale neighbour or FDB entry.
     #[must_use]
+    #[inline(always)]
     pub const fn of_member(address: [u8; 4], generation: u8) -> Self {
-        Self([0x02, generation, address[0], address[1], address[2], address[3]])
+        Self::ours(MEMBER, generation, address)
+    }
+
+    /// A host's `vxlan0`: `06:00:<VTEP address>`.
+    #[must_use]
+    pub const fn of_vtep(vtep: [u8; 4]) -> Self {
+        Self::ours(HOST, 0, vtep)
+    }
+
+    /// A host's `br0`: `06:01:<VTEP address>`.
+    #[must_use]
+    pub const fn of_bridge(vtep: [u8; 4]) -> Self {
+        Self::ours(HOST, 1, vtep)
+    }
+
+    /// The near end, in the network netns, of the veth pair whose far end has the member's MAC `self`:
+    /// `0a:<generation>:<address>`.
+    #[must_use]
+    pub const fn near_end(self) -> Self {
+        let [_, generation, a, b, c, d] = self.0;
+        Self::ours(NEAR_END, generation, [a, b, c, d])
+    }
+
+    /// The address of the member whose MAC this is, of whichever generation; `None` when it is no member's.
+    #[must_use]
+    #[inline(always)]
+    pub const fn member_address(self) -> Option<[u8; 4]> {
+        match self.0 {
+            [MEMBER, _, a, b, c, d] => Some([a, b, c, d]),
+            _ => None,
+        }
+    }
+
+    /// Whether this is the MAC of the member at `address`, of whichever generation.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_of_member(self, address: [u8; 4]) -> bool {
+        let [_, generation, ..] = self.0;
+        self == Self::of_member(address, generation)
+    }
+
+    const fn ours(first: u8, second: u8, address: [u8; 4]) -> Self {
+        Self([first, second, address[0], address[1], address[2], address[3]])
     }
 
     /// The six bytes as they stand on the wire.
@@ -115,11 +165,32 @@ mod tests {
     }
 
     #[test]
-    fn a_members_mac_is_unicast_and_locally_administered_in_every_generation() {
+    fn every_mac_of_ours_is_unicast_and_locally_administered_in_every_generation() {
+        let address = [10, 240, 0, 2];
         for generation in 0..=u8::MAX {
-            let first = MacAddr::of_member([10, 240, 0, 2], generation).bytes()[0];
-            assert_eq!(first & 0b11, 0b10);
+            let member = MacAddr::of_member(address, generation);
+            for mac in [member, member.near_end(), MacAddr::of_vtep(address), MacAddr::of_bridge(address)] {
+                assert_eq!(mac.bytes()[0] & 0b11, 0b10, "{mac}");
+            }
         }
-        assert_eq!(MacAddr::of_member([10, 240, 0, 2], 7).to_string(), "02:07:0a:f0:00:02");
+        assert_eq!(MacAddr::of_member(address, 7).to_string(), "02:07:0a:f0:00:02");
+        assert_eq!(MacAddr::of_member(address, 7).near_end().to_string(), "0a:07:0a:f0:00:02");
+        assert_eq!(MacAddr::of_vtep(address).to_string(), "06:00:0a:f0:00:02");
+        assert_eq!(MacAddr::of_bridge(address).to_string(), "06:01:0a:f0:00:02");
+    }
+
+    #[test]
+    fn a_members_mac_is_read_as_what_it_was_made_for_and_no_other_mac_is_a_members() {
+        let (address, other) = ([10, 240, 0, 2], [10, 240, 0, 3]);
+        for generation in [0, 1, u8::MAX] {
+            let mac = MacAddr::of_member(address, generation);
+            assert_eq!(mac.member_address(), Some(address));
+            assert!(mac.is_of_member(address) && !mac.is_of_member(other));
+        }
+        let near_end = MacAddr::of_member(address, 0).near_end();
+        for stranger in [near_end, MacAddr::of_vtep(address), MacAddr::of_bridge(address), MacAddr::BROADCAST] {
+            assert_eq!(stranger.member_address(), None, "{stranger}");
+            assert!(!stranger.is_of_member(address), "{stranger}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use proptest::prelude::*;
 
-use super::journal::Journal;
+use super::host::journal::Journal;
 use crate::model::hostile::{near_json, near_text};
 
 const RECORD: &str = r#"{"version":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","container":{"app":"ap-a71da13f-7c70-4c00-a644-eee8558d8053","type":"web","number":1},"address":"10.240.0.2","index":0,"netns_path":"/run/netns/a","netns":{"dev":4,"ino":4026532000},"boot_id":"boot","leaving":false}"#;

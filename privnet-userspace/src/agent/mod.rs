@@ -2,50 +2,39 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`start`] | an agent from its configuration to its tasks, and back |
-//! | `cluster`, `presence` | an agent on a store that many hosts share; that this host is there |
-//! | [`control`] | the one door for the surfaces: requests go in, views come out |
-//! | `attach`, `target` | one attach from end to end; which namespace it means |
-//! | `worker` | one network on this host, pass after pass |
-//! | `site`, `observe`, `apply` | the doors to one network; what is seen and done behind them |
-//! | `housekeeping` | what happens without a request |
-//! | `clock` | that this host's clock steps back is noticed and told |
+//! | [`start`], `start_etcd`, [`config`] | an agent from its configuration to its tasks, and back |
+//! | `host` | this host: facts, records, clock, presence, cluster |
+//! | `network` | one network on this host: worker, objects, observation and change |
+//! | `door` | the surfaces: requests, views, errors, checks |
 //! | `names` | the DNS process, its sockets and what it is told |
-//! | `world`, `journal` | the store's image; this host's own records |
-//! | `scrape` | what the metrics read: counters, devices, the state; a read that fails is counted |
-//! | [`doctor`], `facts` | what the host can do; what follows for this agent |
-//! | [`views`], [`error`] | what the surfaces may see |
+//! | `world` | the store's image in memory |
+//! | `netns_links` | a namespace with its netlink socket |
+//! | `follow`, `checks` | what happens without a request: the store's changes, the members' checks |
+//! | `membership` | how a membership ends |
+//! | `shared`, `store_problems`, `backoff` | what the tasks share, and the order of its locks; pauses between attempts |
 
-mod apply;
-mod attach;
-mod clock;
-mod cluster;
+mod backoff;
+mod checks;
 pub mod config;
-pub mod control;
-pub mod doctor;
-pub mod error;
-mod explain;
-mod facts;
+mod door;
+mod follow;
+mod host;
 #[cfg(test)]
 mod hostile;
-mod housekeeping;
-mod journal;
+mod membership;
 mod names;
-mod observe;
-mod presence;
-mod scrape;
+mod netns_links;
+mod network;
 mod shared;
-mod site;
 pub mod start;
-mod strays;
-mod target;
-pub mod views;
-mod worker;
+mod start_etcd;
+mod store_problems;
 mod world;
 
 pub use config::{Config, DatapathChoice, NamesConfig};
-pub use control::Control;
-pub use error::{ControlError, ErrorCode};
+pub use door::control::Control;
+pub use door::error::{ControlError, ErrorCode};
+pub use door::{control, doctor, error, views};
 pub use start::Agent;
 
 pub use crate::store::{EtcdOptions, EtcdTls};

@@ -1,30 +1,36 @@
 //! An agent from its configuration to its tasks, and back.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rustix::fs::FlockOperation;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::clock;
+use super::checks::check_periodically;
 use super::config::Config;
-use super::control::Control;
-use super::error::{ControlError, ErrorCode};
-use super::explain::{explain, split_remedy};
-use super::facts::HostFacts;
-use super::housekeeping;
-use super::journal::Journal;
-use super::names::{self, NamesBell};
-use super::presence::{self, Known};
-use super::scrape::ReadFailures;
+use super::door::control::Control;
+use super::door::error::{ControlError, ErrorCode};
+use super::door::explain::{explain, split_remedy};
+use super::door::read_failures::ReadFailures;
+use super::follow::{follow_store, read_world};
+use super::host::clock::watch_clock;
+use super::host::facts::{Host, HostFacts};
+use super::host::journal::{Journal, SharedJournal};
+use super::host::presence::{self, Known, Presence};
+use super::membership;
+use super::names::drain::finish_drains;
+use super::names::handle::NamesHandle;
+use super::names::worker::run_names;
+use super::netns_links::NetnsLinks;
+use super::network::handle::Workers;
+use super::network::supervisor::run_workers;
 use super::shared::Shared;
-use super::site::Room;
+use super::store_problems::StoreProblems;
+use super::world::SharedWorld;
 use crate::datapath;
 use crate::store::{Embedded, OpenError, Store, claims};
 
@@ -49,8 +55,8 @@ impl Agent {
         let lock = lock_state_dir(&config.state_dir)?;
         ensure_bpffs(&config.bpffs_dir)
             .with_context(|| format!("mounting a bpffs on {}", config.bpffs_dir.display()))?;
-        let host = Room::enter(config.host_netns.clone()).await.context("entering the host's namespace")?;
-        let facts = HostFacts::find(&config, &host).await?;
+        let netns = NetnsLinks::enter(config.host_netns.clone()).await.context("entering the host's namespace")?;
+        let facts = HostFacts::find(&config, &netns).await?;
         let journal = Journal::open(&config.journal_dir())?;
         journal.sweep()?;
         let lease = presence::announce(&*store, &config, &facts, Known::NotYet).await?;
@@ -60,37 +66,48 @@ impl Agent {
             // They harm nobody; a store that has failed will say so where it matters.
             Err(error) => tracing::warn!("cannot remove what an interrupted deletion left: {error}"),
         }
-        let (world, watch) = housekeeping::read_world(&*store).await?;
+        let (world, watch) = read_world(&*store).await?;
+        let host = Arc::new(Host { config, facts, netns });
+        let journal = Arc::new(SharedJournal::new(journal));
+        let store_problems = Arc::new(StoreProblems::default());
+        let presence = Presence::new(
+            Arc::clone(&host),
+            Arc::clone(&store),
+            Arc::clone(&journal),
+            Arc::clone(&store_problems),
+            lease,
+        );
         let shared = Arc::new(Shared {
-            config,
-            facts,
             host,
             store,
-            world: RwLock::new(world),
-            journal: Mutex::new(journal),
-            workers: Mutex::new(BTreeMap::new()),
+            store_problems,
+            world: Arc::new(SharedWorld::new(world)),
+            journal,
+            workers: Arc::new(Workers::default()),
+            names: Arc::new(NamesHandle::new()),
+            presence: Arc::new(presence),
             claims: tokio::sync::Mutex::new(()),
-            hire: Notify::new(),
-            names: NamesBell::new(),
-            troubles: Mutex::default(),
-            lease: tokio::sync::Mutex::new(lease),
-            taken_for_gone: Notify::new(),
             read_failures: ReadFailures::default(),
         });
-        housekeeping::disown_the_recycled(&shared).await?;
-        housekeeping::collect_the_dead(&shared).await?;
+        membership::detect_reused_netns(&shared).await?;
+        membership::end_dead(&shared).await?;
         let networks: Vec<_> = shared.journal().records().keys().map(|(network, _)| *network).collect();
         for network in networks {
-            shared.bell(network).ring();
+            shared.workers.of(network).wake();
         }
         let mut tasks = JoinSet::new();
-        tasks.spawn(housekeeping::hire_workers(Arc::clone(&shared)));
-        tasks.spawn(housekeeping::follow_store(Arc::clone(&shared), watch));
-        tasks.spawn(housekeeping::keep_house(Arc::clone(&shared)));
-        tasks.spawn(presence::keep_present(Arc::clone(&shared)));
-        tasks.spawn(clock::watch_clock(Arc::clone(&shared)));
-        tasks.spawn(names::keep_names(Arc::clone(&shared)));
-        tasks.spawn(names::finish_drains(Arc::clone(&shared)));
+        tasks.spawn(run_workers(Arc::clone(&shared)));
+        tasks.spawn(follow_store(Arc::clone(&shared), watch));
+        tasks.spawn(check_periodically(Arc::clone(&shared)));
+        tasks.spawn(Arc::clone(&shared.presence).renew_periodically());
+        tasks.spawn(watch_clock(Arc::clone(&shared.host), Arc::clone(&shared.store)));
+        tasks.spawn(run_names(
+            Arc::clone(&shared.host),
+            Arc::clone(&shared.world),
+            Arc::clone(&shared.journal),
+            Arc::clone(&shared.names),
+        ));
+        tasks.spawn(finish_drains(Arc::clone(&shared)));
         Ok(Self { control: Control::new(shared), _tasks: tasks, _lock: lock })
     }
 

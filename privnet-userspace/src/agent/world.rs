@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::{PoisonError, RwLock};
 
 use crate::ipam;
 use crate::model::{ContainerRef, HostName, Member, Network, NetworkId};
@@ -9,7 +10,7 @@ use crate::store::records::{self, AddressRecord, HostRecord, RecordError};
 use crate::store::{Entry, Event, Key, Store, keys};
 
 /// Since when an address rests whose member has gone, and whose record has not been seen to say so yet.
-const NOT_YET_SAID: u64 = u64::MAX;
+const SINCE_UNKNOWN: u64 = u64::MAX;
 
 /// Everything of the store that an agent acts on.
 #[derive(Clone, Debug, Default)]
@@ -20,9 +21,30 @@ pub struct World {
     /// The hosts whose agents were heard of late.
     present: BTreeSet<HostName>,
     /// Addresses that rest, and since when, in seconds since 1970-01-01 UTC; [`NOT_YET_SAID`] until that is known.
-    resting: BTreeMap<NetworkId, BTreeMap<Ipv4Addr, u64>>,
+    quarantined: BTreeMap<NetworkId, BTreeMap<Ipv4Addr, u64>>,
     /// Records that could not be read; what they said before goes on to hold.
     problems: BTreeMap<String, String>,
+}
+
+/// The image, shared by the agent's tasks.
+#[derive(Debug)]
+pub struct SharedWorld(RwLock<World>);
+
+impl SharedWorld {
+    /// Shares an image.
+    pub const fn new(world: World) -> Self {
+        Self(RwLock::new(world))
+    }
+
+    /// A copy of what the store says, or a part of it.
+    pub fn read<T>(&self, read: impl FnOnce(&World) -> T) -> T {
+        read(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes what the store is known to say.
+    pub fn write<T>(&self, write: impl FnOnce(&mut World) -> T) -> T {
+        write(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Which networks a change concerns.
@@ -84,13 +106,13 @@ impl World {
     /// A network's addresses whose members have left, and which nobody has had since.
     #[must_use]
     pub fn departed(&self, network: NetworkId) -> BTreeSet<Ipv4Addr> {
-        self.resting.get(&network).into_iter().flat_map(BTreeMap::keys).copied().collect()
+        self.quarantined.get(&network).into_iter().flat_map(BTreeMap::keys).copied().collect()
     }
 
     /// Forgets the addresses that have rested by now, and returns the networks in which there were some.
-    pub fn let_rise(&mut self, now_unix_seconds: u64) -> BTreeSet<NetworkId> {
-        let mut risen = BTreeSet::new();
-        for (network, addresses) in &mut self.resting {
+    pub fn expire_quarantine(&mut self, now_unix_seconds: u64) -> BTreeSet<NetworkId> {
+        let mut expired = BTreeSet::new();
+        for (network, addresses) in &mut self.quarantined {
             for since in addresses.values_mut().filter(|since| **since > now_unix_seconds) {
                 // Not said, or said by a host whose clock is ahead: as if it were now.
                 *since = now_unix_seconds;
@@ -98,11 +120,11 @@ impl World {
             let before = addresses.len();
             addresses.retain(|_, since| !ipam::has_rested(*since, now_unix_seconds, ipam::DEPARTED_SECONDS));
             if addresses.len() < before {
-                risen.insert(*network);
+                expired.insert(*network);
             }
         }
-        self.resting.retain(|_, addresses| !addresses.is_empty());
-        risen
+        self.quarantined.retain(|_, addresses| !addresses.is_empty());
+        expired
     }
 
     /// One member.
@@ -203,10 +225,10 @@ impl World {
 
     /// Follows an address record; whether the address rests now and did not, or the other way round.
     fn put_address(&mut self, network: NetworkId, address: Ipv4Addr, record: &AddressRecord) -> bool {
-        let resting = self.resting.entry(network).or_default();
+        let quarantined = self.quarantined.entry(network).or_default();
         match (&record.holder, record.released_unix_seconds) {
-            (None, Some(since)) => resting.insert(address, since).is_none(),
-            (Some(_), _) | (None, None) => resting.remove(&address).is_some(),
+            (None, Some(since)) => quarantined.insert(address, since).is_none(),
+            (Some(_), _) | (None, None) => quarantined.remove(&address).is_some(),
         }
     }
 
@@ -220,12 +242,12 @@ impl World {
             let members = self.members.get_mut(&network);
             if let Some(member) = members.and_then(|members| members.remove::<ContainerRef>(&container)) {
                 // Its address record says since when, and comes by another way: before this, or after.
-                self.resting.entry(network).or_default().entry(member.address).or_insert(NOT_YET_SAID);
+                self.quarantined.entry(network).or_default().entry(member.address).or_insert(SINCE_UNKNOWN);
             }
             return one(network);
         }
         if let Some((network, address)) = keys::parse_address(key) {
-            let rested = self.resting.get_mut(&network).and_then(|resting| resting.remove(&address));
+            let rested = self.quarantined.get_mut(&network).and_then(|quarantined| quarantined.remove(&address));
             return if rested.is_some() { one(network) } else { Concerns::Nothing };
         }
         if let Some(host) = present_host(key) {
@@ -266,7 +288,7 @@ fn one(network: NetworkId) -> Concerns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::names::tests::{APP, SHOP, world};
+    use crate::agent::names::desired::tests::{APP, SHOP, world};
     use crate::store::Revision;
 
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 2);
@@ -303,9 +325,9 @@ mod tests {
                 assert_eq!(world.departed(shop()), [ADDRESS].into(), "before its record says so");
                 assert_eq!(put(&mut world, &released(1000)), Concerns::Nothing, "that was known");
             }
-            assert_eq!(world.let_rise(1000 + ipam::DEPARTED_SECONDS - 1), [].into());
+            assert_eq!(world.expire_quarantine(1000 + ipam::DEPARTED_SECONDS - 1), [].into());
             assert_eq!(world.departed(shop()), [ADDRESS].into());
-            assert_eq!(world.let_rise(1000 + ipam::DEPARTED_SECONDS), [shop()].into());
+            assert_eq!(world.expire_quarantine(1000 + ipam::DEPARTED_SECONDS), [shop()].into());
             assert_eq!(world.departed(shop()), [].into());
         }
     }
@@ -364,7 +386,7 @@ mod tests {
         let mut world = world(&["ready"]);
         member_leaves(&mut world);
         put(&mut world, &released(9000));
-        assert_eq!(world.let_rise(1000), [].into());
-        assert_eq!(world.let_rise(1000 + ipam::DEPARTED_SECONDS), [shop()].into());
+        assert_eq!(world.expire_quarantine(1000), [].into());
+        assert_eq!(world.expire_quarantine(1000 + ipam::DEPARTED_SECONDS), [shop()].into());
     }
 }

@@ -39,13 +39,6 @@ pub fn plan(intent: &Intent) -> State {
     state
 }
 
-/// The MAC of a host's `vxlan0`: locally administered, and never a member's.
-#[must_use]
-pub const fn vtep_mac(vtep: Ipv4Addr) -> MacAddr {
-    let [a, b, c, d] = vtep.octets();
-    MacAddr::new([0x06, 0, a, b, c, d])
-}
-
 fn plan_network(intent: &Intent, state: &mut State) {
     let bridged = match intent.datapath {
         Datapath::Ebpf => false,
@@ -64,7 +57,7 @@ fn plan_network(intent: &Intent, state: &mut State) {
         Spec::Vtep {
             vni: intent.network.vni,
             local: intent.vtep,
-            mac: vtep_mac(intent.vtep),
+            mac: MacAddr::of_vtep(intent.vtep.octets()),
             mtu: intent.mtu.carrier,
             bridged,
         },

@@ -118,8 +118,7 @@ async fn bare_vxlan(hosts: &Hosts) -> Result<(Line, Parts)> {
     }
     for (host, (room, other)) in rooms.iter().zip([B, A]).enumerate() {
         let index = room.index("vxlan0").await?;
-        let [a, b, c, d] = Hosts::VTEPS[1 - host].octets();
-        let other_mac = MacAddr::new([6, 0, a, b, c, d]);
+        let other_mac = MacAddr::of_vtep(Hosts::VTEPS[1 - host].octets());
         room.links.fdb_replace(index, other_mac, Hosts::VTEPS[1 - host]).await?;
         room.links.neighbour_replace(index, other, other_mac).await?;
     }

@@ -175,7 +175,7 @@ impl Place {
     /// Makes a bridge of the product's kind, up.
     pub async fn bridge(&self, mtu: u32) -> Result<()> {
         let name = interface("br0")?;
-        let spec = BridgeSpec { name: &name, into: &self.netns, mac: MacAddr::new([6, 1, 0, 0, 0, 1]), mtu };
+        let spec = BridgeSpec { name: &name, into: &self.netns, mac: MacAddr::of_bridge([0, 0, 0, 1]), mtu };
         self.links.create_bridge(&spec).await?;
         self.up("br0").await
     }
@@ -190,11 +190,9 @@ impl Place {
 
 /// Makes a veth with an end in each place; the second has `mac`.
 pub async fn veth(near: (&Place, &str), far: (&Place, &str), mac: MacAddr, mtu: u32) -> Result<()> {
-    let [_, generation, a, b, c, d] = mac.bytes();
-    let near_mac = MacAddr::new([0x0a, generation, a, b, c, d]);
     let (near_name, far_name) = (interface(near.1)?, interface(far.1)?);
     let spec = VethSpec {
-        a: VethEnd { name: &near_name, netns: &near.0.netns, mac: near_mac, mtu },
+        a: VethEnd { name: &near_name, netns: &near.0.netns, mac: mac.near_end(), mtu },
         b: VethEnd { name: &far_name, netns: &far.0.netns, mac, mtu },
     };
     Ok(near.0.links.create_veth(&spec).await?)
@@ -217,7 +215,7 @@ impl Hosts {
     pub async fn new() -> Result<Self> {
         let hosts = [Place::new().await?, Place::new().await?];
         let ends = [(&hosts[0], Self::UNDERLAY), (&hosts[1], Self::UNDERLAY)];
-        veth(ends[0], ends[1], MacAddr::new([2, 0, 192, 0, 2, 2]), UNDERLAY_MTU).await?;
+        veth(ends[0], ends[1], MacAddr::of_member([192, 0, 2, 2], 0), UNDERLAY_MTU).await?;
         for (host, vtep) in hosts.iter().zip(Self::VTEPS) {
             host.address(Self::UNDERLAY, Ipv4Net::new(vtep, 24)?).await?;
         }
@@ -226,7 +224,6 @@ impl Hosts {
 
     /// Makes `vxlan0` in `into`, up, with its socket in host `host`.
     pub async fn vtep(&self, host: usize, into: &Place, vni: Vni, proxy: bool) -> Result<()> {
-        let [a, b, c, d] = Self::VTEPS[host].octets();
         let name = interface("vxlan0")?;
         let spec = VxlanSpec {
             name: &name,
@@ -234,7 +231,7 @@ impl Hosts {
             vni,
             local: Self::VTEPS[host],
             port: VXLAN_PORT,
-            mac: MacAddr::new([6, 0, a, b, c, d]),
+            mac: MacAddr::of_vtep(Self::VTEPS[host].octets()),
             mtu: mtu()?.carrier,
             proxy,
             udp_checksum: false,

@@ -78,7 +78,7 @@ fn missing(world: &World, networks: &BTreeSet<NetworkId>, asked: &Name) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::names::truth::tests::{APP, SHOP, world};
+    use crate::agent::names::desired::tests::{APP, SHOP, world};
 
     fn told(source: Source, rcode: Option<&str>, records: &[&str], is_stale: bool) -> Resolved {
         let records = records.iter().map(|record| (*record).to_owned()).collect();

@@ -1,0 +1,132 @@
+//! One attach from end to end: check, claim, record, wait for the worker; undo when it fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::claim::{MemberWish, Membership, claim_or_existing};
+use super::error::{ControlError, ErrorCode};
+use super::explain::explain;
+use super::gone::wait_until_gone;
+use super::target::find;
+use super::views::{Attach, Attached};
+use crate::agent::host::journal::Record;
+use crate::agent::membership;
+use crate::agent::names;
+use crate::agent::shared::Shared;
+use crate::agent::world::Concerns;
+use crate::model::ids::ContainerNumber;
+use crate::model::{AppId, ContainerRef, ContainerType, Network, NetworkId, Port};
+use crate::store::claims::MemberError;
+use crate::topology::ownership;
+
+/// How long an attach waits for its member to be ready.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Makes a container a member; returns when it can send.
+///
+/// # Errors
+/// Nothing of the member is left, or is being removed.
+pub(in crate::agent) async fn attach(
+    shared: &Shared,
+    network: &Network,
+    request: Attach,
+) -> Result<Attached, ControlError> {
+    let app: AppId = request.app.parse()?;
+    let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
+    let number = request.number.map(ContainerNumber::try_from).transpose()?;
+    if shared.host.facts.mtu.wireguard < network.mtu {
+        return Err(ControlError::new(
+            ErrorCode::MtuTooSmall,
+            format!(
+                "network {} has MTU {}, and the underlay of this host, {}, leaves only {}",
+                network.name, network.mtu, shared.host.facts.mtu.underlay, shared.host.facts.mtu.wireguard
+            ),
+            "raise the underlay's MTU, or create the network on the host with the smallest one",
+        ));
+    }
+    let found = find(shared, &request.target)?;
+    let ports = request.ports.iter().map(|port| port.parse()).collect::<Result<BTreeSet<Port>, _>>()?;
+    let wanted = MemberWish { app, kind, number, address: request.address, ports };
+    let record = match claim_or_existing(shared, network, &wanted, &found).await? {
+        Membership::Existing(record) => {
+            wait_until_ready(shared, &record, 0).await?;
+            names::wait::wait_until_told(shared, &record).await;
+            return attached(shared, network.id, &record);
+        }
+        Membership::New(record) => record,
+    };
+    drop(found);
+    // Its sockets are opened while its interfaces are made.
+    shared.names.wake(&Concerns::Networks(BTreeSet::from([network.id])));
+    let handle = shared.workers.of(network.id);
+    // What an earlier pass said of this address, it said of an earlier holder.
+    let earlier = handle.reports().borrow().pass;
+    handle.wake();
+    match wait_until_ready(shared, &record, earlier + 1).await {
+        Ok(()) => {
+            names::wait::wait_until_told(shared, &record).await;
+            attached(shared, network.id, &record)
+        }
+        Err(error) => {
+            membership::end(shared, &record).await.map_err(|undo| explain(&undo))?;
+            // Why it could not be attached says more than what is still in the way of its end.
+            let _ = wait_until_gone(shared, &record).await;
+            Err(error)
+        }
+    }
+}
+
+/// The full domain name of a container in a network.
+pub(in crate::agent) fn hostname(network: NetworkId, container: &ContainerRef) -> String {
+    crate::names::of_member(network, container).to_string().trim_end_matches('.').to_owned()
+}
+
+/// Waits for what a pass, of this number or a later one, says of the member.
+async fn wait_until_ready(shared: &Shared, record: &Record, pass: u64) -> Result<(), ControlError> {
+    let mut reports = shared.workers.of(record.network).reports();
+    let outcome = reports.wait_for(|report| {
+        let told = report.ready.contains(&record.address) || report.failed.contains_key(&record.address);
+        report.pass >= pass && told
+    });
+    match tokio::time::timeout(PATIENCE, outcome).await {
+        Ok(Ok(report)) => report.failed.get(&record.address).cloned().map_or(Ok(()), Err),
+        Ok(Err(_)) => Err(ControlError::new(ErrorCode::Internal, "the agent is stopping", "try again once it runs")),
+        Err(_) => Err(ControlError::new(
+            ErrorCode::Timeout,
+            format!("{} was not ready within {} s", record.container, PATIENCE.as_secs()),
+            "see `privnet status` for what stands in the way, and try again",
+        )),
+    }
+}
+
+fn attached(shared: &Shared, network: NetworkId, record: &Record) -> Result<Attached, ControlError> {
+    let ContainerRef { app, kind, number } = record.container.clone();
+    let hostname = hostname(network, &record.container);
+    let env = BTreeMap::from([
+        ("PRIVNET_NETWORK_ID".to_owned(), network.to_string()),
+        ("PRIVNET_APPLICATION_ID".to_owned(), app.to_string()),
+        ("PRIVNET_HOSTNAME".to_owned(), hostname.clone()),
+        ("PRIVNET_ADDRESS".to_owned(), record.address.to_string()),
+    ]);
+    let interface = ownership::wireguard_interface(record.index);
+    let ready = shared.workers.of(network).reports().borrow().ready.contains(&record.address);
+    let resolv_conf = names::wait::resolv_conf(shared, network);
+    Ok(Attached { network, app, kind, number, address: record.address, hostname, interface, ready, env, resolv_conf })
+}
+
+impl From<MemberError> for ControlError {
+    fn from(error: MemberError) -> Self {
+        let code = match &error {
+            MemberError::NetworkNotFound { .. } => ErrorCode::NetworkNotFound,
+            MemberError::MemberExists(_) => ErrorCode::MemberExists,
+            MemberError::MemberNotFound { .. } | MemberError::MemberChanged(_) => ErrorCode::MemberNotFound,
+            MemberError::AddressTaken { .. } => ErrorCode::AddressTaken,
+            MemberError::AddressOutsideSubnet(_) | MemberError::AddressReserved(_) => ErrorCode::AddressInvalid,
+            MemberError::PoolExhausted { .. } => ErrorCode::PoolExhausted,
+            MemberError::NumbersExhausted { .. } => ErrorCode::InvalidArgument,
+            MemberError::PublicKeyInUse { .. } => ErrorCode::Internal,
+            MemberError::Contended | MemberError::Record(_) | MemberError::Commit(_) => ErrorCode::StoreUnavailable,
+        };
+        super::explain::split_remedy(code, &error.to_string())
+    }
+}

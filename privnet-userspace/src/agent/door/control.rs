@@ -1,0 +1,328 @@
+//! The agent's door for the surfaces: requests go in, views come out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::attach::{attach, hostname};
+use super::doctor;
+use super::error::{ControlError, ErrorCode};
+use super::explain::explain;
+use super::gone::wait_until_gone;
+use super::scrape;
+use super::views::{
+    Attach, Attached, Check, CreateNetwork, Detach, Detached, MemberView, NamesView, NetworkCounters, NetworkView,
+    Scrape, ScrapeErrorKind, StatusView,
+};
+use crate::agent::membership;
+use crate::agent::names;
+use crate::agent::shared::Shared;
+use crate::ipam;
+use crate::model::ids::ContainerNumber;
+use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId, NetworkName};
+use crate::store::claims::{self, End};
+use crate::store::records::{self, RecordError};
+use crate::topology::ownership;
+
+/// A handle to a running agent. Clones speak to the same agent.
+#[derive(Clone)]
+pub struct Control {
+    pub(in crate::agent) shared: Arc<Shared>,
+}
+
+impl Control {
+    pub(in crate::agent) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Creates a network.
+    ///
+    /// # Errors
+    /// Nothing was created.
+    pub async fn create_network(&self, request: CreateNetwork) -> Result<NetworkView, ControlError> {
+        let name: NetworkName = request.name.parse()?;
+        if let Some(options) = &request.names {
+            options.check()?;
+        }
+        let subnet =
+            request.subnet.as_deref().map(ipam::parse_subnet).transpose().map_err(claims::NetworkError::from)?;
+        let mtu = self.shared.host.facts.mtu.wireguard;
+        let now = crate::agent::now_unix_seconds();
+        // Drawn from the system, so that it may cross an await.
+        let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_os_rng();
+        let names = request.names.unwrap_or_default();
+        let network = claims::create_network(&*self.shared.store, &name, subnet, mtu, &names, now, &mut rng).await?;
+        Ok(network_view(network, 0))
+    }
+
+    /// All networks, by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn networks(&self) -> Result<Vec<NetworkView>, ControlError> {
+        let networks = records::list_networks(&*self.shared.store).await?.records;
+        let mut used: BTreeMap<NetworkId, u64> = BTreeMap::new();
+        for member in records::list_members(&*self.shared.store, None).await?.records {
+            *used.entry(member.network).or_default() += 1;
+        }
+        let view = |network: Network| {
+            let used = used.get(&network.id).copied().unwrap_or(0);
+            network_view(network, used)
+        };
+        let mut views: Vec<NetworkView> = networks.into_iter().map(view).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(views)
+    }
+
+    /// One network, by id or name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn network(&self, id_or_name: &str) -> Result<NetworkView, ControlError> {
+        let network = self.find_network(id_or_name).await?;
+        let members = records::list_members(&*self.shared.store, Some(network.id)).await?.records;
+        Ok(network_view(network, members.len() as u64))
+    }
+
+    /// Deletes a network that has no members.
+    ///
+    /// # Errors
+    /// Nothing was deleted.
+    pub async fn delete_network(&self, id_or_name: &str) -> Result<(), ControlError> {
+        let network = self.find_network(id_or_name).await?;
+        claims::delete_network(&*self.shared.store, network.id).await?;
+        Ok(())
+    }
+
+    /// Makes a container a member; returns when it can send.
+    ///
+    /// # Errors
+    /// Nothing of the member is left.
+    pub async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
+        let network = self.find_network(&request.network).await?;
+        attach(&self.shared, &network, request).await
+    }
+
+    /// Ends a membership; returns when nothing of it is left. Idempotent.
+    ///
+    /// # Errors
+    /// The membership is as it was, or is being ended by the next pass.
+    pub async fn detach(&self, request: Detach) -> Result<Detached, ControlError> {
+        let network = match self.find_network(&request.network).await {
+            Ok(network) => network,
+            // The members of a network that is gone are gone.
+            Err(error) if error.code == ErrorCode::NetworkNotFound => return Ok(Detached { detached: false }),
+            Err(error) => return Err(error),
+        };
+        let app: AppId = request.app.parse()?;
+        let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
+        let number = request.number.map(ContainerNumber::try_from).transpose()?;
+        let Some(member) = self.find_member(&network, app, &kind, number).await? else {
+            return Ok(Detached { detached: false });
+        };
+        let record = self.shared.journal().records().get(&(network.id, member.address)).cloned();
+        if member.host != self.shared.host.config.host {
+            return Err(ControlError::new(
+                ErrorCode::InvalidArgument,
+                format!("{} is on host {}", member.container, member.host),
+                "detach it there",
+            ));
+        }
+        match record.filter(|record| record.container == member.container) {
+            Some(record) => {
+                if request.drain {
+                    names::drain::drain(&self.shared, &network, &member, &record).await?;
+                }
+                membership::end(&self.shared, &record).await.map_err(|error| explain(&error))?;
+                let gone = wait_until_gone(&self.shared, &record).await;
+                names::wait::wait_until_withdrawn(&self.shared, &record).await;
+                gone?;
+            }
+            None => {
+                let now = crate::agent::now_unix_seconds();
+                claims::release_member(&*self.shared.store, network.id, &member.container, End::by_its_host(now))
+                    .await?;
+            }
+        }
+        Ok(Detached { detached: true })
+    }
+
+    /// Members of one network (id or name) or of all, by network, app, type and number.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the network does not exist.
+    pub async fn members(&self, network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
+        let networks: BTreeMap<NetworkId, Network> = match network {
+            Some(network) => BTreeMap::from([self.find_network(network).await.map(|network| (network.id, network))?]),
+            None => {
+                let networks = records::list_networks(&*self.shared.store).await?.records;
+                networks.into_iter().map(|network| (network.id, network)).collect()
+            }
+        };
+        let only = network.and_then(|_| networks.keys().next().copied());
+        let members = records::list_members(&*self.shared.store, only).await?.records;
+        let mut views: Vec<MemberView> = members
+            .into_iter()
+            .filter_map(|member| networks.get(&member.network).map(|network| self.member_view(network, member)))
+            .collect();
+        let order = |view: &MemberView| (view.network_name.clone(), view.app, view.kind.clone(), view.number);
+        views.sort_by_key(order);
+        Ok(views)
+    }
+
+    /// The agent's state.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn status(&self) -> Result<StatusView, ControlError> {
+        Ok(self.state(self.names().await))
+    }
+
+    fn state(&self, names: Result<Option<NamesView>, ControlError>) -> StatusView {
+        let shared = &self.shared;
+        let mut networks = 0;
+        let (mut members, mut ready, mut last) = (0, 0, None);
+        let mut problems: Vec<String> = shared.world(|world| world.problems().cloned().collect());
+        problems.extend(shared.store_problems.lines());
+        for (network, handle) in shared.workers.all() {
+            let report = handle.reports().borrow().clone();
+            let local = report.ready.len() + report.failed.len();
+            networks += usize::from(local > 0);
+            members += local;
+            ready += report.ready.len();
+            if report.pass > 0 {
+                last = last.max(Some(report.ended_unix_seconds));
+            }
+            problems.extend(report.failed.iter().map(|(member, error)| format!("{network} {member}: {error}")));
+            problems.extend(report.problems.iter().map(|problem| format!("{network}: {problem}")));
+        }
+        problems.extend(shared.names.reports().borrow().problems.values().map(|problem| format!("names: {problem}")));
+        let names = names.unwrap_or_else(|error| {
+            problems.push(format!("names: {error}"));
+            None
+        });
+        if names.as_ref().is_some_and(|names| names.is_stale) {
+            problems.push("names: what is known is too old, and containers are told SERVFAIL".to_owned());
+        }
+        StatusView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: shared.host.config.host.clone(),
+            vtep: shared.host.facts.vtep,
+            underlay_mtu: shared.host.facts.mtu.underlay,
+            datapath: shared.host.facts.datapath,
+            wireguard: shared.host.facts.wireguard,
+            store: shared.store.kind(),
+            networks,
+            members,
+            members_ready: ready,
+            last_pass_unix_seconds: last,
+            problems,
+            names,
+            clock_steps: shared.world(|world| world.clock_steps().get(&shared.host.config.host).copied().unwrap_or(0)),
+        }
+    }
+
+    /// What the host can and cannot do.
+    pub async fn doctor(&self) -> Vec<Check> {
+        doctor::with_agent(&self.shared).await
+    }
+
+    /// What the metrics show. What cannot be read is missing, and counted in [`Scrape::errors`].
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn scrape(&self) -> Result<Scrape, ControlError> {
+        let shared = &self.shared;
+        let (names, counters, tunnels) = tokio::join!(self.names(), scrape::counters(shared), scrape::tunnels(shared));
+        if let Err(error) = &names {
+            shared.read_failures.note::<()>(ScrapeErrorKind::Names, &error.message);
+        }
+        Ok(Scrape { status: self.state(names), counters, tunnels, errors: shared.read_failures.read() })
+    }
+
+    /// The counters of every network with members on this host. One that cannot be read is missing.
+    pub async fn counters(&self) -> Vec<NetworkCounters> {
+        scrape::counters(&self.shared).await
+    }
+
+    pub(in crate::agent) async fn find_network(&self, id_or_name: &str) -> Result<Network, ControlError> {
+        let store = &*self.shared.store;
+        let found = match (id_or_name.parse::<NetworkId>(), id_or_name.parse::<NetworkName>()) {
+            (Ok(id), _) => records::get_network(store, id).await?,
+            (Err(_), Ok(name)) => records::find_network(store, &name).await?,
+            (Err(_), Err(error)) => return Err(error.into()),
+        };
+        found.map(|stored| stored.record).ok_or_else(|| {
+            ControlError::new(
+                ErrorCode::NetworkNotFound,
+                format!("network {id_or_name} does not exist"),
+                "`privnet network list` shows those that do",
+            )
+        })
+    }
+
+    /// The member that a detach means; without a number, the only one of its type on this host.
+    async fn find_member(
+        &self,
+        network: &Network,
+        app: AppId,
+        kind: &ContainerType,
+        number: Option<ContainerNumber>,
+    ) -> Result<Option<Member>, ControlError> {
+        let store = &*self.shared.store;
+        if let Some(number) = number {
+            let container = ContainerRef { app, kind: kind.clone(), number };
+            return Ok(records::get_member(store, network.id, &container).await?.map(|stored| stored.record));
+        }
+        let is_meant = |member: &Member| {
+            member.container.app == app && member.container.kind == *kind && member.host == self.shared.host.config.host
+        };
+        let members = records::list_members(store, Some(network.id)).await?.records;
+        let mut meant: Vec<Member> = members.into_iter().filter(is_meant).collect();
+        if meant.len() > 1 {
+            return Err(ControlError::new(
+                ErrorCode::InvalidArgument,
+                format!("{} containers of type {kind} of {app} are in {} on this host", meant.len(), network.name),
+                "say which with --number",
+            ));
+        }
+        Ok(meant.pop())
+    }
+
+    fn member_view(&self, network: &Network, member: Member) -> MemberView {
+        let record = self.shared.journal().records().get(&(network.id, member.address)).cloned();
+        let own = record.filter(|record| record.container == member.container && !record.leaving);
+        MemberView {
+            network: network.id,
+            network_name: network.name.clone(),
+            hostname: hostname(network.id, &member.container),
+            app: member.container.app,
+            kind: member.container.kind,
+            number: member.container.number,
+            address: member.address,
+            public_key: member.public_key,
+            host: member.host,
+            state: member.state,
+            interface: own.map(|record| ownership::wireguard_interface(record.index)),
+        }
+    }
+}
+
+fn network_view(network: Network, addresses_used: u64) -> NetworkView {
+    NetworkView {
+        id: network.id,
+        name: network.name,
+        vni: network.vni.get(),
+        subnet: network.subnet,
+        mtu: network.mtu,
+        created_unix_seconds: network.created_unix_seconds,
+        addresses_used,
+        addresses_max: ipam::capacity(network.subnet).into(),
+        names: network.names,
+    }
+}
+
+impl From<RecordError> for ControlError {
+    fn from(error: RecordError) -> Self {
+        super::explain::split_remedy(ErrorCode::StoreUnavailable, &error.to_string())
+    }
+}

@@ -1,0 +1,166 @@
+//! What the host can and cannot do, one check a line, each with what to do about it. Changes nothing.
+
+use std::path::Path;
+
+use super::error::ControlError;
+use super::explain::explain;
+use super::views::{Check, CheckStatus};
+use crate::agent::config;
+use crate::agent::shared::Shared;
+use crate::datapath;
+use crate::link::{self, Links, PortHolder};
+use crate::netns::Netns;
+use crate::wireguard::{self, Support};
+
+/// The checks that need no agent, and why there is none.
+pub async fn without_agent(why: &ControlError) -> Vec<Check> {
+    let mut checks = host_checks(Path::new(config::DEFAULT_BPFFS)).await;
+    checks.push(check("agent", CheckStatus::Fail, &why.message, &why.remedy));
+    checks
+}
+
+pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
+    let mut checks = host_checks(&shared.host.config.bpffs_dir).await;
+    let mtu = shared.host.facts.mtu;
+    checks.push(check(
+        "mtu",
+        CheckStatus::Ok,
+        format!("underlay {}, carrier {}, wireguard {}", mtu.underlay, mtu.carrier, mtu.wireguard),
+        "",
+    ));
+    checks.push(if shared.host.facts.vtep.is_loopback() {
+        check(
+            "vtep",
+            CheckStatus::Warn,
+            "the VTEP is on the loopback: no other host can be reached",
+            "give the agent --vtep ADDRESS",
+        )
+    } else {
+        check("vtep", CheckStatus::Ok, format!("{} on the underlay", shared.host.facts.vtep), "")
+    });
+    checks.push(store(shared).await);
+    let problems: usize = shared
+        .workers
+        .all()
+        .values()
+        .map(|handle| {
+            let report = handle.reports().borrow().clone();
+            report.problems.len() + report.failed.len()
+        })
+        .sum();
+    checks.push(match problems {
+        0 => check("agent", CheckStatus::Ok, "what is there is what should be", ""),
+        n => {
+            check("agent", CheckStatus::Fail, format!("the last pass met {n} problems"), "`privnet status` lists them")
+        }
+    });
+    checks
+}
+
+/// Whether the store answers now, and is the one that knows this host.
+async fn store(shared: &Shared) -> Check {
+    let kind = shared.store.kind();
+    match shared.presence.is_ours().await {
+        Ok(true) => check("store", CheckStatus::Ok, format!("{kind}, and it answers"), ""),
+        Ok(false) => check(
+            "store",
+            CheckStatus::Fail,
+            format!("{kind} does not know host {}: it is another one, or lost its data", shared.host.config.host),
+            "name the right one, or restore its data; what is attached stays as it is meanwhile",
+        ),
+        Err(error) => {
+            let error = explain(&error.into());
+            check("store", CheckStatus::Fail, error.message, error.remedy)
+        }
+    }
+}
+
+async fn host_checks(bpffs: &Path) -> Vec<Check> {
+    let features = datapath::features();
+    vec![
+        match features.missing_capabilities.as_slice() {
+            [] => check("capabilities", CheckStatus::Ok, "all that are needed", ""),
+            missing => {
+                check("capabilities", CheckStatus::Fail, format!("missing: {}", missing.join(", ")), "run as root")
+            }
+        },
+        check("kernel", CheckStatus::Ok, features.kernel.clone(), ""),
+        match features.jit {
+            Some(false) => check(
+                "bpf_jit",
+                CheckStatus::Warn,
+                "the kernel interprets eBPF programs instead of compiling them",
+                "sysctl -w net.core.bpf_jit_enable=1",
+            ),
+            Some(true) | None => check("bpf_jit", CheckStatus::Ok, "eBPF programs are compiled", ""),
+        },
+        if features.tcx {
+            check("tcx", CheckStatus::Ok, "programs on vxlan0 are attached by TCX", "")
+        } else {
+            check("tcx", CheckStatus::Ok, "no TCX (Linux 6.6): clsact is used", "")
+        },
+        if features.redirect_peer_scrubs {
+            check("redirect_peer", CheckStatus::Ok, "bpf_redirect_peer scrubs packets and is used", "")
+        } else {
+            check(
+                "redirect_peer",
+                CheckStatus::Warn,
+                "bpf_redirect_peer does not scrub packets on this kernel (CVE-2025-37959): the slower bpf_redirect is used",
+                "use Linux 6.1.139, 6.6.91, 6.12.29, 6.15 or later",
+            )
+        },
+        if datapath::is_bpffs(bpffs) {
+            check("bpffs", CheckStatus::Ok, format!("mounted on {}", bpffs.display()), "")
+        } else {
+            check(
+                "bpffs",
+                CheckStatus::Warn,
+                format!("{} is not a BPF file system; the agent mounts one", bpffs.display()),
+                format!("mount -t bpf bpf {}", bpffs.display()),
+            )
+        },
+        kernel_wireguard(),
+        match wireguard::userspace_support() {
+            Support::Present => check("wireguard_userspace", CheckStatus::Ok, "TUN devices can be made", ""),
+            Support::Missing { reason } => check("wireguard_userspace", CheckStatus::Warn, reason, "modprobe tun"),
+        },
+        vxlan_port().await,
+    ]
+}
+
+fn kernel_wireguard() -> Check {
+    match (wireguard::kernel_support(), wireguard::userspace_support()) {
+        (Support::Present, _) => check("wireguard_kernel", CheckStatus::Ok, "the kernel's WireGuard is there", ""),
+        (Support::Missing { reason }, Support::Present) => check(
+            "wireguard_kernel",
+            CheckStatus::Warn,
+            format!("{reason}; a userspace process per member is used"),
+            "modprobe wireguard, or a kernel with CONFIG_WIREGUARD",
+        ),
+        (Support::Missing { reason }, Support::Missing { .. }) => {
+            check("wireguard_kernel", CheckStatus::Fail, reason, "modprobe wireguard, or modprobe tun")
+        }
+    }
+}
+
+async fn vxlan_port() -> Check {
+    let holder = async {
+        let netns = Netns::current().ok()?;
+        let links = Links::open(&netns).await.ok()?;
+        link::udp_port_holder(&netns, &links, crate::agent::network::apply::VXLAN_PORT).await.ok()?
+    };
+    match holder.await {
+        Some(holder @ (PortHolder::Process { .. } | PortHolder::Vxlan { external: true, .. })) => check(
+            "udp_4789",
+            CheckStatus::Fail,
+            format!("taken by {holder}"),
+            "stop it, or give it another port: VXLAN needs 4789",
+        ),
+        Some(holder) => check("udp_4789", CheckStatus::Ok, format!("shared with {holder}"), ""),
+        None => check("udp_4789", CheckStatus::Ok, "free", ""),
+    }
+}
+
+fn check(name: &str, status: CheckStatus, detail: impl Into<String>, remedy: impl Into<String>) -> Check {
+    Check { check: name.to_owned(), status, detail: detail.into(), remedy: remedy.into() }
+}

@@ -1,0 +1,39 @@
+//! Waiting until nothing of a member remains on this host.
+
+use std::time::Duration;
+
+use super::error::{ControlError, ErrorCode};
+use crate::agent::host::journal::Record;
+use crate::agent::shared::Shared;
+
+/// How long to wait.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until nothing of a member that left remains on this host.
+///
+/// # Errors
+/// [`ErrorCode::Timeout`] when patience ended before, with what is in the way. The agent goes on trying.
+pub async fn wait_until_gone(shared: &Shared, record: &Record) -> Result<(), ControlError> {
+    let mut reports = shared.workers.of(record.network).reports();
+    let gone = async {
+        while shared.journal().records().contains_key(&(record.network, record.address)) {
+            if reports.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(PATIENCE, gone).await.is_ok() {
+        return Ok(());
+    }
+    let problems = shared.workers.of(record.network).reports().borrow().problems.join("; ");
+    let why = if problems.is_empty() { "it takes long".to_owned() } else { problems };
+    Err(ControlError::new(
+        ErrorCode::Timeout,
+        format!(
+            "{} is no member any more, but after {} s not everything of it is removed from this host: {why}",
+            record.container,
+            PATIENCE.as_secs()
+        ),
+        "the agent goes on trying: `privnet status` says what is in the way; ending the container removes it",
+    ))
+}

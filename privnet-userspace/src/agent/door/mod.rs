@@ -1,0 +1,25 @@
+//! The door for the surfaces: requests go in, views and errors come out.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`control`] | every request that a surface can make |
+//! | `attach`, `claim`, `target` | one attach from end to end; its claim; which namespace it means |
+//! | `gone` | waits until nothing of a member remains |
+//! | `scrape`, `read_failures` | what the metrics read: counters, devices, the state; a read that fails is counted |
+//! | `names` | what surfaces may ask about names |
+//! | [`doctor`] | what the host can do, one check a line |
+//! | [`views`], [`error`] | what the surfaces may see |
+//! | `explain` | the errors of doors and store as the one error that surfaces see |
+
+pub mod attach;
+mod claim;
+pub mod control;
+pub mod doctor;
+pub mod error;
+pub mod explain;
+mod gone;
+mod names;
+pub mod read_failures;
+mod scrape;
+mod target;
+pub mod views;

@@ -1,0 +1,230 @@
+//! What the surfaces may ask about names.
+
+use std::net::Ipv4Addr;
+
+use super::control::Control;
+use super::error::{ControlError, ErrorCode};
+use super::explain::explain;
+use super::views::{AnswerSource, DomainNameView, NamesView, ResolveView, ResponseCode};
+use crate::agent::host::journal::Record;
+use crate::agent::names::desired;
+use crate::agent::names::reason::reason;
+use crate::dns::{self, DnsProcess, ProcessState, Source};
+use crate::model::ids::ContainerNumber;
+use crate::model::{AppId, ContainerRef, ContainerType, Forwarding, Network, NetworkId};
+use crate::names::{Name, NetworkNames, SUFFIX};
+
+/// The types that can be asked for by name, with their numbers (IANA).
+const TYPES: [(&str, u16); 9] =
+    [("A", 1), ("NS", 2), ("SOA", 6), ("PTR", 12), ("TXT", 16), ("AAAA", 28), ("SRV", 33), ("HTTPS", 65), ("ANY", 255)];
+
+impl Control {
+    /// Every name of an app's ready containers, in one network (id or name) or in all.
+    ///
+    /// # Errors
+    /// When the app's id is none, or the network does not exist.
+    pub async fn domain_names(&self, app: &str, network: Option<&str>) -> Result<Vec<DomainNameView>, ControlError> {
+        let app: AppId = app.parse()?;
+        let networks: Vec<Network> = match network {
+            Some(network) => vec![self.find_network(network).await?],
+            None => self.shared.world(|world| world.networks().values().cloned().collect()),
+        };
+        let views = networks.into_iter().flat_map(|network| {
+            let names = self.shared.world(|world| desired::names(world, network.id));
+            names.map(|names| names_of(&network, app, &names)).unwrap_or_default()
+        });
+        Ok(views.collect())
+    }
+
+    /// What a container of this host is told about a name. `asker` is its name, or its address in a network.
+    ///
+    /// # Errors
+    /// When the container is none of this host's, or nobody answers names here.
+    pub async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError> {
+        let record = self.find_asker(asker)?;
+        let asked: Name = name.parse().map_err(|error| {
+            ControlError::new(ErrorCode::InvalidArgument, format!("{error}"), "give a name as `dig` takes it")
+        })?;
+        let (kind, number) = parse_type(kind)?;
+        let process = self.process()?;
+        let told = process.resolve(record.netns, &asked.to_string(), number).await.map_err(failed)?;
+        let networks = {
+            let journal = self.shared.journal();
+            let same = journal.records().values().filter(|other| !other.leaving && other.netns == record.netns);
+            same.map(|other| other.network).collect()
+        };
+        let reason = self.shared.world(|world| reason(world, &networks, &asked, &kind, &told));
+        let (source, rcode) = match (&told.source, told.rcode) {
+            (Source::Forwarded(Forwarding::Off), _) => (AnswerSource::Refused, Some(ResponseCode::Refused)),
+            (Source::Forwarded(Forwarding::Host | Forwarding::Servers(_)), _) => (AnswerSource::Forwarded, None),
+            (Source::Snapshot, _) if told.is_stale => (AnswerSource::Snapshot, Some(ResponseCode::ServerFailure)),
+            (Source::Snapshot, rcode) => {
+                let code = rcode.map(|name| ResponseCode::from_name(&name).unwrap_or(ResponseCode::Other));
+                (AnswerSource::Snapshot, code)
+            }
+        };
+        Ok(ResolveView {
+            name: asked.to_string(),
+            kind,
+            asker: record.container.to_string(),
+            source,
+            rcode,
+            records: if told.is_stale { Vec::new() } else { told.records },
+            age_seconds: told.age_seconds.map(whole),
+            reason,
+        })
+    }
+
+    /// How names are answered on this host; nothing when they are not, or nobody is there to ask.
+    ///
+    /// # Errors
+    /// When the process that answers them cannot be asked.
+    pub(in crate::agent) async fn names(&self) -> Result<Option<NamesView>, ControlError> {
+        let (Some(config), Ok(process)) = (&self.shared.host.config.names, self.process()) else { return Ok(None) };
+        let state: Option<ProcessState> = process.observe().await.map_err(failed)?;
+        Ok(state.map(|state| NamesView {
+            address: config.address,
+            containers: state.containers.len(),
+            networks: state.networks,
+            members: state.members,
+            age_seconds: state.age_seconds.map(whole),
+            is_stale: state.is_stale,
+            counted: state.counted.into(),
+        }))
+    }
+
+    fn process(&self) -> Result<DnsProcess, ControlError> {
+        let process = self.shared.names.reports().borrow().process.clone();
+        process.ok_or_else(|| {
+            let message = "nobody answers names on this host";
+            let remedy = "see `privnet status`; the agent must not run with `--dns-address off`, and have a member";
+            ControlError::new(ErrorCode::Unsupported, message, remedy)
+        })
+    }
+
+    /// The record of the container that `asker` means.
+    fn find_asker(&self, asker: &str) -> Result<Record, ControlError> {
+        let text = asker.trim_end_matches('.').trim_end_matches(SUFFIX.trim_end_matches('.')).trim_end_matches('.');
+        let container: Option<ContainerRef> = {
+            let labels: Vec<&str> = text.splitn(4, '.').take(3).collect();
+            labels.join(".").parse().ok()
+        };
+        let address: Option<Ipv4Addr> = text.parse().ok();
+        let journal = self.shared.journal();
+        let is_meant = |record: &&Record| {
+            !record.leaving && (Some(&record.container) == container.as_ref() || Some(record.address) == address)
+        };
+        let mut meant: Vec<&Record> = journal.records().values().filter(is_meant).collect();
+        meant.dedup_by_key(|record| record.netns);
+        match &meant[..] {
+            [record] => Ok((*record).clone()),
+            [] => Err(ControlError::new(
+                ErrorCode::MemberNotFound,
+                format!("no container of this host is {asker}"),
+                "give it as `<number>.<type>.<app>` or by its address; `privnet members` shows them and their hosts",
+            )),
+            [_, ..] => Err(ControlError::new(
+                ErrorCode::InvalidArgument,
+                format!("{asker} is an address of {} containers, in different networks", meant.len()),
+                "give the container as `<number>.<type>.<app>`",
+            )),
+        }
+    }
+}
+
+/// What the process did not do, for a person.
+fn failed(error: dns::Error) -> ControlError {
+    explain(&anyhow::Error::new(error))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an age is positive and far below 2^64")]
+const fn whole(seconds: f64) -> u64 {
+    seconds as u64
+}
+
+fn parse_type(text: &str) -> Result<(String, u16), ControlError> {
+    let upper = text.to_ascii_uppercase();
+    if let Some((name, number)) = TYPES.iter().find(|(name, _)| *name == upper) {
+        return Ok(((*name).to_owned(), *number));
+    }
+    text.parse().map(|number| (format!("TYPE{number}"), number)).map_err(|_| {
+        let known = TYPES.map(|(name, _)| name).join(", ");
+        let message = format!("{text:?} is no type of record");
+        ControlError::new(ErrorCode::InvalidArgument, message, format!("give one of {known}, or a number"))
+    })
+}
+
+/// The names of an app in one network: without a type, of each type, of each container.
+fn names_of(network: &Network, app: AppId, names: &NetworkNames) -> Vec<DomainNameView> {
+    let members: Vec<_> = names.members.values().filter(|member| member.container.app == app).collect();
+    let view = |kind: Option<&ContainerType>, number: Option<ContainerNumber>| {
+        let is_of = |container: &ContainerRef| {
+            container.kind == *kind.unwrap_or(&ContainerType::web()) && number.is_none_or(|n| n == container.number)
+        };
+        let addresses = members.iter().filter(|member| is_of(&member.container)).map(|member| member.address);
+        DomainNameView {
+            name: domain_name(network.id, app, kind, number),
+            network: network.id,
+            network_name: network.name.clone(),
+            kind: kind.cloned(),
+            number,
+            addresses: addresses.collect(),
+        }
+    };
+    let mut kinds: Vec<&ContainerType> = members.iter().map(|member| &member.container.kind).collect();
+    kinds.dedup();
+    let of_app = kinds.contains(&&ContainerType::web()).then(|| view(None, None));
+    let of_kinds = kinds.iter().flat_map(|kind| {
+        let numbers = members.iter().filter(|member| member.container.kind == **kind);
+        let of_one = numbers.map(|member| view(Some(kind), Some(member.container.number)));
+        std::iter::once(view(Some(kind), None)).chain(of_one).collect::<Vec<_>>()
+    });
+    of_app.into_iter().chain(of_kinds).collect()
+}
+
+fn domain_name(
+    network: NetworkId,
+    app: AppId,
+    kind: Option<&ContainerType>,
+    number: Option<ContainerNumber>,
+) -> String {
+    let prefix = [number.map(|number| number.to_string()), kind.map(ToString::to_string)];
+    let labels: Vec<String> = prefix.into_iter().flatten().chain([app.to_string(), network.to_string()]).collect();
+    format!("{}.{}", labels.join("."), SUFFIX.trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::names::desired::tests::{APP, SHOP, world};
+
+    #[test]
+    fn an_apps_names_are_those_of_the_product() {
+        let world = world(&["ready", "attaching", "ready"]);
+        let network = world.networks()[&SHOP.parse().expect("an id")].clone();
+        let names = desired::names(&world, network.id).expect("it exists");
+        let listed = names_of(&network, APP.parse().expect("an app"), &names);
+        let lines: Vec<String> = listed.iter().map(|view| format!("{} {:?}", view.name, view.addresses)).collect();
+        let apex = format!("{APP}.{SHOP}.private-network.internal");
+        assert_eq!(
+            lines,
+            [
+                format!("{apex} [10.240.0.2, 10.240.0.4]"),
+                format!("web.{apex} [10.240.0.2, 10.240.0.4]"),
+                format!("1.web.{apex} [10.240.0.2]"),
+                format!("3.web.{apex} [10.240.0.4]"),
+            ]
+        );
+        let stranger = APP.replace("ap-a7", "ap-b7").parse().expect("an app");
+        assert_eq!(names_of(&network, stranger, &names), []);
+    }
+
+    #[test]
+    fn a_type_is_named_or_numbered() {
+        assert_eq!(parse_type("srv").expect("known"), ("SRV".to_owned(), 33));
+        assert_eq!(parse_type("64").expect("a number"), ("TYPE64".to_owned(), 64));
+        for bad in ["", "MX!", "65536", "-1"] {
+            assert!(parse_type(bad).is_err(), "{bad}");
+        }
+    }
+}

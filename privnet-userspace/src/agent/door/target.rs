@@ -1,0 +1,76 @@
+//! Which namespace a request means, and whether it may be attached.
+
+use std::path::{Path, PathBuf};
+
+use super::error::{ControlError, ErrorCode};
+use super::views::Target;
+use crate::agent::shared::Shared;
+use crate::netns::{self, Netns};
+use crate::topology::ownership;
+
+/// A container's namespace that was looked at and may be attached.
+pub(in crate::agent) struct TargetNetns {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// A thread in it.
+    pub netns: Netns,
+}
+
+/// Looks at the namespace that a request names.
+///
+/// # Errors
+/// When there is none, or it is the host's own, or one of ours.
+pub(in crate::agent) fn find(shared: &Shared, target: &Target) -> Result<TargetNetns, ControlError> {
+    let (path, remedy) = match target {
+        Target::Netns(path) => {
+            (path.clone(), "give the path of a network namespace, for example /run/netns/NAME or /proc/PID/ns/net")
+        }
+        Target::Pid(pid) => {
+            (PathBuf::from(format!("/proc/{pid}/ns/net")), "give the id of a running process of the container")
+        }
+    };
+    if !path.is_absolute() {
+        return Err(ControlError::new(
+            ErrorCode::InvalidArgument,
+            format!("{} is not an absolute path", path.display()),
+            remedy,
+        ));
+    }
+    let refused = |error: &netns::Error| {
+        let code = if matches!(error, netns::Error::NotFound { .. }) {
+            ErrorCode::NetnsNotFound
+        } else if matches!(error, netns::Error::NotPermitted { .. }) {
+            ErrorCode::PermissionDenied
+        } else {
+            ErrorCode::NetnsInvalid
+        };
+        ControlError::new(code, error.to_string(), remedy)
+    };
+    let netns = Netns::open(&path).map_err(|error| refused(&error))?;
+    if netns.id() == shared.host.config.host_netns.id() {
+        return Err(ControlError::new(
+            ErrorCode::NetnsInvalid,
+            format!("{} is the host's own network namespace", path.display()),
+            remedy,
+        ));
+    }
+    if let Some(name) = name_of_ours(shared, &path, &netns) {
+        return Err(ControlError::new(
+            ErrorCode::NetnsInvalid,
+            format!("{} is a namespace of privnet's own, {name}", path.display()),
+            remedy,
+        ));
+    }
+    Ok(TargetNetns { path, netns })
+}
+
+/// The name of the namespace when it is a network netns or a binding netns of this host.
+fn name_of_ours(shared: &Shared, path: &Path, netns: &Netns) -> Option<String> {
+    let config = &shared.host.config;
+    let own = |name: &str| ownership::parse_netns(&config.netns_prefix, name).is_some();
+    if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| own(name)) {
+        return Some(name.to_owned());
+    }
+    let pins = Netns::list(&config.netns_dir).unwrap_or_default();
+    pins.into_iter().find(|pin| pin.id == Some(netns.id()) && own(&pin.name)).map(|pin| pin.name)
+}

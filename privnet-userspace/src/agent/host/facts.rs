@@ -1,0 +1,179 @@
+//! Finds out, at the start, what the host is like.
+
+use std::fs;
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result};
+use uuid::{Uuid, uuid};
+
+use crate::agent::config::{Config, DatapathChoice};
+use crate::agent::door::error::{ControlError, ErrorCode};
+use crate::agent::netns_links::NetnsLinks;
+use crate::link::{LinkKind, RouteTarget};
+use crate::model::Mtu;
+use crate::topology::Datapath;
+use crate::wireguard::{Backend, Support};
+use crate::{datapath, netns, wireguard};
+
+/// The MTU that is used where the underlay is the loopback: one that other hosts will have too.
+const ETHERNET_MTU_BYTES: u32 = 1500;
+/// Where systemd, and most systems without it, keep the machine's id; machine-id(5).
+const MACHINE_ID: &str = "/etc/machine-id";
+/// The namespace of the UUIDs that are made of machine ids: machine-id(5) asks that the id itself stays on the machine.
+const MACHINES: Uuid = uuid!("9ad18f44-55ea-4e01-9c5f-3b7a3a8f4d6e");
+
+/// This host, as it is while the agent runs.
+pub struct Host {
+    /// What the agent was started with.
+    pub config: Config,
+    /// What the host is like.
+    pub facts: HostFacts,
+    /// The host's own namespace, where the VTEPs' sockets are created.
+    pub netns: NetnsLinks,
+}
+
+/// What was found out about the host at the start, and does not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct HostFacts {
+    /// The VTEP's address on the underlay.
+    pub vtep: Ipv4Addr,
+    /// The MTUs that follow from the underlay's.
+    pub mtu: Mtu,
+    /// The datapath in use.
+    pub datapath: Datapath,
+    /// The WireGuard in use.
+    pub wireguard: Backend,
+    /// The running boot of the kernel.
+    pub boot_id: String,
+    /// The machine, told from others by a UUID that follows from its machine-id; nothing where it has none.
+    pub machine: Option<Uuid>,
+}
+
+impl HostFacts {
+    /// Looks at the host.
+    ///
+    /// # Errors
+    /// When something that the configuration asks for is not there.
+    pub async fn find(config: &Config, host: &NetnsLinks) -> Result<Self> {
+        let (vtep, underlay) = find_vtep(config, host).await?;
+        let mtu = Mtu::from_underlay(underlay).map_err(|error| {
+            ControlError::new(
+                ErrorCode::MtuTooSmall,
+                error.to_string(),
+                "raise the MTU of the underlay's interface, or choose another with --vtep",
+            )
+        })?;
+        Ok(Self {
+            vtep,
+            mtu,
+            datapath: choose_datapath(config.datapath)?,
+            wireguard: choose_wireguard(config)?,
+            boot_id: netns::boot_id().context("reading the kernel's boot id")?,
+            machine: fs::read_to_string(MACHINE_ID).ok().and_then(|id| machine(&id)),
+        })
+    }
+}
+
+/// What tells a machine from others without saying its id: 32 hexadecimal digits, as machine-id(5) has them.
+fn machine(id: &str) -> Option<Uuid> {
+    let id = id.trim();
+    (id.len() == 32).then(|| Uuid::try_parse(id).ok()).flatten().map(|id| Uuid::new_v5(&MACHINES, id.as_bytes()))
+}
+
+/// The VTEP's address, and the MTU of the interface that has it.
+async fn find_vtep(config: &Config, host: &NetnsLinks) -> Result<(Ipv4Addr, u32)> {
+    let links = host.links.links().await?;
+    let addresses = host.links.addresses().await?;
+    let mtu_of = |index: u32| links.iter().find(|link| link.index == index);
+    if let Some(vtep) = config.vtep {
+        let found =
+            addresses.iter().find(|address| address.address.addr() == vtep).and_then(|address| mtu_of(address.index));
+        let link = found.ok_or_else(|| {
+            ControlError::new(
+                ErrorCode::InvalidArgument,
+                format!("no interface of this host has the VTEP address {vtep}"),
+                "give --vtep an address that `ip -4 address` shows, or none to use the default route's",
+            )
+        })?;
+        return Ok((vtep, usable_mtu(link)));
+    }
+    let default = host
+        .links
+        .routes()
+        .await?
+        .into_iter()
+        .filter(|route| route.destination.prefix_len() == 0)
+        .min_by_key(|r| r.metric);
+    if let Some(RouteTarget::Link { index, .. }) = default.map(|route| route.target) {
+        let address = addresses.iter().find(|address| address.index == index);
+        if let (Some(address), Some(link)) = (address, mtu_of(index)) {
+            return Ok((address.address.addr(), usable_mtu(link)));
+        }
+    }
+    // A laptop without a network: there is one host, and its loopback is underlay enough.
+    tracing::warn!("there is no default route: the VTEP is on the loopback, and no other host can be reached");
+    Ok((Ipv4Addr::LOCALHOST, ETHERNET_MTU_BYTES))
+}
+
+fn usable_mtu(link: &crate::link::Link) -> u32 {
+    if link.kind == LinkKind::Loopback { ETHERNET_MTU_BYTES } else { link.mtu }
+}
+
+fn choose_datapath(choice: DatapathChoice) -> Result<Datapath> {
+    let lacking = lacking(&datapath::features());
+    match (choice, lacking) {
+        (DatapathChoice::Only(Datapath::Bridge), _) => Ok(Datapath::Bridge),
+        (DatapathChoice::Auto | DatapathChoice::Only(Datapath::Ebpf), None) => Ok(Datapath::Ebpf),
+        (DatapathChoice::Auto, Some(lacking)) => {
+            tracing::warn!("the eBPF datapath cannot be used ({lacking}): forwarding over a bridge");
+            Ok(Datapath::Bridge)
+        }
+        (DatapathChoice::Only(Datapath::Ebpf), Some(lacking)) => Err(ControlError::new(
+            ErrorCode::Unsupported,
+            format!("the eBPF datapath cannot be used: {lacking}"),
+            "use a newer kernel, or --datapath bridge",
+        )
+        .into()),
+    }
+}
+
+/// What the eBPF datapath needs and this kernel does not have.
+fn lacking(features: &datapath::Features) -> Option<String> {
+    /// `bpf_redirect_peer` came with Linux 5.10.
+    const OLDEST: (u32, u32) = (5, 10);
+    let mut numbers = features.kernel.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST => {
+            Some(format!("it needs Linux {}.{}, and this is {}", OLDEST.0, OLDEST.1, features.kernel))
+        }
+        (_, _) => None,
+    }
+}
+
+fn choose_wireguard(config: &Config) -> Result<Backend> {
+    let (kernel, userspace) = (wireguard::kernel_support(), wireguard::userspace_support());
+    let backend = config.wireguard.resolve(&kernel, &userspace)?;
+    if let (wireguard::Choice::Auto, Backend::Userspace, Support::Missing { reason }) =
+        (config.wireguard, backend, &kernel)
+    {
+        tracing::warn!("no kernel WireGuard ({reason}): a userspace process per member encrypts, more slowly");
+    }
+    Ok(backend)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_told_from_others_and_its_id_stays_on_it() {
+        let id = "0a1b2c3d4e5f60718293a4b5c6d7e8f9";
+        let one = machine(&format!("{id}\n")).expect("an id");
+        assert_eq!(machine(id), Some(one));
+        assert_ne!(machine(&id.replace('0', "1")), Some(one));
+        assert!(!one.simple().to_string().contains(&id[..8]));
+        for none in ["", "uninitialized\n", "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", &id[1..]] {
+            assert_eq!(machine(none), None, "{none:?}");
+        }
+    }
+}

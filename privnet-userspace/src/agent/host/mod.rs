@@ -1,0 +1,13 @@
+//! This host: what it is like, what it records of its members, how it stands with the store that many hosts share.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | `facts` | what the host is like, found out at the start |
+//! | `journal` | this host's own records of its members, and their private keys |
+//! | `presence` | that this host is there, and that the store is its own |
+//! | `clock` | that this host's clock steps back is noticed and told |
+
+pub mod clock;
+pub mod facts;
+pub mod journal;
+pub mod presence;

@@ -1,0 +1,225 @@
+//! That this host is there: what it tells the others of itself, under a lease, and that nobody else goes by its name.
+//!
+//! Two agents of one name would each take the other's members for leftovers of its own. So each agent has an identity, in
+//! its state directory, and whoever finds the name held by another one does not start.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::facts::{Host, HostFacts};
+use super::journal::{SharedJournal, replace};
+use crate::agent::backoff::Backoff;
+use crate::agent::config::Config;
+use crate::agent::door::error::{ControlError, ErrorCode};
+use crate::agent::store_problems::{StoreProblem, StoreProblems};
+use crate::model::HostName;
+use crate::store::records::{Envelope, HostRecord, PresenceRecord};
+use crate::store::{CommitError, Entry, Expected, LeaseId, Store, StoreError, Transaction, keys, records};
+
+/// How long a host is taken to be there after its agent was heard last: longer than a reboot, so that its members keep
+/// their names meanwhile.
+const TTL: Duration = Duration::from_secs(300);
+/// How often the agent is heard.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(30);
+/// How often an announcement is tried while another agent announces the same name.
+const MAX_ATTEMPTS: u32 = 5;
+
+/// Whether the store must know this host already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// This is how it gets to know it.
+    NotYet,
+    /// A store that does not is another one: it must not be told, or its emptiness would be believed.
+    Already,
+}
+
+/// Tells the other hosts where this host's VTEP is, and takes the host's name for as long as the lease lives.
+///
+/// # Errors
+/// Nothing was told. When another agent has the name, says so.
+pub async fn announce(store: &dyn Store, config: &Config, facts: &HostFacts, known: Known) -> Result<LeaseId> {
+    let host = &config.host;
+    let presence = PresenceRecord {
+        instance: instance(&config.state_dir)?,
+        machine: facts.machine,
+        boot: Some(facts.boot_id.clone()),
+    };
+    let lease = store.grant_lease(TTL).await.context("telling the store about this host")?;
+    let mut attempts = 1;
+    loop {
+        let held = store.get(&keys::presence(host)).await.context("telling the store about this host")?;
+        let before = held.as_ref().map(records::read::<PresenceRecord>).transpose()?;
+        if before.as_ref().is_some_and(|before| before.record.instance != presence.instance) {
+            return Err(name_is_held(config).into());
+        }
+        let heard = before.map_or_else(Envelope::first, |before| before.envelope.next());
+        let told = store.get(&keys::host(host)).await.context("telling the store about this host")?;
+        if told.is_none() && known == Known::Already {
+            anyhow::bail!("it does not know host {host}: it is another one, or lost its data");
+        }
+        // The others act on a change of it; one that cannot be read is one of none.
+        let before = told.as_ref().and_then(|entry| records::read::<HostRecord>(entry).ok());
+        let record = HostRecord {
+            name: host.clone(),
+            vtep: facts.vtep,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            applied_revision: 0,
+            clock_steps: before.as_ref().map_or(0, |before| before.record.clock_steps),
+        };
+        let envelope = before.map_or_else(Envelope::first, |before| before.envelope.next());
+        let as_seen = |seen: Option<Entry>| seen.map_or(Expected::Absent, |entry| Expected::Revision(entry.revision));
+        let transaction = Transaction::new()
+            .require(keys::presence(host), as_seen(held))
+            .require(keys::host(host), as_seen(told))
+            .put(keys::host(host), records::encode(&record, &envelope))
+            .put_leased(keys::presence(host), records::encode(&presence, &heard), lease);
+        match store.commit(transaction).await {
+            Ok(_) => return Ok(lease),
+            Err(CommitError::Conflict { .. }) if attempts < MAX_ATTEMPTS => attempts += 1,
+            Err(error) => return Err(error).context("telling the store about this host"),
+        }
+    }
+}
+
+/// This host's presence in the store, kept by renewing a lease.
+pub struct Presence {
+    host: Arc<Host>,
+    store: Arc<dyn Store>,
+    journal: Arc<SharedJournal>,
+    problems: Arc<StoreProblems>,
+    /// Lives as long as this host is taken to be there.
+    lease: tokio::sync::Mutex<LeaseId>,
+    /// Notified when the others have been told that it is not.
+    lost: Notify,
+}
+
+impl Presence {
+    /// The presence under a lease that [`announce`] took.
+    pub fn new(
+        host: Arc<Host>,
+        store: Arc<dyn Store>,
+        journal: Arc<SharedJournal>,
+        problems: Arc<StoreProblems>,
+        lease: LeaseId,
+    ) -> Self {
+        Self { host, store, journal, problems, lease: tokio::sync::Mutex::new(lease), lost: Notify::new() }
+    }
+
+    /// Lets the others hear that this host is there; takes its name again when it was away for too long.
+    ///
+    /// # Errors
+    /// When the store does not answer, is another one, or another agent has taken the name.
+    pub async fn renew(&self) -> Result<()> {
+        let mut lease = self.lease.lock().await;
+        match self.store.keep_lease_alive(*lease).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::LeaseNotFound(_)) => {
+                let known = if self.journal.lock().records().is_empty() { Known::NotYet } else { Known::Already };
+                *lease = announce(&*self.store, &self.host.config, &self.host.facts, known).await?;
+                Ok(())
+            }
+            Err(error) => Err(error).context("telling the store that this host is there"),
+        }
+    }
+
+    /// Notes that the store has no presence of this host: the next renewal comes at once.
+    pub fn was_lost(&self) {
+        self.lost.notify_one();
+    }
+
+    /// Renews the presence again and again. Never ends.
+    pub async fn renew_periodically(self: Arc<Self>) {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.renew().await {
+                Ok(()) => {
+                    self.problems.set(StoreProblem::Presence, None);
+                    backoff = Backoff::new();
+                    tokio::select! {
+                        () = tokio::time::sleep(RENEWAL_INTERVAL) => {}
+                        () = self.lost.notified() => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!("the other hosts may take this one for gone: {error:#}");
+                    self.problems.set(StoreProblem::Presence, Some(format!("{error:#}")));
+                    tokio::time::sleep(backoff.next()).await;
+                }
+            }
+        }
+    }
+
+    /// Whether this is the store that this host has told about itself: an empty one in its place is none to act on.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn is_ours(&self) -> Result<bool, StoreError> {
+        let is_free = self.journal.lock().records().is_empty();
+        Ok(is_free || knows_host(&*self.store, &self.host.config.host).await?)
+    }
+}
+
+/// Whether a host has told this store about itself.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn knows_host(store: &dyn Store, host: &HostName) -> Result<bool, StoreError> {
+    Ok(store.get(&keys::host(host)).await?.is_some())
+}
+
+fn name_is_held(config: &Config) -> ControlError {
+    ControlError::new(
+        ErrorCode::InvalidArgument,
+        format!("another agent of this store goes by the name of host {}", config.host),
+        format!(
+            "give one of them another --host; if this host's state directory {} is a new one, wait {} s after the end of \
+             its last agent",
+            config.state_dir.display(),
+            TTL.as_secs()
+        ),
+    )
+}
+
+/// The identity of this state directory; made when there is none.
+fn instance(state_dir: &Path) -> Result<Uuid> {
+    let path = state_dir.join("instance");
+    match fs::read_to_string(&path) {
+        // What a power cut may leave of a file that was just made.
+        Ok(text) if text.is_empty() => make(&path),
+        Ok(text) => {
+            text.trim().parse().with_context(|| format!("{} holds no UUID; remove it to get a new one", path.display()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => make(&path),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+fn make(path: &Path) -> Result<Uuid> {
+    let instance = Uuid::new_v4();
+    replace(path, format!("{instance}\n").as_bytes())?;
+    Ok(instance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_keeps_its_identity_and_another_has_another() {
+        let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let first = instance(one.path()).expect("made");
+        assert_eq!(instance(one.path()).expect("read"), first);
+        assert_ne!(instance(two.path()).expect("made"), first);
+        fs::write(two.path().join("instance"), "").expect("written");
+        assert_ne!(instance(two.path()).expect("made anew"), first);
+        fs::write(two.path().join("instance"), "half of").expect("written");
+        assert!(instance(two.path()).expect_err("no UUID").to_string().contains("instance"));
+    }
+}

@@ -1,0 +1,156 @@
+//! What should be told: the names of the networks that have members on this host, and who asks.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::agent::host::journal::Record;
+use crate::agent::world::World;
+use crate::model::{Member, MemberState, NetworkId};
+use crate::names::{Asker, Catalogue, MemberNames, NetworkHead, NetworkNames};
+use crate::netns::NetnsId;
+
+/// A container of this host that should be able to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Where its namespace was found; each may be another's by now.
+    pub paths: Vec<PathBuf>,
+    /// Who it is.
+    pub asker: Asker,
+}
+
+/// The containers of this host, by their namespace.
+pub fn containers<'a>(records: impl Iterator<Item = &'a Record>, server: Ipv4Addr) -> BTreeMap<NetnsId, Container> {
+    let mut containers: BTreeMap<NetnsId, Container> = BTreeMap::new();
+    for record in records.filter(|record| !record.leaving) {
+        let nobody = || Container { paths: Vec::new(), asker: Asker { networks: [].into(), server: Some(server) } };
+        let container = containers.entry(record.netns).or_insert_with(nobody);
+        container.asker.networks.insert(record.network);
+        if !container.paths.contains(&record.netns_path) {
+            container.paths.push(record.netns_path.clone());
+        }
+    }
+    containers
+}
+
+/// The names of a network as the world has them: of its members that are ready, on whichever host that is there. Nothing when it
+/// does not exist.
+pub fn names(world: &World, network: NetworkId) -> Option<NetworkNames> {
+    let found = world.networks().get(&network)?;
+    let head = NetworkHead { options: found.names.clone(), ..NetworkHead::new(found.name.clone(), found.subnet) };
+    let is_named = |member: &Member| match member.state {
+        MemberState::Ready => !world.is_gone(&member.host),
+        MemberState::Attaching | MemberState::Draining => false,
+    };
+    let members = world.members(network).into_values().filter(is_named).map(|member| {
+        let names = MemberNames { container: member.container.clone(), address: member.address, ports: member.ports };
+        (member.container, names)
+    });
+    Some(NetworkNames { head, members: members.collect() })
+}
+
+/// Puts a network's names into a catalogue, with the next serial if they are not what they were; whether they are not.
+pub fn renew(
+    catalogue: &mut Catalogue,
+    network: NetworkId,
+    names: Option<NetworkNames>,
+    now_unix_seconds: u64,
+) -> bool {
+    let Some(mut names) = names else { return catalogue.remove(&network).is_some() };
+    let known = catalogue.get(&network);
+    names.head.serial = known.map_or(0, |known| known.head.serial);
+    if known == Some(&names) {
+        return false;
+    }
+    // Seconds, as is usual, and more than before (RFC 1982); they go round in 2106.
+    let now = u32::try_from(now_unix_seconds & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    names.head.serial = now.max(names.head.serial.wrapping_add(1));
+    catalogue.insert(network, names);
+    true
+}
+
+#[cfg(test)]
+pub(in crate::agent) mod tests {
+    use super::*;
+    use crate::model::PublicKey;
+    use crate::store::{Event, Revision};
+
+    pub const SHOP: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
+    pub const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
+
+    fn follow(world: &mut World, key: String, value: String) {
+        let key = key.parse().expect("a key");
+        world.follow(&Event::Put { key, value: value.into_bytes().into(), revision: Revision::default() });
+    }
+
+    pub fn world(states: &[&str]) -> World {
+        let mut world = World::default();
+        let network = format!(
+            r#"{{"version":1,"id":"{SHOP}","name":"shop","vni":7,"subnet":"10.240.0.0/22","mtu":1390,"created_unix_seconds":1}}"#
+        );
+        follow(&mut world, format!("networks/{SHOP}"), network);
+        for (number, state) in (1_u8..).zip(states) {
+            let key = PublicKey::new([number; 32]);
+            let member = format!(
+                r#"{{"version":1,"network":"{SHOP}","app":"{APP}","type":"web","number":{number},"address":"10.240.0.{}","generation":0,"public_key":"{key}","wireguard_port":51820,"host":"a","state":"{state}","ports":["http=80"]}}"#,
+                number + 1
+            );
+            follow(&mut world, format!("members/{SHOP}/{number}.web.{APP}"), member);
+        }
+        assert_eq!(world.problems().collect::<Vec<_>>(), Vec::<&String>::new());
+        world
+    }
+
+    #[test]
+    fn members_have_names_while_they_are_ready() {
+        let names =
+            names(&world(&["attaching", "ready", "draining"]), SHOP.parse().expect("an id")).expect("it exists");
+        let named: Vec<String> = names.members.values().map(|member| format!("{member:?}")).collect();
+        assert_eq!(named.len(), 1);
+        assert!(named[0].contains("10.240.0.3") && named[0].contains("http=80"), "{named:?}");
+    }
+
+    #[test]
+    fn the_serial_grows_with_each_change_and_stays_otherwise() {
+        let id: NetworkId = SHOP.parse().expect("an id");
+        let mut catalogue = Catalogue::new();
+        let mut serial = |states: &[&str], now: u64| {
+            let before = catalogue.clone();
+            let changed = renew(&mut catalogue, id, names(&world(states), id), now);
+            assert_eq!(changed, catalogue != before);
+            catalogue[&id].head.serial
+        };
+        assert_eq!(serial(&["ready"], 1000), 1000);
+        assert_eq!(serial(&["ready"], 2000), 1000, "nothing changed");
+        assert_eq!(serial(&["ready", "ready"], 2000), 2000);
+        assert_eq!(serial(&["ready"], 2000), 2001, "twice within a second");
+        assert_eq!(serial(&[], 1500), 2002, "a clock that went back");
+        assert!(renew(&mut catalogue, id, None, 3000));
+        assert!(!renew(&mut catalogue, id, None, 3000));
+    }
+
+    #[test]
+    fn a_container_in_two_networks_is_one_asker_and_one_that_leaves_is_none() {
+        let netns = NetnsId { dev: 4, ino: 7 };
+        let record = |network: &str, leaving: bool| Record {
+            leaving,
+            ..Record::new(
+                network.parse().expect("an id"),
+                format!("1.web.{APP}").parse().expect("a container"),
+                Ipv4Addr::new(10, 240, 0, 2),
+                0,
+                "/run/netns/a".into(),
+                netns,
+                "boot".to_owned(),
+            )
+        };
+        let bank = SHOP.replace("pn-ad", "pn-bd");
+        let server = Ipv4Addr::new(127, 0, 0, 82);
+        let networks = |records: [Record; 2]| {
+            containers(records.iter(), server).get(&netns).map_or(0, |container| container.asker.networks.len())
+        };
+        assert_eq!(networks([record(SHOP, false), record(&bank, false)]), 2);
+        assert_eq!(networks([record(SHOP, false), record(&bank, true)]), 1);
+        assert_eq!(networks([record(SHOP, true), record(&bank, true)]), 0);
+    }
+}

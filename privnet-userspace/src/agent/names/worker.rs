@@ -1,0 +1,289 @@
+//! Pass after pass: a process that runs, a socket in every container, every name told.
+//!
+//! What the process has is believed until something contradicts it: a request that failed, its end, or the time to look again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::desired::{self, Container};
+use super::handle::{Dirty, NamesHandle, NamesReport};
+use crate::agent::config::NamesConfig;
+use crate::agent::host::facts::Host;
+use crate::agent::host::journal::{Record, SharedJournal};
+use crate::agent::world::SharedWorld;
+use crate::companion::Ending;
+use crate::dns::{BinaryId, DnsProcess, Error, ProcessState, ServedContainer, Sockets};
+use crate::model::NetworkId;
+use crate::names::{Asker, Catalogue, Difference};
+use crate::netns::{self, Netns, NetnsId};
+
+/// How often the process is looked at, and told that what it knows is current.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long a pass that failed waits for the next one.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Keeps the DNS process as it should be. Never ends; does nothing where this host answers no names.
+pub async fn run_names(host: Arc<Host>, world: Arc<SharedWorld>, journal: Arc<SharedJournal>, names: Arc<NamesHandle>) {
+    let Some(config) = host.config.names.clone() else { return };
+    let mut worker = NamesWorker {
+        host,
+        world,
+        journal,
+        names: Arc::clone(&names),
+        config,
+        known: None,
+        catalogue: Catalogue::new(),
+        changed: false,
+        told: None,
+    };
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let failed = worker.pass().await;
+        let retry = async { if failed { tokio::time::sleep(RETRY).await } else { std::future::pending().await } };
+        tokio::select! {
+            () = names.woken() => {}
+            () = retry => {}
+            () = ended(worker.known.as_ref()) => worker.known = None,
+            _ = look.tick() => worker.known = None,
+        }
+    }
+}
+
+struct NamesWorker {
+    host: Arc<Host>,
+    world: Arc<SharedWorld>,
+    journal: Arc<SharedJournal>,
+    names: Arc<NamesHandle>,
+    config: NamesConfig,
+    /// The process that serves, and what it serves; nothing when that is to be found out.
+    known: Option<Known>,
+    /// What should be told.
+    catalogue: Catalogue,
+    /// Whether that changed since it was told.
+    changed: bool,
+    /// What was told to which process.
+    told: Option<(u32, Arc<Catalogue>)>,
+}
+
+/// A process as it was seen, kept up to date by what it was asked.
+struct Known {
+    process: DnsProcess,
+    pid: u32,
+    served: BTreeMap<NetnsId, Asker>,
+    ending: Ending,
+}
+
+impl NamesWorker {
+    /// One pass; whether something went wrong with all of it.
+    async fn pass(&mut self) -> bool {
+        self.changed |= self.renew();
+        let mut problems = BTreeMap::new();
+        if let Err(error) = self.converge(&mut problems).await {
+            tracing::warn!("the names are not as they should be: {}", chain(&error));
+            problems.insert(None, chain(&error));
+            self.known = None;
+        }
+        let failed = problems.contains_key(&None);
+        self.names.publish(NamesReport {
+            process: self.known.as_ref().map(|known| known.process.clone()),
+            told: self.told.as_ref().map(|(_, told)| Arc::clone(told)).unwrap_or_default(),
+            served: self.known.as_ref().map(|known| known.served.keys().copied().collect()).unwrap_or_default(),
+            problems,
+        });
+        failed
+    }
+
+    /// Brings what should be told up to date; whether that changed anything.
+    fn renew(&mut self) -> bool {
+        let here: BTreeSet<NetworkId> = {
+            let journal = self.journal.lock();
+            journal.records().values().filter(|record| !record.leaving).map(|record| record.network).collect()
+        };
+        let before = self.catalogue.len();
+        self.catalogue.retain(|network, _| here.contains(network));
+        let mut changed = self.catalogue.len() != before;
+        let dirty: BTreeSet<NetworkId> = match self.names.take() {
+            Dirty::Everything => here,
+            Dirty::Networks(networks) => {
+                let new = here.iter().filter(|network| !self.catalogue.contains_key(network));
+                networks.intersection(&here).chain(new).copied().collect()
+            }
+        };
+        let now = crate::agent::now_unix_seconds();
+        for network in dirty {
+            let names = self.world.read(|world| desired::names(world, network));
+            changed |= desired::renew(&mut self.catalogue, network, names, now);
+        }
+        changed
+    }
+
+    async fn converge(&mut self, problems: &mut BTreeMap<Option<NetnsId>, String>) -> Result<(), Error> {
+        let records: Vec<Record> = self.journal.lock().records().values().cloned().collect();
+        let wanted = desired::containers(records.iter(), self.config.address);
+        if wanted.is_empty() {
+            return self.rest().await;
+        }
+        let looked = self.known.is_none();
+        if looked {
+            self.known = Some(self.find(&wanted).await?);
+        }
+        // Names first: a container that can ask hears of all of them.
+        self.tell_names(looked).await?;
+        let Some(known) = &mut self.known else { return Ok(()) };
+        let gone: Vec<NetnsId> = known.served.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
+        for id in gone {
+            known.process.forget(id).await?;
+            known.served.remove(&id);
+        }
+        for (id, container) in wanted {
+            match serve(known, id, &container, &self.config).await {
+                Ok(()) => {}
+                // These are the container's; what else goes wrong is the process's.
+                Err(
+                    error @ (Error::AddressTaken { .. } | Error::Anchor(_) | Error::Netns(_) | Error::NotServed { .. }),
+                ) => {
+                    tracing::warn!("a container cannot ask for names: {}", chain(&error));
+                    known.served.remove(&id);
+                    problems.insert(Some(id), chain(&error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Without containers there is nobody to answer: no process is left behind.
+    async fn rest(&mut self) -> Result<(), Error> {
+        (self.known, self.told) = (None, None);
+        for dir in self.host.config.dns_dirs() {
+            DnsProcess::new(&dir).stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the process what changed, or everything if it is a new one; or, now and then, that nothing did.
+    async fn tell_names(&mut self, looked: bool) -> Result<(), Error> {
+        let Some(known) = &self.known else { return Ok(()) };
+        let told = self.told.take().filter(|(pid, _)| *pid == known.pid);
+        let everything = told.is_none();
+        let before = told.map(|(_, told)| told).unwrap_or_default();
+        if everything || self.changed {
+            known.process.tell(everything, Difference::between(&before, &self.catalogue)).await?;
+            self.told = Some((known.pid, Arc::new(self.catalogue.clone())));
+            self.changed = false;
+        } else {
+            if looked && self.names.is_current() {
+                known.process.confirm().await?;
+            }
+            self.told = Some((known.pid, before));
+        }
+        Ok(())
+    }
+
+    /// Finds the process, or starts one; one of another binary is replaced.
+    async fn find(&self, wanted: &BTreeMap<NetnsId, Container>) -> Result<Known, Error> {
+        let [first, second] = self.host.config.dns_dirs().map(|dir| DnsProcess::new(&dir));
+        let (process, free, seen) = match (self.observe(&first).await?, self.observe(&second).await?) {
+            (Seen::Nobody, Seen::Nobody) => {
+                first.start(&self.config.process).await?;
+                return known(first).await;
+            }
+            (seen, Seen::Nobody) => (first, second, seen),
+            (Seen::Nobody, seen) => (second, first, seen),
+            // An agent died while it replaced one by the other: which of them serves what is not worth finding out.
+            (seen, _) => {
+                second.stop().await?;
+                (first, second, seen)
+            }
+        };
+        match seen {
+            Seen::Nobody | Seen::Current => return known(process).await,
+            Seen::Older | Seen::Foreign => {}
+        }
+        tracing::info!("the DNS process is of another binary: it is replaced");
+        free.start(&self.config.process).await?;
+        free.tell(true, Difference::between(&Catalogue::new(), &self.catalogue)).await?;
+        if matches!(seen, Seen::Older) {
+            let path = |served: &ServedContainer| path_of(served.container, wanted.get(&served.container)?);
+            process.hand_over(&free, path).await?;
+        }
+        process.stop().await?;
+        known(free).await
+    }
+
+    async fn observe(&self, process: &DnsProcess) -> Result<Seen, Error> {
+        match process.observe().await {
+            Ok(None) => Ok(Seen::Nobody),
+            Ok(Some(state)) if self.is_of_this_binary(&state) => Ok(Seen::Current),
+            Ok(Some(_)) => Ok(Seen::Older),
+            Err(Error::OtherVersion { .. }) => Ok(Seen::Foreign),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether replacing the process would lead to no other one: it is what a new one would be, or a new one would not be what
+    /// this agent was started with, since its file has been replaced meanwhile.
+    fn is_of_this_binary(&self, state: &ProcessState) -> bool {
+        let NamesConfig { binary, process, .. } = &self.config;
+        let is_replaced = || BinaryId::of(&process.binary) != *binary;
+        state.binary_version == env!("CARGO_PKG_VERSION") && (state.binary == *binary || is_replaced())
+    }
+}
+
+/// What is found where a process may be.
+enum Seen {
+    Nobody,
+    /// Of this binary.
+    Current,
+    /// Of another one, which speaks the same.
+    Older,
+    /// Of one that speaks otherwise.
+    Foreign,
+}
+
+async fn known(process: DnsProcess) -> Result<Known, Error> {
+    let absent = || Error::Absent { run_dir: process.run_dir().to_owned() };
+    let ending = process.ending()?.ok_or_else(absent)?;
+    let state = process.observe().await?.ok_or_else(absent)?;
+    let served = state.containers.into_iter().map(|served| (served.container, served.asker)).collect();
+    Ok(Known { process, pid: state.pid, served, ending })
+}
+
+/// Returns when the process that serves has ended; never, when none is known.
+async fn ended(known: Option<&Known>) {
+    match known {
+        Some(known) => known.ending.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Lets one container ask, for what exists for it.
+async fn serve(known: &mut Known, id: NetnsId, container: &Container, config: &NamesConfig) -> Result<(), Error> {
+    match known.served.get(&id) {
+        Some(asker) if *asker == container.asker => return Ok(()),
+        Some(_) => known.process.change(id, &container.asker).await?,
+        None => {
+            let object = || container.paths.iter().map(|path| path.display().to_string()).collect();
+            let path = path_of(id, container).ok_or_else(|| netns::Error::NotFound { object: object() })?;
+            let sockets = Sockets::open(&Netns::open(&path)?, config.address).await?;
+            known.process.serve(id, &path, &container.asker, &sockets).await?;
+        }
+    }
+    known.served.insert(id, container.asker.clone());
+    Ok(())
+}
+
+/// A path that names the container's namespace still.
+fn path_of(id: NetnsId, container: &Container) -> Option<PathBuf> {
+    container.paths.iter().find(|path| Netns::identify(path).is_ok_and(|found| found == id)).cloned()
+}
+
+/// An error with what it came from.
+fn chain(error: &Error) -> String {
+    let first: &dyn std::error::Error = error;
+    let sources = std::iter::successors(Some(first), |error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,55 @@
+//! What this host must have for a network, from the store's image and the host's own records.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use crate::agent::host::facts::Host;
+use crate::agent::host::journal::{Record, SharedJournal};
+use crate::agent::world::SharedWorld;
+use crate::model::NetworkId;
+use crate::topology::{Intent, LocalMember};
+
+/// What this host must have for a network, and its records of it; no intent when the network does not exist.
+pub fn intent(
+    host: &Host,
+    world: &SharedWorld,
+    journal: &SharedJournal,
+    network: NetworkId,
+) -> (Option<Intent>, Vec<Record>) {
+    let records: Vec<Record> = {
+        let journal = journal.lock();
+        journal.records().values().filter(|record| record.network == network).cloned().collect()
+    };
+    let (found, mut members, mut departed, vteps, clock_steps) = world.read(|world| {
+        let found = world.networks().get(&network).cloned();
+        (found, world.members(network), world.departed(network), world.vteps(), world.clock_steps())
+    });
+    let Some(found) = found else { return (None, records) };
+    let own = &host.config.host;
+    let is_local = |record: &&Record| {
+        !record.leaving
+            && members
+                .get(&record.address)
+                .is_some_and(|member| member.container == record.container && member.host == *own)
+    };
+    let local: BTreeMap<Ipv4Addr, LocalMember> =
+        records.iter().filter(is_local).map(|record| (record.address, LocalMember { index: record.index })).collect();
+    // A member that this host is detaching counts as departed before the store's event arrives.
+    let leaving = records.iter().filter(|record| record.leaving).map(|record| record.address);
+    departed.extend(leaving);
+    // A member of ours without a record is being claimed, or was left by a crash: it has no device.
+    members.retain(|address, member| member.host != *own || local.contains_key(address));
+    let intent = Intent {
+        network: found,
+        host: own.clone(),
+        vtep: host.facts.vtep,
+        mtu: host.facts.mtu,
+        datapath: host.facts.datapath,
+        members,
+        departed,
+        local,
+        vteps,
+        clock_steps,
+    };
+    (Some(intent), records)
+}

@@ -1,0 +1,236 @@
+//! One network on this host: pass after pass until what is there is what should be.
+//!
+//! A pass takes the intent, plans, compares with what was last seen (or looks anew), applies the difference and reports. It
+//! keeps no truth: killed between two operations, the next agent looks, and finds the difference smaller.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::StreamExt;
+
+use super::handle::{Report, WorkerHandle};
+use super::intent::intent;
+use super::local::LocalNetwork;
+use super::observe::Observation;
+use crate::agent::door::error::ControlError;
+use crate::agent::door::explain::explain;
+use crate::agent::host::journal::Record;
+use crate::agent::membership;
+use crate::agent::shared::Shared;
+use crate::model::{MemberState, NetworkId};
+use crate::store::claims;
+use crate::topology::{Intent, Key, Op, Spec, State, diff, plan};
+
+/// How many operations of one kind run at once.
+const CONCURRENCY: usize = 16;
+/// How long a pass that failed waits for the next one, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The task of one network.
+pub struct Worker {
+    network: NetworkId,
+    shared: Arc<Shared>,
+    handle: Arc<WorkerHandle>,
+    local: LocalNetwork,
+    /// What was last seen, kept up to date by our own operations; absent when it may be wrong.
+    seen: Option<State>,
+    passes: u64,
+}
+
+/// What went wrong in a pass: with one member, or with the network.
+#[derive(Default)]
+struct Failures {
+    keys: BTreeSet<Key>,
+    members: BTreeMap<Ipv4Addr, ControlError>,
+    network: Option<ControlError>,
+}
+
+impl Worker {
+    /// A worker that has not looked yet.
+    #[must_use]
+    pub fn new(network: NetworkId, shared: Arc<Shared>, handle: Arc<WorkerHandle>) -> Self {
+        let local = LocalNetwork::new(network, &shared, Arc::clone(&handle));
+        Self { network, shared, handle, local, seen: None, passes: 0 }
+    }
+
+    /// Works until the network is gone and nothing of it is left on this host.
+    pub async fn run(mut self) {
+        let mut delay = RETRY.0;
+        loop {
+            let report = self.pass().await;
+            let left = !report.records.is_empty() || !self.seen.as_ref().is_some_and(State::is_empty);
+            if !left && self.shared.world(|world| !world.networks().contains_key(&self.network)) {
+                self.handle.publish(report);
+                return;
+            }
+            let failed = !report.failed.is_empty() || !report.problems.is_empty();
+            self.handle.publish(report);
+            if failed {
+                tokio::select! {
+                    () = self.handle.woken() => {}
+                    () = tokio::time::sleep(delay) => {}
+                }
+                delay = (delay * 2).min(RETRY.1);
+            } else {
+                delay = RETRY.0;
+                self.handle.woken().await;
+            }
+        }
+    }
+
+    async fn pass(&mut self) -> Report {
+        self.passes += 1;
+        let look = self.handle.take_observe_request();
+        // What is missing may be missing because its container is gone: then nothing is to be built again.
+        if look && let Err(error) = membership::end_dead(&self.shared).await {
+            tracing::warn!("cannot look after the members of this host: {error:#}");
+        }
+        let unguarded = self.handle.take_unguarded();
+        let (intent, records) = intent(&self.shared.host, &self.shared.world, &self.shared.journal, self.network);
+        let desired = intent.as_ref().map(plan).unwrap_or_default();
+        self.local.begin_pass(&records, intent.as_ref());
+        let mut failures = Failures::default();
+        match self.observed(look).await {
+            Ok(Observation { state: mut observed, unobserved }) => {
+                for member in unguarded {
+                    if let Some(guard) = observed.get_mut(&Key::Guard(member)) {
+                        *guard = Spec::Broken("an interface appeared".to_owned());
+                    }
+                }
+                let mut goal = desired.clone();
+                for (member, error) in unobserved {
+                    leave_unobserved(member, &mut goal, &mut observed);
+                    failures.add(Key::Device(member), explain(&error));
+                }
+                self.apply(&diff(&goal, &observed), &mut observed, &mut failures).await;
+                self.seen = failures.keys.is_empty().then_some(observed);
+            }
+            Err(error) => failures.network = Some(explain(&error)),
+        }
+        self.local.end_pass(&desired).await;
+        self.report(intent.as_ref(), &records, failures).await
+    }
+
+    async fn observed(&mut self, look: bool) -> anyhow::Result<Observation> {
+        match self.seen.take() {
+            Some(state) if !look => Ok(Observation { state, ..Observation::default() }),
+            Some(_) | None => self.local.observe().await.context("looking at what is there"),
+        }
+    }
+
+    /// Applies operations in order, those of one kind at once, and records in `observed` what succeeded.
+    ///
+    /// An operation whose ground failed is left out; everything else is done.
+    async fn apply(&mut self, ops: &[Op], observed: &mut State, failures: &mut Failures) {
+        let same_kind =
+            |a: &Op, b: &Op| discriminant(a) == discriminant(b) && discriminant(&a.key()) == discriminant(&b.key());
+        for group in ops.chunk_by(same_kind) {
+            let ready = |op: &&Op| {
+                let (key, failed) = (op.key(), &failures.keys);
+                match op {
+                    // What keeps private traffic in is not taken off a tunnel that could not be.
+                    Op::Remove(..) => !failed.iter().any(|failed| failed.safeguards().contains(&key)),
+                    Op::Create(..) | Op::Replace(..) => {
+                        !key.parents().iter().chain(&key.safeguards()).any(|ground| failed.contains(ground))
+                    }
+                }
+            };
+            let (doable, hopeless): (Vec<&Op>, Vec<&Op>) = group.iter().partition(ready);
+            failures.keys.extend(hopeless.iter().map(|op| op.key()));
+            let local = &self.local;
+            let steps: Vec<_> = doable.into_iter().map(|op| async move { (op, local.apply(op).await) }).collect();
+            let results: Vec<_> = futures::stream::iter(steps).buffer_unordered(CONCURRENCY).collect().await;
+            for (op, result) in results {
+                match result {
+                    Ok(()) => {
+                        tracing::debug!(network = %self.network, "{op}");
+                        op.record(observed);
+                    }
+                    Err(error) => {
+                        tracing::warn!(network = %self.network, "{error:#}");
+                        failures.add(op.key(), explain(&error));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn report(&self, intent: Option<&Intent>, records: &[Record], failures: Failures) -> Report {
+        let mut report =
+            Report { pass: self.passes, ended_unix_seconds: crate::agent::now_unix_seconds(), ..Report::default() };
+        let local: BTreeSet<Ipv4Addr> = intent.map(|intent| intent.local.keys().copied().collect()).unwrap_or_default();
+        for member in &local {
+            match failures.network.as_ref().or_else(|| failures.members.get(member)) {
+                Some(error) => {
+                    report.failed.insert(*member, error.clone());
+                }
+                None => {
+                    report.ready.insert(*member);
+                }
+            }
+        }
+        self.remove_finished_records(records, &local, &failures, &mut report);
+        let attaching = intent.into_iter().flat_map(|intent| intent.members.values());
+        for member in
+            attaching.filter(|member| member.state == MemberState::Attaching && report.ready.contains(&member.address))
+        {
+            let done = claims::set_member_state(&*self.shared.store, member, MemberState::Ready).await;
+            if let Err(error) = done {
+                report.problems.push(format!("cannot tell that {} is ready: {error}", member.container));
+            }
+        }
+        report.problems.extend(failures.network.iter().map(ToString::to_string));
+        let stray = failures.members.iter().filter(|(member, _)| !local.contains(member));
+        report.problems.extend(stray.map(|(member, error)| format!("{member}: {error}")));
+        report
+    }
+
+    /// Removes the records of members of which nothing is left.
+    fn remove_finished_records(
+        &self,
+        records: &[Record],
+        local: &BTreeSet<Ipv4Addr>,
+        failures: &Failures,
+        report: &mut Report,
+    ) {
+        for record in records {
+            let remains = local.contains(&record.address)
+                || !record.leaving
+                || failures.network.is_some()
+                || failures.members.contains_key(&record.address);
+            if remains {
+                report.records.insert(record.address);
+            } else if let Err(error) = self.shared.journal().remove((record.network, record.address)) {
+                report.records.insert(record.address);
+                report.problems.push(format!("{error:#}"));
+            }
+        }
+    }
+}
+
+/// Makes a plan of what concerns a member whose container could not be looked into: nothing in there is touched while it
+/// is to stay; when it is to go, what may be there is removed, and outside of the container everything.
+fn leave_unobserved(member: Ipv4Addr, goal: &mut State, observed: &mut State) {
+    let stays = goal.contains_key(&Key::BindingNetns(member));
+    goal.retain(|key, _| key.member() != Some(member) || !key.is_in_container());
+    if !stays {
+        for key in [Key::Device(member), Key::Guard(member)] {
+            observed.insert(key, Spec::Broken("not seen".to_owned()));
+        }
+    }
+}
+
+impl Failures {
+    fn add(&mut self, key: Key, error: ControlError) {
+        self.keys.insert(key);
+        match key.member() {
+            // The first error is the cause; the later ones follow from it.
+            Some(member) => drop(self.members.entry(member).or_insert(error)),
+            None => drop(self.network.get_or_insert(error)),
+        }
+    }
+}
