@@ -5,13 +5,11 @@ mod datapath;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use datapath::*;
 use privnet::datapath::{
-    Attachment, CLSACT_PRIORITY, Direction, DropReason, Error, Hook, MemberRow, Method, Network, NetworkSpec, Outcome,
-    PortRow, clsact_handle,
+    Attachment, CLSACT_PRIORITY, Error, Hook, MemberRow, Method, Network, NetworkSpec, Outcome, PortRow, clsact_handle,
 };
 use privnet::model::IfName;
 use privnet::netns::Netns;
@@ -124,66 +122,6 @@ fn a_full_table_says_so_and_keeps_what_it_has() {
     assert!(matches!(error, Some(Error::Full { map: "pn_members", .. })), "{error:?}");
     assert_eq!(bed.network.members().expect("members").len(), added as usize + 4);
     bed.forwards(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB), ALICE.address, Outcome::ForwardedLocal);
-}
-
-#[test]
-fn when_the_counters_are_full_drops_are_laid_to_the_network() {
-    let small = NetworkSpec { prefix: "10.240.0.0/28".parse().expect("prefix"), ..spec() };
-    let mut bed = Bed::with(&small);
-    let forged = with(datagram(ALICE, BOB), at::SOURCE_MAC, &BOB.mac.bytes());
-    bed.refuses(Hook::FromMember, ALICE_IF, &forged, ALICE.address, DropReason::SpoofedMac);
-    fill_counters(bed.network.pin_dir());
-    let another = Ipv4Addr::new(10, 240, 0, 14);
-    let full = bed.network.set_member(another, MemberRow::local(CAROL.mac, 1, 99)).expect_err("no room");
-    assert!(matches!(full, Error::Full { map: "pn_counters", .. }), "{full}");
-    assert!(!bed.network.members().expect("members").contains_key(&another));
-    bed.refuses(Hook::FromMember, ALICE_IF, &icmpv6(ALICE, 1), NETWORK, DropReason::Ipv6);
-    bed.refuses(Hook::FromMember, ALICE_IF, &forged, ALICE.address, DropReason::SpoofedMac);
-}
-
-#[test]
-fn a_member_that_goes_takes_its_counters_along() {
-    let mut bed = Bed::new();
-    bed.forwards(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB), ALICE.address, Outcome::ForwardedLocal);
-    assert!(bed.network.counters().expect("counters").contains_key(&ALICE.address));
-    bed.network.remove_member(ALICE.address).expect("removed");
-    assert!(!bed.network.counters().expect("counters").contains_key(&ALICE.address));
-    bed.network.set_member(ALICE.address, MemberRow::local(ALICE.mac, ALICE.port, ALICE_IF)).expect("member");
-    let fresh = bed.network.counters().expect("counters");
-    assert_eq!(fresh[&ALICE.address].iter().count(), 0);
-}
-
-#[test]
-fn a_frame_of_several_segments_counts_as_several_packets() {
-    let bed = Bed::new();
-    let run = bed.run_segmented(Hook::FromMember, ALICE_IF, &datagram_of(ALICE, BOB, 3000), 3);
-    let tally = run.counted.first().expect("counted").3;
-    assert_eq!((run.action, tally.packets, tally.bytes), (REDIRECT, 3, 3042));
-}
-
-#[test]
-fn drops_are_sampled_one_in_so_many_and_carry_their_headers() {
-    let bed = Bed::with(&NetworkSpec { event_sample: 3, ..spec() });
-    let mut events = bed.network.events().expect("events");
-    let forged = with(datagram(ALICE, BOB), at::SOURCE_MAC, &BOB.mac.bytes());
-    bed.run(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB));
-    assert_eq!(events.next_event(), None, "nothing was dropped");
-    bed.repeat(Hook::FromMember, ALICE_IF, &forged, 7);
-    let seen: Vec<_> = std::iter::from_fn(|| events.next_event()).collect();
-    assert_eq!(seen.len(), 3, "the first, the fourth and the seventh");
-    let event = seen[0];
-    assert_eq!((event.member, event.direction), (ALICE.address, Direction::Out));
-    assert_eq!((event.reason, event.ifindex), (DropReason::SpoofedMac, ALICE_IF));
-    assert_eq!((event.frame_bytes as usize, &event.headers[..]), (forged.len(), &forged[..42]));
-    assert!(event.since_boot > Duration::ZERO);
-}
-
-#[test]
-fn no_sample_rate_means_no_events() {
-    let bed = Bed::new();
-    let mut events = bed.network.events().expect("events");
-    bed.repeat(Hook::FromMember, ALICE_IF, &icmpv6(ALICE, 1), 5);
-    assert_eq!(events.next_event(), None);
 }
 
 #[tokio::test]
@@ -338,26 +276,6 @@ async fn an_interface_that_is_not_there_is_named_and_detaching_from_it_is_done()
         assert_eq!(error.to_string(), "no interface nowhere to put guard_ingress on");
     }
     bed.network.detach(&bed.netns, &nowhere, Hook::GuardIngress).await.expect("absent is done");
-}
-
-/// Makes the pinned programs look like those of another build.
-fn erase_mark(pin_dir: &Path) {
-    let data = aya::maps::MapData::from_pin(pin_dir.join("pn_config")).expect("pin");
-    let mut config: aya::maps::Array<_, [u8; 40]> = aya::maps::Map::Array(data).try_into().expect("config");
-    let mut bytes = config.get(&0, 0).expect("config");
-    bytes[32..40].copy_from_slice(&1_u64.to_ne_bytes());
-    config.set(0, bytes, 0).expect("config");
-}
-
-/// Adds rows until the map has no room for another.
-fn fill_counters(pin_dir: &Path) {
-    use aya::maps::{Map, MapData, PerCpuHashMap, PerCpuValues};
-    let data = MapData::from_pin(pin_dir.join("pn_counters")).expect("pin");
-    let mut counters: PerCpuHashMap<_, u64, u128> = Map::PerCpuHashMap(data).try_into().expect("counters");
-    let cpus = aya::util::nr_cpus().expect("CPUs");
-    let zero = || PerCpuValues::try_from(vec![0_u128; cpus]).expect("one per CPU");
-    let added = (1_u64 << 32..).take_while(|key| counters.insert(key, zero(), 0).is_ok()).count();
-    assert!(added > 100, "{added} rows");
 }
 
 /// Handle and program of the filters on one side of an interface.

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use aya::maps::{MapData, PerCpuHashMap, PerCpuValues};
 use aya::util::nr_cpus;
-use privnet_ebpf::abi::{CounterKey, Tally};
-use privnet_ebpf::maps::MAP_COUNTERS;
+use privnet_ebpf::abi::{ABI_VERSION, CounterKey, Tally};
+use privnet_ebpf::maps::{MAP_CONFIG, MAP_COUNTERS};
 use privnet_ebpf::verdict::{Direction, Outcome};
 
+use super::Error;
+use super::error::removed;
+use super::pinned::{is_pinned_as, open_config, typed};
 use super::plain::Plain;
-use super::tables::removed;
-use super::{Error, Network};
 
 type Map = PerCpuHashMap<MapData, Plain<CounterKey>, Plain<Tally>>;
 
@@ -30,28 +32,52 @@ impl Counters {
     pub fn iter(&self) -> impl Iterator<Item = (Direction, Outcome, Tally)> {
         self.0.iter().map(|((direction, outcome), tally)| (*direction, *outcome, *tally))
     }
-}
 
-impl Network {
-    /// The counters of every member of this host that any exist of, and under 0.0.0.0 those of the network itself: what
-    /// cannot be laid to a member.
+    /// Reads the counters of the network that is pinned in `pin_dir`, by the address of the member of this host that they
+    /// are charged to. Those under 0.0.0.0 are charged to the network itself. `None` when no network is pinned there, or
+    /// one that is still being set up.
+    ///
+    /// Opens the pinned maps and reads them: it loads no program, writes to no map, and pins nothing, whichever build
+    /// pinned the network. It takes no lock, so a read that hangs or fails does so for this network alone.
     ///
     /// # Errors
-    /// [`Error::Map`] when the map cannot be read to its end.
-    pub fn counters(&self) -> Result<BTreeMap<Ipv4Addr, Counters>, Error> {
-        let mut counters: BTreeMap<Ipv4Addr, Counters> = BTreeMap::new();
-        for entry in self.counters.iter() {
-            let (key, per_cpu) = entry.map_err(|error| Error::map("read", MAP_COUNTERS.name, "", error))?;
-            let tally = sum(&per_cpu);
-            if let Some(what) = key.0.what() {
-                let of_member = counters.entry(Ipv4Addr::from(key.0.address())).or_default();
-                if tally.packets > 0 {
-                    of_member.0.insert(what, tally);
-                }
+    /// [`Error::Layout`] when a map was pinned by another ABI or has another shape than this build expects. [`Error::Map`]
+    /// when the kernel refuses to open a map, or to read it to its end.
+    pub fn read(pin_dir: &Path) -> Result<Option<BTreeMap<Ipv4Addr, Self>>, Error> {
+        if !is_pinned_as(&MAP_CONFIG, pin_dir, 0)? {
+            return Ok(None);
+        }
+        let config =
+            open_config(pin_dir)?.0.get(&0, 0).map_err(|error| Error::map("read", MAP_CONFIG.name, "", error))?.0;
+        if config.vni().is_err() {
+            return Ok(None);
+        }
+        if !config.is_current() {
+            let (expected, found) =
+                (format!("a config of ABI version {ABI_VERSION}"), "that of another version".to_owned());
+            return Err(Error::Layout { path: pin_dir.join(MAP_CONFIG.name), expected, found });
+        }
+        if !is_pinned_as(&MAP_COUNTERS, pin_dir, config.prefix().1)? {
+            return Ok(None);
+        }
+        by_address(&typed::<Map>(&MAP_COUNTERS, pin_dir)?).map(Some)
+    }
+}
+
+/// Reads the whole map, summed over the CPUs. A row of which nothing happened still names its address.
+pub(super) fn by_address(map: &Map) -> Result<BTreeMap<Ipv4Addr, Counters>, Error> {
+    let mut counters: BTreeMap<Ipv4Addr, Counters> = BTreeMap::new();
+    for entry in map.iter() {
+        let (key, per_cpu) = entry.map_err(|error| Error::map("read", MAP_COUNTERS.name, "", error))?;
+        let tally = sum(&per_cpu);
+        if let Some(what) = key.0.what() {
+            let of_member = counters.entry(Ipv4Addr::from(key.0.address())).or_default();
+            if tally.packets > 0 {
+                of_member.0.insert(what, tally);
             }
         }
-        Ok(counters)
     }
+    Ok(counters)
 }
 
 /// Creates the rows that the fast path adds to, so that it never allocates; of the network, every row.

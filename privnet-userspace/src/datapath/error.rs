@@ -133,6 +133,16 @@ pub(super) fn errno_of_map(error: &MapError) -> Option<i32> {
     if let MapError::SyscallError(error) = error { error.io_error.raw_os_error() } else { None }
 }
 
+/// Takes "it was not there" for done.
+pub(super) fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
+    const ENOENT: i32 = 2;
+    match result {
+        Err(error) if errno_of_map(&error) == Some(ENOENT) => Ok(()),
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
+    }
+}
+
 /// The kernel's error number in an error of a program.
 pub(super) fn errno_of_program(error: &ProgramError) -> Option<i32> {
     if let ProgramError::SyscallError(error) = error {

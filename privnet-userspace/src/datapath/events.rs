@@ -10,7 +10,7 @@ use privnet_ebpf::maps::MAP_EVENTS;
 use privnet_ebpf::packet::HEADERS_BYTES;
 use privnet_ebpf::verdict::{Direction, DropReason, Outcome};
 
-use super::network::typed;
+use super::pinned::typed;
 use super::{Error, Network};
 
 /// A drop that was sampled.

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`plain`] | the one `unsafe impl`: plain data as values of aya's maps |
 //! | [`object`] | the embedded object, and its mark |
+//! | `pinned` | pinned maps: compared, then opened |
 //! | [`network`] | opening an instance: compare, adopt or load, pin |
 //! | [`attach`] | programs on interfaces, by clsact or TCX |
 //! | [`tables`] | typed reads and writes of the tables |
@@ -22,6 +23,7 @@ mod events;
 mod features;
 mod network;
 mod object;
+mod pinned;
 mod plain;
 mod tables;
 

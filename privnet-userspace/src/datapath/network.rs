@@ -1,19 +1,23 @@
 //! One network's instance: comparing what is pinned with the table, adopting it or loading it anew.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use aya::EbpfLoader;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuHashMap};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuHashMap};
 use aya::programs::{ProgramInfo, SchedClassifier};
 use ipnet::Ipv4Net;
 use privnet_ebpf::abi::{Config, CounterKey, MemberKey, MemberRow, PortKey, PortRow, Tally};
-use privnet_ebpf::maps::{self, MAP_CONFIG, MAP_COUNTERS, MAP_MEMBERS, MAP_PORTS, MapKind, MapSpec};
+use privnet_ebpf::maps::{self, MAP_CONFIG, MAP_COUNTERS, MAP_MEMBERS, MAP_PORTS};
 use privnet_ebpf::net::Vni;
 use tracing::debug;
 
+use super::counters::{self, Counters};
+use super::pinned::{is_pinned_as, open_config, typed};
 use super::plain::Plain;
 use super::{Error, Hook, features, is_bpffs, object};
 
@@ -148,6 +152,14 @@ impl Network {
         self.update_config(|config| config.with_vtep(ifindex))
     }
 
+    /// The counters of this network, as [`Counters::read`] gives them.
+    ///
+    /// # Errors
+    /// [`Error::Map`] when the map cannot be read to its end.
+    pub fn counters(&self) -> Result<BTreeMap<Ipv4Addr, Counters>, Error> {
+        counters::by_address(&self.counters)
+    }
+
     /// Unpins everything: what is not attached goes with this value, what is attached goes with its interface.
     ///
     /// # Errors
@@ -254,7 +266,7 @@ fn load(bytes: &[u8], pin_dir: &Path, spec: &NetworkSpec) -> Result<(), Error> {
     let (mut config, _) = open_config(pin_dir)?;
     let vtep = config.get(&0, 0).ok().filter(|config| config.0.is_current()).and_then(|config| config.0.vtep());
     write_config(&mut config, spec.config().with_vtep(vtep))?;
-    super::counters::prepare(&mut typed(&MAP_COUNTERS, pin_dir)?, CounterKey::NETWORK)?;
+    counters::prepare(&mut typed(&MAP_COUNTERS, pin_dir)?, CounterKey::NETWORK)?;
     for hook in Hook::ALL {
         let failed = |source| Error::Load { program: hook.program(), source: Box::new(source) };
         let program: &mut SchedClassifier =
@@ -293,45 +305,6 @@ fn make_dir(pin_dir: &Path) -> Result<(), Error> {
     fs::create_dir_all(pin_dir).map_err(|error| Error::pin("create", pin_dir, error))
 }
 
-/// Whether the map is pinned; it is an error when it is, in another shape.
-fn is_pinned_as(spec: &MapSpec, pin_dir: &Path, prefix_bits: u8) -> Result<bool, Error> {
-    let path = pin_dir.join(spec.name);
-    if !path.exists() {
-        return Ok(false);
-    }
-    let info = MapInfo::from_pin(&path).map_err(|error| Error::map("inspect", spec.name, "", error))?;
-    let expected_kind = match spec.kind {
-        MapKind::Array => MapType::Array,
-        MapKind::Hash => MapType::Hash,
-        MapKind::PerCpuHash => MapType::PerCpuHash,
-        MapKind::RingBuf => MapType::RingBuf,
-    };
-    let describe = |kind: &dyn std::fmt::Debug, key: u32, value: u32, entries: u32, flags: u32| {
-        format!("{kind:?} of {key}-byte keys, {value}-byte values, {entries} entries, flags {flags:#x}")
-    };
-    let entries = spec.max_entries(prefix_bits);
-    let expected = describe(&Some(expected_kind), spec.key_bytes, spec.value_bytes, entries, spec.flags);
-    let found =
-        describe(&info.map_type().ok(), info.key_size(), info.value_size(), info.max_entries(), info.map_flags());
-    if found == expected { Ok(true) } else { Err(Error::Layout { path, expected, found }) }
-}
-
-fn open_config(pin_dir: &Path) -> Result<(Array<MapData, Plain<Config>>, u32), Error> {
-    let info = MapInfo::from_pin(pin_dir.join(MAP_CONFIG.name))
-        .map_err(|error| Error::map("inspect", MAP_CONFIG.name, "", error))?;
-    Ok((typed(&MAP_CONFIG, pin_dir)?, info.id()))
-}
-
 fn write_config(map: &mut Array<MapData, Plain<Config>>, config: Config) -> Result<(), Error> {
     map.set(0, Plain(config), 0).map_err(|error| Error::map("write", MAP_CONFIG.name, "", error))
-}
-
-/// Opens a pinned map as the type of map that the table says it is.
-pub(super) fn typed<M>(spec: &MapSpec, pin_dir: &Path) -> Result<M, Error>
-where
-    M: TryFrom<Map, Error = MapError>,
-{
-    let failed = |error| Error::map("open", spec.name, "", error);
-    let data = MapData::from_pin(pin_dir.join(spec.name)).map_err(failed)?;
-    Map::from_map_data(data).map_err(failed)?.try_into().map_err(failed)
 }

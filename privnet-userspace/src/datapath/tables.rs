@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, MapData};
 use privnet_ebpf::abi::{MemberRow, PortRow};
 use privnet_ebpf::maps::{MAP_MEMBERS, MAP_PORTS};
 
+use super::error::removed;
 use super::plain::Plain;
 use super::{Error, Network, counters};
 
@@ -83,14 +84,4 @@ fn read_all<K: aya::Pod + std::fmt::Debug, V: bytemuck::Pod>(
     map.iter()
         .map(|entry| entry.map(|(key, row)| (key, row.0)).map_err(|error| Error::map("read", name, "", error)))
         .collect()
-}
-
-/// Takes "it was not there" for done.
-pub(super) fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
-    const ENOENT: i32 = 2;
-    match result {
-        Err(error) if super::error::errno_of_map(&error) == Some(ENOENT) => Ok(()),
-        Err(MapError::KeyNotFound) => Ok(()),
-        other => other,
-    }
 }

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -351,4 +351,18 @@ pub mod at {
     pub const ARP_SENDER_MAC: usize = 22;
     pub const ARP_SENDER: usize = 28;
     pub const ARP_TARGET: usize = 38;
+}
+
+/// Makes the pinned programs look like those of another build.
+pub fn erase_mark(pin_dir: &Path) {
+    change_config(pin_dir, |config| config[32..40].copy_from_slice(&1_u64.to_ne_bytes()));
+}
+
+/// Changes the bytes of the config map.
+pub fn change_config(pin_dir: &Path, change: impl FnOnce(&mut [u8; 40])) {
+    let data = aya::maps::MapData::from_pin(pin_dir.join("pn_config")).expect("pin");
+    let mut config: aya::maps::Array<_, [u8; 40]> = aya::maps::Map::Array(data).try_into().expect("config");
+    let mut bytes = config.get(&0, 0).expect("config");
+    change(&mut bytes);
+    config.set(0, bytes, 0).expect("config");
 }

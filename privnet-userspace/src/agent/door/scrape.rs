@@ -63,11 +63,7 @@ fn name_of(shared: &Shared, network: NetworkId) -> Option<NetworkName> {
 async fn counters_of(shared: &Shared, network: NetworkId, records: &[Record]) -> Result<Option<NetworkCounters>> {
     let Some(network_name) = name_of(shared, network) else { return Ok(None) };
     let pins = shared.host.config.pins_of(network);
-    let read = move || match datapath::Network::adopt(&pins)? {
-        Some(programs) => programs.counters().map(Some),
-        None => Ok(None),
-    };
-    let read = tokio::task::spawn_blocking(read).await?;
+    let read = tokio::task::spawn_blocking(move || datapath::Counters::read(&pins)).await?;
     let Some(counters) = read.with_context(|| format!("reading the counters of {network}"))? else { return Ok(None) };
     let member = |address: Ipv4Addr| {
         let member = records.iter().find(|record| record.network == network && record.address == address);
