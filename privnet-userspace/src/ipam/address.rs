@@ -1,6 +1,5 @@
 //! Which addresses of a subnet members may have, and which one the next member gets.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -67,12 +66,13 @@ pub fn check_address(subnet: Ipv4Net, address: Ipv4Addr) -> Result<(), InvalidAd
     Ok(())
 }
 
-/// Picks the lowest address that is not `known`, that is, that no member ever had; nothing when there is none.
+/// Picks the lowest address that is not among the `known`, that is, that no member ever had; nothing when there is none.
+/// They are given in ascending order.
 #[must_use]
-pub fn never_used(subnet: Ipv4Net, known: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
+pub fn never_used(subnet: Ipv4Net, known: impl IntoIterator<Item = Ipv4Addr>) -> Option<Ipv4Addr> {
     let mut candidate = first_usable(subnet);
-    for address in known.range(candidate..) {
-        if *address != candidate {
+    for address in known.into_iter().skip_while(|address| *address < first_usable(subnet)) {
+        if address != candidate {
             break;
         }
         candidate = Ipv4Addr::from(u32::from(candidate).checked_add(1)?);
@@ -125,7 +125,7 @@ fn usable(subnet: Ipv4Net) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -209,7 +209,7 @@ mod tests {
             let mut known: BTreeSet<Ipv4Addr> = taken.iter().map(|offset| Ipv4Addr::from(start + offset)).collect();
             let usable = known.iter().filter(|address| check_address(subnet, **address).is_ok()).count();
             let mut given = 0;
-            while let Some(address) = never_used(subnet, &known) {
+            while let Some(address) = never_used(subnet, known.iter().copied()) {
                 prop_assert_eq!(check_address(subnet, address), Ok(()));
                 prop_assert!(known.insert(address), "{} was given twice", address);
                 given += 1;
@@ -226,8 +226,8 @@ mod tests {
             let mut free = BTreeMap::new();
             for (now, (claims, which)) in (0u64..).zip(steps) {
                 if claims {
-                    let known = held.iter().chain(free.keys()).copied().collect();
-                    let next = never_used(subnet, &known)
+                    let known: BTreeSet<Ipv4Addr> = held.iter().chain(free.keys()).copied().collect();
+                    let next = never_used(subnet, known.iter().copied())
                         .or_else(|| longest_released(subnet, free.iter().map(|(address, since)| (*address, *since))));
                     prop_assert_eq!(next.is_none(), held.len() == capacity(subnet) as usize);
                     if let Some(address) = next {

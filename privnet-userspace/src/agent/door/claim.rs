@@ -172,7 +172,7 @@ async fn claim(
         ports: wanted.ports.clone(),
         now_unix_seconds: crate::agent::now_unix_seconds(),
     };
-    let member = claims::claim_member(&*shared.store, &claim).await?;
+    let member = claims::claim_member(&*shared.store, &claim, &claims::NothingSeen).await?.member;
     let record = Record {
         netns_cookie: Some(netns_cookie),
         ..Record::new(

@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::error::MemberError;
+use super::occupancy::{Choice, Found, Read, Seen};
 use super::{MAX_ATTEMPTS, unchanged};
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
 use crate::model::{
-    AppId, AppName, ContainerRef, ContainerType, HostName, Member, MemberId, MemberState, Network, NetworkId, Port,
-    PublicKey,
+    AppId, AppName, ContainerRef, ContainerType, HostName, Member, MemberId, MemberState, NetworkId, Port, PublicKey,
 };
-use crate::store::contract::{Entry, Expected, Store, Transaction};
+use crate::store::contract::{Expected, Store, Transaction, Value, Write};
 use crate::store::error::CommitError;
 use crate::store::keys;
 use crate::store::path::Key;
-use crate::store::records::{self, AddressRecord, EndedBy, Envelope, MemberPointer, RecordError, Stored};
+use crate::store::records::{self, AddressRecord, EndedBy, Envelope, MemberPointer, Stored};
 
 /// What a new member is, and what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,47 +46,59 @@ pub struct MemberClaim {
     pub now_unix_seconds: u64,
 }
 
+/// How many choices may turn out to be taken before everything is read: what has been seen is far behind then.
+const STALE_CHOICES: u32 = 4;
+
+/// A membership that was claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The member.
+    pub member: Member,
+    /// The records of the membership as they were written, by key.
+    pub written: Vec<(Key, Value)>,
+}
+
 /// Makes a container a member, in the state [`MemberState::Attaching`]: claims its number and its address, both or none.
 ///
 /// An address that nobody ever had is preferred, the lowest first; then the one that has been free for longest. One that
-/// rests is given only to who asks for it.
+/// rests is given only to who asks for it. Number and address are chosen from what has been `seen`, without a question to
+/// the store; when the store says that they are taken, it is asked what stands there, and what is next is tried.
 ///
 /// # Errors
 /// [`MemberError::NetworkNotFound`], [`MemberError::MemberExists`], [`MemberError::AddressTaken`],
 /// [`MemberError::AddressOutsideSubnet`], [`MemberError::AddressReserved`], [`MemberError::PoolExhausted`],
 /// [`MemberError::NumbersExhausted`], [`MemberError::PublicKeyInUse`], or the store's.
-pub async fn claim_member(store: &dyn Store, claim: &MemberClaim) -> Result<Member, MemberError> {
+pub async fn claim_member(store: &dyn Store, claim: &MemberClaim, seen: &dyn Seen) -> Result<Claimed, MemberError> {
+    let (mut read, mut found) = (None::<Read>, Found::default());
+    let mut stale = 0;
     for _ in 0..MAX_ATTEMPTS {
-        let network = records::get_network(store, claim.network).await?;
-        let network = network.ok_or(MemberError::NetworkNotFound { id: claim.network })?.record;
-        let container = free_container(store, claim).await?;
-        refuse_known_key(store, network.id, claim.public_key).await?;
-        let (address, before) = match claim.address {
-            Some(address) => asked_address(store, &network, address).await?,
-            None => free_address(store, &network, claim.now_unix_seconds).await?,
+        if let Some(address) = claim.address.filter(|address| !found.rows.contains_key(address)) {
+            found.rows.insert(address, free_row(store, claim.network, address).await?);
+        }
+        let chosen = match &read {
+            Some(read) => read.choose(claim, &found),
+            None => seen.choose(claim, &found),
         };
-        let before = before.as_ref().map(records::read::<AddressRecord>).transpose()?;
-        let held = held(before.as_ref().map(|stored| &stored.record), &container, claim.id);
-        let member = Member {
-            id: claim.id,
-            network: network.id,
-            container,
-            address,
-            generation: held.generation(),
-            public_key: claim.public_key,
-            wireguard_port: claim.wireguard_port,
-            host: claim.host.clone(),
-            state: MemberState::Attaching,
-            ports: claim.ports.clone(),
-            app_name: claim.app_name.clone(),
-            names: Vec::new(),
-        };
-        match store.commit(arrival(&member, &held, before.as_ref())).await {
-            Ok(revision) => {
-                tracing::debug!(network = %network.id, container = %member.container, %address, %revision, "member claimed");
-                return Ok(member);
+        let choice = match chosen {
+            Ok(choice) if stale <= STALE_CHOICES => choice,
+            Err(error) if read.is_some() => return Err(error),
+            Ok(_) | Err(_) => {
+                (read, found, stale) = (Some(Read::from(store, claim.network).await?), Found::default(), 0);
+                continue;
             }
-            Err(CommitError::Conflict { .. }) => {}
+        };
+        let (member, transaction) = arrival(claim, choice);
+        let written = records_in(&transaction);
+        match store.commit(transaction).await {
+            Ok(revision) => {
+                let Member { network, container, address, .. } = &member;
+                tracing::debug!(%network, %container, %address, %revision, "member claimed");
+                return Ok(Claimed { member, written });
+            }
+            Err(CommitError::Conflict { key, .. }) => {
+                stale += 1;
+                find_what_stands(store, claim, &member, &key, &mut found).await?;
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -205,54 +217,93 @@ pub async fn release_member(
     Err(MemberError::Contended)
 }
 
-/// The record of an address that is given to a membership, after `before`.
-fn held(before: Option<&AddressRecord>, container: &ContainerRef, member: MemberId) -> AddressRecord {
-    AddressRecord {
+/// The new member, and the transaction that makes it one.
+fn arrival(claim: &MemberClaim, choice: Choice) -> (Member, Transaction) {
+    let Choice { container, address, row } = choice;
+    let before = row.as_ref().map(|row| &row.record);
+    let held = AddressRecord {
         holder: Some(container.clone()),
         count: ipam::next_count(before.map(|before| before.count)),
         released_unix_seconds: None,
-        member: Some(member),
+        member: Some(claim.id),
         before: before.and_then(|before| before.member),
         ended_by: None,
-    }
-}
-
-fn arrival(member: &Member, held: &AddressRecord, before: Option<&Stored<AddressRecord>>) -> Transaction {
+    };
+    let member = Member {
+        id: claim.id,
+        network: claim.network,
+        container,
+        address,
+        generation: held.generation(),
+        public_key: claim.public_key,
+        wireguard_port: claim.wireguard_port,
+        host: claim.host.clone(),
+        state: MemberState::Attaching,
+        ports: claim.ports.clone(),
+        app_name: claim.app_name.clone(),
+        names: Vec::new(),
+    };
+    let envelope = row.as_ref().map_or_else(Envelope::first, |row| row.envelope.next());
+    let unchanged = row.map_or(Expected::Absent, |row| Expected::Revision(row.revision));
     let (network, container) = (member.network, &member.container);
-    let unchanged = before.map_or(Expected::Absent, |before| Expected::Revision(before.revision));
-    let envelope = before.map_or_else(Envelope::first, |before| before.envelope.next());
-    let arrival = Transaction::new()
+    let transaction = Transaction::new()
         .require(keys::network(network), Expected::Exists)
         .require(keys::member(network, container), Expected::Absent)
-        .require(keys::address(network, member.address), unchanged)
-        .put(keys::member(network, container), records::encode(member, &Envelope::first()))
-        .put(keys::address(network, member.address), records::encode(held, &envelope))
+        .require(keys::address(network, address), unchanged)
+        .put(keys::member(network, container), records::encode(&member, &Envelope::first()))
+        .put(keys::address(network, address), records::encode(&held, &envelope))
         .put(keys::members_fence(network), []);
-    claim_key(arrival, member)
+    let transaction = claim_key(transaction, &member);
+    (member, transaction)
+}
+
+/// What a transaction writes, without the fences.
+fn records_in(transaction: &Transaction) -> Vec<(Key, Value)> {
+    let put = |(key, write): (&Key, &Write)| match write {
+        Write::Put { value, .. } if !value.is_empty() => Some((key.clone(), Value::clone(value))),
+        Write::Put { .. } | Write::Delete => None,
+    };
+    transaction.writes.iter().filter_map(put).collect()
+}
+
+/// Finds out why `key` was not as `member` needs it: what was asked for is refused, and what was chosen is chosen anew.
+async fn find_what_stands(
+    store: &dyn Store,
+    claim: &MemberClaim,
+    member: &Member,
+    key: &Key,
+    found: &mut Found,
+) -> Result<(), MemberError> {
+    if *key == keys::network(claim.network) {
+        return match store.get(key).await? {
+            Some(_) => Ok(()),
+            None => Err(MemberError::NetworkNotFound { id: claim.network }),
+        };
+    }
+    if *key == keys::member(claim.network, &member.container) {
+        let number = member.container.number;
+        if claim.number.is_none() {
+            found.numbers.insert(number.get());
+        } else if let Some(stands) = records::get_member(store, claim.network, &member.container).await? {
+            return Err(MemberError::MemberExists(Box::new(stands.record)));
+        }
+        return Ok(());
+    }
+    if *key == keys::address(claim.network, member.address) {
+        let row = store.get(key).await?.as_ref().map(records::read::<AddressRecord>).transpose()?;
+        if claim.address.is_some() {
+            refuse_held(member.address, row.as_ref())?;
+        }
+        found.rows.insert(member.address, row);
+        return Ok(());
+    }
+    refuse_known_key(store, claim.network, claim.public_key).await
 }
 
 fn claim_key(transaction: Transaction, member: &Member) -> Transaction {
     let key = keys::public_key(member.network, member.public_key);
     let pointer = MemberPointer { holder: member.container.clone(), member: Some(member.id) };
     transaction.require(key.clone(), Expected::Absent).put(key, records::encode(&pointer, &Envelope::first()))
-}
-
-/// The container with the number that was asked for, or the lowest free one.
-async fn free_container(store: &dyn Store, claim: &MemberClaim) -> Result<ContainerRef, MemberError> {
-    let of = |number| ContainerRef { app: claim.app, kind: claim.kind.clone(), number };
-    if let Some(number) = claim.number {
-        return match records::get_member(store, claim.network, &of(number)).await? {
-            Some(member) => Err(MemberError::MemberExists(Box::new(member.record))),
-            None => Ok(of(number)),
-        };
-    }
-    let prefix = keys::members(claim.network);
-    let same_type = format!(".{}.{}", claim.kind, claim.app);
-    let number_in = |entry: &Entry| entry.key.below(&prefix)?.strip_suffix(&same_type)?.parse().ok();
-    let taken: BTreeSet<u32> = store.list(&prefix).await?.entries.iter().filter_map(number_in).collect();
-    let free = (ContainerNumber::FIRST.get()..).find(|number| !taken.contains(number));
-    let number = free.and_then(|number| ContainerNumber::try_from(number).ok());
-    number.map(of).ok_or_else(|| MemberError::NumbersExhausted { app: claim.app, kind: claim.kind.clone() })
 }
 
 /// Refuses a public key that another member has: with it, one could read what is meant for the other.
@@ -266,69 +317,28 @@ async fn refuse_known_key(store: &dyn Store, network: NetworkId, public_key: Pub
     }
 }
 
-/// An address that was asked for, and its record as it is.
-async fn asked_address(
+/// The record of an address that was asked for, and that nobody holds.
+async fn free_row(
     store: &dyn Store,
-    network: &Network,
+    network: NetworkId,
     address: Ipv4Addr,
-) -> Result<(Ipv4Addr, Option<Entry>), MemberError> {
-    ipam::check_address(network.subnet, address)?;
-    let entry = store.get(&keys::address(network.id, address)).await?;
-    match entry.as_ref().map(address_record).transpose()?.and_then(|record| record.holder) {
-        Some(holder) => Err(MemberError::AddressTaken { address, holder }),
-        None => Ok((address, entry)),
-    }
+) -> Result<Option<Stored<AddressRecord>>, MemberError> {
+    let entry = store.get(&keys::address(network, address)).await?;
+    let row = entry.as_ref().map(records::read::<AddressRecord>).transpose()?;
+    refuse_held(address, row.as_ref())?;
+    Ok(row)
 }
 
-/// A free address, and its record as it is.
-async fn free_address(
-    store: &dyn Store,
-    network: &Network,
-    now_unix_seconds: u64,
-) -> Result<(Ipv4Addr, Option<Entry>), MemberError> {
-    let mut listing = store.list(&keys::addresses(network.id)).await?;
-    let mut known = BTreeSet::new();
-    for entry in &listing.entries {
-        known.insert(address_in(&entry.key, network.id)?);
+fn refuse_held(address: Ipv4Addr, row: Option<&Stored<AddressRecord>>) -> Result<(), MemberError> {
+    match row.and_then(|row| row.record.holder.clone()) {
+        Some(holder) => Err(MemberError::AddressTaken { address, holder }),
+        None => Ok(()),
     }
-    // The records themselves matter only once every address has been given out.
-    if let Some(address) = ipam::never_used(network.subnet, &known) {
-        return Ok((address, None));
-    }
-    let mut released = Vec::new();
-    for entry in &listing.entries {
-        let record = address_record(entry)?;
-        if record.holder.is_none() {
-            released.push((address_in(&entry.key, network.id)?, record.released_unix_seconds.unwrap_or_default()));
-        }
-    }
-    let used = listing.entries.len() - released.len();
-    let unheld = released.len();
-    let rest = ipam::rest_seconds(network.names.ttl_seconds);
-    released.retain(|(_, since)| ipam::has_rested(*since, now_unix_seconds, rest));
-    let resting = unheld - released.len();
-    let Some(address) = ipam::longest_released(network.subnet, released) else {
-        let size = ipam::capacity(network.subnet) as usize;
-        return Err(MemberError::PoolExhausted { subnet: network.subnet, used, size, resting });
-    };
-    let key = keys::address(network.id, address);
-    listing.entries.retain(|entry| entry.key == key);
-    Ok((address, listing.entries.pop()))
 }
 
 /// Whether the record of a member's address says so too. If it does not, it is another's and is left alone.
 fn is_held_by(row: &AddressRecord, member: &Member) -> bool {
     row.holder.as_ref() == Some(&member.container) && row.member.is_none_or(|id| id == member.id)
-}
-
-fn address_record(entry: &Entry) -> Result<AddressRecord, RecordError> {
-    records::decode(&entry.key, &entry.value)
-}
-
-fn address_in(key: &Key, network: NetworkId) -> Result<Ipv4Addr, RecordError> {
-    let text = key.below(&keys::addresses(network)).unwrap_or_default();
-    let wrong = |_| RecordError::Corrupt { key: key.clone(), detail: "the key does not end in an address".to_owned() };
-    text.parse().map_err(wrong)
 }
 
 fn not_found(network: NetworkId, container: &ContainerRef) -> MemberError {

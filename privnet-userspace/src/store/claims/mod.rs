@@ -5,13 +5,15 @@
 pub mod error;
 pub mod members;
 pub mod networks;
+pub mod occupancy;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::{MemberError, NetworkError};
-pub use members::{End, MemberClaim, claim_member, release_member, set_member_state, update_member};
+pub use members::{Claimed, End, MemberClaim, claim_member, release_member, set_member_state, update_member};
 pub use networks::{create_network, delete_network, remove_leftovers};
+pub use occupancy::{Choice, Found, NothingSeen, Occupancy, Seen};
 
 use super::contract::{Entry, Expected};
 

@@ -1,5 +1,6 @@
 //! The claims against the memory store, and the races against both.
 
+mod cost;
 mod members;
 mod networks;
 mod races;
@@ -25,6 +26,11 @@ async fn create(store: &dyn Store, name: &str, subnet: Option<&str>) -> Result<N
     let subnet = subnet.map(|text| text.parse::<Ipv4Net>().expect("a prefix"));
     let mut rng = StdRng::from_os_rng();
     create_network(store, &name.parse().expect("a name"), subnet, 1390, &NameOptions::default(), NOW, &mut rng).await
+}
+
+/// Claims as an agent does that has seen nothing of the store.
+async fn claim_member(store: &dyn Store, claim: &MemberClaim) -> Result<Member, MemberError> {
+    super::claim_member(store, claim, &NothingSeen).await.map(|claimed| claimed.member)
 }
 
 /// A claim of the next `web`, with a key made of `key`.
