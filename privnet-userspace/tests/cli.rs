@@ -142,7 +142,8 @@ fn a_running_agents_answers_are_printed_as_tables() {
     let agent = FakeAgent::start(Memory::default());
     let network = format!(
         "id         {NETWORK}\nname       shop\nvni        7\nsubnet     10.240.0.0/22\nmtu        1390\n\
-         addresses  1 of 1021\nttl        5 s, 5 s when there is none\nforward    on\n"
+         addresses  1 of 1021\nttl        5 s, negative ttl 5 s\nforward    on\n\
+         created    2023-11-14 22:13:20 UTC\n"
     );
     for (arguments, expected) in [
         (vec!["network", "create", "shop"], network.clone()),
@@ -167,7 +168,7 @@ fn a_running_agents_answers_are_printed_as_tables() {
         (
             vec!["status"],
             "version    0.1.0\nhost       one\nvtep       192.0.2.1\ndatapath   ebpf\nwireguard  kernel\n\
-             store      embedded\nnetworks   1\nmembers    2 (1 ready)\nlast_pass  none yet\n\
+             store      embedded\nnetworks   1\nmembers    2 (1 ready)\nlast pass  none yet\n\
              names      not answered\nproblem    something is amiss\n"
                 .to_owned(),
         ),

@@ -6,11 +6,12 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use privnet::agent::ErrorCode;
 use privnet::agent::views::{Attached, Detached, MemberView, NetworkView};
+use privnet::agent::{ControlError, ErrorCode};
 use privnet_tests::lab::cli::{Cli, binary, failure};
 use privnet_tests::lab::container::APP;
 use privnet_tests::lab::{Container, Host, Lab, Options, SOON, Space, say, wait_until};
@@ -225,6 +226,46 @@ fn another_user_of_the_vxlan_port_is_named_and_attach_works_when_it_is_gone() {
 }
 
 #[test]
+fn a_full_disk_is_named_and_the_same_request_succeeds_when_there_is_room() {
+    let lab = Lab::new("a_full_disk_is_named_and_the_same_request_succeeds_when_there_is_room");
+    let host = lab.host(&Options::ebpf());
+    host.stop();
+    let state = lab.directory().join("h1/state");
+    let disk = Disk::over(&state, "16m");
+    host.start();
+    let network = host.network("shop", SUBNET);
+    let container = lab.container("web-1");
+    let room = Room::new(&host, &container.space);
+    let says_full = |error: &ControlError, file: &str| {
+        let path = state.join(file).display().to_string();
+        assert!(error.message.contains("No space left on device") && error.message.contains(&path), "{error:?}");
+        assert!(error.remedy.starts_with("the disk is full: ") && error.remedy.contains(&path), "{error:?}");
+    };
+
+    say("the state file's disk");
+    disk.fill();
+    let error = host.create_network("other", None).expect_err("a refusal");
+    assert_eq!(error.code, ErrorCode::StoreUnavailable, "{error:?}");
+    says_full(&error, "store.redb");
+    disk.make_room();
+    host.create_network("other", None).expect("the twin");
+    host.delete_network("other").expect("delete");
+
+    say("the disk of the records and keys");
+    let disk_of_records = Disk::over(&state.join("members"), "64k");
+    disk_of_records.fill();
+    let error = host.attach(&network, &container, None).expect_err("a refusal");
+    assert_eq!(error.code, ErrorCode::Internal, "{error:?}");
+    says_full(&error, "members/");
+    room.is_as_it_was();
+    disk_of_records.make_room();
+    let web = host.join(&network, &container);
+    assert!(host.detach(&network, &web.container).expect("detach").detached);
+    drop((disk_of_records, disk));
+    lab.finish();
+}
+
+#[test]
 fn an_agent_that_is_not_root_says_so() {
     let lab = Lab::new("an_agent_that_is_not_root_says_so");
     let space = lab.underlay(1, 1500).remove(0);
@@ -288,8 +329,46 @@ impl<'a> Room<'a> {
     }
 }
 
+/// A small file system of its own over a directory.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn over(directory: &Path, size: &str) -> Self {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o"]).arg(format!("size={size}"));
+        assert!(mount.arg("tmpfs").arg(directory).status().expect("mount").success(), "{}", directory.display());
+        Self(directory.to_owned())
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+
+    /// Leaves no byte.
+    fn fill(&self) {
+        let mut filler = fs::File::create(self.filler()).expect("a filler");
+        let full = loop {
+            if let Err(error) = std::io::Write::write_all(&mut filler, &[7; 1024]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.filler()).expect("removed");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: the agent has its state file open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 /// An agent's command line, for one that is not expected to live.
-fn agent_line(lab: &Lab, state: &std::path::Path) -> String {
+fn agent_line(lab: &Lab, state: &Path) -> String {
     format!(
         "{} agent --host h1 --vtep 192.168.77.1 --state-dir {} --socket {} --netns-prefix privnet-test-none-",
         binary().display(),

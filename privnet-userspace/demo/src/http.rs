@@ -87,7 +87,7 @@ pub enum Fetched {
 pub fn serve(arguments: &ServeArgs) -> Result<(), ControlError> {
     let failed = |error: io::Error| {
         let message = format!("cannot serve on {}: {error}", arguments.listen);
-        ControlError::new(ErrorCode::Internal, message, "it is started by the demo, and by nobody else")
+        ControlError::new(ErrorCode::Internal, message, "only the demo starts it")
     };
     let listener = TcpListener::bind(arguments.listen).map_err(failed)?;
     tell(&Told::Listening(arguments.listen));

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 
 use super::backoff::Backoff;
+use super::door::explain::{explain, problem};
 use super::shared::Shared;
 use super::store_problems::StoreProblem;
 use super::world::{Concerns, World};
@@ -64,7 +65,7 @@ async fn read_until_it_answers(shared: &Shared) -> (World, Watch) {
     loop {
         let problem = match read_our_world(shared).await {
             Ok(read) => return read,
-            Err(error) => format!("{error:#}"),
+            Err(error) => problem(&explain(&error)),
         };
         tracing::warn!("the store cannot be followed, and what runs on this host goes on as it is: {problem}");
         shared.store_problems.set(StoreProblem::Following, Some(problem));

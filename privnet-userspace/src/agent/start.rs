@@ -14,7 +14,7 @@ use super::checks::check_periodically;
 use super::config::Config;
 use super::door::control::Control;
 use super::door::error::{ControlError, ErrorCode};
-use super::door::explain::{explain, split_remedy};
+use super::door::explain::explain;
 use super::door::read_failures::ReadFailures;
 use super::follow::{follow_store, read_world};
 use super::host::clock::watch_clock;
@@ -32,7 +32,8 @@ use super::shared::Shared;
 use super::store_problems::StoreProblems;
 use super::world::SharedWorld;
 use crate::datapath;
-use crate::store::{Embedded, OpenError, Store, claims};
+use crate::model::FileError;
+use crate::store::{Embedded, Store, claims};
 
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
 pub struct Agent {
@@ -118,7 +119,7 @@ impl Agent {
     pub async fn start_embedded(config: Config) -> Result<Self, ControlError> {
         prepare_state_dir(&config.state_dir).map_err(|error| explain(&error))?;
         refuse_to_forget(&config).map_err(|error| explain(&error))?;
-        let store = Embedded::open(&config.state_dir).await.map_err(|error| explain_store(&error))?;
+        let store = Embedded::open(&config.state_dir).await?;
         Self::start(config, Arc::new(store)).await
     }
 
@@ -131,7 +132,7 @@ impl Agent {
 
 pub(super) fn prepare_state_dir(dir: &Path) -> Result<()> {
     let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    created.with_context(|| format!("creating the state directory {}", dir.display()))
+    Ok(created.map_err(FileError::at("create the state directory", dir))?)
 }
 
 /// A store that is new says nothing of the members whose records are here: the first pass would end them all.
@@ -149,20 +150,6 @@ fn refuse_to_forget(config: &Config) -> Result<()> {
         format!("put a copy of the state file back, or remove {} to end these memberships", records.display()),
     )
     .into())
-}
-
-pub(super) fn explain_store(error: &OpenError) -> ControlError {
-    let code = if matches!(error, OpenError::AlreadyOpen { .. }) {
-        ErrorCode::InvalidArgument
-    } else {
-        ErrorCode::StoreUnavailable
-    };
-    let text = error.to_string();
-    // The store puts what to do behind the last semicolon.
-    match text.rsplit_once("; ") {
-        Some((message, remedy)) => ControlError::new(code, message, remedy),
-        None => split_remedy(code, &text),
-    }
 }
 
 /// Mounts a bpffs where none is: without one nothing can be pinned, and isolation would end with the agent.
@@ -185,7 +172,7 @@ fn lock_state_dir(dir: &Path) -> Result<fs::File> {
         .truncate(false)
         .mode(0o600)
         .open(&path)
-        .with_context(|| format!("opening {}", path.display()))?;
+        .map_err(FileError::at("open", &path))?;
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut pid = String::new();
         let _ = file.read_to_string(&mut pid);
@@ -199,6 +186,6 @@ fn lock_state_dir(dir: &Path) -> Result<fs::File> {
     file.set_len(0)
         .and_then(|()| file.rewind())
         .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .with_context(|| format!("writing {}", path.display()))?;
+        .map_err(FileError::at("write", &path))?;
     Ok(file)
 }

@@ -8,7 +8,7 @@ use super::door::error::{ControlError, ErrorCode};
 use super::door::explain::explain;
 use super::host::journal::Journal;
 use super::host::presence;
-use super::start::{Agent, explain_store, prepare_state_dir};
+use super::start::{Agent, prepare_state_dir};
 use crate::store::{Etcd, EtcdOptions};
 
 impl Agent {
@@ -24,15 +24,15 @@ impl Agent {
         waiting: impl Fn(&ControlError) + Send,
     ) -> Result<Self, ControlError> {
         prepare_state_dir(&config.state_dir).map_err(|error| explain(&error))?;
-        let store = Etcd::new(options).map_err(|error| explain_store(&error))?;
+        let store = Etcd::new(options)?;
         let mut backoff = Backoff::new();
         while let Err(error) = store.check().await {
             tracing::warn!("{error}; the agent waits for it, and what runs on this host goes on as it is");
-            waiting(&explain(&error.into()));
+            waiting(&error.into());
             tokio::time::sleep(backoff.next()).await;
         }
         let members = Journal::open(&config.journal_dir()).map_err(|error| explain(&error))?.records().len();
-        let known = presence::knows_host(&store, &config.host).await.map_err(|error| explain(&error.into()))?;
+        let known = presence::knows_host(&store, &config.host).await?;
         if members > 0 && !known {
             let records = config.journal_dir();
             return Err(ControlError::new(

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{PoisonError, RwLock};
 
+use super::door::explain;
 use crate::ipam;
 use crate::model::{ContainerRef, HostName, Member, Network, NetworkId};
 use crate::store::records::{self, AddressRecord, HostRecord, RecordError};
@@ -174,7 +175,7 @@ impl World {
                         concerns
                     }
                     Err(error) => {
-                        self.problems.insert(key.to_string(), error.to_string());
+                        self.problems.insert(key.to_string(), explain::problem(&error.into()));
                         Concerns::Nothing
                     }
                 }

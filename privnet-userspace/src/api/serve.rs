@@ -113,7 +113,7 @@ async fn serve<L: Listener>(listener: L, router: Router, end: impl Future<Output
     }
     drop(listener);
     if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were under way when the agent ended");
+        tracing::warn!("the agent ended before it had answered every request");
     }
 }
 

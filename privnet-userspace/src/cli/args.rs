@@ -17,10 +17,10 @@ pub const DEFAULT_SOCKET: &str = "/run/privnet/privnet.sock";
 #[derive(Debug, Parser)]
 #[command(name = "privnet", disable_version_flag = true, max_term_width = 100)]
 pub struct Cli {
-    /// How to print.
+    /// The format of results and errors.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -45,47 +45,47 @@ pub enum Verb {
         #[command(subcommand)]
         verb: NetworkVerb,
     },
-    /// Make a container a member of a network; return when it can send.
+    /// Attach a container to a network; return when it can send.
     Attach(AttachArgs),
-    /// End a container's membership; succeed also when it has ended already.
+    /// Detach a container from a network; succeed also when it is not attached.
     Detach(DetachArgs),
-    /// Run a command as a member, in namespaces of its own.
+    /// Run a command in new namespaces that are attached to a network.
     Run(RunArgs),
     /// List members.
     Members {
-        /// Only those of this network (id or name).
+        /// Only members of this network (id or name).
         #[arg(long, value_name = "PN", value_parser = NonEmptyStringValueParser::new())]
         network: Option<String>,
         /// The agent to ask.
         #[command(flatten)]
         agent: AgentSocket,
     },
-    /// List every name of an app's containers, with their addresses.
+    /// List the domain names of an app's containers, with their addresses.
     DomainNames {
         /// The app, ap-<uuid>.
         #[arg(long, value_name = "AP", value_parser = NonEmptyStringValueParser::new())]
         app: String,
-        /// Only those in this network (id or name).
+        /// Only names in this network (id or name).
         #[arg(long, value_name = "PN", value_parser = NonEmptyStringValueParser::new())]
         network: Option<String>,
         /// The agent to ask.
         #[command(flatten)]
         agent: AgentSocket,
     },
-    /// Show what a container of this host is told about a name, and why.
+    /// Show the answer that a container of this host gets for a name, and the reason.
     Resolve(ResolveArgs),
     /// Show the agent's state.
     Status(AgentSocket),
-    /// Say what this host can and cannot do; fail when something does not work.
+    /// Check what privnet needs of this host; exit with 1 when a check fails.
     Doctor(AgentSocket),
-    /// Show how large packets may be at each stage.
+    /// Show the MTU of the underlay, the carrier and the tunnels.
     Mtu(MtuArgs),
-    /// Print the agent's counters.
+    /// Print the agent's metrics.
     Metrics(AgentSocket),
     /// Build two hosts in throw-away namespaces and walk a request along the whole path.
     #[command(disable_help_flag = true)]
     Demo(DemoArgs),
-    /// Show what this binary is.
+    /// Show the version of this binary.
     Version,
     /// The child of `run`.
     #[command(hide = true)]
@@ -117,7 +117,7 @@ pub enum NetworkVerb {
         /// Its subnet [default: the next free /22 of 10.240.0.0/12].
         #[arg(long, value_name = "CIDR")]
         subnet: Option<String>,
-        /// What it says about its names.
+        /// The options of its names.
         #[command(flatten)]
         names: NameArgs,
         /// The agent to ask.
@@ -132,16 +132,16 @@ pub enum NetworkVerb {
     Delete(NetworkArgs),
 }
 
-/// What a network says about its names.
+/// The options of a network's names.
 #[derive(Debug, Args)]
 pub struct NameArgs {
-    /// How long an answer may be kept, in seconds [default: 5].
+    /// The TTL of its names, in seconds [default: 5].
     #[arg(long, value_name = "SECONDS")]
     pub ttl: Option<u32>,
-    /// How long "there is none" may be kept, in seconds [default: 5].
+    /// The TTL of the answer that a name does not exist, in seconds [default: 5].
     #[arg(long, value_name = "SECONDS")]
     pub negative_ttl: Option<u32>,
-    /// Where its members' other names are asked: on (the host's resolvers), off, or addresses [default: on].
+    /// The resolvers of all other names: on (those of the host), off, or addresses [default: on].
     #[arg(long, value_name = "on|off|ADDR,…")]
     pub forward: Option<Forwarding>,
 }
@@ -149,7 +149,7 @@ pub struct NameArgs {
 /// What `resolve` accepts.
 #[derive(Debug, Args)]
 pub struct ResolveArgs {
-    /// The name, as `dig` takes it.
+    /// The name, in the form that `dig` takes.
     #[arg(value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub name: String,
     /// The container that asks, `<number>.<type>.<app>`, or its address.
@@ -194,16 +194,16 @@ pub struct MemberArgs {
 /// What `attach` accepts.
 #[derive(Debug, Args)]
 pub struct AttachArgs {
-    /// The member to make.
+    /// The member.
     #[command(flatten)]
     pub member: MemberArgs,
     /// Its address [default: a free one].
     #[arg(long, value_name = "IP")]
     pub address: Option<Ipv4Addr>,
-    /// A port that others find by name, http=8080 or dns=53/udp; may be repeated.
+    /// A port to publish as an SRV record, http=8080 or dns=53/udp; may be repeated.
     #[arg(long = "port", value_name = "NAME=N[/udp]")]
     pub ports: Vec<Port>,
-    /// Write a resolv.conf for the container here.
+    /// Write the container's resolv.conf to this file.
     #[arg(long, value_name = "PATH")]
     pub resolv_conf: Option<PathBuf>,
     /// The container.
@@ -232,10 +232,10 @@ pub struct ContainerArgs {
 /// What `detach` accepts.
 #[derive(Debug, Args)]
 pub struct DetachArgs {
-    /// The member to end.
+    /// The member.
     #[command(flatten)]
     pub member: MemberArgs,
-    /// First withdraw its name, and wait until nobody has it any more.
+    /// Withdraw the name first, and wait until no client can have it cached.
     #[arg(long)]
     pub drain: bool,
     /// The agent to ask.
@@ -246,10 +246,10 @@ pub struct DetachArgs {
 /// What `run` accepts.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The member to make.
+    /// The member.
     #[command(flatten)]
     pub member: MemberArgs,
-    /// A port that others find by name, http=8080 or dns=53/udp; may be repeated.
+    /// A port to publish as an SRV record, http=8080 or dns=53/udp; may be repeated.
     #[arg(long = "port", value_name = "NAME=N[/udp]")]
     pub ports: Vec<Port>,
     /// The agent to ask.
@@ -290,7 +290,7 @@ pub struct DnsArgs {
 /// What `mtu` accepts.
 #[derive(Debug, Args)]
 pub struct MtuArgs {
-    /// Calculate for an underlay of this MTU [default: the agent's, or 1500 when none is running].
+    /// Calculate for an underlay of this MTU [default: the agent's, or 1500 without an agent].
     #[arg(long, value_name = "N")]
     pub underlay_mtu: Option<u32>,
     /// The agent to ask.

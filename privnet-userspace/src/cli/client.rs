@@ -134,12 +134,12 @@ fn unreachable(socket: &Path, error: &HttpError) -> ControlError {
         HttpError::Exchange(_) => ControlError::new(
             ErrorCode::AgentUnavailable,
             format!("the agent at {path} did not answer: {error}"),
-            "see its log, and whether it has restarted, then try again",
+            "look into its log, and try again",
         ),
         HttpError::Timeout => ControlError::new(
             ErrorCode::Timeout,
-            format!("the agent at {path} gave {error}"),
-            "see `privnet status` and the agent's log; it may yet finish",
+            format!("the agent at {path} did not answer in time: {error}"),
+            "the agent may still finish: see `privnet status` and its log",
         ),
     }
 }
@@ -147,7 +147,10 @@ fn unreachable(socket: &Path, error: &HttpError) -> ControlError {
 fn not_an_agent(socket: &Path, error: &dyn std::fmt::Display) -> ControlError {
     ControlError::new(
         ErrorCode::Internal,
-        format!("what listens at {} does not answer as an agent of this version: {error}", socket.display()),
+        format!(
+            "the program that listens at {} does not answer as an agent of this version does: {error}",
+            socket.display()
+        ),
         "compare `privnet version` with the version in `privnet status`",
     )
 }

@@ -15,7 +15,7 @@
 //! | [`docker`] | finding a Docker container's process |
 //! | [`run`] | a command in namespaces of its own |
 //! | [`demo`], [`beside`] | becoming `privnet-demo` |
-//! | [`output`], [`logging`] | stdout and stderr |
+//! | [`output`], [`human`], [`logging`] | stdout and stderr |
 //! | [`runtime`] | the runtime on which a verb runs |
 //!
 //! The command line names the API and its nouns; what names more stands in `xtask/src/tidy/ranks.rs`.
@@ -30,6 +30,7 @@ pub mod doctor;
 #[cfg(test)]
 mod hostile;
 pub mod http;
+pub mod human;
 pub mod logging;
 pub mod mtu;
 pub mod names;

@@ -21,10 +21,7 @@ pub async fn mtu(arguments: &MtuArgs, format: Format) -> Result<(), ControlError
         Some(underlay) => underlay,
         None => underlay_of_agent(&Client::new(&arguments.agent.socket)).await?.unwrap_or(ETHERNET_MTU_BYTES),
     };
-    let mtu = Mtu::from_underlay(underlay).map_err(|error| {
-        let remedy = "raise the MTU of the underlay's interface";
-        ControlError::new(ErrorCode::MtuTooSmall, error.to_string(), remedy)
-    })?;
+    let mtu = Mtu::from_underlay(underlay)?;
     print(format, &mtu, mtu_table)
 }
 

@@ -2,6 +2,7 @@
 
 use super::args::{AgentSocket, Format, ResolveArgs};
 use super::client::Client;
+use super::human;
 use super::output::{fields, print, table};
 use crate::api::ControlError;
 use crate::api::views::{DomainNameView, ResolveView, ResponseCode};
@@ -39,7 +40,7 @@ fn domain_name_table(views: &[DomainNameView]) -> String {
 }
 
 fn resolve_fields(view: &ResolveView) -> String {
-    let age = view.age_seconds.map_or_else(|| "never told".to_owned(), |seconds| format!("{seconds} s"));
+    let age = view.age_seconds.map_or_else(|| "never told".to_owned(), human::duration);
     let mut rows = vec![
         ("name", view.name.clone()),
         ("type", view.kind.clone()),

@@ -2,8 +2,7 @@
 
 use std::io::{self, Write};
 
-use comfy_table::Table;
-use comfy_table::presets;
+use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::args::Format;
@@ -55,24 +54,33 @@ pub fn print_error(format: Format, error: &ControlError) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Rows under a header, in columns without borders; two spaces apart, and no colours whatever is on the other end.
+/// Rows under a header, in columns without borders; two spaces apart, without colours. Lines fold at the width of the
+/// terminal, and nowhere when stdout is none.
 #[must_use]
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
-    lines(table)
+    lines(table, terminal_width())
 }
 
-/// Names with their values, one a line.
+/// Names with their values, one a line, folded as a table.
 #[must_use]
 pub fn fields(fields: &[(&str, String)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.add_rows(fields.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]));
-    lines(table)
+    lines(table, terminal_width())
 }
 
-fn lines(mut table: Table) -> String {
+/// How many columns the terminal has that stdout leads to.
+fn terminal_width() -> Option<u16> {
+    rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+}
+
+fn lines(mut table: Table, width: Option<u16>) -> String {
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -85,7 +93,11 @@ fn lines(mut table: Table) -> String {
 }
 
 fn unwritable(error: &dyn std::fmt::Display) -> ControlError {
-    ControlError::new(ErrorCode::Internal, format!("cannot write the result: {error}"), "see where stdout leads")
+    ControlError::new(
+        ErrorCode::Internal,
+        format!("cannot write the result: {error}"),
+        "check the file or pipe that stdout leads to",
+    )
 }
 
 #[cfg(test)]
@@ -97,6 +109,21 @@ mod tests {
         let text =
             table(&["NAME", "VNI"], [vec!["shop".to_owned(), "1".to_owned()], vec!["a".to_owned(), String::new()]]);
         assert_eq!(text, "NAME  VNI\nshop  1\na\n");
+    }
+
+    #[test]
+    fn a_table_folds_at_the_width_of_a_terminal_and_nowhere_else() {
+        let remedy = "load the module with `modprobe wireguard`, or use a kernel that has it";
+        let folded = |width| {
+            let mut table = Table::new();
+            table.load_style(presets::NOTHING).add_row(vec!["warn", "wireguard_kernel", remedy]);
+            lines(table, width)
+        };
+        assert_eq!(folded(None), format!("warn  wireguard_kernel  {remedy}\n"));
+        let text = folded(Some(60));
+        assert!(text.lines().count() > 1 && text.lines().all(|line| line.chars().count() <= 60), "{text}");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(words.join(" "), format!("warn wireguard_kernel {remedy}"), "no word is lost or cut");
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use super::args::{AgentSocket, AttachArgs, ContainerArgs, DetachArgs, Format, MemberArgs, NameArgs, NetworkVerb};
 use super::client::Client;
-use super::docker;
 use super::output::{fields, print, print_text, table};
+use super::{docker, human};
 use crate::api::VersionView;
 use crate::api::views::{
     Attach, Attached, CreateNetwork, Detach, MemberView, NamesView, NetworkView, StatusView, Target,
 };
 use crate::api::{ControlError, ErrorCode, exposition};
+use crate::model::explain::file_system_remedy;
 use crate::model::{MemberState, NameOptions, Port};
 
 /// `privnet network`.
@@ -70,13 +71,15 @@ fn write_resolv_conf(path: &Path, attached: &Attached) -> Result<(), ControlErro
     let Some(text) = &attached.resolv_conf else {
         return Err(ControlError::new(
             ErrorCode::Unsupported,
-            format!("the container is attached, but {} was not written: this host answers no names", path.display()),
+            format!("the container is attached, but {} was not written: this host runs no DNS server", path.display()),
             "start the agent without `--dns-address off`",
         ));
     };
     std::fs::write(path, text).map_err(|error| {
         let message = format!("the container is attached, but {} cannot be written: {error}", path.display());
-        ControlError::new(ErrorCode::InvalidArgument, message, "give another --resolv-conf, and attach again")
+        let remedy = file_system_remedy(&error, &path.display().to_string());
+        let remedy = remedy.unwrap_or_else(|| "give another --resolv-conf, and attach again".to_owned());
+        ControlError::new(ErrorCode::InvalidArgument, message, remedy)
     })
 }
 
@@ -177,9 +180,16 @@ fn network_fields(view: &NetworkView) -> String {
         ("subnet", view.subnet.to_string()),
         ("mtu", view.mtu.to_string()),
         ("addresses", format!("{} of {}", view.addresses_used, view.addresses_max)),
-        ("ttl", format!("{} s, {} s when there is none", view.names.ttl_seconds, view.names.negative_ttl_seconds)),
+        ("ttl", ttl_field(&view.names)),
         ("forward", view.names.forwarding.to_string()),
+        ("created", human::date(view.created_unix_seconds)),
     ])
+}
+
+fn ttl_field(names: &NameOptions) -> String {
+    let (ttl, negative) =
+        (human::duration(names.ttl_seconds.into()), human::duration(names.negative_ttl_seconds.into()));
+    format!("{ttl}, negative ttl {negative}")
 }
 
 fn network_table(views: &[NetworkView]) -> String {
@@ -233,7 +243,8 @@ fn member_table(views: &[MemberView]) -> String {
 }
 
 fn names_field(names: &NamesView) -> String {
-    let age = names.age_seconds.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds} s old"));
+    let age =
+        names.age_seconds.map_or_else(|| "none".to_owned(), |seconds| format!("{} old", human::duration(seconds)));
     let NamesView { address, containers, members, networks, .. } = names;
     format!("at {address} in {containers} containers; {members} members of {networks} networks, {age}")
 }
@@ -249,7 +260,7 @@ fn status_fields(view: &StatusView) -> String {
         ("store", view.store.to_string()),
         ("networks", view.networks.to_string()),
         ("members", format!("{} ({} ready)", view.members, view.members_ready)),
-        ("last_pass", pass.map_or_else(|| "none yet".to_owned(), |seconds| format!("{seconds} (unix seconds)"))),
+        ("last pass", pass.map_or_else(|| "none yet".to_owned(), human::date_and_age)),
     ];
     rows.push(("names", view.names.as_ref().map_or_else(|| "not answered".to_owned(), names_field)));
     if view.problems.is_empty() {

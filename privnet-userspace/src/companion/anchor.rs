@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
 use super::inside::watch;
+#[cfg(test)]
+use crate::model::explain::{Row, rows};
+use crate::model::{ErrorCode, Explain};
 use crate::netns::{self, Netns, NetnsId};
 
 /// By what a companion knows that a container lives.
@@ -51,6 +54,36 @@ pub enum AnchorError {
         /// The kernel's reason.
         source: std::io::Error,
     },
+}
+
+impl Explain for AnchorError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Netns(error) => error.code(),
+            Self::WrongNetns { .. } | Self::Process { .. } => ErrorCode::Internal,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::WrongNetns { .. } => Some("the container was replaced: attach it again".to_owned()),
+            Self::Netns(error) => error.remedy(),
+            Self::Process { .. } => None,
+        }
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let path = || PathBuf::from("/proc/17/ns/net");
+        rows![
+            Self::WrongNetns { .. } => Self::WrongNetns { path: path(), netns: NetnsId { dev: 4, ino: 4_026_532_000 } }, Internal,
+                "/proc/17/ns/net is not the app netns net:[4026532000]", "the container was replaced: attach it again";
+            Self::Netns(_) => Self::Netns(netns::Error::NotFound { object: "/proc/17/ns/net".to_owned() }), NetnsNotFound,
+                "/proc/17/ns/net does not exist", "the container may have ended: start it again";
+            Self::Process { .. } => Self::Process { path: path(), source: Errno::MFILE.into() }, Internal,
+                "cannot watch /proc/17/ns/net", "";
+        ]
+    }
 }
 
 impl Anchor {

@@ -10,23 +10,25 @@ use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 use aya::programs::tc::TcError;
 
-use crate::model::IfName;
+#[cfg(test)]
+use crate::model::explain::{Row, rows};
+use crate::model::{ErrorCode, Explain, IfName};
 use crate::netns;
 
 /// Why an operation on a network's programs or maps failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The binary was built without the eBPF object.
-    #[error("this build of privnet has no eBPF programs in it: build it with `cargo xtask build`")]
+    #[error("this build of privnet has no eBPF programs in it")]
     NoObject,
     /// Pins need a bpffs.
-    #[error("{path} is not on a BPF file system: mount one (`mount -t bpf bpf /sys/fs/bpf`)", path = path.display())]
+    #[error("{path} is not on a BPF file system", path = path.display())]
     NotBpffs {
         /// The directory that was asked for.
         path: PathBuf,
     },
     /// A pinned map is not what this build means by its name. Nothing was changed.
-    #[error("pinned map {path} has {found}, expected {expected}: another build of the same ABI version pinned it", path = path.display())]
+    #[error("pinned map {path} has {found}, and this build expects {expected}", path = path.display())]
     Layout {
         /// The pin.
         path: PathBuf,
@@ -104,6 +106,83 @@ pub enum Error {
     /// The namespace to act in.
     #[error(transparent)]
     Netns(#[from] netns::Error),
+}
+
+impl Explain for Error {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Netns(error) => error.code(),
+            Self::NoObject
+            | Self::NotBpffs { .. }
+            | Self::Layout { .. }
+            | Self::Object(_)
+            | Self::Load { .. }
+            | Self::Pin { .. }
+            | Self::Map { .. }
+            | Self::Full { .. }
+            | Self::NoInterface { .. }
+            | Self::Attach { .. } => ErrorCode::Internal,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        let text = match self {
+            Self::NoObject => "build it with `cargo xtask build`",
+            Self::NotBpffs { .. } => "mount one: `mount -t bpf bpf /sys/fs/bpf`",
+            Self::Layout { .. } => {
+                "another build of the same ABI version pinned it: run that build again, or detach the network's members \
+                 on this host"
+            }
+            Self::Object(_) | Self::Load { .. } => {
+                "`privnet doctor` shows what the kernel lacks; --datapath bridge needs no eBPF programs to forward"
+            }
+            Self::Full { .. } => "use fewer members or another network: the map cannot grow",
+            Self::Netns(error) => return error.remedy(),
+            Self::Pin { .. } | Self::Map { .. } | Self::NoInterface { .. } | Self::Attach { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let wg0: IfName = "wg0".parse().expect("a name");
+        let ebpf = "`privnet doctor` shows what the kernel lacks; --datapath bridge needs no eBPF programs to forward";
+        rows![
+            Self::NoObject => Self::NoObject, Internal,
+                "this build of privnet has no eBPF programs in it", "build it with `cargo xtask build`";
+            Self::NotBpffs { .. } => Self::NotBpffs { path: "/tmp".into() }, Internal,
+                "/tmp is not on a BPF file system", "mount one: `mount -t bpf bpf /sys/fs/bpf`";
+            Self::Layout { .. } => Self::Layout {
+                    path: "/sys/fs/bpf/x".into(),
+                    expected: "8 bytes".to_owned(),
+                    found: "4 bytes".to_owned(),
+                }, Internal,
+                "pinned map /sys/fs/bpf/x has 4 bytes, and this build expects 8 bytes",
+                "another build of the same ABI version pinned it: run that build again, or detach the network's members on this host";
+            Self::Object(_) => Self::Object(EbpfError::BtfError(aya::BtfError::UnexpectedBtfType { type_id: 1 })), Internal,
+                "cannot load the eBPF object", ebpf;
+            Self::Load { .. } => Self::Load { program: "guard", source: Box::new(ProgramError::NotLoaded) }, Internal,
+                "cannot load program guard", ebpf;
+            Self::Pin { .. } => Self::pin("pin", Path::new("/sys/fs/bpf/x"), io::ErrorKind::Other.into()), Internal,
+                "cannot pin /sys/fs/bpf/x", "";
+            Self::Map { .. } => Self::map("insert into", "pn_ports", 7, MapError::OutOfBounds { index: 1, max_entries: 1 }), Internal,
+                "cannot insert into pn_ports 7", "";
+            Self::Full { .. } => Self::Full { map: "pn_ports", key: "7".to_owned() }, Internal,
+                "map pn_ports is full: no room for 7", "use fewer members or another network: the map cannot grow";
+            Self::NoInterface { .. } => Self::NoInterface { program: "guard", interface: wg0.clone() }, Internal,
+                "no interface wg0 to put guard on", "";
+            Self::Attach { .. } => Self::Attach {
+                    op: "attach",
+                    program: "guard",
+                    interface: wg0.clone(),
+                    message: "Invalid argument".to_owned(),
+                    errno: Some(22),
+                }, Internal,
+                "cannot attach guard on wg0: Invalid argument", "";
+            Self::Netns(_) => Self::Netns(netns::Error::NotFound { object: "/run/netns/a".to_owned() }), NetnsNotFound,
+                "/run/netns/a does not exist", "the container may have ended: start it again";
+        ]
+    }
 }
 
 impl Error {

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 use super::protocol::VERSION;
 use crate::companion::AnchorError;
+use crate::model::explain::file_system_remedy;
+#[cfg(test)]
+use crate::model::explain::{Row, rows};
+use crate::model::{ErrorCode, Explain};
 use crate::netns::{self, NetnsId};
 
 /// Why the DNS process did not do what it was asked to.
@@ -63,6 +67,66 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
+}
+
+impl Explain for Error {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Netns(error) => error.code(),
+            Self::Anchor(error) => error.code(),
+            Self::Absent { .. }
+            | Self::OtherVersion { .. }
+            | Self::NotServed { .. }
+            | Self::AddressTaken { .. }
+            | Self::Process { .. }
+            | Self::Kernel { .. } => ErrorCode::Internal,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::AddressTaken { .. } => Some(
+                "stop the DNS server in the container, or start the agent with another --dns-address, or with \
+                 `--dns-address off`"
+                    .to_owned(),
+            ),
+            Self::Netns(error) => error.remedy(),
+            Self::Anchor(error) => error.remedy(),
+            Self::Kernel { object, source, .. } => file_system_remedy(source, object),
+            Self::Absent { .. } | Self::OtherVersion { .. } | Self::NotServed { .. } | Self::Process { .. } => None,
+        }
+    }
+
+    /// The agent starts or replaces the process by itself.
+    fn can_retry(&self) -> bool {
+        matches!(self, Self::Absent { .. } | Self::OtherVersion { .. } | Self::NotServed { .. })
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let run_dir = || PathBuf::from("/run/privnet/dns");
+        let container = NetnsId { dev: 4, ino: 4_026_532_000 };
+        let gone = || netns::Error::NotFound { object: "/run/netns/a".to_owned() };
+        let restart = "the container may have ended: start it again";
+        rows![
+            Self::Absent { .. } => Self::Absent { run_dir: run_dir() }, Internal,
+                "no DNS process runs in /run/privnet/dns", "";
+            Self::OtherVersion { .. } => Self::OtherVersion { run_dir: run_dir(), version: 99 }, Internal,
+                concat!("the DNS process in /run/privnet/dns speaks version 99, this agent ", "1"), "";
+            Self::NotServed { .. } => Self::NotServed { container }, Internal,
+                "container net:[4026532000] has no DNS here", "";
+            Self::AddressTaken { .. } => Self::AddressTaken { address: "127.0.0.82:53".parse().expect("an address"), container }, Internal,
+                "127.0.0.82:53 is taken in namespace net:[4026532000]: another DNS server runs in the container",
+                "stop the DNS server in the container, or start the agent with another --dns-address, or with `--dns-address off`";
+            Self::Process { .. } => Self::Process { run_dir: run_dir(), problem: "did not answer".to_owned() }, Internal,
+                "the DNS process in /run/privnet/dns did not answer", "";
+            Self::Anchor(_) => Self::Anchor(AnchorError::Netns(gone())), NetnsNotFound, "/run/netns/a does not exist", restart;
+            Self::Netns(_) => Self::Netns(gone()), NetnsNotFound, "/run/netns/a does not exist", restart;
+            Self::Kernel { .. } => Self::io("write", "/run/privnet/dns/log")(io::Error::from(io::ErrorKind::StorageFull)), Internal,
+                "cannot write /run/privnet/dns/log",
+                "the disk is full: free space on the file system of /run/privnet/dns/log (`df -h` and `df -i` show how full it is)";
+        ]
+    }
 }
 
 impl Error {

@@ -188,7 +188,7 @@ impl Process {
             watching.abort();
         }
         if self.responder.forget(container) {
-            tracing::info!(%container, "a container is served no longer");
+            tracing::info!(%container, "the DNS server of a container is closed");
         }
     }
 

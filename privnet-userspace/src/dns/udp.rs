@@ -108,7 +108,7 @@ fn serve(sockets: &Sockets, turn: &mut Turn) {
         match epoll::wait(&sockets.epoll, spare_capacity(&mut events), None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
-                tracing::error!(%error, "the sockets cannot be waited for");
+                tracing::error!(%error, "cannot wait for the DNS sockets");
                 return;
             }
         }

@@ -4,6 +4,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+#[cfg(test)]
+use crate::model::explain::{Row, rows};
+use crate::model::{ErrorCode, Explain};
+
 /// The addresses of a subnet that no member gets: the network's, the first host's (kept for a resolver), the broadcast.
 const RESERVED_ADDRESSES: u32 = 3;
 /// How long whoever connects to an address hears at once that its member has left, in seconds, unless somebody has the address
@@ -16,7 +20,7 @@ const PROPAGATION_SECONDS: u64 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {
     /// It is not in the subnet.
-    #[error("address {address} is outside the network's subnet {subnet}: choose {}", usable(*.subnet))]
+    #[error("address {address} is outside the network's subnet {subnet}")]
     OutsideSubnet {
         /// The offending address.
         address: Ipv4Addr,
@@ -24,7 +28,7 @@ pub enum InvalidAddress {
         subnet: Ipv4Net,
     },
     /// It is in the subnet, and not for members.
-    #[error("address {address} is reserved, it is {role} of {subnet}: choose {}", usable(*.subnet))]
+    #[error("address {address} is reserved: it is {role} of {subnet}")]
     Reserved {
         /// The offending address.
         address: Ipv4Addr,
@@ -33,6 +37,30 @@ pub enum InvalidAddress {
         /// What it is instead, for example `the broadcast address`.
         role: &'static str,
     },
+}
+
+impl Explain for InvalidAddress {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::AddressInvalid
+    }
+
+    fn remedy(&self) -> Option<String> {
+        let (Self::OutsideSubnet { subnet, .. } | Self::Reserved { subnet, .. }) = self;
+        Some(format!("choose {}", usable(*subnet)))
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let subnet = Ipv4Net::new_assert(Ipv4Addr::new(10, 240, 0, 0), 22);
+        let address = Ipv4Addr::new(10, 240, 3, 255);
+        rows![
+            Self::OutsideSubnet { .. } => Self::OutsideSubnet { address: Ipv4Addr::new(10, 0, 0, 1), subnet }, AddressInvalid,
+                "address 10.0.0.1 is outside the network's subnet 10.240.0.0/22", "choose 10.240.0.2 to 10.240.3.254";
+            Self::Reserved { .. } => Self::Reserved { address, subnet, role: "the broadcast address" }, AddressInvalid,
+                "address 10.240.3.255 is reserved: it is the broadcast address of 10.240.0.0/22",
+                "choose 10.240.0.2 to 10.240.3.254";
+        ]
+    }
 }
 
 /// How many members a subnet has addresses for.
@@ -153,16 +181,6 @@ mod tests {
             let address = Ipv4Addr::from(address);
             assert_eq!(check_address(subnet, address), Err(InvalidAddress::OutsideSubnet { address, subnet }));
         }
-    }
-
-    #[test]
-    fn a_refusal_says_what_to_choose() {
-        let error = check_address(net("10.240.0.0/22"), Ipv4Addr::new(10, 240, 0, 1)).expect_err("reserved");
-        assert_eq!(
-            error.to_string(),
-            "address 10.240.0.1 is reserved, it is the first host address of 10.240.0.0/22: \
-             choose 10.240.0.2 to 10.240.3.254"
-        );
     }
 
     #[test]

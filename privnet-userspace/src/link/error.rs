@@ -2,6 +2,9 @@
 
 use rustix::io::Errno;
 
+#[cfg(test)]
+use crate::model::explain::{Row, rows};
+use crate::model::{ErrorCode, Explain};
 use crate::netns::{self, NetnsId};
 
 /// A request that the kernel refused.
@@ -57,7 +60,7 @@ pub enum Error {
     },
     /// No answer came: the netlink socket was closed, or the kernel was silent for longer than a bound. Whether the
     /// request was carried out is unknown; observe.
-    #[error("no answer to: {op} {object} in {netns}")]
+    #[error("the kernel did not answer the request to {op} {object} in {netns}")]
     NoAnswer {
         /// What was tried.
         op: &'static str,
@@ -77,6 +80,117 @@ pub enum Error {
     /// The namespace's thread failed.
     #[error(transparent)]
     Netns(#[from] netns::Error),
+}
+
+impl Explain for Error {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::PortInUse(_) => ErrorCode::VtepConflict,
+            Self::AlreadyExists(refusal) if refusal.object.contains("vxlan") => ErrorCode::VtepConflict,
+            Self::Unsupported(_) => ErrorCode::Unsupported,
+            Self::NotPermitted(_) => ErrorCode::PermissionDenied,
+            Self::Netns(error) => error.code(),
+            Self::NotFound(_)
+            | Self::AlreadyExists(_)
+            | Self::Busy(_)
+            | Self::Kernel(_)
+            | Self::Incomplete { .. }
+            | Self::NoAnswer { .. }
+            | Self::Socket { .. } => ErrorCode::Internal,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(
+            match self {
+                Self::PortInUse(_) => {
+                    "another program has UDP port 4789 on this host, `ss -lunp sport = :4789` shows it: stop it or give it \
+                     another port"
+                }
+                Self::AlreadyExists(refusal) if refusal.object.contains("vxlan") => {
+                    "another VXLAN device on this host has this VNI, `ip -d link show type vxlan` shows it: delete it, or \
+                     the network"
+                }
+                Self::Unsupported(refusal) if refusal.object.contains("wireguard") => {
+                    "the kernel has no WireGuard: load it with `modprobe wireguard`, or run the agent with --wireguard \
+                     userspace"
+                }
+                Self::Unsupported(_) => "`privnet doctor` shows what the kernel lacks",
+                Self::NotPermitted(_) => "run the agent as root",
+                Self::Netns(error) => return error.remedy(),
+                Self::NotFound(_)
+                | Self::AlreadyExists(_)
+                | Self::Busy(_)
+                | Self::Kernel(_)
+                | Self::Incomplete { .. }
+                | Self::NoAnswer { .. }
+                | Self::Socket { .. } => return None,
+            }
+            .to_owned(),
+        )
+    }
+
+    fn can_retry(&self) -> bool {
+        match self {
+            Self::Busy(_) | Self::Incomplete { .. } | Self::NoAnswer { .. } => true,
+            Self::Netns(error) => error.can_retry(),
+            Self::NotFound(_)
+            | Self::AlreadyExists(_)
+            | Self::PortInUse(_)
+            | Self::Unsupported(_)
+            | Self::NotPermitted(_)
+            | Self::Kernel(_)
+            | Self::Socket { .. } => false,
+        }
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let netns = NetnsId { dev: 4, ino: 4_026_532_000 };
+        let refused = |object: &str, errno| {
+            let object = object.to_owned();
+            Self::refused(Refusal { op: "create", object, netns, errno, ack: None })
+        };
+        let words = Refusal {
+            op: "set",
+            object: "mtu of wg0".to_owned(),
+            netns,
+            errno: Errno::INVAL,
+            ack: Some("mtu too large".to_owned()),
+        };
+        rows![
+            Self::NotFound(_) => refused("address 10.240.0.2/32", Errno::NODEV), Internal,
+                "cannot create address 10.240.0.2/32 in net:[4026532000]: No such device (os error 19)", "";
+            Self::AlreadyExists(_) => refused("wireguard wg0", Errno::EXIST), Internal,
+                "cannot create wireguard wg0 in net:[4026532000]: File exists (os error 17)", "";
+            Self::AlreadyExists(_) => refused("vxlan vxlan0", Errno::EXIST), VtepConflict,
+                "cannot create vxlan vxlan0 in net:[4026532000]: File exists (os error 17)",
+                "another VXLAN device on this host has this VNI, `ip -d link show type vxlan` shows it: delete it, or the network";
+            Self::Busy(_) => refused("veth a", Errno::BUSY), Internal,
+                "cannot create veth a in net:[4026532000]: Device or resource busy (os error 16)", "";
+            Self::PortInUse(_) => refused("vxlan vxlan0", Errno::ADDRINUSE), VtepConflict,
+                "cannot create vxlan vxlan0 in net:[4026532000]: Address already in use (os error 98)",
+                "another program has UDP port 4789 on this host, `ss -lunp sport = :4789` shows it: stop it or give it another port";
+            Self::Unsupported(_) => refused("wireguard wg0", Errno::OPNOTSUPP), Unsupported,
+                "cannot create wireguard wg0 in net:[4026532000]: Operation not supported (os error 95)",
+                "the kernel has no WireGuard: load it with `modprobe wireguard`, or run the agent with --wireguard userspace";
+            Self::Unsupported(_) => refused("bridge br0", Errno::OPNOTSUPP), Unsupported,
+                "cannot create bridge br0 in net:[4026532000]: Operation not supported (os error 95)",
+                "`privnet doctor` shows what the kernel lacks";
+            Self::NotPermitted(_) => refused("veth a", Errno::PERM), PermissionDenied,
+                "cannot create veth a in net:[4026532000]: Operation not permitted (os error 1)", "run the agent as root";
+            Self::Kernel(_) => Self::refused(words), Internal,
+                "cannot set mtu of wg0 in net:[4026532000]: Invalid argument (os error 22) (mtu too large)", "";
+            Self::Incomplete { .. } => Self::Incomplete { what: "links", netns, reason: "one has no name".to_owned() }, Internal,
+                "cannot observe links in net:[4026532000]: one has no name", "";
+            Self::NoAnswer { .. } => Self::NoAnswer { op: "delete", object: "link veth0".to_owned(), netns }, Internal,
+                "the kernel did not answer the request to delete link veth0 in net:[4026532000]", "";
+            Self::Socket { .. } => Self::Socket { netns, source: Errno::MFILE.into() }, Internal,
+                "cannot open a netlink socket in net:[4026532000]", "";
+            Self::Netns(_) => Self::Netns(netns::Error::NotFound { object: "/run/netns/a".to_owned() }), NetnsNotFound,
+                "/run/netns/a does not exist", "the container may have ended: start it again";
+        ]
+    }
 }
 
 impl Error {

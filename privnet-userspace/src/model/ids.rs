@@ -6,6 +6,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::explain::{ErrorCode, Explain};
+#[cfg(test)]
+use super::explain::{Row, rows};
+
 /// A string that is not what it should be. Says what was expected, and the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value:?} is invalid: {expected}")]
@@ -21,6 +25,28 @@ pub struct InvalidName {
 impl InvalidName {
     pub(crate) fn new(what: &'static str, value: &str, expected: &'static str) -> Self {
         Self { what, value: value.chars().take(64).collect(), expected }
+    }
+}
+
+impl Explain for InvalidName {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::InvalidArgument
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(self.expected.to_owned())
+    }
+
+    fn message(&self) -> String {
+        format!("{} {:?} is invalid", self.what, self.value)
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        rows![
+            Self { .. } => Self::new("port", "x", "expected a number"), InvalidArgument,
+                "port \"x\" is invalid", "expected a number";
+        ]
     }
 }
 

@@ -1,6 +1,7 @@
 //! The nouns of privnet, checked at birth. No verbs: nothing here reads a clock, a file or the kernel.
 
 pub mod app;
+pub mod explain;
 #[cfg(test)]
 pub(crate) mod hostile;
 pub mod ids;
@@ -13,6 +14,7 @@ pub mod network;
 pub mod port;
 
 pub use app::{App, AppName};
+pub use explain::{ErrorCode, Explain, FileError};
 pub use ids::{AppId, ContainerRef, ContainerType, HostName, IfName, NetworkId};
 pub use keys::{PrivateKey, PublicKey};
 pub use member::{Member, MemberName, MemberState};

@@ -4,6 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::explain::{ErrorCode, Explain};
+#[cfg(test)]
+use super::explain::{Row, rows};
+
 /// What VXLAN over IPv4 adds to a frame's payload: inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20 (RFC 7348 section 5).
 pub const VXLAN_OVERHEAD_BYTES: u32 = 50;
 /// What WireGuard over IPv4 adds: data message 32, UDP 8, IPv4 20 (WireGuard white paper section 5.4.6).
@@ -61,6 +65,25 @@ impl fmt::Display for InvalidMtu {
 }
 
 impl std::error::Error for InvalidMtu {}
+
+impl Explain for InvalidMtu {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::MtuTooSmall
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some("raise the MTU of the underlay's interface, or choose another interface with --vtep".to_owned())
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        rows![
+            Self { .. } => Self { underlay: 600 }, MtuTooSmall,
+                "underlay MTU 600 is too small: VXLAN takes 50 and WireGuard 60 bytes, and 576 must remain",
+                "raise the MTU of the underlay's interface, or choose another interface with --vtep";
+        ]
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(test)]
+use crate::model::explain::{Row, rows};
+use crate::model::{ErrorCode, Explain};
+
 /// Longest name in octets, with its length octets and the root (RFC 1035 section 3.1).
 pub const MAX_OCTETS: usize = 255;
 /// Longest label in octets.
@@ -22,6 +26,24 @@ pub struct InvalidDomainName {
     pub value: String,
     /// What is wrong with it.
     pub reason: &'static str,
+}
+
+impl Explain for InvalidDomainName {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::InvalidArgument
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some("give a name as `dig` takes it".to_owned())
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        rows![
+            Self { .. } => Self { value: "a..b".to_owned(), reason: "a label is empty" }, InvalidArgument,
+                "domain name \"a..b\" is invalid: a label is empty", "give a name as `dig` takes it";
+        ]
+    }
 }
 
 impl Name {

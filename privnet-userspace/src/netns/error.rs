@@ -4,6 +4,10 @@ use std::io;
 use std::path::PathBuf;
 
 use super::NetnsId;
+use crate::model::explain::file_system_remedy;
+#[cfg(test)]
+use crate::model::explain::{Row, rows};
+use crate::model::{ErrorCode, Explain};
 
 /// Why an operation on a namespace failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +41,7 @@ pub enum Error {
         holder: String,
     },
     /// A name that cannot be a file name, or a kernel setting outside `net/`.
-    #[error("{what} {value:?} is invalid: {expected}")]
+    #[error("{what} {value:?} is invalid")]
     Invalid {
         /// The noun.
         what: &'static str,
@@ -47,7 +51,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// The process may not do this; root with `CAP_SYS_ADMIN` may.
-    #[error("cannot {op} {object}: not permitted (needs root: CAP_SYS_ADMIN and CAP_NET_ADMIN)")]
+    #[error("cannot {op} {object}: not permitted")]
     NotPermitted {
         /// What was tried.
         op: &'static str,
@@ -55,7 +59,7 @@ pub enum Error {
         object: String,
     },
     /// A closure panicked on the namespace's thread, which goes on.
-    #[error("a task in network namespace {} panicked: {message}", netns.map_or_else(|| "(new)".to_owned(), |id| id.to_string()))]
+    #[error("a task in network namespace {} panicked: {message}", netns.map_or_else(|| "that is new".to_owned(), |id| id.to_string()))]
     Panicked {
         /// Where; `None` while it was being entered.
         netns: Option<NetnsId>,
@@ -69,7 +73,7 @@ pub enum Error {
         netns: NetnsId,
     },
     /// Namespaces of a whole process cannot be left by one of several threads.
-    #[error("cannot enter new namespaces: the process has {threads} threads, must have 1")]
+    #[error("cannot enter new namespaces: the process has {threads} threads instead of one")]
     NotSingleThreaded {
         /// How many there are.
         threads: usize,
@@ -84,6 +88,76 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
+}
+
+impl Explain for Error {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotPermitted { .. } => ErrorCode::PermissionDenied,
+            Self::NotFound { .. } => ErrorCode::NetnsNotFound,
+            Self::NotANamespace { .. } => ErrorCode::NetnsInvalid,
+            Self::AlreadyExists { .. }
+            | Self::Busy { .. }
+            | Self::Invalid { .. }
+            | Self::Panicked { .. }
+            | Self::ThreadEnded { .. }
+            | Self::NotSingleThreaded { .. }
+            | Self::Kernel { .. } => ErrorCode::Internal,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::NotPermitted { .. } => "run it as root, with CAP_SYS_ADMIN and CAP_NET_ADMIN".to_owned(),
+            Self::NotFound { .. } => "the container may have ended: start it again".to_owned(),
+            Self::NotANamespace { .. } => {
+                "give the path of a network namespace, for example /run/netns/NAME or /proc/PID/ns/net".to_owned()
+            }
+            Self::Invalid { expected, .. } => (*expected).to_owned(),
+            Self::Panicked { .. } | Self::ThreadEnded { .. } | Self::NotSingleThreaded { .. } => {
+                "report it as a fault of privnet, with the agent's log".to_owned()
+            }
+            Self::Kernel { object, source, .. } => return file_system_remedy(source, object),
+            Self::AlreadyExists { .. } | Self::Busy { .. } => return None,
+        })
+    }
+
+    fn can_retry(&self) -> bool {
+        matches!(self, Self::Busy { .. })
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let netns = NetnsId { dev: 4, ino: 4_026_532_000 };
+        let fault = "report it as a fault of privnet, with the agent's log";
+        let kernel =
+            |errno| Self::Kernel { op: "pin", object: "/run/netns/a".to_owned(), source: io::Error::from(errno) };
+        rows![
+            Self::NotFound { .. } => Self::NotFound { object: "/run/netns/a".to_owned() }, NetnsNotFound,
+                "/run/netns/a does not exist", "the container may have ended: start it again";
+            Self::NotANamespace { .. } => Self::NotANamespace { path: "/etc".into(), found: "a directory".to_owned() }, NetnsInvalid,
+                "/etc is not a network namespace: it is a directory",
+                "give the path of a network namespace, for example /run/netns/NAME or /proc/PID/ns/net";
+            Self::AlreadyExists { .. } => Self::AlreadyExists { path: "/run/netns/a".into() }, Internal,
+                "/run/netns/a exists already", "";
+            Self::Busy { .. } => Self::Busy { path: "/run/netns/a".into(), holder: "a mount".to_owned() }, Internal,
+                "/run/netns/a is in use by a mount", "";
+            Self::Invalid { .. } => Self::Invalid { what: "setting", value: "x".to_owned(), expected: "expected net/…" }, Internal,
+                "setting \"x\" is invalid", "expected net/…";
+            Self::NotPermitted { .. } => Self::NotPermitted { op: "enter", object: "/run/netns/a".to_owned() }, PermissionDenied,
+                "cannot enter /run/netns/a: not permitted", "run it as root, with CAP_SYS_ADMIN and CAP_NET_ADMIN";
+            Self::Panicked { .. } => Self::Panicked { netns: Some(netns), message: "oh".to_owned() }, Internal,
+                "a task in network namespace net:[4026532000] panicked: oh", fault;
+            Self::ThreadEnded { .. } => Self::ThreadEnded { netns }, Internal,
+                "the thread of network namespace net:[4026532000] has ended", fault;
+            Self::NotSingleThreaded { .. } => Self::NotSingleThreaded { threads: 2 }, Internal,
+                "cannot enter new namespaces: the process has 2 threads instead of one", fault;
+            Self::Kernel { .. } => kernel(io::ErrorKind::Other), Internal, "cannot pin /run/netns/a", "";
+            Self::Kernel { .. } => kernel(io::ErrorKind::StorageFull), Internal,
+                "cannot pin /run/netns/a",
+                "the disk is full: free space on the file system of /run/netns/a (`df -h` and `df -i` show how full it is)";
+        ]
+    }
 }
 
 impl Error {

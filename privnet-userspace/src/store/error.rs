@@ -1,11 +1,16 @@
-//! What can go wrong with a store, and what to do about it.
+//! What can go wrong with a store.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::contract::{Expected, LeaseId, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, Revision};
 use super::path::Key;
+use super::records::RECORD_VERSION;
+use crate::model::explain::file_system_remedy;
+#[cfg(test)]
+use crate::model::explain::{Row, rows};
+use crate::model::{ErrorCode, Explain};
 
 /// The store could not answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -21,10 +26,7 @@ pub enum StoreError {
         source: Arc<io::Error>,
     },
     /// The cluster did not answer, or refused.
-    #[error(
-        "cannot {operation} in etcd ({detail}): \
-         see that the cluster runs, has a majority, and can be reached from this host"
-    )]
+    #[error("cannot {operation} in etcd ({detail})")]
     Cluster {
         /// What was being done, for example `commit`.
         operation: &'static str,
@@ -35,7 +37,7 @@ pub enum StoreError {
     #[error("the store is closed")]
     Closed,
     /// The lease has expired, was revoked, or belongs to an earlier process.
-    #[error("lease {0} does not exist: it has expired or was revoked")]
+    #[error("lease {0} has expired or was revoked")]
     LeaseNotFound(LeaseId),
 }
 
@@ -55,7 +57,7 @@ pub enum CommitError {
     /// It is larger than every store can hold.
     #[error(
         "a transaction of {operations} operations and {bytes} bytes is too large: \
-         {MAX_OPERATIONS} operations and {MAX_TRANSACTION_BYTES} bytes are allowed"
+         the store takes {MAX_OPERATIONS} operations and {MAX_TRANSACTION_BYTES} bytes"
     )]
     TooLarge {
         /// Compares and writes together.
@@ -72,10 +74,7 @@ pub enum CommitError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another agent uses this state directory.
-    #[error(
-        "the state directory {} is in use by another agent{}; stop that agent, or give this one another --state-dir",
-        directory.display(), pid_text(*.pid)
-    )]
+    #[error("the state directory {} is in use by another agent{}", directory.display(), pid_text(*.pid))]
     AlreadyOpen {
         /// The state directory.
         directory: PathBuf,
@@ -83,11 +82,7 @@ pub enum OpenError {
         pid: Option<u32>,
     },
     /// The state file was damaged, and has been moved aside.
-    #[error(
-        "the state file {} is corrupt ({detail}); it has been kept as {}; put a good copy in its place, \
-         or start again to begin with an empty state",
-        path.display(), kept_as.display()
-    )]
+    #[error("the state file {} is corrupt ({detail}), and was moved to {}", path.display(), kept_as.display())]
     Corrupt {
         /// Where it was.
         path: PathBuf,
@@ -98,8 +93,7 @@ pub enum OpenError {
     },
     /// The state file was written by a newer privnet. It was not touched.
     #[error(
-        "the state file {} has schema version {found}, and this privnet knows versions up to {supported}; \
-         start the newer privnet again, or give this one another --state-dir",
+        "the state file {} has schema version {found}, and this privnet knows versions up to {supported}",
         path.display()
     )]
     NewerSchema {
@@ -111,9 +105,7 @@ pub enum OpenError {
         supported: u64,
     },
     /// The URL of a member of an etcd cluster, or what belongs to it, is invalid.
-    #[error(
-        "the etcd endpoint {url} is invalid ({reason}); see `privnet agent --help` for --etcd-endpoints and --etcd-ca"
-    )]
+    #[error("the etcd endpoint {url} is invalid ({reason})")]
     Endpoint {
         /// The URL.
         url: String,
@@ -132,10 +124,215 @@ pub enum OpenError {
     },
 }
 
+/// A record could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It was written by a newer privnet.
+    #[error("the record {key} has version {found}, and this privnet knows versions up to {RECORD_VERSION}")]
+    NewerVersion {
+        /// Its key.
+        key: Key,
+        /// Its version.
+        found: u32,
+    },
+    /// It is not what should be under its key.
+    #[error("the record {key} is corrupt: {detail}")]
+    Corrupt {
+        /// Its key.
+        key: Key,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The store could not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 fn found_text(revision: Option<Revision>) -> String {
     revision.map_or_else(|| "absent".to_owned(), |revision| format!("at revision {revision}"))
 }
 
 fn pid_text(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+impl Explain for StoreError {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::StoreUnavailable
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Disk { path, source, .. } => disk_remedy(path, source),
+            Self::Cluster { .. } => {
+                "see that the etcd cluster runs, has a majority, and can be reached from this host".to_owned()
+            }
+            Self::Closed => "start the agent again".to_owned(),
+            Self::LeaseNotFound(_) => "try again in a moment: the agent takes a new lease".to_owned(),
+        })
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let disk = |errno| Self::Disk {
+            operation: "write",
+            path: "/var/lib/privnet/store.redb".into(),
+            source: Arc::new(io::Error::from_raw_os_error(errno)),
+        };
+        rows![
+            Self::Disk { .. } => disk(28), StoreUnavailable,
+                "cannot write the state file /var/lib/privnet/store.redb: No space left on device (os error 28)",
+                "the disk is full: free space on the file system of /var/lib/privnet/store.redb \
+                 (`df -h` and `df -i` show how full it is)";
+            Self::Disk { .. } => disk(122), StoreUnavailable,
+                "cannot write the state file /var/lib/privnet/store.redb: Disk quota exceeded (os error 122)",
+                "the disk quota is used up: free space on the file system of /var/lib/privnet/store.redb, or raise the quota";
+            Self::Disk { .. } => disk(30), StoreUnavailable,
+                "cannot write the state file /var/lib/privnet/store.redb: Read-only file system (os error 30)",
+                "the file system of /var/lib/privnet/store.redb is read-only: `dmesg` may say why; \
+                 repair it and mount it writable";
+            Self::Disk { .. } => disk(5), StoreUnavailable,
+                "cannot write the state file /var/lib/privnet/store.redb: Input/output error (os error 5)",
+                "see what the kernel says of this disk (`dmesg`); the file is used again as soon as the disk allows it";
+            Self::Cluster { .. } => Self::Cluster {
+                    operation: "list",
+                    detail: "http://192.0.2.1:2379: connection refused".to_owned(),
+                }, StoreUnavailable,
+                "cannot list in etcd (http://192.0.2.1:2379: connection refused)",
+                "see that the etcd cluster runs, has a majority, and can be reached from this host";
+            Self::Closed => Self::Closed, StoreUnavailable, "the store is closed", "start the agent again";
+            Self::LeaseNotFound(_) => Self::LeaseNotFound(LeaseId(7)), StoreUnavailable,
+                "lease 7 has expired or was revoked", "try again in a moment: the agent takes a new lease";
+        ]
+    }
+}
+
+impl Explain for CommitError {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::StoreUnavailable
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Conflict { .. } => "another host changed the record at the same time: try again".to_owned(),
+            Self::TooLarge { .. } => "report it as a fault of privnet, with the agent's log".to_owned(),
+            Self::Store(error) => return error.remedy(),
+        })
+    }
+
+    fn can_retry(&self) -> bool {
+        !matches!(self, Self::TooLarge { .. })
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let key: Key = "networks/a".parse().expect("a key");
+        rows![
+            Self::Conflict { .. } => Self::Conflict { key, expected: Expected::Absent, found: Some(Revision(3)) }, StoreUnavailable,
+                "networks/a was expected absent and is at revision 3",
+                "another host changed the record at the same time: try again";
+            Self::TooLarge { .. } => Self::TooLarge { operations: 200, bytes: 10 }, StoreUnavailable,
+                "a transaction of 200 operations and 10 bytes is too large: the store takes 128 operations and 1048576 bytes",
+                "report it as a fault of privnet, with the agent's log";
+            Self::Store(_) => Self::Store(StoreError::Closed), StoreUnavailable, "the store is closed", "start the agent again";
+        ]
+    }
+}
+
+impl Explain for OpenError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::AlreadyOpen { .. } => ErrorCode::InvalidArgument,
+            Self::Corrupt { .. } | Self::NewerSchema { .. } | Self::Endpoint { .. } | Self::Disk { .. } => {
+                ErrorCode::StoreUnavailable
+            }
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::AlreadyOpen { .. } => "stop that agent, or give this one another --state-dir".to_owned(),
+            Self::Corrupt { .. } => {
+                "put a good copy in its place, or start again to begin with an empty state".to_owned()
+            }
+            Self::NewerSchema { .. } => {
+                "start the newer privnet again, or give this one another --state-dir".to_owned()
+            }
+            Self::Endpoint { .. } => "see `privnet agent --help` for --etcd-endpoints and --etcd-ca".to_owned(),
+            Self::Disk { path, source, .. } => disk_remedy(path, source),
+        })
+    }
+
+    fn can_retry(&self) -> bool {
+        false
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let path = || PathBuf::from("/s/store.redb");
+        let disk =
+            |errno| Self::Disk { operation: "create", path: path(), source: io::Error::from_raw_os_error(errno) };
+        rows![
+            Self::AlreadyOpen { .. } => Self::AlreadyOpen { directory: "/s".into(), pid: Some(17) }, InvalidArgument,
+                "the state directory /s is in use by another agent (process 17)",
+                "stop that agent, or give this one another --state-dir";
+            Self::AlreadyOpen { .. } => Self::AlreadyOpen { directory: "/s".into(), pid: None }, InvalidArgument,
+                "the state directory /s is in use by another agent", "stop that agent, or give this one another --state-dir";
+            Self::Corrupt { .. } => Self::Corrupt {
+                    path: path(),
+                    kept_as: "/s/store.redb.corrupt-1".into(),
+                    detail: "it is empty".to_owned(),
+                }, StoreUnavailable,
+                "the state file /s/store.redb is corrupt (it is empty), and was moved to /s/store.redb.corrupt-1",
+                "put a good copy in its place, or start again to begin with an empty state";
+            Self::NewerSchema { .. } => Self::NewerSchema { path: path(), found: 2, supported: 1 }, StoreUnavailable,
+                "the state file /s/store.redb has schema version 2, and this privnet knows versions up to 1",
+                "start the newer privnet again, or give this one another --state-dir";
+            Self::Endpoint { .. } => Self::Endpoint { url: "ftp://a".to_owned(), reason: "no such scheme".to_owned() }, StoreUnavailable,
+                "the etcd endpoint ftp://a is invalid (no such scheme)",
+                "see `privnet agent --help` for --etcd-endpoints and --etcd-ca";
+            Self::Disk { .. } => disk(28), StoreUnavailable, "cannot create /s/store.redb: No space left on device (os error 28)",
+                "the disk is full: free space on the file system of /s/store.redb (`df -h` and `df -i` show how full it is)";
+            Self::Disk { .. } => disk(5), StoreUnavailable, "cannot create /s/store.redb: Input/output error (os error 5)",
+                "see what the kernel says of this disk (`dmesg`); the file is used again as soon as the disk allows it";
+        ]
+    }
+}
+
+impl Explain for RecordError {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::StoreUnavailable
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::NewerVersion { .. } => Some("upgrade privnet on this host".to_owned()),
+            Self::Corrupt { .. } => Some("restore it, or delete what it belongs to and create that anew".to_owned()),
+            Self::Store(error) => error.remedy(),
+        }
+    }
+
+    fn can_retry(&self) -> bool {
+        matches!(self, Self::Store(error) if error.can_retry())
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let key = || "networks/a".parse::<Key>().expect("a key");
+        rows![
+            Self::NewerVersion { .. } => Self::NewerVersion { key: key(), found: 9 }, StoreUnavailable,
+                "the record networks/a has version 9, and this privnet knows versions up to 1", "upgrade privnet on this host";
+            Self::Corrupt { .. } => Self::Corrupt { key: key(), detail: "missing field `version`".to_owned() }, StoreUnavailable,
+                "the record networks/a is corrupt: missing field `version`",
+                "restore it, or delete what it belongs to and create that anew";
+            Self::Store(_) => Self::Store(StoreError::Closed), StoreUnavailable, "the store is closed", "start the agent again";
+        ]
+    }
+}
+
+fn disk_remedy(path: &Path, source: &io::Error) -> String {
+    file_system_remedy(source, &path.display().to_string()).unwrap_or_else(|| {
+        "see what the kernel says of this disk (`dmesg`); the file is used again as soon as the disk allows it"
+            .to_owned()
+    })
 }

@@ -6,14 +6,17 @@ use std::path::PathBuf;
 
 use super::Backend;
 use crate::companion::AnchorError;
-use crate::model::PublicKey;
+use crate::model::explain::file_system_remedy;
+#[cfg(test)]
+use crate::model::explain::{Row, rows};
+use crate::model::{ErrorCode, Explain, PublicKey};
 use crate::netns;
 
 /// Why WireGuard did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The link or the process is not there.
-    #[error("WireGuard device {device} does not exist")]
+    #[error("there is no WireGuard device {device}")]
     Absent {
         /// The interface, or the directory of the process.
         device: String,
@@ -57,8 +60,10 @@ pub enum Error {
     Unsupported {
         /// Which.
         backend: Backend,
-        /// Why, and what to do.
+        /// Why.
         reason: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The process answered with a refusal, or with something that is no answer.
     #[error("the WireGuard process in {run_dir} {problem}", run_dir = run_dir.display())]
@@ -84,6 +89,80 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
+}
+
+impl Explain for Error {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unsupported { .. } => ErrorCode::Unsupported,
+            Self::Netns(error) => error.code(),
+            Self::Anchor(error) => error.code(),
+            Self::Absent { .. }
+            | Self::NotWireGuard { .. }
+            | Self::AddressTaken { .. }
+            | Self::AlreadyRunning { .. }
+            | Self::RestartNeeded { .. }
+            | Self::Process { .. }
+            | Self::Kernel { .. } => ErrorCode::Internal,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Unsupported { remedy, .. } => Some((*remedy).to_owned()),
+            Self::NotWireGuard { device } => {
+                Some(format!("delete or rename the link {device} in the container, or detach the container"))
+            }
+            Self::RestartNeeded { .. } => Some("detach the container and attach it again".to_owned()),
+            Self::Netns(error) => error.remedy(),
+            Self::Anchor(error) => error.remedy(),
+            Self::Kernel { object, source, .. } => file_system_remedy(source, object),
+            Self::Absent { .. } | Self::AddressTaken { .. } | Self::AlreadyRunning { .. } | Self::Process { .. } => {
+                None
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let run_dir = || PathBuf::from("/run/privnet/wg");
+        let key = |byte| crate::model::PrivateKey::from_random([byte; 32]).public_key();
+        let gone = || netns::Error::NotFound { object: "/run/netns/a".to_owned() };
+        let restart = "the container may have ended: start it again";
+        rows![
+            Self::Absent { .. } => Self::Absent { device: "wg0".to_owned() }, Internal,
+                "there is no WireGuard device wg0", "";
+            Self::NotWireGuard { .. } => Self::NotWireGuard { device: "wg0".to_owned() }, Internal,
+                "wg0 is a link of another kind, not a WireGuard device",
+                "delete or rename the link wg0 in the container, or detach the container";
+            Self::AddressTaken { .. } => Self::AddressTaken {
+                    device: "wg0".to_owned(),
+                    address: Ipv4Addr::new(10, 240, 0, 2),
+                    holder: key(1),
+                    wanted: key(2),
+                }, Internal,
+                "peer zo060cy2M+x7cMF4FKXHbs0CloUFDTRHRboFhw5YfVk= of WireGuard device wg0 cannot have 10.240.0.2: \
+                 peer pOCSkrZRwni5dyxWn1+puxPZBrRqtoyd+dwrRAn4ogk= has it", "";
+            Self::AlreadyRunning { .. } => Self::AlreadyRunning { run_dir: run_dir(), pid: 17 }, Internal,
+                "a WireGuard process (pid 17) runs in /run/privnet/wg already", "";
+            Self::RestartNeeded { .. } => Self::RestartNeeded { run_dir: run_dir(), what: "port" }, Internal,
+                "the WireGuard process in /run/privnet/wg must be started again to change its port",
+                "detach the container and attach it again";
+            Self::Unsupported { .. } => Self::Unsupported {
+                    backend: Backend::Kernel,
+                    reason: "no such family".to_owned(),
+                    remedy: "load the module with `modprobe wireguard`",
+                }, Unsupported,
+                "kernel WireGuard is not available: no such family", "load the module with `modprobe wireguard`";
+            Self::Process { .. } => Self::Process { run_dir: run_dir(), problem: "did not answer".to_owned() }, Internal,
+                "the WireGuard process in /run/privnet/wg did not answer", "";
+            Self::Anchor(_) => Self::Anchor(AnchorError::Netns(gone())), NetnsNotFound, "/run/netns/a does not exist", restart;
+            Self::Netns(_) => Self::Netns(gone()), NetnsNotFound, "/run/netns/a does not exist", restart;
+            Self::Kernel { .. } => Self::io("write", "/run/privnet/wg/log")(io::Error::from(io::ErrorKind::StorageFull)), Internal,
+                "cannot write /run/privnet/wg/log",
+                "the disk is full: free space on the file system of /run/privnet/wg/log (`df -h` and `df -i` show how full it is)";
+        ]
+    }
 }
 
 impl Error {

@@ -28,25 +28,25 @@ const PEERS_PER_REQUEST: usize = 64;
 /// family (ENOENT) even after it tried to load the module, which the question makes it do.
 #[must_use]
 pub fn kernel_support() -> Support {
-    let missing = |reason: String| Support::Missing { reason };
+    let missing = |reason: String, remedy| Support::Missing { reason, remedy };
+    let fault = "report it as a fault of privnet";
     // A name with a '/' is no interface's, but the library refuses it too; "." the kernel alone refuses.
     let name: InterfaceName = match ".".parse() {
         Ok(name) => name,
-        Err(_) => return missing("the probe has no valid name".to_owned()),
+        Err(_) => return missing("the probe has no valid name".to_owned(), fault),
     };
     match Device::get(&name, Backend::Kernel).map(drop) {
         Ok(()) => Support::Present,
         Err(error) => match Errno::from_io_error(&error) {
             Some(Errno::NODEV) => Support::Present,
             Some(Errno::NOENT) => missing(
-                "this kernel has no WireGuard (CONFIG_WIREGUARD): load the module with `modprobe wireguard`, or use a \
-                 kernel that has it"
-                    .to_owned(),
+                "this kernel has no WireGuard (CONFIG_WIREGUARD)".to_owned(),
+                "load the module with `modprobe wireguard`, or use a kernel that has it",
             ),
             Some(Errno::PERM | Errno::ACCESS) => {
-                missing("asking the kernel is not permitted: run as root (CAP_NET_ADMIN)".to_owned())
+                missing("asking the kernel is not permitted".to_owned(), "run it as root (CAP_NET_ADMIN)")
             }
-            Some(_) | None => missing(format!("the kernel did not answer: {}", without_text(&error))),
+            Some(_) | None => missing(format!("the kernel did not answer: {}", without_text(&error)), fault),
         },
     }
 }
@@ -243,7 +243,7 @@ mod tests {
     fn the_probe_has_an_answer() {
         match kernel_support() {
             Support::Present => {}
-            Support::Missing { reason } => assert!(!reason.is_empty()),
+            Support::Missing { reason, remedy } => assert!(!reason.is_empty() && !remedy.is_empty()),
         }
     }
 

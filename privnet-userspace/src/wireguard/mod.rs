@@ -72,13 +72,15 @@ impl Choice {
     /// # Errors
     /// [`Error::Unsupported`] when the wanted backend, or with `auto` both, are not there.
     pub fn resolve(self, kernel: &Support, userspace: &Support) -> Result<Backend, Error> {
-        let (backend, reason) = match (self, kernel, userspace) {
+        let (backend, reason, remedy) = match (self, kernel, userspace) {
             (Self::Auto | Self::Kernel, Support::Present, _) => return Ok(Backend::Kernel),
             (Self::Auto | Self::Userspace, _, Support::Present) => return Ok(Backend::Userspace),
-            (Self::Kernel, Support::Missing { reason }, _) => (Backend::Kernel, reason),
-            (Self::Auto | Self::Userspace, _, Support::Missing { reason }) => (Backend::Userspace, reason),
+            (Self::Kernel, Support::Missing { reason, remedy }, _) => (Backend::Kernel, reason, remedy),
+            (Self::Auto | Self::Userspace, _, Support::Missing { reason, remedy }) => {
+                (Backend::Userspace, reason, remedy)
+            }
         };
-        Err(Error::Unsupported { backend, reason: reason.clone() })
+        Err(Error::Unsupported { backend, reason: reason.clone(), remedy })
     }
 }
 
@@ -102,8 +104,10 @@ pub enum Support {
     Present,
     /// It does not.
     Missing {
-        /// Why, in words for a person, with what to do.
+        /// Why, in words for a person.
         reason: String,
+        /// What to do.
+        remedy: &'static str,
     },
 }
 
@@ -229,7 +233,7 @@ mod tests {
     use super::*;
 
     fn missing() -> Support {
-        Support::Missing { reason: "no such family".to_owned() }
+        Support::Missing { reason: "no such family".to_owned(), remedy: "load the module" }
     }
 
     #[test]

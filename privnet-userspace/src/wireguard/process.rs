@@ -132,7 +132,7 @@ impl Process {
         // Not in the builder: the device starts to forward when it gets its key, and only then notices a lost link.
         device.set_private_key(secret(&key)).await?;
         let control = listen(run_dir).context("cannot open the control socket")?;
-        tracing::info!(interface = birth.interface, anchor = ?container.anchor(), "the WireGuard process is ready");
+        tracing::info!(interface = birth.interface, "the WireGuard process is ready");
         let (public_key, interface) = (key.public_key(), birth.interface);
         Ok(Self { device, public_key, control, tun: watched, container, interface })
     }

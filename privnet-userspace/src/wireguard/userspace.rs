@@ -65,7 +65,10 @@ pub fn userspace_support() -> Support {
         Ok(_) => Support::Present,
         Err(error) => {
             let file = tun::CONTROL_FILE;
-            Support::Missing { reason: format!("cannot open {file}: {error}; load the module with `modprobe tun`") }
+            Support::Missing {
+                reason: format!("cannot open {file}: {error}"),
+                remedy: "load the module with `modprobe tun`",
+            }
         }
     }
 }

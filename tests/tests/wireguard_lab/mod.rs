@@ -30,7 +30,7 @@ const MTU_BYTES: u32 = 1390;
 pub fn backends() -> Vec<Backend> {
     match kernel_support() {
         Support::Present => vec![Backend::Userspace, Backend::Kernel],
-        Support::Missing { reason } => {
+        Support::Missing { reason, .. } => {
             // Set where the kernel is chosen: cargo xtask vm.
             assert!(std::env::var_os("PRIVNET_REQUIRE_KERNEL_WIREGUARD").is_none(), "{reason}");
             println!("kernel WireGuard is not exercised: {reason}");

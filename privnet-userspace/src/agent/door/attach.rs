@@ -16,7 +16,6 @@ use crate::agent::shared::Shared;
 use crate::agent::world::Concerns;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Network, NetworkId, Port};
-use crate::store::claims::MemberError;
 use crate::topology::ownership;
 
 /// How long an attach waits for its member to be ready.
@@ -112,21 +111,4 @@ fn attached(shared: &Shared, network: NetworkId, record: &Record) -> Result<Atta
     let ready = shared.workers.of(network).reports().borrow().ready.contains(&record.address);
     let resolv_conf = names::wait::resolv_conf(shared, network);
     Ok(Attached { network, app, kind, number, address: record.address, hostname, interface, ready, env, resolv_conf })
-}
-
-impl From<MemberError> for ControlError {
-    fn from(error: MemberError) -> Self {
-        let code = match &error {
-            MemberError::NetworkNotFound { .. } => ErrorCode::NetworkNotFound,
-            MemberError::MemberExists(_) => ErrorCode::MemberExists,
-            MemberError::MemberNotFound { .. } | MemberError::MemberChanged(_) => ErrorCode::MemberNotFound,
-            MemberError::AddressTaken { .. } => ErrorCode::AddressTaken,
-            MemberError::AddressOutsideSubnet(_) | MemberError::AddressReserved(_) => ErrorCode::AddressInvalid,
-            MemberError::PoolExhausted { .. } => ErrorCode::PoolExhausted,
-            MemberError::NumbersExhausted { .. } => ErrorCode::InvalidArgument,
-            MemberError::PublicKeyInUse { .. } => ErrorCode::Internal,
-            MemberError::Contended | MemberError::Record(_) | MemberError::Commit(_) => ErrorCode::StoreUnavailable,
-        };
-        super::explain::split_remedy(code, &error.to_string())
-    }
 }

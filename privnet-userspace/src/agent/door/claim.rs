@@ -156,7 +156,7 @@ async fn claim(
 ) -> Result<Record, ClaimFailure> {
     check_overlap(shared, network, found)?;
     let index = free_index(shared, found).await?;
-    let netns_cookie = found.netns.cookie().await.map_err(|error| explain(&error.into()))?;
+    let netns_cookie = found.netns.cookie().await.map_err(ControlError::from)?;
     let key = new_key();
     let claim = MemberClaim {
         id: MemberId::random(&mut rand::rng()),
@@ -242,8 +242,8 @@ fn check_overlap(shared: &Shared, network: &Network, found: &TargetNetns) -> Res
 
 /// The lowest n for which neither a record of ours nor an interface of the container bears `wg<n>`.
 async fn free_index(shared: &Shared, found: &TargetNetns) -> Result<u8, ControlError> {
-    let links = Links::open(&found.netns).await.map_err(|error| explain(&error.into()))?;
-    let names = links.links().await.map_err(|error| explain(&error.into()))?;
+    let links = Links::open(&found.netns).await?;
+    let names = links.links().await?;
     let journal = shared.journal();
     let taken: Vec<u8> = journal
         .records()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::attach::{attach, hostname};
 use super::doctor;
 use super::error::{ControlError, ErrorCode};
-use super::explain::explain;
+use super::explain::{explain, problem};
 use super::gone::wait_until_gone;
 use super::scrape;
 use super::views::{
@@ -20,7 +20,7 @@ use crate::ipam;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId, NetworkName};
 use crate::store::claims::{self, End};
-use crate::store::records::{self, RecordError};
+use crate::store::records;
 use crate::topology::ownership;
 
 /// A handle to a running agent. Clones speak to the same agent.
@@ -192,7 +192,8 @@ impl Control {
             if report.pass > 0 {
                 last = last.max(Some(report.ended_unix_seconds));
             }
-            problems.extend(report.failed.iter().map(|(member, error)| format!("{network} {member}: {error}")));
+            problems
+                .extend(report.failed.iter().map(|(member, error)| format!("{network} {member}: {}", problem(error))));
             problems.extend(report.problems.iter().map(|problem| format!("{network}: {problem}")));
         }
         problems.extend(shared.names.reports().borrow().problems.values().map(|problem| format!("names: {problem}")));
@@ -318,11 +319,5 @@ fn network_view(network: Network, addresses_used: u64) -> NetworkView {
         addresses_used,
         addresses_max: ipam::capacity(network.subnet).into(),
         names: network.names,
-    }
-}
-
-impl From<RecordError> for ControlError {
-    fn from(error: RecordError) -> Self {
-        super::explain::split_remedy(ErrorCode::StoreUnavailable, &error.to_string())
     }
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::error::ControlError;
-use super::explain::explain;
 use super::views::{Check, CheckStatus};
 use crate::agent::config;
 use crate::agent::shared::Shared;
@@ -69,7 +68,7 @@ async fn store(shared: &Shared) -> Check {
             "name the right one, or restore its data; what is attached stays as it is meanwhile",
         ),
         Err(error) => {
-            let error = explain(&error.into());
+            let error = ControlError::from(error);
             check("store", CheckStatus::Fail, error.message, error.remedy)
         }
     }
@@ -122,7 +121,7 @@ async fn host_checks(bpffs: &Path) -> Vec<Check> {
         kernel_wireguard(),
         match wireguard::userspace_support() {
             Support::Present => check("wireguard_userspace", CheckStatus::Ok, "TUN devices can be made", ""),
-            Support::Missing { reason } => check("wireguard_userspace", CheckStatus::Warn, reason, "modprobe tun"),
+            Support::Missing { reason, remedy } => check("wireguard_userspace", CheckStatus::Warn, reason, remedy),
         },
         vxlan_port().await,
     ]
@@ -131,14 +130,14 @@ async fn host_checks(bpffs: &Path) -> Vec<Check> {
 fn kernel_wireguard() -> Check {
     match (wireguard::kernel_support(), wireguard::userspace_support()) {
         (Support::Present, _) => check("wireguard_kernel", CheckStatus::Ok, "the kernel's WireGuard is there", ""),
-        (Support::Missing { reason }, Support::Present) => check(
+        (Support::Missing { reason, remedy }, Support::Present) => check(
             "wireguard_kernel",
             CheckStatus::Warn,
-            format!("{reason}; a userspace process per member is used"),
-            "modprobe wireguard, or a kernel with CONFIG_WIREGUARD",
+            format!("{reason}: a userspace process per member is used"),
+            remedy,
         ),
-        (Support::Missing { reason }, Support::Missing { .. }) => {
-            check("wireguard_kernel", CheckStatus::Fail, reason, "modprobe wireguard, or modprobe tun")
+        (Support::Missing { reason, remedy }, Support::Missing { .. }) => {
+            check("wireguard_kernel", CheckStatus::Fail, reason, remedy)
         }
     }
 }

@@ -4,53 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, for programs. The names are part of the contract and never change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorCode {
-    /// The request is malformed.
-    InvalidArgument,
-    /// No network has this id or name.
-    NetworkNotFound,
-    /// A network of this name exists.
-    NetworkExists,
-    /// The network has members.
-    NetworkNotEmpty,
-    /// The subnet cannot be used.
-    InvalidSubnet,
-    /// The container is in another network whose subnet overlaps.
-    SubnetOverlap,
-    /// No such member.
-    MemberNotFound,
-    /// The member exists, in another namespace or on another host.
-    MemberExists,
-    /// Another member holds the address.
-    AddressTaken,
-    /// The address is not one that a member of this network can have.
-    AddressInvalid,
-    /// Every address of the subnet is held.
-    PoolExhausted,
-    /// There is no namespace at this path, or no such process.
-    NetnsNotFound,
-    /// The path is not a network namespace, or one that must not be attached.
-    NetnsInvalid,
-    /// The underlay leaves no room for the tunnels.
-    MtuTooSmall,
-    /// Another user of UDP 4789 or of the VNI stands in the way.
-    VtepConflict,
-    /// The kernel lacks what was asked for.
-    Unsupported,
-    /// No permission.
-    PermissionDenied,
-    /// The store cannot be reached, or refused.
-    StoreUnavailable,
-    /// It did not finish in time; it may yet.
-    Timeout,
-    /// The agent is not running.
-    AgentUnavailable,
-    /// The kernel refused, or a fault of ours.
-    Internal,
-}
+pub use crate::model::ErrorCode;
+use crate::model::Explain;
 
 /// An error that a surface shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,3 +33,10 @@ impl fmt::Display for ControlError {
 }
 
 impl std::error::Error for ControlError {}
+
+/// Every error that can explain itself is one that a surface can show.
+impl<E: Explain> From<E> for ControlError {
+    fn from(error: E) -> Self {
+        super::explain::shown(&error)
+    }
+}

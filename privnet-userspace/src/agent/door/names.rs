@@ -4,12 +4,11 @@ use std::net::Ipv4Addr;
 
 use super::control::Control;
 use super::error::{ControlError, ErrorCode};
-use super::explain::explain;
 use super::views::{AnswerSource, DomainNameView, NamesView, ResolveView, ResponseCode};
 use crate::agent::host::journal::Record;
 use crate::agent::names::desired;
 use crate::agent::names::reason::reason;
-use crate::dns::{self, DnsProcess, ProcessState, Source};
+use crate::dns::{DnsProcess, ProcessState, Source};
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Forwarding, Network, NetworkId};
 use crate::names::{Name, NetworkNames, SUFFIX};
@@ -42,12 +41,10 @@ impl Control {
     /// When the container is none of this host's, or nobody answers names here.
     pub async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError> {
         let record = self.find_asker(asker)?;
-        let asked: Name = name.parse().map_err(|error| {
-            ControlError::new(ErrorCode::InvalidArgument, format!("{error}"), "give a name as `dig` takes it")
-        })?;
+        let asked: Name = name.parse()?;
         let (kind, number) = parse_type(kind)?;
         let process = self.process()?;
-        let told = process.resolve(record.netns, &asked.to_string(), number).await.map_err(failed)?;
+        let told = process.resolve(record.netns, &asked.to_string(), number).await?;
         let networks = {
             let journal = self.shared.journal();
             let same = journal.records().values().filter(|other| !other.leaving && other.netns == record.netns);
@@ -81,7 +78,7 @@ impl Control {
     /// When the process that answers them cannot be asked.
     pub(in crate::agent) async fn names(&self) -> Result<Option<NamesView>, ControlError> {
         let (Some(config), Ok(process)) = (&self.shared.host.config.names, self.process()) else { return Ok(None) };
-        let state: Option<ProcessState> = process.observe().await.map_err(failed)?;
+        let state: Option<ProcessState> = process.observe().await?;
         Ok(state.map(|state| NamesView {
             address: config.address,
             containers: state.containers.len(),
@@ -130,11 +127,6 @@ impl Control {
             )),
         }
     }
-}
-
-/// What the process did not do, for a person.
-fn failed(error: dns::Error) -> ControlError {
-    explain(&anyhow::Error::new(error))
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an age is positive and far below 2^64")]

@@ -56,13 +56,7 @@ impl HostFacts {
     /// When something that the configuration asks for is not there.
     pub async fn find(config: &Config, host: &NetnsLinks) -> Result<Self> {
         let (vtep, underlay) = find_vtep(config, host).await?;
-        let mtu = Mtu::from_underlay(underlay).map_err(|error| {
-            ControlError::new(
-                ErrorCode::MtuTooSmall,
-                error.to_string(),
-                "raise the MTU of the underlay's interface, or choose another with --vtep",
-            )
-        })?;
+        let mtu = Mtu::from_underlay(underlay)?;
         Ok(Self {
             vtep,
             mtu,
@@ -153,7 +147,7 @@ fn lacking(features: &datapath::Features) -> Option<String> {
 fn choose_wireguard(config: &Config) -> Result<Backend> {
     let (kernel, userspace) = (wireguard::kernel_support(), wireguard::userspace_support());
     let backend = config.wireguard.resolve(&kernel, &userspace)?;
-    if let (wireguard::Choice::Auto, Backend::Userspace, Support::Missing { reason }) =
+    if let (wireguard::Choice::Auto, Backend::Userspace, Support::Missing { reason, .. }) =
         (config.wireguard, backend, &kernel)
     {
         tracing::warn!("no kernel WireGuard ({reason}): a userspace process per member encrypts, more slowly");

@@ -13,10 +13,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ContainerRef, HostName, NetworkId, PrivateKey};
+use crate::agent::door::error::{ControlError, ErrorCode};
+use crate::model::{ContainerRef, FileError, HostName, NetworkId, PrivateKey};
 use crate::netns::{Netns, NetnsId};
 
 /// The version of the record's form.
@@ -101,14 +102,10 @@ impl Journal {
     /// # Errors
     /// When a record cannot be read, is of a newer version, or is corrupt. A corrupt one is moved aside first, never deleted.
     pub fn open(dir: &Path) -> Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .with_context(|| format!("creating {}", dir.display()))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(FileError::at("create", dir))?;
         let mut records = BTreeMap::new();
-        for entry in fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
-            let path = entry.with_context(|| format!("listing {}", dir.display()))?.path();
+        for entry in fs::read_dir(dir).map_err(FileError::at("list", dir))? {
+            let path = entry.map_err(FileError::at("list", dir))?.path();
             if path.extension().is_some_and(|extension| extension == "json")
                 && let Some(record) = read(&path)?
             {
@@ -124,15 +121,14 @@ impl Journal {
     /// # Errors
     /// When the directory cannot be listed, or a file cannot be removed.
     pub fn sweep(&self) -> Result<()> {
-        let listing = || format!("listing {}", self.dir.display());
         let keys: BTreeSet<PathBuf> = self.records.keys().map(|id| self.path(*id, "key")).collect();
-        for entry in fs::read_dir(&self.dir).with_context(listing)? {
-            let path = entry.with_context(listing)?.path();
+        for entry in fs::read_dir(&self.dir).map_err(FileError::at("list", &self.dir))? {
+            let path = entry.map_err(FileError::at("list", &self.dir))?.path();
             let extension = path.extension().and_then(OsStr::to_str);
             // The key of a record that was set aside is as good as that.
             let is_kept = || keys.contains(&path) || path.with_extension("json.corrupt").exists();
             if extension == Some("new") || (extension == Some("key") && !is_kept()) {
-                fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+                fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
             }
         }
         Ok(())
@@ -197,7 +193,7 @@ impl Journal {
             let path = self.path(id, extension);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("removing {}", path.display()));
+                    return Err(FileError::at("remove", &path)(error).into());
                 }
                 Ok(()) | Err(_) => {}
             }
@@ -212,8 +208,7 @@ impl Journal {
     /// When there is none, or it is corrupt.
     pub fn private_key(&self, id: RecordKey) -> Result<PrivateKey> {
         let path = self.path(id, "key");
-        let text =
-            zeroize::Zeroizing::new(fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?);
+        let text = zeroize::Zeroizing::new(fs::read_to_string(&path).map_err(FileError::at("read", &path))?);
         PrivateKey::from_base64(&text).with_context(|| format!("reading {}", path.display()))
     }
 
@@ -248,30 +243,27 @@ impl SharedJournal {
 
 /// Reads a record; none where the host lost its power before the disk had it: no container outlived that.
 fn read(path: &Path) -> Result<Option<Record>> {
-    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = fs::read(path).map_err(FileError::at("read", path))?;
     if text.iter().all(|byte| *byte == 0) {
         tracing::warn!("{} is empty: a member of an earlier boot of this host is forgotten", path.display());
-        fs::remove_file(path).with_context(|| format!("removing the empty {}", path.display()))?;
+        fs::remove_file(path).map_err(FileError::at("remove the empty", path))?;
         return Ok(None);
     }
     let version =
         serde_json::from_slice::<serde_json::Value>(&text).ok().and_then(|value| value.get("version")?.as_u64());
     if let Some(version) = version.filter(|version| *version > u64::from(VERSION)) {
-        bail!(
-            "{} is of version {version}, this agent reads up to {VERSION}; start the newer agent that wrote it",
-            path.display()
-        );
+        let message =
+            format!("{} is of version {version}, and this agent reads up to version {VERSION}", path.display());
+        return Err(ControlError::new(ErrorCode::Internal, message, "start the newer agent that wrote it").into());
     }
     match serde_json::from_slice(&text) {
         Ok(record) => Ok(Some(record)),
         Err(error) => {
             let aside = path.with_extension("json.corrupt");
-            fs::rename(path, &aside).with_context(|| format!("moving the corrupt {} aside", path.display()))?;
-            bail!(
-                "{} is corrupt ({error}); it was moved to {}: start the agent again to go on without that member",
-                path.display(),
-                aside.display()
-            )
+            fs::rename(path, &aside).map_err(FileError::at("move aside the corrupt", path))?;
+            let message = format!("{} is corrupt ({error}), and was moved to {}", path.display(), aside.display());
+            let remedy = "start the agent again to go on without that member";
+            Err(ControlError::new(ErrorCode::Internal, message, remedy).into())
         }
     }
 }
@@ -300,12 +292,12 @@ fn rename_over(path: &Path, durability: Durability, content: &[u8]) -> Result<()
         .truncate(true)
         .mode(0o600)
         .open(&temporary)
-        .with_context(|| format!("creating {}", temporary.display()))?;
-    file.write_all(content).with_context(|| format!("writing {}", temporary.display()))?;
+        .map_err(FileError::at("create", &temporary))?;
+    file.write_all(content).map_err(FileError::at("write", &temporary))?;
     if matches!(durability, Durability::ForGood) {
-        file.sync_data().with_context(|| format!("flushing {}", temporary.display()))?;
+        file.sync_data().map_err(FileError::at("flush", &temporary))?;
     }
-    fs::rename(&temporary, path).with_context(|| format!("replacing {}", path.display()))
+    Ok(fs::rename(&temporary, path).map_err(FileError::at("replace", path))?)
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use super::journal::{SharedJournal, replace};
 use crate::agent::backoff::Backoff;
 use crate::agent::config::Config;
 use crate::agent::door::error::{ControlError, ErrorCode};
+use crate::agent::door::explain::{explain, problem};
 use crate::agent::store_problems::{StoreProblem, StoreProblems};
-use crate::model::HostName;
+use crate::model::{FileError, HostName};
 use crate::store::records::{Envelope, HostRecord, PresenceRecord};
 use crate::store::{CommitError, Entry, Expected, LeaseId, Store, StoreError, Transaction, keys, records};
 
@@ -148,8 +149,9 @@ impl Presence {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!("the other hosts may take this one for gone: {error:#}");
-                    self.problems.set(StoreProblem::Presence, Some(format!("{error:#}")));
+                    let error = problem(&explain(&error));
+                    tracing::warn!("the other hosts may take this one for gone: {error}");
+                    self.problems.set(StoreProblem::Presence, Some(error));
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
@@ -193,11 +195,12 @@ fn instance(state_dir: &Path) -> Result<Uuid> {
     match fs::read_to_string(&path) {
         // What a power cut may leave of a file that was just made.
         Ok(text) if text.is_empty() => make(&path),
-        Ok(text) => {
-            text.trim().parse().with_context(|| format!("{} holds no UUID; remove it to get a new one", path.display()))
-        }
+        Ok(text) => text.trim().parse().map_err(|_| {
+            let message = format!("{} does not hold a UUID", path.display());
+            ControlError::new(ErrorCode::Internal, message, "remove the file to get a new identity").into()
+        }),
         Err(error) if error.kind() == ErrorKind::NotFound => make(&path),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        Err(error) => Err(FileError::at("read", &path)(error).into()),
     }
 }
 

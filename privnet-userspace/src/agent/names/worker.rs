@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::desired::{self, Container};
 use super::handle::{Dirty, NamesHandle, NamesReport};
 use crate::agent::config::NamesConfig;
+use crate::agent::door::explain::{problem, shown};
 use crate::agent::host::facts::Host;
 use crate::agent::host::journal::{Record, SharedJournal};
 use crate::agent::world::SharedWorld;
@@ -281,9 +282,7 @@ fn path_of(id: NetnsId, container: &Container) -> Option<PathBuf> {
     container.paths.iter().find(|path| Netns::identify(path).is_ok_and(|found| found == id)).cloned()
 }
 
-/// An error with what it came from.
+/// An error with its causes, and what to do about it.
 fn chain(error: &Error) -> String {
-    let first: &dyn std::error::Error = error;
-    let sources = std::iter::successors(Some(first), |error| error.source());
-    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    problem(&shown(error))
 }

@@ -17,7 +17,7 @@ use super::intent::intent;
 use super::local::LocalNetwork;
 use super::observe::Observation;
 use crate::agent::door::error::ControlError;
-use crate::agent::door::explain::explain;
+use crate::agent::door::explain::{explain, problem};
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::shared::Shared;
@@ -180,12 +180,13 @@ impl Worker {
         {
             let done = claims::set_member_state(&*self.shared.store, member, MemberState::Ready).await;
             if let Err(error) = done {
-                report.problems.push(format!("cannot tell that {} is ready: {error}", member.container));
+                let error = problem(&error.into());
+                report.problems.push(format!("cannot record that {} is ready: {error}", member.container));
             }
         }
-        report.problems.extend(failures.network.iter().map(ToString::to_string));
+        report.problems.extend(failures.network.iter().map(problem));
         let stray = failures.members.iter().filter(|(member, _)| !local.contains(member));
-        report.problems.extend(stray.map(|(member, error)| format!("{member}: {error}")));
+        report.problems.extend(stray.map(|(member, error)| format!("{member}: {}", problem(error))));
         report
     }
 
@@ -206,7 +207,7 @@ impl Worker {
                 report.records.insert(record.address);
             } else if let Err(error) = self.shared.journal().remove((record.network, record.address)) {
                 report.records.insert(record.address);
-                report.problems.push(format!("{error:#}"));
+                report.problems.push(problem(&explain(&error)));
             }
         }
     }

@@ -16,46 +16,46 @@ pub struct AgentArgs {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// This host's name [default: the first label of the kernel's].
+    /// This host's name [default: the first label of `hostname`].
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
-    /// The VTEP's address on the underlay [default: that of the default route].
+    /// The VTEP's address on the underlay [default: the address of the default route's interface].
     #[arg(long, value_name = "ADDR")]
     pub vtep: Option<Ipv4Addr>,
-    /// Where state is kept [default: /var/lib/privnet].
+    /// The state directory [default: /var/lib/privnet].
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// The control socket [default: /run/privnet/privnet.sock].
     #[arg(long, env = "PRIVNET_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Where networks and members are recorded [default: embedded].
+    /// The store of networks and members [default: embedded].
     #[arg(long, value_enum, value_name = "STORE")]
     pub store: Option<StoreKind>,
-    /// The members of the etcd cluster.
+    /// The client URLs of the etcd cluster.
     #[arg(long, value_name = "URL,…", value_delimiter = ',')]
     pub etcd_endpoints: Option<Vec<String>>,
-    /// The certificates, in PEM, of who signs those of the etcd cluster; needed with https endpoints.
+    /// The CA certificates of the etcd cluster, in PEM; required with https endpoints.
     #[arg(long, value_name = "FILE")]
     pub etcd_ca: Option<PathBuf>,
-    /// This host's certificate, in PEM, where the etcd cluster asks for one.
+    /// The client certificate for the etcd cluster, in PEM, when the cluster requires one.
     #[arg(long, value_name = "FILE", requires = "etcd_key")]
     pub etcd_cert: Option<PathBuf>,
     /// The private key of --etcd-cert, in PEM.
     #[arg(long, value_name = "FILE", requires = "etcd_cert")]
     pub etcd_key: Option<PathBuf>,
-    /// Who forwards packets on this host [default: auto].
+    /// The datapath that forwards packets on this host [default: auto].
     #[arg(long, value_enum, value_name = "DATAPATH")]
     pub datapath: Option<DatapathChoice>,
-    /// Who encrypts packets on this host [default: auto].
+    /// The WireGuard that encrypts packets on this host [default: auto].
     #[arg(long, value_enum, value_name = "WIREGUARD")]
     pub wireguard: Option<WireguardChoice>,
-    /// Serve GET /metrics over HTTP here, to anybody who can connect [default: not at all].
+    /// Serve GET /metrics over HTTP at this address, without authentication [default: not served].
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
-    /// Where containers ask for names, on their own loopback, or `off` [default: 127.0.0.82].
+    /// The address of the DNS server on each container's loopback, or `off` [default: 127.0.0.82].
     #[arg(long, value_name = "ADDR|off")]
     pub dns_address: Option<DnsAddress>,
-    /// What the names of this agent's namespaces begin with; for a second agent on the same kernel.
+    /// The prefix of the names of this agent's namespaces; for a second agent on the same kernel.
     #[arg(long, hide = true, value_name = "PREFIX")]
     pub netns_prefix: Option<String>,
     /// The bpffs, or a directory of it; for a second agent on the same kernel.
@@ -63,7 +63,7 @@ pub struct AgentArgs {
     pub bpffs: Option<PathBuf>,
 }
 
-/// Where containers ask for names.
+/// Where containers send DNS queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum DnsAddress {
@@ -81,7 +81,7 @@ impl std::str::FromStr for DnsAddress {
             ("off", _) => Ok(Self::Off),
             (_, Ok(address)) if address.is_loopback() => Ok(Self::At(address)),
             (_, Ok(_)) => {
-                Err(format!("{text} is not on the loopback, 127.0.0.0/8: others than the container would ask there"))
+                Err(format!("{text} is outside the loopback, 127.0.0.0/8: only the container may reach its DNS server"))
             }
             (_, Err(_)) => Err(format!("{text:?} is neither an IPv4 address nor `off`")),
         }
@@ -96,21 +96,21 @@ impl TryFrom<String> for DnsAddress {
     }
 }
 
-/// Where networks and members are recorded.
+/// The store of networks and members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StoreKind {
-    /// In a file of this host.
+    /// A file on this host.
     Embedded,
-    /// In an etcd cluster.
+    /// An etcd cluster.
     Etcd,
 }
 
-/// Who forwards packets.
+/// The datapath that forwards packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DatapathChoice {
-    /// eBPF where the kernel can, else the bridge.
+    /// eBPF programs where the kernel supports them, else a bridge.
     Auto,
     /// eBPF programs.
     Ebpf,
@@ -118,13 +118,13 @@ pub enum DatapathChoice {
     Bridge,
 }
 
-/// Who encrypts packets.
+/// The WireGuard that encrypts packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WireguardChoice {
-    /// The kernel where it can, else a process per member.
+    /// The kernel's WireGuard where it exists, else a process per member.
     Auto,
-    /// The kernel.
+    /// The kernel's WireGuard.
     Kernel,
     /// A process per member.
     Userspace,

@@ -88,8 +88,8 @@ fn identity(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option
     match (certificate, key) {
         (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
         (None, None) => Ok(None),
-        (Some(_), None) => Err(invalid("there is a certificate for etcd without its key", "give --etcd-key FILE")),
-        (None, Some(_)) => Err(invalid("there is a key for etcd without its certificate", "give --etcd-cert FILE")),
+        (Some(_), None) => Err(invalid("--etcd-cert is given without its key", "give --etcd-key FILE")),
+        (None, Some(_)) => Err(invalid("--etcd-key is given without its certificate", "give --etcd-cert FILE")),
     }
 }
 
@@ -97,7 +97,7 @@ fn identity(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option
 fn host_of(kernel_name: &str) -> Result<HostName, ControlError> {
     let label = kernel_name.split('.').next().unwrap_or_default().to_lowercase();
     label.parse().map_err(|error| {
-        invalid(format!("the kernel's name of this host cannot be its name here: {error}"), "give --host NAME")
+        invalid(format!("the hostname of this host cannot be its name in privnet: {error}"), "give --host NAME")
     })
 }
 

@@ -124,7 +124,7 @@ async fn serve(surface: Surface, socket: ControlSocket, metrics: Option<TcpListe
             tracing::error!(%error, "a server ended abnormally");
         }
     }
-    tracing::info!("the agent has ended; traffic goes on");
+    tracing::info!("the agent has ended; the members keep their connections");
 }
 
 async fn bind_metrics(options: &AgentOptions) -> Result<Option<TcpListener>, ControlError> {
@@ -164,7 +164,7 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => {
-                    tracing::info!("SIGHUP is ignored: restart the agent to give it another configuration");
+                    tracing::info!("SIGHUP is ignored: restart the agent to change its configuration");
                 }
             }
         }

@@ -10,7 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 pub fn notify(state: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else { return };
     if let Err(error) = send(&socket, state) {
-        tracing::warn!(%error, state, "cannot tell the service manager");
+        tracing::warn!(%error, state, "cannot notify the service manager");
     }
 }
 

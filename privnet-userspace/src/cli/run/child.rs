@@ -49,9 +49,9 @@ pub fn run(arguments: &RunChildArgs, format: Format) -> Result<ExitCode, Control
 fn prepare() -> Result<(), ControlError> {
     // Nobody would detach a command that outlives its parent.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
-        .map_err(|error| cannot("follow the parent in death", &error))?;
+        .map_err(|error| cannot("end together with the parent", &error))?;
     // The parent holds them back to hand them on, and holding back is inherited, also by the command.
-    signals::let_go().map_err(|error| cannot("let signals act again", &error))?;
+    signals::let_go().map_err(|error| cannot("unblock signals", &error))?;
     enter_namespaces()
 }
 
@@ -92,12 +92,12 @@ fn hear(parent: &UnixStream) -> Option<Go> {
 fn become_command(arguments: &RunChildArgs, go: &Go, format: Format) -> ExitCode {
     let Some((program, rest)) = arguments.command.split_first() else { return ExitCode::from(NOT_FOUND) };
     if let Err(error) = rustix::system::sethostname(go.hostname.as_bytes()) {
-        tracing::warn!(%error, hostname = go.hostname, "cannot name the host namespace");
+        tracing::warn!(%error, hostname = go.hostname, "cannot set the hostname");
     }
     if let Some(text) = &go.resolv_conf
         && let Err(error) = mount_resolv_conf(text)
     {
-        tracing::warn!(%error, "cannot put a resolv.conf in place: the command finds no names of its network");
+        tracing::warn!(%error, "cannot mount a resolv.conf: the command cannot resolve the names of its network");
     }
     let error = Command::new(program).args(rest).envs(&go.environment).exec();
     let missing = error.kind() == std::io::ErrorKind::NotFound;
@@ -123,5 +123,5 @@ fn cannot(what: &str, error: &dyn std::fmt::Display) -> ControlError {
 
 fn orphaned(rendezvous: &Path, error: &std::io::Error) -> ControlError {
     let message = format!("the parent at {} is gone: {error}", rendezvous.display());
-    ControlError::new(ErrorCode::InvalidArgument, message, "use `privnet run`; this verb is its own")
+    ControlError::new(ErrorCode::InvalidArgument, message, "use `privnet run`: only that starts this verb")
 }

@@ -45,10 +45,10 @@ const DETACH_PAUSE: Duration = Duration::from_millis(250);
 /// When the command was not started as a member; nothing of it is left then.
 pub fn run(arguments: &RunArgs, format: Format) -> Result<ExitCode, ControlError> {
     if !rustix::process::geteuid().is_root() {
-        let message = "cannot make namespaces for a command as an ordinary user";
+        let message = "cannot make namespaces without root";
         return Err(ControlError::new(ErrorCode::PermissionDenied, message, "run it as root"));
     }
-    let signals = Signals::hold().map_err(|error| cannot("hold back signals", &error))?;
+    let signals = Signals::hold().map_err(|error| cannot("block signals", &error))?;
     wait(supervise(arguments, format, signals))
 }
 
@@ -58,7 +58,7 @@ async fn supervise(arguments: &RunArgs, format: Format, signals: Signals) -> Res
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| cannot("start the command", &"its process is gone"))?;
     // A descriptor stays this process's when its number has another owner.
-    let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| cannot("hold on to the command", &error))?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| cannot("watch the command", &error))?;
     let mut signals = signals.of_processes();
     let forwarding = async {
         while let Some(number) = signals.recv().await {
@@ -165,7 +165,7 @@ async fn release(
         hostname: short_name(attached),
         resolv_conf: attached.resolv_conf.clone(),
     };
-    let mut line = serde_json::to_vec(&go).map_err(|error| cannot("tell the child to go", &error))?;
+    let mut line = serde_json::to_vec(&go).map_err(|error| cannot("start the command", &error))?;
     line.push(b'\n');
     // A child that was killed meanwhile does not hear it; its status says what happened.
     let _ = stream.get_mut().write_all(&line).await;

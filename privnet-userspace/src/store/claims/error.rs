@@ -1,11 +1,13 @@
-//! Why a claim was refused, and what to do instead.
+//! Why a claim was refused.
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
 use crate::ipam::{InvalidAddress, InvalidSubnet};
-use crate::model::{AppId, ContainerRef, ContainerType, Member, NetworkId, NetworkName};
+#[cfg(test)]
+use crate::model::explain::{Row, rows};
+use crate::model::{AppId, ContainerRef, ContainerType, ErrorCode, Explain, Member, NetworkId, NetworkName};
 use crate::store::error::{CommitError, StoreError};
 use crate::store::records::RecordError;
 
@@ -13,7 +15,7 @@ use crate::store::records::RecordError;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NetworkError {
     /// Another network bears the name.
-    #[error("network name {name} is taken by {id}: choose another name, or delete that network")]
+    #[error("network name {name} is taken by {id}")]
     NameTaken {
         /// The name.
         name: NetworkName,
@@ -24,13 +26,13 @@ pub enum NetworkError {
     #[error(transparent)]
     InvalidSubnet(#[from] InvalidSubnet),
     /// There is no such network.
-    #[error("network {id} does not exist: `privnet network list` shows those that do")]
+    #[error("network {id} does not exist")]
     NotFound {
         /// The network that was asked for.
         id: NetworkId,
     },
     /// A network with members is not deleted.
-    #[error("network {id} has {count} members: detach them first; `privnet members --network {id}` shows them")]
+    #[error("network {id} has {count} members")]
     HasMembers {
         /// The network.
         id: NetworkId,
@@ -38,10 +40,10 @@ pub enum NetworkError {
         count: usize,
     },
     /// Every VNI is taken.
-    #[error("all 16777215 VNIs are taken: delete a network")]
+    #[error("all 16777215 VNIs are taken")]
     VnisExhausted,
     /// Others changed the same records all the time.
-    #[error("too many others are creating or deleting networks at the same time: try again")]
+    #[error("too many hosts are creating or deleting networks at the same time")]
     Contended,
     /// A record could not be read.
     #[error(transparent)]
@@ -55,16 +57,13 @@ pub enum NetworkError {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum MemberError {
     /// There is no such network.
-    #[error("network {id} does not exist: `privnet network list` shows those that do")]
+    #[error("network {id} does not exist")]
     NetworkNotFound {
         /// The network that was asked for.
         id: NetworkId,
     },
     /// The container is a member already.
-    #[error(
-        "container {} is a member of {} already, at {} on host {}: detach it first, or choose another number",
-        .0.container, .0.network, .0.address, .0.host
-    )]
+    #[error("container {} is a member of {} already, at {} on host {}", .0.container, .0.network, .0.address, .0.host)]
     MemberExists(Box<Member>),
     /// The container is not a member.
     #[error("container {container} is not a member of {network}")]
@@ -75,10 +74,10 @@ pub enum MemberError {
         container: ContainerRef,
     },
     /// The member has been changed, or replaced by another, since it was read.
-    #[error("member {} of {} is not the one that it was: read it again", .0.container, .0.network)]
+    #[error("member {} of {} was changed or replaced since it was read", .0.container, .0.network)]
     MemberChanged(Box<Member>),
     /// The address belongs to another member.
-    #[error("address {address} is taken by {holder}: choose another, or none to get a free one")]
+    #[error("address {address} is taken by {holder}")]
     AddressTaken {
         /// The address.
         address: Ipv4Addr,
@@ -93,9 +92,7 @@ pub enum MemberError {
     AddressReserved(InvalidAddress),
     /// Every address is held, or was until a moment ago.
     #[error(
-        "no address of {subnet} is free, of {size} members have {used}, and {resting} rest until nobody has them by their names: \
-         {remedy}, or make a larger network",
-        remedy = if *resting > 0 { "try again in a few seconds" } else { "detach a member" }
+        "no address of {subnet} is free: members hold {used} of {size}, and {resting} wait until no name leads to them"
     )]
     PoolExhausted {
         /// The network's subnet.
@@ -108,7 +105,7 @@ pub enum MemberError {
         resting: usize,
     },
     /// Every number of the type is taken.
-    #[error("all 99999 numbers of type {kind} of {app} are taken: detach one")]
+    #[error("all 99999 numbers of type {kind} of {app} are taken")]
     NumbersExhausted {
         /// The app.
         app: AppId,
@@ -116,13 +113,13 @@ pub enum MemberError {
         kind: ContainerType,
     },
     /// Two members would share a key.
-    #[error("the public key belongs to {holder} already: make a new key pair")]
+    #[error("the public key belongs to {holder} already")]
     PublicKeyInUse {
         /// The member that it belongs to.
         holder: ContainerRef,
     },
     /// Others changed the same records all the time.
-    #[error("too many others are attaching and detaching at the same time: try again")]
+    #[error("too many hosts are attaching and detaching at the same time")]
     Contended,
     /// A record could not be read.
     #[error(transparent)]
@@ -150,5 +147,117 @@ impl From<InvalidAddress> for MemberError {
             InvalidAddress::OutsideSubnet { .. } => Self::AddressOutsideSubnet(error),
             InvalidAddress::Reserved { .. } => Self::AddressReserved(error),
         }
+    }
+}
+
+const LIST_NETWORKS: &str = "`privnet network list` shows the networks that exist";
+
+impl Explain for NetworkError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::NameTaken { .. } => ErrorCode::NetworkExists,
+            Self::NotFound { .. } => ErrorCode::NetworkNotFound,
+            Self::HasMembers { .. } => ErrorCode::NetworkNotEmpty,
+            Self::VnisExhausted => ErrorCode::PoolExhausted,
+            Self::Contended => ErrorCode::StoreUnavailable,
+            Self::InvalidSubnet(error) => error.code(),
+            Self::Record(error) => error.code(),
+            Self::Commit(error) => error.code(),
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::NameTaken { .. } => "choose another name, or delete that network".to_owned(),
+            Self::NotFound { .. } => LIST_NETWORKS.to_owned(),
+            Self::HasMembers { id, .. } => format!("detach them first: `privnet members --network {id}` shows them"),
+            Self::VnisExhausted => "delete a network".to_owned(),
+            Self::Contended => "try again".to_owned(),
+            Self::InvalidSubnet(error) => return error.remedy(),
+            Self::Record(error) => return error.remedy(),
+            Self::Commit(error) => return error.remedy(),
+        })
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        let id = || "pn-a71da13f-7c70-4c00-a644-eee8558d8053".parse::<NetworkId>().expect("an id");
+        let name = "shop".parse().expect("a name");
+        rows![
+            Self::NameTaken { .. } => Self::NameTaken { name, id: id() }, NetworkExists,
+                "network name shop is taken by pn-a71da13f-7c70-4c00-a644-eee8558d8053",
+                "choose another name, or delete that network";
+            Self::InvalidSubnet(_) => crate::ipam::parse_subnet("10.0.0.1/24").expect_err("host bits").into(), InvalidSubnet,
+                "subnet 10.0.0.1/24 has host bits set", "write 10.0.0.0/24";
+            Self::NotFound { .. } => Self::NotFound { id: id() }, NetworkNotFound,
+                "network pn-a71da13f-7c70-4c00-a644-eee8558d8053 does not exist", LIST_NETWORKS;
+            Self::HasMembers { .. } => Self::HasMembers { id: id(), count: 3 }, NetworkNotEmpty,
+                "network pn-a71da13f-7c70-4c00-a644-eee8558d8053 has 3 members",
+                "detach them first: `privnet members --network pn-a71da13f-7c70-4c00-a644-eee8558d8053` shows them";
+            Self::VnisExhausted => Self::VnisExhausted, PoolExhausted, "all 16777215 VNIs are taken", "delete a network";
+            Self::Contended => Self::Contended, StoreUnavailable,
+                "too many hosts are creating or deleting networks at the same time", "try again";
+            Self::Record(_) => StoreError::Closed.into(), StoreUnavailable, "the store is closed", "start the agent again";
+            Self::Commit(_) => CommitError::Store(StoreError::Closed).into(), StoreUnavailable,
+                "the store is closed", "start the agent again";
+        ]
+    }
+}
+
+impl Explain for MemberError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::NetworkNotFound { .. } => ErrorCode::NetworkNotFound,
+            Self::MemberExists(_) => ErrorCode::MemberExists,
+            Self::MemberNotFound { .. } | Self::MemberChanged(_) => ErrorCode::MemberNotFound,
+            Self::AddressTaken { .. } => ErrorCode::AddressTaken,
+            Self::AddressOutsideSubnet(error) | Self::AddressReserved(error) => error.code(),
+            Self::PoolExhausted { .. } => ErrorCode::PoolExhausted,
+            Self::NumbersExhausted { .. } => ErrorCode::InvalidArgument,
+            Self::PublicKeyInUse { .. } => ErrorCode::Internal,
+            Self::Contended => ErrorCode::StoreUnavailable,
+            Self::Record(error) => error.code(),
+            Self::Commit(error) => error.code(),
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        let text = match self {
+            Self::NetworkNotFound { .. } => LIST_NETWORKS,
+            Self::MemberExists(_) => "detach it first, or choose another number",
+            Self::MemberNotFound { .. } => "`privnet members` shows the containers that are members",
+            Self::MemberChanged(_) | Self::Contended => "try again",
+            Self::AddressTaken { .. } => "choose another, or none to get a free one",
+            Self::PoolExhausted { resting: 0, .. } => "detach a member, or make a larger network",
+            Self::PoolExhausted { .. } => "try again in a few seconds, or make a larger network",
+            Self::NumbersExhausted { .. } => "detach one of them",
+            Self::PublicKeyInUse { .. } => "try again: each attach makes a new key pair",
+            Self::AddressOutsideSubnet(error) | Self::AddressReserved(error) => return error.remedy(),
+            Self::Record(error) => return error.remedy(),
+            Self::Commit(error) => return error.remedy(),
+        };
+        Some(text.to_owned())
+    }
+
+    fn can_retry(&self) -> bool {
+        match self {
+            Self::PoolExhausted { resting, .. } => *resting > 0,
+            Self::MemberChanged(_) | Self::PublicKeyInUse { .. } => true,
+            Self::Record(error) => error.can_retry(),
+            Self::Commit(error) => error.can_retry(),
+            Self::Contended
+            | Self::NetworkNotFound { .. }
+            | Self::MemberExists(_)
+            | Self::MemberNotFound { .. }
+            | Self::AddressTaken { .. }
+            | Self::AddressOutsideSubnet(_)
+            | Self::AddressReserved(_)
+            | Self::NumbersExhausted { .. } => self.code().can_retry(),
+        }
+    }
+
+    #[cfg(test)]
+    fn rows() -> Vec<Row<Self>> {
+        Self::all_rows()
     }
 }

@@ -3,6 +3,8 @@
 //! Every function reads, decides, and commits on the condition that what it read is still so; if not, it starts over.
 
 pub mod error;
+#[cfg(test)]
+mod error_rows;
 pub mod members;
 pub mod networks;
 pub mod occupancy;

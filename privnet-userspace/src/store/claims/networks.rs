@@ -96,7 +96,7 @@ pub async fn delete_network(store: &dyn Store, id: NetworkId) -> Result<Network,
             Ok(revision) => {
                 tracing::debug!(network = %id, name = %network.name, %revision, "network deleted");
                 if let Err(error) = sweep(store, &keys::addresses(id)).await {
-                    tracing::warn!(%error, "cannot remove the address records of a deleted network; the next start will");
+                    tracing::warn!(%error, "cannot remove the address records of a deleted network before the next start of an agent");
                 }
                 return Ok(network);
             }

@@ -159,7 +159,7 @@ async fn expire(shared: Weak<Shared>, commands: mpsc::WeakUnboundedSender<Comman
         match answer.await {
             Ok(Ok(())) | Err(_) => return,
             Ok(Err(error)) => {
-                tracing::warn!(%lease, %error, "cannot delete the keys of an expired lease; trying again");
+                tracing::warn!(%lease, %error, "cannot delete the keys of an expired lease yet");
                 tokio::time::sleep(LEASE_RETRY).await;
             }
         }

@@ -111,7 +111,7 @@ impl Writer {
     }
 
     fn disk_error(&self, operation: &'static str, source: io::Error) -> StoreError {
-        tracing::warn!(path = %self.file.path.display(), %operation, error = %source, "the disk failed the state file");
+        tracing::warn!(path = %self.file.path.display(), %operation, error = %source, "the state file cannot be used");
         StoreError::Disk { operation, path: self.file.path.clone(), source: Arc::new(source) }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn parse_key(bytes: &[u8]) -> Option<Key> {
     let text = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_prefix(ROOT));
     let key = text.and_then(|text| text.parse().ok());
     if key.is_none() {
-        tracing::warn!(key = %String::from_utf8_lossy(bytes), "a key in etcd is not one of ours, and is left alone");
+        tracing::warn!(key = %String::from_utf8_lossy(bytes), "a key below /privnet/v1/ in etcd is not a key of privnet and is ignored");
     }
     key
 }

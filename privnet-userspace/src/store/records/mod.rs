@@ -17,7 +17,7 @@ pub use form::{Envelope, Record, decode, encode};
 pub use v1::{AddressRecord, EndedBy, HostRecord, MemberPointer, NetworkPointer, PresenceRecord};
 
 use super::contract::{Entry, Revision, Store};
-use super::error::StoreError;
+pub use super::error::RecordError;
 use super::keys;
 use super::path::Key;
 use crate::model::{ContainerRef, Member, Network, NetworkId, NetworkName};
@@ -46,33 +46,6 @@ pub struct Records<T> {
     pub records: Vec<T>,
     /// The store's revision when they were read; watch from it.
     pub revision: Revision,
-}
-
-/// A record could not be read.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum RecordError {
-    /// It was written by a newer privnet.
-    #[error(
-        "the record {key} has version {found}, and this privnet knows versions up to {RECORD_VERSION}; \
-         upgrade this host's privnet"
-    )]
-    NewerVersion {
-        /// Its key.
-        key: Key,
-        /// Its version.
-        found: u32,
-    },
-    /// It is not what should be under its key.
-    #[error("the record {key} is corrupt: {detail}; restore it, or delete what it belongs to and create it anew")]
-    Corrupt {
-        /// Its key.
-        key: Key,
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// The store could not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// Reads a network; nothing when it does not exist.
