@@ -54,7 +54,7 @@ impl<'a> Datagram<'a> {
 
     /// The frame that reads as this.
     #[must_use]
-    pub fn to_frame(&self) -> Vec<u8> {
+    pub fn to_frame(self) -> Vec<u8> {
         let udp_bytes = u16::try_from(UDP_BYTES + self.payload.len()).unwrap_or(u16::MAX);
         let total_bytes = udp_bytes.saturating_add(20);
         let mut ipv4 = [0; IPV4_BYTES];
