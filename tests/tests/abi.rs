@@ -8,8 +8,9 @@ use std::path::Path;
 
 use aya::maps::MapInfo;
 use datapath::*;
-use privnet::datapath::{Hook, Network};
+use privnet::datapath::Hook;
 use privnet_ebpf::maps;
+use privnet_tests::lab::Ground;
 
 /// What an instance may cost before it has members, per-CPU parts aside: a host can have a hundred networks.
 const MEMORY_BYTES: u64 = 384 * 1024;
@@ -45,11 +46,11 @@ fn every_map_is_as_the_table_says_and_there_is_no_other() {
 
 #[test]
 fn an_instance_without_members_stays_under_its_bound_of_memory() {
-    let dir = pin_dir();
-    let network = Network::open(&dir, &spec()).expect("network");
+    let ground = Ground::join();
+    let network = open(&ground, &spec());
     let mut total = 0;
     for map in &maps::ALL {
-        let info = MapInfo::from_pin(dir.join(map.name)).expect("map");
+        let info = MapInfo::from_pin(network.pin_dir().join(map.name)).expect("map");
         let fd = info.fd().expect("fd");
         let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).expect("fdinfo");
         let bytes = about.lines().find_map(|line| line.strip_prefix("memlock:")).expect("memlock").trim();

@@ -16,6 +16,7 @@ use carrier::Carrier;
 use datapath::*;
 use privnet::datapath::{Hook, Method, NetworkSpec, features};
 use privnet::netns::Netns;
+use privnet_tests::lab::{Ground, run_in};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 const REPEAT: u32 = 1_000_000;
@@ -97,20 +98,25 @@ fn median<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
 }
 
 /// Two namespaces and a veth.
-struct Bare(Netns, Netns);
+struct Bare {
+    one: Netns,
+    two: Netns,
+    _ground: Ground,
+}
 
 impl Bare {
     async fn new() -> Self {
-        let [one, two] = links::namespaces();
+        let ground = Ground::join();
+        let [one, two] = ground.namespaces();
         let [on_one, _] = links::sockets([&one, &two]).await;
         links::veth(&on_one, (&one, "eth0", links::MAC_A), (&two, "eth0", links::MAC_B)).await.expect("veth");
-        sh(&one, "ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up");
-        sh(&two, "ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up");
-        Self(one, two)
+        run_in(&one, "ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up");
+        run_in(&two, "ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up");
+        Self { one, two, _ground: ground }
     }
 
     fn sockets(&self) -> [UdpSocket; 2] {
-        [(&self.0, "192.0.2.1:9000"), (&self.1, "192.0.2.2:9000")].map(|(netns, address)| {
+        [(&self.one, "192.0.2.1:9000"), (&self.two, "192.0.2.2:9000")].map(|(netns, address)| {
             netns.run_blocking(move || UdpSocket::bind(address)).expect("thread").expect("bind")
         })
     }

@@ -43,7 +43,7 @@ fn counters_of_another_abi_or_layout_are_an_error_of_that_network_alone() {
         assert_eq!(pinned(bed.network.pin_dir()), before);
     }
     assert!(Counters::read(good.network.pin_dir()).expect("readable").is_some());
-    assert_eq!(Counters::read(&pin_dir()).expect("absent is nothing"), None);
+    assert_eq!(Counters::read(&good.ground.pin_dir()).expect("absent is nothing"), None);
     change_config(good.network.pin_dir(), |config| config.fill(0));
     assert_eq!(Counters::read(good.network.pin_dir()).expect("being set up"), None);
 }

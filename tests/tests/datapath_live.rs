@@ -8,13 +8,13 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use carrier::{Carrier, Host, PATIENCE, SILENCE};
 use datapath::*;
-use privnet::datapath::{Direction, DropReason, Hook, MemberRow, Network, NetworkSpec, Outcome};
+use privnet::datapath::{Direction, DropReason, Hook, MemberRow, NetworkSpec, Outcome};
 use privnet::netns::Netns;
 use privnet_ebpf::net::MacAddr;
+use privnet_tests::lab::{Ground, run_in, wait_until};
 
 fn count(host: &Host, member: Ipv4Addr, direction: Direction, outcome: Outcome) -> u64 {
     let counters = host.network.counters().expect("counters");
@@ -151,7 +151,7 @@ async fn an_address_given_out_again_is_reached_at_once() {
     let successor = MacAddr::of_member(CAROL.address.octets(), 3);
     let index = carrier.b.links.link("veth-carol").await.expect("veth").index;
     let binding = &carrier.bindings["carol"];
-    sh(binding, &format!("ip link set vxlan-1-veth0 address {successor}"));
+    run_in(binding, &format!("ip link set vxlan-1-veth0 address {successor}"));
     let row = MemberRow::local(successor, CAROL.port, index);
     carrier.b.network.set_member(CAROL.address, row).expect("member");
     carrier.a.network.set_member(CAROL.address, MemberRow::remote(successor, CAROL.port)).expect("member");
@@ -193,17 +193,21 @@ async fn no_packet_is_lost_while_programs_are_replaced() {
 /// ```
 #[tokio::test]
 async fn the_guard_closes_the_foreign_interface_to_the_network_and_to_nothing_else() {
-    let network = Network::open(&pin_dir(), &spec()).expect("network");
-    let [app, neighbour] = links::namespaces();
+    let ground = Ground::join();
+    let network = open(&ground, &spec());
+    let [app, neighbour] = ground.namespaces();
     let both: [&Netns; 2] = [&app, &neighbour];
     let [on_app, _] = links::sockets(both).await;
     let ends = ((&app, "eth0", links::MAC_A), (&neighbour, "eth0", links::MAC_B));
     links::veth(&on_app, ends.0, ends.1).await.expect("veth");
-    sh(
+    run_in(
         &app,
         "ip addr add 192.0.2.2/24 dev eth0; ip addr add 10.240.0.2/32 dev lo; ip link set lo up; ip link set eth0 up",
     );
-    sh(&neighbour, "ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up; ip route add 10.240.0.0/22 via 192.0.2.2");
+    run_in(
+        &neighbour,
+        "ip addr add 192.0.2.1/24 dev eth0; ip link set eth0 up; ip route add 10.240.0.0/22 via 192.0.2.2",
+    );
     assert!(links::ping(&neighbour, "192.0.2.2").await && links::ping(&neighbour, "10.240.0.2").await, "the hole");
     for hook in [Hook::GuardIngress, Hook::GuardEgress] {
         network.attach(&app, &links::ifname("eth0"), hook).await.expect("guard");
@@ -215,12 +219,4 @@ async fn the_guard_closes_the_foreign_interface_to_the_network_and_to_nothing_el
     let dropped = Outcome::Dropped(DropReason::GuardDestination);
     assert!(counters[&NETWORK].get(Direction::In, dropped).packets >= 1);
     network.unpin().expect("unpin");
-}
-
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -5,15 +5,16 @@ mod datapath;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
 
 use datapath::*;
 use privnet::datapath::{
     Attachment, CLSACT_PRIORITY, Error, Hook, MemberRow, Method, Network, NetworkSpec, Outcome, PortRow, clsact_handle,
+    features,
 };
 use privnet::model::IfName;
 use privnet::netns::Netns;
 use privnet_ebpf::net::Vni;
+use privnet_tests::lab::{Ground, run_in, skip, until};
 
 #[test]
 fn what_is_pinned_is_adopted_and_nothing_is_written() {
@@ -73,7 +74,6 @@ fn a_pinned_map_of_another_layout_is_refused_and_left_alone() {
 
 #[test]
 fn an_ordinary_directory_takes_no_pins() {
-    require_root();
     let dir = tempfile::tempdir().expect("directory");
     let inside = dir.path().join("network");
     assert!(matches!(Network::open(&inside, &spec()), Err(Error::NotBpffs { .. })));
@@ -82,7 +82,8 @@ fn an_ordinary_directory_takes_no_pins() {
 
 #[test]
 fn taking_down_leaves_nothing_and_may_be_repeated() {
-    let dir = pin_dir();
+    let ground = Ground::join();
+    let dir = ground.pin_dir();
     let network = Network::open(&dir, &spec()).expect("network");
     network.unpin().expect("unpin");
     assert!(!dir.exists());
@@ -151,12 +152,12 @@ async fn a_strangers_filter_of_the_same_priority_survives_ours() {
     let bed = Bed::new();
     let interface: IfName = format!("if{ALICE_IF}").parse().expect("name");
     let pin = bed.network.program_pin(Hook::GuardEgress);
-    sh(&bed.netns, &format!("tc qdisc add dev {interface} clsact"));
+    run_in(&bed.netns, &format!("tc qdisc add dev {interface} clsact"));
     let add = format!(
         "tc filter add dev {interface} ingress protocol all pref 1 handle 1 bpf da object-pinned {}",
         pin.display()
     );
-    sh(&bed.netns, &add);
+    run_in(&bed.netns, &add);
     let theirs = ("0x1".to_owned(), bed.network.program_id(Hook::GuardEgress));
     bed.network.attach(&bed.netns, &interface, Hook::GuardIngress).await.expect("attached");
     let ours = filter_of(&bed.network, Hook::GuardIngress);
@@ -170,7 +171,7 @@ async fn a_strangers_filter_of_the_same_priority_survives_ours() {
 async fn the_guards_of_two_networks_share_an_interface() {
     let bed = Bed::new();
     let other = NetworkSpec { vni: Vni::new(8).expect("VNI"), ..spec() };
-    let other = Network::open(&pin_dir(), &other).expect("network");
+    let other = open(&bed.ground, &other);
     let interface: IfName = format!("if{ALICE_IF}").parse().expect("name");
     for network in [&bed.network, &other, &bed.network] {
         network.attach(&bed.netns, &interface, Hook::GuardIngress).await.expect("attached");
@@ -185,8 +186,8 @@ async fn the_guards_of_two_networks_share_an_interface() {
 
 #[tokio::test]
 async fn a_tcx_link_is_pinned_replaced_and_seen() {
-    if lacks_tcx("a_tcx_link_is_pinned_replaced_and_seen") {
-        return;
+    if !features().tcx {
+        return skip("TCX");
     }
     let bed = Bed::new();
     let (interface, hook): (IfName, _) = (format!("if{VTEP_IF}").parse().expect("name"), Hook::FromVtep);
@@ -210,14 +211,14 @@ async fn a_tcx_link_is_pinned_replaced_and_seen() {
     for _ in 0..2 {
         newer.detach(&bed.netns, &interface, hook).await.expect("detached");
     }
-    wait_until("the link is gone", async || seen(&newer).await == Attachment::Absent).await;
+    until("the link is gone", async || seen(&newer).await == Attachment::Absent).await;
 }
 
 /// A program of TCX that passes a packet passes it by every filter.
 #[tokio::test]
 async fn a_guard_is_put_before_whoever_came_before_it() {
-    if lacks_tcx("a_guard_is_put_before_whoever_came_before_it") {
-        return;
+    if !features().tcx {
+        return skip("TCX");
     }
     let bed = Bed::new();
     let (interface, hook): (IfName, _) = (format!("if{ALICE_IF}").parse().expect("name"), Hook::GuardIngress);
@@ -240,7 +241,7 @@ async fn a_guard_is_put_before_whoever_came_before_it() {
     assert_eq!(links(), 1);
     bed.network.forget_links(bed.netns.id()).expect("forgotten");
     assert_eq!(links(), 0);
-    wait_until("the link is gone", async || seen().await == Attachment::Absent).await;
+    until("the link is gone", async || seen().await == Attachment::Absent).await;
 }
 
 fn is_link(entry: &fs::DirEntry) -> bool {
@@ -249,18 +250,18 @@ fn is_link(entry: &fs::DirEntry) -> bool {
 
 #[tokio::test]
 async fn the_pinned_link_of_a_namespace_that_is_gone_gives_way() {
-    if lacks_tcx("the_pinned_link_of_a_namespace_that_is_gone_gives_way") {
-        return;
+    if !features().tcx {
+        return skip("TCX");
     }
     let bed = Bed::new();
     let (interface, hook): (IfName, _) = ("lo".parse().expect("name"), Hook::FromVtep);
-    let doomed = Netns::create_anonymous().expect("namespace");
+    let [doomed] = bed.ground.namespaces();
     bed.network.attach_by(Method::Tcx, &doomed, &interface, hook).await.expect("attached");
     let stale = bed.network.pin_dir().join(format!("link-from_vtep-{}-lo", doomed.id().ino));
     let recycled = bed.network.pin_dir().join(format!("link-from_vtep-{}-lo", bed.netns.id().ino));
     drop(doomed);
     fs::rename(&stale, &recycled).expect("as if the inode were recycled");
-    wait_until("a program is attached in the new namespace", async || {
+    until("a program is attached in the new namespace", async || {
         bed.network.attach_by(Method::Tcx, &bed.netns, &interface, hook).await.expect("attached");
         bed.network.attached_by_tcx(&bed.netns, &interface, hook).await.expect("query") == Attachment::Current
     })
@@ -280,7 +281,7 @@ async fn an_interface_that_is_not_there_is_named_and_detaching_from_it_is_done()
 
 /// Handle and program of the filters on one side of an interface.
 fn filters(netns: &Netns, interface: &IfName, side: &str) -> Vec<(String, u32)> {
-    let text = sh(netns, &format!("tc filter show dev {interface} {side}"));
+    let text = run_in(netns, &format!("tc filter show dev {interface} {side}"));
     let after = |line: &str, word: &str| {
         line.split_whitespace().skip_while(|other| *other != word).nth(1).map(ToOwned::to_owned)
     };
@@ -295,12 +296,4 @@ fn filters(netns: &Netns, interface: &IfName, side: &str) -> Vec<(String, u32)> 
 fn filter_of(network: &Network, hook: Hook) -> (String, u32) {
     assert_eq!(CLSACT_PRIORITY, 1);
     (format!("{:#x}", clsact_handle(spec().vni)), network.program_id(hook))
-}
-
-async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
-    while !holds().await {
-        assert!(Instant::now() < end, "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

@@ -16,14 +16,14 @@ use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use datapath::{ALICE, BOB, CAROL, DAVE, Member, NOBODY, in_full, pin_dir, require_root, spec};
+use datapath::{ALICE, BOB, CAROL, DAVE, Member, NOBODY, open, spec, take_down};
 use fuzz::World;
 use fuzz::frames::{Dice, frame};
 use privnet::datapath::{Hook, Network, NetworkSpec};
 use privnet::netns::Netns;
 use privnet_ebpf::net::{MacAddr, Vni};
 use privnet_tests::lab::wait::holds_within;
-use privnet_tests::lab::{FOR_NOTHING, Lab, SOON, Sender, Sniffer, Space, say};
+use privnet_tests::lab::{FOR_NOTHING, Ground, Lab, SOON, Sender, Sniffer, Space, say};
 
 const FRAMES: u64 = 4000;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,20 +40,12 @@ struct Side {
     entrances: Vec<(Hook, u32)>,
 }
 
-impl Drop for Side {
-    fn drop(&mut self) {
-        if let Err(error) = Network::remove_pins(self.network.pin_dir()) {
-            assert!(std::thread::panicking(), "pins stay behind: {error}");
-        }
-    }
-}
-
 fn as_red(member: Member) -> Member {
     let [.., last] = member.address.octets();
     Member { mac: MacAddr::of_member(member.address.octets(), 200 + last % 8), ..member }
 }
 
-fn sides(redirect_peer: bool) -> [Side; 2] {
+fn sides(ground: &Ground, redirect_peer: bool) -> [Side; 2] {
     let blue = World::new(7, 31).local(ALICE, 11).local(BOB, 21).remote(CAROL).remote(DAVE).stranger(NOBODY);
     let red = World::new(8, 71).local(as_red(ALICE), 51).local(as_red(BOB), 61).remote(as_red(CAROL));
     // RED's members are nobody to BLUE, although they have the addresses of BLUE's.
@@ -64,7 +56,7 @@ fn sides(redirect_peer: bool) -> [Side; 2] {
     let of_red = [into(Hook::FromMember, &[51, 61]), into(Hook::FromVtep, &[71])].concat();
     [("blue", 7, blue, of_blue), ("red", 8, red, of_red)].map(|(name, vni, world, entrances)| {
         let spec = NetworkSpec { vni: Vni::new(vni).expect("VNI"), redirect_peer, ..spec() };
-        let network = Network::open(&pin_dir(), &spec).unwrap_or_else(|error| panic!("{}", in_full(&error)));
+        let network = open(ground, &spec);
         let mut side = Side { name, world, network, entrances };
         side.world.fill(&mut side.network);
         side
@@ -73,11 +65,10 @@ fn sides(redirect_peer: bool) -> [Side; 2] {
 
 #[tokio::test]
 async fn a_frame_comes_out_where_the_policy_says_or_nowhere() {
-    require_root();
     for redirect_peer in [true, false] {
         let lab = Lab::new("a_frame_comes_out_where_the_policy_says_or_nowhere");
         let (room, far) = (lab.space("room"), lab.space("far"));
-        let sides = sides(redirect_peer);
+        let sides = sides(lab.ground(), redirect_peer);
         let room_netns = Netns::open(&room.path()).expect("the room");
         join(&room, &far, &[11, 21, 31, 41, 51, 61, 71]);
         for side in &sides {
@@ -91,6 +82,7 @@ async fn a_frame_comes_out_where_the_policy_says_or_nowhere() {
             say(&format!("{}, redirect_peer {redirect_peer}: {came_out:?}", side.name));
             assert!(came_out.values().all(|frames| *frames > 20), "too few came out to show anything: {came_out:?}");
         }
+        sides.iter().for_each(|side| take_down(lab.ground(), &side.network));
         drop((sides, room_netns));
         lab.finish();
     }

@@ -7,7 +7,8 @@ mod datapath;
 
 use aya::programs::SchedClassifier;
 use datapath::*;
-use privnet::datapath::{Hook, Network};
+use privnet::datapath::Hook;
+use privnet_tests::lab::Ground;
 
 /// Instructions that the verifier may look at for one program, over all paths.
 const BUDGET: u32 = 20_000;
@@ -15,7 +16,8 @@ const BUDGET: u32 = 20_000;
 #[expect(clippy::print_stdout, reason = "the figures")]
 #[test]
 fn each_program_is_verified_within_the_budget() {
-    let network = Network::open(&pin_dir(), &spec()).unwrap_or_else(|error| panic!("{}", in_full(&error)));
+    let ground = Ground::join();
+    let network = open(&ground, &spec());
     for hook in Hook::ALL {
         let program = SchedClassifier::from_pin(network.program_pin(hook)).expect("a pinned program");
         let info = program.info().expect("information about it");

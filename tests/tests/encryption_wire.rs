@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 use privnet_tests::lab::probe::{PATIENCE, Server, ask_tcp, ask_udp};
-use privnet_tests::lab::{Host, Joined, Lab, Options, SOON, Sniffer, Space, wait_until};
+use privnet_tests::lab::{Host, Joined, Lab, Options, Sniffer, Space, wait_until};
 
 const CANARY: &[u8] = b"canary-f3b1c2-in-the-clear";
 const SUBNET: &str = "10.90.0.0/24";
@@ -40,7 +40,7 @@ fn what_two_hosts_members_say_is_never_on_carrier_or_underlay() {
         let wire = Sniffer::start(&underlay);
         let _server = Server::echo(&hosts[1].space, 7000);
         ask_udp(&hosts[0].space, (hosts[1].vtep, 7000), CANARY, PATIENCE).expect("an answer in the clear");
-        wait_until("the same sniffer sees what is sent in the clear", SOON, || wire.count(CANARY) > 0);
+        wait_until("the same sniffer sees what is sent in the clear", || wire.count(CANARY) > 0);
         drop(wire);
         lab.finish();
     }
@@ -69,11 +69,11 @@ fn every_datagram_on_the_underlay_is_vxlan_of_the_networks_vni() {
     let web = lab.member(&hosts[0], &network, "web-1");
     let backend = lab.member(&hosts[1], &network, "backend-1");
     let wire = Sniffer::start(&Space::of_pin("underlay", &hosts[0].space.pin().replace("-h1", "-underlay")));
-    wait_until("web reaches backend", SOON, || web.pings(backend.address()));
+    wait_until("web reaches backend", || web.pings(backend.address()));
     let vni = network.vni.to_be_bytes();
     let datagrams = || wire.seen().into_iter().map(|seen| seen.bytes).filter(|frame| frame[12..14] == [8, 0]);
     // The sniffer may read what passed a moment later.
-    wait_until("the sniffer has seen it", SOON, || datagrams().next().is_some());
+    wait_until("the sniffer has seen it", || datagrams().next().is_some());
     for frame in datagrams() {
         // Ethernet 14, IPv4 20, UDP 8: then the VXLAN header (RFC 7348 section 5), and the inner IPv4 at 64.
         assert_eq!((frame[23], &frame[36..38], &frame[46..49]), (17, &4789_u16.to_be_bytes()[..], &vni[1..]));
@@ -90,7 +90,7 @@ fn a_private_key_is_in_no_log_and_no_output() {
     let host = lab.host(&Options::ebpf());
     let network = host.network("shop", SUBNET);
     let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
-    wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+    wait_until("web reaches worker", || web.pings(worker.address()));
     host.stop();
     host.start();
     host.wait_until_settled();
@@ -170,7 +170,7 @@ fn private_keys(lab: &Lab, host: &Host) -> Vec<String> {
 fn say_the_canary(one: &Joined, other: &Joined, spaces: &[&Space]) {
     let wires: Vec<Sniffer> = spaces.iter().map(|space| Sniffer::start(space)).collect();
     let clear = [Sniffer::start(&one.app), Sniffer::start(&other.app)];
-    wait_until("they reach each other", SOON, || one.pings(other.address()));
+    wait_until("they reach each other", || one.pings(other.address()));
     let servers = [Server::echo(&one.app, 7000), Server::echo(&other.app, 7000)];
     for (from, to) in [(one, other), (other, one)] {
         let address = (to.address(), 7000);
@@ -181,11 +181,11 @@ fn say_the_canary(one: &Joined, other: &Joined, spaces: &[&Space]) {
     }
     assert!(servers.iter().all(|server| server.heard(CANARY)));
     for sniffer in &clear {
-        wait_until("the application's own interface shows the canary", SOON, || sniffer.count(CANARY) > 0);
-        wait_until("the ping's pattern as well", SOON, || sniffer.count(&CANARY[..16]) > sniffer.count(CANARY));
+        wait_until("the application's own interface shows the canary", || sniffer.count(CANARY) > 0);
+        wait_until("the ping's pattern as well", || sniffer.count(&CANARY[..16]) > sniffer.count(CANARY));
     }
     for wire in &wires {
-        wait_until(format!("{} has seen something", wire.label()), SOON, || wire.total() > 0);
+        wait_until(format!("{} has seen something", wire.label()), || wire.total() > 0);
         assert_eq!(wire.count(&CANARY[..16]), 0, "in the clear in {}", wire.label());
     }
 }

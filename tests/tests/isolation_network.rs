@@ -36,7 +36,7 @@ fn a_container_of_one_network_cannot_reach_one_of_another() {
         let (one, two) = (lab.member(&host, &blue, "blue-1"), lab.member(&host, &blue, "blue-2"));
         let other = lab.member(&host, &red, "red-1");
         let servers = [&one, &two, &other].map(|member| Server::echo(&member.app, PORT));
-        wait_until("blue reaches blue", SOON, || one.pings(two.address()));
+        wait_until("blue reaches blue", || one.pings(two.address()));
         assert!(reaches(&one.app, (two.address(), PORT)), "the twin");
 
         assert!(is_refused(&one, other.address()));
@@ -66,8 +66,8 @@ fn networks_of_the_same_subnet_are_strangers_to_each_other() {
             let attached = host.attach(&green, &container, Some(address)).expect("the same address in another network");
             host.joined(&green, &container, attached)
         });
-        wait_until("green reaches green", SOON, || twins[0].pings(two.address()));
-        wait_until("blue reaches blue", SOON, || one.pings(two.address()));
+        wait_until("green reaches green", || twins[0].pings(two.address()));
+        wait_until("blue reaches blue", || one.pings(two.address()));
         let (in_blue, in_green) = (Server::echo(&two.app, PORT), Server::echo(&twins[1].app, PORT));
         for (member, word) in [(&one, &b"blue"[..]), (&twins[0], &b"green"[..])] {
             ask_udp(&member.app, (two.address(), PORT), word, SOON).expect("an answer by UDP");
@@ -90,7 +90,7 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
     let host = lab.host(&Options::ebpf());
     let network = host.network("shop", SUBNET);
     let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
-    wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+    wait_until("web reaches worker", || web.pings(worker.address()));
     let sniffers = [&web.binding, &worker.binding, &host.space].map(Sniffer::start);
     let from_network = Sniffer::start(&web.network);
     let vtep = web.network.ifindex("vxlan0").expect("vxlan0");
@@ -103,7 +103,7 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
             let answered = replies(&sniffers[0], &web);
             if passing {
                 send_frame(&web.binding, &web.carrier(), &honest.frame());
-                wait_until("the honest twin arrives", SOON, || sniffers[1].count(MARK) == seen + 1);
+                wait_until("the honest twin arrives", || sniffers[1].count(MARK) == seen + 1);
                 assert_eq!(host.counters().drops_since(&before), BTreeMap::new(), "the twin of {what}");
             } else {
                 send_frame(&web.binding, &web.carrier(), &frame);
@@ -123,11 +123,11 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
     let before = host.counters();
     let request = frame::arp(1, (honest.source_mac, honest.source), honest.destination);
     send_frame(&web.binding, &web.carrier(), &frame::ethernet(BROADCAST, honest.source_mac, frame::ARP, &request));
-    wait_until("the answer is counted", SOON, || {
+    wait_until("the answer is counted", || {
         host.counters().of_reason("arp_answered") == before.of_reason("arp_answered") + 1
     });
     let answer = frame::arp(2, (honest.destination_mac, honest.destination), honest.source);
-    wait_until("the answer is there", SOON, || sniffers[0].count(&answer[..18]) > 0);
+    wait_until("the answer is there", || sniffers[0].count(&answer[..18]) > 0);
     assert_eq!(sniffers[1].count(&request[..18]), 0, "worker was not asked");
     drop((sniffers, from_network));
     lab.finish();
@@ -140,7 +140,7 @@ fn behind_a_bridge_a_forged_frame_of_a_member_ends_at_wireguard_and_moves_nobody
     let network = host.network("shop", SUBNET);
     let [web, worker, other] = ["web-1", "worker-1", "other-1"].map(|name| lab.member(&host, &network, name));
     let all_reach = || web.pings(worker.address()) && other.pings(web.address()) && worker.pings(other.address());
-    wait_until("all reach each other", SOON, all_reach);
+    wait_until("all reach each other", all_reach);
     host.wait_until_settled();
     let table = || web.network.run("bridge fdb show br br0");
     let before = table();
@@ -153,7 +153,7 @@ fn behind_a_bridge_a_forged_frame_of_a_member_ends_at_wireguard_and_moves_nobody
         let twin = format!("honest-{number}-");
         send_frame(&web.binding, &web.carrier(), &frame);
         send_frame(&web.binding, &web.carrier(), &forge(&honest, |f| f.payload = twin.clone().into_bytes()));
-        wait_until(format!("the honest twin of {what} arrives"), SOON, || receiver.count(twin.as_bytes()) == 1);
+        wait_until(format!("the honest twin of {what} arrives"), || receiver.count(twin.as_bytes()) == 1);
         assert_eq!(apps.each_ref().map(|app| app.count(MARK)), [0; 3], "{what} came through WireGuard");
         assert_eq!(outside.each_ref().map(|space| space.count(MARK)), [0; 2], "{what} was seen by others");
         assert_eq!(table(), before, "{what} moved somebody");
@@ -171,7 +171,7 @@ fn forged_vxlan_from_the_underlay_finds_nothing() {
     let web = lab.member(&hosts[0], &network, "web-1");
     let worker = lab.member(&hosts[0], &network, "worker-1");
     let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+    wait_until("backend reaches web", || backend.pings(web.address()));
     let forger = Forger::plug_in(&lab, &hosts[0]);
     let inside = [&web.binding, &worker.binding].map(Sniffer::start);
     let app = Sniffer::start(&web.app);
@@ -188,7 +188,7 @@ fn forged_vxlan_from_the_underlay_finds_nothing() {
         assert_eq!(inside.each_ref().map(|sniffer| sniffer.count(MARK)), [seen, 0], "{what} arrived");
 
         forger.vxlan(9, network.vni, &honest.frame());
-        wait_until(format!("the honest twin of {what} arrives"), SOON, || inside[0].count(MARK) == seen + 1);
+        wait_until(format!("the honest twin of {what} arrives"), || inside[0].count(MARK) == seen + 1);
     }
     assert!(backend.pings(web.address()));
     assert_eq!(app.count(MARK), 0, "what passes finds WireGuard, which has the last word");

@@ -46,7 +46,7 @@ fn a_neighbour_on_the_bridge_cannot_reach_the_private_address_through_eth0() {
         let network = host.network("shop", SUBNET);
         let web = host.join(&network, &lab.container("web-1").with_eth0(&host.space, 2));
         let worker = lab.member(&host, &network, "worker-1");
-        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+        wait_until("web reaches worker", || web.pings(worker.address()));
         let bare = lab.container("bare-1").with_eth0(&host.space, 3);
         bare.space.run("ip tuntap add dev wg0 mode tun");
         bare.space.run(&format!("ip address add {BARE}/24 dev wg0"));
@@ -59,7 +59,7 @@ fn a_neighbour_on_the_bridge_cannot_reach_the_private_address_through_eth0() {
                 space.sysctl("net.ipv4.conf.eth0.rp_filter", &rp_filter.to_string());
             }
             let strict = Got { forged_source: rp_filter != 1, ..EVERYTHING };
-            wait_until(format!("the twin without guard gets all of it, rp_filter {rp_filter}"), SOON, || {
+            wait_until(format!("the twin without guard gets all of it, rp_filter {rp_filter}"), || {
                 attack(&attacker, &bare.space, 3, BARE, worker.address(), &servers[1]) == strict
             });
             let before = host.counters();
@@ -96,7 +96,7 @@ fn the_guard_stands_on_interfaces_that_appear_later_and_stands_again_when_it_was
     attacker.space.run(&format!("ip route replace {} via 172.30.0.2", web.address()));
     let reached = || ask_udp(&attacker.space, (web.address(), PORT), b"x", PATIENCE).is_ok();
     let is_guarded = || web.app.run("tc filter show dev eth0 ingress").contains("guard");
-    wait_until("the new interface is guarded", SOON, is_guarded);
+    wait_until("the new interface is guarded", is_guarded);
     for _ in 0..5 {
         assert!(!reached(), "and stays so");
     }
@@ -106,7 +106,7 @@ fn the_guard_stands_on_interfaces_that_appear_later_and_stands_again_when_it_was
     web.app.run("tc qdisc delete dev eth0 clsact");
     assert!(holds_within(SOON, reached), "the twin: without guard the same probe is answered");
     host.start();
-    wait_until("the guard is back", SOON, is_guarded);
+    wait_until("the guard is back", is_guarded);
     assert!(!reached());
     lab.finish();
 }
@@ -119,7 +119,7 @@ fn private_traffic_never_leaves_through_eth0_when_wg0_is_down() {
         let network = host.network("shop", SUBNET);
         let web = host.join(&network, &lab.container("web-1").with_eth0(&host.space, 2));
         let worker = lab.member(&host, &network, "worker-1");
-        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+        wait_until("web reaches worker", || web.pings(worker.address()));
         let bare = lab.container("bare-1").with_eth0(&host.space, 3);
         // Nobody is there to repair anything while the wire is watched.
         host.stop();
@@ -127,7 +127,7 @@ fn private_traffic_never_leaves_through_eth0_when_wg0_is_down() {
 
         say("the twin: a container without backstop and guard sends private traffic to its default route");
         shout(&bare.space, worker.address()).expect("eth0 takes it");
-        wait_until("the bridge shows the twin's canary", SOON, || bridge.count(CANARY) > 0);
+        wait_until("the bridge shows the twin's canary", || bridge.count(CANARY) > 0);
         drop(bridge);
 
         let bridge = Sniffer::start(&host.space);
@@ -146,7 +146,7 @@ fn private_traffic_never_leaves_through_eth0_when_wg0_is_down() {
         assert_eq!(bridge.count(CANARY), 0, "private traffic on the container's bridge");
 
         host.start();
-        wait_until("the agent repaired all of it", SOON, || web.pings(worker.address()));
+        wait_until("the agent repaired all of it", || web.pings(worker.address()));
         lab.finish();
     }
 }
@@ -160,7 +160,7 @@ fn a_more_specific_route_through_eth0_carries_no_private_traffic() {
         let web = host.join(&network, &lab.container("web-1").with_eth0(&host.space, 2));
         let worker = lab.member(&host, &network, "worker-1");
         let bare = lab.container("bare-1").with_eth0(&host.space, 3);
-        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+        wait_until("web reaches worker", || web.pings(worker.address()));
         let bridge = Sniffer::start(&host.space);
         let (private, public) = (worker.address(), Ipv4Addr::new(198, 51, 100, 7));
         let add = |space: &Space, to: Ipv4Addr| space.run(&format!("ip route add {to}/32 via 172.30.0.1 dev eth0"));
@@ -168,7 +168,7 @@ fn a_more_specific_route_through_eth0_carries_no_private_traffic() {
         say("the twin: option 121 of DHCP gives a container without guard this route, and it leaks");
         add(&bare.space, private);
         shout(&bare.space, private).expect("eth0 takes it");
-        wait_until("the bridge shows the twin's canary", SOON, || bridge.count(CANARY) > 0);
+        wait_until("the bridge shows the twin's canary", || bridge.count(CANARY) > 0);
         drop(bridge);
 
         let bridge = Sniffer::start(&host.space);
@@ -185,14 +185,14 @@ fn a_more_specific_route_through_eth0_carries_no_private_traffic() {
                 _ => shout(&web.app, private),
             };
             assert!(sent.is_ok(), "wg0 is up, and the route says eth0: {sent:?}");
-            wait_until(format!("{reason} is counted"), SOON, || !host.counters().drops_since(&before).is_empty());
+            wait_until(format!("{reason} is counted"), || !host.counters().drops_since(&before).is_empty());
             let expected = std::collections::BTreeMap::from([(reason.to_owned(), 1)]);
             assert_eq!(host.counters().drops_since(&before), expected);
         }
         assert_eq!(bridge.count(CANARY), 0, "private traffic on the container's bridge");
         say("the twin: by the same way to an address that is nobody's business");
         shout(&web.app, public).expect("eth0 takes it");
-        wait_until("the same sniffer sees it", SOON, || bridge.count(CANARY) > 0);
+        wait_until("the same sniffer sees it", || bridge.count(CANARY) > 0);
 
         web.app.run(&format!("ip route delete {private}/32 via 172.30.0.1 dev eth0"));
         assert!(web.pings(worker.address()), "and without the route all is as it was");

@@ -16,7 +16,7 @@ use privnet::agent::ErrorCode;
 use privnet::agent::views::Attached;
 use privnet_tests::lab::cli::{binary, failure};
 use privnet_tests::lab::probe::{Server, Stream, ask_udp, reaches};
-use privnet_tests::lab::{Host, Lab, Options, SOON, say, wait_until};
+use privnet_tests::lab::{Host, Lab, Options, say, wait_until};
 use rand::Rng;
 
 const SUBNET: &str = "10.90.0.0/24";
@@ -35,10 +35,10 @@ fn nothing_is_lost_and_nothing_opens_while_the_agent_is_killed_and_started() {
         let attacker = lab.container("attacker-1").with_eth0(&host.space, 9);
         attacker.space.run(&format!("ip route add {} via 172.30.0.2", one.address()));
         let _servers = [&one, &two, &other].map(|member| Server::echo(&member.app, PORT));
-        wait_until("blue reaches blue", SOON, || reaches(&one.app, (two.address(), PORT)));
+        wait_until("blue reaches blue", || reaches(&one.app, (two.address(), PORT)));
         let programs = host.programs();
         let stream = Stream::start(&one.app, (two.address(), PORT), PACE);
-        wait_until("the stream flows", SOON, || stream.answered() > 100);
+        wait_until("the stream flows", || stream.answered() > 100);
 
         let holds = || {
             let quickly = Duration::from_millis(50);
@@ -53,7 +53,7 @@ fn nothing_is_lost_and_nothing_opens_while_the_agent_is_killed_and_started() {
             }
             let before = stream.answered();
             holds();
-            wait_until("the stream flows without an agent", SOON, || stream.answered() > before + 200);
+            wait_until("the stream flows without an agent", || stream.answered() > before + 200);
             host.start();
             holds();
             host.wait_until_settled();
@@ -85,16 +85,14 @@ fn an_agent_that_is_killed_within_attach_leaves_nothing_that_the_next_one_does_n
         if host.members().expect("members").iter().any(|member| member.kind.as_str() == "web") {
             let joined = host.join(&network, &web);
             let worker = host.join(&network, &worker);
-            wait_until(format!("the finished member works, round {round}"), SOON, || joined.pings(worker.address()));
+            wait_until(format!("the finished member works, round {round}"), || joined.pings(worker.address()));
         }
         for container in [&web, &worker] {
             let _ = host.detach(&network, container).expect("detach");
             assert_eq!(container.space.links(), Vec::<String>::new(), "round {round}");
             assert_eq!(container.space.run("ip route show table main"), "", "round {round}");
         }
-        wait_until(format!("nothing is left of round {round}: {:?}", host.leftovers()), SOON, || {
-            host.leftovers().is_empty()
-        });
+        wait_until(format!("nothing is left of round {round}: {:?}", host.leftovers()), || host.leftovers().is_empty());
         let left = host.networks().expect("networks")[0].addresses_used;
         assert_eq!(left, 0, "addresses are still held after round {round}");
     }
@@ -109,7 +107,7 @@ fn a_namespace_that_only_looks_like_a_members_inherits_nothing() {
     let host = lab.host(&Options::ebpf());
     let network = host.network("shop", SUBNET);
     let [web, worker] = ["web-1", "worker-1"].map(|name| lab.member(&host, &network, name));
-    wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+    wait_until("web reaches worker", || web.pings(worker.address()));
     host.stop();
     let journal = lab.directory().join("h1/state/members");
     let record = journal.join(format!("{}_{}.json", network.id, web.address()));
@@ -122,12 +120,12 @@ fn a_namespace_that_only_looks_like_a_members_inherits_nothing() {
     let _ = web.app.attempt(&format!("ip link delete {}", web.attached.interface));
     let _ = web.app.attempt("ip route flush type unreachable");
     host.start();
-    wait_until("the membership has ended", SOON, || host.members().expect("members").len() == 1);
-    wait_until("nothing of it is there", SOON, || web.app.links().is_empty());
+    wait_until("the membership has ended", || host.members().expect("members").len() == 1);
+    wait_until("nothing of it is there", || web.app.links().is_empty());
     assert_eq!(host.members().expect("members")[0].address, worker.address(), "the twin");
     host.wait_until_settled();
     let again = host.join(&network, &web.container);
-    wait_until("who attaches it is served", SOON, || again.pings(worker.address()));
+    wait_until("who attaches it is served", || again.pings(worker.address()));
     lab.finish();
 }
 
@@ -140,7 +138,7 @@ fn a_container_that_ends_without_detach_is_collected_and_its_address_is_free() {
     let mut process = Command::new("unshare").args(["--net", "sleep", "600"]).spawn().expect("unshare");
     let netns = PathBuf::from(format!("/proc/{}/ns/net", process.id()));
     let own = fs::read_link("/proc/self/ns/net").expect("the own namespace");
-    wait_until("the process has its namespace", SOON, || fs::read_link(&netns).is_ok_and(|its| its != own));
+    wait_until("the process has its namespace", || fs::read_link(&netns).is_ok_and(|its| its != own));
     let pid = process.id().to_string();
     let address = Ipv4Addr::new(10, 90, 0, 50);
     let id = network.id.to_string();
@@ -161,17 +159,15 @@ fn a_container_that_ends_without_detach_is_collected_and_its_address_is_free() {
     };
     let attached = attach("7", &pid).expect("attach by process id");
     assert_eq!((attached.address, attached.number.get()), (address, 7));
-    wait_until("worker reaches it", SOON, || worker.pings(address));
+    wait_until("worker reaches it", || worker.pings(address));
 
     process.kill().expect("kill");
     process.wait().expect("the end of the process");
-    wait_until("the member is gone", SOON, || host.members().expect("members").len() == 1);
-    wait_until("and its binding netns", SOON, || {
-        host.leftovers().iter().filter(|left| left.contains("bind-")).count() == 1
-    });
+    wait_until("the member is gone", || host.members().expect("members").len() == 1);
+    wait_until("and its binding netns", || host.leftovers().iter().filter(|left| left.contains("bind-")).count() == 1);
     let second = lab.container("web-8");
     host.attach(&network, &second, Some(address)).expect("the address is free");
-    wait_until("worker reaches the next holder of the address", SOON, || worker.pings(address));
+    wait_until("worker reaches the next holder of the address", || worker.pings(address));
     lab.finish();
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use attacker::device_of;
 use privnet::wireguard::PeerState;
-use privnet_tests::lab::{Host, Joined, Lab, Options, SOON, say, wait_until};
+use privnet_tests::lab::{Host, Joined, Lab, Options, say, wait_until, wait_within};
 
 const SUBNET: &str = "10.90.0.0/24";
 /// What everybody has had from everybody, in bytes: more than a handshake, keepalives and some pings.
@@ -39,21 +39,21 @@ fn a_clock_that_steps_back_costs_each_peer_of_that_host_one_handshake_and_nobody
     say("the twin: a step ahead");
     let before = peers_of_all(&members);
     let truth = steps(&hosts[1], -10_000);
-    wait_until("it is known", SOON, || remembered(&hosts[1]).abs_diff(truth) < 1000);
+    wait_until("it is known", || remembered(&hosts[1]).abs_diff(truth) < 1000);
     hosts[1].wait_until_settled();
     made_anew(&before, &peers_of_all(&members), &[]);
 
     say("a step back");
     steps(&hosts[1], 10_000);
-    wait_until("it is told", SOON, || hosts[1].status().is_ok_and(|status| status.clock_steps == 1));
+    wait_until("it is told", || hosts[1].status().is_ok_and(|status| status.clock_steps == 1));
     assert_eq!(hosts[0].status().expect("status").clock_steps, 0, "the other host's own clock did not step");
     let of_host_2 = [2, 3].map(|member: usize| members[member].1.address());
-    wait_until("they are made anew", SOON, || forgotten(&peers_of_all(&members)) == 6);
+    wait_until("they are made anew", || forgotten(&peers_of_all(&members)) == 6);
     made_anew(&before, &peers_of_all(&members), &of_host_2);
     say("nobody on the other host has anything to say: its members begin the new sessions all the same");
     for (from, to) in [(2, 0), (3, 1), (2, 3)] {
         let (from, to) = (&members[from].1, &members[to].1);
-        wait_until(format!("{} reaches {}", from.address(), to.address()), WITHOUT_WAITING, || {
+        wait_within(format!("{} reaches {}", from.address(), to.address()), WITHOUT_WAITING, || {
             from.pings(to.address())
         });
     }
@@ -66,9 +66,7 @@ fn a_clock_that_steps_back_costs_each_peer_of_that_host_one_handshake_and_nobody
         host.start();
     }
     for host in &hosts {
-        wait_until("a pass has ended", SOON, || {
-            host.status().is_ok_and(|status| status.last_pass_unix_seconds.is_some())
-        });
+        wait_until("a pass has ended", || host.status().is_ok_and(|status| status.last_pass_unix_seconds.is_some()));
         host.wait_until_settled();
     }
     assert_eq!(hosts[1].status().expect("status").clock_steps, 1);
@@ -77,10 +75,10 @@ fn a_clock_that_steps_back_costs_each_peer_of_that_host_one_handshake_and_nobody
     say("an agent that was away when it happened does it when it comes");
     hosts[0].stop();
     steps(&hosts[1], 10_000);
-    wait_until("it is told", SOON, || hosts[1].status().is_ok_and(|status| status.clock_steps == 2));
-    wait_until("they are made anew on their own host", SOON, || forgotten(&peers_of_all(&members)) == 2);
+    wait_until("it is told", || hosts[1].status().is_ok_and(|status| status.clock_steps == 2));
+    wait_until("they are made anew on their own host", || forgotten(&peers_of_all(&members)) == 2);
     hosts[0].start();
-    wait_until("they are made anew on the other", SOON, || forgotten(&peers_of_all(&members)) == 6);
+    wait_until("they are made anew on the other", || forgotten(&peers_of_all(&members)) == 6);
     made_anew(&before, &peers_of_all(&members), &of_host_2);
     everybody_reaches_everybody(&members);
     lab.finish();
@@ -112,7 +110,7 @@ fn file(host: &Host) -> PathBuf {
 fn everybody_reaches_everybody(members: &[(&Host, Joined)]) {
     for (_, from) in members {
         for (_, to) in members.iter().filter(|(_, to)| to.address() != from.address()) {
-            wait_until(format!("{} reaches {}", from.address(), to.address()), SOON, || from.pings(to.address()));
+            wait_until(format!("{} reaches {}", from.address(), to.address()), || from.pings(to.address()));
             from.app.run(&format!("ping -q -n -c 5 -i 0.01 -s 1300 {}", to.address()));
         }
     }

@@ -13,7 +13,7 @@ use privnet::agent::ErrorCode;
 use privnet::agent::views::{Check, CheckStatus, StatusView};
 use privnet_tests::lab::cli::Cli;
 use privnet_tests::lab::probe::{Server, Stream};
-use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, SOON, wait_until};
+use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, wait_until, wait_within};
 
 const SUBNET: &str = "10.92.0.0/24";
 const PORT: u16 = 7000;
@@ -63,11 +63,11 @@ fn agents_of_two_hosts_share_a_network_by_address_and_by_name() {
     let web = lab.member(one, &network, "web-1");
     let backend = lab.member(two, &network, "backend-1");
     assert_ne!(web.address(), backend.address());
-    wait_until("web reaches backend", SOON, || web.pings(backend.address()));
+    wait_until("web reaches backend", || web.pings(backend.address()));
     assert!(backend.pings(web.address()));
     for (asker, member) in [(&web, &backend), (&backend, &web)] {
         let address = member.address().to_string();
-        wait_until("the name is told on the other host", SOON, || told(asker, &member.attached.hostname) == address);
+        wait_until("the name is told on the other host", || told(asker, &member.attached.hostname) == address);
     }
     let states = |host: &Host| -> Vec<String> {
         let members = host.members().expect("members").into_iter();
@@ -79,11 +79,11 @@ fn agents_of_two_hosts_share_a_network_by_address_and_by_name() {
     let error = one.detach(&network, &backend.container).expect_err("it is not there");
     assert!(error.message.contains("h2"), "{error:?}");
     assert!(two.detach(&network, &backend.container).expect("detach").detached);
-    wait_until("the name is gone on the other host", SOON, || told(&web, &backend.attached.hostname).is_empty());
+    wait_until("the name is gone on the other host", || told(&web, &backend.attached.hostname).is_empty());
     let route = format!("ip route get {}", backend.address());
-    wait_until("who connects to it hears that nobody is there", SOON, || !web.app.succeeds(&route));
+    wait_until("who connects to it hears that nobody is there", || !web.app.succeeds(&route));
     let again = two.join(&network, &backend.container);
-    wait_until("web reaches backend again", SOON, || web.pings(again.address()));
+    wait_until("web reaches backend again", || web.pings(again.address()));
     lab.finish();
 }
 
@@ -96,11 +96,11 @@ fn an_etcd_or_an_agent_that_is_away_leaves_traffic_alone() {
     let web = lab.member(one, &network, "web-1");
     let backend = lab.member(two, &network, "backend-1");
     let _server = Server::echo(&backend.app, PORT);
-    wait_until("web reaches backend", SOON, || web.pings(backend.address()));
+    wait_until("web reaches backend", || web.pings(backend.address()));
     let stream = Stream::start(&web.app, (backend.address(), PORT), PACE);
     let flows = || {
         let before = stream.answered();
-        wait_until("the stream flows", SOON, || stream.answered() > before + 200);
+        wait_until("the stream flows", || stream.answered() > before + 200);
     };
     let well = (CheckStatus::Ok, "etcd, and it answers".to_owned());
     assert_eq!(diagnosed(one), well);
@@ -112,7 +112,7 @@ fn an_etcd_or_an_agent_that_is_away_leaves_traffic_alone() {
             cluster.etcd.pause();
         }
         for host in [one, two] {
-            wait_until("the agent says that its store is away", LATER, || {
+            wait_within("the agent says that its store is away", LATER, || {
                 let status = host.status().expect("status");
                 status.members == 1
                     && status.members_ready == 1
@@ -138,7 +138,7 @@ fn an_etcd_or_an_agent_that_is_away_leaves_traffic_alone() {
         }
         one.start();
         for host in [one, two] {
-            wait_until(format!("{} has settled: {:?}", host.name, host.status()), LATER, || {
+            wait_within(format!("{} has settled: {:?}", host.name, host.status()), LATER, || {
                 host.status().is_ok_and(|status| status.problems.is_empty() && status.members_ready == 1)
             });
         }
@@ -146,7 +146,7 @@ fn an_etcd_or_an_agent_that_is_away_leaves_traffic_alone() {
         assert_eq!(diagnosed(one), well);
         // What is attached after it is known on the other host as before.
         let other = two.join(&network, &other);
-        wait_until("web reaches the new member", SOON, || web.pings(other.address()));
+        wait_until("web reaches the new member", || web.pings(other.address()));
         let _ = two.detach(&network, &other.container).expect("detach");
     }
     let (sent, lost) = stream.finish();
@@ -162,12 +162,12 @@ fn an_etcd_that_lost_its_data_ends_no_membership() {
     let network = one.network("shop", SUBNET);
     let web = lab.member(one, &network, "web-1");
     let backend = lab.member(two, &network, "backend-1");
-    wait_until("web reaches backend", SOON, || web.pings(backend.address()));
+    wait_until("web reaches backend", || web.pings(backend.address()));
     cluster.etcd.kill();
     cluster.etcd.put_data_aside();
     cluster.etcd.start();
     for host in [one, two] {
-        wait_until("the agent says that this is not its store", LATER, || {
+        wait_within("the agent says that this is not its store", LATER, || {
             let problems = host.status().expect("status").problems;
             problems.iter().any(|problem| problem.contains(&format!("does not know host {}", host.name)))
         });
@@ -185,7 +185,7 @@ fn an_etcd_that_lost_its_data_ends_no_membership() {
     cluster.etcd.start();
     one.start();
     for host in [one, two] {
-        wait_until(format!("{} has settled: {:?}", host.name, host.status()), LATER, || {
+        wait_within(format!("{} has settled: {:?}", host.name, host.status()), LATER, || {
             host.status().is_ok_and(|status| status.problems.is_empty() && status.members_ready == 1)
         });
     }
@@ -221,16 +221,16 @@ fn a_host_that_is_not_heard_loses_its_members_names_and_nothing_else() {
     let backend = lab.member(two, &network, "backend-1");
     let (name, own) = (&backend.attached.hostname, &web.attached.hostname);
     let (address, own_address) = (backend.address().to_string(), web.address().to_string());
-    wait_until("the name is told on the other host", SOON, || told(&web, name) == address);
-    wait_until("they reach each other", SOON, || web.pings(backend.address()) && backend.pings(web.address()));
+    wait_until("the name is told on the other host", || told(&web, name) == address);
+    wait_until("they reach each other", || web.pings(backend.address()) && backend.pings(web.address()));
     two.kill();
     cluster.etcd.end_leases();
-    wait_until("the name is gone", SOON, || told(&web, name).is_empty());
+    wait_until("the name is gone", || told(&web, name).is_empty());
     assert!(web.pings(backend.address()) && backend.pings(web.address()));
     // An agent that is there takes its place again by itself.
-    wait_until("its own names are told again", SOON, || told(&web, own) == own_address);
+    wait_until("its own names are told again", || told(&web, own) == own_address);
     two.start();
-    wait_until("the name is told again", SOON, || told(&web, name) == address);
+    wait_until("the name is told again", || told(&web, name) == address);
     lab.finish();
 }
 
@@ -242,7 +242,7 @@ fn an_agent_that_is_started_before_etcd_waits_for_it() {
     let options = Options::ebpf().with_etcd(etcd.url());
     let cli = Cli::new("h1", lab.directory().join("h1").join("privnet.sock"));
     let starter = thread::spawn(move || {
-        wait_until("the agent says what it waits for", SOON, || {
+        wait_until("the agent says what it waits for", || {
             cli.json::<StatusView>(&["status"])
                 .is_err_and(|error| error.code == ErrorCode::StoreUnavailable && error.message.contains(etcd.url()))
         });

@@ -14,7 +14,7 @@ use privnet::agent::views::{Attached, Detached, MemberView, NetworkView};
 use privnet::agent::{ControlError, ErrorCode};
 use privnet_tests::lab::cli::{Cli, binary, failure};
 use privnet_tests::lab::container::APP;
-use privnet_tests::lab::{Container, Host, Lab, Options, SOON, Space, say, wait_until};
+use privnet_tests::lab::{Container, Host, Lab, Options, Space, say, wait_until};
 
 const SUBNET: &str = "10.90.0.0/24";
 
@@ -144,7 +144,7 @@ fn an_attach_that_cannot_be_is_refused_and_leaves_nothing() {
 
     say("the twins: the same namespace, with everything in order");
     let two = host.join(&shop, &other);
-    wait_until("web 2 reaches web 1", SOON, || two.pings(web.address()));
+    wait_until("web 2 reaches web 1", || two.pings(web.address()));
     let third = lab.container("web-3");
     host.attach(&within, &third, Some(Ipv4Addr::new(10, 90, 0, 130))).expect("a container in one of the two");
     lab.finish();
@@ -169,9 +169,9 @@ fn a_network_without_a_free_address_refuses_and_takes_again_what_is_freed() {
         Err(error) => assert_eq!(error.code, ErrorCode::PoolExhausted),
         Ok(_) => assert!(left.elapsed() >= Duration::from_secs(5), "it did not rest"),
     }
-    wait_until("the address has rested", SOON, || host.attach(&network, &late, None).is_ok());
+    wait_until("the address has rested", || host.attach(&network, &late, None).is_ok());
     let joined = host.join(&network, &late);
-    wait_until("the late one reaches the first", SOON, || joined.pings(members[0].address()));
+    wait_until("the late one reaches the first", || joined.pings(members[0].address()));
     lab.finish();
 }
 
@@ -187,7 +187,7 @@ fn an_underlay_that_leaves_no_room_is_refused() {
             let network = host.network("shop", SUBNET);
             assert_eq!(network.mtu, 576);
             let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
-            wait_until("the twin", SOON, || web.pings(worker.address()));
+            wait_until("the twin", || web.pings(worker.address()));
         } else {
             let output = space.attempt(&format!("timeout 20 {line}"));
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -221,7 +221,7 @@ fn another_user_of_the_vxlan_port_is_named_and_attach_works_when_it_is_gone() {
     host.space.run("ip link delete theirs");
 
     let (web, worker) = (host.join(&network, &container), lab.member(&host, &network, "worker-1"));
-    wait_until("the twin", SOON, || web.pings(worker.address()));
+    wait_until("the twin", || web.pings(worker.address()));
     lab.finish();
 }
 
@@ -324,7 +324,7 @@ impl<'a> Room<'a> {
         assert_eq!(self.container.run("ip route show table main"), "", "in the container");
         if Self::look(self.host) != self.before {
             // The unwinding may end a moment after the refusal; it must end.
-            wait_until("the refused request left nothing", SOON, || Self::look(self.host) == self.before);
+            wait_until("the refused request left nothing", || Self::look(self.host) == self.before);
         }
     }
 }

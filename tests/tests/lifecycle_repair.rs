@@ -5,7 +5,7 @@
 //! ```
 
 use privnet_tests::lab::process::{self, Process, workers};
-use privnet_tests::lab::{Host, Joined, Lab, Options, SOON, say, wait_until};
+use privnet_tests::lab::{Host, Joined, Lab, Options, SOON, say, wait_until, wait_within};
 use rustix::process::Signal;
 
 const SUBNET: &str = "10.90.0.0/24";
@@ -16,20 +16,20 @@ fn a_wireguard_process_that_does_not_answer_is_replaced_and_stands_in_nobodys_wa
     let host = lab.host(&Options { wireguard: "userspace", ..Options::ebpf() });
     let network = host.network("shop", SUBNET);
     let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
-    wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+    wait_until("web reaches worker", || web.pings(worker.address()));
     let of_web = wireguard_process_of(&host, &web).expect("a process");
     host.stop();
     say(&format!("kill -STOP {}", of_web.pid));
     process::kill(of_web.pid, Signal::STOP);
     host.start();
 
-    wait_until("the process is another one", 3 * SOON, || {
+    wait_within("the process is another one", 3 * SOON, || {
         wireguard_process_of(&host, &web).is_some_and(|now| now.pid != of_web.pid)
     });
-    wait_until("web reaches worker again", SOON, || web.pings(worker.address()));
+    wait_until("web reaches worker again", || web.pings(worker.address()));
     host.wait_until_settled();
     let other = lab.member(&host, &network, "other-1");
-    wait_until("the network goes on taking members", SOON, || worker.pings(other.address()));
+    wait_until("the network goes on taking members", || worker.pings(other.address()));
     lab.finish();
 }
 
@@ -37,7 +37,7 @@ fn a_wireguard_process_that_does_not_answer_is_replaced_and_stands_in_nobodys_wa
 fn wireguard_process_of(host: &Host, member: &Joined) -> Option<Process> {
     let state = host.paths().state.to_string_lossy().into_owned();
     let address = format!("{:08x}", u32::from(member.address()));
-    let mut all = workers(&std::collections::BTreeSet::new());
+    let mut all = workers();
     all.retain(|process| process.command.contains(&state) && process.command.contains("wireguard-process"));
     all.into_iter().find(|process| process.command.ends_with(&address))
 }

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use privnet::companion::AnchorError;
 use privnet::model::PrivateKey;
-use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet::wireguard::{Backend, Error, PeerChange, start_userspace, stop_userspace};
+use privnet_tests::lab::{ProcessSpace, runtime, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
-use wireguard_lab::{Lab, Member, PORT, arrives, processes_of, runtime, sh, wait_until};
+use wireguard_lab::{Lab, Member, PORT, arrives, processes_of};
 
 fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("not 0");
@@ -32,14 +32,13 @@ fn introduce(members: &[Member]) {
 
 #[test]
 fn the_process_outlives_the_agent_and_the_next_agent_finds_it() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let mut members = vec![lab.member(2), lab.member(3)];
     runtime().block_on(members[1].start(Backend::Userspace));
 
-    let path = |name: &str| Path::new(DEFAULT_DIR).join(name);
     let mut agent = Command::new(env!("CARGO_BIN_EXE_wireguard_process"))
         .arg("agent")
-        .args([&members[0].run_dir, &path(&members[0].app_name), &path(&members[0].bind_name)])
+        .args([&members[0].run_dir, &members[0].app_space.path(), &members[0].bind_space.path()])
         .arg(PORT.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -76,7 +75,7 @@ fn the_process_outlives_the_agent_and_the_next_agent_finds_it() {
 
 #[test]
 fn stopping_leaves_nothing_and_can_be_done_twice() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let mut member = lab.member(2);
     runtime().block_on(async {
         for _ in 0..2 {
@@ -95,7 +94,7 @@ fn stopping_leaves_nothing_and_can_be_done_twice() {
 
 #[test]
 fn a_killed_process_takes_its_link_along_and_the_next_one_starts_over_its_files() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let mut member = lab.member(2);
     runtime().block_on(member.start(Backend::Userspace));
     signal(member.process(), Signal::KILL);
@@ -110,7 +109,7 @@ fn a_killed_process_takes_its_link_along_and_the_next_one_starts_over_its_files(
 
 #[test]
 fn a_process_that_hangs_is_ended_all_the_same() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let mut member = lab.member(2);
     runtime().block_on(async {
         member.start(Backend::Userspace).await;
@@ -122,11 +121,11 @@ fn a_process_that_hangs_is_ended_all_the_same() {
 
 #[test]
 fn a_start_that_fails_leaves_nothing() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let (member, stranger) = (lab.member(2), lab.member(3));
     let taken = member.binding.run_blocking(|| std::net::UdpSocket::bind("0.0.0.0:51999")).expect("entered");
     let _taken = taken.expect("bound");
-    sh(&format!("ip -n {} link add taken0 type bridge", member.app_name));
+    member.app_space.run("ip link add taken0 type bridge");
     let spec = member.spec();
 
     let mut wrong_netns = spec.clone();
@@ -163,7 +162,7 @@ fn a_start_that_fails_leaves_nothing() {
             assert!(!member.run_dir.exists(), "{name}: files are left");
             wait_until("no link is left", || !member.has_link());
         }
-        sh(&format!("ip -n {} link show taken0", member.app_name));
+        member.app_space.run("ip link show taken0");
 
         start_userspace(&spec, &member.key).await.expect("the twin");
         let refused = start_userspace(&spec, &member.key).await.expect_err("it runs already");
@@ -180,23 +179,19 @@ fn a_start_that_fails_leaves_nothing() {
 
 #[test]
 fn the_process_ends_with_the_container_and_lets_its_namespace_go() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let mut member = lab.member(2);
-    let mut container = Command::new("unshare").args(["--net", "sleep", "300"]).spawn().expect("the container starts");
-    let path = PathBuf::from(format!("/proc/{}/ns/net", container.id()));
-    let own = Netns::current().expect("own").id();
-    wait_until("the container has its namespace", || Netns::identify(&path).is_ok_and(|id| id != own));
-    let app = Netns::open(&path).expect("opened");
+    let container = ProcessSpace::start();
+    let app = container.netns();
     // Another process in the namespace, which is no reason to stay: it is not by this one that it was handed over.
     runtime().block_on(async {
         let mut spec = member.spec();
-        (spec.app, spec.app_path) = (app.clone(), path);
+        (spec.app, spec.app_path) = (app.clone(), container.path());
         start_userspace(&spec, &member.key).await.expect("started");
     });
     let process = member.process();
     drop(app);
-    container.kill().expect("killed");
-    container.wait().expect("dead");
+    container.end();
     wait_until("the WireGuard process ended", || !Path::new(&format!("/proc/{process}/fd/0")).exists());
     runtime().block_on(async { assert_eq!(member.device().observe().await.expect("absent"), None) });
     let log = fs::read_to_string(member.run_dir.join("log")).expect("a log");
@@ -205,25 +200,25 @@ fn the_process_ends_with_the_container_and_lets_its_namespace_go() {
     // The same with a pin, which takes up to one look at it; the twin is every other test, where it stays.
     runtime().block_on(member.start(Backend::Userspace));
     let process = member.process();
-    sh(&format!("ip netns del {}", member.app_name));
+    member.app_space.remove();
     wait_until("the WireGuard process ended", || !Path::new(&format!("/proc/{process}/fd/0")).exists());
     runtime().block_on(async { stop_userspace(&member.run_dir).await.expect("its files are removed") });
 }
 
 #[test]
 fn the_process_ends_when_its_link_is_deleted() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let mut member = lab.member(2);
     runtime().block_on(member.start(Backend::Userspace));
     let process = member.process();
-    sh(&format!("ip -n {} link del wg0", member.app_name));
+    member.app_space.run("ip link del wg0");
     wait_until("the WireGuard process ended", || !Path::new(&format!("/proc/{process}/fd/0")).exists());
     runtime().block_on(async { assert_eq!(member.device().observe().await.expect("absent"), None) });
 }
 
 #[test]
 fn the_private_key_is_nowhere_to_be_read() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let members = runtime().block_on(lab.mesh(Backend::Userspace, 2));
     let member = &members[0];
     let process = member.process();
@@ -263,7 +258,7 @@ fn the_private_key_is_nowhere_to_be_read() {
 
 #[test]
 fn the_process_holds_its_link_its_socket_and_no_namespace() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let mut member = lab.member(2);
     runtime().block_on(member.start(Backend::Userspace));
     let directory = format!("/proc/{}/fd", member.process());
@@ -277,7 +272,7 @@ fn the_process_holds_its_link_its_socket_and_no_namespace() {
 
 #[test]
 fn a_process_of_another_version_says_so() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let mut member = lab.member(2);
     runtime().block_on(member.start(Backend::Userspace));
     let ask = |line: &str| {
@@ -296,7 +291,7 @@ fn a_process_of_another_version_says_so() {
 
 #[test]
 fn starting_is_quick() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let member = lab.member(2);
     let runtime = runtime();
     let mut times: Vec<Duration> = (0..20)

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use privnet_tests::lab::wait_until;
+use privnet_tests::lab::wait_within;
 use privnet_tests::machines::{Build, CANARY, Host, IN_CLEAR, Machine, Machines, Member, SOON, json};
 
 static MACHINES: OnceLock<Mutex<Machines>> = OnceLock::new();
@@ -106,14 +106,14 @@ fn members_of_three_machines_reach_each_other_by_address_and_name_and_nothing_is
     // The twins: who stops listening is missed;
     hosts[0].background("deaf", "vm_talk watch deaf");
     machines.machine(1).soon("test -s /run/watch/deaf && kill $(cat /run/pid-deaf)");
-    wait_until("the listener is missed", SOON, || machines.heard(CANARY) == ["machine 1: deaf: the listener died"]);
+    wait_within("the listener is missed", SOON, || machines.heard(CANARY) == ["machine 1: deaf: the listener died"]);
     machines.machine(1).must("rm /run/watch/deaf");
     // what a container says past its network is heard on every road, and so is a question for a name that is
     // somebody else's. All of them leave by the road on which nothing was heard.
     let outside = hosts[1].container("outside");
     hosts[0].machine.soon(&format!("vm_talk ask-in-clear {} 7000", outside.outside));
-    wait_until("eth0 leads to the containers of another machine", SOON, || members[0].asks_in_clear(&outside.outside));
-    wait_until("and of its own", SOON, || members[3].asks_in_clear(&members[0].container.outside));
+    wait_within("eth0 leads to the containers of another machine", SOON, || members[0].asks_in_clear(&outside.outside));
+    wait_within("and of its own", SOON, || members[3].asks_in_clear(&members[0].container.outside));
     machines.is_heard_in_clear(&["underlay: from machine 1", "underlay: from machine 2"]);
     machines.is_heard_in_clear(&["machine 1: host: docker0", "machine 2: host: docker0"]);
     hosts[1].end(&outside);
@@ -151,7 +151,7 @@ fn members_of_another_network_reach_nobody() {
             assert!(!stranger.asks_in_clear(&member.address), "{} is reached", member.address);
         }
         // The twin: the same container, over the same bridge, by its other address.
-        wait_until("its bridge is in order", SOON, || stranger.asks_in_clear(&neighbour.container.outside));
+        wait_within("its bridge is in order", SOON, || stranger.asks_in_clear(&neighbour.container.outside));
     }
     machines.is_heard_on_every_road();
     leave(&machines, us, &ours);
@@ -201,7 +201,7 @@ fn an_agent_that_is_killed_and_replaced_under_load_costs_no_datagram() {
         host.start_agent();
     }
     for (member, old) in members.iter().zip(&old) {
-        wait_until("everything is of the new build", SOON, || Build::of(member).differs_from(old));
+        wait_within("everything is of the new build", SOON, || Build::of(member).differs_from(old));
     }
     for member in &members {
         // What is lost is counted when it is too late for its answer.
@@ -235,7 +235,7 @@ fn a_host_that_loses_its_power_comes_back_and_takes_part_again() {
         host.machine.soon(&format!("test $(privnet members --network {network} | grep -c power) = 2"));
     }
     for member in &members {
-        wait_until("the lost member is nobody's peer", SOON, || peers(member) == 0);
+        wait_within("the lost member is nobody's peer", SOON, || peers(member) == 0);
         assert!(!member.asks("tcp", &before.address), "nobody has its address");
         assert!(!member.asks("udp", &before.hostname), "nobody has its name");
     }

@@ -9,16 +9,15 @@
 
 mod names_lab;
 
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use names_lab::host::Host;
-use names_lab::{APP, Container, Lab, SUFFIX, has, runtime, wait_until};
+use names_lab::{APP, Container, Lab, SUFFIX};
 use privnet::agent::views::{AnswerSource, Attached, CreateNetwork, Detach, ResponseCode};
 use privnet::dns::DEFAULT_ADDRESS;
 use privnet::model::{Forwarding, NameOptions};
-use privnet::netns::Netns;
+use privnet_tests::lab::{ProcessSpace, has_program, runtime, skip, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The addresses of a name, in order.
@@ -32,11 +31,11 @@ fn addresses(container: &Container, name: &str) -> Vec<String> {
 
 #[test]
 fn a_name_is_there_when_its_member_is_and_gone_with_it() {
-    if !has("dig") {
-        return;
+    if !has_program("dig") {
+        return skip("dig");
     }
     runtime().block_on(async {
-        let mut host = Host::start().await;
+        let host = Host::start().await;
         let (a, b, c) = (host.lab.container("a"), host.lab.container("b"), host.lab.container("c"));
         host.network("shop").await;
         host.network("bank").await;
@@ -76,7 +75,7 @@ fn a_name_is_there_when_its_member_is_and_gone_with_it() {
 #[test]
 fn the_verbs_say_which_names_there_are_and_why_not() {
     runtime().block_on(async {
-        let mut host = Host::start().await;
+        let host = Host::start().await;
         let (a, b) = (host.lab.container("a"), host.lab.container("b"));
         host.network("shop").await;
         host.network("bank").await;
@@ -126,11 +125,11 @@ fn the_verbs_say_which_names_there_are_and_why_not() {
 
 #[test]
 fn what_a_network_says_about_its_names_is_heeded() {
-    if !has("dig") {
-        return;
+    if !has_program("dig") {
+        return skip("dig");
     }
     runtime().block_on(async {
-        let mut host = Host::start().await;
+        let host = Host::start().await;
         let a = host.lab.container("a");
         let options = NameOptions { ttl_seconds: 2, negative_ttl_seconds: 3, forwarding: Forwarding::Off };
         let mut request = CreateNetwork { name: "shop".to_owned(), subnet: None, names: Some(options) };
@@ -182,25 +181,21 @@ fn what_a_network_says_about_its_names_is_heeded() {
 
 #[test]
 fn a_container_that_dies_takes_its_name_along() {
-    if !has("dig") {
-        return;
+    if !has_program("dig") {
+        return skip("dig");
     }
     runtime().block_on(async {
-        let mut host = Host::start().await;
+        let host = Host::start().await;
         let a = host.lab.container("a");
         host.network("shop").await;
         host.attach(&a, "shop", "web").await;
-        let mut process = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().expect("unshare starts");
-        let path = PathBuf::from(format!("/proc/{}/ns/net", process.id()));
-        let own = Netns::current().expect("there").id();
-        wait_until("it has its namespace", || Netns::identify(&path).is_ok_and(|id| id != own));
-        let b = Container { name: "b".to_owned(), netns: Netns::open(&path).expect("there"), path };
+        let process = ProcessSpace::start();
+        let b = Container { name: "b".to_owned(), netns: process.netns(), path: process.path() };
         let job = host.attach(&b, "shop", "job").await;
         let name = format!("job.{APP}.shop.{SUFFIX}");
         assert_eq!(addresses(&a, &name), [job.address.to_string()]);
         drop(b);
-        process.kill().expect("killed");
-        process.wait().expect("dead");
+        process.end();
         let death = Instant::now();
         wait_until("its name is gone", || addresses(&a, &name).is_empty());
         println!("a name was gone {:?} after its container's death", death.elapsed());
@@ -210,7 +205,7 @@ fn a_container_that_dies_takes_its_name_along() {
 }
 
 fn ask_constantly(container: &Container, name: &str, lab: &Lab, seconds: u32) -> Child {
-    let queries = lab.directory.path().join("queries");
+    let queries = lab.ground.directory().join("queries");
     std::fs::write(&queries, format!("{name} A\n{name} AAAA\n1.{name} A\nx.{name} A\n")).expect("written");
     Command::new("nsenter")
         .arg(format!("--net={}", container.path.display()))
@@ -226,8 +221,8 @@ fn ask_constantly(container: &Container, name: &str, lab: &Lab, seconds: u32) ->
 #[test]
 fn twenty_agents_one_after_the_other_and_not_a_query_lost() {
     const SECONDS: u32 = 15;
-    if !has("dnsperf") {
-        return;
+    if !has_program("dnsperf") {
+        return skip("dnsperf");
     }
     runtime().block_on(async {
         let mut host = Host::start().await;
@@ -257,12 +252,12 @@ fn twenty_agents_one_after_the_other_and_not_a_query_lost() {
 #[test]
 fn a_new_build_takes_over_and_not_a_query_is_lost() {
     const SECONDS: u32 = 5;
-    if !has("dnsperf") {
-        return;
+    if !has_program("dnsperf") {
+        return skip("dnsperf");
     }
     runtime().block_on(async {
         let mut host = Host::start().await;
-        let build = host.lab.directory.path().join("privnet");
+        let build = host.lab.ground.directory().join("privnet");
         std::fs::copy(&host.dns_binary, &build).expect("copied");
         host.dns_binary = build.clone();
         host.restart().await;
@@ -307,11 +302,11 @@ fn a_new_build_takes_over_and_not_a_query_is_lost() {
 
 #[test]
 fn a_process_that_is_killed_is_back_soon() {
-    if !has("dig") {
-        return;
+    if !has_program("dig") {
+        return skip("dig");
     }
     runtime().block_on(async {
-        let mut host = Host::start().await;
+        let host = Host::start().await;
         let a = host.lab.container("a");
         host.network("shop").await;
         let web = host.attach(&a, "shop", "web").await;
@@ -331,7 +326,7 @@ fn a_process_that_is_killed_is_back_soon() {
 #[test]
 fn a_name_is_visible_within_a_tenth_of_a_second_of_its_attach() {
     runtime().block_on(async {
-        let mut host = Host::start().await;
+        let host = Host::start().await;
         host.network("shop").await;
         let a = host.lab.container("a");
         host.attach(&a, "shop", "web").await;

@@ -7,7 +7,6 @@
 //!                 └── one DNS process ───────────┘
 //! ```
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, reason = "what was not exercised is part of the transcript")]
 
 mod names_lab;
 
@@ -15,8 +14,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use names_lab::{APP, BANK, Container, Lab, SHOP, SUFFIX, has};
+use names_lab::{APP, BANK, Container, Lab, SHOP, SUFFIX};
+use privnet_tests::lab::{has_program, say, skip, skip_part};
 
+const C_ARES: &str = "c-ares";
 /// A list longer than 512 octets, than 1232, and of one.
 const LONG: u8 = 200;
 
@@ -42,17 +43,18 @@ impl Client {
     }
 }
 
-/// Compiles a program of the lab; nothing when its compiler or library is not here.
-fn compile(lab: &Lab, compiler: &str, source: &str, more: &[&str]) -> Option<String> {
-    if !has(compiler) {
+/// Compiles a program of the lab for a client; nothing when its compiler or library is not here.
+fn compile(lab: &Lab, what: &str, compiler: &str, source: &str, more: &[&str]) -> Option<String> {
+    if !has_program(compiler) {
+        skip_part(what, compiler);
         return None;
     }
-    let program = lab.directory.path().join(format!("{source}-{compiler}"));
+    let program = lab.ground.directory().join(format!("{source}-{compiler}"));
     let source = self::source(source).with_extension("c");
     let status = Command::new(compiler).arg("-o").arg(&program).arg(source).args(more).status().expect("it starts");
     if !status.success() {
-        assert!(!more.is_empty(), "{compiler} does not compile what needs no library");
-        println!("not exercised, since it does not link with {more:?}");
+        assert_eq!(what, C_ARES, "{compiler} does not compile what needs no library");
+        skip_part(what, "the library c-ares");
         return None;
     }
     Some(program.display().to_string())
@@ -73,36 +75,44 @@ fn clients(lab: &Lab) -> Vec<Client> {
         ("kdig", Client::new("kdig", format!("kdig {at} +short NAME A"))),
         ("kdig", Client::new("kdig by TCP", format!("kdig {at} +tcp +short NAME A"))),
     ];
-    clients.extend(tools.into_iter().filter(|(tool, _)| has(tool)).map(|(_, client)| client));
+    for (tool, client) in tools {
+        if has_program(tool) {
+            clients.push(client);
+        } else {
+            skip_part(client.what, tool);
+        }
+    }
     if Command::new("/usr/bin/python3")
         .args(["-c", "import dns.resolver"])
         .status()
         .is_ok_and(|status| status.success())
     {
         clients.push(Client::new("dnspython", format!("/usr/bin/python3 {} NAME", source("resolve.py").display())));
+    } else {
+        skip_part("dnspython", "dnspython");
     }
-    if let Some(program) = compile(lab, "gcc", "resolve", &["-static-libgcc"]) {
+    if let Some(program) = compile(lab, "glibc", "gcc", "resolve", &["-static-libgcc"]) {
         clients.push(Client::new("glibc", format!("{program} NAME")));
     }
-    if let Some(program) = compile(lab, "musl-gcc", "resolve", &["-static"]) {
+    if let Some(program) = compile(lab, "musl, static", "musl-gcc", "resolve", &["-static"]) {
         // Before 1.2.4 musl does not know TCP, and takes of a long answer what fits.
         clients.push(Client { takes_long: false, ..Client::new("musl, static", format!("{program} NAME")) });
     }
-    if let Some(program) = compile(lab, "gcc", "resolve_cares", &["-lcares"]) {
-        clients.push(Client::new("c-ares", format!("{program} NAME")));
+    if let Some(program) = compile(lab, C_ARES, "gcc", "resolve_cares", &["-lcares"]) {
+        clients.push(Client::new(C_ARES, format!("{program} NAME")));
     }
     clients
 }
 
 #[test]
 fn every_resolver_finds_the_names_of_its_network_and_no_other() {
-    let mut lab = Lab::serving(LONG);
+    let lab = Lab::serving(LONG);
     let (shop, bank) = (lab.served("a", &[SHOP]), lab.served("b", &[BANK]));
     let all: BTreeSet<String> = (2..=LONG + 1).map(|last| format!("10.240.0.{last}")).collect();
     let (one, theirs) = (format!("7.web.{APP}.{SHOP}.{SUFFIX}"), format!("1.web.{APP}.{BANK}.{SUFFIX}"));
     for client in clients(&lab) {
         let what = client.what;
-        println!("# {what}");
+        say(&format!("# {what}"));
         assert_eq!(client.finds(&shop, &one), ["10.240.0.8".to_owned()].into(), "{what}");
         assert_eq!(client.finds(&shop, &one.to_uppercase()), ["10.240.0.8".to_owned()].into(), "{what}");
         let alias = one.replace(SHOP, "shop");
@@ -122,29 +132,31 @@ fn every_resolver_finds_the_names_of_its_network_and_no_other() {
 
 #[test]
 fn a_name_without_an_aaaa_record_is_there_all_the_same() {
-    let mut lab = Lab::serving(3);
+    if !has_program("dig") {
+        return skip("dig");
+    }
+    let lab = Lab::serving(3);
     let shop = lab.served("a", &[SHOP]);
     let name = format!("1.web.{APP}.{SHOP}.{SUFFIX}");
-    if has("dig") {
-        let text = shop.prints(&format!("dig @127.0.0.82 {name} AAAA"));
-        assert!(text.contains("status: NOERROR") && text.contains("ANSWER: 0, AUTHORITY: 1"), "{text}");
-        let text = shop.prints(&format!("dig @127.0.0.82 x.{name} AAAA"));
-        assert!(text.contains("status: NXDOMAIN") && text.contains("ANSWER: 0, AUTHORITY: 1"), "{text}");
-        assert!(!text.contains("WARNING"), "{text}");
-    }
+    let text = shop.prints(&format!("dig @127.0.0.82 {name} AAAA"));
+    assert!(text.contains("status: NOERROR") && text.contains("ANSWER: 0, AUTHORITY: 1"), "{text}");
+    let text = shop.prints(&format!("dig @127.0.0.82 x.{name} AAAA"));
+    assert!(text.contains("status: NXDOMAIN") && text.contains("ANSWER: 0, AUTHORITY: 1"), "{text}");
+    assert!(!text.contains("WARNING"), "{text}");
     let output = shop.run(&format!("getent ahosts x.{name}"));
     assert_eq!(output.status.code(), Some(2), "a name that is not there is not found");
 }
 
 #[test]
 fn an_address_leads_back_to_its_name_and_a_service_to_its_port() {
-    let mut lab = Lab::serving(3);
+    if !has_program("dig") {
+        return skip("dig");
+    }
+    let lab = Lab::serving(3);
     let (shop, bank) = (lab.served("a", &[SHOP]), lab.served("b", &[BANK]));
     let name = format!("1.web.{APP}.{SHOP}.{SUFFIX}");
     assert!(shop.prints("getent hosts 10.240.0.2").contains(&name));
     assert_eq!(bank.run("getent hosts 10.240.0.2").status.code(), Some(2));
-    if has("dig") {
-        let text = shop.prints(&format!("dig @127.0.0.82 +short _http._tcp.{name} SRV"));
-        assert_eq!(text, format!("0 1 80 {name}."));
-    }
+    let text = shop.prints(&format!("dig @127.0.0.82 +short _http._tcp.{name} SRV"));
+    assert_eq!(text, format!("0 1 80 {name}."));
 }

@@ -15,8 +15,9 @@ use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use names_lab::{APP, BANK, Container, Lab, SHOP, SUFFIX, has};
+use names_lab::{APP, BANK, Container, Lab, SHOP, SUFFIX};
 use privnet::dns::DEFAULT_ADDRESS;
+use privnet_tests::lab::{has_program, skip};
 
 /// More addresses than fit into a reply by UDP.
 const LONG: u8 = 200;
@@ -33,10 +34,10 @@ fn summary(text: &str) -> String {
 
 #[test]
 fn dig_is_told_what_the_table_says() {
-    if !has("dig") {
-        return;
+    if !has_program("dig") {
+        return skip("dig");
     }
-    let mut lab = Lab::serving(3);
+    let lab = Lab::serving(3);
     let container = lab.served("a", &[SHOP]);
     let web = format!("{APP}.{SHOP}.{SUFFIX}");
     let mixed = format!("wEb.{}", web.replace("private", "PriVate"));
@@ -79,10 +80,10 @@ fn dig_is_told_what_the_table_says() {
 
 #[test]
 fn a_long_list_is_cut_by_udp_and_whole_by_tcp() {
-    if !has("dig") {
-        return;
+    if !has_program("dig") {
+        return skip("dig");
     }
-    let mut lab = Lab::serving(LONG);
+    let lab = Lab::serving(LONG);
     let container = lab.served("a", &[SHOP]);
     let dig = |more: &str| container.prints(&format!("dig @{DEFAULT_ADDRESS} {more} {APP}.{SHOP}.{SUFFIX} A"));
     for (more, most) in [("+ignore +noedns", 512), ("+ignore +bufsize=512", 512), ("+ignore +bufsize=4096", 1232)] {
@@ -98,7 +99,7 @@ fn a_long_list_is_cut_by_udp_and_whole_by_tcp() {
 
 #[test]
 fn two_questions_in_one_are_refused_and_one_is_answered() {
-    let mut lab = Lab::serving(1);
+    let lab = Lab::serving(1);
     let container = lab.served("a", &[SHOP]);
     let ask = |questions: u8| {
         let mut query = vec![0x12, 0x67, 1, 0, 0, questions, 0, 0, 0, 0, 0, 0];
@@ -125,10 +126,10 @@ fn two_questions_in_one_are_refused_and_one_is_answered() {
 
 #[test]
 fn another_networks_names_do_not_exist_by_any_spelling_type_or_transport() {
-    if !has("dig") {
-        return;
+    if !has_program("dig") {
+        return skip("dig");
     }
-    let mut lab = Lab::serving(3);
+    let lab = Lab::serving(3);
     let (shop, bank) = (lab.served("a", &[SHOP]), lab.served("b", &[BANK]));
     let mut questions = Vec::new();
     for network in [SHOP, "shop"] {
@@ -144,7 +145,7 @@ fn another_networks_names_do_not_exist_by_any_spelling_type_or_transport() {
             lines.extend(["+notcp", "+tcp"].map(|transport| format!("{transport} {name} {kind}")));
         }
     }
-    let batch = lab.directory.path().join("questions");
+    let batch = lab.ground.directory().join("questions");
     fs::write(&batch, lines.join("\n")).expect("written");
     let statuses = |container: &Container| {
         let options = "+noall +comments +answer +nocookie";
@@ -165,7 +166,7 @@ fn another_networks_names_do_not_exist_by_any_spelling_type_or_transport() {
 }
 
 fn dnsperf(container: &Container, lab: &Lab, more: &[&str]) -> Child {
-    let queries = lab.directory.path().join("queries");
+    let queries = lab.ground.directory().join("queries");
     fs::write(&queries, format!("1.web.{APP}.{SHOP}.{SUFFIX} A\n1.web.{APP}.{BANK}.{SUFFIX} A\n")).expect("written");
     let mut command = Command::new("nsenter");
     command.arg(format!("--net={}", container.path.display())).args(["dnsperf", "-s", &DEFAULT_ADDRESS.to_string()]);
@@ -175,10 +176,10 @@ fn dnsperf(container: &Container, lab: &Lab, more: &[&str]) -> Child {
 
 #[test]
 fn a_container_that_floods_its_own_socket_costs_another_no_answer() {
-    if !has("dnsperf") {
-        return;
+    if !has_program("dnsperf") {
+        return skip("dnsperf");
     }
-    let mut lab = Lab::serving(3);
+    let lab = Lab::serving(3);
     let (shop, bank) = (lab.served("a", &[SHOP]), lab.served("b", &[BANK]));
     let report = |child: Child| String::from_utf8(child.wait_with_output().expect("it ends").stdout).expect("UTF-8");
     let line = |report: &str, what: &str| {

@@ -10,14 +10,13 @@ mod names_lab;
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use names_lab::host::Host;
-use names_lab::{APP, Container, runtime, wait_until};
+use names_lab::{APP, Container};
 use privnet::agent::views::Detach;
-use privnet::netns::Netns;
+use privnet_tests::lab::{ProcessSpace, run, runtime, wait_until};
 
 /// Long before the kernel itself would say so, after 3 s without an answer by ARP.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -96,7 +95,7 @@ fn a_connection_to_a_member_that_left_fails_at_once_and_to_one_that_lives_does_n
         assert_gone(&b, job.address);
         assert_reached(&a, other.address);
         // A stranger's hand is repaired like any other.
-        names_lab::ok(&format!("ip -n {} route del unreachable {} metric 4294967294", a.name, job.address));
+        run(&format!("ip -n {} route del unreachable {} metric 4294967294", a.name, job.address));
         host.restart().await;
         wait_until("the route is back", || routes(&a) == [job.address.to_string()]);
         // Who asks for the address by name has it, and is reached.
@@ -118,7 +117,7 @@ fn a_connection_to_a_member_that_left_fails_at_once_and_to_one_that_lives_does_n
 #[test]
 fn on_other_hosts_too_and_after_a_death() {
     runtime().block_on(async {
-        let [mut one, mut two] = Host::start_two().await;
+        let [one, two] = Host::start_two().await;
         let (a, c, b) = (one.lab.container("a"), one.lab.container("c"), two.lab.container("b"));
         one.network("shop").await;
         one.attach(&a, "shop", "web").await;
@@ -134,18 +133,14 @@ fn on_other_hosts_too_and_after_a_death() {
         assert_reached(&a, live.address);
 
         // One that dies without a word.
-        let mut process = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().expect("unshare starts");
-        let path = PathBuf::from(format!("/proc/{}/ns/net", process.id()));
-        let own = Netns::current().expect("there").id();
-        wait_until("it has its namespace", || Netns::identify(&path).is_ok_and(|id| id != own));
-        let d = Container { name: "d".to_owned(), netns: Netns::open(&path).expect("there"), path };
+        let process = ProcessSpace::start();
+        let d = Container { name: "d".to_owned(), netns: process.netns(), path: process.path() };
         let mortal = two.attach(&d, "shop", "mortal").await;
         wait_until("it is reached over the underlay", || {
             connect(&a, mortal.address, Duration::from_secs(1)).0 == ErrorKind::ConnectionRefused
         });
         drop(d);
-        process.kill().expect("killed");
-        process.wait().expect("dead");
+        process.end();
         println!("gone on the other host {:?} after its death", wait_until_gone(&a, mortal.address, NOTICED));
         assert_gone(&a, mortal.address);
         assert_reached(&a, live.address);

@@ -10,10 +10,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use names_lab::{APP, BANK, Container, Lab, SHOP, SUFFIX, asker, catalogue, has, runtime, wait_until};
+use names_lab::{APP, BANK, Container, Lab, SHOP, SUFFIX, asker, catalogue};
 use privnet::dns::{DEFAULT_ADDRESS, Error, Sockets, Source};
 use privnet::names::{Catalogue, Difference};
 use privnet::netns::{DEFAULT_DIR, Netns};
+use privnet_tests::lab::{ProcessSpace, has_program, run, runtime, skip, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long the process may take to notice that a pin is gone: it looks every two seconds.
@@ -47,7 +48,7 @@ fn pid_of(lab: &Lab) -> u32 {
 
 #[test]
 fn a_process_serves_what_it_is_told_and_tells_what_it_has() {
-    let mut lab = Lab::serving(3);
+    let lab = Lab::serving(3);
     let container = lab.served("a", &[SHOP]);
     assert!(answers(&container, &name(), Duration::from_secs(2)));
     runtime().block_on(async {
@@ -78,7 +79,7 @@ fn a_process_serves_what_it_is_told_and_tells_what_it_has() {
 
 #[test]
 fn a_difference_is_told_alone_and_everything_replaces_it() {
-    let mut lab = Lab::serving(1);
+    let lab = Lab::serving(1);
     let container = lab.served("a", &[SHOP]);
     let id = container.netns.id();
     let addresses = async |lab: &Lab| lab.dns.resolve(id, &name(), 1).await.expect("resolved").records.len();
@@ -96,7 +97,7 @@ fn a_difference_is_told_alone_and_everything_replaces_it() {
 #[test]
 fn a_burst_that_comes_while_the_process_is_not_scheduled_is_answered_whole() {
     const BURST: usize = 300;
-    let mut lab = Lab::serving(1);
+    let lab = Lab::serving(1);
     let container = lab.served("a", &[SHOP]);
     let pid = Pid::from_raw(i32::try_from(pid_of(&lab)).expect("a pid")).expect("not 0");
     let ask = move || {
@@ -135,13 +136,13 @@ fn where_no_process_is_nothing_is_observed_and_a_second_one_does_not_start() {
         assert!(lab.dns.observe().await.expect("it answers").is_some(), "the first goes on");
         lab.dns.stop().await.expect("it ends");
         assert_eq!(lab.dns.observe().await.expect("absent is no error"), None);
-        assert!(!lab.directory.path().join("dns").exists(), "nothing is left");
+        assert!(!lab.ground.directory().join("dns").exists(), "nothing is left");
     });
 }
 
 #[test]
 fn a_container_whose_port_is_taken_is_told_so_and_another_is_served() {
-    let mut lab = Lab::serving(3);
+    let lab = Lab::serving(3);
     let (taken, free) = (lab.container("a"), lab.container("b"));
     let socket = taken.netns.run_blocking(|| UdpSocket::bind((DEFAULT_ADDRESS, 53))).expect("ran").expect("bound");
     runtime().block_on(async {
@@ -156,39 +157,28 @@ fn a_container_whose_port_is_taken_is_told_so_and_another_is_served() {
 
 #[test]
 fn a_socket_may_be_older_than_its_loopback() {
-    let mut lab = Lab::serving(3);
-    let name_of_netns = format!("{}down", lab.prefix);
+    let lab = Lab::serving(3);
     let container = lab.container("down");
-    names_lab::ok(&format!("ip -n {name_of_netns} link set lo down"));
+    run(&format!("ip -n {} link set lo down", container.name));
     runtime().block_on(lab.serve(&container, &[SHOP])).expect("served");
-    names_lab::ok(&format!("ip -n {name_of_netns} link set lo up"));
+    run(&format!("ip -n {} link set lo up", container.name));
     assert!(answers(&container, &name(), Duration::from_secs(2)));
 }
 
 #[test]
 fn a_container_that_ends_is_forgotten_and_its_namespace_goes() {
-    let mut lab = Lab::serving(3);
+    let lab = Lab::serving(3);
     // One known by its pin, one by its process; a third stays.
     let stays = lab.served("stays", &[SHOP]);
     let sockets_of_one = sockets_of(pid_of(&lab));
     let pinned = lab.served("pinned", &[SHOP]);
-    let mut process = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().expect("unshare starts");
-    let path = format!("/proc/{}/ns/net", process.id());
-    wait_until("the process has its own namespace", || {
-        Netns::identify(Path::new(&path))
-            .is_ok_and(|id| Some(id) != Netns::identify(Path::new("/proc/self/ns/net")).ok())
-    });
-    let running = Container {
-        name: format!("{}running", lab.prefix),
-        netns: Netns::open(Path::new(&path)).expect("it runs"),
-        path: path.into(),
-    };
+    let process = ProcessSpace::start();
+    let running = Container { name: "running".to_owned(), netns: process.netns(), path: process.path() };
     runtime().block_on(lab.serve(&running, &[SHOP])).expect("served");
     let served = || runtime().block_on(lab.dns.observe()).expect("it answers").expect("it runs").containers.len();
     assert_eq!(served(), 3);
 
-    process.kill().expect("killed");
-    process.wait().expect("dead");
+    process.end();
     let start = Instant::now();
     wait_until("the container without a process is forgotten", || served() == 2);
     println!("a container whose process ended was forgotten after {:?}", start.elapsed());
@@ -217,7 +207,7 @@ fn sockets_of(pid: u32) -> usize {
 
 #[test]
 fn a_killed_process_is_started_again_and_serves_the_same_containers() {
-    let mut lab = Lab::serving(3);
+    let lab = Lab::serving(3);
     let container = lab.served("a", &[SHOP]);
     let pid = Pid::from_raw(i32::try_from(pid_of(&lab)).expect("a pid")).expect("not 0");
     kill_process(pid, Signal::KILL).expect("it runs");
@@ -245,7 +235,7 @@ fn the_process_has_no_privilege_and_nobody_else_may_ask_it() {
         assert!(status.contains("CapEff:\t0000000000000000"), "a thread kept its privileges");
     }
     let mode = |path: &str| {
-        let found = std::fs::metadata(lab.directory.path().join(path)).expect("there");
+        let found = std::fs::metadata(lab.ground.directory().join(path)).expect("there");
         found.permissions().mode() & 0o777
     };
     assert_eq!(mode("dns"), 0o700);
@@ -255,12 +245,12 @@ fn the_process_has_no_privilege_and_nobody_else_may_ask_it() {
 /// Two processes take turns with the same sockets while `dnsperf` asks.
 #[test]
 fn a_process_that_is_replaced_under_load_loses_no_query() {
-    if !has("dnsperf") {
-        return;
+    if !has_program("dnsperf") {
+        return skip("dnsperf");
     }
-    let mut lab = Lab::serving(3);
+    let lab = Lab::serving(3);
     let container = lab.served("a", &[SHOP]);
-    let queries = lab.directory.path().join("queries");
+    let queries = lab.ground.directory().join("queries");
     std::fs::write(&queries, format!("{0} A\n1.web.{0} A\nx.{0} A\n_http._tcp.{0} SRV\n", name())).expect("written");
     let dnsperf = Command::new("nsenter")
         .arg(format!("--net={}", container.path.display()))
@@ -296,7 +286,7 @@ fn a_process_that_is_replaced_under_load_loses_no_query() {
 /// The sockets stay usable in this process as well, so that the lab can tell them apart.
 #[test]
 fn sockets_are_bound_in_the_containers_namespace_and_nowhere_else() {
-    let mut lab = Lab::new();
+    let lab = Lab::new();
     let container = lab.container("a");
     let sockets = runtime().block_on(Sockets::open(&container.netns, DEFAULT_ADDRESS)).expect("opened");
     let (udp, tcp): (UdpSocket, std::net::TcpListener) = sockets.into();

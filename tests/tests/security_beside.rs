@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use attacker::{Forger, MARK, NOBODYS_MAC, VXLAN_PORT, datagram, forge, forgeries_from_afar};
 use attacker::{nothing_counted, wait_for_drop};
 use privnet_tests::lab::probe::Server;
-use privnet_tests::lab::{Container, Joined, Lab, Options, SOON, Sniffer, frame, say, wait_until};
+use privnet_tests::lab::{Container, Joined, Lab, Options, Sniffer, frame, say, wait_until};
 
 const SUBNET: &str = "10.90.0.0/24";
 const PORT: u16 = 7000;
@@ -30,7 +30,7 @@ fn what_a_container_beside_forges_is_dropped_and_counted_or_refused_by_wireguard
     let web = lab.member(&hosts[0], &network, "web-1");
     let worker = lab.member(&hosts[0], &network, "worker-1");
     let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+    wait_until("backend reaches web", || backend.pings(web.address()));
     let beside = Beside::of(&lab.container("beside-1").with_eth0(&hosts[0].space, 9));
     let (carrier, other, app) =
         (Sniffer::start(&web.binding), Sniffer::start(&worker.binding), Sniffer::start(&web.app));
@@ -51,7 +51,7 @@ fn what_a_container_beside_forges_is_dropped_and_counted_or_refused_by_wireguard
             assert_eq!([carrier.count(MARK), other.count(MARK)], [seen, 0], "{} by {to} arrived", forgery.what);
 
             beside.vxlan(to, network.vni, &honest.frame());
-            wait_until(format!("the twin of {}, WireGuard's ports and all, reaches it", forgery.what), SOON, || {
+            wait_until(format!("the twin of {}, WireGuard's ports and all, reaches it", forgery.what), || {
                 carrier.count(MARK) == seen + 1
             });
         }
@@ -71,7 +71,7 @@ fn a_forged_source_on_the_bridge_moves_no_member() {
     let worker = lab.member(&hosts[0], &network, "worker-1");
     let backend = lab.member(&hosts[1], &network, "backend-1");
     let all_reach_web = || worker.pings(web.address()) && backend.pings(web.address());
-    wait_until("web is reached", SOON, all_reach_web);
+    wait_until("web is reached", all_reach_web);
     hosts[0].wait_until_settled();
     let beside = Beside::of(&lab.container("beside-1").with_eth0(&hosts[0].space, 9));
     let forger = Forger::plug_in(&lab, &hosts[0]);
@@ -87,7 +87,7 @@ fn a_forged_source_on_the_bridge_moves_no_member() {
     let arrives = |shoot: Shot<'_>, what: &str, inner: &[u8]| {
         let seen = carrier.count(MARK);
         shoot(inner);
-        wait_until(format!("{what} passes the bridge"), SOON, || carrier.count(MARK) == seen + 1);
+        wait_until(format!("{what} passes the bridge"), || carrier.count(MARK) == seen + 1);
     };
     let as_web = datagram(&web, &worker);
     let arp_to = |to: [u8; 6]| {
@@ -124,7 +124,7 @@ fn a_forged_source_on_the_bridge_moves_no_member() {
     assert_ne!(table_of(&web), table);
     assert!(!worker.pings(web.address()), "web is behind vxlan0, where nobody is");
     hosts[0].start();
-    wait_until("the agent tells the bridge again", SOON, all_reach_web);
+    wait_until("the agent tells the bridge again", all_reach_web);
     hosts[0].wait_until_settled();
     assert_eq!(table_of(&web), table);
 
@@ -133,13 +133,13 @@ fn a_forged_source_on_the_bridge_moves_no_member() {
     let neighbour = format!("{} dev {}", web.address(), worker.carrier());
     worker.binding.run(&format!("ip neighbour replace {neighbour} lladdr {} nud reachable", web.mac_text()));
     // Linux believes no other answer within a second of the last one.
-    wait_until("worker believes it", SOON, || {
+    wait_until("worker believes it", || {
         attackers[0].1(&arp_to(worker.mac()));
         worker.binding.run(&format!("ip neighbour show {neighbour}")).contains("02:00:de:ad:be:ef")
     });
     assert!(!worker.pings(web.address()), "web is where nobody is");
     hosts[0].start();
-    wait_until("the agent tells the carrier again", SOON, all_reach_web);
+    wait_until("the agent tells the carrier again", all_reach_web);
     drop((carrier, app));
     lab.finish();
 }

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use privnet_tests::lab::{Joined, Lab, Options, SOON, Space, say, wait_until};
+use privnet_tests::lab::{Joined, Lab, Options, Space, say, wait_until};
 
 const SUBNET: &str = "10.93.0.0/24";
 
@@ -33,25 +33,25 @@ fn a_container_that_cannot_be_read_holds_up_no_other_and_not_its_own_end() {
     let host = lab.host(&Options::ebpf());
     let network = host.network("shop", SUBNET);
     let [web, backend, worker] = ["web-1", "backend-1", "worker-1"].map(|name| lab.member(&host, &network, name));
-    wait_until("web reaches backend", SOON, || web.pings(backend.address()));
+    wait_until("web reaches backend", || web.pings(backend.address()));
 
     say("an address whose label is no text");
     host.stop();
     shell(&web.app, "ip address add 192.0.2.9/32 dev lo label \"$(printf 'lo:\\377')\"");
     host.start();
-    wait_until("the agent says so of web", SOON, || is_in_trouble(&host, &web));
+    wait_until("the agent says so of web", || is_in_trouble(&host, &web));
     assert!(!is_in_trouble(&host, &backend) && !is_in_trouble(&host, &worker));
     assert!(web.pings(backend.address()), "what web has is left as it is");
     let late = lab.member(&host, &network, "late-1");
-    wait_until("whoever comes is reached", SOON, || late.pings(backend.address()) && backend.pings(late.address()));
+    wait_until("whoever comes is reached", || late.pings(backend.address()) && backend.pings(late.address()));
     assert!(host.detach(&network, &worker.container).expect("worker is readable").detached);
     assert!(!backend.pings(worker.address()));
 
     say("its end");
     assert!(host.detach(&network, &web.container).expect("web goes").detached);
-    wait_until("the way out of its binding netns is gone", SOON, || !web.network.links().contains(&web.port_veth()));
+    wait_until("the way out of its binding netns is gone", || !web.network.links().contains(&web.port_veth()));
     assert!(!web.pings(backend.address()) && !backend.pings(web.address()));
-    wait_until("the agent has no trouble any more", SOON, || !is_in_trouble(&host, &web));
+    wait_until("the agent has no trouble any more", || !is_in_trouble(&host, &web));
     for member in [&late, &backend] {
         assert!(host.detach(&network, &member.container).expect("detach").detached);
     }
@@ -64,7 +64,7 @@ fn another_link_under_the_name_of_a_members_device_is_that_members_trouble() {
     let host = lab.host(&Options::ebpf());
     let network = host.network("shop", SUBNET);
     let [web, backend] = ["web-1", "backend-1"].map(|name| lab.member(&host, &network, name));
-    wait_until("web reaches backend", SOON, || web.pings(backend.address()));
+    wait_until("web reaches backend", || web.pings(backend.address()));
 
     say("web hides its device, and puts another link in its place");
     host.stop();
@@ -80,10 +80,10 @@ fn another_link_under_the_name_of_a_members_device_is_that_members_trouble() {
     ] {
         web.app.run(&line);
     }
-    wait_until("the hidden device still works", SOON, || web.pings(backend.address()));
+    wait_until("the hidden device still works", || web.pings(backend.address()));
     host.start();
     let late = lab.member(&host, &network, "late-1");
-    wait_until("whoever comes is reached", SOON, || late.pings(backend.address()) && backend.pings(late.address()));
+    wait_until("whoever comes is reached", || late.pings(backend.address()) && backend.pings(late.address()));
 
     assert!(host.detach(&network, &web.container).expect("web goes").detached);
     // Should the agent have removed the route, it is there again: the device is what must be dead.
@@ -115,7 +115,7 @@ fn a_container_with_an_interface_that_cannot_be_guarded_gets_no_tunnel() {
     let name = "\"$(printf 'odd\\377')\"";
     // Until the monitor has begun.
     let mut count = 0;
-    wait_until("the monitor sees links come", SOON, || {
+    wait_until("the monitor sees links come", || {
         count += 1;
         container.space.run(&format!("ip link add early{count} type bridge"));
         container.space.run(&format!("ip link delete early{count}"));
@@ -127,12 +127,12 @@ fn a_container_with_an_interface_that_cannot_be_guarded_gets_no_tunnel() {
     assert!(error.message.contains("guard"), "{error:?}");
     shell(&container.space, &format!("ip link delete {name}"));
     container.space.run("ip link add last type bridge");
-    wait_until("the monitor has seen all of it", SOON, || was_seen("last"));
+    wait_until("the monitor has seen all of it", || was_seen("last"));
     assert!(!was_seen("wg0"), "there was a device: {}", seen.lock().expect("not poisoned"));
 
     say("the twin: what can be guarded gets its tunnel");
     let joined = host.join(&network, &container);
-    wait_until("its device is seen", SOON, || was_seen(joined.attached.interface.as_str()));
+    wait_until("its device is seen", || was_seen(joined.attached.interface.as_str()));
     monitor.kill().expect("killed");
     monitor.wait().expect("ended");
     reader.join().expect("the reader ends");

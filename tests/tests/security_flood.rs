@@ -63,7 +63,7 @@ fn withstand(lab: &Lab, options: &Options, knows_the_key: bool) {
     let client = lab.member(&host, &network, "client-1");
     let _server = Server::echo(&victim.app, PORT);
     let answered = || ask_udp(&client.app, (victim.address(), PORT), b"are you there", PATIENCE).is_ok();
-    wait_until("client reaches victim", SOON, answered);
+    wait_until("client reaches victim", answered);
     let key = key_of(&host, &victim);
     let genuine = initiation_to(&at_victim, &victim).expect("the client's handshake, or the victim's answer to it");
     let (before, mac1) = (&genuine[..BEFORE_MAC1], &genuine[BEFORE_MAC1..BEFORE_MAC2]);
@@ -71,12 +71,12 @@ fn withstand(lab: &Lab, options: &Options, knows_the_key: bool) {
 
     let talk = Stream::start(&client.app, (victim.address(), PORT), Duration::from_millis(10));
     let flood = Flood::start(&flooder, &victim, knows_the_key.then_some(key));
-    wait_until("the flood is on", SOON, || flood.sent() > 500);
+    wait_until("the flood is on", || flood.sent() > 500);
     for round in 0..20 {
         let (sent, heard) = (flood.sent(), talk.answered());
         assert!(holds_within(SOON, answered), "round {round}: nobody answered");
-        wait_until("the session goes on", SOON, || talk.answered() > heard);
-        wait_until("the flood goes on", SOON, || flood.sent() > sent);
+        wait_until("the session goes on", || talk.answered() > heard);
+        wait_until("the flood goes on", || flood.sent() > sent);
     }
     // The kernel asks for it when its queue is long, which depends on the machine; the userspace one when more than some
     // hundred initiations came from one address within a second.

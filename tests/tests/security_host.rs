@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use attacker::{MARK, datagram, forge};
 use privnet::wireguard::{Support, kernel_support};
 use privnet_tests::lab::probe::{Server, Stream, reaches};
-use privnet_tests::lab::{Host, Lab, Options, SOON, Sender, Sniffer, Space, say, skip, wait_until};
+use privnet_tests::lab::{Host, Lab, Options, Sender, Sniffer, Space, say, skip, wait_until};
 
 const SUBNET: &str = "10.90.0.0/24";
 const PORT: u16 = 7000;
@@ -82,8 +82,7 @@ fn curl(host: &Host, user: u32, arguments: &[&str]) -> Output {
 #[test]
 fn where_wireguard_is_missing_the_agent_says_so_and_nobody_is_attached() {
     let Support::Missing { .. } = kernel_support() else {
-        let test = "where_wireguard_is_missing_the_agent_says_so_and_nobody_is_attached";
-        return skip(test, "a kernel without WireGuard");
+        return skip("a kernel without WireGuard");
     };
     let lab = Lab::new("where_wireguard_is_missing_the_agent_says_so_and_nobody_is_attached");
     let host = lab.host(&Options::ebpf());
@@ -111,7 +110,7 @@ fn where_wireguard_is_missing_the_agent_says_so_and_nobody_is_attached() {
     host.start();
     let web = host.join(&network, &container);
     let worker = lab.member(&host, &network, "worker-1");
-    wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+    wait_until("web reaches worker", || web.pings(worker.address()));
     lab.finish();
 }
 
@@ -122,7 +121,7 @@ fn nothing_opens_while_the_agent_goes_and_comes_fifty_times() {
     let network = host.network("shop", SUBNET);
     let web = host.join(&network, &lab.container("web-1").with_eth0(&host.space, 2));
     let worker = lab.member(&host, &network, "worker-1");
-    wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+    wait_until("web reaches worker", || web.pings(worker.address()));
     let _server = Server::echo(&worker.app, PORT);
     let stream = Stream::start(&web.app, (worker.address(), PORT), Duration::from_millis(2));
     let spoofed = forge(&datagram(&web, &worker), |f| f.source = Ipv4Addr::new(10, 90, 0, 200));
@@ -153,7 +152,7 @@ fn nothing_opens_while_the_agent_goes_and_comes_fifty_times() {
             host.stop();
         }
         host.start();
-        wait_until("both forgers went on meanwhile", SOON, || {
+        wait_until("both forgers went on meanwhile", || {
             blasts.iter().zip(sent).all(|(blast, sent)| blast.sent() > sent + 10)
         });
         assert_eq!(carrier.count(MARK), 0, "round {round}: a spoofed frame came through from_member");
@@ -163,7 +162,7 @@ fn nothing_opens_while_the_agent_goes_and_comes_fifty_times() {
     host.wait_until_settled();
     let expected = BTreeMap::from([("spoofed_address".to_owned(), sent[0]), ("guard_source".to_owned(), sent[1])]);
     say(&format!("forged frames over 50 agents: {expected:?}"));
-    wait_until("every one of them is counted", SOON, || host.counters().drops_since(&before) == expected);
+    wait_until("every one of them is counted", || host.counters().drops_since(&before) == expected);
     let (asked, lost) = stream.finish();
     assert!(lost.is_empty(), "the twin: {} of {asked} honest datagrams were lost", lost.len());
     drop(carrier);
@@ -188,14 +187,14 @@ fn a_member_that_leaves_while_it_speaks_is_heard_nowhere_in_clear() {
             }
             let attached = host.attach(&network, &container, Some(address)).expect("attach");
             let web = host.joined(&network, &container, attached);
-            wait_until("web reaches worker", SOON, || reaches(&web.app, (worker.address(), PORT)));
+            wait_until("web reaches worker", || reaches(&web.app, (worker.address(), PORT)));
             let carrier = Sniffer::start(&web.binding);
             // The socket has its private address for good, as every connection has.
             let talk = Talk::start(&web.app, address, worker.address());
-            wait_until("it speaks", SOON, || talk.said() > 20);
+            wait_until("it speaks", || talk.said() > 20);
             assert!(host.detach(&network, &container).expect("detach").detached);
             let said = talk.tried();
-            wait_until("it tries to go on speaking", SOON, || talk.tried() > said + 20);
+            wait_until("it tries to go on speaking", || talk.tried() > said + 20);
             drop(talk);
             assert_eq!(carrier.count(CANARY), 0, "round {round}: in clear on the carrier");
             assert_eq!(bridge.count(CANARY), 0, "round {round}: in clear on the container's bridge");
@@ -204,7 +203,7 @@ fn a_member_that_leaves_while_it_speaks_is_heard_nowhere_in_clear() {
         say("the twin: what the container says from its own address is on its bridge");
         let open = container.space.inside(|| UdpSocket::bind((Ipv4Addr::new(172, 30, 0, 2), 0))).expect("its own");
         open.send_to(CANARY, (Ipv4Addr::new(172, 30, 0, 1), PORT)).expect("sent");
-        wait_until("the same sniffer sees it", SOON, || bridge.count(CANARY) > 0);
+        wait_until("the same sniffer sees it", || bridge.count(CANARY) > 0);
         drop(bridge);
         lab.finish();
     }

@@ -33,7 +33,7 @@ fn a_member_that_takes_anothers_address_is_heard_by_nobody() {
         let network = host.network("shop", SUBNET);
         let [thief, victim, witness] =
             ["thief-1", "victim-1", "witness-1"].map(|name| lab.member(&host, &network, name));
-        wait_until("thief reaches witness", SOON, || thief.pings(witness.address()));
+        wait_until("thief reaches witness", || thief.pings(witness.address()));
         let server = Server::echo(&witness.app, PORT);
         let say_as = |address: Ipv4Addr, what: &'static [u8]| {
             let socket = thief.app.inside(move || UdpSocket::bind((address, 0))).expect("an address that it has");
@@ -41,12 +41,12 @@ fn a_member_that_takes_anothers_address_is_heard_by_nobody() {
         };
         thief.app.run(&format!("ip address add {}/32 dev wg0", victim.address()));
         say_as(thief.address(), b"as myself");
-        wait_until("the twin is heard", SOON, || server.heard(b"as myself"));
+        wait_until("the twin is heard", || server.heard(b"as myself"));
         for _ in 0..20 {
             say_as(victim.address(), b"as another");
         }
         say_as(thief.address(), b"and again as myself");
-        wait_until("the twin is heard after it", SOON, || server.heard(b"and again as myself"));
+        wait_until("the twin is heard after it", || server.heard(b"and again as myself"));
         assert!(!server.heard(b"as another"), "the key has one address, and this is not it");
         assert!(reaches(&victim.app, (witness.address(), PORT)), "whose address it is has it still");
         lab.finish();
@@ -63,7 +63,7 @@ fn each_peer_has_exactly_its_own_address() {
     let views = host.members().expect("members");
     for member in &members {
         let (device, runtime) = device_of(&host, member);
-        wait_until("all peers are there", SOON, || {
+        wait_until("all peers are there", || {
             let state = runtime.block_on(device.observe()).expect("the device").expect("there");
             state.peers.len() == members.len() - 1
         });
@@ -91,8 +91,8 @@ fn an_address_of_one_network_answers_nobody_of_another() {
         let thief = lab.member(&host, &red, "thief-1");
         let friend = lab.member(&host, &blue, "friend-1");
         let _server = Server::echo_at(&container.space, in_blue.address(), PORT);
-        wait_until("thief reaches both in red", SOON, || thief.pings(in_red.address()));
-        wait_until("friend reaches both in blue", SOON, || friend.pings(in_blue.address()));
+        wait_until("thief reaches both in red", || thief.pings(in_red.address()));
+        wait_until("friend reaches both in blue", || friend.pings(in_blue.address()));
         host.wait_until_settled();
         // Nobody repairs anything while the thief is at work.
         host.stop();
@@ -118,7 +118,7 @@ fn an_address_of_one_network_answers_nobody_of_another() {
 
         host.start();
         let filters = format!("tc filter show dev {} ingress", in_red.attached.interface);
-        wait_until("the agent puts guard back", SOON, || container.space.run(&filters).contains("guard"));
+        wait_until("the agent puts guard back", || container.space.run(&filters).contains("guard"));
         assert!(!reached(FOR_NOTHING));
         lab.finish();
     }
@@ -133,7 +133,7 @@ fn a_members_interface_has_no_ipv6() {
         let container = lab.container("web-1").with_eth0(&host.space, 2);
         let web = host.join(&network, &container);
         let worker = lab.member(&host, &network, "worker-1");
-        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+        wait_until("web reaches worker", || web.pings(worker.address()));
         assert_ne!(
             web.app.run("ip -6 -o address show dev eth0 scope link"),
             "",
@@ -181,11 +181,11 @@ fn a_member_that_left_is_no_peer_of_anybody_and_nowhere_in_the_programs() {
         (peers.contains_key(&key), programs.members().expect("rows").contains_key(&thief.address()))
     };
     for (host, member) in [(&hosts[0], &web), (&hosts[1], &backend)] {
-        wait_until("the thief is known", SOON, || known(host, member) == (true, true));
+        wait_until("the thief is known", || known(host, member) == (true, true));
     }
     assert!(hosts[0].detach(&network, &thief.container).expect("detach").detached);
     for (host, member) in [(&hosts[0], &web), (&hosts[1], &backend)] {
-        wait_until("nobody knows the thief", SOON, || known(host, member) == (false, false));
+        wait_until("nobody knows the thief", || known(host, member) == (false, false));
     }
     assert!(holds_within(SOON, || web.pings(backend.address())), "the twin");
     lab.finish();

@@ -25,7 +25,7 @@ fn attaching_and_detaching_change_no_ruleset() {
         let container = lab.container("web-1").with_eth0(&host.space, 2);
         if !host.space.succeeds(A_RULE) {
             lab.finish();
-            return skip(TEST, "iptables");
+            return skip("iptables");
         }
         container.space.run("iptables -t mangle -A OUTPUT -d 192.0.2.0/24 -j MARK --set-mark 7");
         let rules = || [&host.space, &container.space].map(rulesets);
@@ -57,7 +57,7 @@ fn no_connection_of_a_network_is_tracked() {
         let missing = [(A_RULE, "iptables"), (TRACKING, "connection tracking")];
         if let Some((_, missing)) = missing.iter().find(|(rule, _)| !host.space.succeeds(rule)) {
             lab.finish();
-            return skip(TEST, missing);
+            return skip(missing);
         }
         let network = host.network("shop", SUBNET);
         let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
@@ -76,7 +76,7 @@ fn no_connection_of_a_network_is_tracked() {
 
 /// Has two members speak by UDP and TCP.
 fn talk(web: &Joined, worker: &Joined) {
-    wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+    wait_until("web reaches worker", || web.pings(worker.address()));
     let _server = Server::echo(&worker.app, PORT);
     ask_udp(&web.app, (worker.address(), PORT), b"udp", SOON).expect("an answer by UDP");
     ask_tcp(&web.app, (worker.address(), PORT), b"tcp", SOON).expect("an answer by TCP");

@@ -29,7 +29,7 @@ fn vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one() {
     let network = hosts[0].network("shop", SUBNET);
     let web = lab.member(&hosts[0], &network, "web-1");
     let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+    wait_until("backend reaches web", || backend.pings(web.address()));
     let forger = Forger::plug_in(&lab, &hosts[0]);
     let (carrier, app) = (Sniffer::start(&web.binding), Sniffer::start(&web.app));
     let honest = datagram(&backend, &web);
@@ -53,7 +53,7 @@ fn vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one() {
             assert_eq!(carrier.count(MARK), seen, "{what} from {whose} arrived");
 
             forger.vxlan(number, network.vni, &honest.frame());
-            wait_until(format!("the twin of {what} reaches WireGuard"), SOON, || carrier.count(MARK) == seen + 1);
+            wait_until(format!("the twin of {what} reaches WireGuard"), || carrier.count(MARK) == seen + 1);
         }
     }
     assert_eq!(app.count(MARK), 0, "WireGuard, which has keys, lets none of them through");
@@ -70,7 +70,7 @@ fn a_datagram_that_is_sent_again_is_not_heard_again() {
         let network = hosts[0].network("shop", SUBNET);
         let web = lab.member(&hosts[0], &network, "web-1");
         let backend = lab.member(&hosts[1], &network, "backend-1");
-        wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+        wait_until("backend reaches web", || backend.pings(web.address()));
         let listener = web.app.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))).expect("a port");
         let heard = |patience: Duration| {
             listener.set_read_timeout(Some(patience)).expect("a timeout");
@@ -97,7 +97,7 @@ fn a_datagram_that_is_sent_again_is_not_heard_again() {
         let before = hosts[0].counters();
         let inner = &genuine[0][50..];
         // The bridge takes its time before it forwards for a port that is new.
-        wait_until("the replayed datagrams reach WireGuard", SOON, || {
+        wait_until("the replayed datagrams reach WireGuard", || {
             genuine.iter().for_each(|frame| forger.send(frame));
             carrier.count(inner) >= 5
         });
@@ -121,7 +121,7 @@ fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
     let network = hosts[0].network("shop", SUBNET);
     let web = lab.member(&hosts[0], &network, "web-1");
     let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+    wait_until("backend reaches web", || backend.pings(web.address()));
     let forger = Forger::plug_in(&lab, &hosts[0]);
     let (carrier, app) = (Sniffer::start(&web.binding), Sniffer::start(&web.app));
     let honest = datagram(&backend, &web);
@@ -137,7 +137,7 @@ fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
         assert_eq!(counted, expected, "{what}");
         assert_eq!(carrier.count(MARK), seen, "{what} arrived");
         forger.datagram(2, &whole);
-        wait_until(format!("the twin of {what} reaches WireGuard"), SOON, || carrier.count(MARK) == seen + 1);
+        wait_until(format!("the twin of {what} reaches WireGuard"), || carrier.count(MARK) == seen + 1);
     }
 
     say("an Ethernet header alone: newer kernels drop it before any program sees it");
@@ -155,7 +155,7 @@ fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
 
     say("in pieces, the host's kernel puts it together; longer than any MTU of ours, WireGuard refuses it");
     forger.in_pieces(2, &whole, 24);
-    wait_until("the pieces reach WireGuard as one", SOON, || carrier.count(MARK) == seen + 1);
+    wait_until("the pieces reach WireGuard as one", || carrier.count(MARK) == seen + 1);
     let long = forge(&honest, |f| f.payload = [MARK, &[7; 9000]].concat());
     forger.in_pieces(2, &frame::vxlan(network.vni, &long), 1400);
     let alone = whole[..20].to_vec();
@@ -174,7 +174,7 @@ fn behind_a_bridge_whatever_is_forged_ends_at_wireguard() {
     let web = lab.member(&hosts[0], &network, "web-1");
     let worker = lab.member(&hosts[0], &network, "worker-1");
     let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", SOON, || backend.pings(web.address()) && worker.pings(web.address()));
+    wait_until("backend reaches web", || backend.pings(web.address()) && worker.pings(web.address()));
     let forger = Forger::plug_in(&lab, &hosts[0]);
     let carrier = Sniffer::start(&web.binding);
     // Not the host that the frames claim to come from: the kernel refuses a port where nobody is by ICMP, which quotes them.
@@ -192,7 +192,7 @@ fn behind_a_bridge_whatever_is_forged_ends_at_wireguard() {
             // What is sent after it by the same way arrives after it.
             let twin = format!("honest-{number}-{index}-");
             forger.vxlan(number, network.vni, &forge(&honest, |f| f.payload = twin.clone().into_bytes()));
-            wait_until(format!("the twin of {what} reaches WireGuard"), SOON, || carrier.count(twin.as_bytes()) == 1);
+            wait_until(format!("the twin of {what} reaches WireGuard"), || carrier.count(twin.as_bytes()) == 1);
             assert_eq!(others.each_ref().map(|space| space.count(MARK)), [0; 3], "{what} from {number}");
         }
     }
@@ -235,10 +235,10 @@ fn a_network_of_one_member_takes_nothing_from_anybody() {
 
         say("the twin: from a second member the same datagram reaches WireGuard");
         let backend = lab.member(&hosts[1], &network, "backend-1");
-        wait_until("backend reaches web", SOON, || backend.pings(web.address()));
+        wait_until("backend reaches web", || backend.pings(web.address()));
         let twin = b"of a second member";
         forger.vxlan(2, network.vni, &forge(&datagram(&backend, &web), |f| f.payload = twin.to_vec()));
-        wait_until("it reaches WireGuard", SOON, || carrier.count(twin) == 1);
+        wait_until("it reaches WireGuard", || carrier.count(twin) == 1);
         assert_eq!([app.count(MARK), app.count(twin)], [0, 0], "which lets none of it through");
         drop((carrier, app));
         lab.finish();

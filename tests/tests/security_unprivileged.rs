@@ -22,7 +22,7 @@ use nix::sys::socket::{
 use nix::{libc, setsockopt_impl, sockopt_impl};
 use privnet_tests::lab::frame::{self, Datagram};
 use privnet_tests::lab::probe::Server;
-use privnet_tests::lab::{Joined, Lab, Options, SOON, Sniffer, Space, say, wait_until};
+use privnet_tests::lab::{Joined, Lab, Options, Sniffer, Space, say, wait_until};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 const SUBNET: &str = "10.90.0.0/24";
@@ -47,7 +47,7 @@ fn without_net_admin_root_takes_no_lock_off() {
         let network = host.network("shop", SUBNET);
         let web = host.join(&network, &lab.container("web-1").with_eth0(&host.space, 2));
         let worker = lab.member(&host, &network, "worker-1");
-        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+        wait_until("web reaches worker", || web.pings(worker.address()));
         host.wait_until_settled();
         // Nobody repairs what the twins break.
         host.stop();
@@ -93,7 +93,7 @@ fn a_packet_socket_passes_ones_own_guard_and_no_other() {
         let web = host.join(&network, &lab.container("web-1").with_eth0(&host.space, 2));
         let worker = host.join(&network, &lab.container("worker-1").with_eth0(&host.space, 3));
         let bare = lab.container("bare-1").with_eth0(&host.space, 4);
-        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+        wait_until("web reaches worker", || web.pings(worker.address()));
         let servers = [&worker.app, &bare.space].map(|space| Server::echo(space, PORT));
         // The kernel's own check of sources would do the guard's work.
         for space in [&worker.app, &bare.space] {
@@ -124,8 +124,8 @@ fn a_packet_socket_passes_ones_own_guard_and_no_other() {
             "one with PACKET_QDISC_BYPASS past it: what a container says in clear by its own will, guard does not hold",
         );
         past.send(&to(&bare.space, 4, b" past").frame()).expect("eth0 takes it");
-        wait_until("the twin, which is no member, hears it", SOON, || servers[1].heard(&[MARK, b" past"].concat()));
-        wait_until("it is seen in clear on the container's bridge", SOON, || bridge.count(MARK) > 0);
+        wait_until("the twin, which is no member, hears it", || servers[1].heard(&[MARK, b" past"].concat()));
+        wait_until("it is seen in clear on the container's bridge", || bridge.count(MARK) > 0);
 
         say("who is a member has a guard of its own, which no other container passes");
         let before = host.counters();
@@ -158,10 +158,10 @@ fn says_by_raw_socket(web: &Joined, worker: &Joined, server: &Server) {
         sendto(socket.as_raw_fd(), &packet, &to, MsgFlags::empty()).expect("wg0 takes it");
     };
     say_as(web.address(), b"as myself");
-    wait_until("the twin is heard", SOON, || server.heard(b"as myself"));
+    wait_until("the twin is heard", || server.heard(b"as myself"));
     (0..20).for_each(|_| say_as(Ipv4Addr::new(10, 90, 0, 200), b"as another"));
     say_as(web.address(), b"and again as myself");
-    wait_until("the twin is heard after it", SOON, || server.heard(b"and again as myself"));
+    wait_until("the twin is heard after it", || server.heard(b"and again as myself"));
     assert!(!server.heard(b"as another"), "the key has one address, and this is not it");
 }
 

@@ -13,7 +13,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 
 use privnet_tests::lab::container::DOCKER_PREFIX;
-use privnet_tests::lab::{Lab, Options, SOON, Space, wait_until};
+use privnet_tests::lab::{Lab, Options, Space, wait_until};
 
 #[test]
 fn the_links_filters_and_namespaces_of_strangers_survive() {
@@ -45,7 +45,7 @@ fn the_links_filters_and_namespaces_of_strangers_survive() {
         let web = host.join(&network, &container);
         assert_eq!(web.attached.interface.as_str(), "wg1", "the customer's wg0 is the customer's");
         let worker = lab.member(&host, &network, "worker-1");
-        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+        wait_until("web reaches worker", || web.pings(worker.address()));
         let docker0 = Ipv4Addr::new(172, 30, 0, 1);
         assert!(web.pings(docker0), "the way through eth0 is as it was");
         host.stop();
@@ -58,7 +58,7 @@ fn the_links_filters_and_namespaces_of_strangers_survive() {
         for member in [&web, &worker] {
             assert!(host.detach(&network, &member.container).expect("detach").detached);
         }
-        wait_until("nothing of ours is left", SOON, || host.leftovers().is_empty());
+        wait_until("nothing of ours is left", || host.leftovers().is_empty());
         for (space, before) in spaces.iter().zip(&before) {
             assert_eq!(changed(before, &strangers(space)), (vec![], vec![]), "after detach");
         }

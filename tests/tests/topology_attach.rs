@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use privnet_tests::lab::probe::{PATIENCE, Server, ask_tcp, reaches};
 use privnet_tests::lab::process::workers;
-use privnet_tests::lab::{Host, Joined, Lab, Monitor, Options, SOON, Sniffer, Space, process, say, wait_until};
+use privnet_tests::lab::{
+    Host, Joined, Lab, Monitor, Options, SOON, Sniffer, Space, process, say, wait_until, wait_within,
+};
 
 const SUBNET: &str = "10.90.0.0/24";
 /// How long it may take until an agent looks at everything anew.
@@ -68,9 +70,9 @@ fn attach_builds_the_drawing_and_detach_leaves_nothing() {
             assert_eq!(member.app.links(), Vec::<String>::new());
             assert_eq!(member.app.run("ip route show table main"), "");
         }
-        wait_until("nothing is left", SOON, || host.leftovers().is_empty());
+        wait_until("nothing is left", || host.leftovers().is_empty());
         // The kernel takes a namespace down a moment after its last user.
-        wait_until("the VTEP's socket is gone", SOON, || !host.space.run("ss -Hnlu").contains(":4789 "));
+        wait_until("the VTEP's socket is gone", || !host.space.run("ss -Hnlu").contains(":4789 "));
         lab.finish_detached();
     }
 }
@@ -104,8 +106,8 @@ fn members_of_two_hosts_reach_each_other_whatever_datapath_each_host_has() {
         reach_each_other(&web, &backend);
         // A third member, whose host already has one, is known everywhere as well.
         let worker = lab.member(&hosts[1], &network, "worker-1");
-        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
-        wait_until("backend reaches worker", SOON, || backend.pings(worker.address()));
+        wait_until("web reaches worker", || web.pings(worker.address()));
+        wait_until("backend reaches worker", || backend.pings(worker.address()));
         lab.finish();
     }
 }
@@ -128,7 +130,7 @@ fn a_container_in_two_networks_reaches_the_members_of_both() {
     assert!(in_red.pings(of_red.address()), "the other membership goes on");
     let again = host.join(&blue, &both);
     assert_eq!(again.attached.interface.as_str(), "wg0", "the lowest free name");
-    wait_until("the old neighbour is reached again", SOON, || again.pings(of_blue.address()));
+    wait_until("the old neighbour is reached again", || again.pings(of_blue.address()));
     lab.finish();
 }
 
@@ -139,7 +141,7 @@ fn whatever_a_stranger_removes_is_made_again() {
         let host = lab.host(&options);
         let network = host.network("shop", SUBNET);
         let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
-        wait_until("web reaches worker", SOON, || web.pings(worker.address()));
+        wait_until("web reaches worker", || web.pings(worker.address()));
         let whole = repairable(&web);
         let is_whole = || same_but_for_indexes(&repairable(&web), &whole) && web.pings(worker.address());
 
@@ -155,11 +157,11 @@ fn whatever_a_stranger_removes_is_made_again() {
         }
         for (space, command) in removals {
             space.run(&command);
-            wait_until(format!("the repair after {command}"), SOON, is_whole);
+            wait_until(format!("the repair after {command}"), is_whole);
             host.wait_until_settled();
         }
         kill_wireguard_of(&host);
-        wait_until("the repair after the WireGuard processes died", SOON, is_whole);
+        wait_until("the repair after the WireGuard processes died", is_whole);
 
         say("the rest is found by an agent that starts");
         let quiet = quiet_removals(&web, worker.address(), options.datapath);
@@ -167,7 +169,7 @@ fn whatever_a_stranger_removes_is_made_again() {
             host.stop();
             space.run(command);
             host.start();
-            wait_until(format!("the repair after {command}"), SOON, is_whole);
+            wait_until(format!("the repair after {command}"), is_whole);
             host.wait_until_settled();
         }
         if options.datapath == "ebpf" {
@@ -175,7 +177,7 @@ fn whatever_a_stranger_removes_is_made_again() {
             for (space, command) in &quiet {
                 space.run(command);
             }
-            wait_until("the repair of all of it", LOOK_AGAIN + SOON, is_whole);
+            wait_within("the repair of all of it", LOOK_AGAIN + SOON, is_whole);
             host.wait_until_settled();
         }
         reach_each_other(&web, &worker);
@@ -234,7 +236,7 @@ fn a_namespace_that_somebody_looks_into_does_not_stand_in_the_way_of_the_next_me
         let onlookers = [Sniffer::start(&first.network), Sniffer::start(&first.binding)];
         assert!(host.detach(&network, &web).expect("detach").detached);
         let (again, worker) = (host.join(&network, &web), host.join(&network, &worker));
-        wait_until("web reaches worker", SOON, || again.pings(worker.address()));
+        wait_until("web reaches worker", || again.pings(worker.address()));
         host.wait_until_settled();
         drop(onlookers);
         lab.finish();
@@ -261,7 +263,7 @@ fn an_agent_that_starts_again_adopts_what_is_there_and_writes_nothing() {
                 host.stop();
             }
             host.start();
-            wait_until("a pass has ended", SOON, || {
+            wait_until("a pass has ended", || {
                 host.status().is_ok_and(|status| status.last_pass_unix_seconds.is_some())
             });
             host.wait_until_settled();
@@ -278,7 +280,7 @@ fn an_agent_that_starts_again_adopts_what_is_there_and_writes_nothing() {
 
 /// Both ways, on ports of every kind; the largest packet; and more than any buffer holds.
 fn reach_each_other(one: &Joined, other: &Joined) {
-    wait_until(format!("{} answers", other.address()), SOON, || one.pings(other.address()));
+    wait_until(format!("{} answers", other.address()), || one.pings(other.address()));
     for (from, to) in [(one, other), (other, one)] {
         for port in [53, 8080, 51_820, 65_535] {
             // On the member's address: the loopback's port 53 is where the container asks for names.
@@ -348,7 +350,7 @@ fn indexes(spaces: &[&Space]) -> BTreeMap<String, u64> {
 
 fn pids(host: &Host) -> Vec<i32> {
     let state = host.name.clone();
-    let all = workers(&std::collections::BTreeSet::new());
+    let all = workers();
     all.into_iter().filter(|process| process.command.contains(&state)).map(|process| process.pid).collect()
 }
 

@@ -6,24 +6,25 @@ mod links;
 
 use std::time::Instant;
 
-use links::{MAC_A, MAC_B, ip, require_root, sockets, veth, vxlan};
+use links::{MAC_A, MAC_B, ip, sockets, veth, vxlan};
 use privnet::link::{LinkKind, Links};
 use privnet::netns::Netns;
 use privnet_ebpf::net::MacAddr;
+use privnet_tests::lab::Ground;
 
 /// `cargo test -p privnet-tests --release --test topology_cost -- --ignored --nocapture`
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn the_operations_are_measured() {
-    require_root();
-    let dir = tempfile::tempdir().expect("directory");
+    let ground = Ground::join();
+    let pins = ground.directory().join("netns");
     let started = Instant::now();
     let pinned: Vec<Netns> =
-        (0..50).map(|number| Netns::create(dir.path(), &format!("n{number}")).expect("create")).collect();
+        (0..50).map(|number| Netns::create(&pins, &format!("n{number}")).expect("create")).collect();
     report("netns create, pinned", started, 50);
     let started = Instant::now();
     for number in 0..50 {
-        Netns::open(&dir.path().join(format!("n{number}"))).expect("open");
+        Netns::open(&pins.join(format!("n{number}"))).expect("open");
     }
     report("netns open", started, 50);
     let [host, network] = [&pinned[0], &pinned[1]];
@@ -66,9 +67,9 @@ async fn the_operations_are_measured() {
     few.delete(index).await.expect("delete");
     report("delete vxlan", started, 1);
     for number in 0..50 {
-        Netns::remove(dir.path(), &format!("n{number}")).expect("remove");
+        Netns::remove(&pins, &format!("n{number}")).expect("remove");
     }
-    Netns::remove_dir(dir.path()).expect("clean up");
+    Netns::remove_dir(&pins).expect("clean up");
 }
 
 async fn observe_all(links: &Links) {

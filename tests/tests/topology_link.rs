@@ -14,18 +14,17 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use links::{
-    MAC_A, MAC_B, MAC_C, PORT, ifname, in_netns, ip, ip_in, listens, names, namespaces, ping, sockets, underlay, until,
-    veth, vtep, vxlan,
-};
+use links::{MAC_A, MAC_B, MAC_C, PORT, ifname, ip, listens, names, ping, sockets, underlay, until, veth, vtep, vxlan};
 use privnet::link::{
     AbsentIsDone, BridgeFdbEntry, BridgePort, BridgeSpec, Error, Hook, Link, LinkEvent, LinkKind, LinkWatch, Links,
     PortHolder, Route, RouteTarget, ensure_loopback_up, udp_port_holder,
 };
+use privnet_tests::lab::{Ground, run_in};
 
 #[tokio::test]
 async fn a_veth_is_made_with_both_ends_in_other_namespaces() {
-    let [host, binding, network] = namespaces();
+    let ground = Ground::join();
+    let [host, binding, network] = ground.namespaces();
     let [on_host, in_binding, in_network] = sockets([&host, &binding, &network]).await;
     veth(&on_host, (&binding, "vxlan-1-veth0", MAC_A), (&network, "veth-0af00002", MAC_B)).await.expect("create");
     assert_eq!(names(&on_host).await, ["lo"], "nothing in the namespace that asked");
@@ -51,8 +50,9 @@ async fn a_veth_is_made_with_both_ends_in_other_namespaces() {
 
 #[tokio::test]
 async fn a_vxlan_link_keeps_its_socket_in_the_host_namespace_and_passes_traffic() {
-    let [host_one, host_two] = namespaces();
-    let [network_one, network_two] = namespaces();
+    let ground = Ground::join();
+    let [host_one, host_two] = ground.namespaces();
+    let [network_one, network_two] = ground.namespaces();
     let [one, two] = sockets([&host_one, &host_two]).await;
     underlay(&one, (&host_one, &one), (&host_two, &two)).await;
     let left = vtep(&one, &network_one, "192.0.2.1", MAC_A, "10.240.0.2/24").await;
@@ -100,7 +100,8 @@ async fn a_vxlan_link_keeps_its_socket_in_the_host_namespace_and_passes_traffic(
 
 #[tokio::test]
 async fn a_taken_port_shows_when_the_vxlan_link_is_set_up_and_its_holder_is_named() {
-    let [host, network] = namespaces();
+    let ground = Ground::join();
+    let [host, network] = ground.namespaces();
     let [on_host, in_network] = sockets([&host, &network]).await;
     let process = host.run(|| UdpSocket::bind(("0.0.0.0", PORT)).expect("bind")).await.expect("run");
     vxlan(&on_host, &network, "vxlan0", 7).await.expect("the kernel opens no socket yet");
@@ -115,8 +116,8 @@ async fn a_taken_port_shows_when_the_vxlan_link_is_set_up_and_its_holder_is_name
     in_network.set_up(index).await.expect("the twin: the port is free");
     in_network.set_down(index).await.expect("down");
 
-    ip_in(&host, &["link", "add", "flow0", "type", "vxlan", "external", "dstport", "4789"]);
-    ip_in(&host, &["link", "set", "flow0", "up"]);
+    run_in(&host, "ip link add flow0 type vxlan external dstport 4789");
+    run_in(&host, "ip link set flow0 up");
     let refused = in_network.set_up(index).await;
     assert!(matches!(refused, Err(Error::PortInUse(_))), "{refused:?}");
     let holder = udp_port_holder(&host, &on_host, PORT).await.expect("holder");
@@ -125,7 +126,8 @@ async fn a_taken_port_shows_when_the_vxlan_link_is_set_up_and_its_holder_is_name
 
 #[tokio::test]
 async fn a_vni_that_is_taken_in_the_host_namespace_is_refused_with_the_kernels_words() {
-    let [host, network, other] = namespaces();
+    let ground = Ground::join();
+    let [host, network, other] = ground.namespaces();
     let [on_host] = sockets([&host]).await;
     vxlan(&on_host, &network, "vxlan0", 7).await.expect("first");
     let refused = vxlan(&on_host, &other, "vxlan0", 7).await.expect_err("the VNI is taken");
@@ -137,7 +139,8 @@ async fn a_vni_that_is_taken_in_the_host_namespace_is_refused_with_the_kernels_w
 
 #[tokio::test]
 async fn addresses_and_routes_are_added_observed_and_deleted() {
-    let [host, binding, network] = namespaces();
+    let ground = Ground::join();
+    let [host, binding, network] = ground.namespaces();
     let [on_host, links] = sockets([&host, &binding]).await;
     assert_eq!(links.routes().await.expect("a namespace without tables"), []);
     assert_eq!(links.addresses().await.expect("addresses"), []);
@@ -173,7 +176,8 @@ async fn addresses_and_routes_are_added_observed_and_deleted() {
 
 #[tokio::test]
 async fn a_bridge_joins_its_ports_and_their_settings_are_taken() {
-    let [host, network, binding] = namespaces();
+    let ground = Ground::join();
+    let [host, network, binding] = ground.namespaces();
     let [on_host, links] = sockets([&host, &network]).await;
     let name = ifname("br0");
     let spec = BridgeSpec { name: &name, into: &network, mac: MAC_A, mtu: 1450 };
@@ -186,7 +190,7 @@ async fn a_bridge_joins_its_ports_and_their_settings_are_taken() {
     assert!(links.set_bridge_port(index, port).await.is_err(), "it is no port yet");
     links.set_controller(index, Some(bridge.index)).await.expect("join");
     links.set_bridge_port(index, port).await.expect("settings");
-    let shown = ip_in(&network, &["-d", "link", "show", "port0"]);
+    let shown = run_in(&network, "ip -d link show port0");
     for expected in ["learning off", "flood off", "mcast_flood off", "bcast_flood on"] {
         assert!(shown.contains(expected), "{expected} in {shown}");
     }
@@ -211,7 +215,8 @@ async fn a_bridge_joins_its_ports_and_their_settings_are_taken() {
 
 #[tokio::test]
 async fn a_link_is_changed_one_setting_at_a_time() {
-    let [host, network, binding] = namespaces();
+    let ground = Ground::join();
+    let [host, network, binding] = ground.namespaces();
     let [on_host, links] = sockets([&host, &network]).await;
     veth(&on_host, (&network, "a", MAC_A), (&binding, "b", MAC_B)).await.expect("veth");
     let index = links.link("a").await.expect("a").index;
@@ -230,7 +235,8 @@ async fn a_link_is_changed_one_setting_at_a_time() {
 
 #[tokio::test]
 async fn a_wireguard_link_is_created_or_the_kernel_is_said_to_lack_it() {
-    let [binding, app] = namespaces();
+    let ground = Ground::join();
+    let [binding, app] = ground.namespaces();
     let [in_binding, in_app] = sockets([&binding, &app]).await;
     match in_binding.create_wireguard(&ifname("wg0"), 1390, &app).await {
         Ok(()) => {
@@ -244,15 +250,15 @@ async fn a_wireguard_link_is_created_or_the_kernel_is_said_to_lack_it() {
 
 #[tokio::test]
 async fn filters_are_observed_per_hook() {
-    let [host, network, binding] = namespaces();
+    let ground = Ground::join();
+    let [host, network, binding] = ground.namespaces();
     let [on_host, links] = sockets([&host, &network]).await;
     veth(&on_host, (&network, "a", MAC_A), (&binding, "b", MAC_B)).await.expect("veth");
     let index = links.link("a").await.expect("a").index;
     assert!(!links.has_clsact(index).await.expect("qdiscs"));
     assert_eq!(links.filters(index, Hook::Ingress).await.expect("filters"), []);
-    in_netns(&network, "tc", &["qdisc", "add", "dev", "a", "clsact"]);
-    let bytecode = "1,6 0 0 4294967295,";
-    in_netns(&network, "tc", &["filter", "add", "dev", "a", "ingress", "prio", "3", "bpf", "bytecode", bytecode]);
+    run_in(&network, "tc qdisc add dev a clsact");
+    run_in(&network, "tc filter add dev a ingress prio 3 bpf bytecode '1,6 0 0 4294967295,'");
     assert!(links.has_clsact(index).await.expect("qdiscs"));
     let filters = links.filters(index, Hook::Ingress).await.expect("filters");
     assert_eq!(
@@ -264,7 +270,8 @@ async fn filters_are_observed_per_hook() {
 
 #[tokio::test]
 async fn an_interface_that_appears_and_goes_is_heard_of() {
-    let [host, app, other] = namespaces();
+    let ground = Ground::join();
+    let [host, app, other] = ground.namespaces();
     let [on_host, in_app] = sockets([&host, &app]).await;
     let mut watch = LinkWatch::open(&app).await.expect("watch");
     veth(&on_host, (&app, "eth0", MAC_A), (&other, "b", MAC_B)).await.expect("veth");
@@ -277,7 +284,8 @@ async fn an_interface_that_appears_and_goes_is_heard_of() {
 
 #[tokio::test]
 async fn an_observation_is_whole_while_links_come_and_go() {
-    let [host, app, other] = namespaces();
+    let ground = Ground::join();
+    let [host, app, other] = ground.namespaces();
     let [on_host, in_app] = sockets([&host, &app]).await;
     for number in 0..40 {
         let (a, b) = (format!("keep{number}"), format!("peer{number}"));
@@ -303,7 +311,8 @@ async fn an_observation_is_whole_while_links_come_and_go() {
 
 #[tokio::test]
 async fn a_socket_does_not_keep_the_namespaces_thread() {
-    let [host] = namespaces();
+    let ground = Ground::join();
+    let [host] = ground.namespaces();
     let links = Links::open(&host).await.expect("open");
     drop(host);
     assert_eq!(names(&links).await, ["lo"], "the socket works on");

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use privnet::netns::{Error, Netns, boot_id};
+use privnet_tests::lab::{Ground, SOON, run, wait_until};
 
 #[tokio::test]
 async fn a_created_namespace_is_pinned_and_is_the_one_its_closures_run_in() {
@@ -61,7 +62,7 @@ fn removing_twice_is_the_same_as_removing_once() {
 
 #[test]
 fn only_a_network_namespace_opens() {
-    require_root();
+    let _ground = Ground::join();
     let file = tempfile::NamedTempFile::new().expect("file");
     for (path, what) in [
         (file.path(), "a regular file"),
@@ -83,8 +84,8 @@ fn only_a_network_namespace_opens() {
 
 #[tokio::test]
 async fn a_panicking_closure_is_an_error_and_the_namespace_goes_on() {
-    require_root();
-    let netns = Netns::create_anonymous().expect("create");
+    let ground = Ground::join();
+    let [netns] = ground.namespaces();
     match netns.run(|| panic!("on purpose")).await {
         Err::<(), _>(Error::Panicked { message, .. }) => assert_eq!(message, "on purpose"),
         other => panic!("{other:?}"),
@@ -97,8 +98,8 @@ async fn a_panicking_closure_is_an_error_and_the_namespace_goes_on() {
 
 #[test]
 fn the_namespace_goes_with_its_last_handle_and_not_before() {
-    require_root();
-    let netns = Netns::create_anonymous().expect("create");
+    let ground = Ground::join();
+    let [netns] = ground.namespaces();
     let (id, clone) = (netns.id(), netns.clone());
     let has_thread = || {
         let tasks = fs::read_dir("/proc/self/task").expect("tasks").filter_map(Result::ok);
@@ -112,8 +113,8 @@ fn the_namespace_goes_with_its_last_handle_and_not_before() {
 
 #[tokio::test]
 async fn a_setting_is_written_where_it_differs_and_in_its_namespace_only() {
-    require_root();
-    let (one, two) = (Netns::create_anonymous().expect("one"), Netns::create_anonymous().expect("two"));
+    let ground = Ground::join();
+    let [one, two] = ground.namespaces();
     let key = "net/ipv4/ip_forward";
     one.set_sysctl(key, "0").await.expect("set");
     two.set_sysctl(key, "0").await.expect("set");
@@ -130,18 +131,18 @@ async fn a_setting_is_written_where_it_differs_and_in_its_namespace_only() {
 
 #[test]
 fn ip_netns_sees_enters_and_deletes_what_was_created_and_the_other_way_round() {
-    require_root();
+    let ground = Ground::join();
     let dir = Path::new("/run/netns");
-    let name = format!("netlink-{}", std::process::id());
+    let name = format!("{}both", ground.prefix());
     let netns = Netns::create(dir, &name).expect("create");
-    let listed = run("ip", &["netns", "list"]);
+    let listed = run("ip netns list");
     assert!(listed.lines().any(|line| line.split(' ').next() == Some(&name)), "{listed}");
-    let inside = run("ip", &["netns", "exec", &name, "readlink", "/proc/self/ns/net"]);
+    let inside = run(&format!("ip netns exec {name} readlink /proc/self/ns/net"));
     assert_eq!(inside.trim(), netns.id().to_string());
-    run("ip", &["netns", "delete", &name]);
+    run(&format!("ip netns delete {name}"));
     Netns::remove(dir, &name).expect("already gone");
 
-    run("ip", &["netns", "add", &name]);
+    run(&format!("ip netns add {name}"));
     let pins = Netns::list(dir).expect("list");
     assert!(pins.iter().any(|pin| pin.name == name && pin.id.is_some()));
     assert!(matches!(Netns::create(dir, &name), Err(Error::AlreadyExists { .. })));
@@ -170,24 +171,23 @@ fn many_creators_at_once_share_one_directory_mount() {
 
 #[test]
 fn the_descriptor_of_a_namespace_is_not_inherited() {
-    require_root();
-    let netns = Netns::create_anonymous().expect("create");
+    let ground = Ground::join();
+    let [netns] = ground.namespaces();
     let fd = format!("/proc/self/fd/{}", netns.fd().as_raw_fd());
     let status = Command::new("test").args(["-e", &fd]).status().expect("test");
     assert!(!status.success(), "the child inherited it");
 }
 
 /// A directory of pins that goes with the test, whatever became of it.
-struct Dir(tempfile::TempDir);
+struct Dir(Ground);
 
 impl Dir {
     fn new() -> Self {
-        require_root();
-        Self(tempfile::tempdir().expect("temporary directory"))
+        Self(Ground::join())
     }
 
     fn path(&self) -> &Path {
-        self.0.path()
+        self.0.directory()
     }
 }
 
@@ -203,27 +203,13 @@ impl Drop for Dir {
     }
 }
 
-fn require_root() {
-    assert!(rustix::process::geteuid().is_root(), "this test needs root: cargo xtask test runs it as root");
-}
-
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().expect(program);
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
-    while !condition() {
-        assert!(Instant::now() < end, "waited 5 s until {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 #[tokio::test]
 async fn a_number_comes_again_and_a_cookie_does_not() {
-    let create = || Netns::create_anonymous().expect("a namespace");
+    let ground = Ground::join();
+    let create = || {
+        let [netns] = ground.namespaces();
+        netns
+    };
     let first = create();
     let (id, cookie) = (first.id(), first.cookie().await.expect("a cookie"));
     assert_eq!(first.cookie().await.expect("a cookie"), cookie, "the twin");
@@ -236,6 +222,6 @@ async fn a_number_comes_again_and_a_cookie_does_not() {
         if other.id() == id {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "the number did not come again");
+        assert!(start.elapsed() < SOON, "the number did not come again");
     }
 }

@@ -232,8 +232,7 @@ fn start(host: &Shared, store: Arc<dyn Store>) -> (Runtime, Agent) {
         wireguard_binary: binary(),
         names: Some(NamesConfig::new(binary())),
     };
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = super::runtime();
     let agent = runtime.block_on(Agent::start(config, store)).expect("the agent starts");
     (runtime, agent)
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use rustix::process::Signal;
 
 use super::space::Space;
-use super::wait::{SOON, wait_until};
+use super::wait::wait_until;
 use super::{process, say};
 
 /// A running etcd, reached at [`Etcd::url`] from every host; dropping it kills it.
@@ -52,7 +52,7 @@ impl Etcd {
         let mut command = self.space.command(&line);
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("nsenter starts"));
         let health = format!("curl -sf -m 5 {url}/health");
-        wait_until("etcd answers (Debian's package etcd-server)", SOON, || self.space.succeeds(&health));
+        wait_until("etcd answers (Debian's package etcd-server)", || self.space.succeeds(&health));
     }
 
     /// Kills it, as a crash would.

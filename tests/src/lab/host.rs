@@ -22,7 +22,7 @@ use super::driver::Driver;
 use super::leak::{BPFFS, BpfObject, pinned, pins_below};
 use super::metrics::Counters;
 use super::options::Options;
-use super::process::{Process, workers};
+use super::process::workers;
 use super::space::Space;
 use super::wait::{SOON, holds_within, wait_until};
 use super::{Inner, Lab, say, underlay_address};
@@ -57,7 +57,6 @@ pub struct Shared {
     pub options: Options,
     pub(crate) paths: Paths,
     driver: RefCell<Driver>,
-    processes_before: BTreeSet<Process>,
     loaded: RefCell<BTreeSet<BpfObject>>,
 }
 
@@ -106,7 +105,6 @@ impl Host {
             options: options.clone(),
             paths,
             driver: RefCell::new(driver),
-            processes_before: super::process::of_binary(),
             loaded: RefCell::default(),
         };
         Self { shared: Rc::new(shared) }
@@ -307,7 +305,7 @@ impl Shared {
     /// Waits until the agent has no problem and every member of this host is ready.
     #[track_caller]
     pub fn wait_until_settled(&self) {
-        wait_until(format!("{} has settled:\n{:?}", self.name, self.status()), SOON, || {
+        wait_until(format!("{} has settled:\n{:?}", self.name, self.status()), || {
             self.status().is_ok_and(|status| status.problems.is_empty() && status.members == status.members_ready)
         });
     }
@@ -332,7 +330,7 @@ impl Shared {
         let ours = pins.into_iter().filter(|pin| pin.name.starts_with(&self.paths.prefix));
         let mut left: Vec<String> = ours.map(|pin| format!("namespace {}", pin.name)).collect();
         left.extend(pins_below(&self.paths.bpffs).into_iter().map(|pin| format!("pin {}", pin.display())));
-        let workers = workers(&self.processes_before).into_iter();
+        let workers = workers().into_iter();
         let mine = workers.filter(|worker| worker.command.contains(&*self.paths.state.to_string_lossy()));
         left.extend(mine.map(|worker| format!("process {}", worker.command)));
         left

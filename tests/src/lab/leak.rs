@@ -1,8 +1,9 @@
-//! The leak check: what of privnet's there is in the kernel, before and after.
+//! The leak check: what of a test there is in the kernel, before and after.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use privnet::datapath::Hook;
 use privnet::netns::{DEFAULT_DIR, Netns};
@@ -12,14 +13,15 @@ use aya::maps::MapInfo;
 use aya::programs::ProgramInfo;
 use rustix::process::Signal;
 
-use super::LABS_NAME;
-use super::process::{Process, kill, of_binary};
-use super::wait::{SOON, holds_within};
+use super::ground::GROUNDS_NAME;
+use super::process::{Process, kill, of_ground};
+use super::wait::holds_within;
 
-/// Where the lab's agents pin.
+/// Where labs pin.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
-/// What there was when the lab opened.
+/// What there was when the ground was laid out.
+#[derive(Debug)]
 pub(crate) struct Snapshot {
     name: String,
     pub(crate) processes: BTreeSet<Process>,
@@ -28,17 +30,16 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn take(name: &str) -> Self {
-        Self { name: name.to_owned(), processes: of_binary(), objects: objects(name) }
+        Self { name: name.to_owned(), processes: of_ground(name), objects: objects(name) }
     }
 
     /// Waits until there is nothing that was not there, and says what there still is.
     ///
     /// The kernel frees programs, maps and namespaces a moment after their last user.
-    pub(crate) fn wait_until_restored(&self, loaded_by_us: &BTreeSet<BpfObject>) -> Vec<String> {
+    pub(crate) fn wait_until_restored(&self, loaded_by_us: &BTreeSet<BpfObject>, patience: Duration) -> Vec<String> {
         let mut left = Vec::new();
-        holds_within(SOON, || {
+        holds_within(patience, || {
             left = objects(&self.name).difference(&self.objects).cloned().collect();
-            left.extend(of_binary().difference(&self.processes).map(|process| format!("process {}", process.command)));
             left.extend(loaded().intersection(loaded_by_us).map(|object| format!("{object:?}")));
             left.is_empty()
         });
@@ -46,25 +47,48 @@ impl Snapshot {
     }
 }
 
-/// What of a lab of this name there is by name, and the links of the namespace that all of it stands in.
+/// What there is by a ground's name, and what every ground shares: the links of the namespace that it stands in, the files
+/// below `/run` that are named after us, and the namespaces that this process holds.
 fn objects(name: &str) -> BTreeSet<String> {
-    let pins = Netns::list(Path::new(DEFAULT_DIR)).expect("the pinned namespaces");
-    let pins = pins.into_iter().filter(|pin| pin.name.starts_with(name));
-    let pins = pins.map(|pin| format!("namespace {}", pin.name));
-    let links = fs::read_dir("/sys/class/net").expect("/sys/class/net").filter_map(Result::ok);
-    let links = links.map(|link| format!("link {} in the root namespace", link.file_name().display()));
-    let mut objects: BTreeSet<String> = pins.chain(links).collect();
-    objects.extend(bpf_pins(name).into_iter().map(|path| format!("pin {}", path.display())));
+    let mut objects = BTreeSet::new();
+    let mut add = |what: &str, found: Vec<String>| objects.extend(found.into_iter().map(|one| format!("{what} {one}")));
+    let is_of_ground = |file: &String| file.starts_with(name);
+    let pins = Netns::list(Path::new(DEFAULT_DIR)).expect("the pinned namespaces").into_iter().map(|pin| pin.name);
+    add("namespace", pins.filter(is_of_ground).collect());
+    add("link in the root namespace", entries(Path::new("/sys/class/net")));
+    add("pin", bpf_pins(name).into_iter().map(|path| path.display().to_string()).collect());
+    add("temporary", entries(&std::env::temp_dir()).into_iter().filter(is_of_ground).collect());
+    add("/run", entries(Path::new("/run")).into_iter().filter(|file| file.starts_with("privnet")).collect());
+    add("/run/privnet", entries(Path::new("/run/privnet")));
+    add("a handle of", held_namespaces());
     objects
 }
 
-/// The directories below bpffs that the lab of this name's agents pin in.
+fn entries(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// The network namespaces that a descriptor or a thread of this process holds, in the kernel's words: `net:[4026531840]`.
+fn held_namespaces() -> Vec<String> {
+    let links = |directory: &str, below: &str| {
+        let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+        let links = entries.filter_map(|entry| fs::read_link(entry.path().join(below)).ok());
+        links
+            .map(|link| link.to_string_lossy().into_owned())
+            .filter(|link| link.starts_with("net:"))
+            .collect::<Vec<_>>()
+    };
+    [links("/proc/self/fd", ""), links("/proc/self/task", "ns/net")].concat()
+}
+
+/// The directories below bpffs of pins of the ground of this name.
 fn bpf_pins(name: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(BPFFS).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
     entries.filter(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name))).collect()
 }
 
-/// Removes the lab's directories below bpffs, and says which pins were still in them.
+/// Removes the ground's directories below bpffs, and says which pins were still in them.
 pub(crate) fn remove_pins(name: &str) -> Vec<String> {
     let mut left = Vec::new();
     for directory in bpf_pins(name) {
@@ -114,22 +138,25 @@ fn loaded() -> BTreeSet<BpfObject> {
     programs.chain(maps).collect()
 }
 
-/// Removes what labs left behind whose test was killed: nobody is there to do it for them.
-pub(crate) fn sweep_dead_labs() {
+/// Removes what the grounds of killed tests left behind, which end nothing themselves any more.
+pub(crate) fn sweep_the_dead() {
     let is_dead = |name: &str| {
-        let pid = name.strip_prefix(LABS_NAME).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid.to_owned());
+        let pid = name.strip_prefix(GROUNDS_NAME).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid.to_owned());
         pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
     };
-    let holds_dead = |process: &Process| process.command.split([' ', '/']).any(is_dead);
-    for process in of_binary().into_iter().filter(holds_dead) {
+    let holds_dead = |process: &Process| process.command.split([' ', '/', '=']).any(is_dead);
+    for process in of_ground(GROUNDS_NAME).into_iter().filter(holds_dead) {
         kill(process.pid, Signal::KILL);
     }
     for pin in Netns::list(Path::new(DEFAULT_DIR)).unwrap_or_default().into_iter().filter(|pin| is_dead(&pin.name)) {
         let _ = Netns::remove(Path::new(DEFAULT_DIR), &pin.name);
     }
-    for directory in bpf_pins(LABS_NAME) {
+    for directory in bpf_pins(GROUNDS_NAME) {
         if directory.file_name().is_some_and(|name| is_dead(&name.to_string_lossy())) {
             let _ = fs::remove_dir_all(directory);
         }
+    }
+    for directory in entries(&std::env::temp_dir()).into_iter().filter(|name| is_dead(name)) {
+        let _ = fs::remove_dir_all(std::env::temp_dir().join(directory));
     }
 }

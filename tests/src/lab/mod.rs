@@ -10,14 +10,14 @@
 //!  container: lo, eth0 to docker0 (on demand)
 //! ```
 //!
-//! A lab owns a name, `privnet-test-<pid>-<n>-`, that everything it makes begins with; at its end nothing of that name
-//! is left, and nothing of privnet's that was not there before. Never touches what it did not make.
+//! A lab stands on the [`Ground`]: everything it makes begins with one name, and at its end nothing of that name is left.
 
 pub mod cli;
 pub mod container;
 mod driver;
 pub mod etcd;
 pub mod frame;
+pub mod ground;
 pub mod host;
 pub mod leak;
 pub mod metrics;
@@ -26,6 +26,7 @@ mod options;
 pub mod packet;
 pub mod probe;
 pub mod process;
+pub mod skip;
 pub mod space;
 pub mod wait;
 
@@ -33,24 +34,18 @@ use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use privnet::netns::{DEFAULT_DIR, Netns};
 
 pub use cli::binary;
 pub use container::{Container, Joined};
 pub use etcd::Etcd;
+pub use ground::Ground;
 pub use host::Host;
 pub use monitor::Monitor;
 pub use options::Options;
 pub use packet::{Sender, Sniffer, send_frame};
-pub use space::Space;
-pub use wait::{FOR_NOTHING, SOON, wait_until};
-
-use leak::Snapshot;
-
-/// What the names of all labs begin with.
-const LABS_NAME: &str = "privnet-test-";
+pub use skip::{has_program, skip, skip_part};
+pub use space::{ProcessSpace, Space, run, run_in};
+pub use wait::{FOR_NOTHING, SOON, runtime, until, wait_until, wait_within};
 
 /// The underlay's prefix; host `n` (from 1) has the address `192.168.77.<n>`.
 pub const UNDERLAY_PREFIX: &str = "192.168.77";
@@ -60,13 +55,10 @@ pub struct Lab {
     inner: Rc<Inner>,
 }
 
-/// What a lab's hosts and containers hold of it.
+/// What a lab's hosts hold of it.
 pub(crate) struct Inner {
-    name: String,
-    directory: tempfile::TempDir,
-    before: Snapshot,
-    spaces: RefCell<Vec<Space>>,
     agents: RefCell<Vec<Rc<host::Shared>>>,
+    ground: Ground,
     _alone: process::Alone,
 }
 
@@ -77,34 +69,28 @@ impl Lab {
     /// Without root.
     #[must_use]
     pub fn new(test: &str) -> Self {
-        assert!(rustix::process::geteuid().is_root(), "{test} needs root: cargo xtask test runs it as root");
-        static LABS: AtomicU32 = AtomicU32::new(1);
-        let number = LABS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{LABS_NAME}{}-{number}-", std::process::id());
         let alone = process::Alone::wait();
-        leak::sweep_dead_labs();
-        say(&format!("lab {name} for {test}"));
-        let inner = Inner {
-            before: Snapshot::take(&name),
-            directory: tempfile::Builder::new().prefix(&name).tempdir().expect("a temporary directory"),
-            spaces: RefCell::default(),
-            agents: RefCell::default(),
-            name,
-            _alone: alone,
-        };
+        say(&format!("a lab for {test}"));
+        let inner = Inner { agents: RefCell::default(), ground: Ground::join(), _alone: alone };
         Self { inner: Rc::new(inner) }
+    }
+
+    /// What it stands on.
+    #[must_use]
+    pub fn ground(&self) -> &Ground {
+        &self.inner.ground
     }
 
     /// A directory that goes with the lab.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        self.inner.directory.path()
+        self.inner.ground.directory()
     }
 
     /// Makes a namespace with `lo` up.
     #[must_use]
     pub fn space(&self, name: &str) -> Space {
-        self.inner.space(name)
+        self.inner.ground.space(name)
     }
 
     /// Makes namespaces that stand for hosts, joined by one underlay; number n has 192.168.77.n on its `eth0`.
@@ -169,13 +155,9 @@ impl Lab {
     /// # Panics
     /// When anything was left behind.
     pub fn finish(self) {
-        let agents = self.inner.agents.borrow().clone();
-        let mut left: Vec<String> = agents.iter().flat_map(|agent| agent.clear()).collect();
-        left.extend(self.inner.sweep());
-        let loaded = agents.iter().flat_map(|agent| agent.loaded()).collect();
-        left.extend(self.inner.before.wait_until_restored(&loaded));
-        assert!(left.is_empty(), "the lab {} is not clean:\n  {}", self.inner.name, left.join("\n  "));
-        say("the lab is clean");
+        for agent in self.inner.agents.borrow().iter() {
+            self.inner.ground.blame(agent.clear());
+        }
     }
 
     /// As [`Lab::finish`], when the test ended every membership itself and nothing of the datapath may be there already.
@@ -192,48 +174,21 @@ impl Lab {
 }
 
 impl Inner {
-    fn space(&self, name: &str) -> Space {
-        let space = Space::create(&self.name, name);
-        self.spaces.borrow_mut().push(space.clone());
-        space
-    }
-
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        self.ground.prefix()
     }
 
     pub(crate) fn directory(&self) -> PathBuf {
-        self.directory.path().to_owned()
-    }
-
-    /// Removes whatever of this lab is there, by name, and says what should not have been.
-    fn sweep(&self) -> Vec<String> {
-        for agent in self.agents.take() {
-            agent.stop();
-        }
-        let mut left = process::kill_strays(&self.before.processes);
-        let own: Vec<String> = self.spaces.take().iter().map(|space| space.pin().to_owned()).collect();
-        for pin in Netns::list(Path::new(DEFAULT_DIR)).unwrap_or_default() {
-            if pin.name.starts_with(&self.name) {
-                if !own.contains(&pin.name) {
-                    left.push(format!("namespace {}", pin.name));
-                }
-                if let Err(error) = Netns::remove(Path::new(DEFAULT_DIR), &pin.name) {
-                    left.push(format!("cannot remove namespace {}: {error}", pin.name));
-                }
-            }
-        }
-        left.extend(leak::remove_pins(&self.name));
-        left
+        self.ground.directory().to_owned()
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // After `finish` there is nothing left to sweep; after a panic this is what cleans up.
-        let left = self.sweep();
-        if !left.is_empty() {
-            say(&format!("swept after the test: {} objects", left.len()));
+        // The ground, which is dropped after this, finds what the agents leave.
+        for agent in self.agents.take() {
+            self.ground.must_be_unloaded(agent.loaded());
+            agent.stop();
         }
     }
 }
@@ -248,10 +203,4 @@ pub fn underlay_address(number: u8) -> Ipv4Addr {
 #[expect(clippy::print_stdout, reason = "the transcript is for the one who reads a failed test")]
 pub fn say(line: &str) {
     println!("{line}");
-}
-
-/// Says that a test cannot show anything here, and why.
-#[expect(clippy::print_stdout, reason = "the line is what the test runner looks for")]
-pub fn skip(test: &str, missing: &str) {
-    println!("SKIPPED: {test}: {missing}");
 }

@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use super::space::Space;
-use super::wait::{SOON, wait_until};
+use super::wait::wait_until;
 
 /// `ip monitor` in a namespace: every change of a link, an address, a route or a neighbour is a line.
 pub struct Monitor {
@@ -24,7 +24,7 @@ impl Monitor {
         let child = command.stdout(Stdio::piped()).spawn().expect("nsenter starts");
         let monitor = Self { child, label: space.pin().to_owned() };
         // It has no way to say that it listens; its socket shows when it does.
-        wait_until("ip monitor listens", SOON, || {
+        wait_until("ip monitor listens", || {
             let fds = std::fs::read_dir(format!("/proc/{}/fd", monitor.child.id()));
             fds.is_ok_and(|fds| {
                 fds.filter_map(Result::ok)

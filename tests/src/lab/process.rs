@@ -1,16 +1,19 @@
-//! Processes of the binary under test: which run, and that no two labs run at once.
+//! Processes of a test, and of the binary under test: which run, and that no two labs with agents run at once.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use privnet::netns::{DEFAULT_DIR, Netns, NetnsId};
 use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal};
 
 use super::cli::binary;
 use super::wait::{SOON, holds_within};
 
-/// A lock that labs of one built binary share, also across processes: their leak checks would see each other.
+/// A lock that labs with agents of one built binary share, also across processes: the machine is too small for two.
+#[derive(Debug)]
 pub(crate) struct Alone {
     _file: File,
 }
@@ -49,26 +52,64 @@ fn process(directory: &Path, binary: &Path) -> Option<Process> {
     if exe != binary {
         return None;
     }
-    let command = fs::read(directory.join("cmdline")).ok()?;
-    let command = String::from_utf8_lossy(&command).replace('\0', " ").trim_end().to_owned();
-    Some(Process { pid, command })
+    Some(Process { pid, command: command(directory)? })
 }
 
-/// The processes of the binary that were not there `before`, but for the agents.
+/// The processes of the binary, but for the agents.
 #[must_use]
-pub fn workers(before: &BTreeSet<Process>) -> Vec<Process> {
+pub fn workers() -> Vec<Process> {
     let is_agent = |process: &Process| process.command.split(' ').nth(1) == Some("agent");
-    of_binary().into_iter().filter(|process| !before.contains(process) && !is_agent(process)).collect()
+    of_binary().into_iter().filter(|process| !is_agent(process)).collect()
 }
 
-/// Kills what runs the binary and was not there before, and says what it was.
-pub(crate) fn kill_strays(before: &BTreeSet<Process>) -> Vec<String> {
-    let strays: Vec<Process> = of_binary().into_iter().filter(|process| !before.contains(process)).collect();
-    for stray in &strays {
+/// The processes of the ground of this name: it is on their command line, they run in one of its namespaces, or this
+/// process started them.
+#[must_use]
+pub(crate) fn of_ground(name: &str) -> BTreeSet<Process> {
+    let pins = Netns::list(Path::new(DEFAULT_DIR)).unwrap_or_default().into_iter();
+    let namespaces: Vec<NetnsId> = pins.filter(|pin| pin.name.starts_with(name)).filter_map(|pin| pin.id).collect();
+    let own = std::process::id().to_string();
+    let is_ours = |directory: &Path, command: &str, parent: &str| {
+        let is_inside = || Netns::identify(&directory.join("ns/net")).is_ok_and(|id| namespaces.contains(&id));
+        command.contains(name) || parent == own || is_inside()
+    };
+    let entries = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok).map(|entry| entry.path());
+    let processes = entries.filter(|directory| directory.file_name().is_some_and(|pid| *pid != *own));
+    let ours = processes.filter_map(|directory| {
+        let (command, (state, parent)) = (command(&directory)?, state_and_parent(&directory)?);
+        let pid = directory.file_name()?.to_str()?.parse().ok()?;
+        // A zombie has ended, and waits for its parent only.
+        (state != "Z" && is_ours(&directory, &command, &parent)).then_some(Process { pid, command })
+    });
+    ours.collect()
+}
+
+/// Waits until the processes of a ground have ended that were not there before; kills those that have not, and says what
+/// they were.
+pub(crate) fn end_strays(name: &str, before: &BTreeSet<Process>, patience: Duration) -> Vec<String> {
+    let strays = || of_ground(name).difference(before).cloned().collect::<Vec<_>>();
+    if holds_within(patience, || strays().is_empty()) {
+        return Vec::new();
+    }
+    let left = strays();
+    for stray in &left {
         kill(stray.pid, Signal::KILL);
     }
-    holds_within(SOON, || of_binary().is_subset(before));
-    strays.into_iter().map(|stray| format!("process {}: {}", stray.pid, stray.command)).collect()
+    holds_within(SOON, || strays().is_empty());
+    left.into_iter().map(|stray| format!("process {}: {}", stray.pid, stray.command)).collect()
+}
+
+/// State and parent's id, from `/proc/<pid>/stat`: the two fields behind the name, which may hold anything but ends the last
+/// parenthesis.
+fn state_and_parent(directory: &Path) -> Option<(String, String)> {
+    let stat = fs::read_to_string(directory.join("stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned);
+    Some((fields.next()?, fields.next()?))
+}
+
+fn command(directory: &Path) -> Option<String> {
+    let command = fs::read(directory.join("cmdline")).ok()?;
+    Some(String::from_utf8_lossy(&command).replace('\0', " ").trim_end().to_owned())
 }
 
 /// Sends a signal; a process that is gone has had it.

@@ -1,11 +1,12 @@
 //! A namespace of the lab, or one of an agent's: run a command in it, or a closure.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use privnet::netns::{DEFAULT_DIR, Netns};
 
 use super::say;
+use super::wait::wait_until;
 
 /// A pinned network namespace. A clone is the same namespace; dropping one changes nothing.
 #[derive(Clone, Debug)]
@@ -80,10 +81,7 @@ impl Space {
     /// When it fails.
     #[track_caller]
     pub fn run(&self, line: &str) -> String {
-        let output = self.attempt(line);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "[{}] {line}: {}\n{stderr}", self.label, output.status);
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        printed(&format!("[{}] {line}", self.label), Ok(self.attempt(line)))
     }
 
     /// Runs a command that may fail.
@@ -157,4 +155,84 @@ impl Space {
         names.sort();
         names
     }
+}
+
+/// A namespace that no pin holds but a process in it, as that of a container that runs.
+pub struct ProcessSpace {
+    process: Child,
+}
+
+impl ProcessSpace {
+    /// Starts a process that has a namespace of its own, and waits until it has.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start() -> Self {
+        say("[root] unshare --net sleep 1000");
+        let process = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().expect("unshare starts");
+        let space = Self { process };
+        let own = Netns::current().expect("the tests' own namespace").id();
+        wait_until("the process has its namespace", || Netns::identify(&space.path()).is_ok_and(|id| id != own));
+        space
+    }
+
+    /// The path of the namespace, below the process's in `/proc`.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.process.id()).into()
+    }
+
+    /// A handle of the namespace.
+    ///
+    /// # Panics
+    /// When the process has ended.
+    #[must_use]
+    pub fn netns(&self) -> Netns {
+        Netns::open(&self.path()).expect("the process's namespace")
+    }
+
+    /// Kills the process, as a container dies.
+    pub fn end(self) {
+        say("[root] kill -9 of the process that has the namespace");
+    }
+}
+
+impl Drop for ProcessSpace {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Runs a command of the transcript, words parted by blanks, in the tests' own namespace, and returns what it printed.
+///
+/// # Panics
+/// When it fails.
+#[track_caller]
+pub fn run(line: &str) -> String {
+    say(&format!("[root] {line}"));
+    let mut words = line.split_whitespace();
+    printed(line, Command::new(words.next().expect("a command")).args(words).stdin(Stdio::null()).output())
+}
+
+/// Runs a shell's command in a namespace that no name leads to, and returns what it printed.
+///
+/// # Panics
+/// When it fails.
+#[track_caller]
+pub fn run_in(netns: &Netns, script: &str) -> String {
+    say(&format!("[{}] {script}", netns.id()));
+    let line = script.to_owned();
+    // A child inherits the namespace of the thread that starts it.
+    let output = netns.run_blocking(move || Command::new("sh").arg("-ec").arg(line).stdin(Stdio::null()).output());
+    printed(script, output.unwrap_or_else(|error| panic!("{script}: {error}")))
+}
+
+#[track_caller]
+fn printed(line: &str, output: std::io::Result<Output>) -> String {
+    let output = output.unwrap_or_else(|error| panic!("{line}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{line}: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
 }

@@ -13,9 +13,18 @@ const STEP: Duration = Duration::from_millis(5);
 /// Waits until `condition` holds.
 ///
 /// # Panics
+/// When it does not within [`SOON`].
+#[track_caller]
+pub fn wait_until(what: impl Display, condition: impl FnMut() -> bool) {
+    wait_within(what, SOON, condition);
+}
+
+/// Waits until `condition` holds, where the time that it takes is a part of what is tested.
+///
+/// # Panics
 /// When it does not within `bound`.
 #[track_caller]
-pub fn wait_until(what: impl Display, bound: Duration, mut condition: impl FnMut() -> bool) {
+pub fn wait_within(what: impl Display, bound: Duration, mut condition: impl FnMut() -> bool) {
     if !holds_within(bound, &mut condition) {
         panic!("waited {bound:?} until {what}");
     }
@@ -33,4 +42,25 @@ pub fn holds_within(bound: Duration, mut condition: impl FnMut() -> bool) -> boo
         }
         std::thread::sleep(STEP);
     }
+}
+
+/// As [`wait_until`], for a condition that awaits.
+///
+/// # Panics
+/// When it does not hold within [`SOON`].
+pub async fn until(what: impl Display, mut condition: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + SOON;
+    while !condition().await {
+        assert!(Instant::now() < end, "waited {SOON:?} until {what}");
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+/// A runtime of two threads, as an agent has it.
+///
+/// # Panics
+/// When the system gives no threads.
+#[must_use]
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }

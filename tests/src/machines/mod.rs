@@ -17,7 +17,7 @@ pub use self::host::{APP, Container, Flow, Host, Member, PORT, json};
 pub use self::line::{Machine, Ran};
 pub use self::underlay::{Seen, Underlay};
 pub use self::watch::watch;
-use crate::lab::wait_until;
+use crate::lab::wait_within;
 
 /// The variable that names the folder of the machines' sockets.
 pub const FOLDER: &str = "PRIVNET_MACHINES";
@@ -94,7 +94,7 @@ impl Machines {
     pub fn is_heard_in_clear(&self, places: &[&str]) {
         let is_missing = |heard: &[String], place: &str| !heard.iter().any(|heard| heard.starts_with(place));
         let mut missing = places.to_vec();
-        wait_until(format!("{places:?} are heard"), SOON, || {
+        wait_within(format!("{places:?} are heard"), SOON, || {
             let heard = self.heard(IN_CLEAR);
             missing.retain(|place| is_missing(&heard, place));
             missing.is_empty()

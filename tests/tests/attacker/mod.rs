@@ -9,7 +9,7 @@ use std::thread::sleep;
 use privnet::wireguard::Device;
 use privnet_tests::lab::frame::{self, Datagram};
 use privnet_tests::lab::metrics::Counters;
-use privnet_tests::lab::{FOR_NOTHING, Host, Joined, Lab, SOON, Sender, Space, underlay_address, wait_until};
+use privnet_tests::lab::{FOR_NOTHING, Host, Joined, Lab, Sender, Space, underlay_address, wait_until};
 
 /// What every forged frame carries and no application may see.
 pub const MARK: &[u8] = b"forged-9c41";
@@ -148,7 +148,7 @@ impl Forger {
 /// Waits for a drop, and says which reasons rose by how much.
 pub fn wait_for_drop(host: &Host, before: &Counters) -> BTreeMap<String, u64> {
     let mut risen = BTreeMap::new();
-    wait_until("the drop is counted", SOON, || {
+    wait_until("the drop is counted", || {
         risen = host.counters().drops_since(before);
         !risen.is_empty()
     });

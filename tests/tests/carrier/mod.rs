@@ -17,12 +17,13 @@ use privnet::datapath::{Hook, MemberRow, Method, Network, NetworkSpec, PortRow};
 use privnet::link::{Links, VxlanSpec};
 use privnet::netns::Netns;
 use privnet_ebpf::net::MacAddr;
+use privnet_tests::lab::{Ground, SOON, run_in};
 
-use crate::datapath::{ALICE, BOB, CAROL, Member, in_full, pin_dir, sh, spec};
+use crate::datapath::{ALICE, BOB, CAROL, Member, open, spec, take_down};
 use crate::links;
 
 /// How long a datagram that must come may take.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+pub const PATIENCE: Duration = SOON;
 /// How long to wait for one that must not come.
 pub const SILENCE: Duration = Duration::from_millis(200);
 
@@ -34,6 +35,8 @@ pub struct Carrier {
     pub b: Host,
     pub bindings: BTreeMap<&'static str, Netns>,
     pub hosts: [Netns; 2],
+    /// Behind everything that must be gone when it is checked.
+    pub ground: Ground,
 }
 
 pub struct Host {
@@ -49,19 +52,20 @@ impl Carrier {
 
     /// `method`: how `from_member` is attached, when not as usual.
     pub async fn with(spec: &NetworkSpec, method: Option<Method>) -> Self {
-        let hosts = links::namespaces::<2>();
+        let ground = Ground::join();
+        let hosts = ground.namespaces::<2>();
         let [on_a, on_b] = links::sockets([&hosts[0], &hosts[1]]).await;
         links::underlay(&on_a, (&hosts[0], &on_a), (&hosts[1], &on_b)).await;
-        let mut a = Host::new(spec, &on_a, "192.0.2.1", MacAddr::new([2, 255, 192, 0, 2, 1])).await;
-        let mut b = Host::new(spec, &on_b, "192.0.2.2", MacAddr::new([2, 255, 192, 0, 2, 2])).await;
+        let mut a = Host::new(&ground, spec, &on_a, "192.0.2.1", MacAddr::new([2, 255, 192, 0, 2, 1])).await;
+        let mut b = Host::new(&ground, spec, &on_b, "192.0.2.2", MacAddr::new([2, 255, 192, 0, 2, 2])).await;
         let mut bindings = BTreeMap::new();
-        bindings.insert("alice", a.attach("alice", ALICE, method).await);
-        bindings.insert("bob", a.attach("bob", BOB, method).await);
-        bindings.insert("carol", b.attach("carol", CAROL, method).await);
+        bindings.insert("alice", a.attach(&ground, "alice", ALICE, method).await);
+        bindings.insert("bob", a.attach(&ground, "bob", BOB, method).await);
+        bindings.insert("carol", b.attach(&ground, "carol", CAROL, method).await);
         a.knows(CAROL, "192.0.2.2").await;
         b.knows(ALICE, "192.0.2.1").await;
         b.knows(BOB, "192.0.2.1").await;
-        Self { a, b, bindings, hosts }
+        Self { a, b, bindings, hosts, ground }
     }
 
     /// The socket that stands for a member's WireGuard.
@@ -74,9 +78,9 @@ impl Carrier {
 }
 
 impl Host {
-    async fn new(spec: &NetworkSpec, on_host: &Links, local: &str, mac: MacAddr) -> Self {
-        let netns = Netns::create_anonymous().expect("namespace");
-        sh(&netns, NO_IPV6);
+    async fn new(ground: &Ground, spec: &NetworkSpec, on_host: &Links, local: &str, mac: MacAddr) -> Self {
+        let [netns] = ground.namespaces();
+        run_in(&netns, NO_IPV6);
         let name = &links::ifname("vxlan0");
         let (into, vni, local, port) = (&netns, spec.vni, links::ip(local), links::PORT);
         let vxlan = VxlanSpec { name, into, vni, local, port, mac, mtu: 1450, proxy: false, udp_checksum: false };
@@ -84,15 +88,15 @@ impl Host {
         let links = Links::open(&netns).await.expect("netlink socket");
         let vtep = links.link("vxlan0").await.expect("vxlan0").index;
         links.set_up(vtep).await.expect("up");
-        let mut network = Network::open(&pin_dir(), spec).unwrap_or_else(|error| panic!("{}", in_full(&error)));
+        let mut network = open(ground, spec);
         network.set_vtep(Some(vtep)).expect("vtep");
         network.attach(&netns, name, Hook::FromVtep).await.expect("from_vtep");
         Self { netns, links, network }
     }
 
-    async fn attach(&mut self, name: &str, member: Member, method: Option<Method>) -> Netns {
-        let binding = Netns::create_anonymous().expect("namespace");
-        sh(&binding, NO_IPV6);
+    async fn attach(&mut self, ground: &Ground, name: &str, member: Member, method: Option<Method>) -> Netns {
+        let [binding] = ground.namespaces();
+        run_in(&binding, NO_IPV6);
         let inner = Links::open(&binding).await.expect("netlink socket");
         let port_name = format!("veth-{name}");
         let outer_end = (&self.netns, port_name.as_str(), MacAddr::new([2, 254, 0, 0, 0, member.address.octets()[3]]));
@@ -119,10 +123,10 @@ impl Host {
     }
 }
 
-impl Drop for Host {
+impl Drop for Carrier {
     fn drop(&mut self) {
-        if let Err(error) = Network::remove_pins(self.network.pin_dir()) {
-            assert!(std::thread::panicking(), "pins stay behind: {error}");
+        for host in [&self.a, &self.b] {
+            take_down(&self.ground, &host.network);
         }
     }
 }

@@ -12,9 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
@@ -23,6 +21,8 @@ use privnet::datapath::{
 };
 use privnet::netns::Netns;
 use privnet_ebpf::net::{MacAddr, Vni};
+use privnet_tests::lab::leak::pinned;
+use privnet_tests::lab::{Ground, run_in, skip_part};
 
 /// A member: what it owns.
 #[derive(Clone, Copy, Debug)]
@@ -59,33 +59,15 @@ pub const NEXT: i32 = -1;
 
 pub const PREFIX: &str = "10.240.0.0/22";
 
-pub fn require_root() {
-    assert!(rustix::process::geteuid().is_root(), "this test needs root: cargo xtask test runs it as root");
-}
-
-/// Whether the kernel has no TCX (before 6.6); says that the test is skipped.
-#[expect(clippy::print_stdout, reason = "read by the report of the tests")]
-pub fn lacks_tcx(test: &str) -> bool {
-    let lacks = !features().tcx;
-    if lacks {
-        println!("SKIPPED: {test}: TCX");
-    }
-    lacks
-}
-
 /// The ways of attaching that this kernel has.
 pub fn methods() -> Vec<Method> {
     let mut methods = vec![Method::Clsact];
-    methods.extend(features().tcx.then_some(Method::Tcx));
+    if features().tcx {
+        methods.push(Method::Tcx);
+    } else {
+        skip_part("TCX", "TCX");
+    }
     methods
-}
-
-/// A directory on the bpffs that no other test uses.
-pub fn pin_dir() -> PathBuf {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    require_root();
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    PathBuf::from(format!("/sys/fs/bpf/privnet-test-{}-{count}", std::process::id()))
 }
 
 pub fn spec() -> NetworkSpec {
@@ -96,6 +78,8 @@ pub fn spec() -> NetworkSpec {
 pub struct Bed {
     pub network: Network,
     pub netns: Netns,
+    /// Behind everything that must be gone when it is checked.
+    pub ground: Ground,
 }
 
 /// What a program made of a frame.
@@ -114,13 +98,14 @@ impl Bed {
     }
 
     pub fn with(spec: &NetworkSpec) -> Self {
-        let network = Network::open(&pin_dir(), spec).unwrap_or_else(|error| panic!("{}", in_full(&error)));
-        let mut bed = Self { network, netns: Netns::create_anonymous().expect("namespace") };
+        let ground = Ground::join();
+        let (network, [netns]) = (open(&ground, spec), ground.namespaces());
+        let mut bed = Self { network, netns, ground };
         let links = [ALICE_IF, BOB_IF, VTEP_IF, STRANGER_IF].map(|index| {
             let peer = index + 1;
             format!("link add if{index} index {index} type veth peer name if{peer} index {peer}")
         });
-        sh(&bed.netns, &format!("printf '{}' | ip -batch -", links.join(r"\n")));
+        run_in(&bed.netns, &format!("printf '{}' | ip -batch -", links.join(r"\n")));
         bed.fill();
         bed
     }
@@ -243,9 +228,20 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        if let Err(error) = Network::remove_pins(self.network.pin_dir()) {
-            assert!(std::thread::panicking(), "pins stay behind: {error}");
-        }
+        take_down(&self.ground, &self.network);
+    }
+}
+
+/// A network's instance whose pins are on this ground.
+pub fn open(ground: &Ground, spec: &NetworkSpec) -> Network {
+    Network::open(&ground.pin_dir(), spec).unwrap_or_else(|error| panic!("{}", in_full(&error)))
+}
+
+/// Removes the pins of an instance, of which nothing may then be loaded.
+pub fn take_down(ground: &Ground, network: &Network) {
+    ground.must_be_unloaded(pinned(network.pin_dir()));
+    if let Err(error) = Network::remove_pins(network.pin_dir()) {
+        ground.blame(vec![format!("pins: {error}")]);
     }
 }
 
@@ -254,16 +250,6 @@ const fn direction(hook: Hook) -> Direction {
         Hook::FromMember | Hook::GuardEgress => Direction::Out,
         Hook::FromVtep | Hook::GuardIngress => Direction::In,
     }
-}
-
-/// Runs a shell command in `netns`; it must succeed.
-pub fn sh(netns: &Netns, command: &str) -> String {
-    let line = command.to_owned();
-    let output = netns.run_blocking(move || Command::new("sh").arg("-ec").arg(line).output()).expect("thread");
-    let output = output.expect("sh");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{command}: {}{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
 }
 
 pub fn in_full(error: &dyn std::error::Error) -> String {

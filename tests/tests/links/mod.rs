@@ -4,27 +4,18 @@
 
 use std::net::Ipv4Addr;
 use std::process::Command;
-use std::time::Duration;
 
 use privnet::link::{Error, LinkEvent, LinkWatch, Links, VethEnd, VethSpec, VxlanSpec};
 use privnet::model::IfName;
 use privnet::netns::Netns;
 use privnet_ebpf::net::{MacAddr, Vni};
+use privnet_tests::lab::SOON;
 
 pub const MAC_A: MacAddr = MacAddr::new([2, 1, 10, 240, 0, 2]);
 pub const MAC_B: MacAddr = MacAddr::new([2, 1, 10, 240, 0, 3]);
 pub const MAC_C: MacAddr = MacAddr::new([2, 1, 10, 240, 0, 4]);
 /// Where VTEPs listen, RFC 7348.
 pub const PORT: u16 = 4789;
-
-pub fn require_root() {
-    assert!(rustix::process::geteuid().is_root(), "this test needs root: cargo xtask test runs it as root");
-}
-
-pub fn namespaces<const N: usize>() -> [Netns; N] {
-    require_root();
-    std::array::from_fn(|_| Netns::create_anonymous().expect("namespace"))
-}
 
 pub async fn sockets<const N: usize>(namespaces: [&Netns; N]) -> [Links; N] {
     let mut links = Vec::new();
@@ -85,7 +76,7 @@ pub async fn until(watch: &mut LinkWatch, wanted: impl Fn(&LinkEvent) -> bool) -
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), search).await.expect("waited 5 s for a link event")
+    tokio::time::timeout(SOON, search).await.expect("a link event")
 }
 
 /// Whether a UDP socket is on port 4789 there.
@@ -96,20 +87,8 @@ pub async fn listens(netns: &Netns, table: &'static str) -> bool {
 }
 
 pub async fn ping(netns: &Netns, address: &'static str) -> bool {
-    let ping = move || Command::new("ping").args(["-c1", "-W1", "-q", address]).output().expect("ping");
+    let ping = move || Command::new("ping").args(["-n", "-c1", "-W1", "-q", address]).output().expect("ping");
     netns.run(ping).await.expect("run").status.success()
-}
-
-pub fn ip_in(netns: &Netns, arguments: &[&str]) -> String {
-    in_netns(netns, "ip", arguments)
-}
-
-/// A child inherits the namespace of the thread that starts it.
-pub fn in_netns(netns: &Netns, program: &str, arguments: &[&str]) -> String {
-    let (name, owned) = (program.to_owned(), arguments.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
-    let output = netns.run_blocking(move || Command::new(name).args(owned).output().expect("start")).expect("run");
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 pub fn ifname(name: &str) -> IfName {

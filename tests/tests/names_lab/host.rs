@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use privnet::agent::views::{Attach, Attached, CreateNetwork, Detach, Target};
@@ -15,20 +14,23 @@ use privnet::store::{Memory, Store};
 use privnet::topology::Datapath;
 use privnet::wireguard::Choice;
 
-use super::{APP, Container, Lab, ok, runtime};
+use privnet_tests::lab::wait::holds_within;
+use privnet_tests::lab::{SOON, Space, runtime};
 
-/// An agent on a kernel of its own, as far as it can tell.
+use super::{APP, Container, Lab, stop_all};
+
+/// An agent on a kernel of its own, as far as it can tell. Dropped, it detaches the members that it has still.
 pub struct Host {
-    pub lab: Lab,
     agent: Option<Agent>,
-    prefix: String,
-    netns: Netns,
+    space: Space,
     name: &'static str,
     vtep: Ipv4Addr,
     /// What the DNS process is started from.
     pub dns_binary: PathBuf,
     /// The truth of several hosts; a host alone keeps its own.
     store: Option<Arc<dyn Store>>,
+    bpffs: PathBuf,
+    pub lab: Lab,
 }
 
 impl Host {
@@ -44,11 +46,10 @@ impl Host {
         let vteps = [[192, 0, 2, 1], [192, 0, 2, 2]].map(Ipv4Addr::from);
         let one = Self::prepare("one", vteps[0], Some(Arc::clone(&store)));
         let two = Self::prepare("two", vteps[1], Some(store));
-        let [a, b] = [&one, &two].map(|host| format!("{}host", host.lab.prefix));
-        ok(&format!("ip -n {a} link add underlay0 type veth peer name underlay0 netns {b}"));
-        for (netns, vtep) in [(a, vteps[0]), (b, vteps[1])] {
-            ok(&format!("ip -n {netns} address add {vtep}/24 dev underlay0"));
-            ok(&format!("ip -n {netns} link set underlay0 up"));
+        one.space.run(&format!("ip link add underlay0 type veth peer name underlay0 netns {}", two.space.pin()));
+        for (host, vtep) in [(&one, vteps[0]), (&two, vteps[1])] {
+            host.space.run(&format!("ip address add {vtep}/24 dev underlay0"));
+            host.space.run("ip link set underlay0 up");
         }
         let mut hosts = [one, two];
         for host in &mut hosts {
@@ -58,16 +59,19 @@ impl Host {
     }
 
     fn prepare(name: &'static str, vtep: Ipv4Addr, store: Option<Arc<dyn Store>>) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let prefix = format!("na{}-{}-", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut lab = Lab::new();
-        let netns = lab.container("host").netns;
+        let lab = Lab::new();
+        let space = lab.ground.space("host");
         let dns_binary = env!("CARGO_BIN_EXE_dns_process").into();
-        Self { lab, agent: None, prefix, netns, name, vtep, dns_binary, store }
+        Self { agent: None, space, name, vtep, dns_binary, store, bpffs: lab.ground.pin_dir(), lab }
     }
 
     pub fn state(&self) -> PathBuf {
-        self.lab.directory.path().join("state")
+        self.lab.ground.directory().join("state")
+    }
+
+    /// What the agent's namespaces begin with.
+    fn prefix(&self) -> String {
+        format!("{}{}-", self.lab.ground.prefix(), self.name)
     }
 
     pub fn process(&self) -> DnsProcess {
@@ -80,10 +84,10 @@ impl Host {
         let config = Config {
             host: self.name.parse().expect("a name"),
             vtep: Some(self.vtep),
-            host_netns: self.netns.clone(),
+            host_netns: Netns::open(&self.space.path()).expect("the host's namespace"),
             netns_dir: DEFAULT_DIR.into(),
-            netns_prefix: self.prefix.clone(),
-            bpffs_dir: PathBuf::from("/sys/fs/bpf").join(&self.prefix),
+            netns_prefix: self.prefix(),
+            bpffs_dir: self.bpffs.clone(),
             state_dir: self.state(),
             // The carrier is not what is tested here.
             datapath: DatapathChoice::Only(Datapath::Bridge),
@@ -164,15 +168,38 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        drop(self.agent.take());
-        let dirs = ["dns-0", "dns-1"].map(|name| self.state().join(name));
-        let stop = || dirs.iter().for_each(|dir| drop(runtime().block_on(DnsProcess::new(dir).stop())));
-        std::thread::scope(|scope| scope.spawn(stop).join().is_ok());
-        for pin in Netns::list(DEFAULT_DIR.as_ref()).unwrap_or_default() {
-            if pin.name.starts_with(&self.prefix) {
-                let _ = Netns::remove(DEFAULT_DIR.as_ref(), &pin.name);
-            }
+        if let Some(agent) = self.agent.take().filter(|_| !std::thread::panicking()) {
+            let (control, name, prefix) = (agent.control(), self.name, self.prefix());
+            // On a thread of its own: the test itself is inside a runtime.
+            let detach = move || {
+                let left = runtime().block_on(detach_all(&control, name));
+                let pins = || Netns::list(DEFAULT_DIR.as_ref()).expect("the pinned namespaces");
+                // What remains then, the leak check finds.
+                holds_within(SOON, || pins().iter().all(|pin| !pin.name.starts_with(&prefix)));
+                left
+            };
+            let left = std::thread::scope(|scope| scope.spawn(detach).join());
+            self.lab.ground.blame(left.unwrap_or_else(|_| vec!["members, since detaching panicked".to_owned()]));
         }
-        let _ = std::fs::remove_dir_all(PathBuf::from("/sys/fs/bpf").join(&self.prefix));
+        stop_all(["dns-0", "dns-1"].map(|name| self.state().join(name)).into_iter());
     }
+}
+
+/// Ends every membership of a host, and says what could not be.
+async fn detach_all(control: &Control, host: &str) -> Vec<String> {
+    let mut left = Vec::new();
+    for member in control.members(None).await.expect("the members") {
+        if *member.host.as_str() != *host {
+            continue;
+        }
+        let request = Detach {
+            network: member.network.to_string(),
+            app: member.app.to_string(),
+            kind: Some(member.kind.to_string()),
+            number: Some(member.number.get()),
+            drain: false,
+        };
+        left.extend(control.detach(request).await.err().map(|error| format!("cannot detach: {error:?}")));
+    }
+    left
 }

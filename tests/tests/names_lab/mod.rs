@@ -1,6 +1,5 @@
 //! Containers with a DNS process beside them: a namespace each, with nothing in it but the loopback.
 
-#![expect(clippy::print_stdout, reason = "the transcript")]
 #![allow(dead_code, reason = "each test file uses its part of the lab")]
 
 pub mod host;
@@ -8,40 +7,25 @@ pub mod host;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use privnet::dns::{DEFAULT_ADDRESS, DnsProcess, ProcessSpec, Sockets};
 use privnet::names::{Asker, Catalogue, Difference, MemberNames, NetworkHead, NetworkNames};
-use privnet::netns::{DEFAULT_DIR, Netns};
+use privnet::netns::Netns;
+use privnet_tests::lab::{Ground, runtime, say};
 
 pub const SHOP: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
 pub const BANK: &str = "pn-bd0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
 pub const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
 pub const SUFFIX: &str = "private-network.internal";
-/// How long a named condition may take to come true.
-pub const PATIENCE: Duration = Duration::from_secs(10);
 
-pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
-}
-
-pub fn wait_until(condition: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {condition}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// The namespaces and processes of one test. Dropped, it removes them.
+/// The DNS process of one test, and its ground. Dropped, it ends the process.
 pub struct Lab {
-    pub prefix: String,
-    pub directory: tempfile::TempDir,
     pub dns: DnsProcess,
-    names: Vec<String>,
+    /// Behind everything that must be gone when it is checked.
+    pub ground: Ground,
 }
 
 /// A container that is served.
@@ -54,11 +38,8 @@ pub struct Container {
 impl Lab {
     /// A lab without a process.
     pub fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let prefix = format!("names-{}-{}-", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let directory = tempfile::Builder::new().prefix("privnet-names-").tempdir().expect("a directory");
-        let dns = DnsProcess::new(&directory.path().join("dns"));
-        Self { prefix, directory, dns, names: Vec::new() }
+        let ground = Ground::join();
+        Self { dns: DnsProcess::new(&ground.directory().join("dns")), ground }
     }
 
     /// A lab whose process runs and knows the names of [`catalogue`].
@@ -77,26 +58,24 @@ impl Lab {
             binary: env!("CARGO_BIN_EXE_dns_process").into(),
             threads: 1,
             max_age: Duration::from_secs(3600),
-            resolv_conf: self.directory.path().join("resolv.conf"),
+            resolv_conf: self.ground.directory().join("resolv.conf"),
         }
     }
 
     /// A second process's place, for a successor.
     pub fn another(&self, name: &str) -> DnsProcess {
-        DnsProcess::new(&self.directory.path().join(name))
+        DnsProcess::new(&self.ground.directory().join(name))
     }
 
     /// A pinned namespace with its loopback up.
-    pub fn container(&mut self, name: &str) -> Container {
-        let name = format!("{}{name}", self.prefix);
-        let netns = Netns::create(Path::new(DEFAULT_DIR), &name).expect("a namespace");
-        self.names.push(name.clone());
-        ok(&format!("ip -n {name} link set lo up"));
-        Container { path: Path::new(DEFAULT_DIR).join(&name), netns, name }
+    pub fn container(&self, name: &str) -> Container {
+        let space = self.ground.space(name);
+        let netns = Netns::open(&space.path()).expect("a namespace");
+        Container { name: space.pin().to_owned(), path: space.path(), netns }
     }
 
     /// A container that is served.
-    pub fn served(&mut self, name: &str, networks: &[&str]) -> Container {
+    pub fn served(&self, name: &str, networks: &[&str]) -> Container {
         let container = self.container(name);
         runtime().block_on(self.serve(&container, networks)).expect("it is served");
         container
@@ -110,33 +89,32 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let entries = fs::read_dir(self.directory.path()).into_iter().flatten().flatten();
-        let run_dirs: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-        // On a thread of its own: the test itself may be inside a runtime.
-        let stop = || run_dirs.iter().for_each(|run_dir| drop(runtime().block_on(DnsProcess::new(run_dir).stop())));
-        std::thread::scope(|scope| scope.spawn(stop).join().is_ok());
-        for name in &self.names {
-            let _ = Netns::remove(Path::new(DEFAULT_DIR), name);
-        }
+        let entries = fs::read_dir(self.ground.directory()).into_iter().flatten().flatten();
+        stop_all(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
     }
+}
+
+/// Ends the DNS processes of these directories, should a test have failed before it did.
+pub fn stop_all(run_dirs: impl Iterator<Item = PathBuf> + Send) {
+    let stop = || run_dirs.for_each(|run_dir| drop(runtime().block_on(DnsProcess::new(&run_dir).stop())));
+    // On a thread of its own: the test itself may be inside a runtime.
+    std::thread::scope(|scope| scope.spawn(stop).join().is_ok());
 }
 
 impl Container {
     /// Runs a command in the container, with a `resolv.conf` that names the process.
     pub fn run(&self, line: &str) -> Output {
         let script = "mount --bind \"$0\" /etc/resolv.conf && shift 0 && exec \"$@\"";
-        let conf = std::env::temp_dir().join(format!("{}.resolv.conf", self.name));
+        let conf = tempfile::NamedTempFile::new().expect("a file");
         fs::write(&conf, format!("nameserver {DEFAULT_ADDRESS}\noptions timeout:2 attempts:2\n")).expect("written");
-        println!("{}$ {line}", self.name);
+        say(&format!("[{}] {line}", self.name));
         let net = format!("--net={}", self.path.display());
-        let output = Command::new("nsenter")
+        Command::new("nsenter")
             .args([&net, "unshare", "--mount", "sh", "-c", script])
-            .arg(&conf)
+            .arg(conf.path())
             .args(line.split_whitespace())
             .output()
-            .expect("nsenter starts");
-        let _ = fs::remove_file(conf);
-        output
+            .expect("nsenter starts")
     }
 
     /// What a command prints, trimmed; it must succeed.
@@ -146,23 +124,6 @@ impl Container {
         assert!(output.status.success(), "{line}: {stdout}{stderr}");
         stdout.trim().to_owned()
     }
-}
-
-/// Runs a command of the transcript and insists on its success.
-pub fn ok(line: &str) {
-    println!("$ {line}");
-    let mut words = line.split_whitespace();
-    let output = Command::new(words.next().expect("a command")).args(words).output().expect("it starts");
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Whether a tool is here; the name of one that is not is printed.
-pub fn has(tool: &str) -> bool {
-    let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().expect("sh starts");
-    if !found.status.success() {
-        println!("not exercised, since {tool} is not installed");
-    }
-    found.status.success()
 }
 
 pub fn asker(networks: &[&str]) -> Asker {
