@@ -57,8 +57,9 @@ const MOST_GUESTS: usize = 4;
 /// What to run in which kernels.
 #[derive(Args)]
 pub struct Arguments {
-    /// A series of Debian's kernels, or the path of an image with `:` and the folder of its modules; repeatable
-    #[arg(long, value_name = "SERIES|IMAGE[:MODULES]", default_values = kernel::DEFAULT)]
+    /// A series of Debian's kernels, `newest` for its newest of all (from its unstable suite), or the path of an image with
+    /// `:` and the folder of its modules; repeatable
+    #[arg(long, value_name = "SERIES|newest|IMAGE[:MODULES]", default_values = kernel::DEFAULT)]
     kernel: Vec<Wanted>,
     /// Run only the tests whose name, or whose file's name, contains this; repeatable
     #[arg(long)]
@@ -122,7 +123,8 @@ fn build(filters: &[String]) -> Result<(Built, Vec<(&'static str, OsString)>)> {
     let privnet = build::privnet_with(&object, Profile::Dev)?;
     let folder = environment::root().join(ROOT_TESTS_FOLDER);
     let mut command = build::cargo("test", Profile::Dev, &object);
-    let mut all = build::executables(command.arg("--no-run"))?;
+    // Not the unit tests, which no guest runs.
+    let mut all = build::executables(command.args(["--no-run", "--bins", "--test", "*"]))?;
     all.retain(|built| built.manifest.parent() == Some(&folder));
     all.sort_by_key(Executable::file_name);
     // Those that take longest have names at the end of the alphabet; the last jobs are to be short ones, so that the guests

@@ -2,13 +2,15 @@
 //!
 //! Never removes or upgrades a package by itself.
 
-use std::fs;
+mod lists;
+
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 
+pub use self::lists::Lists;
 use crate::environment;
 use crate::shell;
 
@@ -61,30 +63,17 @@ pub fn install(packages: &[&str], why: &str) -> Result<()> {
 /// Unpacks the files of `package` into `directory` without installing it: no script of it runs, no service starts.
 ///
 /// # Errors
-/// The package is not available, or could not be fetched or unpacked.
+/// The package is not available, or could not be fetched or unpacked, the second time with fresh lists.
 pub fn unpack(package: &str, directory: &Path) -> Result<()> {
     if candidate(package).is_none() {
         bail!("the package {package} is not available");
     }
-    // apt-get download writes into the present directory, and the file's name holds the version.
-    let downloads = directory.join("deb");
-    if downloads.exists() {
-        fs::remove_dir_all(&downloads).with_context(|| format!("cannot empty {}", downloads.display()))?;
-    }
-    fs::create_dir_all(&downloads).with_context(|| format!("cannot make {}", downloads.display()))?;
-    let mut download = environment::foreign(Path::new("apt-get"));
-    // Fetching as the user _apt would need a directory that this user may write into.
-    download.args(["download", "-q", "-o", "APT::Sandbox::User=root", package]).current_dir(&downloads);
-    if shell::run(&mut download).is_err() {
+    let lists = Lists::of_machine();
+    if lists.unpack(&[package], directory).is_err() {
         update()?;
-        shell::run(&mut download)?;
+        lists.unpack(&[package], directory)?;
     }
-    let entries = fs::read_dir(&downloads).with_context(|| format!("cannot read {}", downloads.display()))?;
-    for entry in entries {
-        let file = entry.with_context(|| format!("cannot read {}", downloads.display()))?.path();
-        shell::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(directory))?;
-    }
-    fs::remove_dir_all(&downloads).with_context(|| format!("cannot remove {}", downloads.display()))
+    Ok(())
 }
 
 /// The libraries that a package depends on.
@@ -92,13 +81,9 @@ pub fn unpack(package: &str, directory: &Path) -> Result<()> {
 /// # Errors
 /// `apt-cache` does not know the package.
 pub fn libraries_of(package: &str) -> Result<Vec<String>> {
-    let depends = shell::output(Command::new("apt-cache").args(["depends", package]).env("LC_ALL", "C"))?;
-    Ok(libraries_in(&depends))
-}
-
-fn libraries_in(depends: &str) -> Vec<String> {
-    let names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-    names.filter(|name| name.starts_with("lib")).map(str::to_owned).collect()
+    let mut libraries = Lists::of_machine().dependencies(package)?;
+    libraries.retain(|name| name.starts_with("lib"));
+    Ok(libraries)
 }
 
 /// Whether a package is installed.
@@ -146,13 +131,6 @@ fn apt_get() -> Result<Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_libraries_of_a_package_are_those_that_it_cannot_do_without() {
-        let depends = "unbound\n  PreDepends: init-system-helpers\n  Depends: adduser\n  Depends: libevent-2.1-7\n    \
-                       libelogind0\n  Depends: <libvirtual>\n  Recommends: libother\n";
-        assert_eq!(libraries_in(depends), ["libevent-2.1-7"]);
-    }
 
     #[test]
     fn a_package_without_a_candidate_is_not_available_and_one_with_a_candidate_is() {
