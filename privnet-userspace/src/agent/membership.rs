@@ -24,7 +24,7 @@ pub async fn detect_reused_netns(shared: &Shared) -> Result<()> {
         let Ok(netns) = Netns::open(&record.netns_path) else { continue };
         if record.netns_cookie.is_some() && Some(netns.cookie().await?) != record.netns_cookie {
             tracing::info!(network = %record.network, "the namespace of {} went, and another has its number", record.container);
-            shared.journal().mark_netns_reused((record.network, record.address))?;
+            shared.journal().mark_netns_reused(record.id)?;
         }
     }
     Ok(())
@@ -76,7 +76,7 @@ pub async fn end(shared: &Shared, record: &Record) -> Result<()> {
 async fn release_unrecorded(shared: &Shared) -> Result<()> {
     let unrecorded: Vec<Member> = {
         let journal = shared.journal();
-        let recorded = |member: &&Member| !journal.records().contains_key(&(member.network, member.address));
+        let recorded = |member: &&Member| journal.at(member.network, member.address).is_none();
         shared.world(|world| world.members_on(&shared.host.config.host).filter(recorded).cloned().collect())
     };
     for member in unrecorded {
@@ -90,7 +90,7 @@ async fn release_unrecorded(shared: &Shared) -> Result<()> {
 /// What was seen of the store may be older than the record of the same container's next membership: the store decides.
 async fn release_one_unrecorded(shared: &Shared, seen: &Member) -> Result<()> {
     let stored = records::get_member(&*shared.store, seen.network, &seen.container).await?;
-    let is_recorded = |member: &Member| shared.journal().records().contains_key(&(member.network, member.address));
+    let is_recorded = |member: &Member| shared.journal().at(member.network, member.address).is_some();
     if stored.is_some_and(|stored| stored.record.host == shared.host.config.host && !is_recorded(&stored.record)) {
         claims::release_member(
             &*shared.store,
@@ -115,7 +115,7 @@ fn is_of(member: &Member, record: &Record, shared: &Shared) -> bool {
 }
 
 fn leave(shared: &Shared, record: &Record) -> Result<()> {
-    shared.journal().mark_leaving((record.network, record.address))?;
+    shared.journal().mark_leaving(record.id)?;
     shared.workers.of(record.network).wake();
     shared.names.wake(&Concerns::Networks(BTreeSet::from([record.network])));
     Ok(())

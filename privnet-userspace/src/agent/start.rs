@@ -58,7 +58,8 @@ impl Agent {
             .with_context(|| format!("mounting a bpffs on {}", config.bpffs_dir.display()))?;
         let netns = NetnsLinks::enter(config.host_netns.clone()).await.context("entering the host's namespace")?;
         let facts = HostFacts::find(&config, &netns).await?;
-        let journal = Journal::open(&config.journal_dir())?;
+        let mut journal = Journal::open(&config.journal_dir())?;
+        journal.carry_over()?;
         journal.sweep()?;
         let lease = presence::announce(&*store, &config, &facts, Known::NotYet).await?;
         match claims::remove_leftovers(&*store).await {
@@ -92,7 +93,7 @@ impl Agent {
         });
         membership::detect_reused_netns(&shared).await?;
         membership::end_dead(&shared).await?;
-        let networks: Vec<_> = shared.journal().records().keys().map(|(network, _)| *network).collect();
+        let networks: Vec<_> = shared.journal().records().values().map(|record| record.network).collect();
         for network in networks {
             shared.workers.of(network).wake();
         }

@@ -25,7 +25,7 @@ pub mod records;
 mod state;
 
 pub use contract::{
-    Entry, Event, Expected, LeaseId, Listing, ResyncReason, Revision, Store, StoreKind, Transaction, Watch,
+    Entry, Event, Expected, LeaseId, Listing, ResyncReason, Revision, Store, StoreKind, Transaction, Value, Watch,
 };
 pub use embedded::{Beginning, Embedded};
 pub use error::{CommitError, OpenError, StoreError};

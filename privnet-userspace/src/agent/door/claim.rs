@@ -1,6 +1,6 @@
 //! The claim of an attach: which membership it means, or a new one in store and journal; nothing is built.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngCore as _;
 
@@ -8,13 +8,13 @@ use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::gone::wait_until_gone;
 use super::target::TargetNetns;
-use crate::agent::host::journal::Record;
+use crate::agent::host::journal::{Record, text_of_entry};
 use crate::agent::shared::Shared;
 use crate::ipam;
 use crate::link::Links;
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, Member, MemberId, Network, NetworkId, Port, PrivateKey};
-use crate::store::claims::{self, End, MemberClaim, MemberError};
+use crate::model::{AppId, ContainerRef, ContainerType, MemberId, Network, NetworkId, Port, PrivateKey};
+use crate::store::claims::{self, End, MemberClaim, MemberError, Written};
 use crate::topology::ownership;
 
 /// How often an attach waits for an address that is still being taken down.
@@ -113,7 +113,7 @@ async fn existing_membership(
                 End::by_its_host(crate::agent::now_unix_seconds()),
             )
             .await?;
-            shared.journal().mark_leaving((record.network, record.address)).map_err(|error| explain(&error))?;
+            shared.journal().mark_leaving(record.id).map_err(|error| explain(&error))?;
             shared.workers.of(record.network).wake();
         }
     }
@@ -172,50 +172,52 @@ async fn claim(
         ports: wanted.ports.clone(),
         now_unix_seconds: crate::agent::now_unix_seconds(),
     };
-    let member = claims::claim_member(&*shared.store, &claim, &claims::NothingSeen).await?.member;
+    let Written { member, records } = claims::claim_member(&*shared.store, &claim, &claims::NothingSeen).await?;
+    let container = member.container.clone();
     let record = Record {
+        id: member.id,
+        network: network.id,
+        container: member.container,
+        address: member.address,
+        index,
+        slot: None,
+        netns_path: found.path.clone(),
+        netns: found.netns.id(),
         netns_cookie: Some(netns_cookie),
-        ..Record::new(
-            network.id,
-            member.container.clone(),
-            member.address,
-            index,
-            found.path.clone(),
-            found.netns.id(),
-            shared.host.facts.boot_id.clone(),
-        )
+        boot_id: shared.host.facts.boot_id.clone(),
+        leaving: false,
+        clock_steps: BTreeMap::new(),
+        stored: records.iter().map(text_of_entry).collect(),
+        unknown: BTreeMap::new(),
     };
-    if let Err(error) = record_member(shared, &member, &record, &key) {
-        claims::release_member(
-            &*shared.store,
-            network.id,
-            &member.container,
-            End::by_its_host(crate::agent::now_unix_seconds()),
-        )
-        .await?;
-        return Err(error);
+    match record_member(shared, record, &key) {
+        Ok(record) => Ok(record),
+        Err(error) => {
+            let end = End::by_its_host(crate::agent::now_unix_seconds());
+            claims::release_member(&*shared.store, network.id, &container, end).await?;
+            Err(error)
+        }
     }
-    Ok(record)
 }
 
 /// Records the member, unless its container is known in another namespace, or its address is still being torn down.
-fn record_member(shared: &Shared, member: &Member, record: &Record, key: &PrivateKey) -> Result<(), ClaimFailure> {
+fn record_member(shared: &Shared, record: Record, key: &PrivateKey) -> Result<Record, ClaimFailure> {
     let mut journal = shared.journal();
     let elsewhere = journal
         .records()
         .values()
-        .find(|other| !other.leaving && other.container == member.container && other.netns != record.netns);
+        .find(|other| !other.leaving && other.container == record.container && other.netns != record.netns);
     if let Some(other) = elsewhere {
         return Err(ClaimFailure::Error(ControlError::new(
             ErrorCode::MemberExists,
-            format!("container {} is attached to {} in another namespace", member.container, other.network),
+            format!("container {} is attached to {} in another namespace", record.container, other.network),
             "choose another number: a container has one namespace, in all its networks",
         )));
     }
-    if let Some(other) = journal.records().get(&(record.network, record.address)) {
+    if let Some(other) = journal.at(record.network, record.address) {
         return Err(ClaimFailure::StillLeaving(Box::new(other.clone())));
     }
-    journal.add(record.clone(), key).map_err(|error| ClaimFailure::Error(explain(&error)))
+    journal.add(record, key).map_err(|error| ClaimFailure::Error(explain(&error)))
 }
 
 fn check_overlap(shared: &Shared, network: &Network, found: &TargetNetns) -> Result<(), ControlError> {

@@ -119,7 +119,7 @@ impl Control {
         let Some(member) = self.find_member(&network, app, &kind, number).await? else {
             return Ok(Detached { detached: false });
         };
-        let record = self.shared.journal().records().get(&(network.id, member.address)).cloned();
+        let record = self.shared.journal().at(network.id, member.address).cloned();
         if member.host != self.shared.host.config.host {
             return Err(ControlError::new(
                 ErrorCode::InvalidArgument,
@@ -290,7 +290,7 @@ impl Control {
     }
 
     fn member_view(&self, network: &Network, member: Member) -> MemberView {
-        let record = self.shared.journal().records().get(&(network.id, member.address)).cloned();
+        let record = self.shared.journal().at(network.id, member.address).cloned();
         let own = record.filter(|record| record.container == member.container && !record.leaving);
         MemberView {
             network: network.id,

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub async fn wait_until_gone(shared: &Shared, record: &Record) -> Result<(), ControlError> {
     let mut reports = shared.workers.of(record.network).reports();
     let gone = async {
-        while shared.journal().records().contains_key(&(record.network, record.address)) {
+        while shared.journal().records().contains_key(&record.id) {
             if reports.changed().await.is_err() {
                 break;
             }

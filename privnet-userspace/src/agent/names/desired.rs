@@ -134,15 +134,9 @@ pub(in crate::agent) mod tests {
         let netns = NetnsId { dev: 4, ino: 7 };
         let record = |network: &str, leaving: bool| Record {
             leaving,
-            ..Record::new(
-                network.parse().expect("an id"),
-                format!("1.web.{APP}").parse().expect("a container"),
-                Ipv4Addr::new(10, 240, 0, 2),
-                0,
-                "/run/netns/a".into(),
-                netns,
-                "boot".to_owned(),
-            )
+            network: network.parse().expect("an id"),
+            netns,
+            ..crate::agent::host::journal::tests::record()
         };
         let bank = SHOP.replace("pn-ad", "pn-bd");
         let server = Ipv4Addr::new(127, 0, 0, 82);

@@ -21,7 +21,10 @@ const DRAIN_RETRY: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the store cannot be told; the member is as it was.
 pub async fn drain(shared: &Shared, network: &Network, member: &Member, record: &Record) -> Result<(), ControlError> {
-    claims::set_member_state(&*shared.store, member, MemberState::Draining).await?;
+    let told = claims::set_member_state(&*shared.store, member, MemberState::Draining).await?;
+    if let Err(error) = shared.journal().note_stored(record.id, &told.records) {
+        tracing::warn!(network = %record.network, "the record of {} is older than the store's: {error:#}", record.container);
+    }
     if shared.host.config.names.is_some() {
         let mut reports = shared.names.reports();
         let withdrawn = reports.wait_for(|report| !report.names(record));

@@ -80,7 +80,7 @@ impl Workers {
     pub(super) fn forget(&self, network: NetworkId, journal: &SharedJournal) {
         let mut handles = self.lock();
         // An attach writes the record first and asks for the handle then: it finds this one, or makes another.
-        let needed = journal.lock().records().keys().any(|(other, _)| *other == network);
+        let needed = journal.lock().records().values().any(|record| record.network == network);
         if !needed {
             handles.remove(&network);
         }

@@ -305,8 +305,7 @@ async fn watch_network_netns(netns: Netns, network: NetworkId, journal: Arc<Shar
             LinkEvent::Gone { name, .. } => {
                 // The veth of a member that left goes by our own hand.
                 let member = ownership::parse_member_veth(&name);
-                let stays =
-                    |member| journal.lock().records().get(&(network, member)).is_some_and(|record| !record.leaving);
+                let stays = |member| journal.lock().at(network, member).is_some_and(|record| !record.leaving);
                 member.is_none_or(stays)
             }
             LinkEvent::Lost => true,

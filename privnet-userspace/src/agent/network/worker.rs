@@ -178,10 +178,16 @@ impl Worker {
         for member in
             attaching.filter(|member| member.state == MemberState::Attaching && report.ready.contains(&member.address))
         {
-            let done = claims::set_member_state(&*self.shared.store, member, MemberState::Ready).await;
-            if let Err(error) = done {
-                let error = problem(&error.into());
-                report.problems.push(format!("cannot record that {} is ready: {error}", member.container));
+            match claims::set_member_state(&*self.shared.store, member, MemberState::Ready).await {
+                Ok(told) => {
+                    if let Err(error) = self.shared.journal().note_stored(told.member.id, &told.records) {
+                        report.problems.push(problem(&explain(&error)));
+                    }
+                }
+                Err(error) => {
+                    let error = problem(&error.into());
+                    report.problems.push(format!("cannot record that {} is ready: {error}", member.container));
+                }
             }
         }
         report.problems.extend(failures.network.iter().map(problem));
@@ -205,7 +211,7 @@ impl Worker {
                 || failures.members.contains_key(&record.address);
             if remains {
                 report.records.insert(record.address);
-            } else if let Err(error) = self.shared.journal().remove((record.network, record.address)) {
+            } else if let Err(error) = self.shared.journal().remove(record.id) {
                 report.records.insert(record.address);
                 report.problems.push(problem(&explain(&error)));
             }

@@ -49,13 +49,13 @@ pub struct MemberClaim {
 /// How many choices may turn out to be taken before everything is read: what has been seen is far behind then.
 const STALE_CHOICES: u32 = 4;
 
-/// A membership that was claimed.
+/// A member as it is now, and what was written to make it so.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claimed {
+pub struct Written {
     /// The member.
     pub member: Member,
-    /// The records of the membership as they were written, by key.
-    pub written: Vec<(Key, Value)>,
+    /// The records of the membership that were written, by key; none when nothing had to change.
+    pub records: Vec<(Key, Value)>,
 }
 
 /// Makes a container a member, in the state [`MemberState::Attaching`]: claims its number and its address, both or none.
@@ -68,7 +68,7 @@ pub struct Claimed {
 /// [`MemberError::NetworkNotFound`], [`MemberError::MemberExists`], [`MemberError::AddressTaken`],
 /// [`MemberError::AddressOutsideSubnet`], [`MemberError::AddressReserved`], [`MemberError::PoolExhausted`],
 /// [`MemberError::NumbersExhausted`], [`MemberError::PublicKeyInUse`], or the store's.
-pub async fn claim_member(store: &dyn Store, claim: &MemberClaim, seen: &dyn Seen) -> Result<Claimed, MemberError> {
+pub async fn claim_member(store: &dyn Store, claim: &MemberClaim, seen: &dyn Seen) -> Result<Written, MemberError> {
     let (mut read, mut found) = (None::<Read>, Found::default());
     let mut stale = 0;
     for _ in 0..MAX_ATTEMPTS {
@@ -88,12 +88,12 @@ pub async fn claim_member(store: &dyn Store, claim: &MemberClaim, seen: &dyn See
             }
         };
         let (member, transaction) = arrival(claim, choice);
-        let written = records_in(&transaction);
+        let records = records_in(&transaction);
         match store.commit(transaction).await {
             Ok(revision) => {
                 let Member { network, container, address, .. } = &member;
                 tracing::debug!(%network, %container, %address, %revision, "member claimed");
-                return Ok(Claimed { member, written });
+                return Ok(Written { member, records });
             }
             Err(CommitError::Conflict { key, .. }) => {
                 stale += 1;
@@ -105,11 +105,11 @@ pub async fn claim_member(store: &dyn Store, claim: &MemberClaim, seen: &dyn See
     Err(MemberError::Contended)
 }
 
-/// Says how far the host has come with `member`, and returns the member as it is now.
+/// Says how far the host has come with `member`, and returns it as it is now.
 ///
 /// # Errors
 /// As [`update_member`].
-pub async fn set_member_state(store: &dyn Store, member: &Member, state: MemberState) -> Result<Member, MemberError> {
+pub async fn set_member_state(store: &dyn Store, member: &Member, state: MemberState) -> Result<Written, MemberError> {
     update_member(store, &Member { state, ..member.clone() }).await
 }
 
@@ -120,7 +120,7 @@ pub async fn set_member_state(store: &dyn Store, member: &Member, state: MemberS
 /// # Errors
 /// [`MemberError::MemberNotFound`] when it has left; [`MemberError::MemberChanged`] when it has left and another, with
 /// another address or generation, has taken its name; [`MemberError::PublicKeyInUse`]; or the store's.
-pub async fn update_member(store: &dyn Store, member: &Member) -> Result<Member, MemberError> {
+pub async fn update_member(store: &dyn Store, member: &Member) -> Result<Written, MemberError> {
     let key = keys::member(member.network, &member.container);
     for _ in 0..MAX_ATTEMPTS {
         let Some(stored) = records::get_member(store, member.network, &member.container).await? else {
@@ -137,7 +137,7 @@ pub async fn update_member(store: &dyn Store, member: &Member) -> Result<Member,
             ..stored.record.clone()
         };
         if stored.record == member {
-            return Ok(member);
+            return Ok(Written { member, records: Vec::new() });
         }
         let mut update = Transaction::new()
             .require(key.clone(), Expected::Revision(stored.revision))
@@ -146,8 +146,9 @@ pub async fn update_member(store: &dyn Store, member: &Member) -> Result<Member,
             refuse_known_key(store, member.network, member.public_key).await?;
             update = claim_key(update, &member).delete(keys::public_key(member.network, stored.record.public_key));
         }
+        let records = records_in(&update);
         match store.commit(update).await {
-            Ok(_) => return Ok(member),
+            Ok(_) => return Ok(Written { member, records }),
             Err(CommitError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }

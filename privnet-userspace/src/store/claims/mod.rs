@@ -13,7 +13,7 @@ pub mod occupancy;
 mod tests;
 
 pub use error::{MemberError, NetworkError};
-pub use members::{Claimed, End, MemberClaim, claim_member, release_member, set_member_state, update_member};
+pub use members::{End, MemberClaim, Written, claim_member, release_member, set_member_state, update_member};
 pub use networks::{create_network, delete_network, remove_leftovers};
 pub use occupancy::{Choice, Found, NothingSeen, Occupancy, Seen};
 

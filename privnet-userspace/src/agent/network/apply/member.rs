@@ -245,7 +245,9 @@ impl LocalNetwork {
             let members = world.members(self.network).into_values();
             members.filter_map(|m| stepped.get(&m.public_key).map(|steps| (m.host, *steps))).collect()
         });
-        self.journal.lock().note_clock_steps((self.network, member), steps)
+        let mut journal = self.journal.lock();
+        let Some(id) = journal.at(self.network, member).map(|record| record.id) else { return Ok(()) };
+        journal.note_clock_steps(id, steps)
     }
 
     /// Forgets the MACs of peers that have gone: over a bridge, whoever gets an address next is not reached by the last one's.
@@ -281,7 +283,7 @@ impl LocalNetwork {
     }
 
     pub(super) fn private_key(&self, record: &Record) -> Result<PrivateKey> {
-        self.journal.lock().private_key((record.network, record.address))
+        self.journal.lock().private_key(record.id)
     }
 
     pub(super) async fn veth_index(&self, member: Ipv4Addr) -> Result<u32> {

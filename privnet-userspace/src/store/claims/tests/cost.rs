@@ -1,5 +1,6 @@
 //! What a claim asks of the store, counted; and that a claim from an old image is as right as one from a new one.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 
 use super::super::occupancy::Read;
 use super::*;
-use crate::store::{CommitError, Entry, Key, LeaseId, Listing, Prefix, Revision, StoreError, StoreKind, Watch};
+use crate::store::{CommitError, Entry, Key, LeaseId, Listing, Prefix, Revision, StoreError, StoreKind, Value, Watch};
 
 /// A store that counts the reads, the entries that they return, and the transactions.
 #[derive(Debug, Default)]
@@ -173,8 +174,15 @@ async fn what_a_claim_wrote_is_what_the_store_has() {
     let store = Memory::new();
     let shop = network(&store, "shop").await;
     let claimed = super::super::claim_member(&store, &claim(&shop, 1), &NothingSeen).await.expect("claimed");
-    assert_eq!(claimed.written.len(), 3, "the member, its address, its public key");
-    for (key, value) in claimed.written {
+    assert_eq!(claimed.records.len(), 3, "the member, its address, its public key");
+    let ready =
+        async |member: &Member| super::super::set_member_state(&store, member, MemberState::Ready).await.expect("told");
+    let told = ready(&claimed.member).await;
+    assert_eq!(told.records.len(), 1, "the member");
+    assert_eq!(ready(&told.member).await.records, [], "it is so already");
+    let written: BTreeMap<Key, Value> = claimed.records.into_iter().chain(told.records).collect();
+    assert_eq!(written.len(), 3);
+    for (key, value) in written {
         assert_eq!(store.get(&key).await.expect("read").expect("it is there").value, value);
     }
 }

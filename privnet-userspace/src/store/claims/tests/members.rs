@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::MemberState;
 
 #[tokio::test]
 async fn a_member_is_claimed_made_ready_and_released() {

@@ -12,7 +12,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::*;
-use crate::model::{ContainerRef, Member, MemberId, NameOptions, Network, PublicKey};
+use crate::model::{ContainerRef, Member, MemberId, MemberState, NameOptions, Network, PublicKey};
 use crate::store::records::{self, AddressRecord, EndedBy, Envelope};
 use crate::store::{Memory, Store, Transaction, keys};
 
@@ -30,7 +30,15 @@ async fn create(store: &dyn Store, name: &str, subnet: Option<&str>) -> Result<N
 
 /// Claims as an agent does that has seen nothing of the store.
 async fn claim_member(store: &dyn Store, claim: &MemberClaim) -> Result<Member, MemberError> {
-    super::claim_member(store, claim, &NothingSeen).await.map(|claimed| claimed.member)
+    super::claim_member(store, claim, &NothingSeen).await.map(|written| written.member)
+}
+
+async fn update_member(store: &dyn Store, member: &Member) -> Result<Member, MemberError> {
+    super::update_member(store, member).await.map(|written| written.member)
+}
+
+async fn set_member_state(store: &dyn Store, member: &Member, state: MemberState) -> Result<Member, MemberError> {
+    super::set_member_state(store, member, state).await.map(|written| written.member)
 }
 
 /// A claim of the next `web`, with a key made of `key`.

@@ -1,0 +1,241 @@
+//! This host's own records: which namespace each of its members was attached to, and its private key.
+//!
+//! A record is written before the first kernel object of a member is made, and removed after its last one is gone: whatever
+//! the agent may have made, a record leads to it. One file per member, `<membership id>.json`, and its private key beside it,
+//! replaced by rename; it need not outlive a reboot of the host, since no container does, so nothing is synced to disk, and an
+//! empty file is one of an earlier boot.
+
+mod files;
+mod record;
+#[cfg(test)]
+pub(in crate::agent) mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+
+pub use files::replace;
+use files::{Durability, Read, read, read_key, rename_over, text_of};
+pub use record::Record;
+
+use crate::model::{FileError, HostName, MemberId, NetworkId, PrivateKey};
+use crate::netns::NetnsId;
+use crate::store::{Key, Value};
+
+/// All records of this host.
+#[derive(Debug)]
+pub struct Journal {
+    dir: PathBuf,
+    records: BTreeMap<MemberId, Record>,
+    /// Files of version 1: that of a record that is not carried over yet, or, with nothing, one whose record is.
+    old: BTreeMap<PathBuf, Option<MemberId>>,
+}
+
+impl Journal {
+    /// Reads all records.
+    ///
+    /// # Errors
+    /// When a record cannot be read, is of a newer version, or is corrupt. A corrupt one is moved aside first, never deleted.
+    pub fn open(dir: &Path) -> Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(FileError::at("create", dir))?;
+        let (mut records, mut old, mut whole) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        for entry in fs::read_dir(dir).map_err(FileError::at("list", dir))? {
+            let path = entry.map_err(FileError::at("list", dir))?.path();
+            if path.extension().is_some_and(|extension| extension == "json")
+                && let Some(Read { record, is_old }) = read(&path)?
+            {
+                let id = record.id;
+                if is_old {
+                    old.insert(path, Some(id));
+                    records.entry(id).or_insert(record);
+                } else {
+                    records.insert(id, record);
+                    whole.insert(id);
+                }
+            }
+        }
+        for carried in old.values_mut().filter(|id| id.is_some_and(|id| whole.contains(&id))) {
+            *carried = None;
+        }
+        Ok(Self { dir: dir.to_owned(), records, old })
+    }
+
+    /// Writes the records of version 1 anew, in this version and under their new names. Killed at any point, the next agent
+    /// finds each record and its key whole under one of its names, and goes on. Only for the one agent that has the directory.
+    ///
+    /// # Errors
+    /// When a file cannot be read, written or removed.
+    pub fn carry_over(&mut self) -> Result<()> {
+        for (path, id) in std::mem::take(&mut self.old) {
+            let key = path.with_extension("key");
+            if let Some(record) = id.and_then(|id| self.records.get(&id)).cloned() {
+                tracing::info!("the record {} is carried over to {}", path.display(), record.id);
+                match fs::read(&key).map(zeroize::Zeroizing::new) {
+                    Ok(text) => rename_over(&self.path(record.id, "key"), Durability::ThisBoot, &text)?,
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(FileError::at("read", &key)(error).into()),
+                }
+                self.write(record)?;
+            }
+            // The record first: while it is there, its key is.
+            for path in [path, key] {
+                remove_if_there(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what an agent left that died between two steps: a private key whose record was not written, a file that has
+    /// not got its name. Only for the one agent that has the directory.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed, or a file cannot be removed.
+    pub fn sweep(&self) -> Result<()> {
+        let old = self.old.keys().map(|path| path.with_extension("key"));
+        let keys: BTreeSet<PathBuf> = self.records.keys().map(|id| self.path(*id, "key")).chain(old).collect();
+        for entry in fs::read_dir(&self.dir).map_err(FileError::at("list", &self.dir))? {
+            let path = entry.map_err(FileError::at("list", &self.dir))?.path();
+            let extension = path.extension().and_then(OsStr::to_str);
+            // The key of a record that was set aside is as good as that.
+            let is_kept = || keys.contains(&path) || path.with_extension("json.corrupt").exists();
+            if extension == Some("new") || (extension == Some("key") && !is_kept()) {
+                fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All records.
+    #[must_use]
+    pub const fn records(&self) -> &BTreeMap<MemberId, Record> {
+        &self.records
+    }
+
+    /// The record of the member that has an address in a network, or had it and is still being removed.
+    #[must_use]
+    pub fn at(&self, network: NetworkId, address: Ipv4Addr) -> Option<&Record> {
+        self.records.values().find(|record| record.network == network && record.address == address)
+    }
+
+    /// Writes a record and the member's private key, and returns the record with the slot that it was given.
+    ///
+    /// # Errors
+    /// Nothing is recorded.
+    pub fn add(&mut self, record: Record, key: &PrivateKey) -> Result<Record> {
+        let taken: BTreeSet<u32> = self.records.values().filter_map(|record| record.slot).collect();
+        let record = Record { slot: (0..).find(|slot| !taken.contains(slot)), ..record };
+        rename_over(&self.path(record.id, "key"), Durability::ThisBoot, key.reveal_base64().as_bytes())?;
+        self.write(record.clone())?;
+        Ok(record)
+    }
+
+    /// Marks a record: only the member's teardown remains.
+    ///
+    /// # Errors
+    /// The record is as it was.
+    pub fn mark_leaving(&mut self, id: MemberId) -> Result<()> {
+        match self.records.get(&id) {
+            Some(record) if !record.leaving => self.write(Record { leaving: true, ..record.clone() }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Notes that a member's namespace is gone, and that what has its path and its number is another one.
+    ///
+    /// # Errors
+    /// The record is as it was.
+    pub fn mark_netns_reused(&mut self, id: MemberId) -> Result<()> {
+        const NONE: NetnsId = NetnsId { dev: 0, ino: 0 };
+        match self.records.get(&id) {
+            Some(record) => self.write(Record { netns: NONE, netns_cookie: None, ..record.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes under which clocks a member's peers were made.
+    ///
+    /// # Errors
+    /// The record is as it was.
+    pub fn note_clock_steps(&mut self, id: MemberId, clock_steps: BTreeMap<HostName, u64>) -> Result<()> {
+        match self.records.get(&id) {
+            Some(record) if record.clock_steps != clock_steps => self.write(Record { clock_steps, ..record.clone() }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Notes what the store's records of a membership say, as they were written.
+    ///
+    /// # Errors
+    /// The record is as it was.
+    pub fn note_stored(&mut self, id: MemberId, written: &[(Key, Value)]) -> Result<()> {
+        let Some(record) = self.records.get(&id) else { return Ok(()) };
+        let mut record = record.clone();
+        record.stored.extend(written.iter().map(text_of_entry));
+        if self.records.get(&id) == Some(&record) { Ok(()) } else { self.write(record) }
+    }
+
+    /// Removes a record and the key. Idempotent.
+    ///
+    /// # Errors
+    /// The record may remain.
+    pub fn remove(&mut self, id: MemberId) -> Result<()> {
+        for extension in ["key", "json"] {
+            remove_if_there(&self.path(id, extension))?;
+        }
+        self.records.remove(&id);
+        Ok(())
+    }
+
+    /// Reads a member's private key.
+    ///
+    /// # Errors
+    /// When there is none, or it is corrupt.
+    pub fn private_key(&self, id: MemberId) -> Result<PrivateKey> {
+        read_key(&self.path(id, "key"))
+    }
+
+    fn write(&mut self, record: Record) -> Result<()> {
+        rename_over(&self.path(record.id, "json"), Durability::ThisBoot, &text_of(&record)?)?;
+        self.records.insert(record.id, record);
+        Ok(())
+    }
+
+    fn path(&self, id: MemberId, extension: &str) -> PathBuf {
+        self.dir.join(format!("{id}.{extension}"))
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::at("remove", path)(error).into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A record of the store as text; the store's values are JSON.
+pub fn text_of_entry((key, value): &(Key, Value)) -> (String, String) {
+    (key.to_string(), String::from_utf8_lossy(value).into_owned())
+}
+
+/// The journal, shared by the agent's tasks. A task that makes or removes a binding netns holds the lock while doing so.
+#[derive(Debug)]
+pub struct SharedJournal(Mutex<Journal>);
+
+impl SharedJournal {
+    /// Shares a journal.
+    pub const fn new(journal: Journal) -> Self {
+        Self(Mutex::new(journal))
+    }
+
+    /// The records, also after a panic of another holder: each change to them is one assignment.
+    pub fn lock(&self) -> MutexGuard<'_, Journal> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,235 @@
+//! Records there and back, half written, damaged, and carried over.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+pub fn record() -> Record {
+    Record {
+        id: MemberId::new(7),
+        network: "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c".parse().expect("valid"),
+        container: "1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053".parse().expect("valid"),
+        address: Ipv4Addr::new(10, 240, 0, 2),
+        index: 0,
+        slot: None,
+        netns_path: PathBuf::from("/run/netns/a"),
+        netns: NetnsId { dev: 4, ino: 4_026_532_000 },
+        netns_cookie: None,
+        boot_id: "boot".to_owned(),
+        leaving: false,
+        clock_steps: BTreeMap::new(),
+        stored: BTreeMap::new(),
+        unknown: BTreeMap::new(),
+    }
+}
+
+/// The record of the build before, and its name there without an extension.
+const OLD: &str = r#"{"version":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","container":{"app":"ap-a71da13f-7c70-4c00-a644-eee8558d8053","type":"web","number":1},"address":"10.240.0.2","index":0,"netns_path":"/run/netns/a","netns":{"dev":4,"ino":4026532000},"netns_cookie":77,"boot_id":"boot","leaving":true,"clock_steps":{"host-2":3}}"#;
+const OLD_STEM: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c_10.240.0.2";
+
+/// Writes what the build before wrote, and returns the private key and the id that follows from it.
+fn old_files(dir: &Path) -> (PrivateKey, MemberId) {
+    let key = PrivateKey::from_random([7; 32]);
+    rename_over(&dir.join(format!("{OLD_STEM}.json")), Durability::ThisBoot, OLD.as_bytes()).expect("written");
+    let text = key.reveal_base64();
+    rename_over(&dir.join(format!("{OLD_STEM}.key")), Durability::ThisBoot, text.as_bytes()).expect("written");
+    let id = MemberId::of_key(key.public_key());
+    (key, id)
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name().into_string().expect("text");
+    fs::read_dir(dir).expect("listed").map(name).collect()
+}
+
+/// What has to be true of a directory that an agent has taken over, whatever was in it of one record of the build before.
+fn assert_carried_over(dir: &Path, key: &PrivateKey, id: MemberId) {
+    let mut journal = Journal::open(dir).expect("opens");
+    journal.carry_over().expect("carried over");
+    journal.sweep().expect("swept");
+    let expected = Record {
+        id,
+        slot: None,
+        leaving: true,
+        netns_cookie: Some(77),
+        clock_steps: BTreeMap::from([("host-2".parse().expect("valid"), 3)]),
+        ..record()
+    };
+    assert_eq!(journal.records().values().collect::<Vec<_>>(), [&expected]);
+    assert_eq!(journal.private_key(id).expect("its key").public_key(), key.public_key());
+    assert_eq!(names(dir), [format!("{id}.json"), format!("{id}.key")].into());
+    assert_eq!(Journal::open(dir).expect("opens again").records(), journal.records());
+}
+
+#[test]
+fn the_records_of_the_build_before_are_carried_over_with_their_keys() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (key, id) = old_files(dir.path());
+    assert_eq!(Journal::open(dir.path()).expect("opens").records().len(), 1);
+    assert_eq!(names(dir.path()).len(), 2, "who only looks changes nothing");
+    assert_carried_over(dir.path(), &key, id);
+    assert_carried_over(dir.path(), &key, id);
+}
+
+/// The files after each step of carrying one record over, and after half a step.
+#[test]
+fn an_agent_that_is_killed_while_it_carries_records_over_loses_none() {
+    let finished = tempfile::tempdir().expect("temporary directory");
+    let (key, id) = old_files(finished.path());
+    assert_carried_over(finished.path(), &key, id);
+    let (json, private) = (format!("{id}.json"), format!("{id}.key"));
+    let temporary = |name: &str| format!("{name}.new");
+    let steps: [(&[&str], &[&str], Option<&str>); 5] = [
+        (&[".json", ".key"], &[], Some(&private)),
+        (&[".json", ".key"], &[&private], None),
+        (&[".json", ".key"], &[&private], Some(&json)),
+        (&[".json", ".key"], &[&private, &json], None),
+        (&[".key"], &[&private, &json], None),
+    ];
+    for (old, new, half) in steps {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        old_files(dir.path());
+        for extension in [".json", ".key"].iter().filter(|extension| !old.contains(extension)) {
+            fs::remove_file(dir.path().join(format!("{OLD_STEM}{extension}"))).expect("removed");
+        }
+        for name in new {
+            fs::copy(finished.path().join(name), dir.path().join(name)).expect("copied");
+        }
+        if let Some(half) = half {
+            fs::write(dir.path().join(temporary(half)), "half").expect("written");
+        }
+        assert_carried_over(dir.path(), &key, id);
+    }
+}
+
+#[test]
+fn a_record_that_was_carried_over_is_not_taken_back_by_the_old_one() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (_, id) = old_files(dir.path());
+    let mut journal = Journal::open(dir.path()).expect("opens");
+    journal.carry_over().expect("carried over");
+    journal.note_clock_steps(id, BTreeMap::new()).expect("noted");
+    old_files(dir.path());
+    let mut journal = Journal::open(dir.path()).expect("opens");
+    journal.carry_over().expect("carried over");
+    assert_eq!(journal.records()[&id].clock_steps, BTreeMap::new());
+    assert_eq!(names(dir.path()).len(), 2);
+}
+
+#[test]
+fn an_old_record_without_its_key_is_carried_over_without_one() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    old_files(dir.path());
+    fs::remove_file(dir.path().join(format!("{OLD_STEM}.key"))).expect("removed");
+    let mut journal = Journal::open(dir.path()).expect("opens");
+    journal.carry_over().expect("carried over");
+    let (id, carried) = journal.records().iter().next().expect("one");
+    assert_eq!((carried.network, carried.address), (record().network, record().address));
+    assert!(journal.private_key(*id).is_err());
+    assert_eq!(Journal::open(dir.path()).expect("opens again").records(), journal.records());
+}
+
+#[test]
+fn a_member_gets_the_lowest_slot_that_is_free_and_keeps_it() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut journal = Journal::open(dir.path()).expect("opens");
+    let key = PrivateKey::from_random([7; 32]);
+    let add = |journal: &mut Journal, id| {
+        journal.add(Record { id: MemberId::new(id), ..record() }, &key).expect("added").slot.expect("a slot")
+    };
+    assert_eq!([1, 2, 3].map(|id| add(&mut journal, id)), [0, 1, 2]);
+    journal.remove(MemberId::new(2)).expect("removed");
+    let mut journal = Journal::open(dir.path()).expect("opens again");
+    assert_eq!([4, 5].map(|id| add(&mut journal, id)), [1, 3]);
+    assert_eq!(journal.records()[&MemberId::new(3)].slot, Some(2));
+}
+
+#[test]
+fn what_the_store_was_told_and_what_this_build_does_not_know_is_kept() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut journal = Journal::open(dir.path()).expect("opens");
+    let unknown = BTreeMap::from([("colour".to_owned(), serde_json::json!({"red": 1}))]);
+    journal.add(Record { unknown, ..record() }, &PrivateKey::from_random([7; 32])).expect("adds");
+    let key: Key = "members/a/b".parse().expect("a key");
+    let text = |state: &str| format!(r#"{{"version":1,"state":"{state}"}}"#);
+    for state in ["attaching", "ready"] {
+        let written = [(key.clone(), Value::from(text(state).as_bytes()))];
+        journal.note_stored(record().id, &written).expect("noted");
+    }
+    let again = Journal::open(dir.path()).expect("opens again");
+    assert_eq!(again.records(), journal.records());
+    let kept = &again.records()[&record().id];
+    assert_eq!(kept.stored.get("members/a/b"), Some(&text("ready")));
+    assert!(kept.unknown.contains_key("colour") && kept.unknown.len() == 1, "{:?}", kept.unknown);
+}
+
+#[test]
+fn a_record_and_its_key_come_back_until_they_are_removed() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let id = record().id;
+    let key = PrivateKey::from_random([7; 32]);
+    let mut journal = Journal::open(dir.path()).expect("opens");
+    journal.add(record(), &key).expect("adds");
+    let clock_steps = BTreeMap::from([("host-2".parse().expect("valid"), 3)]);
+    journal.note_clock_steps(id, clock_steps.clone()).expect("notes");
+    journal.mark_leaving(id).expect("marks");
+
+    let mut journal = Journal::open(dir.path()).expect("opens again");
+    assert!(journal.records()[&id].leaving);
+    assert_eq!(journal.records()[&id].clock_steps, clock_steps);
+    assert_eq!(journal.private_key(id).expect("key").public_key(), key.public_key());
+    journal.remove(id).expect("removes");
+    journal.remove(id).expect("removes what is gone");
+    assert!(Journal::open(dir.path()).expect("opens again").records().is_empty());
+}
+
+#[test]
+fn what_was_half_written_goes_and_what_is_whole_stays() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut journal = Journal::open(dir.path()).expect("opens");
+    let id = record().id;
+    journal.add(record(), &PrivateKey::from_random([7; 32])).expect("adds");
+    fs::write(journal.path(MemberId::new(9), "key"), "of nobody").expect("writes");
+    fs::write(dir.path().join("x.json.new"), "half").expect("writes");
+    for of_corrupt in ["y.json.corrupt", "y.key"] {
+        fs::write(dir.path().join(of_corrupt), "aside").expect("writes");
+    }
+    let names = || fs::read_dir(dir.path()).expect("lists").count();
+    assert_eq!(names(), 6);
+    journal.sweep().expect("sweeps");
+    assert_eq!(names(), 4);
+    assert!(Journal::open(dir.path()).expect("opens").private_key(id).is_ok());
+}
+
+#[test]
+fn nobody_else_can_read_a_key() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut journal = Journal::open(dir.path()).expect("opens");
+    journal.add(record(), &PrivateKey::from_random([7; 32])).expect("adds");
+    for entry in fs::read_dir(dir.path()).expect("lists") {
+        let metadata = entry.expect("entry").metadata().expect("metadata");
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn a_corrupt_record_is_kept_aside_and_a_newer_one_is_left_alone() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = dir.path().join("x.json");
+    fs::write(&path, b"{").expect("writes");
+    let error = Journal::open(dir.path()).expect_err("corrupt").to_string();
+    assert!(error.contains("corrupt") && error.contains("x.json.corrupt"), "{error}");
+    assert!(dir.path().join("x.json.corrupt").exists());
+    Journal::open(dir.path()).expect("goes on without it");
+
+    for lost in [&b""[..], &[0; 300]] {
+        fs::write(&path, lost).expect("writes");
+        assert!(Journal::open(dir.path()).expect("power was lost").records().is_empty());
+        assert!(!path.exists());
+    }
+
+    fs::write(&path, br#"{"version":99}"#).expect("writes");
+    let error = Journal::open(dir.path()).expect_err("newer").to_string();
+    assert!(error.contains("version 99"), "{error}");
+    assert!(path.exists());
+}
