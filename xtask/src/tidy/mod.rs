@@ -19,6 +19,7 @@ mod crates;
 mod form;
 mod places;
 mod ranks;
+mod skips;
 mod source;
 mod wrap;
 
@@ -60,7 +61,7 @@ pub fn task(accept_abi: bool) -> Result<()> {
     if accept_abi {
         abi::accept(root, &files)?;
     }
-    let checks = [ranks::check, crates::check, places::check, form::check, claims::check, wrap::check];
+    let checks = [ranks::check, crates::check, places::check, form::check, claims::check, skips::check, wrap::check];
     let mut findings: Vec<Finding> = checks.iter().flat_map(|check| check(&files)).collect();
     let lock = fs::read_to_string(root.join(abi::LOCK)).ok();
     findings.extend(abi::check(&files, lock.as_deref()));
