@@ -1,4 +1,4 @@
-//! The life of a userspace WireGuard process: birth, the agent's death, the container's death, its own, and what is left.
+//! The life of a userspace WireGuard process: start, the agent's death, the container's death, its own, and what is left.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "what was measured and refused is part of the transcript")]
 
@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use privnet::companion::AnchorError;
+use privnet::companion::{BinaryId, Cause, Found, Handle, LivenessError, Program};
 use privnet::model::PrivateKey;
-use privnet::wireguard::{Backend, Error, PeerChange, start_userspace, stop_userspace};
+use privnet::wireguard::{Backend, Device, Error, PeerChange, WireGuard, start_userspace, stop_userspace};
 use privnet_tests::lab::{ProcessSpace, runtime, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use wireguard_lab::{Lab, Member, PORT, arrives, processes_of};
@@ -156,7 +156,7 @@ fn a_start_that_fails_leaves_nothing() {
             let refused = start_userspace(&bad, &member.key).await.expect_err(name);
             println!("{name}: {refused}");
             if name == "another namespace" {
-                assert!(matches!(refused, Error::Anchor(AnchorError::WrongNetns { .. })), "{refused}");
+                assert!(matches!(refused, Error::Liveness(LivenessError::WrongNetns { .. })), "{refused}");
             }
             wait_until("no process is left", || processes_of(&member.run_dir).is_empty());
             assert!(!member.run_dir.exists(), "{name}: files are left");
@@ -166,7 +166,8 @@ fn a_start_that_fails_leaves_nothing() {
 
         start_userspace(&spec, &member.key).await.expect("the twin");
         let refused = start_userspace(&spec, &member.key).await.expect_err("it runs already");
-        assert!(matches!(refused, Error::AlreadyRunning { .. }), "{refused}");
+        let Error::Companion(refused) = refused else { panic!("{refused}") };
+        assert!(matches!(refused.cause, Cause::AlreadyRunning { .. }), "{refused}");
         assert!(member.device().observe().await.expect("answers").is_some(), "the first one goes on");
         let other = PrivateKey::from_random([9; 32]);
         let refused = member.device().configure(&other, PORT).await.expect_err("a key is for life");
@@ -287,6 +288,51 @@ fn a_process_of_another_version_says_so() {
     assert!(ask("").starts_with(r#"{"refused""#));
     assert!(ask(r#"{"version":1,"request":"observe"}"#).starts_with(r#"{"device""#), "the twin");
     runtime().block_on(member.stop());
+}
+
+/// An upgrade of the agent ends no session: a process of another build that speaks the same version goes on.
+#[test]
+fn a_process_of_another_build_is_kept() {
+    let lab = Lab::new();
+    let mut member = lab.member(2);
+    runtime().block_on(async {
+        member.start(Backend::Userspace).await;
+        let process = member.process();
+        let another = Program { path: "/bin/sh".into(), id: BinaryId::of(Path::new("/bin/sh")) };
+        let found = Handle::<WireGuard>::new(&member.run_dir).find(&another).await.expect("it answers");
+        assert_eq!((found, member.process()), (Found::Current, process));
+        member.stop().await;
+        let found = Handle::<WireGuard>::new(&member.run_dir).find(&another).await.expect("absent is no error");
+        assert_eq!(found, Found::Absent);
+    });
+}
+
+/// The process of the build before, as it spoke: a message ended with its line, and it read no further.
+#[test]
+fn a_process_of_the_build_before_is_observed_and_changed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let listener = std::os::unix::net::UnixListener::bind(directory.path().join("control.sock")).expect("bound");
+    let device = r#"{"device":{"public_key":null,"listen_port":51820,"peers":{}}}"#;
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut line).expect("a line");
+            let answer = match line.as_str() {
+                "{\"version\":1,\"request\":\"observe\"}\n" => device,
+                "{\"version\":1,\"request\":{\"change_peers\":{\"set\":[],\"remove\":[]}}}\n" => r#""changed""#,
+                _ => r#"{"refused":{"problem":"the request is invalid"}}"#,
+            };
+            writeln!(stream, "{answer}").expect("answered");
+        }
+    });
+    runtime().block_on(async {
+        let old = Device::userspace(directory.path());
+        assert_eq!(old.observe().await.expect("it answers").map(|state| state.listen_port), Some(PORT));
+        old.change_peers(&PeerChange::default()).await.expect("changed");
+        let program = Program { path: "/bin/sh".into(), id: None };
+        let found = Handle::<WireGuard>::new(directory.path()).find(&program).await.expect("it answers");
+        assert_eq!(found, Found::Current, "it keeps its sessions");
+    });
 }
 
 #[test]

@@ -268,7 +268,7 @@ fn a_new_build_takes_over_and_not_a_query_is_lost() {
             let mut pids = Vec::new();
             for dir in ["dns-0", "dns-1"] {
                 let seen = privnet::dns::DnsProcess::new(&host.state().join(dir)).observe().await.expect("it answers");
-                pids.extend(seen.map(|state| state.pid));
+                pids.extend(seen.map(|state| state.identity.pid));
             }
             pids
         };
@@ -310,7 +310,7 @@ fn a_process_that_is_killed_is_back_soon() {
         let a = host.lab.container("a");
         host.network("shop").await;
         let web = host.attach(&a, "shop", "web").await;
-        let pid = host.process().observe().await.expect("it answers").expect("it runs").pid;
+        let pid = host.process().observe().await.expect("it answers").expect("it runs").identity.pid;
         let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("not 0");
         kill_process(pid, Signal::KILL).expect("it runs");
         let death = Instant::now();

@@ -1,4 +1,4 @@
-//! The life of the DNS process: birth, the agent's absence, replacement under load, the containers' ends, its own.
+//! The life of the DNS process: its start, the agent's absence, replacement under load, the containers' ends, its own.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "what was measured is part of the transcript")]
 
@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use names_lab::{APP, BANK, Container, Lab, SHOP, SUFFIX, asker, catalogue};
-use privnet::dns::{DEFAULT_ADDRESS, Error, Sockets, Source};
+use names_lab::{APP, BANK, Container, Lab, SHOP, SUFFIX, catalogue, client};
+use privnet::companion::{BinaryId, Program, Standing};
+use privnet::dns::{DEFAULT_ADDRESS, Dns, Error, Sockets, Source};
 use privnet::names::{Catalogue, Difference};
 use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet_tests::lab::{ProcessSpace, has_program, run, runtime, skip, wait_until};
@@ -43,7 +44,7 @@ fn answers(container: &Container, name: &str, patience: Duration) -> bool {
 }
 
 fn pid_of(lab: &Lab) -> u32 {
-    runtime().block_on(lab.dns.observe()).expect("it answers").expect("it runs").pid
+    runtime().block_on(lab.dns.observe()).expect("it answers").expect("it runs").identity.pid
 }
 
 #[test]
@@ -55,7 +56,7 @@ fn a_process_serves_what_it_is_told_and_tells_what_it_has() {
         let state = lab.dns.observe().await.expect("it answers").expect("it runs");
         assert_eq!((state.networks, state.members, state.is_stale), (2, 4, false));
         assert_eq!(state.containers.len(), 1);
-        assert_eq!(state.containers[0].asker, asker(&[SHOP]));
+        assert_eq!(state.containers[0].client, client(&[SHOP]));
         assert!(state.age_seconds.is_some_and(|age| age < 5.0));
         let noerror = state.counted.replies.iter().find(|row| row.transport == "udp" && row.rcode == "noerror");
         assert_eq!(noerror.map(|row| row.count), Some(1));
@@ -66,7 +67,7 @@ fn a_process_serves_what_it_is_told_and_tells_what_it_has() {
         let told = lab.dns.resolve(id, "example.org", 1).await.expect("resolved");
         assert!(matches!(told.source, Source::Forwarded(_)));
 
-        lab.dns.change(id, &asker(&[BANK])).await.expect("changed");
+        lab.dns.change(id, &client(&[BANK])).await.expect("changed");
         let told = lab.dns.resolve(id, &name(), 1).await.expect("resolved");
         assert_eq!(told.rcode.as_deref(), Some("nxdomain"));
         lab.dns.forget(id).await.expect("forgotten");
@@ -128,11 +129,11 @@ fn where_no_process_is_nothing_is_observed_and_a_second_one_does_not_start() {
     runtime().block_on(async {
         assert_eq!(lab.dns.observe().await.expect("absent is no error"), None);
         let absent = lab.dns.confirm().await.expect_err("nobody is there");
-        assert!(matches!(absent, Error::Absent { .. }), "{absent}");
+        assert!(matches!(&absent, Error::Companion(error) if error.is_absent()), "{absent}");
         lab.dns.stop().await.expect("done already");
         lab.dns.start(&lab.spec()).await.expect("it starts");
         let second = lab.dns.start(&lab.spec()).await.expect_err("the first has the directory").to_string();
-        assert!(second.contains("another process has the directory"), "{second}");
+        assert!(second.contains("runs already"), "{second}");
         assert!(lab.dns.observe().await.expect("it answers").is_some(), "the first goes on");
         lab.dns.stop().await.expect("it ends");
         assert_eq!(lab.dns.observe().await.expect("absent is no error"), None);
@@ -281,6 +282,73 @@ fn a_process_that_is_replaced_under_load_loses_no_query() {
     assert!(turns >= 20, "only {turns} replacements");
     assert!(line("Queries lost").contains(" 0 ("), "{report}");
     assert!(!line("Response codes").contains("SERVFAIL"), "{report}");
+}
+
+/// The process of the build before, as it spoke: a message ended where the writing side was shut, the handshake was unknown,
+/// and sockets came as descriptors with the answer's first octet. Ends when it has given them.
+fn serve_as_before(
+    socket: &Path,
+    sockets: (UdpSocket, std::net::TcpListener),
+    netns: privnet::netns::NetnsId,
+) -> std::thread::JoinHandle<()> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+    use std::io::{IoSlice, Read as _};
+    use std::os::fd::AsFd as _;
+    let listener = std::os::unix::net::UnixListener::bind(socket).expect("bound");
+    let id = format!(r#"{{"dev":{},"ino":{}}}"#, netns.dev, netns.ino);
+    let client = format!(r#"{{"networks":["{SHOP}"],"server":"{DEFAULT_ADDRESS}"}}"#);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = String::new();
+            stream.read_to_string(&mut request).expect("a request");
+            let request = request.trim_end();
+            let is_for_sockets = request == format!(r#"{{"version":1,"request":{{"sockets":{{"container":{id}}}}}}}"#);
+            let answer = if is_for_sockets {
+                r#""sockets""#.to_owned()
+            } else if request == r#"{"version":1,"request":"observe"}"# {
+                format!(
+                    r#"{{"state":{{"pid":7,"binary_version":"0.1.0","binary":null,"started_unix_seconds":1,"containers":[{{"container":{id},"asker":{client}}}],"networks":1,"members":3,"age_seconds":0.5,"is_stale":false,"counted":{{"replies":[],"silence":0,"truncated":0,"stale":0,"forwarded":0,"unanswered":0,"over_budget":0,"send_failures":0,"connections_refused":0}}}}}}"#
+                )
+            } else {
+                r#"{"refused":{"problem":"the request is invalid: unknown variant"}}"#.to_owned()
+            };
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let files = [sockets.0.as_fd(), sockets.1.as_fd()];
+            assert!(!is_for_sockets || control.push(SendAncillaryMessage::ScmRights(&files)));
+            let slices = [IoSlice::new(answer.as_bytes())];
+            rustix::net::sendmsg(&stream, &slices, &mut control, SendFlags::NOSIGNAL).expect("answered");
+            if is_for_sockets {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_process_of_the_build_before_hands_its_containers_over() {
+    let lab = Lab::new();
+    let container = lab.container("a");
+    let before = lab.another("dns-before");
+    let dir = lab.ground.directory().join("dns-before");
+    std::fs::create_dir(&dir).expect("made");
+    runtime().block_on(async {
+        let sockets = Sockets::open(&container.netns, DEFAULT_ADDRESS).await.expect("opened");
+        let old = serve_as_before(&dir.join("control.sock"), sockets.into(), container.netns.id());
+        assert!(!answers(&container, &name(), Duration::from_millis(200)), "the process of the test answers no query");
+        let program = Program { path: lab.spec().binary, id: BinaryId::of(&lab.spec().binary) };
+        let found = Standing::<Dns>::of([&dir, &lab.ground.directory().join("dns")], &program).await.expect("answered");
+        assert!(matches!(found, Standing::Replace { hands_over: true, .. }), "{found:?}");
+        lab.dns.start(&lab.spec()).await.expect("it starts");
+        lab.dns.tell(true, Difference::between(&Catalogue::new(), &catalogue(3))).await.expect("told");
+        before.hand_over(&lab.dns, |_| Some(container.path.clone())).await.expect("handed over");
+        old.join().expect("it gave its sockets");
+    });
+    assert!(answers(&container, &name(), Duration::from_secs(60)));
+    let dirs = [lab.ground.directory().join("dns"), lab.ground.directory().join("none")];
+    let program = Program { path: lab.spec().binary, id: BinaryId::of(&lab.spec().binary) };
+    let found = runtime().block_on(Standing::<Dns>::of([&dirs[0], &dirs[1]], &program)).expect("answered");
+    assert!(matches!(found, Standing::Current(_)), "the twin: {found:?}");
 }
 
 /// The sockets stay usable in this process as well, so that the lab can tell them apart.

@@ -46,12 +46,12 @@ pub async fn evidence(lab: &Lab, Before(before): &Before, fetched: &Fetched) -> 
     };
     let (found, missing) = (rose("noerror"), rose("nxdomain"));
     let serves = |container: &Container| process.containers.iter().any(|served| served.container == container.app.id());
-    let outside = namespace_of(process.pid)?;
+    let outside = namespace_of(process.identity.pid)?;
     Ok(Evidence::new()
         .text("question", &heard.question)
         .text("answer", shown(heard))
         .text("answered_at", format!("{} in the app netns of web 1", heard.server))
-        .text("answered_by", format!("privnet dns, pid {}, outside of it", process.pid))
+        .text("answered_by", format!("privnet dns, pid {}, outside of it", process.identity.pid))
         .text("told_noerror", rise(found.0, found.1))
         .text("told_nxdomain", rise(missing.0, missing.1))
         .text("stranger", format!("the same question at {}: {}", refused.server, shown(&refused)))

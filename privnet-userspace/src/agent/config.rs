@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::companion::{BinaryId, Program};
 pub use crate::dns::DEFAULT_ADDRESS as DEFAULT_DNS_ADDRESS;
+use crate::dns::ProcessSpec;
 use crate::dns::engine::DEFAULT_MAX_AGE;
-use crate::dns::{BinaryId, ProcessSpec};
 use crate::model::{HostName, NetworkId};
 use crate::netns::Netns;
 pub use crate::topology::Datapath;
@@ -82,8 +83,8 @@ pub struct NamesConfig {
     pub address: Ipv4Addr,
     /// How the DNS process is started.
     pub process: ProcessSpec,
-    /// Its binary as it was when the agent was started: a process of another one is replaced.
-    pub binary: Option<BinaryId>,
+    /// Its binary as it was when the agent was started: a process of another build is replaced.
+    pub program: Program,
 }
 
 impl NamesConfig {
@@ -91,10 +92,10 @@ impl NamesConfig {
     #[must_use]
     pub fn new(binary: PathBuf) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_DNS_THREADS);
-        let found = BinaryId::of(&binary);
+        let program = Program { path: binary.clone(), id: BinaryId::of(&binary) };
         let process =
             ProcessSpec { binary, threads, max_age: DEFAULT_MAX_AGE, resolv_conf: PathBuf::from(HOST_RESOLV_CONF) };
-        Self { address: DEFAULT_DNS_ADDRESS, process, binary: found }
+        Self { address: DEFAULT_DNS_ADDRESS, process, program }
     }
 }
 

@@ -1,4 +1,8 @@
-//! Messages with open files over a unix socket. A message ends where the writing side is shut.
+//! Messages with descriptors over a unix socket: one each way on a connection.
+//!
+//! A message is a line of JSON. It ends with its line feed, or where the writing side is shut: the WireGuard processes of
+//! builds before this one end theirs in the first way and wait for it, the DNS processes in the second, and each of them
+//! understands a message that ends in both.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -10,16 +14,17 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use zeroize::Zeroizing;
 
-/// Most files in one message.
+/// Most descriptors in one message.
 const MOST_FILES: usize = 3;
 /// How much is read at once, in octets.
 const CHUNK_OCTETS: usize = 64 << 10;
 
-/// Sends one message, the files with its first octets, and shuts the writing side.
+/// Sends one message, the descriptors with its first octets, and shuts the writing side.
 ///
 /// # Errors
-/// When the other side is gone, or there are more files than three, or no octets.
+/// When the other side is gone, or there are more descriptors than three, or no octets.
 pub async fn send(stream: &UnixStream, message: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut sent = 0;
     let mut files = files;
@@ -43,24 +48,36 @@ fn send_some(stream: &UnixStream, message: &[u8], files: &[BorrowedFd<'_>]) -> i
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
-        return Err(io::Error::other("more files than there is room for"));
+        return Err(io::Error::other("more descriptors than there is room for"));
     }
     Ok(rustix::net::sendmsg(stream, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)?)
 }
 
-/// Receives one message of at most `most` octets, and the files that came with it.
+/// Receives one message of at most `most` octets, and the descriptors that came with it. The first `secret` octets may be
+/// any; they are erased from memory when the message is dropped.
 ///
 /// # Errors
 /// When it is longer, or the socket fails.
-pub async fn receive(stream: &UnixStream, most: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let (mut message, mut files) = (Vec::new(), Vec::new());
-    let mut chunk = vec![0; CHUNK_OCTETS];
+pub async fn receive(
+    stream: &UnixStream,
+    most: usize,
+    secret: usize,
+) -> io::Result<(Zeroizing<Vec<u8>>, Vec<OwnedFd>)> {
+    // As long as a secret is in the message, it does not grow: that would leave a copy behind.
+    let mut message = Zeroizing::new(Vec::with_capacity(CHUNK_OCTETS));
+    let mut files = Vec::new();
+    let mut chunk = Zeroizing::new(vec![0; CHUNK_OCTETS]);
     loop {
         stream.readable().await?;
         match stream.try_io(Interest::READABLE, || receive_some(stream, &mut chunk, &mut files)) {
             Ok(0) => return Ok((message, files)),
             Ok(more) if message.len() + more > most => return Err(io::Error::other("the message is too long")),
-            Ok(more) => message.extend_from_slice(&chunk[..more]),
+            Ok(more) => {
+                message.extend_from_slice(&chunk[..more]);
+                if message.len() > secret && message.ends_with(b"\n") {
+                    return Ok((message, files));
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
@@ -92,10 +109,10 @@ mod tests {
         let message = vec![7; 3 << 20];
         let (mut reader, mut writer) = io::pipe().expect("a pipe");
         let files = [writer.as_fd()];
-        let (sent, received) = tokio::join!(send(&ours, &message, &files), receive(&theirs, 4 << 20));
+        let (sent, received) = tokio::join!(send(&ours, &message, &files), receive(&theirs, 4 << 20, 0));
         sent.expect("sent");
         let (arrived, files) = received.expect("received");
-        assert!(arrived == message);
+        assert!(*arrived == message);
         let [file] = &files[..] else { panic!("{files:?}") };
         std::fs::File::from(file.try_clone().expect("copied")).write_all(b"x").expect("written");
         writer.write_all(b"y").expect("written");
@@ -110,9 +127,28 @@ mod tests {
         for (octets, fits) in [(100, true), (101, false)] {
             let (ours, theirs) = UnixStream::pair().expect("a pair");
             let message = vec![7; octets];
-            let (sent, received) = tokio::join!(send(&ours, &message, &[]), receive(&theirs, 100));
+            let (sent, received) = tokio::join!(send(&ours, &message, &[]), receive(&theirs, 100, 0));
             sent.expect("sent");
             assert_eq!(received.is_ok(), fits);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_ends_with_its_line_or_where_the_writing_side_is_shut() {
+        use tokio::io::AsyncWriteExt as _;
+        for (written, shut, secret, read) in [
+            (b"{}\n".as_slice(), false, 0, b"{}\n".as_slice()),
+            (b"{}", true, 0, b"{}"),
+            (b"\n\n{}\n", false, 2, b"\n\n{}\n"),
+            (b"\n\n", true, 2, b"\n\n"),
+        ] {
+            let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+            ours.write_all(written).await.expect("written");
+            if shut {
+                ours.shutdown().await.expect("shut");
+            }
+            let (message, files) = receive(&theirs, 100, secret).await.expect("received");
+            assert_eq!((message.as_slice(), files.len()), (read, 0));
         }
     }
 }

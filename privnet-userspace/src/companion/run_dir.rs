@@ -1,4 +1,4 @@
-//! The directory of a companion: where it is found, and by which it is known to be alive.
+//! The run dir of a companion: the files by which it is found and known to run.
 
 use std::fs;
 use std::io;
@@ -82,7 +82,8 @@ impl RunDir {
         Ok(file)
     }
 
-    /// The process that has the pid file. The kernel says so, not the file: a pid there may be somebody else's today.
+    /// The process that holds the lock on the pid file, by the kernel's word. The pid that the file contains may have been
+    /// reused.
     ///
     /// # Errors
     /// When the file is there and cannot be read.

@@ -10,7 +10,7 @@ use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
 use super::wire::{self, Code, Incoming, Limits, Query, Written};
-use crate::names::{Asker, Difference, Forwarding, Name, QueryType, Question, Resolution, Zones};
+use crate::names::{Difference, DnsClient, Forwarding, Name, QueryType, Question, Resolution, Zones};
 
 /// How old the snapshot may be before it is no longer answered from, unless it is set otherwise.
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_hours(24);
@@ -50,12 +50,12 @@ pub enum Step {
 
 /// The tools of one that serves: kept from query to query, so that none has to be made anew.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Scratch {
     random: SmallRng,
     name: Name,
 }
 
-impl Default for Desk {
+impl Default for Scratch {
     fn default() -> Self {
         Self { random: SmallRng::from_rng(&mut rand::rng()), name: Name::root() }
     }
@@ -123,17 +123,17 @@ impl View<'_> {
         &self.zones
     }
 
-    /// Finds out what to do about `bytes` from `asker`; a reply is written into `out`.
+    /// Finds out what to do about `bytes` from `client`; a reply is written into `out`.
     pub fn handle(
         &self,
         counters: &Counters,
-        desk: &mut Desk,
-        asker: &Asker,
+        scratch: &mut Scratch,
+        client: &DnsClient,
         (bytes, transport): (&[u8], Transport),
         out: &mut Vec<u8>,
     ) -> Step {
         out.clear();
-        let forwarding = self.zones.forwarding(asker);
+        let forwarding = self.zones.forwarding(client);
         let recursion_available = forwarding != Forwarding::Off;
         let query = match wire::read(bytes) {
             Incoming::Silence => {
@@ -149,7 +149,7 @@ impl View<'_> {
             Incoming::Query(query) => query,
         };
         let limits = Limits { octets: most_octets(&query, transport), recursion_available };
-        let written = match self.resolve(desk, asker, &query, limits.octets) {
+        let written = match self.resolve(scratch, client, &query, limits.octets) {
             Some(Resolution::Answered(_)) if self.stale => {
                 counters.stale.add();
                 wire::write_error(&query, Code::ServerFailure, limits, out)
@@ -163,12 +163,19 @@ impl View<'_> {
         Step::Reply
     }
 
-    fn resolve(&self, desk: &mut Desk, asker: &Asker, query: &Query<'_>, octets: usize) -> Option<Resolution> {
+    fn resolve(
+        &self,
+        scratch: &mut Scratch,
+        client: &DnsClient,
+        query: &Query<'_>,
+        octets: usize,
+    ) -> Option<Resolution> {
         // The labels of a name that was read are neither too long nor too many.
-        desk.name.refill(query.labels()).ok()?;
-        desk.name.make_lowercase();
-        let question = Question { name: &desk.name, kind: QueryType::from(query.kind), most: octets / RECORD_OCTETS };
-        Some(self.zones.resolve(asker, question, &mut desk.random))
+        scratch.name.refill(query.labels()).ok()?;
+        scratch.name.make_lowercase();
+        let question =
+            Question { name: &scratch.name, kind: QueryType::from(query.kind), most: octets / RECORD_OCTETS };
+        Some(self.zones.resolve(client, question, &mut scratch.random))
     }
 }
 

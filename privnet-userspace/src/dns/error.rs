@@ -1,11 +1,9 @@
-//! What can go wrong at the door to the DNS process.
+//! What can go wrong with the DNS process.
 
 use std::io;
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
 
-use super::protocol::VERSION;
-use crate::companion::AnchorError;
+use crate::companion::{self, LivenessError};
 use crate::model::explain::file_system_remedy;
 #[cfg(test)]
 use crate::model::explain::{Row, rows};
@@ -15,27 +13,16 @@ use crate::netns::{self, NetnsId};
 /// Why the DNS process did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no process.
-    #[error("no DNS process runs in {run_dir}", run_dir = run_dir.display())]
-    Absent {
-        /// Its directory.
-        run_dir: PathBuf,
-    },
-    /// It was started by a version of privnet that speaks otherwise. It answers queries, and is to be replaced.
-    #[error("the DNS process in {run_dir} speaks version {version}, this agent {VERSION}", run_dir = run_dir.display())]
-    OtherVersion {
-        /// Its directory.
-        run_dir: PathBuf,
-        /// What it speaks.
-        version: u32,
-    },
-    /// It does not serve the container: it ended, or was never handed over.
+    /// The process is not there, cannot be started or ended, or did not do what it was asked to.
+    #[error(transparent)]
+    Companion(#[from] companion::Error),
+    /// The process does not serve the container: the container ended, or was never handed over.
     #[error("container {container} has no DNS here")]
     NotServed {
         /// The container's namespace.
         container: NetnsId,
     },
-    /// Somebody in the container has the address, so it cannot be served there.
+    /// A program in the container has the address, so the container cannot be served there.
     #[error("{address} is taken in namespace {container}: another DNS server runs in the container")]
     AddressTaken {
         /// The address and port.
@@ -43,17 +30,9 @@ pub enum Error {
         /// The container's namespace.
         container: NetnsId,
     },
-    /// It answered with a refusal, or with something that is no answer.
-    #[error("the DNS process in {run_dir} {problem}", run_dir = run_dir.display())]
-    Process {
-        /// Its directory.
-        run_dir: PathBuf,
-        /// What it did, in words that follow the subject.
-        problem: String,
-    },
     /// The container cannot be watched.
     #[error(transparent)]
-    Anchor(#[from] AnchorError),
+    Liveness(#[from] LivenessError),
     /// A namespace could not be entered.
     #[error(transparent)]
     Netns(#[from] netns::Error),
@@ -73,13 +52,9 @@ impl Explain for Error {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Netns(error) => error.code(),
-            Self::Anchor(error) => error.code(),
-            Self::Absent { .. }
-            | Self::OtherVersion { .. }
-            | Self::NotServed { .. }
-            | Self::AddressTaken { .. }
-            | Self::Process { .. }
-            | Self::Kernel { .. } => ErrorCode::Internal,
+            Self::Liveness(error) => error.code(),
+            Self::Companion(error) => error.code(),
+            Self::NotServed { .. } | Self::AddressTaken { .. } | Self::Kernel { .. } => ErrorCode::Internal,
         }
     }
 
@@ -91,36 +66,40 @@ impl Explain for Error {
                     .to_owned(),
             ),
             Self::Netns(error) => error.remedy(),
-            Self::Anchor(error) => error.remedy(),
+            Self::Liveness(error) => error.remedy(),
+            Self::Companion(error) => error.remedy(),
             Self::Kernel { object, source, .. } => file_system_remedy(source, object),
-            Self::Absent { .. } | Self::OtherVersion { .. } | Self::NotServed { .. } | Self::Process { .. } => None,
+            Self::NotServed { .. } => None,
         }
     }
 
     /// The agent starts or replaces the process by itself.
     fn can_retry(&self) -> bool {
-        matches!(self, Self::Absent { .. } | Self::OtherVersion { .. } | Self::NotServed { .. })
+        match self {
+            Self::Companion(error) => error.can_retry(),
+            Self::NotServed { .. } => true,
+            Self::AddressTaken { .. } | Self::Liveness(_) | Self::Netns(_) | Self::Kernel { .. } => false,
+        }
     }
 
     #[cfg(test)]
     fn rows() -> Vec<Row<Self>> {
-        let run_dir = || PathBuf::from("/run/privnet/dns");
         let container = NetnsId { dev: 4, ino: 4_026_532_000 };
         let gone = || netns::Error::NotFound { object: "/run/netns/a".to_owned() };
         let restart = "the container may have ended: start it again";
         rows![
-            Self::Absent { .. } => Self::Absent { run_dir: run_dir() }, Internal,
-                "no DNS process runs in /run/privnet/dns", "";
-            Self::OtherVersion { .. } => Self::OtherVersion { run_dir: run_dir(), version: 99 }, Internal,
-                concat!("the DNS process in /run/privnet/dns speaks version 99, this agent ", "1"), "";
+            Self::Companion(_) => Self::Companion(companion::Error {
+                    process: "the DNS process",
+                    run_dir: "/run/privnet/dns".into(),
+                    cause: companion::Cause::Absent,
+                }), Internal,
+                "the DNS process in /run/privnet/dns is not running", "";
             Self::NotServed { .. } => Self::NotServed { container }, Internal,
                 "container net:[4026532000] has no DNS here", "";
             Self::AddressTaken { .. } => Self::AddressTaken { address: "127.0.0.82:53".parse().expect("an address"), container }, Internal,
                 "127.0.0.82:53 is taken in namespace net:[4026532000]: another DNS server runs in the container",
                 "stop the DNS server in the container, or start the agent with another --dns-address, or with `--dns-address off`";
-            Self::Process { .. } => Self::Process { run_dir: run_dir(), problem: "did not answer".to_owned() }, Internal,
-                "the DNS process in /run/privnet/dns did not answer", "";
-            Self::Anchor(_) => Self::Anchor(AnchorError::Netns(gone())), NetnsNotFound, "/run/netns/a does not exist", restart;
+            Self::Liveness(_) => Self::Liveness(LivenessError::Netns(gone())), NetnsNotFound, "/run/netns/a does not exist", restart;
             Self::Netns(_) => Self::Netns(gone()), NetnsNotFound, "/run/netns/a does not exist", restart;
             Self::Kernel { .. } => Self::io("write", "/run/privnet/dns/log")(io::Error::from(io::ErrorKind::StorageFull)), Internal,
                 "cannot write /run/privnet/dns/log",

@@ -1,4 +1,4 @@
-//! Other people's names: asked of resolvers, for as long as an asker waits.
+//! Other people's names: asked of resolvers, for as long as a client waits.
 //!
 //! Each query goes out with an id and a source port that nobody could know, from a socket that hears one resolver only,
 //! without anything of the container's but the question. Nothing here waits for anything that names of ours need.
@@ -14,14 +14,12 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::engine::{Engine, Transport, most_octets};
-use super::served::Served;
+use super::tenant::Tenant;
 use super::upstream::{Health, HostResolvers};
 use super::wire::{self, Code, Incoming, Limits, Query, Written};
 use crate::names::Forwarding;
 
-/// How many queries of one container are under way at most.
-pub const FORWARDS_PER_CONTAINER: usize = 64;
-/// How many of all together.
+/// How many forwarded queries of all containers are under way at most.
 const FORWARDS: usize = 512;
 /// How long one resolver has to answer.
 const ATTEMPT: Duration = Duration::from_millis(1200);
@@ -35,33 +33,33 @@ const ROUNDS: usize = 2;
 pub struct Job {
     /// The query, which was read before.
     pub query: Vec<u8>,
-    /// Whom to ask.
+    /// The resolvers to ask.
     pub forwarding: Forwarding,
-    /// Who wants to know.
+    /// Where its reply goes.
     pub reply_to: ReplyTo,
 }
 
-/// Who wants to know.
+/// Where the reply to a forwarded query goes.
 #[derive(Debug)]
 pub enum ReplyTo {
-    /// Somebody at a UDP socket.
-    Udp(Arc<Served>, SocketAddrV4),
-    /// The writing half of a connection.
+    /// To an address, from the container's UDP socket.
+    Udp(Arc<Tenant>, SocketAddrV4),
+    /// To the writing half of a TCP connection.
     Tcp(mpsc::Sender<Vec<u8>>),
 }
 
-/// Where those that serve hand over what they do not answer. Never blocks.
+/// Takes the queries that are not answered here from the UDP threads and the TCP tasks. Never blocks.
 #[derive(Clone, Debug)]
-pub struct Switchboard {
-    jobs: mpsc::UnboundedSender<(Job, Leave)>,
+pub struct ForwardQueue {
+    jobs: mpsc::UnboundedSender<(Job, Permits)>,
     places: Arc<Semaphore>,
 }
 
 /// Held while a query is under way.
-type Leave = [OwnedSemaphorePermit; 2];
+type Permits = [OwnedSemaphorePermit; 2];
 
-impl Switchboard {
-    /// A switchboard, and what [`Forwarder::run`] takes its queries from.
+impl ForwardQueue {
+    /// The queue, and its end from which [`Forwarder::run`] takes the queries.
     #[must_use]
     pub fn new() -> (Self, Jobs) {
         let (jobs, queue) = mpsc::unbounded_channel();
@@ -69,9 +67,9 @@ impl Switchboard {
     }
 
     /// Hands a query over; false when too many are under way.
-    pub fn forward(&self, job: Job, leave: OwnedSemaphorePermit) -> bool {
+    pub fn forward(&self, job: Job, permit: OwnedSemaphorePermit) -> bool {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return false };
-        self.jobs.send((job, [leave, place])).is_ok()
+        self.jobs.send((job, [permit, place])).is_ok()
     }
 
     /// Whether no query is under way.
@@ -83,7 +81,7 @@ impl Switchboard {
 
 /// The queries that were handed over; never more than there are places.
 #[derive(Debug)]
-pub struct Jobs(mpsc::UnboundedReceiver<(Job, Leave)>);
+pub struct Jobs(mpsc::UnboundedReceiver<(Job, Permits)>);
 
 /// Asks resolvers.
 #[derive(Debug)]
@@ -102,11 +100,11 @@ impl Forwarder {
 
     /// Forwards what is handed over, until nobody is left who could.
     pub async fn run(self: Arc<Self>, mut jobs: Jobs) {
-        while let Some((job, leave)) = jobs.0.recv().await {
+        while let Some((job, permits)) = jobs.0.recv().await {
             let this = Arc::clone(&self);
             tokio::spawn(async move {
                 this.serve(job).await;
-                drop(leave);
+                drop(permits);
             });
         }
     }
@@ -119,8 +117,8 @@ impl Forwarder {
         };
         let reply = self.reply(&query, &job.forwarding, transport).await;
         match &job.reply_to {
-            ReplyTo::Udp(served, asker) => {
-                if served.udp().send_to(&reply, asker).is_err() {
+            ReplyTo::Udp(tenant, client) => {
+                if tenant.udp().send_to(&reply, client).is_err() {
                     self.engine.counters.send_failures.add();
                 }
             }
@@ -129,7 +127,7 @@ impl Forwarder {
         }
     }
 
-    /// The reply for the asker: a resolver's, or that there is none.
+    /// The reply for the client: a resolver's, or that there is none.
     async fn reply(&self, query: &Query<'_>, forwarding: &Forwarding, transport: Transport) -> Vec<u8> {
         let counters = &self.engine.counters;
         let octets = most_octets(query, transport);
@@ -189,7 +187,7 @@ impl Forwarder {
     }
 }
 
-/// Asks one resolver, and makes its reply the asker's.
+/// Asks one resolver, and makes its reply the client's.
 async fn exchange(server: SocketAddr, query: &Query<'_>, transport: Transport) -> io::Result<Vec<u8>> {
     let id = rand::random::<u16>();
     let request = wire::forwarded(query, id);

@@ -10,26 +10,26 @@
 //! | [`wire`] | messages: queries read, replies written |
 //! | [`engine`] | what all that serve share: the zones, their age, the counters; from bytes to bytes |
 //! | [`responder`] | all that serve, put together |
-//! | [`served`] | one container: its sockets and its budgets |
+//! | [`tenant`] | one container: its sockets and its budgets |
 //! | `udp`, `tcp` | the transports |
 //! | `process` | what `privnet dns` is |
-//! | `client`, `sockets`, `protocol` | the agent's door to it; what it is handed; what the two say to each other |
+//! | `handle`, `sockets`, `protocol` | the agent's door to it; what it is handed; what the two say to each other |
 //! | `forward`, `upstream` | other people's names: asked of whom, how long |
 //! | [`stub`] | one question, asked as a program in a container asks it |
 
-mod client;
 pub mod engine;
 mod error;
 mod forward;
+mod handle;
 #[cfg(test)]
 mod hostile;
 mod process;
 mod protocol;
 pub mod responder;
-pub mod served;
 mod sockets;
 pub mod stub;
 mod tcp;
+pub mod tenant;
 mod udp;
 mod upstream;
 pub mod wire;
@@ -39,10 +39,10 @@ mod tests;
 
 use std::net::Ipv4Addr;
 
-pub use client::{DnsProcess, ProcessSpec};
 pub use error::Error;
+pub use handle::{DnsProcess, ProcessSpec};
 pub use process::serve_process;
-pub use protocol::{BinaryId, ProcessState, Resolved, ServedContainer, Source};
+pub use protocol::{Dns, ProcessState, Resolved, ServedContainer, Source};
 pub use sockets::Sockets;
 
 /// Where a container's names are answered, unless it is set otherwise: on its loopback, at an address that neither

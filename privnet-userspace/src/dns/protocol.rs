@@ -1,103 +1,117 @@
-//! What the agent and the DNS process say to each other. Values; decides nothing.
-//!
-//! At birth, over the process's standard input: one [`Birth`], answered by one [`Born`]. Later, over the control socket: one
-//! [`Request`] and one [`Response`] per connection, each JSON up to the end of its half, open files with its first octet.
+//! The DNS process's protocol: what the agent and the process say to each other. Values; decides nothing.
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::engine::Counted;
-use crate::companion::Anchor;
-use crate::names::{Asker, Difference, Forwarding};
+use crate::companion::{Identity, Liveness, Protocol, Upgrade};
+use crate::names::{Difference, DnsClient, Forwarding};
 use crate::netns::NetnsId;
 
-/// Raised when a message changes its meaning; fields are added without. An agent and a process of different versions do
-/// not talk, and the agent replaces the process.
-pub(super) const VERSION: u32 = 1;
-/// Longest message in octets: 100,000 members take 20 MB.
-pub(super) const MAX_MESSAGE_OCTETS: usize = 64 << 20;
+/// The DNS process as a companion.
+#[derive(Debug)]
+pub enum Dns {}
 
-/// The first message.
+impl Protocol for Dns {
+    const NAME: &'static str = "the DNS process";
+    const COMMAND: &'static str = "dns";
+    const COMM: &'static std::ffi::CStr = c"privnet-dns";
+    const VERSION: u32 = 1;
+    /// 100,000 members take 20 MB.
+    const MAX_MESSAGE_OCTETS: usize = 64 << 20;
+    /// Both processes answer from the same sockets while the successor takes over, so no query is lost.
+    const UPGRADE: Upgrade = Upgrade::HandOver;
+    type Start = Start;
+    type Request = Request;
+    type Response = Response;
+}
+
+/// What the process is started with.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Birth {
-    pub(super) version: u32,
+pub struct Start {
     pub(super) threads: usize,
     pub(super) max_age_seconds: u64,
     pub(super) resolv_conf: PathBuf,
 }
 
-/// The answer to [`Birth`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Born {
-    /// It can be asked.
-    Ready,
-    /// The process ends.
-    Failed { problem: String },
-}
-
-/// A question of the agent's. Of a request of another version nothing but that is understood.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Request<T = Ask> {
-    pub(super) version: u32,
-    pub(super) request: T,
-}
-
 /// What the agent may ask. To end the process it sends SIGTERM.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Ask {
-    /// What there is.
+pub enum Request {
+    /// The process's state.
     Observe,
-    /// Serve this container. Files: its UDP socket, its TCP listener, and its process if that is the anchor.
-    Serve { container: NetnsId, asker: Asker, anchor: Anchor },
-    /// Change what exists for a container.
-    Change { container: NetnsId, asker: Asker },
-    /// Serve it no longer.
-    Forget { container: NetnsId },
-    /// Its sockets, for a successor.
-    Sockets { container: NetnsId },
-    /// What changed in the names, or all of them. They are current then.
-    Names { everything: bool, difference: Difference },
+    /// Serve this container. Descriptors: its UDP socket, its TCP listener, and its process if that is watched.
+    Serve {
+        /// The container's namespace.
+        container: NetnsId,
+        /// The container as a client of the DNS.
+        #[serde(rename = "asker")]
+        client: DnsClient,
+        /// What tells that the container has ended.
+        #[serde(rename = "anchor")]
+        liveness: Liveness,
+    },
+    /// Change the networks of a container that is served.
+    Change {
+        /// The container's namespace.
+        container: NetnsId,
+        /// The container as a client of the DNS.
+        #[serde(rename = "asker")]
+        client: DnsClient,
+    },
+    /// Serve this container no longer.
+    Forget {
+        /// The container's namespace.
+        container: NetnsId,
+    },
+    /// The container's sockets, for a successor.
+    Sockets {
+        /// The container's namespace.
+        container: NetnsId,
+    },
+    /// All names, or what changed in them. They are current then.
+    Names {
+        /// Whether `difference` replaces all names.
+        everything: bool,
+        /// The names.
+        difference: Difference,
+    },
     /// The names are current.
     Confirm,
-    /// What a container would be told.
-    Resolve { container: NetnsId, name: String, kind: u16 },
+    /// The answer that a container would get.
+    Resolve {
+        /// The container's namespace.
+        container: NetnsId,
+        /// The name that is asked for.
+        name: String,
+        /// The number of the type that is asked for (IANA).
+        kind: u16,
+    },
 }
 
-/// An answer to the agent.
+/// What the process answers.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Response {
+pub enum Response {
+    /// To [`Request::Observe`].
     State(ProcessState),
+    /// It is done.
     Done,
     /// The container is not served.
     NotServed,
-    /// With the UDP socket and the TCP listener.
+    /// To [`Request::Sockets`], with the UDP socket and the TCP listener.
     Sockets,
+    /// To [`Request::Resolve`].
     Resolved(Resolved),
-    Refused {
-        problem: String,
-    },
-    OtherVersion {
-        version: u32,
-    },
 }
 
-/// What a DNS process is and has.
+/// The state of a DNS process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessState {
-    /// Its process id.
-    pub pid: u32,
-    /// The version of its binary.
-    pub binary_version: String,
-    /// The file that it was started from.
-    #[serde(default)]
-    pub binary: Option<BinaryId>,
-    /// When it was started, in seconds since 1970-01-01 UTC.
-    pub started_unix_seconds: u64,
+    /// Which process and build it is.
+    #[serde(flatten)]
+    pub identity: Identity,
     /// The containers that it serves.
     pub containers: Vec<ServedContainer>,
     /// How many networks it knows names of.
@@ -108,39 +122,8 @@ pub struct ProcessState {
     pub age_seconds: Option<f64>,
     /// Whether they are too old to be answered from.
     pub is_stale: bool,
-    /// What it counted.
+    /// Its counters.
     pub counted: Counted,
-}
-
-/// Which file a binary is: another build is another file, or the same one with another time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BinaryId {
-    dev: u64,
-    ino: u64,
-    octets: u64,
-    modified_seconds: i64,
-    modified_nanoseconds: i64,
-}
-
-impl BinaryId {
-    /// The file at a path; nothing when it cannot be looked at.
-    #[must_use]
-    pub fn of(path: &Path) -> Option<Self> {
-        let found = std::fs::metadata(path).ok()?;
-        Some(Self {
-            dev: found.dev(),
-            ino: found.ino(),
-            octets: found.size(),
-            modified_seconds: found.mtime(),
-            modified_nanoseconds: found.mtime_nsec(),
-        })
-    }
-
-    /// The file that this process runs, wherever it is by now.
-    #[must_use]
-    pub fn own() -> Option<Self> {
-        Self::of(Path::new("/proc/self/exe"))
-    }
 }
 
 /// A container that is served.
@@ -148,8 +131,9 @@ impl BinaryId {
 pub struct ServedContainer {
     /// Its namespace.
     pub container: NetnsId,
-    /// What exists for it.
-    pub asker: Asker,
+    /// It as a client of the DNS.
+    #[serde(rename = "asker")]
+    pub client: DnsClient,
 }
 
 /// What a container would be told.
@@ -181,17 +165,33 @@ pub enum Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::companion;
 
+    /// Processes of builds before this one read these bytes.
     #[test]
-    fn the_messages_read_back_and_another_version_is_understood_that_far() {
+    fn the_messages_are_those_of_the_builds_before() {
         let container = NetnsId { dev: 4, ino: 7 };
-        let request = Request { version: VERSION, request: Ask::Forget { container } };
-        let text = serde_json::to_string(&request).expect("serializable");
-        assert_eq!(text, r#"{"version":1,"request":{"forget":{"container":{"dev":4,"ino":7}}}}"#);
-        assert!(serde_json::from_str::<Request>(&text).is_ok());
+        let client = DnsClient { networks: [].into(), server: None };
+        for (request, text) in [
+            (Request::Observe, r#""observe""#),
+            (Request::Forget { container }, r#"{"forget":{"container":{"dev":4,"ino":7}}}"#),
+            (
+                Request::Serve { container, client: client.clone(), liveness: Liveness::Process },
+                r#"{"serve":{"container":{"dev":4,"ino":7},"asker":{"networks":[],"server":null},"anchor":"process"}}"#,
+            ),
+            (
+                Request::Change { container, client },
+                r#"{"change":{"container":{"dev":4,"ino":7},"asker":{"networks":[],"server":null}}}"#,
+            ),
+        ] {
+            let request = companion::Request { version: Dns::VERSION, request };
+            let expected = format!(r#"{{"version":1,"request":{text}}}"#);
+            assert_eq!(serde_json::to_string(&request).expect("serializable"), expected);
+            assert!(serde_json::from_str::<companion::Request<Request>>(&expected).is_ok());
+        }
         let future = r#"{"version":2,"request":{"dance":{"with":"me"}}}"#;
-        assert!(serde_json::from_str::<Request>(future).is_err());
-        let understood: Request<serde::de::IgnoredAny> = serde_json::from_str(future).expect("its version");
+        assert!(serde_json::from_str::<companion::Request<Request>>(future).is_err());
+        let understood: companion::Request<serde::de::IgnoredAny> = serde_json::from_str(future).expect("its version");
         assert_eq!(understood.version, 2);
     }
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 
 use super::engine::Engine;
-use super::forward::{Forwarder, Switchboard};
-use super::served::Served;
+use super::forward::{ForwardQueue, Forwarder};
 use super::tcp::TcpServer;
+use super::tenant::Tenant;
 use super::udp::UdpThread;
-use crate::names::Asker;
+use crate::names::DnsClient;
 use crate::netns::NetnsId;
 
 /// What a responder is made with.
@@ -33,7 +33,7 @@ pub struct ResponderConfig {
 pub struct Responder {
     engine: Arc<Engine>,
     tcp: TcpServer,
-    switchboard: Switchboard,
+    forwards: ForwardQueue,
     threads: Vec<UdpThread>,
     containers: BTreeMap<NetnsId, Container>,
     forwarder: AbortHandle,
@@ -42,7 +42,7 @@ pub struct Responder {
 /// A container, by its namespace.
 #[derive(Debug)]
 struct Container {
-    served: Arc<Served>,
+    tenant: Arc<Tenant>,
     thread: usize,
     token: u64,
     listener: TcpListener,
@@ -56,12 +56,12 @@ impl Responder {
     /// When the process has no files or threads left.
     pub fn start(config: &ResponderConfig) -> io::Result<Self> {
         let engine = Arc::new(Engine::new(config.max_age));
-        let (switchboard, jobs) = Switchboard::new();
+        let (forwards, jobs) = ForwardQueue::new();
         let forwarder = Forwarder::new(Arc::clone(&engine), config.resolv_conf.clone());
-        let threads = (0..config.threads.max(1)).map(|_| UdpThread::start(Arc::clone(&engine), switchboard.clone()));
+        let threads = (0..config.threads.max(1)).map(|_| UdpThread::start(Arc::clone(&engine), forwards.clone()));
         Ok(Self {
-            tcp: TcpServer::new(Arc::clone(&engine), switchboard.clone()),
-            switchboard: switchboard.clone(),
+            tcp: TcpServer::new(Arc::clone(&engine), forwards.clone()),
+            forwards: forwards.clone(),
             threads: threads.collect::<io::Result<_>>()?,
             containers: BTreeMap::new(),
             forwarder: tokio::spawn(forwarder.run(jobs)).abort_handle(),
@@ -76,37 +76,37 @@ impl Responder {
     }
 
     /// The containers that are served.
-    pub fn containers(&self) -> impl Iterator<Item = (NetnsId, Arc<Asker>)> {
-        self.containers.iter().map(|(id, container)| (*id, container.served.asker()))
+    pub fn containers(&self) -> impl Iterator<Item = (NetnsId, Arc<DnsClient>)> {
+        self.containers.iter().map(|(id, container)| (*id, container.tenant.client()))
     }
 
     /// Serves a container by the sockets that were bound in its namespace. One that is served already gets these.
     ///
     /// # Errors
     /// When the sockets cannot be used. It is not served then.
-    pub fn serve(&mut self, id: NetnsId, asker: Asker, udp: UdpSocket, listener: TcpListener) -> io::Result<()> {
+    pub fn serve(&mut self, id: NetnsId, client: DnsClient, udp: UdpSocket, listener: TcpListener) -> io::Result<()> {
         self.forget(id);
-        let served = Served::new(asker, udp)?;
+        let tenant = Tenant::new(client, udp)?;
         listener.set_nonblocking(true)?;
         let accepted = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
         // The one that has least to do.
         let least = self.threads.iter().enumerate().min_by_key(|(_, thread)| thread.sockets());
         let Some((thread, of_thread)) = least else { return Err(io::Error::other("no thread serves UDP")) };
-        let token = of_thread.add(&served)?;
-        let accepting = tokio::spawn(self.tcp.clone().accept(Arc::clone(&served), accepted)).abort_handle();
-        self.containers.insert(id, Container { served, thread, token, listener, accepting });
+        let token = of_thread.add(&tenant)?;
+        let accepting = tokio::spawn(self.tcp.clone().accept(Arc::clone(&tenant), accepted)).abort_handle();
+        self.containers.insert(id, Container { tenant, thread, token, listener, accepting });
         Ok(())
     }
 
     /// Whether nothing is under way: no connection, and no query that was forwarded.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.switchboard.is_idle() && self.tcp.is_idle()
+        self.forwards.is_idle() && self.tcp.is_idle()
     }
 
     /// Changes what exists for a container; false when it is not served.
-    pub fn set_asker(&self, id: NetnsId, asker: Asker) -> bool {
-        self.containers.get(&id).map(|container| container.served.set_asker(asker)).is_some()
+    pub fn set_client(&self, id: NetnsId, client: DnsClient) -> bool {
+        self.containers.get(&id).map(|container| container.tenant.set_client(client)).is_some()
     }
 
     /// The sockets of a container, for another process to go on with.
@@ -115,7 +115,7 @@ impl Responder {
     /// When the process has no files left.
     pub fn sockets(&self, id: NetnsId) -> io::Result<Option<(UdpSocket, TcpListener)>> {
         let Some(container) = self.containers.get(&id) else { return Ok(None) };
-        Ok(Some((container.served.udp().try_clone()?, container.listener.try_clone()?)))
+        Ok(Some((container.tenant.udp().try_clone()?, container.listener.try_clone()?)))
     }
 
     /// Serves a container no longer, and lets its namespace go; false when it was not served.

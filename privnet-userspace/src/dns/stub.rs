@@ -89,15 +89,15 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut query = [0; 512];
-                let (length, asker) = socket.recv_from(&mut query).expect("a query");
+                let (length, client) = socket.recv_from(&mut query).expect("a query");
                 let mut other = query[..length].to_vec();
                 other[0] = !other[0];
                 other[2] |= 0x80;
-                socket.send_to(&other, asker).expect("sent");
+                socket.send_to(&other, client).expect("sent");
                 let mut answer = query[..length].to_vec();
                 answer[2] |= 0x84;
                 reply(&mut answer);
-                socket.send_to(&answer, asker).expect("sent");
+                socket.send_to(&answer, client).expect("sent");
             });
             ask(server, NAME, Duration::from_millis(500))
         })

@@ -9,13 +9,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::engine::{Desk, Engine, Step, Transport};
-use super::forward::{Job, ReplyTo, Switchboard};
-use super::served::Served;
+use super::engine::{Engine, Scratch, Step, Transport};
+use super::forward::{ForwardQueue, Job, ReplyTo};
+use super::tenant::Tenant;
 use super::wire::{self, Code, Incoming, Limits};
 
-/// How many connections one container has at most.
-pub const CONNECTIONS_PER_CONTAINER: usize = 32;
 /// How many all together have.
 const CONNECTIONS: usize = 1024;
 /// How long a connection may be silent, a query take to arrive, or a reply to be taken.
@@ -29,15 +27,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub struct TcpServer {
     engine: Arc<Engine>,
-    switchboard: Switchboard,
+    forwards: ForwardQueue,
     places: Arc<Semaphore>,
 }
 
 impl TcpServer {
     /// One without connections.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, switchboard: Switchboard) -> Self {
-        Self { engine, switchboard, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    pub fn new(engine: Arc<Engine>, forwards: ForwardQueue) -> Self {
+        Self { engine, forwards, places: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 
     /// Whether there is no connection.
@@ -47,7 +45,7 @@ impl TcpServer {
     }
 
     /// Accepts a container's connections, for ever: abort the task to end it. Connections that exist go on.
-    pub async fn accept(self, served: Arc<Served>, listener: TcpListener) {
+    pub async fn accept(self, tenant: Arc<Tenant>, listener: TcpListener) {
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -58,15 +56,15 @@ impl TcpServer {
                 }
             };
             let place = Arc::clone(&self.places).try_acquire_owned().ok();
-            match (served.leave_to_connect(), place) {
-                (Some(leave), Some(place)) => self.open(Arc::clone(&served), stream, [leave, place]),
-                // Closed at once, which the asker notices at once.
+            match (tenant.connection_permit(), place) {
+                (Some(permits), Some(place)) => self.open(Arc::clone(&tenant), stream, [permits, place]),
+                // Closed at once, which the client notices at once.
                 (None, _) | (_, None) => self.engine.counters.connections_refused.add(),
             }
         }
     }
 
-    fn open(&self, served: Arc<Served>, stream: TcpStream, leave: [OwnedSemaphorePermit; 2]) {
+    fn open(&self, tenant: Arc<Tenant>, stream: TcpStream, permits: [OwnedSemaphorePermit; 2]) {
         // Replies are written whole.
         let _ = stream.set_nodelay(true);
         let (reader, writer) = stream.into_split();
@@ -75,31 +73,31 @@ impl TcpServer {
         tokio::spawn(async move {
             let writing = tokio::spawn(write(writer, queue));
             // What ends the one ends the other: the reader by dropping its sender, the writer by closing the queue.
-            let _ = this.read(&served, reader, replies).await;
+            let _ = this.read(&tenant, reader, replies).await;
             let _ = writing.await;
-            drop(leave);
+            drop(permits);
         });
     }
 
     /// Reads queries until there are no more, and answers or forwards each.
     async fn read(
         &self,
-        served: &Arc<Served>,
+        tenant: &Arc<Tenant>,
         mut reader: OwnedReadHalf,
         replies: mpsc::Sender<Vec<u8>>,
     ) -> io::Result<()> {
-        let mut desk = Desk::default();
+        let mut scratch = Scratch::default();
         let mut query = Vec::new();
         loop {
             tokio::time::timeout(IDLE, read_message(&mut reader, &mut query)).await??;
             let mut reply = Vec::new();
-            match self.handle(served, &mut desk, &query, &mut reply) {
+            match self.handle(tenant, &mut scratch, &query, &mut reply) {
                 Step::Silence => continue,
                 Step::Reply => {}
                 Step::Forward(forwarding) => {
                     let reply_to = ReplyTo::Tcp(replies.clone());
                     let job = || Job { query: query.clone(), forwarding, reply_to };
-                    if served.leave_to_forward().is_some_and(|leave| self.switchboard.forward(job(), leave)) {
+                    if tenant.forward_permit().is_some_and(|permits| self.forwards.forward(job(), permits)) {
                         continue;
                     }
                     self.refuse(&query, &mut reply);
@@ -109,9 +107,9 @@ impl TcpServer {
         }
     }
 
-    fn handle(&self, served: &Served, desk: &mut Desk, query: &[u8], reply: &mut Vec<u8>) -> Step {
+    fn handle(&self, tenant: &Tenant, scratch: &mut Scratch, query: &[u8], reply: &mut Vec<u8>) -> Step {
         let counters = &self.engine.counters;
-        self.engine.view().handle(counters, desk, &served.asker(), (query, Transport::Tcp), reply)
+        self.engine.view().handle(counters, scratch, &tenant.client(), (query, Transport::Tcp), reply)
     }
 
     fn refuse(&self, bytes: &[u8], reply: &mut Vec<u8>) {
@@ -131,7 +129,7 @@ async fn read_message(reader: &mut OwnedReadHalf, message: &mut Vec<u8>) -> io::
         return Err(io::ErrorKind::InvalidData.into());
     }
     message.clear();
-    // Not all at once: the length is the asker's word.
+    // Not all at once: the length is the client's word.
     while message.len() < length {
         let rest = u64::try_from(length - message.len()).unwrap_or(0);
         if (&mut *reader).take(rest).read_buf(message).await? == 0 {

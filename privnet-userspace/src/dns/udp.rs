@@ -1,6 +1,6 @@
 //! Queries by UDP: a thread that does nothing else, over the sockets of many containers.
 //!
-//! Each turn takes at most one batch from each socket that has something, so a container that floods its own socket costs
+//! Each batch takes at most one batch from each socket that has something, so a container that floods its own socket costs
 //! another one a batch of waiting and no more.
 
 use std::collections::BTreeMap;
@@ -16,9 +16,9 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll};
 use rustix::io::Errno;
 
-use super::engine::{Desk, Engine, Step, Transport, most_octets};
-use super::forward::{Job, ReplyTo, Switchboard};
-use super::served::Served;
+use super::engine::{Engine, Scratch, Step, Transport, most_octets};
+use super::forward::{ForwardQueue, Job, ReplyTo};
+use super::tenant::Tenant;
 use super::wire::{self, Code, Incoming, Limits};
 
 /// Most queries taken from one socket in one go.
@@ -42,7 +42,7 @@ struct Sockets {
     epoll: OwnedFd,
     wake: OwnedFd,
     stop: AtomicBool,
-    served: Mutex<(u64, BTreeMap<u64, Arc<Served>>)>,
+    tenants: Mutex<(u64, BTreeMap<u64, Arc<Tenant>>)>,
 }
 
 impl UdpThread {
@@ -50,13 +50,13 @@ impl UdpThread {
     ///
     /// # Errors
     /// When the process has no files or threads left.
-    pub fn start(engine: Arc<Engine>, switchboard: Switchboard) -> io::Result<Self> {
+    pub fn start(engine: Arc<Engine>, forwards: ForwardQueue) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
-        let sockets = Arc::new(Sockets { epoll, wake, stop: AtomicBool::new(false), served: Mutex::default() });
+        let sockets = Arc::new(Sockets { epoll, wake, stop: AtomicBool::new(false), tenants: Mutex::default() });
         let of_thread = Arc::clone(&sockets);
-        let serve = move || serve(&of_thread, &mut Turn::new(engine, switchboard));
+        let serve = move || serve(&of_thread, &mut Batch::new(engine, forwards));
         let thread = std::thread::Builder::new().name("dns-udp".to_owned()).spawn(serve)?;
         Ok(Self { sockets, thread: Some(thread) })
     }
@@ -65,28 +65,28 @@ impl UdpThread {
     ///
     /// # Errors
     /// When the kernel does not watch it.
-    pub fn add(&self, served: &Arc<Served>) -> io::Result<u64> {
-        let mut map = self.sockets.served.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn add(&self, tenant: &Arc<Tenant>) -> io::Result<u64> {
+        let mut map = self.sockets.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         let token = map.0;
-        epoll::add(&self.sockets.epoll, served.udp(), epoll::EventData::new_u64(token), epoll::EventFlags::IN)?;
+        epoll::add(&self.sockets.epoll, tenant.udp(), epoll::EventData::new_u64(token), epoll::EventFlags::IN)?;
         map.0 += 1;
-        map.1.insert(token, Arc::clone(served));
+        map.1.insert(token, Arc::clone(tenant));
         Ok(token)
     }
 
     /// Serves a socket no longer; it is closed when its last query is done with.
     pub fn remove(&self, token: u64) {
-        let removed = self.sockets.served.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&token);
-        if let Some(served) = removed {
+        let removed = self.sockets.tenants.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&token);
+        if let Some(tenant) = removed {
             // The only other way out of the set is to be closed.
-            let _ = epoll::delete(&self.sockets.epoll, served.udp());
+            let _ = epoll::delete(&self.sockets.epoll, tenant.udp());
         }
     }
 
     /// How many sockets it serves.
     #[must_use]
     pub fn sockets(&self) -> usize {
-        self.sockets.served.lock().unwrap_or_else(PoisonError::into_inner).1.len()
+        self.sockets.tenants.lock().unwrap_or_else(PoisonError::into_inner).1.len()
     }
 }
 
@@ -101,7 +101,7 @@ impl Drop for UdpThread {
     }
 }
 
-fn serve(sockets: &Sockets, turn: &mut Turn) {
+fn serve(sockets: &Sockets, batch: &mut Batch) {
     let mut events = Vec::with_capacity(EVENTS);
     while !sockets.stop.load(Ordering::Acquire) {
         events.clear();
@@ -114,19 +114,19 @@ fn serve(sockets: &Sockets, turn: &mut Turn) {
         }
         for event in &events {
             let token = event.data.u64();
-            let served = sockets.served.lock().unwrap_or_else(PoisonError::into_inner).1.get(&token).cloned();
-            if let Some(served) = served {
-                turn.serve(&served);
+            let tenant = sockets.tenants.lock().unwrap_or_else(PoisonError::into_inner).1.get(&token).cloned();
+            if let Some(tenant) = tenant {
+                batch.serve(&tenant);
             }
         }
     }
 }
 
 /// What is kept from batch to batch, so that none has to be made anew.
-struct Turn {
+struct Batch {
     engine: Arc<Engine>,
-    switchboard: Switchboard,
-    desk: Desk,
+    forwards: ForwardQueue,
+    scratch: Scratch,
     received: MultiHeaders<SockaddrIn>,
     sent: MultiHeaders<SockaddrIn>,
     queries: Vec<[u8; QUERY_OCTETS]>,
@@ -135,12 +135,12 @@ struct Turn {
     recipients: Vec<Option<SockaddrIn>>,
 }
 
-impl Turn {
-    fn new(engine: Arc<Engine>, switchboard: Switchboard) -> Self {
+impl Batch {
+    fn new(engine: Arc<Engine>, forwards: ForwardQueue) -> Self {
         Self {
             engine,
-            switchboard,
-            desk: Desk::default(),
+            forwards,
+            scratch: Scratch::default(),
             received: MultiHeaders::preallocate(BATCH, None),
             sent: MultiHeaders::preallocate(BATCH, None),
             queries: vec![[0; QUERY_OCTETS]; BATCH],
@@ -151,10 +151,10 @@ impl Turn {
     }
 
     /// Answers one batch of what waits in the socket.
-    fn serve(&mut self, served: &Arc<Served>) {
-        self.receive(served);
+    fn serve(&mut self, tenant: &Arc<Tenant>) {
+        self.receive(tenant);
         self.recipients.clear();
-        let asker = served.asker();
+        let client = tenant.client();
         let view = self.engine.view();
         for (query, (length, sender)) in self.queries.iter().zip(&self.arrivals) {
             // Nothing can be sent to port 0, and the attempt would cost the rest of the batch.
@@ -162,13 +162,13 @@ impl Turn {
             let bytes = &query[..*length];
             let reply = &mut self.replies[self.recipients.len()];
             let counters = &self.engine.counters;
-            match view.handle(counters, &mut self.desk, &asker, (bytes, Transport::Udp), reply) {
+            match view.handle(counters, &mut self.scratch, &client, (bytes, Transport::Udp), reply) {
                 Step::Silence => continue,
                 Step::Reply => {}
                 Step::Forward(forwarding) => {
-                    let reply_to = || ReplyTo::Udp(Arc::clone(served), SocketAddrV4::new(sender.ip(), sender.port()));
+                    let reply_to = || ReplyTo::Udp(Arc::clone(tenant), SocketAddrV4::new(sender.ip(), sender.port()));
                     let job = || Job { query: bytes.to_vec(), forwarding, reply_to: reply_to() };
-                    if served.leave_to_forward().is_some_and(|leave| self.switchboard.forward(job(), leave)) {
+                    if tenant.forward_permit().is_some_and(|permits| self.forwards.forward(job(), permits)) {
                         continue;
                     }
                     counters.over_budget.add();
@@ -178,27 +178,27 @@ impl Turn {
             self.recipients.push(Some(sender));
         }
         drop(view);
-        self.send(served);
+        self.send(tenant);
     }
 
-    fn receive(&mut self, served: &Served) {
+    fn receive(&mut self, tenant: &Tenant) {
         self.arrivals.clear();
         let mut slices: Vec<[IoSliceMut<'_>; 1]> =
             self.queries.iter_mut().map(|query| [IoSliceMut::new(query)]).collect();
-        let fd = served.udp().as_raw_fd();
+        let fd = tenant.udp().as_raw_fd();
         // An error is of an earlier datagram, and is cleared by being told: whatever else waits is taken next time.
         if let Ok(arrived) = recvmmsg(fd, &mut self.received, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
             self.arrivals.extend(arrived.map(|one| (one.bytes, one.address)));
         }
     }
 
-    fn send(&mut self, served: &Served) {
+    fn send(&mut self, tenant: &Tenant) {
         if self.recipients.is_empty() {
             return;
         }
         let slices: Vec<[IoSlice<'_>; 1]> =
             self.replies[..self.recipients.len()].iter().map(|reply| [IoSlice::new(reply)]).collect();
-        let fd = served.udp().as_raw_fd();
+        let fd = tenant.udp().as_raw_fd();
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         if sendmmsg(fd, &mut self.sent, slices.iter(), &self.recipients, [], flags).is_err() {
             self.engine.counters.send_failures.add();

@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(health.choose(&servers, start), servers, "once is nothing");
         health.failed(dead, start);
         assert_eq!(health.choose(&servers, start), [alive]);
-        assert_eq!(health.choose(&[dead], start), [], "none is left: the asker hears it at once");
+        assert_eq!(health.choose(&[dead], start), [], "none is left: the client hears it at once");
         let later = start + PAUSE;
         assert_eq!(health.choose(&servers, later), [alive, dead]);
         assert_eq!(health.choose(&servers, later), [alive], "one query tries it");

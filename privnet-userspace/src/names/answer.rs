@@ -69,7 +69,7 @@ pub struct Answer {
     pub answers: Vec<Record>,
     /// The zone's SOA when there is nothing to answer.
     pub authority: Vec<Record>,
-    /// What the asker will want next. May be left out.
+    /// What the client will want next. May be left out.
     pub additional: Vec<Record>,
 }
 

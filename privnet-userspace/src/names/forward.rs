@@ -1,7 +1,7 @@
 //! What a name below the suffix stands for.
 
 use super::catalogue::MemberNames;
-use super::zone::{App, Asker, Kind, Zone, Zones, has_port};
+use super::zone::{App, DnsClient, Kind, Zone, Zones, has_port};
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, NetworkId, Protocol};
 
@@ -12,7 +12,7 @@ const DEFAULT_TYPE: &str = "web";
 pub(super) enum Found<'a> {
     /// The suffix itself.
     Apex,
-    /// Below the suffix, in no network of the asker's.
+    /// Below the suffix, in no network of the client's.
     NoNetwork,
     /// Something of this network, whose own name is the asked one without its first `skip` labels.
     InNetwork { network: NetworkId, zone: &'a Zone, skip: usize, place: Place<'a> },
@@ -48,19 +48,19 @@ impl<'a> Set<'a> {
 }
 
 /// Looks up what `labels`, those left of the suffix, stand for.
-pub(super) fn find<'a>(zones: &'a Zones, asker: &'a Asker, labels: &[&'a [u8]]) -> Found<'a> {
+pub(super) fn find<'a>(zones: &'a Zones, client: &'a DnsClient, labels: &[&'a [u8]]) -> Found<'a> {
     let Some((network, rest)) = labels.split_last() else { return Found::Apex };
-    let Some((network, zone)) = text(network).and_then(|label| network_of(zones, asker, label)) else {
+    let Some((network, zone)) = text(network).and_then(|label| network_of(zones, client, label)) else {
         return Found::NoNetwork;
     };
     Found::InNetwork { network, zone, skip: rest.len(), place: in_network(zone, rest) }
 }
 
 /// A network by its id, or by its name where that says which.
-fn network_of<'a>(zones: &'a Zones, asker: &'a Asker, label: &str) -> Option<(NetworkId, &'a Zone)> {
+fn network_of<'a>(zones: &'a Zones, client: &'a DnsClient, label: &str) -> Option<(NetworkId, &'a Zone)> {
     match id(label, "pn-").map(NetworkId::from_uuid) {
-        Some(id) => zones.by_id(asker, id).map(|zone| (id, zone)),
-        None => zones.by_name(asker, label),
+        Some(id) => zones.by_id(client, id).map(|zone| (id, zone)),
+        None => zones.by_name(client, label),
     }
 }
 

@@ -27,7 +27,7 @@ mod tests;
 pub use answer::{Answer, Data, Owner, QueryType, Question, Rcode, Record, Resolution, Soa};
 pub use catalogue::{Catalogue, Difference, MemberNames, NetworkHead, NetworkNames};
 pub use name::{InvalidDomainName, Name};
-pub use zone::{Asker, Zones};
+pub use zone::{DnsClient, Zones};
 
 pub use crate::model::Forwarding;
 use crate::model::{ContainerRef, NetworkId};

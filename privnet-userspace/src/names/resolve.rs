@@ -8,7 +8,7 @@ use rand::seq::SliceRandom as _;
 use super::answer::{Answer, Data, Owner, QueryType, Question, Record, Resolution, Soa};
 use super::catalogue::MemberNames;
 use super::forward::{Found, Place, Set};
-use super::zone::{Asker, Zone, Zones};
+use super::zone::{DnsClient, Zone, Zones};
 use super::{SUFFIX_LABELS, forward, of_member, reverse};
 use crate::model::naming::{DEFAULT_NEGATIVE_TTL_SECONDS, DEFAULT_TTL_SECONDS};
 use crate::model::{AppId, NetworkId, Protocol};
@@ -20,9 +20,9 @@ const REVERSE_LABELS: [&[u8]; 2] = [b"in-addr", b"arpa"];
 const INVENTORY_CHUNK: usize = 100;
 
 impl Zones {
-    /// Answers `question` as it is for `asker`. Addresses come in an order that `random` draws.
+    /// Answers `question` as it is for `client`. Addresses come in an order that `random` draws.
     #[must_use]
-    pub fn resolve(&self, asker: &Asker, question: Question<'_>, random: &mut impl RngCore) -> Resolution {
+    pub fn resolve(&self, client: &DnsClient, question: Question<'_>, random: &mut impl RngCore) -> Resolution {
         let mut labels: [&[u8]; MAX_LABELS] = [&[]; MAX_LABELS];
         let mut count = 0;
         for (slot, label) in labels.iter_mut().zip(question.name.labels()) {
@@ -30,11 +30,11 @@ impl Zones {
             count += 1;
         }
         let labels = &labels[..count];
-        let mut query = Query { zones: self, asker, kind: question.kind, most: question.most, random };
+        let mut query = Query { zones: self, client, kind: question.kind, most: question.most, random };
         if let Some(rest) = labels.strip_suffix(&SUFFIX_LABELS) {
             return Resolution::Answered(query.below_suffix(rest));
         }
-        let reverse = labels.strip_suffix(&REVERSE_LABELS).and_then(|rest| reverse::find(self, asker, rest));
+        let reverse = labels.strip_suffix(&REVERSE_LABELS).and_then(|rest| reverse::find(self, client, rest));
         reverse.map_or(Resolution::Elsewhere, |found| Resolution::Answered(query.of_address(&found)))
     }
 }
@@ -68,7 +68,7 @@ impl Authority<'_> {
 
 struct Query<'a, R> {
     zones: &'a Zones,
-    asker: &'a Asker,
+    client: &'a DnsClient,
     kind: QueryType,
     most: usize,
     random: &'a mut R,
@@ -101,9 +101,9 @@ impl<'a, R: RngCore> Query<'a, R> {
 
     fn below_suffix(&mut self, labels: &[&'a [u8]]) -> Answer {
         let root = Authority { skip: labels.len(), zone: None };
-        match forward::find(self.zones, self.asker, labels) {
+        match forward::find(self.zones, self.client, labels) {
             Found::NoNetwork => Answer::name_error(root.soa()),
-            Found::Apex => self.at_apex(root, self.asker.server),
+            Found::Apex => self.at_apex(root, self.client.server),
             Found::InNetwork { network, zone, skip, place } => {
                 self.in_network(Authority { skip, zone: Some(zone) }, (network, zone), &place)
             }

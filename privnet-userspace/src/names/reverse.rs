@@ -1,11 +1,11 @@
-//! What an address stands for: the names below `in-addr.arpa` of the subnets of the asker's networks.
+//! What an address stands for: the names below `in-addr.arpa` of the subnets of the client's networks.
 //!
 //! A subnet's zone is cut at the octet at or below its prefix: 10.240.0.0/22 has the four zones `0.240.10` to `3.240.10`.
 //! So nothing of a stranger's is ever claimed, and nothing of ours is ever asked elsewhere.
 
 use std::net::Ipv4Addr;
 
-use super::zone::{Asker, Zone, Zones};
+use super::zone::{DnsClient, Zone, Zones};
 use crate::model::{ContainerRef, NetworkId};
 
 /// What exists under the name of an address, or of several.
@@ -27,8 +27,8 @@ pub(super) enum Place<'a> {
     Member(&'a ContainerRef),
 }
 
-/// Looks up `labels`, those left of `in-addr.arpa`; nothing when they are not of a subnet of the asker's.
-pub(super) fn find<'a>(zones: &'a Zones, asker: &'a Asker, labels: &[&[u8]]) -> Option<Reverse<'a>> {
+/// Looks up `labels`, those left of `in-addr.arpa`; nothing when they are not of a subnet of the client's.
+pub(super) fn find<'a>(zones: &'a Zones, client: &'a DnsClient, labels: &[&[u8]]) -> Option<Reverse<'a>> {
     let mut octets = [0; 4];
     let mut known = 0;
     for (label, octet) in labels.iter().rev().zip(&mut octets) {
@@ -39,7 +39,7 @@ pub(super) fn find<'a>(zones: &'a Zones, asker: &'a Asker, labels: &[&[u8]]) -> 
         known += 1;
     }
     let first = Ipv4Addr::from(octets);
-    let (network, zone) = zones.by_address(asker, first)?;
+    let (network, zone) = zones.by_address(client, first)?;
     let cut = usize::from(zone.head.subnet.prefix_len()).div_ceil(8);
     if known < cut {
         return None;

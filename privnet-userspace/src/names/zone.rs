@@ -9,9 +9,9 @@ use super::catalogue::{Difference, MemberNames, NetworkDifference, NetworkHead};
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Forwarding, NetworkId, Protocol};
 
-/// Who asks: a container, by the networks that it is in.
+/// A container as a client of the DNS: the networks that it is in, and the address of the server that it asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asker {
+pub struct DnsClient {
     /// The networks that it is in. No other exists for it.
     pub networks: BTreeSet<NetworkId>,
     /// The address at which it asks, which is the name server's as far as it knows.
@@ -72,9 +72,9 @@ impl Zones {
     /// Where a container may ask for names that are none of ours. A network that says no is heeded, whatever the others
     /// of the container say; servers that are named come before the host's own.
     #[must_use]
-    pub fn forwarding(&self, asker: &Asker) -> Forwarding {
+    pub fn forwarding(&self, client: &DnsClient) -> Forwarding {
         let mut servers: Vec<SocketAddr> = Vec::new();
-        for (_, zone) in self.of(asker) {
+        for (_, zone) in self.of(client) {
             match &zone.head.options.forwarding {
                 Forwarding::Off => return Forwarding::Off,
                 Forwarding::Host => {}
@@ -84,26 +84,26 @@ impl Zones {
         if servers.is_empty() { Forwarding::Host } else { Forwarding::Servers(servers) }
     }
 
-    /// The zones that exist for `asker`.
-    pub(super) fn of<'a>(&'a self, asker: &'a Asker) -> impl Iterator<Item = (NetworkId, &'a Zone)> {
-        asker.networks.iter().filter_map(|id| Some((*id, self.zones.get(id)?)))
+    /// The zones that exist for `client`.
+    pub(super) fn of<'a>(&'a self, client: &'a DnsClient) -> impl Iterator<Item = (NetworkId, &'a Zone)> {
+        client.networks.iter().filter_map(|id| Some((*id, self.zones.get(id)?)))
     }
 
-    /// The zone of a network, if `asker` is in it.
-    pub(super) fn by_id(&self, asker: &Asker, id: NetworkId) -> Option<&Zone> {
-        asker.networks.contains(&id).then(|| self.zones.get(&id)).flatten()
+    /// The zone of a network, if `client` is in it.
+    pub(super) fn by_id(&self, client: &DnsClient, id: NetworkId) -> Option<&Zone> {
+        client.networks.contains(&id).then(|| self.zones.get(&id)).flatten()
     }
 
-    /// The zone of the one network of `asker` that bears `name`.
-    pub(super) fn by_name<'a>(&'a self, asker: &'a Asker, name: &str) -> Option<(NetworkId, &'a Zone)> {
-        let mut named = self.of(asker).filter(|(_, zone)| zone.head.name.as_str() == name);
+    /// The zone of the one network of `client` that bears `name`.
+    pub(super) fn by_name<'a>(&'a self, client: &'a DnsClient, name: &str) -> Option<(NetworkId, &'a Zone)> {
+        let mut named = self.of(client).filter(|(_, zone)| zone.head.name.as_str() == name);
         // Two of one name would make an answer a matter of luck.
         named.next().filter(|_| named.next().is_none())
     }
 
-    /// The zone of the network of `asker` whose subnet holds `address`.
-    pub(super) fn by_address<'a>(&'a self, asker: &'a Asker, address: Ipv4Addr) -> Option<(NetworkId, &'a Zone)> {
-        self.of(asker).find(|(_, zone)| zone.head.subnet.contains(&address))
+    /// The zone of the network of `client` whose subnet holds `address`.
+    pub(super) fn by_address<'a>(&'a self, client: &'a DnsClient, address: Ipv4Addr) -> Option<(NetworkId, &'a Zone)> {
+        self.of(client).find(|(_, zone)| zone.head.subnet.contains(&address))
     }
 }
 

@@ -1,11 +1,11 @@
-//! What can go wrong at the door to WireGuard. Never carries the text of an error that could hold a key.
+//! What can go wrong with WireGuard. Never carries the text of an error that could hold a key.
 
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use super::Backend;
-use crate::companion::AnchorError;
+use crate::companion::{self, LivenessError};
 use crate::model::explain::file_system_remedy;
 #[cfg(test)]
 use crate::model::explain::{Row, rows};
@@ -39,20 +39,12 @@ pub enum Error {
         /// The peer that should have had it.
         wanted: PublicKey,
     },
-    /// A process is there already.
-    #[error("a WireGuard process (pid {pid}) runs in {run_dir} already", run_dir = run_dir.display())]
-    AlreadyRunning {
-        /// Its directory.
-        run_dir: PathBuf,
-        /// Its process id.
-        pid: i32,
-    },
-    /// A userspace process keeps its key and port for life.
+    /// A userspace process has its key and port from its start.
     #[error("the WireGuard process in {run_dir} must be started again to change its {what}", run_dir = run_dir.display())]
     RestartNeeded {
         /// Its directory.
         run_dir: PathBuf,
-        /// What differs: "private key", "port" or "protocol version" (it was started by another version of privnet).
+        /// What differs: "private key" or "port".
         what: &'static str,
     },
     /// This host cannot do it.
@@ -65,17 +57,12 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
-    /// The process answered with a refusal, or with something that is no answer.
-    #[error("the WireGuard process in {run_dir} {problem}", run_dir = run_dir.display())]
-    Process {
-        /// Its directory.
-        run_dir: PathBuf,
-        /// What it did, in words that follow the subject.
-        problem: String,
-    },
+    /// The process of a userspace device cannot be started or ended, or did not do what it was asked to.
+    #[error(transparent)]
+    Companion(#[from] companion::Error),
     /// The container cannot be watched.
     #[error(transparent)]
-    Anchor(#[from] AnchorError),
+    Liveness(#[from] LivenessError),
     /// A namespace could not be entered.
     #[error(transparent)]
     Netns(#[from] netns::Error),
@@ -96,13 +83,12 @@ impl Explain for Error {
         match self {
             Self::Unsupported { .. } => ErrorCode::Unsupported,
             Self::Netns(error) => error.code(),
-            Self::Anchor(error) => error.code(),
+            Self::Liveness(error) => error.code(),
+            Self::Companion(error) => error.code(),
             Self::Absent { .. }
             | Self::NotWireGuard { .. }
             | Self::AddressTaken { .. }
-            | Self::AlreadyRunning { .. }
             | Self::RestartNeeded { .. }
-            | Self::Process { .. }
             | Self::Kernel { .. } => ErrorCode::Internal,
         }
     }
@@ -115,11 +101,10 @@ impl Explain for Error {
             }
             Self::RestartNeeded { .. } => Some("detach the container and attach it again".to_owned()),
             Self::Netns(error) => error.remedy(),
-            Self::Anchor(error) => error.remedy(),
+            Self::Liveness(error) => error.remedy(),
+            Self::Companion(error) => error.remedy(),
             Self::Kernel { object, source, .. } => file_system_remedy(source, object),
-            Self::Absent { .. } | Self::AddressTaken { .. } | Self::AlreadyRunning { .. } | Self::Process { .. } => {
-                None
-            }
+            Self::Absent { .. } | Self::AddressTaken { .. } => None,
         }
     }
 
@@ -143,8 +128,6 @@ impl Explain for Error {
                 }, Internal,
                 "peer zo060cy2M+x7cMF4FKXHbs0CloUFDTRHRboFhw5YfVk= of WireGuard device wg0 cannot have 10.240.0.2: \
                  peer pOCSkrZRwni5dyxWn1+puxPZBrRqtoyd+dwrRAn4ogk= has it", "";
-            Self::AlreadyRunning { .. } => Self::AlreadyRunning { run_dir: run_dir(), pid: 17 }, Internal,
-                "a WireGuard process (pid 17) runs in /run/privnet/wg already", "";
             Self::RestartNeeded { .. } => Self::RestartNeeded { run_dir: run_dir(), what: "port" }, Internal,
                 "the WireGuard process in /run/privnet/wg must be started again to change its port",
                 "detach the container and attach it again";
@@ -154,9 +137,13 @@ impl Explain for Error {
                     remedy: "load the module with `modprobe wireguard`",
                 }, Unsupported,
                 "kernel WireGuard is not available: no such family", "load the module with `modprobe wireguard`";
-            Self::Process { .. } => Self::Process { run_dir: run_dir(), problem: "did not answer".to_owned() }, Internal,
-                "the WireGuard process in /run/privnet/wg did not answer", "";
-            Self::Anchor(_) => Self::Anchor(AnchorError::Netns(gone())), NetnsNotFound, "/run/netns/a does not exist", restart;
+            Self::Companion(_) => Self::Companion(companion::Error {
+                    process: "the WireGuard process",
+                    run_dir: run_dir(),
+                    cause: companion::Cause::AlreadyRunning { pid: 17 },
+                }), Internal,
+                "the WireGuard process in /run/privnet/wg runs already, with pid 17", "";
+            Self::Liveness(_) => Self::Liveness(LivenessError::Netns(gone())), NetnsNotFound, "/run/netns/a does not exist", restart;
             Self::Netns(_) => Self::Netns(gone()), NetnsNotFound, "/run/netns/a does not exist", restart;
             Self::Kernel { .. } => Self::io("write", "/run/privnet/wg/log")(io::Error::from(io::ErrorKind::StorageFull)), Internal,
                 "cannot write /run/privnet/wg/log",
@@ -166,6 +153,21 @@ impl Explain for Error {
 }
 
 impl Error {
+    /// Whether the device is there and cannot be worked with, so that only a new one in its place helps.
+    #[must_use]
+    pub const fn needs_new_device(&self) -> bool {
+        match self {
+            Self::RestartNeeded { .. } | Self::NotWireGuard { .. } => true,
+            Self::Companion(error) => error.needs_restart(),
+            Self::Absent { .. }
+            | Self::AddressTaken { .. }
+            | Self::Unsupported { .. }
+            | Self::Liveness(_)
+            | Self::Netns(_)
+            | Self::Kernel { .. } => false,
+        }
+    }
+
     /// A closure for `map_err`: the failure of `op` on `object`.
     pub(super) fn io<E: Into<io::Error>>(op: &'static str, object: impl Into<String>) -> impl FnOnce(E) -> Self {
         let object = object.into();

@@ -32,6 +32,7 @@ use crate::netns::Netns;
 pub use error::Error;
 pub use kernel::kernel_support;
 pub use process::serve_userspace;
+pub use protocol::WireGuard;
 pub use userspace::{UserspaceSpec, start_userspace, stop_userspace, userspace_support};
 
 /// Who does the WireGuard of a member.

@@ -1,79 +1,99 @@
-//! What the agent and a WireGuard process say to each other. Values; decides nothing.
+//! The protocol of a WireGuard process: what the agent and the process say to each other. Values; decides nothing.
 //!
-//! At birth, over the process's standard input: one [`Birth`] with its open files, answered by one [`Born`]. Later, over
-//! the control socket: one line of JSON each way per connection, [`Request`] and [`Response`]. The private key is in the
-//! first message alone: in no argument, no environment, no file, and nothing can ask for it.
+//! The private key precedes the first message and nothing else: it is in no argument, no environment and no file, and no
+//! request asks for it.
+
+use std::ffi::CStr;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 use super::{DeviceState, PeerChange};
-use crate::companion::Anchor;
+use crate::companion::{Liveness, Protocol, Upgrade};
 use crate::model::PublicKey;
+use crate::model::keys::KEY_LENGTH_BYTES;
 
-/// Raised when a message changes; an agent and a process of different versions do not talk.
-pub(super) const VERSION: u32 = 1;
-/// Longest message in bytes: 10,000 peers take 3 MB.
-pub(super) const MAX_MESSAGE_BYTES: u64 = 8 << 20;
+/// The process of one userspace device as a companion.
+#[derive(Debug)]
+pub enum WireGuard {}
 
-/// The first message, after the 32 bytes of the private key. The files come with it: TUN, UDP socket, and the process
-/// file descriptor if the anchor is a process.
+impl Protocol for WireGuard {
+    const NAME: &'static str = "the WireGuard process";
+    const COMMAND: &'static str = "wireguard-process";
+    const COMM: &'static CStr = c"privnet-wg";
+    const VERSION: u32 = 1;
+    /// 10,000 peers take 3 MB.
+    const MAX_MESSAGE_OCTETS: usize = 8 << 20;
+    const SECRET_OCTETS: usize = KEY_LENGTH_BYTES;
+    /// The sessions with the peers are in the process's memory and cannot be handed over, so a process in its place would have
+    /// to make each handshake anew.
+    const UPGRADE: Upgrade = Upgrade::KeepRunning;
+    type Start = Start;
+    type Request = Request;
+    type Response = Response;
+}
+
+/// What the process is started with, after the private key. Descriptors: the TUN link, the UDP socket, and the container's
+/// process if that is watched.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Birth {
-    pub(super) version: u32,
+pub struct Start {
     pub(super) interface: String,
     pub(super) mtu: u16,
-    pub(super) anchor: Anchor,
-}
-
-/// The answer to [`Birth`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Born {
-    /// The device forwards.
-    Ready { public_key: PublicKey },
-    /// The process ends.
-    Failed { problem: String },
-}
-
-/// A line to the control socket. Of a request of another version nothing but this is understood.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Request<T = Ask> {
-    pub(super) version: u32,
-    pub(super) request: T,
+    pub(super) liveness: Liveness,
+    /// The public half of the private key that precedes this message.
+    pub(super) public_key: PublicKey,
 }
 
 /// What the agent may ask. To end the process it sends SIGTERM.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Ask {
+pub enum Request {
+    /// The device's state.
     Observe,
+    /// Add, correct and remove peers.
     ChangePeers(PeerChange),
 }
 
-/// A line from the control socket.
+/// What the process answers.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Response {
+pub enum Response {
+    /// To [`Request::Observe`].
     Device(DeviceState),
+    /// The peers are as they should be.
     Changed,
-    AddressTaken { address: std::net::Ipv4Addr, holder: PublicKey, wanted: PublicKey },
-    Refused { problem: String },
-    OtherVersion { version: u32 },
+    /// A peer that stays holds a wanted address; no peer was changed.
+    AddressTaken {
+        /// The address.
+        address: Ipv4Addr,
+        /// The peer that has it.
+        holder: PublicKey,
+        /// The peer that should have had it.
+        wanted: PublicKey,
+    },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::companion;
 
+    /// Processes of builds before this one read these bytes.
     #[test]
-    fn a_request_is_one_line_and_reads_back() {
-        let request = Request { version: VERSION, request: Ask::ChangePeers(PeerChange::default()) };
-        let line = serde_json::to_string(&request).expect("serializable");
-        assert_eq!(line, r#"{"version":1,"request":{"change_peers":{"set":[],"remove":[]}}}"#);
-        assert!(serde_json::from_str::<Request>(&line).is_ok());
-        assert!(serde_json::from_str::<Request>(r#"{"version":1,"request":"reveal_key"}"#).is_err());
+    fn the_messages_are_those_of_the_builds_before() {
+        for (request, text) in [
+            (Request::Observe, r#""observe""#),
+            (Request::ChangePeers(PeerChange::default()), r#"{"change_peers":{"set":[],"remove":[]}}"#),
+        ] {
+            let line = serde_json::to_string(&companion::Request { version: WireGuard::VERSION, request });
+            let line = line.expect("serializable");
+            assert_eq!(line, format!(r#"{{"version":1,"request":{text}}}"#));
+            assert!(serde_json::from_str::<companion::Request<Request>>(&line).is_ok());
+        }
+        let reveal = r#"{"version":1,"request":"reveal_key"}"#;
+        assert!(serde_json::from_str::<companion::Request<Request>>(reveal).is_err());
         let future = r#"{"version":2,"request":{"observe":{"since":7}}}"#;
-        let understood: Request<serde::de::IgnoredAny> = serde_json::from_str(future).expect("its version is readable");
+        let understood: companion::Request<serde::de::IgnoredAny> = serde_json::from_str(future).expect("its version");
         assert_eq!(understood.version, 2);
     }
 }

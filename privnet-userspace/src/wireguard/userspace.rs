@@ -4,31 +4,21 @@
 //! process receives both as open files. So it needs no namespace, no privilege and no secret on its command line, and
 //! its socket was born where the kernel's would have been. The process does not die with the agent.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use rustix::process::Pid;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::Command;
 use zeroize::Zeroizing;
 
-use super::protocol::{Ask, Birth, Born, MAX_MESSAGE_BYTES, Request, Response, VERSION};
+use super::protocol::{Request, Response, Start, WireGuard};
 use super::{DeviceState, Error, PeerChange, Support, tun};
-use crate::companion::{self, Anchor, RunDir};
+use crate::companion::{Cause, Given, Handle, Liveness};
 use crate::model::{IfName, PrivateKey, PublicKey};
 use crate::netns::{self, Netns};
 
-/// How long a process may take to be born: two orders above what was measured on an idle machine.
-const BIRTH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a process may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the link and the socket of a killed process may outlast its pid file; milliseconds were seen.
 const PREDECESSOR_TIMEOUT: Duration = Duration::from_millis(250);
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(2);
@@ -79,64 +69,26 @@ pub fn userspace_support() -> Support {
 /// between it and the socket in the binding netns.
 ///
 /// # Errors
-/// [`Error::AlreadyRunning`], [`Error::Anchor`] when `app_path` is not the app netns, [`Error::Kernel`] when the
+/// [`Cause::AlreadyRunning`], [`Error::Liveness`] when `app_path` is not the app netns, [`Error::Kernel`] when the
 /// interface name or the port is taken. Nothing of the attempt is left after any error.
 pub async fn start_userspace(spec: &UserspaceSpec, key: &PrivateKey) -> Result<(), Error> {
-    let run_dir = RunDir::new(&spec.run_dir);
-    if let Some(pid) = owner(&run_dir)? {
-        return Err(Error::AlreadyRunning { run_dir: spec.run_dir.clone(), pid: pid.as_raw_pid() });
-    }
-    run_dir.create().map_err(Error::io("create", spec.run_dir.display().to_string()))?;
-    let result = start(spec, &run_dir, key).await;
-    if result.is_err() {
-        // What is left are empty files; the failure that is told is the first one.
-        let _ = run_dir.remove();
-    }
-    result
+    let given = async {
+        let (liveness, process) = Liveness::of(&spec.app_path, spec.app.id())?;
+        let (tun, socket) = tokio::try_join!(open_tun(spec), open_socket(spec))?;
+        let start = Start {
+            interface: spec.interface.to_string(),
+            mtu: u16::try_from(spec.mtu).unwrap_or(u16::MAX),
+            liveness,
+            public_key: key.public_key(),
+        };
+        let files = [tun, socket.into()].into_iter().chain(process).collect();
+        Ok(Given { start, secret: Zeroizing::new(key.reveal_bytes().to_vec()), files })
+    };
+    handle(&spec.run_dir).start(&spec.binary, given).await
 }
 
-async fn start(spec: &UserspaceSpec, run_dir: &RunDir, key: &PrivateKey) -> Result<(), Error> {
-    let (anchor, process) = Anchor::of(&spec.app_path, spec.app.id())?;
-    let (ours, theirs) = UnixStream::pair().map_err(Error::io("create", "a socket pair"))?;
-    // Started first: it loads while the devices are made.
-    let mut child = Command::new(&spec.binary)
-        .arg0("privnet")
-        .arg("wireguard-process")
-        .arg("--run-dir")
-        .arg(&spec.run_dir)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(Error::io("start", spec.binary.display().to_string()))?;
-    let born = async {
-        let (tun, socket) = tokio::try_join!(open_tun(spec), open_socket(spec))?;
-        let mtu = u16::try_from(spec.mtu).unwrap_or(u16::MAX);
-        let birth = Birth { version: VERSION, interface: spec.interface.to_string(), mtu, anchor };
-        let files: Vec<BorrowedFd<'_>> =
-            [tun.as_fd(), socket.as_fd()].into_iter().chain(process.as_ref().map(AsFd::as_fd)).collect();
-        hand_over(&ours, &birth, key, &files).map_err(Error::io("hand over the device to", "its process"))?;
-        await_birth(ours, run_dir, key.public_key()).await
-    };
-    let result = match tokio::time::timeout(BIRTH_TIMEOUT, born).await {
-        Ok(result) => result,
-        Err(_) => Err(problem(run_dir, format!("was not ready after {} s", BIRTH_TIMEOUT.as_secs()))),
-    };
-    match result {
-        Ok(()) => {
-            tracing::debug!(pid = child.id(), run_dir = %spec.run_dir.display(), "started a WireGuard process");
-            // While the agent lives it is the parent, and collects what is left of the process one day.
-            tokio::spawn(async move { child.wait().await });
-            Ok(())
-        }
-        Err(error) => {
-            // Fails only if it has ended already, which is what is wanted.
-            let _ = child.kill().await;
-            Err(error)
-        }
-    }
+fn handle(run_dir: &Path) -> Handle<WireGuard> {
+    Handle::new(run_dir)
 }
 
 /// Makes the TUN link in the app netns and turns IPv6 off on it.
@@ -189,50 +141,21 @@ where
     }
 }
 
-/// Sends the private key, the message and the files; then the end of the stream.
-fn hand_over(stream: &UnixStream, birth: &Birth, key: &PrivateKey, files: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let message = serde_json::to_vec(birth)?;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(key.reveal_bytes().len() + message.len()));
-    bytes.extend_from_slice(key.reveal_bytes());
-    bytes.extend_from_slice(&message);
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(files)) {
-        return Err(io::Error::other("more files than there is room for"));
-    }
-    let sent = rustix::net::sendmsg(stream, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
-    io::Write::write_all(&mut &*stream, &bytes[sent..])?;
-    stream.shutdown(std::net::Shutdown::Write)
-}
-
-async fn await_birth(stream: UnixStream, run_dir: &RunDir, expected: PublicKey) -> Result<(), Error> {
-    let failed = || Error::io("hear from", "a new WireGuard process");
-    stream.set_nonblocking(true).map_err(failed())?;
-    let mut answer = Vec::new();
-    tokio::net::UnixStream::from_std(stream).map_err(failed())?.read_to_end(&mut answer).await.map_err(failed())?;
-    match serde_json::from_slice(&answer) {
-        Ok(Born::Ready { public_key }) if public_key == expected => Ok(()),
-        Ok(Born::Ready { public_key }) => Err(problem(run_dir, format!("came up as {public_key}, not {expected}"))),
-        Ok(Born::Failed { problem: told }) => Err(problem(run_dir, format!("did not start: {told}"))),
-        Err(_) => Err(problem(run_dir, "ended before it was ready".to_owned())),
-    }
-}
-
 /// Ends the process of a userspace device, and with it the TUN link, and removes its files. Absent is done.
 ///
 /// # Errors
 /// When it cannot be ended. It is running then, and its files are there.
 pub async fn stop_userspace(run_dir: &Path) -> Result<(), Error> {
-    let failed = Error::io("end", format!("the WireGuard process in {}", run_dir.display()));
-    companion::end(&RunDir::new(run_dir)).await.map_err(failed)
+    Ok(handle(run_dir).end().await?)
 }
 
 pub(super) async fn observe(run_dir: &Path) -> Result<Option<DeviceState>, Error> {
-    let files = RunDir::new(run_dir);
-    match ask(&files, Ask::Observe).await? {
-        None => Ok(None),
-        Some(Response::Device(device)) => Ok(Some(device)),
-        Some(other) => Err(unexpected(&files, other)),
+    let handle = handle(run_dir);
+    match handle.ask(Request::Observe, &[]).await {
+        Ok((Response::Device(device), _)) => Ok(Some(device)),
+        Ok((Response::Changed | Response::AddressTaken { .. }, _)) => Err(handle.error(Cause::OtherAnswer).into()),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -249,66 +172,20 @@ pub(super) async fn configure(run_dir: &Path, public_key: PublicKey, listen_port
 }
 
 pub(super) async fn change_peers(run_dir: &Path, change: &PeerChange) -> Result<(), Error> {
-    let files = RunDir::new(run_dir);
-    match ask(&files, Ask::ChangePeers(change.clone())).await? {
-        None => Err(absent(run_dir)),
-        Some(Response::Changed) => Ok(()),
-        Some(Response::AddressTaken { address, holder, wanted }) => {
+    let handle = handle(run_dir);
+    match handle.ask(Request::ChangePeers(change.clone()), &[]).await {
+        Ok((Response::Changed, _)) => Ok(()),
+        Ok((Response::AddressTaken { address, holder, wanted }, _)) => {
             Err(Error::AddressTaken { device: run_dir.display().to_string(), address, holder, wanted })
         }
-        Some(other) => Err(unexpected(&files, other)),
+        Ok((Response::Device(_), _)) => Err(handle.error(Cause::OtherAnswer).into()),
+        Err(error) if error.is_absent() => Err(absent(run_dir)),
+        Err(error) => Err(error.into()),
     }
-}
-
-/// One request; `None` when there is no process.
-async fn ask(run_dir: &RunDir, request: Ask) -> Result<Option<Response>, Error> {
-    let failed = || Error::io("ask", format!("the WireGuard process in {}", run_dir.path().display()));
-    let exchange = async {
-        let (_directory, socket) = run_dir.control_socket()?;
-        let mut stream = tokio::net::UnixStream::connect(&socket).await?;
-        let mut line = serde_json::to_vec(&Request { version: VERSION, request })?;
-        line.push(b'\n');
-        stream.write_all(&line).await?;
-        let mut answer = Vec::new();
-        stream.take(MAX_MESSAGE_BYTES).read_to_end(&mut answer).await?;
-        Ok::<_, io::Error>(answer)
-    };
-    let answer = match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
-        Err(_) => return Err(problem(run_dir, format!("did not answer within {} s", ANSWER_TIMEOUT.as_secs()))),
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => {
-            let nobody = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
-            return if nobody && owner(run_dir)?.is_none() { Ok(None) } else { Err(failed()(error)) };
-        }
-    };
-    match serde_json::from_slice(&answer) {
-        Ok(response) => Ok(Some(response)),
-        Err(_) => Err(problem(run_dir, "gave an answer that is none".to_owned())),
-    }
-}
-
-fn owner(run_dir: &RunDir) -> Result<Option<Pid>, Error> {
-    run_dir.owner().map_err(Error::io("read", format!("the pid file in {}", run_dir.path().display())))
 }
 
 fn absent(run_dir: &Path) -> Error {
     Error::Absent { device: run_dir.display().to_string() }
-}
-
-fn problem(run_dir: &RunDir, problem: String) -> Error {
-    Error::Process { run_dir: run_dir.path().to_owned(), problem }
-}
-
-fn unexpected(run_dir: &RunDir, response: Response) -> Error {
-    match response {
-        Response::OtherVersion { .. } => {
-            Error::RestartNeeded { run_dir: run_dir.path().to_owned(), what: "protocol version" }
-        }
-        Response::Refused { problem: told } => problem(run_dir, format!("refused: {told}")),
-        Response::Device(_) | Response::Changed | Response::AddressTaken { .. } => {
-            problem(run_dir, "answered another question".to_owned())
-        }
-    }
 }
 
 #[cfg(test)]

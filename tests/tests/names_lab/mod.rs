@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use privnet::dns::{DEFAULT_ADDRESS, DnsProcess, ProcessSpec, Sockets};
-use privnet::names::{Asker, Catalogue, Difference, MemberNames, NetworkHead, NetworkNames};
+use privnet::names::{Catalogue, Difference, DnsClient, MemberNames, NetworkHead, NetworkNames};
 use privnet::netns::Netns;
 use privnet_tests::lab::{Ground, runtime, say};
 
@@ -83,7 +83,7 @@ impl Lab {
 
     pub async fn serve(&self, container: &Container, networks: &[&str]) -> Result<(), privnet::dns::Error> {
         let sockets = Sockets::open(&container.netns, DEFAULT_ADDRESS).await?;
-        self.dns.serve(container.netns.id(), &container.path, &asker(networks), &sockets).await
+        self.dns.serve(container.netns.id(), &container.path, &client(networks), &sockets).await
     }
 }
 
@@ -126,8 +126,11 @@ impl Container {
     }
 }
 
-pub fn asker(networks: &[&str]) -> Asker {
-    Asker { networks: networks.iter().map(|id| id.parse().expect("an id")).collect(), server: Some(DEFAULT_ADDRESS) }
+pub fn client(networks: &[&str]) -> DnsClient {
+    DnsClient {
+        networks: networks.iter().map(|id| id.parse().expect("an id")).collect(),
+        server: Some(DEFAULT_ADDRESS),
+    }
 }
 
 /// `shop` with that many web containers that declare `http=80`, and `bank` with one.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::agent::host::journal::Record;
 use crate::agent::world::World;
 use crate::model::{Member, MemberState, NetworkId};
-use crate::names::{Asker, Catalogue, MemberNames, NetworkHead, NetworkNames};
+use crate::names::{Catalogue, DnsClient, MemberNames, NetworkHead, NetworkNames};
 use crate::netns::NetnsId;
 
 /// A container of this host that should be able to ask.
@@ -16,16 +16,17 @@ pub struct Container {
     /// Where its namespace was found; each may be another's by now.
     pub paths: Vec<PathBuf>,
     /// Who it is.
-    pub asker: Asker,
+    pub client: DnsClient,
 }
 
 /// The containers of this host, by their namespace.
 pub fn containers<'a>(records: impl Iterator<Item = &'a Record>, server: Ipv4Addr) -> BTreeMap<NetnsId, Container> {
     let mut containers: BTreeMap<NetnsId, Container> = BTreeMap::new();
     for record in records.filter(|record| !record.leaving) {
-        let nobody = || Container { paths: Vec::new(), asker: Asker { networks: [].into(), server: Some(server) } };
+        let nobody =
+            || Container { paths: Vec::new(), client: DnsClient { networks: [].into(), server: Some(server) } };
         let container = containers.entry(record.netns).or_insert_with(nobody);
-        container.asker.networks.insert(record.network);
+        container.client.networks.insert(record.network);
         if !container.paths.contains(&record.netns_path) {
             container.paths.push(record.netns_path.clone());
         }
@@ -141,7 +142,7 @@ pub(in crate::agent) mod tests {
         let bank = SHOP.replace("pn-ad", "pn-bd");
         let server = Ipv4Addr::new(127, 0, 0, 82);
         let networks = |records: [Record; 2]| {
-            containers(records.iter(), server).get(&netns).map_or(0, |container| container.asker.networks.len())
+            containers(records.iter(), server).get(&netns).map_or(0, |container| container.client.networks.len())
         };
         assert_eq!(networks([record(SHOP, false), record(&bank, false)]), 2);
         assert_eq!(networks([record(SHOP, false), record(&bank, true)]), 1);

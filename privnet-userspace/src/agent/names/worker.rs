@@ -14,10 +14,10 @@ use crate::agent::door::explain::{problem, shown};
 use crate::agent::host::facts::Host;
 use crate::agent::host::journal::{Record, SharedJournal};
 use crate::agent::world::SharedWorld;
-use crate::companion::Ending;
-use crate::dns::{BinaryId, DnsProcess, Error, ProcessState, ServedContainer, Sockets};
+use crate::companion::{Ending, Standing};
+use crate::dns::{DnsProcess, Error, ServedContainer, Sockets};
 use crate::model::NetworkId;
-use crate::names::{Asker, Catalogue, Difference};
+use crate::names::{Catalogue, Difference, DnsClient};
 use crate::netns::{self, Netns, NetnsId};
 
 /// How often the process is looked at, and told that what it knows is current.
@@ -73,7 +73,7 @@ struct NamesWorker {
 struct Known {
     process: DnsProcess,
     pid: u32,
-    served: BTreeMap<NetnsId, Asker>,
+    served: BTreeMap<NetnsId, DnsClient>,
     ending: Ending,
 }
 
@@ -144,7 +144,10 @@ impl NamesWorker {
                 Ok(()) => {}
                 // These are the container's; what else goes wrong is the process's.
                 Err(
-                    error @ (Error::AddressTaken { .. } | Error::Anchor(_) | Error::Netns(_) | Error::NotServed { .. }),
+                    error @ (Error::AddressTaken { .. }
+                    | Error::Liveness(_)
+                    | Error::Netns(_)
+                    | Error::NotServed { .. }),
                 ) => {
                     tracing::warn!("a container cannot ask for names: {}", chain(&error));
                     known.served.remove(&id);
@@ -184,73 +187,36 @@ impl NamesWorker {
         Ok(())
     }
 
-    /// Finds the process, or starts one; one of another binary is replaced.
+    /// Finds the process, or starts one; one of another build is replaced.
     async fn find(&self, wanted: &BTreeMap<NetnsId, Container>) -> Result<Known, Error> {
-        let [first, second] = self.host.config.dns_dirs().map(|dir| DnsProcess::new(&dir));
-        let (process, free, seen) = match (self.observe(&first).await?, self.observe(&second).await?) {
-            (Seen::Nobody, Seen::Nobody) => {
-                first.start(&self.config.process).await?;
-                return known(first).await;
-            }
-            (seen, Seen::Nobody) => (first, second, seen),
-            (Seen::Nobody, seen) => (second, first, seen),
-            // An agent died while it replaced one by the other: which of them serves what is not worth finding out.
-            (seen, _) => {
-                second.stop().await?;
-                (first, second, seen)
-            }
-        };
-        match seen {
-            Seen::Nobody | Seen::Current => return known(process).await,
-            Seen::Older | Seen::Foreign => {}
-        }
-        tracing::info!("the DNS process is of another binary: it is replaced");
-        free.start(&self.config.process).await?;
-        free.tell(true, Difference::between(&Catalogue::new(), &self.catalogue)).await?;
-        if matches!(seen, Seen::Older) {
+        let [first, second] = &self.host.config.dns_dirs();
+        let (running, successor, hands_over): (DnsProcess, DnsProcess, bool) =
+            match Standing::of([first, second], &self.config.program).await? {
+                Standing::Absent(handle) => {
+                    let process = DnsProcess::from(handle);
+                    process.start(&self.config.process).await?;
+                    return known(process).await;
+                }
+                Standing::Current(handle) => return known(handle.into()).await,
+                Standing::Replace { running, successor, hands_over } => (running.into(), successor.into(), hands_over),
+            };
+        tracing::info!("the DNS process is of another build: it is replaced");
+        successor.start(&self.config.process).await?;
+        successor.tell(true, Difference::between(&Catalogue::new(), &self.catalogue)).await?;
+        if hands_over {
             let path = |served: &ServedContainer| path_of(served.container, wanted.get(&served.container)?);
-            process.hand_over(&free, path).await?;
+            running.hand_over(&successor, path).await?;
         }
-        process.stop().await?;
-        known(free).await
+        running.stop().await?;
+        known(successor).await
     }
-
-    async fn observe(&self, process: &DnsProcess) -> Result<Seen, Error> {
-        match process.observe().await {
-            Ok(None) => Ok(Seen::Nobody),
-            Ok(Some(state)) if self.is_of_this_binary(&state) => Ok(Seen::Current),
-            Ok(Some(_)) => Ok(Seen::Older),
-            Err(Error::OtherVersion { .. }) => Ok(Seen::Foreign),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether replacing the process would lead to no other one: it is what a new one would be, or a new one would not be what
-    /// this agent was started with, since its file has been replaced meanwhile.
-    fn is_of_this_binary(&self, state: &ProcessState) -> bool {
-        let NamesConfig { binary, process, .. } = &self.config;
-        let is_replaced = || BinaryId::of(&process.binary) != *binary;
-        state.binary_version == env!("CARGO_PKG_VERSION") && (state.binary == *binary || is_replaced())
-    }
-}
-
-/// What is found where a process may be.
-enum Seen {
-    Nobody,
-    /// Of this binary.
-    Current,
-    /// Of another one, which speaks the same.
-    Older,
-    /// Of one that speaks otherwise.
-    Foreign,
 }
 
 async fn known(process: DnsProcess) -> Result<Known, Error> {
-    let absent = || Error::Absent { run_dir: process.run_dir().to_owned() };
-    let ending = process.ending()?.ok_or_else(absent)?;
-    let state = process.observe().await?.ok_or_else(absent)?;
-    let served = state.containers.into_iter().map(|served| (served.container, served.asker)).collect();
-    Ok(Known { process, pid: state.pid, served, ending })
+    let ending = process.ending()?.ok_or_else(|| process.absent())?;
+    let state = process.observe().await?.ok_or_else(|| process.absent())?;
+    let served = state.containers.into_iter().map(|served| (served.container, served.client)).collect();
+    Ok(Known { process, pid: state.identity.pid, served, ending })
 }
 
 /// Returns when the process that serves has ended; never, when none is known.
@@ -264,16 +230,16 @@ async fn ended(known: Option<&Known>) {
 /// Lets one container ask, for what exists for it.
 async fn serve(known: &mut Known, id: NetnsId, container: &Container, config: &NamesConfig) -> Result<(), Error> {
     match known.served.get(&id) {
-        Some(asker) if *asker == container.asker => return Ok(()),
-        Some(_) => known.process.change(id, &container.asker).await?,
+        Some(client) if *client == container.client => return Ok(()),
+        Some(_) => known.process.change(id, &container.client).await?,
         None => {
             let object = || container.paths.iter().map(|path| path.display().to_string()).collect();
             let path = path_of(id, container).ok_or_else(|| netns::Error::NotFound { object: object() })?;
             let sockets = Sockets::open(&Netns::open(&path)?, config.address).await?;
-            known.process.serve(id, &path, &container.asker, &sockets).await?;
+            known.process.serve(id, &path, &container.client, &sockets).await?;
         }
     }
-    known.served.insert(id, container.asker.clone());
+    known.served.insert(id, container.client.clone());
     Ok(())
 }
 

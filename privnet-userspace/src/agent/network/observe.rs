@@ -23,7 +23,7 @@ use crate::link::{self, Address, Link, LinkKind, Route, RouteTarget};
 use crate::model::PublicKey;
 use crate::topology::object::{Peer, PeerTable};
 use crate::topology::{Key, Spec, State, ownership};
-use crate::wireguard::{self, DeviceState, PeerState};
+use crate::wireguard::{DeviceState, PeerState};
 
 /// How many members are looked at at once.
 const CONCURRENCY: usize = 8;
@@ -246,12 +246,8 @@ impl LocalNetwork {
         let seen = match device.observe().await {
             Ok(Some(seen)) => seen,
             Ok(None) => return Ok(()),
-            // A process that cannot be talked to, or another link under the device's name, is a device to be made anew.
-            Err(
-                error @ (wireguard::Error::RestartNeeded { .. }
-                | wireguard::Error::Process { .. }
-                | wireguard::Error::NotWireGuard { .. }),
-            ) => {
+            // A process that cannot be worked with, or another link under the device's name, is a device to be made anew.
+            Err(error) if error.needs_new_device() => {
                 state.insert(Key::Device(member), Spec::Broken(error.to_string()));
                 return Ok(());
             }

@@ -123,7 +123,7 @@ async fn a_snapshot_that_is_too_old_is_not_answered_from() {
     let mut responder = Responder::start(&config).expect("started");
     let (udp, tcp) = sockets();
     let (udp_address, tcp_address) = (udp.local_addr().expect("bound"), tcp.local_addr().expect("bound"));
-    responder.serve(CONTAINER, asker(&[SHOP]), udp, tcp).expect("served");
+    responder.serve(CONTAINER, client(&[SHOP]), udp, tcp).expect("served");
     let lab = Lab { responder, udp: v4(udp_address), tcp: v4(tcp_address) };
     let asked = query(&format!("{APP}.{SHOP}.{SUFFIX}"), Rtype::A);
     assert_eq!(summary(&lab.ask(&asked).await), "SERVFAIL qr rd ra q1 a0 n0 +0", "it knows no names yet");

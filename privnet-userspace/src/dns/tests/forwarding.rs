@@ -54,7 +54,7 @@ impl Upstream {
         tokio::spawn(async move {
             let mut query = vec![0; 4096];
             loop {
-                let (length, asker) = socket.recv_from(&mut query).await.expect("received");
+                let (length, client) = socket.recv_from(&mut query).await.expect("received");
                 kept.lock().expect("not poisoned").push(query[..length].to_vec());
                 let reply = answer_to(&query[..length], manner);
                 let mut replies = vec![reply.clone()];
@@ -66,7 +66,7 @@ impl Upstream {
                     replies = vec![other_id, other_name, a_query, reply[..10].to_vec(), reply];
                 }
                 for reply in replies.iter().filter(|_| manner != Manner::IsSilent) {
-                    socket.send_to(reply, asker).await.expect("sent");
+                    socket.send_to(reply, client).await.expect("sent");
                 }
             }
         });
@@ -95,8 +95,8 @@ async fn another_name_is_asked_of_the_resolvers_and_its_answer_passed_back() {
     let asked = query_with("wWw.example.ORG.", Rtype::A, Class::IN, Some(1232));
     let reply = lab.ask(&asked).await;
     assert_eq!(summary(&reply), "NOERROR qr rd ra q1 a1 n0 +0");
-    assert_eq!(reply[..2], asked[..2], "the asker's id");
-    assert_eq!(reply[12..33], asked[12..33], "the asker's letters");
+    assert_eq!(reply[..2], asked[..2], "the client's id");
+    assert_eq!(reply[12..33], asked[12..33], "the client's letters");
     let [sent] = &upstream.asked()[..] else { panic!("asked once") };
     assert_eq!(sent[12..33], asked[12..33]);
     assert_eq!(lab.responder.engine().counters.read().forwarded, 1);
@@ -119,7 +119,7 @@ async fn ids_and_ports_differ_and_options_stay_at_home() {
     assert!(ids.len() > 15, "{ids:?}");
     for query in asked {
         let opt = &query[query.len() - 11..];
-        assert_eq!(opt[..5], [0, 0, 41, 0x04, 0xd0], "1232 octets, whatever the asker said");
+        assert_eq!(opt[..5], [0, 0, 41, 0x04, 0xd0], "1232 octets, whatever the client said");
         assert_eq!(opt[9..], [0, 0], "without options");
     }
 }
@@ -233,7 +233,7 @@ async fn a_container_that_asks_too_much_elsewhere_hurts_itself_alone() {
     lab.responder.engine().replace(Difference::between(&Catalogue::new(), &catalogue));
     let (udp, tcp) = sockets();
     let other = v4(udp.local_addr().expect("bound"));
-    lab.responder.serve(NetnsId { dev: 4, ino: 2 }, asker(&[BANK]), udp, tcp).expect("served");
+    lab.responder.serve(NetnsId { dev: 4, ino: 2 }, client(&[BANK]), udp, tcp).expect("served");
     let flood = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
     flood.connect(lab.udp).await.expect("connected");
     for _ in 0..200 {
@@ -258,10 +258,10 @@ async fn by_tcp_a_long_answer_is_fetched_by_tcp() {
     let udp = UdpSocket::bind(address).expect("bound");
     let udp = std::thread::spawn(move || {
         let mut query = [0; 512];
-        let (length, asker) = udp.recv_from(&mut query).expect("received");
+        let (length, client) = udp.recv_from(&mut query).expect("received");
         let mut reply = query[..length].to_vec();
         reply[2] |= 0x82;
-        udp.send_to(&reply, asker).expect("sent");
+        udp.send_to(&reply, client).expect("sent");
     });
     let tcp = std::thread::spawn(move || {
         use std::io::Read as _;

@@ -9,7 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
-use crate::dns::engine::{Desk, Engine, Step, Transport};
+use crate::dns::engine::{Engine, Scratch, Step, Transport};
 use crate::dns::wire::TCP_MOST_OCTETS;
 
 const SUFFIX: &str = "private-network.internal.";
@@ -55,8 +55,13 @@ type Outcome = (u8, [u8; 10]);
 /// Asserts what holds for any query.
 fn check(engine: &Engine, bytes: &[u8], transport: Transport) -> Result<Outcome, TestCaseError> {
     let mut reply = vec![7; 3];
-    let step =
-        engine.view().handle(&engine.counters, &mut Desk::default(), &asker(&[SHOP]), (bytes, transport), &mut reply);
+    let step = engine.view().handle(
+        &engine.counters,
+        &mut Scratch::default(),
+        &client(&[SHOP]),
+        (bytes, transport),
+        &mut reply,
+    );
     let mut outcome = (0, [0; 10]);
     match step {
         Step::Silence => prop_assert!(bytes.len() < 12 || bytes[2] & 0x80 != 0),

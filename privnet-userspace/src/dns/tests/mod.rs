@@ -14,7 +14,7 @@ use domain::base::iana::{Class, Rtype};
 use domain::base::{Message, MessageBuilder, Name as WireName};
 
 use super::responder::{Responder, ResponderConfig};
-use crate::names::{Asker, Catalogue, Difference, MemberNames, NetworkHead, NetworkNames};
+use crate::names::{Catalogue, Difference, DnsClient, MemberNames, NetworkHead, NetworkNames};
 use crate::netns::NetnsId;
 
 pub const SHOP: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
@@ -42,7 +42,7 @@ impl Lab {
         responder.engine().replace(Difference::between(&Catalogue::new(), &catalogue(members)));
         let (udp, tcp) = sockets();
         let (udp_address, tcp_address) = (udp.local_addr().expect("bound"), tcp.local_addr().expect("bound"));
-        responder.serve(CONTAINER, asker(&[SHOP]), udp, tcp).expect("served");
+        responder.serve(CONTAINER, client(&[SHOP]), udp, tcp).expect("served");
         Self { responder, udp: v4(udp_address), tcp: v4(tcp_address) }
     }
 
@@ -75,8 +75,8 @@ pub fn v4(address: SocketAddr) -> SocketAddrV4 {
     }
 }
 
-pub fn asker(networks: &[&str]) -> Asker {
-    Asker {
+pub fn client(networks: &[&str]) -> DnsClient {
+    DnsClient {
         networks: networks.iter().map(|id| id.parse().expect("an id")).collect(),
         server: Some(super::DEFAULT_ADDRESS),
     }

@@ -11,9 +11,9 @@ pub use query::{Edns, Head, Incoming, Problem, Query, read};
 pub use relay::{forwarded, is_reply, is_truncated, make_reply_to};
 pub use reply::{Code, Limits, Written, cut_off, write_answer, write_error, write_problem};
 
-/// Largest reply by UDP in octets, whatever the asker could take: it fits every path (DNS flag day 2020).
+/// Largest reply by UDP in octets, whatever the client could take: it fits every path (DNS flag day 2020).
 pub const UDP_MOST_OCTETS: usize = 1232;
-/// What an asker without EDNS can take by UDP, in octets (RFC 1035 section 2.3.4).
+/// What a client without EDNS can take by UDP, in octets (RFC 1035 section 2.3.4).
 pub const UDP_PLAIN_OCTETS: usize = 512;
 /// Largest message by TCP, in octets.
 pub const TCP_MOST_OCTETS: usize = 65_535;

@@ -53,7 +53,7 @@ pub struct Query<'a> {
     pub kind: u16,
 }
 
-/// What an asker says of itself by EDNS. Its options are not looked at: none is understood, so all are ignored.
+/// What a client says of itself by EDNS. Its options are not looked at: none is understood, so all are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
     /// The largest reply by UDP that it can take, in octets.
@@ -68,7 +68,7 @@ impl<'a> Query<'a> {
         self.name.iter_labels().map(domain::base::name::Label::as_slice).filter(|label| !label.is_empty())
     }
 
-    /// What the asker says of itself.
+    /// What the client says of itself.
     #[must_use]
     pub fn edns(&self) -> Option<Edns> {
         self.head.edns

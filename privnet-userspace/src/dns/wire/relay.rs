@@ -10,7 +10,7 @@ use super::{Edns, HEADER_OCTETS};
 const FLAG_QR: u8 = 0b1000_0000;
 const FLAG_TC: u8 = 0b10;
 
-/// The query as a resolver gets it: a new id, the question, and EDNS of ours where the asker had some.
+/// The query as a resolver gets it: a new id, the question, and EDNS of ours where the client had some.
 #[must_use]
 pub fn forwarded(query: &Query<'_>, id: u16) -> Vec<u8> {
     let mut builder = MessageBuilder::new_vec();
@@ -48,7 +48,7 @@ pub fn is_truncated(reply: &[u8]) -> bool {
     reply.get(2).is_some_and(|flags| flags & FLAG_TC != 0)
 }
 
-/// Gives a resolver's reply the asker's id and the letters in which it asked.
+/// Gives a resolver's reply the client's id and the letters in which it asked.
 pub fn make_reply_to(query: &Query<'_>, reply: &mut [u8]) {
     let question = query.question();
     reply[..2].copy_from_slice(&query.id().to_be_bytes());

@@ -54,7 +54,7 @@ pub enum Code {
 pub struct Written {
     /// What it says.
     pub code: Code,
-    /// Whether something was left out that the asker can have by TCP.
+    /// Whether something was left out that the client can have by TCP.
     pub truncated: bool,
 }
 
@@ -101,7 +101,7 @@ impl From<Problem> for Code {
 
 /// Writes the answer to `query` into `out`, which it empties first.
 ///
-/// Records that do not fit are left out, and the reply says so: the asker then comes by TCP, and one that does not has
+/// Records that do not fit are left out, and the reply says so: the client then comes by TCP, and one that does not has
 /// some of the addresses at least.
 pub fn write_answer(query: &Query<'_>, answer: &Answer, limits: Limits, out: &mut Vec<u8>) -> Written {
     let code = match answer.rcode {
@@ -116,7 +116,7 @@ pub fn write_answer(query: &Query<'_>, answer: &Answer, limits: Limits, out: &mu
         let mut section = section.authority();
         fits = fits && push_all(&mut section, query, &answer.authority);
         let mut section = section.additional();
-        // What the asker did not ask for may be missing.
+        // What the client did not ask for may be missing.
         if fits {
             push_all(&mut section, query, &answer.additional);
         }

@@ -19,10 +19,10 @@ fn catalogue() -> Catalogue {
     ])
 }
 
-/// What `asker` gets for a name below the suffix: the addresses, or why there are none.
-fn look(asker: &Asker, name: &str) -> Result<Vec<String>, &'static str> {
+/// What `client` gets for a name below the suffix: the addresses, or why there are none.
+fn look(client: &DnsClient, name: &str) -> Result<Vec<String>, &'static str> {
     let asked = format!("{name}.private-network.internal.");
-    match ask(&zones(&catalogue()), asker, &asked, QueryType::A) {
+    match ask(&zones(&catalogue()), client, &asked, QueryType::A) {
         Resolution::Elsewhere => Err("elsewhere"),
         Resolution::Answered(answer) if answer.rcode == Rcode::NameError => Err("no such name"),
         Resolution::Answered(answer) if answer.answers.is_empty() => Err("no address"),
@@ -32,7 +32,7 @@ fn look(asker: &Asker, name: &str) -> Result<Vec<String>, &'static str> {
 
 #[test]
 fn a_name_means_what_the_product_says() {
-    let shop = asker(&[SHOP]);
+    let shop = client(&[SHOP]);
     let webs = || Ok(vec!["10.240.0.2".to_owned(), "10.240.0.3".to_owned(), "10.240.1.4".to_owned()]);
     let one = |address: &str| Ok(vec![address.to_owned()]);
     for network in [SHOP, "shop"] {
@@ -52,7 +52,7 @@ fn a_name_means_what_the_product_says() {
 
 #[test]
 fn what_does_not_exist_does_not_exist_in_any_spelling() {
-    let shop = asker(&[SHOP]);
+    let shop = client(&[SHOP]);
     for name in [
         format!("4.web.{APP}.{SHOP}"),
         format!("01.web.{APP}.{SHOP}"),
@@ -87,7 +87,7 @@ fn what_does_not_exist_does_not_exist_in_any_spelling() {
 
 #[test]
 fn another_networks_names_do_not_exist_and_ones_own_do() {
-    let (shop, bank, both, none) = (asker(&[SHOP]), asker(&[BANK]), asker(&[SHOP, BANK]), asker(&[]));
+    let (shop, bank, both, none) = (client(&[SHOP]), client(&[BANK]), client(&[SHOP, BANK]), client(&[]));
     for name in [format!("{APP}.{BANK}"), format!("1.web.{APP}.bank"), BANK.to_owned(), "bank".to_owned()] {
         assert_eq!(look(&shop, &name), Err("no such name"), "{name}");
         assert_eq!(look(&none, &name), Err("no such name"), "{name}");
@@ -110,17 +110,17 @@ fn a_networks_name_that_two_of_ones_networks_bear_is_nobodys() {
     catalogue.get_mut(&network(BANK)).expect("there").head.name = "shop".parse().expect("a name");
     let zones = zones(&catalogue);
     let name = format!("{APP}.shop.private-network.internal.");
-    let exists = |asker: &Asker| match ask(&zones, asker, &name, QueryType::A) {
+    let exists = |client: &DnsClient| match ask(&zones, client, &name, QueryType::A) {
         Resolution::Answered(answer) => answer.rcode == Rcode::NoError,
         Resolution::Elsewhere => panic!("forwarded"),
     };
-    assert!(exists(&asker(&[SHOP])) && exists(&asker(&[BANK])));
-    assert!(!exists(&asker(&[SHOP, BANK])));
+    assert!(exists(&client(&[SHOP])) && exists(&client(&[BANK])));
+    assert!(!exists(&client(&[SHOP, BANK])));
 }
 
 #[test]
 fn nothing_of_a_type_and_nothing_at_all_carry_the_soa_of_their_zone() {
-    let (zones, shop) = (zones(&catalogue()), asker(&[SHOP]));
+    let (zones, shop) = (zones(&catalogue()), client(&[SHOP]));
     let suffix = "private-network.internal.";
     for (name, kind, rcode, apex) in [
         (format!("1.web.{APP}.{SHOP}.{suffix}"), 28, Rcode::NoError, format!("{SHOP}.{suffix}")),
@@ -148,7 +148,7 @@ fn nothing_of_a_type_and_nothing_at_all_carry_the_soa_of_their_zone() {
 
 #[test]
 fn the_apexes_have_their_records() {
-    let (zones, shop) = (zones(&catalogue()), asker(&[SHOP]));
+    let (zones, shop) = (zones(&catalogue()), client(&[SHOP]));
     for apex in ["private-network.internal.", &format!("{SHOP}.private-network.internal."), "1.240.10.in-addr.arpa."] {
         for kind in [QueryType::Soa, QueryType::Ns] {
             let Resolution::Answered(answer) = ask(&zones, &shop, apex, kind) else { panic!("{apex}") };
@@ -162,7 +162,7 @@ fn the_apexes_have_their_records() {
 
 #[test]
 fn an_address_has_the_name_of_its_holder() {
-    let (zones, shop) = (zones(&catalogue()), asker(&[SHOP]));
+    let (zones, shop) = (zones(&catalogue()), client(&[SHOP]));
     let Resolution::Answered(answer) = ask(&zones, &shop, "4.1.240.10.in-addr.arpa.", QueryType::Ptr) else { panic!() };
     let expected: Name = format!("10.web.{APP}.{SHOP}.private-network.internal").parse().expect("a name");
     assert_eq!(answer.answers[0].data, Data::Ptr(expected));
@@ -173,7 +173,7 @@ fn an_address_has_the_name_of_its_holder() {
 
 #[test]
 fn a_declared_port_is_found_with_the_address_of_its_holder() {
-    let (zones, shop) = (zones(&catalogue()), asker(&[SHOP]));
+    let (zones, shop) = (zones(&catalogue()), client(&[SHOP]));
     let offers = |name: &str| {
         let name = format!("{name}.{APP}.{SHOP}.private-network.internal.");
         let Resolution::Answered(answer) = ask(&zones, &shop, &name, QueryType::Srv) else { panic!("{name}") };
@@ -202,7 +202,7 @@ fn a_declared_port_is_found_with_the_address_of_its_holder() {
 
 #[test]
 fn an_inventory_lists_a_networks_members_and_no_other() {
-    let (zones, shop) = (zones(&catalogue()), asker(&[SHOP]));
+    let (zones, shop) = (zones(&catalogue()), client(&[SHOP]));
     let list = |name: &str| {
         let Resolution::Answered(answer) = ask(&zones, &shop, name, QueryType::Txt) else { panic!("{name}") };
         answer.answers.into_iter().map(|record| format!("{:?}", record.data)).collect::<Vec<_>>()
@@ -223,7 +223,7 @@ fn an_inventory_lists_a_networks_members_and_no_other() {
 
 #[test]
 fn anything_is_answered_with_one_record_set() {
-    let (zones, shop) = (zones(&catalogue()), asker(&[SHOP]));
+    let (zones, shop) = (zones(&catalogue()), client(&[SHOP]));
     for (name, count) in
         [(format!("{APP}.{SHOP}.private-network.internal."), 3), (format!("{SHOP}.private-network.internal."), 1)]
     {
@@ -242,7 +242,7 @@ fn addresses_are_shuffled_and_a_large_set_is_drawn_from_fairly() {
     let mut firsts = std::collections::BTreeMap::<Ipv4Addr, u32>::new();
     for _ in 0..10_000 {
         let question = Question { name: &name, kind: QueryType::A, most: 10 };
-        let Resolution::Answered(answer) = zones.resolve(&asker(&[SHOP]), question, &mut random) else { panic!() };
+        let Resolution::Answered(answer) = zones.resolve(&client(&[SHOP]), question, &mut random) else { panic!() };
         let Data::A(first) = answer.answers[0].data else { panic!() };
         assert_eq!(addresses(&answer).len(), 10);
         *firsts.entry(first).or_default() += 1;
@@ -255,7 +255,7 @@ fn addresses_are_shuffled_and_a_large_set_is_drawn_from_fairly() {
 fn what_one_network_says_about_forwarding_is_heeded_in_all_of_a_containers() {
     use crate::names::Forwarding;
     let mut catalogue = catalogue();
-    let forwarding = |catalogue: &Catalogue| zones(catalogue).forwarding(&asker(&[SHOP, BANK]));
+    let forwarding = |catalogue: &Catalogue| zones(catalogue).forwarding(&client(&[SHOP, BANK]));
     assert_eq!(forwarding(&catalogue), Forwarding::Host);
     let server = "192.0.2.1:53".parse().expect("an address");
     catalogue.get_mut(&network(BANK)).expect("there").head.options.forwarding = Forwarding::Servers(vec![server]);

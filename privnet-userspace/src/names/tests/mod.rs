@@ -12,7 +12,7 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
 use super::{
-    Answer, Asker, Catalogue, Data, Difference, MemberNames, Name, NetworkHead, NetworkNames, Owner, QueryType,
+    Answer, Catalogue, Data, Difference, DnsClient, MemberNames, Name, NetworkHead, NetworkNames, Owner, QueryType,
     Question, Record, Resolution, Zones,
 };
 use crate::model::NetworkId;
@@ -48,17 +48,17 @@ pub fn zones(catalogue: &Catalogue) -> Zones {
     zones
 }
 
-pub fn asker(networks: &[&str]) -> Asker {
-    Asker { networks: networks.iter().map(|id| network(id)).collect::<BTreeSet<_>>(), server: Some(SERVER) }
+pub fn client(networks: &[&str]) -> DnsClient {
+    DnsClient { networks: networks.iter().map(|id| network(id)).collect::<BTreeSet<_>>(), server: Some(SERVER) }
 }
 
 pub fn random() -> SmallRng {
     SmallRng::seed_from_u64(1)
 }
 
-pub fn ask(zones: &Zones, asker: &Asker, name: &str, kind: QueryType) -> Resolution {
+pub fn ask(zones: &Zones, client: &DnsClient, name: &str, kind: QueryType) -> Resolution {
     let name: Name = name.parse().expect("a name");
-    zones.resolve(asker, Question { name: &name.to_lowercase(), kind, most: usize::MAX }, &mut random())
+    zones.resolve(client, Question { name: &name.to_lowercase(), kind, most: usize::MAX }, &mut random())
 }
 
 /// The full name of the owner of a record of an answer to `asked`.

@@ -1,4 +1,4 @@
-//! A plain model of the zone: every name that exists for an asker, written out, with its records. No cleverness.
+//! A plain model of the zone: every name that exists for a client, written out, with its records. No cleverness.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,14 +9,14 @@ use crate::names::of_member;
 /// What exists: name in lower case, then the records' text. A name without records is there and empty.
 pub type Model = BTreeMap<String, BTreeSet<String>>;
 
-/// Writes out everything below the suffix and the subnets for `asker`, without the apexes' SOA and NS.
-pub fn write_out(catalogue: &Catalogue, asker: &Asker) -> Model {
+/// Writes out everything below the suffix and the subnets for `client`, without the apexes' SOA and NS.
+pub fn write_out(catalogue: &Catalogue, client: &DnsClient) -> Model {
     let mut model = Model::new();
     let suffix = "private-network.internal.";
     model.insert(suffix.to_owned(), BTreeSet::from([format!("A {SERVER}")]));
-    for id in &asker.networks {
+    for id in &client.networks {
         let Some(network) = catalogue.get(id) else { continue };
-        let labels = [Some(id.to_string()), alias(catalogue, asker, *id)];
+        let labels = [Some(id.to_string()), alias(catalogue, client, *id)];
         for apex in labels.into_iter().flatten().map(|label| format!("{label}.{suffix}")) {
             add(&mut model, &apex, None);
             add(&mut model, &format!("_members.{apex}"), None);
@@ -38,11 +38,11 @@ pub fn write_out(catalogue: &Catalogue, asker: &Asker) -> Model {
     model
 }
 
-/// The network's own name, unless another network of the asker's bears it too.
-fn alias(catalogue: &Catalogue, asker: &Asker, id: NetworkId) -> Option<String> {
+/// The network's own name, unless another network of the client's bears it too.
+fn alias(catalogue: &Catalogue, client: &DnsClient, id: NetworkId) -> Option<String> {
     let name = |id: &NetworkId| catalogue.get(id).map(|network| network.head.name.to_string());
     let own = name(&id)?;
-    let bearers = asker.networks.iter().filter(|id| name(id).as_ref() == Some(&own)).count();
+    let bearers = client.networks.iter().filter(|id| name(id).as_ref() == Some(&own)).count();
     (bearers == 1).then_some(own)
 }
 

@@ -44,8 +44,8 @@ fn some_catalogue() -> impl Strategy<Value = Catalogue> {
     })
 }
 
-fn some_asker() -> impl Strategy<Value = Asker> {
-    prop::sample::subsequence(NETWORKS.map(|(id, ..)| id).to_vec(), 0..=3).prop_map(|networks| asker(&networks))
+fn some_asker() -> impl Strategy<Value = DnsClient> {
+    prop::sample::subsequence(NETWORKS.map(|(id, ..)| id).to_vec(), 0..=3).prop_map(|networks| client(&networks))
 }
 
 /// A name near one that may exist.
@@ -81,11 +81,11 @@ fn expected(model: &Model, name: &str, kind: &str) -> Option<BTreeSet<String>> {
     Some(records.iter().filter(|record| record.starts_with(&format!("{kind} "))).cloned().collect())
 }
 
-fn check(zones: &Zones, model: &Model, asker: &Asker, name: &str) -> Result<(), TestCaseError> {
+fn check(zones: &Zones, model: &Model, client: &DnsClient, name: &str) -> Result<(), TestCaseError> {
     for (kind, query) in
         [("A", QueryType::A), ("PTR", QueryType::Ptr), ("SRV", QueryType::Srv), ("?", QueryType::Other(28))]
     {
-        let resolution = ask(zones, asker, name, query);
+        let resolution = ask(zones, client, name, query);
         let expected = expected(model, name, kind);
         match resolution {
             Resolution::Elsewhere => {
@@ -105,19 +105,19 @@ proptest! {
     #[test]
     fn the_answer_is_the_models(
         catalogue in some_catalogue(),
-        asker in some_asker(),
+        client in some_asker(),
         guesses in prop::collection::vec(some_name(), 1..40),
     ) {
-        let (zones, model) = (zones(&catalogue), write_out(&catalogue, &asker));
+        let (zones, model) = (zones(&catalogue), write_out(&catalogue, &client));
         for name in guesses.iter().chain(model.keys()) {
-            check(&zones, &model, &asker, name)?;
+            check(&zones, &model, &client, name)?;
         }
     }
 
     #[test]
     fn an_index_that_followed_the_changes_answers_like_one_made_anew(
         history in prop::collection::vec(some_catalogue(), 1..5),
-        asker in some_asker(),
+        client in some_asker(),
     ) {
         let mut followed = Zones::new();
         let mut before = Catalogue::new();
@@ -126,9 +126,9 @@ proptest! {
             prop_assert_eq!(difference.is_empty(), before == catalogue);
             let line = serde_json::to_string(&difference).expect("JSON");
             followed.apply(serde_json::from_str(&line).expect("reads back"));
-            let model = write_out(&catalogue, &asker);
+            let model = write_out(&catalogue, &client);
             for name in model.keys() {
-                check(&followed, &model, &asker, name)?;
+                check(&followed, &model, &client, name)?;
             }
             let members: usize = catalogue.values().map(|network| network.members.len()).sum();
             prop_assert_eq!((followed.networks(), followed.members()), (catalogue.len(), members));
@@ -139,7 +139,7 @@ proptest! {
     #[test]
     fn any_name_at_all_has_an_answer(labels in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..10), 0..20)) {
         let name = Name::from_labels(labels.iter().map(Vec::as_slice)).expect("short labels");
-        let (zones, asker) = (zones(&Catalogue::new()), asker(&[SHOP]));
-        let _ = zones.resolve(&asker, Question { name: &name, kind: QueryType::Any, most: 3 }, &mut random());
+        let (zones, client) = (zones(&Catalogue::new()), client(&[SHOP]));
+        let _ = zones.resolve(&client, Question { name: &name, kind: QueryType::Any, most: 3 }, &mut random());
     }
 }

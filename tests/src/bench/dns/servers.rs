@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use privnet::dns::{DEFAULT_ADDRESS, DnsProcess, PORT, ProcessSpec, Sockets, stub};
 use privnet::model::{ContainerRef, NetworkId};
-use privnet::names::{Asker, Catalogue, Difference, MemberNames, NetworkHead, NetworkNames, of_member};
+use privnet::names::{Catalogue, Difference, DnsClient, MemberNames, NetworkHead, NetworkNames, of_member};
 use privnet::netns::Netns;
 use rustix::process::Pid;
 use rustix::thread::CpuSet;
@@ -109,14 +109,14 @@ impl Server {
             max_age: Duration::from_secs(3600),
             resolv_conf: workspace.files().join("no-resolv.conf"),
         };
-        let asker = Asker { networks: [network].into(), server: Some(DEFAULT_ADDRESS) };
+        let client = DnsClient { networks: [network].into(), server: Some(DEFAULT_ADDRESS) };
         let pid = runtime.block_on(async {
             process.start(&spec).await?;
             process.tell(true, Difference::between(&Catalogue::new(), &catalogue)).await?;
             let sockets = Sockets::open(&place.netns, DEFAULT_ADDRESS).await?;
-            process.serve(place.netns.id(), &path, &asker, &sockets).await?;
+            process.serve(place.netns.id(), &path, &client, &sockets).await?;
             let state = process.observe().await?.context("it has ended")?;
-            anyhow::Ok(state.pid)
+            anyhow::Ok(state.identity.pid)
         })?;
         bind_to(pid, core)?;
         Ok(Self { name: OURS, netns: place.netns, address: DEFAULT_ADDRESS, process: Process::Ours(pid) })

@@ -1,4 +1,4 @@
-//! What the agent does to a companion: end it.
+//! Waiting for a companion to end, and ending it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,17 +9,17 @@ use rustix::process::{PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 
 use super::RunDir;
-use super::inside::watch;
+use super::privileges::watch;
 
 /// How long a companion may take to end after SIGTERM, and then again after SIGKILL.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A companion in the agent's eyes: tells when it has ended, however that came.
+/// Resolves when a companion has ended, whatever the reason.
 #[derive(Debug)]
 pub struct Ending(AsyncFd<OwnedFd>);
 
 impl Ending {
-    /// Of the companion whose directory this is; nothing when there is none. Needs a runtime.
+    /// Of the companion of this run dir; `None` when no process runs. Needs a runtime.
     ///
     /// # Errors
     /// When the process cannot be watched.
@@ -40,7 +40,7 @@ impl Ending {
     }
 }
 
-/// Ends the companion whose directory this is, and removes its files. Absent is done.
+/// Ends the companion of this run dir, and removes its files. Absent is done.
 ///
 /// # Errors
 /// When it cannot be ended. It is running then, and its files are there.

@@ -1,4 +1,4 @@
-//! What a companion does first: a log of its own, no privileges, a control socket.
+//! A companion's log, the privileges that it gives up, and its control socket.
 
 use std::fs;
 use std::io;
@@ -13,9 +13,9 @@ use tokio::net::UnixListener;
 
 use super::RunDir;
 
-/// Logs into a file of its own: the agent's standard error may be closed one day. Ends the process at a panic, of which
-/// `what` is the subject: a task that panicked would leave a companion that only looks alive. Ended, it is seen, and
-/// started again.
+/// Logs to the run dir's file, since the agent's standard error may be closed one day. A panic of any task ends the process,
+/// which the log calls `what`: the agent sees that it ended and starts it again. Otherwise a companion would go on without
+/// that task.
 ///
 /// # Errors
 /// When the file cannot be written, or there is a log already.
@@ -25,7 +25,7 @@ pub fn log_to(run_dir: &RunDir, what: &'static str) -> anyhow::Result<()> {
     use tracing_subscriber::util::SubscriberInitExt as _;
     let file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(run_dir.log_file())?;
     let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(file));
-    // Of what a library says nothing is kept: it may speak per packet.
+    // Libraries are left out: they may log per packet.
     let own = tracing_subscriber::filter::Targets::new().with_target("privnet", tracing::Level::INFO);
     tracing_subscriber::registry().with(layer).with(own).try_init().context("a log exists already")?;
     std::panic::set_hook(Box::new(move |panic| {
@@ -35,7 +35,7 @@ pub fn log_to(run_dir: &RunDir, what: &'static str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives up everything that a companion does not need: what needs privileges was opened by the agent.
+/// Gives up all capabilities: the agent opened what needs them.
 ///
 /// # Errors
 /// When the kernel refuses; the process should end.

@@ -1,5 +1,5 @@
-//! By what a companion knows that a container lives. What it holds of the container keeps the namespace, so that is no
-//! sign of life.
+//! How a companion learns that its container has ended. The descriptors that it holds keep the container's namespace alive, so
+//! the namespace says nothing; the process or the pin by which the container was handed over does.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -11,16 +11,16 @@ use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
-use super::inside::watch;
+use super::privileges::watch;
 #[cfg(test)]
 use crate::model::explain::{Row, rows};
 use crate::model::{ErrorCode, Explain};
 use crate::netns::{self, Netns, NetnsId};
 
-/// By what a companion knows that a container lives.
+/// What a companion watches to learn that its container has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Anchor {
+pub enum Liveness {
     /// The container's process, whose file descriptor becomes readable when it ends.
     Process,
     /// A pin, which must go on naming this namespace.
@@ -34,7 +34,7 @@ pub enum Anchor {
 
 /// Why a container cannot be watched.
 #[derive(Debug, thiserror::Error)]
-pub enum AnchorError {
+pub enum LivenessError {
     /// The path does not name the app netns.
     #[error("{path} is not the app netns {netns}", path = path.display())]
     WrongNetns {
@@ -56,7 +56,7 @@ pub enum AnchorError {
     },
 }
 
-impl Explain for AnchorError {
+impl Explain for LivenessError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Netns(error) => error.code(),
@@ -86,22 +86,22 @@ impl Explain for AnchorError {
     }
 }
 
-impl Anchor {
-    /// What to watch of the container whose namespace `path` names, and the file that goes with it.
+impl Liveness {
+    /// What to watch of the container whose namespace `path` names, and the descriptor of its process if it is a process.
     ///
     /// # Errors
     /// When the path does not name `netns`, or the process cannot be watched.
-    pub fn of(path: &Path, netns: NetnsId) -> Result<(Self, Option<OwnedFd>), AnchorError> {
+    pub fn of(path: &Path, netns: NetnsId) -> Result<(Self, Option<OwnedFd>), LivenessError> {
         let process = match process_of(path) {
             None => None,
             // Opened before the namespace is compared, so that it is the process that is in that namespace.
             Some(pid) => Some(rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
                 Errno::SRCH => netns::Error::NotFound { object: path.display().to_string() }.into(),
-                errno => AnchorError::Process { path: path.to_owned(), source: errno.into() },
+                errno => LivenessError::Process { path: path.to_owned(), source: errno.into() },
             })?),
         };
         if Netns::identify(path)? != netns {
-            return Err(AnchorError::WrongNetns { path: path.to_owned(), netns });
+            return Err(LivenessError::WrongNetns { path: path.to_owned(), netns });
         }
         let pin = Self::Pin { path: path.to_owned(), netns };
         Ok((if process.is_some() { Self::Process } else { pin }, process))
@@ -114,29 +114,29 @@ fn process_of(path: &Path) -> Option<Pid> {
     Pid::from_raw(number.parse().ok()?)
 }
 
-/// An anchor in the companion's hands.
+/// The watch on one container, in the companion.
 #[derive(Debug)]
-pub struct Watched {
-    anchor: Anchor,
+pub struct LivenessWatch {
+    liveness: Liveness,
     process: Option<AsyncFd<OwnedFd>>,
 }
 
-impl Watched {
-    /// Takes an anchor over, with the file that came with it; needs a runtime.
+impl LivenessWatch {
+    /// Watches `liveness`, with the process's descriptor if it is a process. Needs a runtime.
     ///
     /// # Errors
-    /// When the two do not belong together, or the runtime cannot watch the file.
-    pub fn new(anchor: Anchor, process: Option<OwnedFd>) -> std::io::Result<Self> {
-        if process.is_some() != (anchor == Anchor::Process) {
-            return Err(std::io::Error::other("the files do not fit the message"));
+    /// When the two do not belong together, or the runtime cannot watch the descriptor.
+    pub fn new(liveness: Liveness, process: Option<OwnedFd>) -> std::io::Result<Self> {
+        if process.is_some() != (liveness == Liveness::Process) {
+            return Err(std::io::Error::other("the descriptors do not fit the message"));
         }
-        Ok(Self { anchor, process: process.map(watch).transpose()? })
+        Ok(Self { liveness, process: process.map(watch).transpose()? })
     }
 
     /// What is watched.
     #[must_use]
-    pub const fn anchor(&self) -> &Anchor {
-        &self.anchor
+    pub const fn liveness(&self) -> &Liveness {
+        &self.liveness
     }
 
     /// Returns when the container's process has ended; never, when no process is watched.
@@ -148,12 +148,12 @@ impl Watched {
         }
     }
 
-    /// Whether the pin names the namespace no longer; to be asked now and then, since nothing tells.
+    /// Whether the pin no longer names the namespace. To be asked at intervals: the kernel reports no such change.
     #[must_use]
     pub fn is_unpinned(&self) -> bool {
-        match &self.anchor {
-            Anchor::Process => false,
-            Anchor::Pin { path, netns } => match fs::metadata(path) {
+        match &self.liveness {
+            Liveness::Process => false,
+            Liveness::Pin { path, netns } => match fs::metadata(path) {
                 Ok(found) => (found.dev(), found.ino()) != (netns.dev, netns.ino),
                 Err(_) => true,
             },
@@ -182,12 +182,16 @@ mod tests {
         fs::write(&path, "").expect("written");
         let found = fs::metadata(&path).expect("there");
         let netns = NetnsId { dev: found.dev(), ino: found.ino() };
-        let watched = Watched::new(Anchor::Pin { path: path.clone(), netns }, None).expect("watched");
+        let watched = LivenessWatch::new(Liveness::Pin { path: path.clone(), netns }, None).expect("watched");
         assert!(!watched.is_unpinned());
         let other = NetnsId { ino: netns.ino + 1, ..netns };
-        assert!(Watched::new(Anchor::Pin { path: path.clone(), netns: other }, None).expect("watched").is_unpinned());
+        assert!(
+            LivenessWatch::new(Liveness::Pin { path: path.clone(), netns: other }, None)
+                .expect("watched")
+                .is_unpinned()
+        );
         fs::remove_file(&path).expect("removed");
         assert!(watched.is_unpinned());
-        assert!(Watched::new(Anchor::Process, None).is_err(), "a process without its file");
+        assert!(LivenessWatch::new(Liveness::Process, None).is_err(), "a process without its file");
     }
 }

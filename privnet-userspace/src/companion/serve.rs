@@ -1,0 +1,204 @@
+//! The companion's side: from `main` until there is a reason to end.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, ensure};
+use serde::de::IgnoredAny;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use super::privileges::{give_up_privileges, listen, log_to};
+use super::protocol::{Given, Handshake, Identity, Protocol, Reply, Request, Start, Started, encode};
+use super::{RunDir, channel};
+
+/// How long a request may take to arrive, to be worked on, and its answer to be taken; others go on meanwhile.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long accepting rests when the process has no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a companion does. Every future but [`Service::end`]'s may be dropped at any of its awaits.
+#[expect(async_fn_in_trait, reason = "a companion has one thread for its control socket, so no bound is missing")]
+pub trait Service<P: Protocol>: Sized {
+    /// Begins to serve with what the agent gave; privileges are gone by now.
+    ///
+    /// # Errors
+    /// Told to the agent; the process ends.
+    async fn start(identity: Identity, given: Given<P>) -> anyhow::Result<Self>;
+
+    /// Answers one request, in turn.
+    ///
+    /// # Errors
+    /// Told to the agent as a refusal.
+    async fn respond(
+        &mut self,
+        request: P::Request,
+        files: Vec<OwnedFd>,
+    ) -> anyhow::Result<(P::Response, Vec<OwnedFd>)>;
+
+    /// Returns why the process is to end, when there is a reason; a signal is one too, and is seen to elsewhere.
+    async fn reason_to_end(&mut self) -> &'static str;
+
+    /// Finishes what is under way.
+    async fn end(self);
+}
+
+/// Runs the companion whose files are in `run_dir`, until it is told to end or has a reason to.
+///
+/// To be called first thing in `main`, before a runtime or a log exists: standard input is the socket over which
+/// `Handle::start` hands over what it is started with.
+///
+/// # Errors
+/// When it could not be started; the agent is told the same.
+pub fn serve<P: Protocol, S: Service<P>>(run_dir: &Path) -> anyhow::Result<()> {
+    rustix::thread::set_name(P::COMM).context("cannot take a name")?;
+    // Fails if it leads a group already, when a person started it from a shell: then it stays in that session.
+    let _ = rustix::process::setsid();
+    let run_dir = RunDir::new(run_dir);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let agent = agent().context("standard input is not the agent's socket")?;
+        let identity = Identity::own(SystemTime::now());
+        let started = start::<P, S>(&run_dir, &agent, &identity).await;
+        let answer = match &started {
+            Ok(_) => Started::Ready,
+            Err(error) => Started::Failed { problem: format!("{error:#}") },
+        };
+        // Nobody reads it if the agent died meanwhile; the next one finds the process.
+        let _ = channel::send(&agent, &encode(&answer)?, &[]).await;
+        drop(agent);
+        let (service, control, lock) = started?;
+        let reason = run(service, control, &identity).await?;
+        tracing::info!(reason, "{} ends", P::NAME);
+        // After the socket and before the lock: the next process must not find it.
+        let (_directory, socket) = run_dir.control_socket()?;
+        let _ = fs::remove_file(socket);
+        drop(lock);
+        Ok(())
+    })
+}
+
+/// Standard input as the socket that it is. The duplicate is closed when the agent was answered.
+fn agent() -> io::Result<UnixStream> {
+    let stream = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+async fn start<P: Protocol, S: Service<P>>(
+    run_dir: &RunDir,
+    agent: &UnixStream,
+    identity: &Identity,
+) -> anyhow::Result<(S, UnixListener, fs::File)> {
+    let given = receive::<P>(agent).await?;
+    let lock = run_dir.lock().context("another process has the directory")?;
+    log_to(run_dir, P::NAME)?;
+    give_up_privileges()?;
+    let service = S::start(identity.clone(), given).await?;
+    let control = listen(run_dir).context("cannot open the control socket")?;
+    Ok((service, control, lock))
+}
+
+/// Reads what the agent hands over.
+async fn receive<P: Protocol>(agent: &UnixStream) -> anyhow::Result<Given<P>> {
+    let received = channel::receive(agent, P::MAX_MESSAGE_OCTETS, P::SECRET_OCTETS).await;
+    let (bytes, files) = received.context("standard input is not the agent's socket")?;
+    ensure!(bytes.len() > P::SECRET_OCTETS, "the agent ended before it said what to do");
+    let (secret, message) = bytes.split_at(P::SECRET_OCTETS);
+    let version = serde_json::from_slice::<Start<IgnoredAny>>(message).context("the message is unreadable")?.version;
+    ensure!(version == P::VERSION, "the agent speaks version {version}, this binary {}", P::VERSION);
+    let Start { start, .. } = serde_json::from_slice(message).context("the message is unreadable")?;
+    Ok(Given { start, secret: Zeroizing::new(secret.to_vec()), files })
+}
+
+/// A request that arrived whole, and where its answer goes.
+type Arrived = (Zeroizing<Vec<u8>>, Vec<OwnedFd>, UnixStream);
+
+/// Serves and answers until there is a reason to end, which is returned.
+pub(super) async fn run<P: Protocol, S: Service<P>>(
+    mut service: S,
+    control: UnixListener,
+    identity: &Identity,
+) -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (arrived, mut requests) = mpsc::channel::<Arrived>(1);
+    let reason = loop {
+        tokio::select! {
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+            reason = service.reason_to_end() => break reason,
+            Some((message, files, stream)) = requests.recv() => {
+                let (answer, files) = answer(&mut service, identity, &message, files).await;
+                in_the_background(async move {
+                    let files: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).collect();
+                    channel::send(&stream, &answer, &files).await
+                });
+            }
+            connection = control.accept() => match connection {
+                Ok((stream, _)) => {
+                    let arrived = arrived.clone();
+                    in_the_background(async move {
+                        if stream.peer_cred()?.uid() == rustix::process::geteuid().as_raw() {
+                            let (message, files) = channel::receive(&stream, P::MAX_MESSAGE_OCTETS, 0).await?;
+                            // The receiver is gone when the process ends.
+                            let _ = arrived.send((message, files, stream)).await;
+                        }
+                        Ok(())
+                    });
+                }
+                // No descriptors are left, say.
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            },
+        }
+    };
+    service.end().await;
+    Ok(reason)
+}
+
+/// Talks to one peer for a bounded time, while others are served. What goes wrong with a connection is the peer's to notice.
+fn in_the_background(talk: impl Future<Output = io::Result<()>> + Send + 'static) {
+    tokio::spawn(tokio::time::timeout(REQUEST_TIMEOUT, talk));
+}
+
+async fn answer<P: Protocol, S: Service<P>>(
+    service: &mut S,
+    identity: &Identity,
+    message: &[u8],
+    files: Vec<OwnedFd>,
+) -> (Vec<u8>, Vec<OwnedFd>) {
+    let version = serde_json::from_slice::<Request<IgnoredAny>>(message).map(|request| request.version);
+    if version.is_ok_and(|version| version != P::VERSION) {
+        return reply(&Reply::OtherVersion { version: P::VERSION });
+    }
+    if serde_json::from_slice::<Request<Handshake>>(message).is_ok() {
+        return reply(&Reply::Hello(identity.clone()));
+    }
+    let request = match serde_json::from_slice::<Request<P::Request>>(message) {
+        Ok(Request { request, .. }) => request,
+        Err(error) => return refuse(format!("the request is invalid: {error}")),
+    };
+    match tokio::time::timeout(REQUEST_TIMEOUT, service.respond(request, files)).await {
+        Ok(Ok((response, files))) => match encode(&response) {
+            Ok(answer) => (answer, files),
+            Err(error) => refuse(format!("the answer cannot be written: {error}")),
+        },
+        Ok(Err(error)) => refuse(format!("{error:#}")),
+        Err(_) => refuse(format!("it took longer than {} s", REQUEST_TIMEOUT.as_secs())),
+    }
+}
+
+fn refuse(problem: String) -> (Vec<u8>, Vec<OwnedFd>) {
+    reply(&Reply::Refused { problem })
+}
+
+/// An answer of the envelope. It consists of numbers and text, which JSON can always express; an empty answer is unreadable.
+fn reply(reply: &Reply) -> (Vec<u8>, Vec<OwnedFd>) {
+    (encode(reply).unwrap_or_default(), Vec::new())
+}
