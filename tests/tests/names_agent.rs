@@ -14,7 +14,10 @@ use std::time::{Duration, Instant};
 
 use names_lab::host::Host;
 use names_lab::{APP, Container, Lab, SUFFIX};
-use privnet::agent::views::{AnswerSource, Attached, CreateNetwork, Detach, ResponseCode};
+use privnet::agent::AgentApi as _;
+use privnet::agent::views::{
+    AnswerSource, Attached, CreateNetwork, Detach, DomainNamesQuery, MembersQuery, ResolveQuery, ResponseCode,
+};
 use privnet::dns::DEFAULT_ADDRESS;
 use privnet::model::{Forwarding, NameOptions};
 use privnet_tests::lab::{ProcessSpace, has_program, runtime, skip, wait_until};
@@ -81,7 +84,8 @@ fn the_verbs_say_which_names_there_are_and_why_not() {
         host.network("bank").await;
         let (backend, teller) = (host.attach(&a, "shop", "backend").await, host.attach(&b, "bank", "teller").await);
         let control = host.control();
-        let listed = control.domain_names(APP, None).await.expect("listed");
+        let listed =
+            control.domain_names(DomainNamesQuery { app: APP.to_owned(), network: None }).await.expect("listed");
         let names: Vec<String> = listed.iter().map(|view| format!("{} {:?}", view.name, view.addresses)).collect();
         let line = |prefix: &str, attached: &Attached| {
             format!("{prefix}.{APP}.{}.{SUFFIX} [{}]", attached.network, attached.address)
@@ -97,22 +101,23 @@ fn the_verbs_say_which_names_there_are_and_why_not() {
             expected.rotate_left(2);
         }
         assert_eq!(names, expected);
-        assert_eq!(control.domain_names(APP, Some("shop")).await.expect("listed").len(), 2);
+        let in_shop = DomainNamesQuery { app: APP.to_owned(), network: Some("shop".to_owned()) };
+        assert_eq!(control.domain_names(in_shop).await.expect("listed").len(), 2);
 
         let own = format!("1.backend.{APP}.shop.{SUFFIX}");
         for asker in [format!("1.backend.{APP}"), backend.hostname.clone(), backend.address.to_string()] {
-            let told = control.resolve(&own, "A", &asker).await.expect("resolved");
+            let told = control.resolve(asking(&own, "A", &asker)).await.expect("resolved");
             assert_eq!((told.rcode, told.records.len()), (Some(ResponseCode::NoError), 1), "{asker}: {told:?}");
             assert_eq!(told.source, AnswerSource::Snapshot);
         }
-        let told = control.resolve(&own, "A", &format!("1.teller.{APP}")).await.expect("resolved");
+        let told = control.resolve(asking(&own, "A", &format!("1.teller.{APP}"))).await.expect("resolved");
         assert_eq!(told.rcode, Some(ResponseCode::NameError));
         assert!(told.reason.contains("not in network shop"), "{}", told.reason);
-        let told = control.resolve("example.org", "MX", &format!("1.teller.{APP}")).await.expect_err("no type");
+        let told = control.resolve(asking("example.org", "MX", &format!("1.teller.{APP}"))).await.expect_err("no type");
         assert!(told.message.contains("MX"), "{told}");
-        let told = control.resolve("example.org", "AAAA", &format!("1.teller.{APP}")).await.expect("resolved");
+        let told = control.resolve(asking("example.org", "AAAA", &format!("1.teller.{APP}"))).await.expect("resolved");
         assert_eq!(told.source, AnswerSource::Forwarded);
-        let nobody = control.resolve(&own, "A", &format!("7.web.{APP}")).await.expect_err("nobody");
+        let nobody = control.resolve(asking(&own, "A", &format!("7.web.{APP}"))).await.expect_err("nobody");
         assert!(nobody.message.contains("no container of this host"), "{nobody}");
         let status = control.status().await.expect("a status");
         let names = status.names.expect("names are answered");
@@ -170,7 +175,7 @@ fn what_a_network_says_about_its_names_is_heeded() {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let members = host.control().members(Some("shop")).await.expect("listed");
+        let members = host.control().members(MembersQuery { network: Some("shop".to_owned()) }).await.expect("listed");
         assert_eq!(members.len(), 2, "it is a member still");
         assert!(draining.await.expect("ended").expect("detached").detached);
         println!("drained: withdrawn after {withdrawn:?}, gone after {:?}", start.elapsed());
@@ -346,4 +351,9 @@ fn a_name_is_visible_within_a_tenth_of_a_second_of_its_attach() {
         // The bench says how late the latest is; here a busy machine may delay one or two.
         assert!(waits[17].0 < Duration::from_millis(100), "{waits:?}");
     });
+}
+
+/// Asks what a container is told.
+fn asking(name: &str, kind: &str, asker: &str) -> ResolveQuery {
+    ResolveQuery { name: name.to_owned(), kind: Some(kind.to_owned()), asker: asker.to_owned() }
 }

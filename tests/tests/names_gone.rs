@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use names_lab::host::Host;
 use names_lab::{APP, Container};
-use privnet::agent::views::Detach;
+use privnet::agent::AgentApi as _;
+use privnet::agent::views::{Detach, MembersQuery};
 use privnet_tests::lab::{ProcessSpace, run, runtime, wait_until};
 
 /// Long before the kernel itself would say so, after 3 s without an answer by ARP.
@@ -169,7 +170,8 @@ fn a_drain_that_an_agent_began_is_finished_by_the_next_one() {
         let draining = tokio::spawn(async move { control.detach(request).await });
         let mut state = String::new();
         while state != "draining" {
-            let members = host.control().members(Some("shop")).await.expect("listed");
+            let members =
+                host.control().members(MembersQuery { network: Some("shop".to_owned()) }).await.expect("listed");
             let member = members.iter().find(|member| member.address == job.address).expect("it is a member still");
             state = serde_json::to_value(member.state).expect("a value").as_str().expect("text").to_owned();
         }
@@ -179,7 +181,8 @@ fn a_drain_that_an_agent_began_is_finished_by_the_next_one() {
         host.restart().await;
         assert_reached(&a, job.address);
         let start = Instant::now();
-        while host.control().members(Some("shop")).await.expect("listed").len() > 1 {
+        while host.control().members(MembersQuery { network: Some("shop".to_owned()) }).await.expect("listed").len() > 1
+        {
             assert!(start.elapsed() < Duration::from_secs(10), "nobody finishes the drain");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use ipnet::Ipv4Net;
 use privnet::agent::config::NamesConfig;
-use privnet::agent::views::{Attach, CreateNetwork, NetworkView, StatusView, Target};
-use privnet::agent::{Agent, Config, Control, DatapathChoice};
+use privnet::agent::views::{Attach, CreateNetwork, NetworkView, ResolveQuery, StatusView, Target};
+use privnet::agent::{Agent, AgentApi as _, Config, Control, DatapathChoice};
 use privnet::link::{Links, VethEnd, VethSpec, ensure_loopback_up};
 use privnet::model::{AppId, IfName, Member};
 use privnet::names::of_network;
@@ -195,8 +195,9 @@ impl Lab {
 
     /// Host one hears of a member of host two when its agent has seen the store change.
     async fn wait_for_names(&self) -> Result<()> {
-        let (control, asker, start) = (&self.hosts[0].control, self.web1.name(), Instant::now());
-        while control.resolve(&self.backend_name, "A", &asker).await?.records.is_empty() {
+        let (control, start) = (&self.hosts[0].control, Instant::now());
+        let query = ResolveQuery { name: self.backend_name.clone(), kind: None, asker: self.web1.name() };
+        while control.resolve(query.clone()).await?.records.is_empty() {
             ensure!(start.elapsed() < PATIENCE, "host one was not told of {}", self.backend_name);
             tokio::time::sleep(GLANCE).await;
         }

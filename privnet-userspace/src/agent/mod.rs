@@ -34,6 +34,8 @@ mod world;
 pub use config::{Config, DatapathChoice, NamesConfig};
 pub use door::control::Control;
 pub use door::error::{ControlError, ErrorCode};
+pub use door::verbs::AgentApi;
+pub(crate) use door::verbs::verbs;
 pub use door::{control, doctor, error, views};
 pub use start::Agent;
 

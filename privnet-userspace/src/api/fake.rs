@@ -6,12 +6,12 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::service::Service;
 use crate::agent::views::{
-    AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Detach, Detached, DomainNameView,
-    MemberView, NamesCounted, NamesView, NetworkCounters, NetworkView, ResolveView, ResponseCode, Scrape, StatusView,
+    AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Deleted, Detach, Detached,
+    DomainNameView, DomainNamesQuery, MemberView, MembersQuery, NamesCounted, NamesView, NetworkCounters, NetworkPath,
+    NetworkView, ResolveQuery, ResolveView, ResponseCode, Scrape, StatusView, VersionView,
 };
-use crate::agent::{ControlError, ErrorCode};
+use crate::agent::{AgentApi, ControlError, ErrorCode};
 use crate::datapath::{Direction, Outcome};
 use crate::model::{MemberState, NameOptions, PublicKey};
 use crate::store::StoreKind;
@@ -48,7 +48,7 @@ impl Fake {
 }
 
 #[async_trait]
-impl Service for Fake {
+impl AgentApi for Fake {
     async fn create_network(&self, request: CreateNetwork) -> Result<NetworkView, ControlError> {
         self.hear(format!("create_network {} {:?}", request.name, request.subnet))?;
         if let Some(gate) = &self.gate {
@@ -64,7 +64,8 @@ impl Service for Fake {
         Ok(vec![network_view()])
     }
 
-    async fn network(&self, id_or_name: &str) -> Result<NetworkView, ControlError> {
+    async fn network(&self, network: NetworkPath) -> Result<NetworkView, ControlError> {
+        let id_or_name = network.network;
         self.hear(format!("network {id_or_name}"))?;
         if id_or_name == "shop" || id_or_name == NETWORK {
             return Ok(network_view());
@@ -73,8 +74,9 @@ impl Service for Fake {
         Err(ControlError::new(ErrorCode::NetworkNotFound, message, "see `privnet network list`"))
     }
 
-    async fn delete_network(&self, id_or_name: &str) -> Result<(), ControlError> {
-        self.hear(format!("delete_network {id_or_name}"))
+    async fn delete_network(&self, network: NetworkPath) -> Result<Deleted, ControlError> {
+        self.hear(format!("delete_network {}", network.network))?;
+        Ok(Deleted { deleted: true })
     }
 
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
@@ -93,18 +95,19 @@ impl Service for Fake {
         Ok(Detached { detached: true })
     }
 
-    async fn members(&self, network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
-        self.hear(format!("members {network:?}"))?;
+    async fn members(&self, query: MembersQuery) -> Result<Vec<MemberView>, ControlError> {
+        self.hear(format!("members {:?}", query.network))?;
         Ok(vec![member_view()])
     }
 
-    async fn domain_names(&self, app: &str, network: Option<&str>) -> Result<Vec<DomainNameView>, ControlError> {
-        self.hear(format!("domain_names {app} {network:?}"))?;
+    async fn domain_names(&self, query: DomainNamesQuery) -> Result<Vec<DomainNameView>, ControlError> {
+        self.hear(format!("domain_names {} {:?}", query.app, query.network))?;
         Ok(vec![domain_name_view()])
     }
 
-    async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError> {
-        self.hear(format!("resolve {name} {kind} {asker}"))?;
+    async fn resolve(&self, query: ResolveQuery) -> Result<ResolveView, ControlError> {
+        let ResolveQuery { name, kind, asker } = query;
+        self.hear(format!("resolve {name} {kind:?} {asker}"))?;
         Ok(resolve_view())
     }
 
@@ -113,8 +116,12 @@ impl Service for Fake {
         Ok(status_view())
     }
 
-    async fn doctor(&self) -> Vec<Check> {
-        vec![check()]
+    async fn doctor(&self) -> Result<Vec<Check>, ControlError> {
+        Ok(vec![check()])
+    }
+
+    async fn version(&self) -> Result<VersionView, ControlError> {
+        Ok(VersionView::of_this_binary())
     }
 
     async fn scrape(&self) -> Result<Scrape, ControlError> {

@@ -9,6 +9,7 @@ use crate::agent::{ControlError, ErrorCode};
 
 /// The body of every answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Error"))]
 pub struct ErrorBody {
     /// What went wrong.
     pub error: ControlError,

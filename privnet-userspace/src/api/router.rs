@@ -3,40 +3,32 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
-use axum::handler::Handler;
+use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{self, MethodRouter};
+use axum::routing::{self, MethodFilter, MethodRouter};
 use axum::{Extension, Json, Router};
-use serde::Deserialize;
+use serde::Serialize;
 
-use super::body::{Body, Deleted};
 use super::peer::{self, Accounts, Peer};
 use super::problem::Problem;
-use super::service::Service;
-use super::version::VersionView;
-use crate::agent::views::{
-    Attach, Attached, Check, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkView, ResolveView,
-    StatusView,
-};
-use crate::agent::{ControlError, ErrorCode};
+use super::request::{Body, Path, Query};
+use crate::agent::{AgentApi, ControlError, ErrorCode, verbs, views};
 use crate::metrics;
 
 /// What every handler may use.
 #[derive(Clone)]
 pub struct Surface {
-    service: Arc<dyn Service>,
+    agent: Arc<dyn AgentApi>,
     accounts: Arc<Accounts>,
 }
 
 impl Surface {
     /// The surface of one agent. `accounts` says who is in the group that may change things.
     #[must_use]
-    pub fn new(service: Arc<dyn Service>, accounts: Accounts) -> Self {
-        Self { service, accounts: Arc::new(accounts) }
+    pub fn new(agent: Arc<dyn AgentApi>, accounts: Accounts) -> Self {
+        Self { agent, accounts: Arc::new(accounts) }
     }
 }
 
@@ -54,41 +46,33 @@ pub fn metrics_router(surface: Surface) -> Router {
 /// One method of one path.
 pub(super) struct Route {
     #[cfg_attr(not(test), expect(dead_code, reason = "tests compare it with the OpenAPI document"))]
-    pub(super) method: &'static str,
+    pub(super) method: Method,
     pub(super) path: &'static str,
     answer: MethodRouter<Surface>,
 }
 
+macro_rules! verb_routes {
+    ($($(#[doc = $doc:literal])+ $id:ident $method:ident $path:literal $status:literal
+        $verb:ident($($place:ident $argument:ident: $request:ty)?) -> $answer:ty;)+) => {
+        /// One route per verb of the agent.
+        fn verb_routes() -> Vec<Route> {
+            vec![$({
+                let handler = |State(surface): State<Surface> $(, $place($argument): $place<$request>)?| {
+                    answer(Method::$method, $status, async move { surface.agent.$verb($($argument)?).await })
+                };
+                Route { method: Method::$method, path: $path, answer: routing::on(MethodFilter::$method, handler) }
+            },)+]
+        }
+    };
+}
+verbs!(verb_routes);
+
 /// The one list of routes. `openapi.json` describes exactly these.
 pub(super) fn routes() -> Vec<Route> {
-    vec![
-        get("/v1/networks", networks),
-        post("/v1/networks", create_network),
-        get("/v1/networks/{network}", network),
-        delete("/v1/networks/{network}", delete_network),
-        get("/v1/members", members),
-        post("/v1/members", attach),
-        post("/v1/members/detach", detach),
-        get("/v1/domain-names", domain_names),
-        get("/v1/resolve", resolve),
-        get("/v1/status", status),
-        get("/v1/doctor", doctor),
-        get("/v1/version", version),
-        get("/metrics", scrape),
-        get("/openapi.json", openapi),
-    ]
-}
-
-fn get<T: 'static>(path: &'static str, handler: impl Handler<T, Surface>) -> Route {
-    Route { method: "get", path, answer: routing::get(handler) }
-}
-
-fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Surface>) -> Route {
-    Route { method: "post", path, answer: routing::post(handler) }
-}
-
-fn delete<T: 'static>(path: &'static str, handler: impl Handler<T, Surface>) -> Route {
-    Route { method: "delete", path, answer: routing::delete(handler) }
+    let mut routes = verb_routes();
+    routes.push(Route { method: Method::GET, path: "/metrics", answer: routing::get(scrape) });
+    routes.push(Route { method: Method::GET, path: "/openapi.json", answer: routing::get(openapi) });
+    routes
 }
 
 fn finish(router: Router<Surface>, surface: Surface) -> Router {
@@ -121,114 +105,29 @@ fn stranger(peer: Option<Peer>) -> ControlError {
     )
 }
 
-/// Runs a change to its end also when the client hangs up meanwhile: half a change is worse than an unread answer.
-async fn to_the_end<T: Send + 'static>(
-    change: impl Future<Output = Result<T, ControlError>> + Send + 'static,
-) -> Result<T, Problem> {
-    match tokio::spawn(change).await {
-        Ok(result) => Ok(result?),
-        Err(error) => Err(internal(&format!("the request ended abnormally: {error}"))),
+/// Answers with what a verb leads to.
+///
+/// A change runs to its end also when the client hangs up meanwhile: half a change is worse than an unread answer.
+async fn answer<T: Serialize + Send + 'static>(
+    method: Method,
+    status: u16,
+    verb: impl Future<Output = Result<T, ControlError>> + Send + 'static,
+) -> Response {
+    let result = if method == Method::GET {
+        verb.await
+    } else {
+        let ended = tokio::spawn(verb).await;
+        ended.unwrap_or_else(|error| Err(internal(&format!("the request ended abnormally: {error}"))))
+    };
+    match (result, StatusCode::from_u16(status)) {
+        (Ok(value), Ok(status)) => (status, Json(value)).into_response(),
+        (Ok(_), Err(error)) => Problem::from(internal(&error.to_string())).into_response(),
+        (Err(error), _) => Problem::from(error).into_response(),
     }
 }
 
-async fn networks(State(surface): State<Surface>) -> Result<Json<Vec<NetworkView>>, Problem> {
-    Ok(Json(surface.service.networks().await?))
-}
-
-async fn create_network(
-    State(surface): State<Surface>,
-    Body(request): Body<CreateNetwork>,
-) -> Result<(StatusCode, Json<NetworkView>), Problem> {
-    let view = to_the_end(async move { surface.service.create_network(request).await }).await?;
-    Ok((StatusCode::CREATED, Json(view)))
-}
-
-async fn network(State(surface): State<Surface>, Path(network): Path<String>) -> Result<Json<NetworkView>, Problem> {
-    Ok(Json(surface.service.network(&network).await?))
-}
-
-async fn delete_network(State(surface): State<Surface>, Path(network): Path<String>) -> Result<Json<Deleted>, Problem> {
-    to_the_end(async move { surface.service.delete_network(&network).await }).await?;
-    Ok(Json(Deleted { deleted: true }))
-}
-
-/// The query of `GET /v1/members`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MembersQuery {
-    network: Option<String>,
-}
-
-async fn members(
-    State(surface): State<Surface>,
-    query: Result<Query<MembersQuery>, QueryRejection>,
-) -> Result<Json<Vec<MemberView>>, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
-    Ok(Json(surface.service.members(query.network.as_deref()).await?))
-}
-
-/// The query of `GET /v1/domain-names`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DomainNamesQuery {
-    app: String,
-    network: Option<String>,
-}
-
-async fn domain_names(
-    State(surface): State<Surface>,
-    query: Result<Query<DomainNamesQuery>, QueryRejection>,
-) -> Result<Json<Vec<DomainNameView>>, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
-    Ok(Json(surface.service.domain_names(&query.app, query.network.as_deref()).await?))
-}
-
-/// The query of `GET /v1/resolve`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ResolveQuery {
-    name: String,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    #[serde(rename = "as")]
-    asker: String,
-}
-
-async fn resolve(
-    State(surface): State<Surface>,
-    query: Result<Query<ResolveQuery>, QueryRejection>,
-) -> Result<Json<ResolveView>, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
-    let kind = query.kind.as_deref().unwrap_or("A");
-    Ok(Json(surface.service.resolve(&query.name, kind, &query.asker).await?))
-}
-
-async fn attach(
-    State(surface): State<Surface>,
-    Body(request): Body<Attach>,
-) -> Result<(StatusCode, Json<Attached>), Problem> {
-    let attached = to_the_end(async move { surface.service.attach(request).await }).await?;
-    Ok((StatusCode::CREATED, Json(attached)))
-}
-
-async fn detach(State(surface): State<Surface>, Body(request): Body<Detach>) -> Result<Json<Detached>, Problem> {
-    Ok(Json(to_the_end(async move { surface.service.detach(request).await }).await?))
-}
-
-async fn status(State(surface): State<Surface>) -> Result<Json<StatusView>, Problem> {
-    Ok(Json(surface.service.status().await?))
-}
-
-async fn doctor(State(surface): State<Surface>) -> Json<Vec<Check>> {
-    Json(surface.service.doctor().await)
-}
-
-async fn version() -> Json<VersionView> {
-    Json(VersionView::of_this_binary())
-}
-
 async fn scrape(State(surface): State<Surface>) -> Result<Response, Problem> {
-    let scrape = surface.service.scrape().await?;
+    let scrape = surface.agent.scrape().await?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&scrape)).into_response())
 }
 
@@ -248,6 +147,6 @@ async fn no_such_method(request: Request) -> Problem {
     Problem::with_status(StatusCode::METHOD_NOT_ALLOWED, ControlError::new(ErrorCode::InvalidArgument, message, remedy))
 }
 
-fn internal(message: &str) -> Problem {
-    ControlError::new(ErrorCode::Internal, message, "look into the agent's log, and report it as a fault").into()
+fn internal(message: &str) -> ControlError {
+    ControlError::new(ErrorCode::Internal, message, "look into the agent's log, and report it as a fault")
 }

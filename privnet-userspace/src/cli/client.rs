@@ -1,4 +1,4 @@
-//! The command line's side of the API: one method per request, no decisions.
+//! The command line's side of the API: one method per verb of the agent's table, no decisions.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,10 @@ use std::path::{Path, PathBuf};
 use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::http::{self, HttpError, encode};
-use crate::api::views::{
-    Attach, Attached, Check, CreateNetwork, Detach, Detached, DomainNameView, MemberView, NetworkView, ResolveView,
-};
-use crate::api::{ControlError, ErrorCode};
-use crate::api::{Deleted, ErrorBody};
+use crate::api::{ControlError, ErrorBody, ErrorCode, verbs, views};
 
 /// Talks to the agent behind a control socket. Every error is the agent's own, or says why it cannot be asked.
 #[derive(Clone, Debug)]
@@ -20,78 +17,66 @@ pub struct Client {
     socket: PathBuf,
 }
 
-#[expect(missing_docs, reason = "each method is the request of its name, described by openapi.json")]
-#[expect(clippy::missing_errors_doc, reason = "the errors are the agent's")]
+/// Where HTTP carries a request.
+enum Place {
+    Path,
+    Query,
+    Body,
+}
+
+macro_rules! client {
+    ($($(#[doc = $doc:literal])+ $id:ident $method:ident $path:literal $status:literal
+        $verb:ident($($place:ident $argument:ident: $request:ty)?) -> $answer:ty;)+) => {
+        #[expect(clippy::missing_errors_doc, reason = "the errors are the agent's")]
+        impl Client {$(
+            $(#[doc = $doc])+
+            pub async fn $verb(&self $(, $argument: &$request)?) -> Result<$answer, ControlError> {
+                let request: Option<(Place, Value)> = None;
+                $(let request = request.or(Some((Place::$place, json($argument)?)));)?
+                self.ask(Method::$method, $path, request).await
+            }
+        )+}
+    };
+}
+verbs!(client);
+
 impl Client {
+    /// An agent's.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
     }
 
-    pub async fn create_network(&self, request: &CreateNetwork) -> Result<NetworkView, ControlError> {
-        self.ask(Method::POST, "/v1/networks", Some(json(request)?)).await
-    }
-
-    pub async fn networks(&self) -> Result<Vec<NetworkView>, ControlError> {
-        self.get("/v1/networks").await
-    }
-
-    pub async fn network(&self, network: &str) -> Result<NetworkView, ControlError> {
-        self.get(&format!("/v1/networks/{}", encode(network))).await
-    }
-
-    pub async fn delete_network(&self, network: &str) -> Result<Deleted, ControlError> {
-        self.ask(Method::DELETE, &format!("/v1/networks/{}", encode(network)), None).await
-    }
-
-    pub async fn attach(&self, request: &Attach) -> Result<Attached, ControlError> {
-        self.ask(Method::POST, "/v1/members", Some(json(request)?)).await
-    }
-
-    pub async fn detach(&self, request: &Detach) -> Result<Detached, ControlError> {
-        self.ask(Method::POST, "/v1/members/detach", Some(json(request)?)).await
-    }
-
-    pub async fn members(&self, network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
-        let query = network.map(|network| format!("?network={}", encode(network))).unwrap_or_default();
-        self.get(&format!("/v1/members{query}")).await
-    }
-
-    pub async fn domain_names(&self, app: &str, network: Option<&str>) -> Result<Vec<DomainNameView>, ControlError> {
-        let network = network.map(|network| format!("&network={}", encode(network))).unwrap_or_default();
-        self.get(&format!("/v1/domain-names?app={}{network}", encode(app))).await
-    }
-
-    pub async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError> {
-        let (name, kind, asker) = (encode(name), encode(kind), encode(asker));
-        self.get(&format!("/v1/resolve?name={name}&type={kind}&as={asker}")).await
-    }
-
     /// The agent's state, as the type that the caller reads it as.
-    pub async fn status<T: DeserializeOwned>(&self) -> Result<T, ControlError> {
-        self.get("/v1/status").await
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn status_as<T: DeserializeOwned>(&self) -> Result<T, ControlError> {
+        self.ask(Method::GET, "/v1/status", None).await
     }
 
-    pub async fn doctor(&self) -> Result<Vec<Check>, ControlError> {
-        self.get("/v1/doctor").await
-    }
-
+    /// The agent's metrics, as Prometheus text.
+    ///
+    /// # Errors
+    /// The agent's.
     pub async fn metrics(&self) -> Result<String, ControlError> {
         let bytes = self.exchange(Method::GET, "/metrics", None).await?;
         String::from_utf8(bytes.to_vec()).map_err(|error| not_an_agent(&self.socket, &error))
     }
 
-    async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ControlError> {
-        self.ask(Method::GET, target, None).await
-    }
-
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
-        target: &str,
-        body: Option<Vec<u8>>,
+        path: &str,
+        request: Option<(Place, Value)>,
     ) -> Result<T, ControlError> {
-        let bytes = self.exchange(method, target, body).await?;
+        let (target, body) = match request {
+            None => (path.to_owned(), None),
+            Some((Place::Body, value)) => (path.to_owned(), Some(value.to_string().into_bytes())),
+            Some((Place::Path, value)) => (in_path(path, &value), None),
+            Some((Place::Query, value)) => (in_query(path, &value), None),
+        };
+        let bytes = self.exchange(method, &target, body).await?;
         serde_json::from_slice(&bytes).map_err(|error| not_an_agent(&self.socket, &error))
     }
 
@@ -111,11 +96,27 @@ impl Client {
     }
 }
 
-fn json(request: &impl Serialize) -> Result<Vec<u8>, ControlError> {
-    serde_json::to_vec(request).map_err(|error| {
+fn json(request: &impl Serialize) -> Result<Value, ControlError> {
+    serde_json::to_value(request).map_err(|error| {
         let message = format!("the request cannot be written as JSON: {error}");
         ControlError::new(ErrorCode::InvalidArgument, message, "give names and paths in UTF-8")
     })
+}
+
+/// The fields of a request, as a target carries them.
+fn encoded(request: &Value) -> impl Iterator<Item = (&String, String)> {
+    let fields = request.as_object().into_iter().flatten();
+    fields.map(|(name, value)| (name, encode(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))))
+}
+
+/// `/v1/networks/{network}` with the field `network` in its place.
+fn in_path(path: &str, request: &Value) -> String {
+    encoded(request).fold(path.to_owned(), |path, (name, value)| path.replace(&format!("{{{name}}}"), &value))
+}
+
+fn in_query(path: &str, request: &Value) -> String {
+    let pairs: Vec<String> = encoded(request).map(|(name, value)| format!("{name}={value}")).collect();
+    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 
 fn unreachable(socket: &Path, error: &HttpError) -> ControlError {
@@ -153,4 +154,21 @@ fn not_an_agent(socket: &Path, error: &dyn std::fmt::Display) -> ControlError {
         ),
         "compare `privnet version` with the version in `privnet status`",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_carried_where_the_table_says() {
+        let network = views::NetworkPath { network: "a/b c".to_owned() };
+        assert_eq!(in_path("/v1/networks/{network}", &json(&network).expect("JSON")), "/v1/networks/a%2Fb%20c");
+        let all = json(&views::MembersQuery::default()).expect("JSON");
+        assert_eq!(in_query("/v1/members", &all), "/v1/members");
+        let asked = json!({"name": "a&b", "type": "SRV", "as": 7});
+        assert_eq!(in_query("/v1/resolve", &asked), "/v1/resolve?as=7&name=a%26b&type=SRV");
+    }
 }

@@ -44,6 +44,7 @@ pub mod verbs;
 use std::process::ExitCode;
 
 use crate::api::ControlError;
+use crate::api::views::DomainNamesQuery;
 use args::{Cli, Format, Verb};
 use runtime::wait;
 
@@ -77,9 +78,9 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
         Verb::Run(arguments) => run::run(&arguments, format),
         Verb::Members { network, agent } => wait(verbs::members(network, &agent, format)).map(done),
         Verb::DomainNames { app, network, agent } => {
-            wait(names::domain_names(&app, network.as_deref(), &agent, format)).map(done)
+            wait(names::domain_names(&DomainNamesQuery { app, network }, &agent, format)).map(done)
         }
-        Verb::Resolve(arguments) => wait(names::resolve(&arguments, format)).map(done),
+        Verb::Resolve(arguments) => wait(names::resolve(arguments, format)).map(done),
         Verb::Status(agent) => wait(verbs::status(&agent, format)).map(done),
         Verb::Doctor(agent) => wait(doctor::doctor(&agent, format)),
         Verb::Mtu(arguments) => wait(mtu::mtu(&arguments, format)).map(done),

@@ -32,7 +32,7 @@ struct Underlay {
 }
 
 async fn underlay_of_agent(client: &Client) -> Result<Option<u32>, ControlError> {
-    match client.status::<Underlay>().await {
+    match client.status_as::<Underlay>().await {
         Ok(status) => Ok(status.underlay_mtu),
         Err(error) if error.code == ErrorCode::AgentUnavailable => Ok(None),
         Err(error) => Err(error),

@@ -5,19 +5,14 @@ use super::client::Client;
 use super::human;
 use super::output::{fields, print, table};
 use crate::api::ControlError;
-use crate::api::views::{DomainNameView, ResolveView, ResponseCode};
+use crate::api::views::{DomainNameView, DomainNamesQuery, ResolveQuery, ResolveView, ResponseCode};
 
 /// `privnet domain-names`.
 ///
 /// # Errors
 /// The agent's, or why it cannot be asked.
-pub async fn domain_names(
-    app: &str,
-    network: Option<&str>,
-    agent: &AgentSocket,
-    format: Format,
-) -> Result<(), ControlError> {
-    let views = Client::new(&agent.socket).domain_names(app, network).await?;
+pub async fn domain_names(query: &DomainNamesQuery, agent: &AgentSocket, format: Format) -> Result<(), ControlError> {
+    let views = Client::new(&agent.socket).domain_names(query).await?;
     print(format, views.as_slice(), domain_name_table)
 }
 
@@ -25,9 +20,10 @@ pub async fn domain_names(
 ///
 /// # Errors
 /// The agent's, or why it cannot be asked.
-pub async fn resolve(arguments: &ResolveArgs, format: Format) -> Result<(), ControlError> {
+pub async fn resolve(arguments: ResolveArgs, format: Format) -> Result<(), ControlError> {
     let ResolveArgs { name, asker, kind, agent } = arguments;
-    let view = Client::new(&agent.socket).resolve(name, kind, asker).await?;
+    let query = ResolveQuery { name, kind: Some(kind), asker };
+    let view = Client::new(&agent.socket).resolve(&query).await?;
     print(format, &view, resolve_fields)
 }
 

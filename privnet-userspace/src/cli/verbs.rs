@@ -6,9 +6,9 @@ use super::args::{AgentSocket, AttachArgs, ContainerArgs, DetachArgs, Format, Me
 use super::client::Client;
 use super::output::{fields, print, print_text, table};
 use super::{docker, human};
-use crate::api::VersionView;
 use crate::api::views::{
-    Attach, Attached, CreateNetwork, Detach, MemberView, NamesView, NetworkView, StatusView, Target,
+    Attach, Attached, CreateNetwork, Detach, MemberView, MembersQuery, NamesView, NetworkPath, NetworkView, StatusView,
+    Target, VersionView,
 };
 use crate::api::{ControlError, ErrorCode, exposition};
 use crate::model::explain::file_system_remedy;
@@ -30,11 +30,13 @@ pub async fn network(verb: NetworkVerb, format: Format) -> Result<(), ControlErr
             print(format, views.as_slice(), network_table)
         }
         NetworkVerb::Show(arguments) => {
-            let view = Client::new(&arguments.agent.socket).network(&arguments.network).await?;
+            let network = NetworkPath { network: arguments.network };
+            let view = Client::new(&arguments.agent.socket).network(&network).await?;
             print(format, &view, network_fields)
         }
         NetworkVerb::Delete(arguments) => {
-            let deleted = Client::new(&arguments.agent.socket).delete_network(&arguments.network).await?;
+            let network = NetworkPath { network: arguments.network };
+            let deleted = Client::new(&arguments.agent.socket).delete_network(&network).await?;
             print(format, &deleted, |_| "deleted\n".to_owned())
         }
     }
@@ -133,7 +135,7 @@ pub(super) fn detach_request(member: MemberArgs) -> Detach {
 /// # Errors
 /// The agent's, or why it cannot be asked.
 pub async fn members(network: Option<String>, agent: &AgentSocket, format: Format) -> Result<(), ControlError> {
-    let views = Client::new(&agent.socket).members(network.as_deref()).await?;
+    let views = Client::new(&agent.socket).members(&MembersQuery { network }).await?;
     print(format, views.as_slice(), member_table)
 }
 
@@ -142,7 +144,7 @@ pub async fn members(network: Option<String>, agent: &AgentSocket, format: Forma
 /// # Errors
 /// The agent's, or why it cannot be asked.
 pub async fn status(agent: &AgentSocket, format: Format) -> Result<(), ControlError> {
-    let view: StatusView = Client::new(&agent.socket).status().await?;
+    let view = Client::new(&agent.socket).status().await?;
     print(format, &view, status_fields)
 }
 
@@ -167,7 +169,7 @@ pub fn version(format: Format) -> Result<(), ControlError> {
         fields(&[
             ("version", view.version.clone()),
             ("abi_version", view.abi_version.to_string()),
-            ("build_profile", view.build_profile.clone()),
+            ("build_profile", view.build_profile.to_string()),
         ])
     })
 }

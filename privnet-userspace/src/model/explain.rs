@@ -53,6 +53,7 @@ pub trait Explain: Error {
 /// What went wrong, for programs. The names are part of the contract and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
 pub enum ErrorCode {
     /// The request is malformed.
     InvalidArgument,

@@ -15,6 +15,7 @@ use super::port::Port;
 /// How far a member's host has come with it, in the order in which a member goes through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
 pub enum MemberState {
     /// Its address is claimed; its host is building it.
     Attaching,

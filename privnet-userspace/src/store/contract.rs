@@ -88,6 +88,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 /// The stores that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
 pub enum StoreKind {
     /// In the memory of one process; for tests and demonstrations.
     Memory,

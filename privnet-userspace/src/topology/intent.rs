@@ -11,6 +11,7 @@ use crate::model::{HostName, Member, Mtu, Network};
 /// How a host forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
 pub enum Datapath {
     /// TC eBPF programs redirect past any bridge.
     Ebpf,

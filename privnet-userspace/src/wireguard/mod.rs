@@ -38,6 +38,7 @@ pub use userspace::{UserspaceSpec, start_userspace, stop_userspace, userspace_su
 /// Who does the WireGuard of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
 pub enum Backend {
     /// The kernel's `wireguard` link.
     Kernel,

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use privnet::agent::views::{
-    AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Detach, Detached, DomainNameView, MemberView,
-    NetworkView, ResolveView, ResponseCode, Scrape, StatusView, Target,
+    AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Deleted, Detach, Detached, DomainNameView,
+    DomainNamesQuery, MemberView, MembersQuery, NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode,
+    Scrape, StatusView, Target, VersionView,
 };
-use privnet::agent::{ControlError, ErrorCode};
-use privnet::api::{self, Accounts, ControlSocket, Service, Surface};
+use privnet::agent::{AgentApi, ControlError, ErrorCode};
+use privnet::api::{self, Accounts, ControlSocket, Surface};
 use privnet::model::{MemberState, NameOptions, PublicKey};
 use privnet::store::StoreKind;
 use privnet::topology::Datapath;
@@ -72,7 +73,7 @@ impl FakeAgent {
         let memory = Arc::new(memory);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("runtime");
-        let service: Arc<dyn Service> = Arc::new(Fake(Arc::clone(&memory)));
+        let service: Arc<dyn AgentApi> = Arc::new(Fake(Arc::clone(&memory)));
         let surface = Surface::new(service, Accounts::in_directory(Path::new("/nonexistent")));
         let (end, ended) = oneshot::channel::<()>();
         let _inside = runtime.enter();
@@ -107,7 +108,7 @@ impl Drop for FakeAgent {
 struct Fake(Arc<Memory>);
 
 #[async_trait]
-impl Service for Fake {
+impl AgentApi for Fake {
     async fn create_network(&self, _request: CreateNetwork) -> Result<NetworkView, ControlError> {
         Ok(network_view())
     }
@@ -116,7 +117,8 @@ impl Service for Fake {
         Ok(vec![network_view()])
     }
 
-    async fn network(&self, id_or_name: &str) -> Result<NetworkView, ControlError> {
+    async fn network(&self, network: NetworkPath) -> Result<NetworkView, ControlError> {
+        let id_or_name = network.network;
         if id_or_name == "shop" {
             return Ok(network_view());
         }
@@ -124,8 +126,8 @@ impl Service for Fake {
         Err(ControlError::new(ErrorCode::NetworkNotFound, message, "see `privnet network list`"))
     }
 
-    async fn delete_network(&self, _id_or_name: &str) -> Result<(), ControlError> {
-        Ok(())
+    async fn delete_network(&self, _network: NetworkPath) -> Result<Deleted, ControlError> {
+        Ok(Deleted { deleted: true })
     }
 
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
@@ -143,26 +145,28 @@ impl Service for Fake {
         Ok(Detached { detached: self.0.attached.lock().expect("unpoisoned").pop().is_some() })
     }
 
-    async fn members(&self, _network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
+    async fn members(&self, _query: MembersQuery) -> Result<Vec<MemberView>, ControlError> {
         Ok(vec![member_view()])
     }
 
-    async fn domain_names(&self, app: &str, network: Option<&str>) -> Result<Vec<DomainNameView>, ControlError> {
+    async fn domain_names(&self, query: DomainNamesQuery) -> Result<Vec<DomainNameView>, ControlError> {
+        let DomainNamesQuery { app, network } = query;
         Ok(vec![DomainNameView {
             name: format!("web.{app}.{NETWORK}.private-network.internal"),
             network: NETWORK.parse().expect("network"),
-            network_name: network.unwrap_or("shop").parse().expect("name"),
+            network_name: network.as_deref().unwrap_or("shop").parse().expect("name"),
             kind: Some("web".parse().expect("type")),
             number: None,
             addresses: vec![[10, 240, 0, 2].into(), [10, 240, 0, 3].into()],
         }])
     }
 
-    async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError> {
+    async fn resolve(&self, query: ResolveQuery) -> Result<ResolveView, ControlError> {
+        let ResolveQuery { name, kind, asker } = query;
         Ok(ResolveView {
-            name: name.to_owned(),
-            kind: kind.to_owned(),
-            asker: asker.to_owned(),
+            name,
+            kind: kind.unwrap_or_default(),
+            asker,
             source: AnswerSource::Snapshot,
             rcode: Some(ResponseCode::NameError),
             records: Vec::new(),
@@ -190,14 +194,18 @@ impl Service for Fake {
         })
     }
 
-    async fn doctor(&self) -> Vec<Check> {
+    async fn doctor(&self) -> Result<Vec<Check>, ControlError> {
         let check = |check: &str, status, remedy: &str| Check {
             check: check.to_owned(),
             status,
             detail: "seen".to_owned(),
             remedy: remedy.to_owned(),
         };
-        vec![check("kernel", CheckStatus::Ok, ""), check("tcx", CheckStatus::Warn, "none needed")]
+        Ok(vec![check("kernel", CheckStatus::Ok, ""), check("tcx", CheckStatus::Warn, "none needed")])
+    }
+
+    async fn version(&self) -> Result<VersionView, ControlError> {
+        Ok(VersionView::of_this_binary())
     }
 
     async fn scrape(&self) -> Result<Scrape, ControlError> {

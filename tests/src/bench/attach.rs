@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use privnet::agent::views::{Attach, CreateNetwork, Detach, Target};
-use privnet::agent::{Agent, Control};
+use privnet::agent::{Agent, AgentApi as _, Control};
 use privnet::topology::Datapath;
 use privnet_ebpf::net::MacAddr;
 use tokio::runtime::Runtime;

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use ipnet::Ipv4Net;
-use privnet::agent::Agent;
 use privnet::agent::config::{Config, DatapathChoice};
 use privnet::agent::views::{Attach, Attached, CreateNetwork, NetworkView, Target};
+use privnet::agent::{Agent, AgentApi as _};
 use privnet::link::Links;
 use privnet::model::PrivateKey;
 use privnet::netns::Netns;

@@ -5,9 +5,10 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use privnet::agent::views::{
-    Attach, Attached, CreateNetwork, Detach, Detached, MemberView, NetworkView, StatusView, Target,
+    Attach, Attached, CreateNetwork, Detach, Detached, MemberView, MembersQuery, NetworkPath, NetworkView, StatusView,
+    Target,
 };
-use privnet::agent::{Agent, Config, Control, ControlError, NamesConfig};
+use privnet::agent::{Agent, AgentApi as _, Config, Control, ControlError, NamesConfig};
 use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet::store::Store;
 use rustix::process::Signal;
@@ -109,7 +110,9 @@ impl Driver {
 
     pub(crate) fn delete_network(&self, host: &Shared, network: &str) -> Result<(), ControlError> {
         match self.control() {
-            Some((runtime, control)) => runtime.block_on(control.delete_network(network)),
+            Some((runtime, control)) => {
+                runtime.block_on(control.delete_network(NetworkPath { network: network.to_owned() })).map(drop)
+            }
             None => host.cli().json::<serde_json::Value>(&["network", "delete", network]).map(drop),
         }
     }
@@ -142,7 +145,7 @@ impl Driver {
 
     pub(crate) fn members(&self, host: &Shared) -> Result<Vec<MemberView>, ControlError> {
         match self.control() {
-            Some((runtime, control)) => runtime.block_on(control.members(None)),
+            Some((runtime, control)) => runtime.block_on(control.members(MembersQuery::default())),
             None => host.cli().json(&["members"]),
         }
     }

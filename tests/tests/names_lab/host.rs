@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use privnet::agent::views::{Attach, Attached, CreateNetwork, Detach, Target};
-use privnet::agent::{Agent, Config, Control, DatapathChoice, NamesConfig};
+use privnet::agent::views::{Attach, Attached, CreateNetwork, Detach, MembersQuery, Target};
+use privnet::agent::{Agent, AgentApi as _, Config, Control, DatapathChoice, NamesConfig};
 use privnet::dns::DnsProcess;
 use privnet::model::NameOptions;
 use privnet::netns::{DEFAULT_DIR, Netns};
@@ -188,7 +188,7 @@ impl Drop for Host {
 /// Ends every membership of a host, and says what could not be.
 async fn detach_all(control: &Control, host: &str) -> Vec<String> {
     let mut left = Vec::new();
-    for member in control.members(None).await.expect("the members") {
+    for member in control.members(MembersQuery::default()).await.expect("the members") {
         if *member.host.as_str() != *host {
             continue;
         }

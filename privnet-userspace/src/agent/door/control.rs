@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::attach::{attach, hostname};
 use super::doctor;
 use super::error::{ControlError, ErrorCode};
 use super::explain::{explain, problem};
 use super::gone::wait_until_gone;
 use super::scrape;
+use super::verbs::AgentApi;
 use super::views::{
-    Attach, Attached, Check, CreateNetwork, Detach, Detached, MemberView, NamesView, NetworkCounters, NetworkView,
-    Scrape, ScrapeErrorKind, StatusView,
+    Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, MemberView,
+    MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape,
+    ScrapeErrorKind, StatusView, VersionView,
 };
 use crate::agent::membership;
 use crate::agent::names;
@@ -34,147 +38,9 @@ impl Control {
         Self { shared }
     }
 
-    /// Creates a network.
-    ///
-    /// # Errors
-    /// Nothing was created.
-    pub async fn create_network(&self, request: CreateNetwork) -> Result<NetworkView, ControlError> {
-        let name: NetworkName = request.name.parse()?;
-        if let Some(options) = &request.names {
-            options.check()?;
-        }
-        let subnet =
-            request.subnet.as_deref().map(ipam::parse_subnet).transpose().map_err(claims::NetworkError::from)?;
-        let mtu = self.shared.host.facts.mtu.wireguard;
-        let now = crate::agent::now_unix_seconds();
-        // Drawn from the system, so that it may cross an await.
-        let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_os_rng();
-        let names = request.names.unwrap_or_default();
-        let network = claims::create_network(&*self.shared.store, &name, subnet, mtu, &names, now, &mut rng).await?;
-        Ok(network_view(network, 0))
-    }
-
-    /// All networks, by name.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn networks(&self) -> Result<Vec<NetworkView>, ControlError> {
-        let networks = records::list_networks(&*self.shared.store).await?.records;
-        let mut used: BTreeMap<NetworkId, u64> = BTreeMap::new();
-        for member in records::list_members(&*self.shared.store, None).await?.records {
-            *used.entry(member.network).or_default() += 1;
-        }
-        let view = |network: Network| {
-            let used = used.get(&network.id).copied().unwrap_or(0);
-            network_view(network, used)
-        };
-        let mut views: Vec<NetworkView> = networks.into_iter().map(view).collect();
-        views.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(views)
-    }
-
-    /// One network, by id or name.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub async fn network(&self, id_or_name: &str) -> Result<NetworkView, ControlError> {
-        let network = self.find_network(id_or_name).await?;
-        let members = records::list_members(&*self.shared.store, Some(network.id)).await?.records;
-        Ok(network_view(network, members.len() as u64))
-    }
-
-    /// Deletes a network that has no members.
-    ///
-    /// # Errors
-    /// Nothing was deleted.
-    pub async fn delete_network(&self, id_or_name: &str) -> Result<(), ControlError> {
-        let network = self.find_network(id_or_name).await?;
-        claims::delete_network(&*self.shared.store, network.id).await?;
-        Ok(())
-    }
-
-    /// Makes a container a member; returns when it can send.
-    ///
-    /// # Errors
-    /// Nothing of the member is left.
-    pub async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
-        let network = self.find_network(&request.network).await?;
-        attach(&self.shared, &network, request).await
-    }
-
-    /// Ends a membership; returns when nothing of it is left. Idempotent.
-    ///
-    /// # Errors
-    /// The membership is as it was, or is being ended by the next pass.
-    pub async fn detach(&self, request: Detach) -> Result<Detached, ControlError> {
-        let network = match self.find_network(&request.network).await {
-            Ok(network) => network,
-            // The members of a network that is gone are gone.
-            Err(error) if error.code == ErrorCode::NetworkNotFound => return Ok(Detached { detached: false }),
-            Err(error) => return Err(error),
-        };
-        let app: AppId = request.app.parse()?;
-        let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
-        let number = request.number.map(ContainerNumber::try_from).transpose()?;
-        let Some(member) = self.find_member(&network, app, &kind, number).await? else {
-            return Ok(Detached { detached: false });
-        };
-        let record = self.shared.journal().at(network.id, member.address).cloned();
-        if member.host != self.shared.host.config.host {
-            return Err(ControlError::new(
-                ErrorCode::InvalidArgument,
-                format!("{} is on host {}", member.container, member.host),
-                "detach it there",
-            ));
-        }
-        match record.filter(|record| record.container == member.container) {
-            Some(record) => {
-                if request.drain {
-                    names::drain::drain(&self.shared, &network, &member, &record).await?;
-                }
-                membership::end(&self.shared, &record).await.map_err(|error| explain(&error))?;
-                let gone = wait_until_gone(&self.shared, &record).await;
-                names::wait::wait_until_withdrawn(&self.shared, &record).await;
-                gone?;
-            }
-            None => {
-                let now = crate::agent::now_unix_seconds();
-                claims::release_member(&*self.shared.store, network.id, &member.container, End::by_its_host(now))
-                    .await?;
-            }
-        }
-        Ok(Detached { detached: true })
-    }
-
-    /// Members of one network (id or name) or of all, by network, app, type and number.
-    ///
-    /// # Errors
-    /// When the store cannot be read, or the network does not exist.
-    pub async fn members(&self, network: Option<&str>) -> Result<Vec<MemberView>, ControlError> {
-        let networks: BTreeMap<NetworkId, Network> = match network {
-            Some(network) => BTreeMap::from([self.find_network(network).await.map(|network| (network.id, network))?]),
-            None => {
-                let networks = records::list_networks(&*self.shared.store).await?.records;
-                networks.into_iter().map(|network| (network.id, network)).collect()
-            }
-        };
-        let only = network.and_then(|_| networks.keys().next().copied());
-        let members = records::list_members(&*self.shared.store, only).await?.records;
-        let mut views: Vec<MemberView> = members
-            .into_iter()
-            .filter_map(|member| networks.get(&member.network).map(|network| self.member_view(network, member)))
-            .collect();
-        let order = |view: &MemberView| (view.network_name.clone(), view.app, view.kind.clone(), view.number);
-        views.sort_by_key(order);
-        Ok(views)
-    }
-
-    /// The agent's state.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn status(&self) -> Result<StatusView, ControlError> {
-        Ok(self.state(self.names().await))
+    /// The counters of every network with members on this host. One that cannot be read is missing.
+    pub async fn counters(&self) -> Vec<NetworkCounters> {
+        scrape::counters(&self.shared).await
     }
 
     fn state(&self, names: Result<Option<NamesView>, ControlError>) -> StatusView {
@@ -220,29 +86,6 @@ impl Control {
             names,
             clock_steps: shared.world(|world| world.clock_steps().get(&shared.host.config.host).copied().unwrap_or(0)),
         }
-    }
-
-    /// What the host can and cannot do.
-    pub async fn doctor(&self) -> Vec<Check> {
-        doctor::with_agent(&self.shared).await
-    }
-
-    /// What the metrics show. What cannot be read is missing, and counted in [`Scrape::errors`].
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn scrape(&self) -> Result<Scrape, ControlError> {
-        let shared = &self.shared;
-        let (names, counters, tunnels) = tokio::join!(self.names(), scrape::counters(shared), scrape::tunnels(shared));
-        if let Err(error) = &names {
-            shared.read_failures.note::<()>(ScrapeErrorKind::Names, &error.message);
-        }
-        Ok(Scrape { status: self.state(names), counters, tunnels, errors: shared.read_failures.read() })
-    }
-
-    /// The counters of every network with members on this host. One that cannot be read is missing.
-    pub async fn counters(&self) -> Vec<NetworkCounters> {
-        scrape::counters(&self.shared).await
     }
 
     pub(in crate::agent) async fn find_network(&self, id_or_name: &str) -> Result<Network, ControlError> {
@@ -305,6 +148,147 @@ impl Control {
             state: member.state,
             interface: own.map(|record| ownership::wireguard_interface(record.index)),
         }
+    }
+}
+
+#[async_trait]
+impl AgentApi for Control {
+    async fn create_network(&self, request: CreateNetwork) -> Result<NetworkView, ControlError> {
+        let name: NetworkName = request.name.parse()?;
+        if let Some(options) = &request.names {
+            options.check()?;
+        }
+        let subnet =
+            request.subnet.as_deref().map(ipam::parse_subnet).transpose().map_err(claims::NetworkError::from)?;
+        let mtu = self.shared.host.facts.mtu.wireguard;
+        let now = crate::agent::now_unix_seconds();
+        // Drawn from the system, so that it may cross an await.
+        let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_os_rng();
+        let names = request.names.unwrap_or_default();
+        let network = claims::create_network(&*self.shared.store, &name, subnet, mtu, &names, now, &mut rng).await?;
+        Ok(network_view(network, 0))
+    }
+
+    async fn networks(&self) -> Result<Vec<NetworkView>, ControlError> {
+        let networks = records::list_networks(&*self.shared.store).await?.records;
+        let mut used: BTreeMap<NetworkId, u64> = BTreeMap::new();
+        for member in records::list_members(&*self.shared.store, None).await?.records {
+            *used.entry(member.network).or_default() += 1;
+        }
+        let view = |network: Network| {
+            let used = used.get(&network.id).copied().unwrap_or(0);
+            network_view(network, used)
+        };
+        let mut views: Vec<NetworkView> = networks.into_iter().map(view).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(views)
+    }
+
+    async fn network(&self, network: NetworkPath) -> Result<NetworkView, ControlError> {
+        let network = self.find_network(&network.network).await?;
+        let members = records::list_members(&*self.shared.store, Some(network.id)).await?.records;
+        Ok(network_view(network, members.len() as u64))
+    }
+
+    async fn delete_network(&self, network: NetworkPath) -> Result<Deleted, ControlError> {
+        let network = self.find_network(&network.network).await?;
+        claims::delete_network(&*self.shared.store, network.id).await?;
+        Ok(Deleted { deleted: true })
+    }
+
+    async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
+        let network = self.find_network(&request.network).await?;
+        attach(&self.shared, &network, request).await
+    }
+
+    async fn detach(&self, request: Detach) -> Result<Detached, ControlError> {
+        let network = match self.find_network(&request.network).await {
+            Ok(network) => network,
+            // The members of a network that is gone are gone.
+            Err(error) if error.code == ErrorCode::NetworkNotFound => return Ok(Detached { detached: false }),
+            Err(error) => return Err(error),
+        };
+        let app: AppId = request.app.parse()?;
+        let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
+        let number = request.number.map(ContainerNumber::try_from).transpose()?;
+        let Some(member) = self.find_member(&network, app, &kind, number).await? else {
+            return Ok(Detached { detached: false });
+        };
+        let record = self.shared.journal().at(network.id, member.address).cloned();
+        if member.host != self.shared.host.config.host {
+            return Err(ControlError::new(
+                ErrorCode::InvalidArgument,
+                format!("{} is on host {}", member.container, member.host),
+                "detach it there",
+            ));
+        }
+        match record.filter(|record| record.container == member.container) {
+            Some(record) => {
+                if request.drain {
+                    names::drain::drain(&self.shared, &network, &member, &record).await?;
+                }
+                membership::end(&self.shared, &record).await.map_err(|error| explain(&error))?;
+                let gone = wait_until_gone(&self.shared, &record).await;
+                names::wait::wait_until_withdrawn(&self.shared, &record).await;
+                gone?;
+            }
+            None => {
+                let now = crate::agent::now_unix_seconds();
+                claims::release_member(&*self.shared.store, network.id, &member.container, End::by_its_host(now))
+                    .await?;
+            }
+        }
+        Ok(Detached { detached: true })
+    }
+
+    async fn members(&self, query: MembersQuery) -> Result<Vec<MemberView>, ControlError> {
+        let network = query.network.as_deref();
+        let networks: BTreeMap<NetworkId, Network> = match network {
+            Some(network) => BTreeMap::from([self.find_network(network).await.map(|network| (network.id, network))?]),
+            None => {
+                let networks = records::list_networks(&*self.shared.store).await?.records;
+                networks.into_iter().map(|network| (network.id, network)).collect()
+            }
+        };
+        let only = network.and_then(|_| networks.keys().next().copied());
+        let members = records::list_members(&*self.shared.store, only).await?.records;
+        let mut views: Vec<MemberView> = members
+            .into_iter()
+            .filter_map(|member| networks.get(&member.network).map(|network| self.member_view(network, member)))
+            .collect();
+        let order = |view: &MemberView| (view.network_name.clone(), view.app, view.kind.clone(), view.number);
+        views.sort_by_key(order);
+        Ok(views)
+    }
+
+    async fn domain_names(&self, query: DomainNamesQuery) -> Result<Vec<DomainNameView>, ControlError> {
+        self.names_of_app(query).await
+    }
+
+    async fn resolve(&self, query: ResolveQuery) -> Result<ResolveView, ControlError> {
+        self.ask_for_name(query).await
+    }
+
+    async fn status(&self) -> Result<StatusView, ControlError> {
+        Ok(self.state(self.observe_names().await))
+    }
+
+    async fn doctor(&self) -> Result<Vec<Check>, ControlError> {
+        Ok(doctor::with_agent(&self.shared).await)
+    }
+
+    async fn version(&self) -> Result<VersionView, ControlError> {
+        Ok(VersionView::of_this_binary())
+    }
+
+    async fn scrape(&self) -> Result<Scrape, ControlError> {
+        let shared = &self.shared;
+        let (names, counters, tunnels) =
+            tokio::join!(self.observe_names(), scrape::counters(shared), scrape::tunnels(shared));
+        if let Err(error) = &names {
+            shared.read_failures.note::<()>(ScrapeErrorKind::Names, &error.message);
+        }
+        Ok(Scrape { status: self.state(names), counters, tunnels, errors: shared.read_failures.read() })
     }
 }
 

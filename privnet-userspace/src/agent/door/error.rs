@@ -9,6 +9,7 @@ use crate::model::Explain;
 
 /// An error that a surface shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
 pub struct ControlError {
     /// For programs.
     pub code: ErrorCode,

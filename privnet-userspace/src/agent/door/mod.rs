@@ -3,6 +3,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`control`] | every request that a surface can make |
+//! | [`verbs`] | the table of everything that can be asked |
 //! | `attach`, `claim`, `target` | one attach from end to end; its claim; which namespace it means |
 //! | `gone` | waits until nothing of a member remains |
 //! | `scrape`, `read_failures` | what the metrics read: counters, devices, the state; a read that fails is counted |
@@ -22,4 +23,5 @@ mod names;
 pub mod read_failures;
 mod scrape;
 mod target;
+pub mod verbs;
 pub mod views;

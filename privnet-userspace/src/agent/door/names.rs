@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 
 use super::control::Control;
 use super::error::{ControlError, ErrorCode};
-use super::views::{AnswerSource, DomainNameView, NamesView, ResolveView, ResponseCode};
+use super::views::{
+    AnswerSource, DomainNameView, DomainNamesQuery, NamesView, ResolveQuery, ResolveView, ResponseCode,
+};
 use crate::agent::host::journal::Record;
 use crate::agent::names::desired;
 use crate::agent::names::reason::reason;
@@ -14,7 +16,7 @@ use crate::model::{AppId, ContainerRef, ContainerType, Forwarding, Network, Netw
 use crate::names::{Name, NetworkNames, SUFFIX};
 
 /// The types that can be asked for by name, with their numbers (IANA).
-const TYPES: [(&str, u16); 9] =
+pub(super) const TYPES: [(&str, u16); 9] =
     [("A", 1), ("NS", 2), ("SOA", 6), ("PTR", 12), ("TXT", 16), ("AAAA", 28), ("SRV", 33), ("HTTPS", 65), ("ANY", 255)];
 
 impl Control {
@@ -22,9 +24,9 @@ impl Control {
     ///
     /// # Errors
     /// When the app's id is none, or the network does not exist.
-    pub async fn domain_names(&self, app: &str, network: Option<&str>) -> Result<Vec<DomainNameView>, ControlError> {
-        let app: AppId = app.parse()?;
-        let networks: Vec<Network> = match network {
+    pub(super) async fn names_of_app(&self, query: DomainNamesQuery) -> Result<Vec<DomainNameView>, ControlError> {
+        let app: AppId = query.app.parse()?;
+        let networks: Vec<Network> = match &query.network {
             Some(network) => vec![self.find_network(network).await?],
             None => self.shared.world(|world| world.networks().values().cloned().collect()),
         };
@@ -39,10 +41,10 @@ impl Control {
     ///
     /// # Errors
     /// When the container is none of this host's, or nobody answers names here.
-    pub async fn resolve(&self, name: &str, kind: &str, asker: &str) -> Result<ResolveView, ControlError> {
-        let record = self.find_asker(asker)?;
-        let asked: Name = name.parse()?;
-        let (kind, number) = parse_type(kind)?;
+    pub(super) async fn ask_for_name(&self, query: ResolveQuery) -> Result<ResolveView, ControlError> {
+        let record = self.find_asker(&query.asker)?;
+        let asked: Name = query.name.parse()?;
+        let (kind, number) = parse_type(query.kind.as_deref().unwrap_or("A"))?;
         let process = self.process()?;
         let told = process.resolve(record.netns, &asked.to_string(), number).await?;
         let networks = {
@@ -76,7 +78,7 @@ impl Control {
     ///
     /// # Errors
     /// When the process that answers them cannot be asked.
-    pub(in crate::agent) async fn names(&self) -> Result<Option<NamesView>, ControlError> {
+    pub(super) async fn observe_names(&self) -> Result<Option<NamesView>, ControlError> {
         let (Some(config), Ok(process)) = (&self.shared.host.config.names, self.process()) else { return Ok(None) };
         let state: Option<ProcessState> = process.observe().await?;
         Ok(state.map(|state| NamesView {
@@ -134,7 +136,7 @@ const fn whole(seconds: f64) -> u64 {
     seconds as u64
 }
 
-fn parse_type(text: &str) -> Result<(String, u16), ControlError> {
+pub(super) fn parse_type(text: &str) -> Result<(String, u16), ControlError> {
     let upper = text.to_ascii_uppercase();
     if let Some((name, number)) = TYPES.iter().find(|(name, _)| *name == upper) {
         return Ok(((*name).to_owned(), *number));

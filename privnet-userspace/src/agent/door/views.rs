@@ -21,6 +21,7 @@ macro_rules! published {
     ($(#[$doc:meta])+ $kind:ident { $($(#[$variant_doc:meta])+ $variant:ident $name:literal,)+ }) => {
         $(#[$doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
         pub enum $kind {
             $($(#[$variant_doc])+ #[serde(rename = $name)] $variant,)+
         }
@@ -53,21 +54,29 @@ macro_rules! published {
 }
 
 mod names;
+#[cfg(test)]
+pub(crate) mod schemas;
 mod scrape;
+mod version;
 
 pub use names::{
-    AnswerSource, DomainNameView, NamesCounted, NamesView, RepliesCounted, ResolveView, ResponseCode, Transport,
+    AnswerSource, DomainNameView, DomainNamesQuery, NamesCounted, NamesView, RepliesCounted, ResolveQuery, ResolveView,
+    ResponseCode, Transport,
 };
 pub use scrape::{CounterRow, NetworkCounters, Scrape, ScrapeErrorKind, TunnelView};
+pub use version::{BuildProfile, VersionView};
 
 /// Asks for a network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CreateNetwork {
     /// Its name.
+    #[cfg_attr(test, schemars(with = "NetworkName"))]
     pub name: String,
     /// Its subnet; the next free /22 of the pool when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schemas::Subnet>"))]
     pub subnet: Option<String>,
     /// What it says about its names; the defaults when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,14 +85,17 @@ pub struct CreateNetwork {
 
 /// A network as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Network"))]
 pub struct NetworkView {
     /// Its identifier.
     pub id: NetworkId,
     /// Its name.
     pub name: NetworkName,
     /// Its VNI.
+    #[cfg_attr(test, schemars(with = "schemas::Vni"))]
     pub vni: u32,
     /// Its subnet.
+    #[cfg_attr(test, schemars(with = "schemas::Subnet"))]
     pub subnet: Ipv4Net,
     /// The MTU of its members' WireGuard interfaces, in bytes.
     pub mtu: u32,
@@ -101,26 +113,32 @@ pub struct NetworkView {
 /// Which namespace to attach.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Target {
     /// The namespace behind this path.
-    Netns(PathBuf),
+    Netns(#[cfg_attr(test, schemars(with = "schemas::AbsolutePath"))] PathBuf),
     /// The namespace of this process.
-    Pid(u32),
+    Pid(#[cfg_attr(test, schemars(with = "std::num::NonZeroU32"))] u32),
 }
 
 /// Asks for a member.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Attach {
     /// The network's id or name.
+    #[cfg_attr(test, schemars(with = "schemas::NetworkIdOrName"))]
     pub network: String,
     /// The app's id.
+    #[cfg_attr(test, schemars(with = "AppId"))]
     pub app: String,
     /// The container's type; `web` when absent.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<ContainerType>"))]
     pub kind: Option<String>,
     /// The container's number; the lowest free one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<ContainerNumber>"))]
     pub number: Option<u32>,
     /// The member's address; a free one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,11 +147,13 @@ pub struct Attach {
     pub target: Target,
     /// The ports that it declares by name, `http=8080` or `dns=53/udp`; others find them as SRV records.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(test, schemars(with = "Vec<crate::model::Port>"))]
     pub ports: Vec<String>,
 }
 
 /// A member that was attached and can send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Attached {
     /// The network.
     pub network: NetworkId,
@@ -162,24 +182,59 @@ pub struct Attached {
 /// Asks for the end of a member.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Detach {
     /// The network's id or name.
+    #[cfg_attr(test, schemars(with = "schemas::NetworkIdOrName"))]
     pub network: String,
     /// The app's id.
+    #[cfg_attr(test, schemars(with = "AppId"))]
     pub app: String,
     /// The container's type; `web` when absent.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<ContainerType>"))]
     pub kind: Option<String>,
     /// The container's number; the only one of its type on this host when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<ContainerNumber>"))]
     pub number: Option<u32>,
     /// Whether to withdraw the name first, and to wait until nobody has it any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
 }
 
+/// Names the network of a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NetworkPath {
+    /// The network's id or name.
+    #[cfg_attr(test, schemars(with = "schemas::NetworkIdOrName"))]
+    pub network: String,
+}
+
+/// What a deletion did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Deleted {
+    /// Always true; a network that was not there is an error.
+    pub deleted: bool,
+}
+
+/// Says whose members are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct MembersQuery {
+    /// The network's id or name; all networks when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schemas::NetworkIdOrName>"))]
+    pub network: Option<String>,
+}
+
 /// What a detach did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Detached {
     /// Whether there was a member; false when it was gone already.
     pub detached: bool,
@@ -187,6 +242,7 @@ pub struct Detached {
 
 /// A member as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Member"))]
 pub struct MemberView {
     /// The network.
     pub network: NetworkId,
@@ -216,6 +272,7 @@ pub struct MemberView {
 
 /// The agent's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Status"))]
 pub struct StatusView {
     /// Its version.
     pub version: String,
@@ -251,6 +308,7 @@ pub struct StatusView {
 
 /// The answer of one check of `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Check {
     /// What was looked at.
     pub check: String,

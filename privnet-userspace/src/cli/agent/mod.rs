@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::agent::{self, Agent, ControlError, ErrorCode};
-use crate::api::{self, Accounts, ControlSocket, Service, Surface};
+use crate::api::{self, Accounts, ControlSocket, Surface};
 use crate::cli::runtime::no_runtime;
 use crate::netns::Netns;
 use args::{AgentArgs, DnsAddress, StoreKind};
@@ -100,7 +100,7 @@ async fn run_until_told(options: AgentOptions) -> Result<(), ControlError> {
         () = api::serve_waiting(&socket, waiting.subscribe()) => return Ok(()),
         () = signals.told_to_end() => return Ok(()),
     };
-    let surface = Surface::new(Arc::new(agent.control()) as Arc<dyn Service>, accounts);
+    let surface = Surface::new(Arc::new(agent.control()), accounts);
     serve(surface, socket, metrics_listener, signals).await;
     Ok(())
 }

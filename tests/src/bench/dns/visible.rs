@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use privnet::agent::views::{Attach, CreateNetwork, NetworkView, Target as Where};
-use privnet::agent::{Agent, Config, NamesConfig};
+use privnet::agent::{Agent, AgentApi as _, Config, NamesConfig};
 use privnet::dns::{DEFAULT_ADDRESS, PORT, stub};
 use privnet::names::of_member;
 use privnet::netns::Netns;

@@ -9,8 +9,40 @@ use crate::dns::engine::Counted;
 use crate::model::ids::ContainerNumber;
 use crate::model::{ContainerType, NetworkId, NetworkName};
 
+/// Says whose names are asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DomainNamesQuery {
+    /// The app's id.
+    #[cfg_attr(test, schemars(with = "crate::model::AppId"))]
+    pub app: String,
+    /// The network's id or name; all networks when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<super::schemas::NetworkIdOrName>"))]
+    pub network: Option<String>,
+}
+
+/// Asks what a container is told about a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ResolveQuery {
+    /// The name.
+    #[cfg_attr(test, schemars(with = "super::schemas::DomainName"))]
+    pub name: String,
+    /// The type of record; A when absent.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<super::schemas::RecordType>"))]
+    pub kind: Option<String>,
+    /// The container, `<number>.<type>.<app>`, or its address.
+    #[serde(rename = "as")]
+    pub asker: String,
+}
+
 /// One name of an app's containers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "DomainName"))]
 pub struct DomainNameView {
     /// The name, without a final dot.
     pub name: String,
@@ -29,6 +61,7 @@ pub struct DomainNameView {
 
 /// What a container is told about a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Resolution"))]
 pub struct ResolveView {
     /// The name, with the final dot.
     pub name: String,
@@ -41,6 +74,7 @@ pub struct ResolveView {
     pub source: AnswerSource,
     /// The code of the answer; nothing, in JSON the empty string, when others are asked.
     #[serde(with = "empty_when_none")]
+    #[cfg_attr(test, schemars(with = "super::schemas::ResponseCodeOrEmpty"))]
     pub rcode: Option<ResponseCode>,
     /// The records, `<owner> <ttl> <type> <data>`.
     pub records: Vec<String>,
@@ -52,6 +86,7 @@ pub struct ResolveView {
 
 /// How names are answered on a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Names"))]
 pub struct NamesView {
     /// Where in each container.
     pub address: Ipv4Addr,
@@ -71,6 +106,7 @@ pub struct NamesView {
 
 /// What a DNS process counted since it began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NamesCounted {
     /// Replies by transport and code.
     pub replies: Vec<RepliesCounted>,
@@ -94,6 +130,7 @@ pub struct NamesCounted {
 
 /// How many replies of one kind were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RepliesCounted {
     /// How they were sent.
     pub transport: Transport,

@@ -1,13 +1,14 @@
-//! Request bodies: JSON of at most 64 KiB that arrives in time, with no field that is not known.
+//! What a request carries: a JSON body of at most 64 KiB that arrives in time, a query, or a part of the path. A field that
+//! is not known is refused.
 
 use std::error::Error as _;
 use std::time::Duration;
 
-use axum::extract::{FromRequest, Request};
+use axum::extract::{self, FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
 use crate::agent::{ControlError, ErrorCode};
@@ -16,13 +17,6 @@ use crate::agent::{ControlError, ErrorCode};
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What `DELETE /v1/networks/{network}` did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deleted {
-    /// Always true; a network that was not there is an error.
-    pub deleted: bool,
-}
 
 /// A JSON body. Its content type is not looked at: no browser reaches a unix socket, and `curl -d` says it is a form.
 pub(super) struct Body<T>(pub(super) T);
@@ -51,4 +45,28 @@ fn unreadable(error: &axum::Error) -> Problem {
     let message = format!("the body is larger than {MAX_BODY_BYTES} bytes");
     let error = ControlError::new(ErrorCode::InvalidArgument, message, "send only what GET /openapi.json describes");
     Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error)
+}
+
+/// The query of the target.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = extract::Query::from_request_parts(parts, state).await;
+        query.map(|extract::Query(value)| Self(value)).map_err(|error| Problem::malformed(error.body_text()))
+    }
+}
+
+/// The parts of the path that the route names.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = extract::Path::from_request_parts(parts, state).await;
+        path.map(|extract::Path(value)| Self(value)).map_err(|error| Problem::malformed(error.body_text()))
+    }
 }

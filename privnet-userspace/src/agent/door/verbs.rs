@@ -1,0 +1,77 @@
+//! What can be asked of an agent, written once: the table of verbs.
+//!
+//! A row gives the method of [`AgentApi`], the route and its handler (room `api`), the method of the command line's client,
+//! and the operation in `openapi.json`. `CONTRIBUTING.md` says how a verb is added.
+
+use async_trait::async_trait;
+
+use super::error::ControlError;
+use super::views::{self, Scrape};
+
+/// Hands the table to the macro of the given name.
+///
+/// A row is the verb's documentation, its `operationId`, method, path and status of success, and its signature. `Body`,
+/// `Query` and `Path` say where HTTP carries the request. What changes nothing is a GET.
+macro_rules! verbs {
+    ($consumer:ident) => {
+        $consumer! {
+            /// All networks, by name.
+            listNetworks GET "/v1/networks" 200
+                networks() -> Vec<views::NetworkView>;
+            /// Creates a network.
+            createNetwork POST "/v1/networks" 201
+                create_network(Body request: views::CreateNetwork) -> views::NetworkView;
+            /// One network.
+            showNetwork GET "/v1/networks/{network}" 200
+                network(Path network: views::NetworkPath) -> views::NetworkView;
+            /// Deletes a network that has no members.
+            deleteNetwork DELETE "/v1/networks/{network}" 200
+                delete_network(Path network: views::NetworkPath) -> views::Deleted;
+            /// Members of one network or of all, by network, app, type and number.
+            listMembers GET "/v1/members" 200
+                members(Query query: views::MembersQuery) -> Vec<views::MemberView>;
+            /// Makes a container a member; answers when it can send.
+            attach POST "/v1/members" 201
+                attach(Body request: views::Attach) -> views::Attached;
+            /// Ends a membership; succeeds also when it has ended already.
+            detach POST "/v1/members/detach" 200
+                detach(Body request: views::Detach) -> views::Detached;
+            /// Every name of an app's ready containers.
+            listDomainNames GET "/v1/domain-names" 200
+                domain_names(Query query: views::DomainNamesQuery) -> Vec<views::DomainNameView>;
+            /// What a container of this host is told about a name, and why.
+            resolve GET "/v1/resolve" 200
+                resolve(Query query: views::ResolveQuery) -> views::ResolveView;
+            /// The agent's state.
+            status GET "/v1/status" 200
+                status() -> views::StatusView;
+            /// What the host can and cannot do.
+            doctor GET "/v1/doctor" 200
+                doctor() -> Vec<views::Check>;
+            /// What the agent's binary is.
+            version GET "/v1/version" 200
+                version() -> views::VersionView;
+        }
+    };
+}
+pub(crate) use verbs;
+
+macro_rules! agent_api {
+    ($($(#[doc = $doc:literal])+ $id:ident $method:ident $path:literal $status:literal
+        $verb:ident($($place:ident $argument:ident: $request:ty)?) -> $answer:ty;)+) => {
+        /// An agent as the surfaces see it. Nothing was changed when a verb fails, unless its error says otherwise.
+        #[async_trait]
+        #[expect(clippy::missing_errors_doc, reason = "the codes are those of ErrorCode")]
+        pub trait AgentApi: Send + Sync + 'static {
+            $(
+                $(#[doc = $doc])+
+                async fn $verb(&self $(, $argument: $request)?) -> Result<$answer, ControlError>;
+            )+
+
+            /// What the metrics show; as text at `GET /metrics`. What cannot be read is missing, and counted in
+            /// [`Scrape::errors`].
+            async fn scrape(&self) -> Result<Scrape, ControlError>;
+        }
+    };
+}
+verbs!(agent_api);
