@@ -22,7 +22,7 @@ pub async fn check_periodically(shared: Arc<Shared>) {
     loop {
         interval.tick().await;
         if let Err(error) = membership::end_dead(&shared).await {
-            tracing::warn!("cannot look after the members of this host: {error:#}");
+            tracing::warn!("cannot end the memberships of containers that are gone: {error:#}");
         }
         let expired = shared.world.write(|world| world.expire_quarantine(super::now_unix_seconds()));
         if !expired.is_empty() {

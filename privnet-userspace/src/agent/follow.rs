@@ -19,13 +19,13 @@ pub async fn follow_store(shared: Arc<Shared>, mut watch: Watch) {
         while let Some(event) = watch.next().await {
             follow(&shared, &event);
         }
-        tracing::warn!("the store's changes ended; reading everything again");
-        problem(Some("its changes ended, and it has not been read again yet".to_owned()));
+        tracing::warn!("the watch of the store ended: the agent reads the whole store again");
+        problem(Some("its watch ended, and it has not been read again yet".to_owned()));
         shared.names.mark_stale();
         let (world, again) = read_until_it_answers(&shared).await;
         shared.world.write(|known| *known = world);
         watch = again;
-        tracing::info!("the store is followed again");
+        tracing::info!("the store is watched again");
         problem(None);
         shared.names.mark_current();
         wake(&shared, &Concerns::Everything);
@@ -49,7 +49,7 @@ pub async fn read_world(store: &dyn Store) -> Result<(World, Watch)> {
     let members = store.watch(&keys::all_members(), revisions.members).await.context("watching the members")?;
     let addresses = store.watch(&keys::all_addresses(), revisions.addresses).await.context("watching the addresses")?;
     let hosts = store.watch(&keys::hosts(), revisions.hosts).await.context("watching the hosts")?;
-    let presences = store.watch(&keys::presences(), revisions.presences).await.context("watching who is there")?;
+    let presences = store.watch(&keys::presences(), revisions.presences).await.context("watching the presences")?;
     let together = futures::stream::select_all([networks, members, addresses, hosts, presences]);
     // The first of them that ends asks for everything to be read again.
     let until_resync = together.scan(false, |ended, event| {
@@ -67,7 +67,7 @@ async fn read_until_it_answers(shared: &Shared) -> (World, Watch) {
             Ok(read) => return read,
             Err(error) => problem(&explain(&error)),
         };
-        tracing::warn!("the store cannot be followed, and what runs on this host goes on as it is: {problem}");
+        tracing::warn!("the store cannot be read, and the members of this host stay as they are: {problem}");
         shared.store_problems.set(StoreProblem::Following, Some(problem));
         tokio::time::sleep(backoff.next()).await;
     }
@@ -81,7 +81,7 @@ async fn read_our_world(shared: &Shared) -> Result<(World, Watch)> {
     if shared.presence.is_ours().await? {
         return Ok(read);
     }
-    bail!("it does not know host {}: it is another one, or lost its data", shared.host.config.host)
+    bail!("the store does not know host {}: it is another store, or lost its data", shared.host.config.host)
 }
 
 fn follow(shared: &Shared, event: &Event) {

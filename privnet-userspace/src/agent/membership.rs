@@ -23,7 +23,7 @@ pub async fn detect_reused_netns(shared: &Shared) -> Result<()> {
         // What is gone by now is gone.
         let Ok(netns) = Netns::open(&record.netns_path) else { continue };
         if record.netns_cookie.is_some() && Some(netns.cookie().await?) != record.netns_cookie {
-            tracing::info!(network = %record.network, "the namespace of {} went, and another has its number", record.container);
+            tracing::info!(network = %record.network, "the namespace of {} was deleted, and another one has its inode number", record.container);
             shared.journal().mark_netns_reused(record.id)?;
         }
     }
@@ -37,7 +37,7 @@ pub async fn detect_reused_netns(shared: &Shared) -> Result<()> {
 pub async fn end_dead(shared: &Shared) -> Result<()> {
     let records: Vec<Record> = shared.journal().records().values().cloned().collect();
     for record in records.iter().filter(|record| !record.leaving && !record.is_alive(&shared.host.facts.boot_id)) {
-        tracing::info!(network = %record.network, "the namespace of {} is gone: its membership ends", record.container);
+        tracing::info!(network = %record.network, "the namespace of {} was deleted: its membership ends", record.container);
         end(shared, record).await?;
     }
     // Holding the claims, a member that is being attached has its record and its place in the store, or neither.

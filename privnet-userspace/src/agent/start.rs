@@ -66,7 +66,7 @@ impl Agent {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed the address records of networks that were deleted"),
             // They harm nobody; a store that has failed will say so where it matters.
-            Err(error) => tracing::warn!("cannot remove what an interrupted deletion left: {error}"),
+            Err(error) => tracing::warn!("cannot remove the address records of a deleted network: {error}"),
         }
         let (world, watch) = read_world(&*store).await?;
         let host = Arc::new(Host { config, facts, netns });

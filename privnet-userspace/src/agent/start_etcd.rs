@@ -27,7 +27,7 @@ impl Agent {
         let store = Etcd::new(options)?;
         let mut backoff = Backoff::new();
         while let Err(error) = store.check().await {
-            tracing::warn!("{error}; the agent waits for it, and what runs on this host goes on as it is");
+            tracing::warn!("the agent waits for etcd, and the members of this host stay as they are: {error}");
             waiting(&error.into());
             tokio::time::sleep(backoff.next()).await;
         }

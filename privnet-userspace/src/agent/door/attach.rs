@@ -93,7 +93,7 @@ async fn wait_until_ready(shared: &Shared, record: &Record, pass: u64) -> Result
         Err(_) => Err(ControlError::new(
             ErrorCode::Timeout,
             format!("{} was not ready within {} s", record.container, PATIENCE.as_secs()),
-            "see `privnet status` for what stands in the way, and try again",
+            "see the problems in `privnet status`, and try again",
         )),
     }
 }

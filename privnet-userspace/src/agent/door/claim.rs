@@ -42,7 +42,10 @@ impl From<ClaimFailure> for ControlError {
             ClaimFailure::Error(error) => error,
             ClaimFailure::StillLeaving(earlier) => Self::new(
                 ErrorCode::AddressTaken,
-                format!("address {} is still being taken down for {}", earlier.address, earlier.container),
+                format!(
+                    "address {} is still held by objects of {}, which are being removed",
+                    earlier.address, earlier.container
+                ),
                 "try again in a moment, or choose another address",
             ),
         }

@@ -68,7 +68,7 @@ impl Control {
             None
         });
         if names.as_ref().is_some_and(|names| names.is_stale) {
-            problems.push("names: what is known is too old, and containers are told SERVFAIL".to_owned());
+            problems.push("names: the snapshot of the DNS process is too old, and it answers SERVFAIL".to_owned());
         }
         StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -126,7 +126,7 @@ impl Control {
             return Err(ControlError::new(
                 ErrorCode::InvalidArgument,
                 format!("{} containers of type {kind} of {app} are in {} on this host", meant.len(), network.name),
-                "say which with --number",
+                "choose one with --number",
             ));
         }
         Ok(meant.pop())

@@ -48,9 +48,9 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
         })
         .sum();
     checks.push(match problems {
-        0 => check("agent", CheckStatus::Ok, "what is there is what should be", ""),
+        0 => check("agent", CheckStatus::Ok, "every network is in its desired state", ""),
         n => {
-            check("agent", CheckStatus::Fail, format!("the last pass met {n} problems"), "`privnet status` lists them")
+            check("agent", CheckStatus::Fail, format!("the last pass had {n} problems"), "`privnet status` lists them")
         }
     });
     checks
@@ -60,12 +60,15 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
 async fn store(shared: &Shared) -> Check {
     let kind = shared.store.kind();
     match shared.presence.is_ours().await {
-        Ok(true) => check("store", CheckStatus::Ok, format!("{kind}, and it answers"), ""),
+        Ok(true) => check("store", CheckStatus::Ok, format!("{kind}, reachable"), ""),
         Ok(false) => check(
             "store",
             CheckStatus::Fail,
-            format!("{kind} does not know host {}: it is another one, or lost its data", shared.host.config.host),
-            "name the right one, or restore its data; what is attached stays as it is meanwhile",
+            format!(
+                "the {kind} store does not know host {}: it is another store, or lost its data",
+                shared.host.config.host
+            ),
+            "configure the right store, or restore its data; members stay attached meanwhile",
         ),
         Err(error) => {
             let error = ControlError::from(error);
@@ -78,7 +81,7 @@ async fn host_checks(bpffs: &Path) -> Vec<Check> {
     let features = datapath::features();
     vec![
         match features.missing_capabilities.as_slice() {
-            [] => check("capabilities", CheckStatus::Ok, "all that are needed", ""),
+            [] => check("capabilities", CheckStatus::Ok, "all present", ""),
             missing => {
                 check("capabilities", CheckStatus::Fail, format!("missing: {}", missing.join(", ")), "run as root")
             }
@@ -88,10 +91,10 @@ async fn host_checks(bpffs: &Path) -> Vec<Check> {
             Some(false) => check(
                 "bpf_jit",
                 CheckStatus::Warn,
-                "the kernel interprets eBPF programs instead of compiling them",
+                "the kernel interprets eBPF programs instead of compiling them to machine code to machine code",
                 "sysctl -w net.core.bpf_jit_enable=1",
             ),
-            Some(true) | None => check("bpf_jit", CheckStatus::Ok, "eBPF programs are compiled", ""),
+            Some(true) | None => check("bpf_jit", CheckStatus::Ok, "eBPF programs are compiled to machine code", ""),
         },
         if features.tcx {
             check("tcx", CheckStatus::Ok, "programs on vxlan0 are attached by TCX", "")
@@ -120,7 +123,7 @@ async fn host_checks(bpffs: &Path) -> Vec<Check> {
         },
         kernel_wireguard(),
         match wireguard::userspace_support() {
-            Support::Present => check("wireguard_userspace", CheckStatus::Ok, "TUN devices can be made", ""),
+            Support::Present => check("wireguard_userspace", CheckStatus::Ok, "TUN devices can be created", ""),
             Support::Missing { reason, remedy } => check("wireguard_userspace", CheckStatus::Warn, reason, remedy),
         },
         vxlan_port().await,
@@ -129,7 +132,7 @@ async fn host_checks(bpffs: &Path) -> Vec<Check> {
 
 fn kernel_wireguard() -> Check {
     match (wireguard::kernel_support(), wireguard::userspace_support()) {
-        (Support::Present, _) => check("wireguard_kernel", CheckStatus::Ok, "the kernel's WireGuard is there", ""),
+        (Support::Present, _) => check("wireguard_kernel", CheckStatus::Ok, "the kernel has WireGuard", ""),
         (Support::Missing { reason, remedy }, Support::Present) => check(
             "wireguard_kernel",
             CheckStatus::Warn,
@@ -153,7 +156,7 @@ async fn vxlan_port() -> Check {
             "udp_4789",
             CheckStatus::Fail,
             format!("taken by {holder}"),
-            "stop it, or give it another port: VXLAN needs 4789",
+            "stop it, or give it another port: VXLAN uses port 4789",
         ),
         Some(holder) => check("udp_4789", CheckStatus::Ok, format!("shared with {holder}"), ""),
         None => check("udp_4789", CheckStatus::Ok, "free", ""),

@@ -26,14 +26,14 @@ pub async fn wait_until_gone(shared: &Shared, record: &Record) -> Result<(), Con
         return Ok(());
     }
     let problems = shared.workers.of(record.network).reports().borrow().problems.join("; ");
-    let why = if problems.is_empty() { "it takes long".to_owned() } else { problems };
+    let why = if problems.is_empty() { "no operation failed".to_owned() } else { problems };
     Err(ControlError::new(
         ErrorCode::Timeout,
         format!(
-            "{} is no member any more, but after {} s not everything of it is removed from this host: {why}",
+            "{} is detached, but after {} s its objects are not all removed from this host: {why}",
             record.container,
             PATIENCE.as_secs()
         ),
-        "the agent goes on trying: `privnet status` says what is in the way; ending the container removes it",
+        "the agent tries again by itself, and `privnet status` shows what fails; stopping the container removes it",
     ))
 }

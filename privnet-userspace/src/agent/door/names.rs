@@ -95,8 +95,8 @@ impl Control {
     fn process(&self) -> Result<DnsProcess, ControlError> {
         let process = self.shared.names.reports().borrow().process.clone();
         process.ok_or_else(|| {
-            let message = "nobody answers names on this host";
-            let remedy = "see `privnet status`; the agent must not run with `--dns-address off`, and have a member";
+            let message = "no DNS process runs on this host";
+            let remedy = "attach a container, and start the agent without `--dns-address off`; `privnet status` shows the state of names";
             ControlError::new(ErrorCode::Unsupported, message, remedy)
         })
     }

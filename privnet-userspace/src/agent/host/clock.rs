@@ -71,7 +71,9 @@ pub async fn watch_clock(host: Arc<Host>, store: Arc<dyn Store>) {
         }
         // Only now: an agent that dies before tells it again, and the others do once more what harms little.
         if let Err(error) = keep(&path, &now) {
-            tracing::warn!("a step of the clock while no agent runs may not be noticed, or be told twice: {error:#}");
+            tracing::warn!(
+                "cannot save the reading of the clock, and a step back may be missed or counted twice: {error:#}"
+            );
         }
         known = Some(now);
     }
@@ -118,7 +120,7 @@ async fn tell_until_told(host: &Host, store: &dyn Store) {
     let mut backoff = Backoff::new();
     while let Err(error) = tell(host, store).await {
         tracing::warn!(
-            "the step of this host's clock is not told yet, and new sessions of its members may fail: {error:#}"
+            "cannot record that this host's clock stepped back, and new sessions of its members may fail: {error:#}"
         );
         tokio::time::sleep(backoff.next()).await;
     }

@@ -119,7 +119,7 @@ fn choose_datapath(choice: DatapathChoice) -> Result<Datapath> {
         (DatapathChoice::Only(Datapath::Bridge), _) => Ok(Datapath::Bridge),
         (DatapathChoice::Auto | DatapathChoice::Only(Datapath::Ebpf), None) => Ok(Datapath::Ebpf),
         (DatapathChoice::Auto, Some(lacking)) => {
-            tracing::warn!("the eBPF datapath cannot be used ({lacking}): forwarding over a bridge");
+            tracing::warn!("the eBPF datapath cannot be used ({lacking}): a bridge forwards the packets");
             Ok(Datapath::Bridge)
         }
         (DatapathChoice::Only(Datapath::Ebpf), Some(lacking)) => Err(ControlError::new(
@@ -150,7 +150,9 @@ fn choose_wireguard(config: &Config) -> Result<Backend> {
     if let (wireguard::Choice::Auto, Backend::Userspace, Support::Missing { reason, .. }) =
         (config.wireguard, backend, &kernel)
     {
-        tracing::warn!("no kernel WireGuard ({reason}): a userspace process per member encrypts, more slowly");
+        tracing::warn!(
+            "no kernel WireGuard ({reason}): a userspace process per member encrypts its packets, more slowly"
+        );
     }
     Ok(backend)
 }

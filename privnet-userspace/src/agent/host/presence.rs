@@ -52,18 +52,18 @@ pub async fn announce(store: &dyn Store, config: &Config, facts: &HostFacts, kno
         machine: facts.machine,
         boot: Some(facts.boot_id.clone()),
     };
-    let lease = store.grant_lease(TTL).await.context("telling the store about this host")?;
+    let lease = store.grant_lease(TTL).await.context("announcing this host in the store")?;
     let mut attempts = 1;
     loop {
-        let held = store.get(&keys::presence(host)).await.context("telling the store about this host")?;
+        let held = store.get(&keys::presence(host)).await.context("announcing this host in the store")?;
         let before = held.as_ref().map(records::read::<PresenceRecord>).transpose()?;
         if before.as_ref().is_some_and(|before| before.record.instance != presence.instance) {
             return Err(name_is_held(config).into());
         }
         let heard = before.map_or_else(Envelope::first, |before| before.envelope.next());
-        let told = store.get(&keys::host(host)).await.context("telling the store about this host")?;
+        let told = store.get(&keys::host(host)).await.context("announcing this host in the store")?;
         if told.is_none() && known == Known::Already {
-            anyhow::bail!("it does not know host {host}: it is another one, or lost its data");
+            anyhow::bail!("the store does not know host {host}: it is another store, or lost its data");
         }
         // The others act on a change of it; one that cannot be read is one of none.
         let before = told.as_ref().and_then(|entry| records::read::<HostRecord>(entry).ok());
@@ -84,7 +84,7 @@ pub async fn announce(store: &dyn Store, config: &Config, facts: &HostFacts, kno
         match store.commit(transaction).await {
             Ok(_) => return Ok(lease),
             Err(CommitError::Conflict { .. }) if attempts < MAX_ATTEMPTS => attempts += 1,
-            Err(error) => return Err(error).context("telling the store about this host"),
+            Err(error) => return Err(error).context("announcing this host in the store"),
         }
     }
 }
@@ -126,7 +126,7 @@ impl Presence {
                 *lease = announce(&*self.store, &self.host.config, &self.host.facts, known).await?;
                 Ok(())
             }
-            Err(error) => Err(error).context("telling the store that this host is there"),
+            Err(error) => Err(error).context("renewing the presence of this host"),
         }
     }
 
@@ -150,7 +150,9 @@ impl Presence {
                 }
                 Err(error) => {
                     let error = problem(&explain(&error));
-                    tracing::warn!("the other hosts may take this one for gone: {error}");
+                    tracing::warn!(
+                        "cannot renew the presence of this host, and other hosts may consider it gone: {error}"
+                    );
                     self.problems.set(StoreProblem::Presence, Some(error));
                     tokio::time::sleep(backoff.next()).await;
                 }
@@ -179,7 +181,7 @@ pub async fn knows_host(store: &dyn Store, host: &HostName) -> Result<bool, Stor
 fn name_is_held(config: &Config) -> ControlError {
     ControlError::new(
         ErrorCode::InvalidArgument,
-        format!("another agent of this store goes by the name of host {}", config.host),
+        format!("another agent of this store has the host name {}", config.host),
         format!(
             "give one of them another --host; if this host's state directory {} is a new one, wait {} s after the end of \
              its last agent",

@@ -84,7 +84,7 @@ impl NamesHandle {
         self.stale.store(true, Ordering::Release);
     }
 
-    /// Notes that the store is followed again.
+    /// Notes that the store is watched again.
     pub fn mark_current(&self) {
         self.stale.store(false, Ordering::Release);
     }

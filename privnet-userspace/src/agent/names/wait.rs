@@ -32,7 +32,7 @@ pub async fn wait_until_told(shared: &Shared, record: &Record) {
         (report.names(record) && served) || report.problems.contains_key(&None)
     });
     if tokio::time::timeout(PATIENCE, told).await.is_err() {
-        tracing::warn!(network = %record.network, "{} is attached, and its names are not known yet", record.container);
+        tracing::warn!(network = %record.network, "{} is attached, and the DNS process does not know its name yet", record.container);
     }
 }
 
@@ -50,6 +50,6 @@ pub async fn wait_until_withdrawn(shared: &Shared, record: &Record) {
     let withdrawn =
         reports.wait_for(|report| !report.names(record) && (serves_others || !report.served.contains(&record.netns)));
     if tokio::time::timeout(PATIENCE, withdrawn).await.is_err() {
-        tracing::warn!(network = %record.network, "{} has left, and may have its name still", record.container);
+        tracing::warn!(network = %record.network, "{} is detached, and the DNS process may still know its name", record.container);
     }
 }

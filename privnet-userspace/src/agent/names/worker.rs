@@ -83,7 +83,7 @@ impl NamesWorker {
         self.changed |= self.renew();
         let mut problems = BTreeMap::new();
         if let Err(error) = self.converge(&mut problems).await {
-            tracing::warn!("the names are not as they should be: {}", chain(&error));
+            tracing::warn!("the DNS process is not in its desired state: {}", chain(&error));
             problems.insert(None, chain(&error));
             self.known = None;
         }
@@ -149,7 +149,7 @@ impl NamesWorker {
                     | Error::Netns(_)
                     | Error::NotServed { .. }),
                 ) => {
-                    tracing::warn!("a container cannot ask for names: {}", chain(&error));
+                    tracing::warn!("a container has no DNS server: {}", chain(&error));
                     known.served.remove(&id);
                     problems.insert(Some(id), chain(&error));
                 }
@@ -200,7 +200,7 @@ impl NamesWorker {
                 Standing::Current(handle) => return known(handle.into()).await,
                 Standing::Replace { running, successor, hands_over } => (running.into(), successor.into(), hands_over),
             };
-        tracing::info!("the DNS process is of another build: it is replaced");
+        tracing::info!("the DNS process runs another build and is replaced");
         successor.start(&self.config.process).await?;
         successor.tell(true, Difference::between(&Catalogue::new(), &self.catalogue)).await?;
         if hands_over {

@@ -30,7 +30,7 @@ pub async fn run_workers(shared: Arc<Shared>) {
                     shared.workers.forget(network, &shared.journal);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "a network's worker failed; all networks are taken up again");
+                    tracing::error!(%error, "the worker of a network panicked: all workers are started again");
                     running.clear();
                     workers.abort_all();
                     while workers.join_next().await.is_some() {}

@@ -87,7 +87,7 @@ impl Worker {
         let look = self.handle.take_observe_request();
         // What is missing may be missing because its container is gone: then nothing is to be built again.
         if look && let Err(error) = membership::end_dead(&self.shared).await {
-            tracing::warn!("cannot look after the members of this host: {error:#}");
+            tracing::warn!("cannot end the memberships of containers that are gone: {error:#}");
         }
         let unguarded = self.handle.take_unguarded();
         let (intent, records) = intent(&self.shared.host, &self.shared.world, &self.shared.journal, self.network);
@@ -118,7 +118,7 @@ impl Worker {
     async fn observed(&mut self, look: bool) -> anyhow::Result<Observation> {
         match self.seen.take() {
             Some(state) if !look => Ok(Observation { state, ..Observation::default() }),
-            Some(_) | None => self.local.observe().await.context("looking at what is there"),
+            Some(_) | None => self.local.observe().await.context("observing the network"),
         }
     }
 

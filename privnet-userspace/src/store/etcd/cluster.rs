@@ -87,7 +87,7 @@ impl Cluster {
         let started = Instant::now();
         let mut said = vec![String::new(); self.members.len()];
         loop {
-            let mut last = Status::unavailable("nobody was asked");
+            let mut last = Status::unavailable("no member was asked");
             for _ in 0..self.members.len() {
                 let index = self.current();
                 last = match self.ask(index, path, request.clone()).await {

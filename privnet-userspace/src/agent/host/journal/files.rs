@@ -40,7 +40,10 @@ pub(super) fn text_of(record: &Record) -> Result<Vec<u8>> {
 pub(super) fn read(path: &Path) -> Result<Option<Read>> {
     let text = fs::read(path).map_err(FileError::at("read", path))?;
     if text.iter().all(|byte| *byte == 0) {
-        tracing::warn!("{} is empty: a member of an earlier boot of this host is forgotten", path.display());
+        tracing::warn!(
+            "{} is empty, as a power cut leaves it: the member of the earlier boot is forgotten",
+            path.display()
+        );
         fs::remove_file(path).map_err(FileError::at("remove the empty", path))?;
         return Ok(None);
     }
