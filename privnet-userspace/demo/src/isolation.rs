@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use privnet::datapath::{Direction, Outcome};
-use privnet::topology::ownership;
 use privnet_ebpf::verdict::DropReason;
 
 use crate::capture::{Tap, inject};
@@ -116,7 +115,7 @@ struct BridgeCount {
 impl BridgeCount {
     async fn read(lab: &Lab, container: &Container) -> Result<Self> {
         let counted = Counted::read(lab, container).await?;
-        let received = counted.traffic(ownership::member_veth(container.address()).as_str()).received;
+        let received = counted.veth().received;
         Ok(Self { received, sent: counted.traffic("vxlan0").sent })
     }
 }

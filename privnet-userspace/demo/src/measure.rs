@@ -36,6 +36,8 @@ pub struct Traffic {
 pub struct Counted {
     rows: BTreeMap<(String, Direction, Outcome), u64>,
     interfaces: BTreeMap<String, Traffic>,
+    /// The container's own link in the network netns.
+    veth: Option<String>,
 }
 
 impl Counted {
@@ -52,7 +54,10 @@ impl Counted {
         let netns = network_netns(lab, container)?;
         let text = netns.run(|| fs::read_to_string("/proc/thread-self/net/dev")).await?;
         let interfaces = interfaces(&text.context("reading the interfaces' counters")?);
-        Ok(Self { rows, interfaces })
+        let near_end = container.mac().near_end();
+        let links = Links::open(&netns).await?.links().await?;
+        let veth = links.into_iter().find(|link| link.mac == Some(near_end)).map(|link| link.name);
+        Ok(Self { rows, interfaces, veth })
     }
 
     /// How many frames of a member had this outcome; of the eBPF programs.
@@ -60,6 +65,12 @@ impl Counted {
     pub fn packets(&self, container: &Container, direction: Direction, outcome: Outcome) -> u64 {
         let key = (container.name(), direction, outcome);
         self.rows.get(&key).copied().unwrap_or_default()
+    }
+
+    /// What the container's own link in the network netns counted.
+    #[must_use]
+    pub fn veth(&self) -> Traffic {
+        self.veth.as_deref().map(|veth| self.traffic(veth)).unwrap_or_default()
     }
 
     /// What an interface of the network netns counted.

@@ -7,7 +7,6 @@ use anyhow::{Context, Result, bail};
 use privnet::agent::ControlError;
 use privnet::datapath::{Direction, Outcome};
 use privnet::link::{Links, RouteTarget};
-use privnet::topology::ownership;
 use privnet::wireguard::PeerState;
 
 use crate::capture::{Seen, Tap, settle};
@@ -181,9 +180,8 @@ impl<'a> Walk<'a> {
                 .text("packets", rise(of(before), of(after)))
                 .demand("it counted each datagram that the socket sent", rose == sent));
         }
-        let veth = ownership::member_veth(web1.address());
         let destination = fdb_destination(self.lab, web1, backend.mac()).await?;
-        let received = [before, after].map(|counted| counted.traffic(veth.as_str()).received);
+        let received = [before, after].map(|counted| counted.veth().received);
         let vxlan = [before, after].map(|counted| counted.traffic("vxlan0").sent);
         Ok(evidence
             .text("counters", "of the interfaces: a bridge has none by member and reason")
@@ -233,8 +231,7 @@ impl<'a> Walk<'a> {
                 .text("packets", rise(of(before), of(after)))
                 .demand("it counted each frame of the underlay", of(after) - of(before) == frames));
         }
-        let veth = ownership::member_veth(backend.address());
-        let sent = [before, after].map(|counted| counted.traffic(veth.as_str()).sent);
+        let sent = [before, after].map(|counted| counted.veth().sent);
         Ok(evidence
             .text("counters", "of the interface: a bridge has none by member and reason")
             .text("veth_sent", rise(sent[0], sent[1]))

@@ -2,38 +2,39 @@
 
 use std::collections::BTreeSet;
 
-use super::object::{Key, State};
+use super::object::Key;
 use super::op::Op;
+use super::state::{Plan, State};
 
 /// Compares what should be with what was seen.
 ///
 /// Removals come first, dependents before what they depend on, without those that go by themselves; then creations and changes,
 /// the other way round. An object that is made anew takes its dependents with it, so these are created again.
 #[must_use]
-pub fn diff(desired: &State, observed: &State) -> Vec<Op> {
-    let removed = |key: &Key| observed.contains_key(key) && !desired.contains_key(key);
+pub fn diff(desired: &Plan, observed: &State) -> Vec<Op> {
+    let removed = |key: &Key| observed.contains(*key) && !desired.contains(*key);
     let mut ops: Vec<Op> = observed
         .iter()
         .rev()
         .filter(|(key, _)| removed(key) && !key.contained_in().iter().any(removed))
-        .map(|(key, spec)| Op::Remove(*key, spec.clone()))
+        .map(|(_, seen)| Op::Remove(seen.clone()))
         .collect();
     let mut renewed: BTreeSet<Key> = BTreeSet::new();
-    for (key, spec) in desired {
+    for (key, object) in desired.iter() {
         let lost = key.parents().iter().any(|parent| renewed.contains(parent));
         // What was not inside of what is made anew is still there, and has to make room.
         let gone = lost && key.contained_in().iter().any(|container| renewed.contains(container));
         match observed.get(key).filter(|_| !gone) {
-            Some(seen) if !lost && seen == spec => {}
+            Some(seen) if !lost && seen.is(object) => {}
             Some(seen) => {
                 if key.is_made_anew() {
-                    renewed.insert(*key);
+                    renewed.insert(key);
                 }
-                ops.push(Op::Replace(*key, seen.clone(), spec.clone()));
+                ops.push(Op::Replace(seen.clone(), object.clone()));
             }
             None => {
-                renewed.insert(*key);
-                ops.push(Op::Create(*key, spec.clone()));
+                renewed.insert(key);
+                ops.push(Op::Create(object.clone()));
             }
         }
     }
@@ -50,11 +51,16 @@ mod tests {
 
     use super::*;
     use crate::model::{Member, MemberId, MemberState, Mtu, NameOptions, Network, PublicKey};
-    use crate::topology::{Datapath, Intent, LocalMember, Spec, plan};
+    use crate::topology::ownership::MemberLink;
+    use crate::topology::{Datapath, Intent, LocalMember, Object, Seen, plan, spec};
+
+    fn id(number: u8) -> MemberId {
+        MemberId::new(number.into())
+    }
 
     fn member(number: u8, host: &str) -> Member {
         Member {
-            id: MemberId::new(number.into()),
+            id: id(number),
             network: "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c".parse().expect("valid"),
             container: format!("{}.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053", u32::from(number) + 1)
                 .parse()
@@ -89,7 +95,10 @@ mod tests {
             datapath,
             members: members.map(|member| (member.address, member)).collect(),
             departed: [].into(),
-            local: local.iter().map(|n| (member(*n, "here").address, LocalMember { index: 0 })).collect(),
+            local: local
+                .iter()
+                .map(|n| (id(*n), LocalMember { link: MemberLink::Slot((*n).into()), index: 0 }))
+                .collect(),
             vteps: BTreeMap::from([("there".parse().expect("valid"), Ipv4Addr::new(192, 0, 2, 2))]),
             clock_steps: BTreeMap::new(),
         }
@@ -100,19 +109,15 @@ mod tests {
         for op in ops {
             let key = op.key();
             for parent in key.parents() {
-                let needed = !matches!(op, Op::Remove(..)) && !matches!(key, Key::MemberRow(_));
-                assert!(!needed || state.contains_key(&parent), "{op} came before {parent:?}");
+                assert!(matches!(op, Op::Remove(..)) || state.contains(parent), "{op} came before {parent}");
             }
             for safeguard in key.safeguards() {
-                let stands = state.contains_key(&safeguard);
-                assert!(stands || matches!(op, Op::Remove(..)), "{op} came before {safeguard:?}");
-                assert!(
-                    stands || !matches!(op, Op::Remove(..)) || !state.contains_key(&key),
-                    "{op} came after {safeguard:?}"
-                );
+                let stands = state.contains(safeguard);
+                assert!(stands || matches!(op, Op::Remove(..)), "{op} came before {safeguard}");
+                assert!(stands || !matches!(op, Op::Remove(..)) || !state.contains(key), "{op} came after {safeguard}");
             }
             if !matches!(op, Op::Create(..)) {
-                assert!(state.contains_key(&key), "{op} of what is not there");
+                assert!(state.contains(key), "{op} of what is not there");
             }
             op.record(state);
         }
@@ -132,31 +137,31 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_done_twice(intent in any_intent()) {
-            let state = plan(&intent);
-            prop_assert_eq!(diff(&state, &state), vec![]);
-            prop_assert_eq!(diff(&state, &plan(&intent)), vec![]);
+            let goal = plan(&intent);
+            prop_assert_eq!(diff(&goal, &goal.clone().into()), vec![]);
+            prop_assert_eq!(diff(&goal, &plan(&intent).into()), vec![]);
         }
 
         #[test]
         fn the_operations_reach_the_goal_in_an_order_that_respects_dependence(from in any_intent(), to in any_intent()) {
             let (from, to) = (plan(&from), plan(&to));
-            let mut state = from.clone();
-            carry_out(&diff(&to, &from), &mut state);
+            let mut state = State::from(from);
+            carry_out(&diff(&to, &state.clone()), &mut state);
             // What went along with an object that was made anew is found by the next pass at the latest.
             carry_out(&diff(&to, &state), &mut state);
             prop_assert_eq!(diff(&to, &state), vec![]);
-            prop_assert_eq!(state, to);
+            prop_assert_eq!(state, to.into());
         }
 
         #[test]
         fn any_part_that_a_stranger_removed_is_built_again(intent in any_intent(), which: prop::sample::Index) {
             let goal = plan(&intent);
             prop_assume!(!goal.is_empty());
-            let victim = *which.get(&goal.keys().copied().collect::<Vec<_>>());
-            let mut state = goal.clone();
-            state.retain(|key, _| *key != victim && !key.contained_in().contains(&victim));
-            carry_out(&diff(&goal, &state), &mut state);
-            prop_assert_eq!(state, goal);
+            let victim = *which.get(&goal.iter().map(|(key, _)| key).collect::<Vec<_>>());
+            let mut state = State::from(goal.clone());
+            state.retain(|key| key != victim && !key.contained_in().contains(&victim));
+            carry_out(&diff(&goal, &state.clone()), &mut state);
+            prop_assert_eq!(state, goal.into());
         }
     }
 
@@ -164,12 +169,12 @@ mod tests {
     fn a_member_that_comes_is_one_peer_more_for_the_others_and_nothing_else() {
         let before = plan(&intent(&[1, 2], &[], Datapath::Ebpf));
         let after = plan(&intent(&[1, 2], &[3], Datapath::Ebpf));
-        let lines: Vec<String> = diff(&after, &before).iter().map(ToString::to_string).collect();
+        let lines: Vec<String> = diff(&after, &before.into()).iter().map(ToString::to_string).collect();
         assert_eq!(lines.len(), 4, "{lines:?}");
-        assert!(lines[0].starts_with("create Fdb(10.240.0.3)"), "{lines:?}");
-        assert!(lines[1].starts_with("create MemberRow(10.240.0.3)"), "{lines:?}");
-        assert_eq!(lines[2], "change Peers(10.240.0.1) +1 -0");
-        assert_eq!(lines[3], "change Peers(10.240.0.2) +1 -0");
+        assert!(lines[0].starts_with("create the FDB row of 10.240.0.3: "), "{lines:?}");
+        assert!(lines[1].starts_with("create the remote member row of 10.240.0.3: "), "{lines:?}");
+        assert_eq!(lines[2], "change the WireGuard peers of 0000000000000001: +1 -0");
+        assert_eq!(lines[3], "change the WireGuard peers of 0000000000000002: +1 -0");
     }
 
     #[test]
@@ -177,21 +182,27 @@ mod tests {
         let goal = plan(&intent(&[1], &[2], Datapath::Bridge));
         let mac = |number: u8| member(number, "anywhere").mac();
         let [here, there] = [1, 2].map(|number| Ipv4Addr::new(10, 240, 0, number));
-        let row = |number| Some(Spec::BridgeFdb { mac: mac(number) });
-        assert_eq!(goal.get(&Key::BridgePort(here)).cloned(), row(1));
-        assert_eq!(goal.get(&Key::BridgeFdb(there)).cloned(), row(2));
-        assert_eq!((goal.get(&Key::BridgePort(there)), goal.get(&Key::BridgeFdb(here))), (None, None));
-        let macs = [(here, mac(1)), (there, mac(2))].into();
-        assert_eq!(goal.get(&Key::Neighbours(here)), Some(&Spec::Neighbours(Arc::new(macs))), "nobody has to be asked");
+        let port = Object::BridgePort(id(1), spec::BridgePort { mac: mac(1) });
+        let row = |address, number| Object::BridgeFdb(address, spec::BridgeFdb { mac: mac(number) });
+        let rows: Vec<&Object> =
+            goal.iter().map(|(_, object)| object).filter(|object| is_of_the_bridge(object)).collect();
+        let macs = Arc::new([(here, mac(1)), (there, mac(2))].into());
+        // Nobody has to be asked for a MAC.
+        let neighbours = Object::Neighbours(id(1), spec::Neighbours { macs });
+        assert_eq!(rows, [&neighbours, &port, &row(there, 2)]);
 
         // Where a forged frame moved a member, it is moved back; nothing else of it is touched.
-        let mut moved = goal.clone();
-        moved.remove(&Key::BridgePort(here));
-        moved.insert(Key::BridgeFdb(here), Spec::BridgeFdb { mac: mac(1) });
+        let mut moved = State::from(goal.clone());
+        moved.remove(port.key());
+        moved.insert(Seen::Sound(row(here, 1)));
         let keys: Vec<Key> = diff(&goal, &moved).iter().map(Op::key).collect();
-        assert_eq!(keys, [Key::BridgeFdb(here), Key::BridgePort(here)]);
+        assert_eq!(keys, [Key::BridgeFdb(here), Key::BridgePort(id(1))]);
         let ebpf = plan(&intent(&[1], &[2], Datapath::Ebpf));
-        assert!(!ebpf.keys().any(|key| matches!(key, Key::BridgePort(_) | Key::BridgeFdb(_) | Key::Neighbours(_))));
+        assert!(!ebpf.iter().any(|(_, object)| is_of_the_bridge(object)));
+    }
+
+    fn is_of_the_bridge(object: &Object) -> bool {
+        matches!(object.key(), Key::BridgePort(_) | Key::BridgeFdb(_) | Key::Neighbours(_))
     }
 
     #[test]
@@ -199,9 +210,11 @@ mod tests {
         let before = intent(&[1, 2], &[3, 4, 5], Datapath::Ebpf);
         let after = |host: &str| Intent { clock_steps: [(host.parse().expect("valid"), 1)].into(), ..before.clone() };
         for (host, numbers) in [("there", [[3, 4, 5].as_slice(); 2]), ("here", [&[2], &[1]]), ("elsewhere", [&[]; 2])] {
-            let ops = diff(&plan(&after(host)), &plan(&before));
+            let ops = diff(&plan(&after(host)), &plan(&before).into());
             let changed = |op: &Op| match op {
-                Op::Replace(_, Spec::Peers(from), Spec::Peers(to)) => from.change_to(to),
+                Op::Replace(Seen::Sound(Object::Peers(_, from)), Object::Peers(_, to)) => {
+                    from.table.change_to(&to.table)
+                }
                 Op::Create(..) | Op::Replace(..) | Op::Remove(..) => panic!("{op}"),
             };
             for (op, numbers) in ops.iter().zip(numbers) {
@@ -222,24 +235,28 @@ mod tests {
             departed: [Ipv4Addr::new(10, 240, 0, 3)].into(),
             ..intent(&[1, 2], members, Datapath::Ebpf)
         };
-        let lines =
-            |to: &State, from: &State| -> Vec<String> { diff(to, from).iter().map(ToString::to_string).collect() };
+        let lines = |to: &Plan, from: &Plan| -> Vec<String> {
+            diff(to, &from.clone().into()).iter().map(ToString::to_string).collect()
+        };
         let left = plan(&gone(&[]));
         assert_eq!(
             lines(&left, &before),
             [
-                "remove MemberRow(10.240.0.3)",
-                "remove Fdb(10.240.0.3)",
-                "create Departed(10.240.0.1) 1 addresses",
-                "create Departed(10.240.0.2) 1 addresses",
-                "change Peers(10.240.0.1) +0 -1",
-                "change Peers(10.240.0.2) +0 -1",
+                "remove the remote member row of 10.240.0.3",
+                "remove the FDB row of 10.240.0.3",
+                "create the routes to departed members of 0000000000000001: 1 addresses",
+                "create the routes to departed members of 0000000000000002: 1 addresses",
+                "change the WireGuard peers of 0000000000000001: +0 -1",
+                "change the WireGuard peers of 0000000000000002: +0 -1",
             ]
         );
         // Its successor is a member before the address has been seen to be held again.
         let back = plan(&gone(&[3]));
         assert_eq!(back, before);
-        assert_eq!(lines(&back, &left)[..2], ["remove Departed(10.240.0.2)", "remove Departed(10.240.0.1)"]);
+        assert_eq!(
+            lines(&back, &left)[..2],
+            [2, 1].map(|number| format!("remove the routes to departed members of {}", id(number)))
+        );
     }
 
     #[test]
@@ -251,9 +268,9 @@ mod tests {
     #[test]
     fn a_broken_object_is_changed_and_never_taken_for_the_goal() {
         let goal = plan(&intent(&[1], &[], Datapath::Ebpf));
-        let mut seen = goal.clone();
-        let key = Key::Guard(Ipv4Addr::new(10, 240, 0, 1));
-        seen.insert(key, Spec::Broken("eth0 is not guarded".to_owned()));
+        let mut seen = State::from(goal.clone());
+        let key = Key::Guard(id(1));
+        seen.insert(Seen::Broken(key, "eth0 is not guarded".to_owned()));
         let ops = diff(&goal, &seen);
         assert_eq!(ops.len(), 1);
         assert_eq!(ops[0].key(), key);

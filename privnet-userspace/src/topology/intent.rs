@@ -1,4 +1,4 @@
-//! What decides what one host must have for one network.
+//! Input of the planner: everything that determines what one host must have for one network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{HostName, Member, Mtu, Network};
+use super::ownership::MemberLink;
+use crate::model::{HostName, Member, MemberId, Mtu, Network};
 
 /// How a host forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,11 +32,13 @@ impl fmt::Display for Datapath {
 /// What only a member's own host knows of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalMember {
+    /// What its link in the network netns is named after.
+    pub link: MemberLink,
     /// The n of its `wg<n>` and `vxlan-<n+1>-veth0`.
     pub index: u8,
 }
 
-/// What decides what one host must have for one network: a value, taken from the store and the host's own records.
+/// Input of the planner: a value, taken from the store and the host's own records.
 #[derive(Clone, Debug)]
 pub struct Intent {
     /// The network.
@@ -52,8 +55,8 @@ pub struct Intent {
     pub members: BTreeMap<Ipv4Addr, Member>,
     /// The addresses of the network whose members have left, and which nobody has had since; of any host.
     pub departed: BTreeSet<Ipv4Addr>,
-    /// What this host knows of its own members, by address.
-    pub local: BTreeMap<Ipv4Addr, LocalMember>,
+    /// What this host knows of its own members.
+    pub local: BTreeMap<MemberId, LocalMember>,
     /// The VTEP addresses of the other hosts.
     pub vteps: BTreeMap<HostName, Ipv4Addr>,
     /// How often the clocks of hosts have stepped back, this host's among them; those that never did are left out.

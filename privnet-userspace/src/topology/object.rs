@@ -1,399 +1,267 @@
-//! The objects of the kernel that make up one network on one host: what they are called, and how they should be.
-//!
-//! A member is named by its address, which is unique within the network.
+//! The objects of the kernel that make up one network on one host, as types: made of the [table](super::table).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use privnet_ebpf::net::{MacAddr, Vni};
 
-use crate::model::{ContainerRef, IfName, PublicKey};
+use super::ownership::MemberLink;
+use super::peers::PeerTable;
+use super::table::object_table;
+use crate::model::{ContainerRef, IfName, MemberId, PublicKey};
 
-/// All objects of one network on one host.
-pub type State = BTreeMap<Key, Spec>;
-
-/// Names an object. The order of the variants is the order of creation: who depends on another comes after it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Key {
-    /// The network netns.
-    NetworkNetns,
-    /// The loaded programs and their maps.
-    Programs,
-    /// `br0` of the bridge datapath.
-    Bridge,
-    /// `vxlan0`.
-    Vtep,
-    /// `from_vtep` on `vxlan0`.
-    VtepProgram,
-    /// The container's binding netns.
-    BindingNetns(Ipv4Addr),
-    /// The `unreachable` route in the app netns.
-    Backstop(Ipv4Addr),
-    /// The `unreachable` routes in the app netns to addresses whose members have left: who connects to one hears it at once.
-    Departed(Ipv4Addr),
-    /// `guard` on every foreign interface of the app netns.
-    Guard(Ipv4Addr),
-    /// The member's veth pair.
-    Veth(Ipv4Addr),
-    /// The row that binds the veth to its member's own address and MAC.
-    Port(Ipv4Addr),
-    /// `from_member` on the veth's end in the network netns.
-    MemberProgram(Ipv4Addr),
-    /// The carrier address on the veth's end in the binding netns; both ends up.
-    Carrier(Ipv4Addr),
-    /// All members' MACs, for good, on the member's carrier: it asks nobody by ARP and believes nobody (bridge datapath).
-    Neighbours(Ipv4Addr),
-    /// How `br0` treats the member's veth, and that its MAC is behind it (bridge datapath).
-    BridgePort(Ipv4Addr),
-    /// Where a remote member's MAC lives: a row of `vxlan0`'s FDB.
-    Fdb(Ipv4Addr),
-    /// That a remote member's MAC is behind `vxlan0`: a row of `br0`'s FDB (bridge datapath).
-    BridgeFdb(Ipv4Addr),
-    /// Where a member lives: a row of the programs' map.
-    MemberRow(Ipv4Addr),
-    /// The WireGuard device.
-    Device(Ipv4Addr),
-    /// The WireGuard device's peers.
-    Peers(Ipv4Addr),
-    /// The WireGuard device's address, up.
-    Tunnel(Ipv4Addr),
+/// What names one object among those of its kind.
+pub trait ObjectId: Copy {
+    /// The member that it names.
+    fn member(self) -> Option<MemberId>;
 }
 
-impl Key {
-    /// The objects without which this one cannot be; when one of them is made anew, so is this one.
-    #[must_use]
-    pub fn parents(self) -> Vec<Self> {
-        match self {
-            Self::NetworkNetns | Self::Programs | Self::BindingNetns(_) | Self::Backstop(_) | Self::Departed(_) => {
-                vec![]
+impl ObjectId for MemberId {
+    fn member(self) -> Option<MemberId> {
+        Some(self)
+    }
+}
+
+impl ObjectId for Ipv4Addr {
+    fn member(self) -> Option<MemberId> {
+        None
+    }
+}
+
+impl ObjectId for MemberLink {
+    fn member(self) -> Option<MemberId> {
+        None
+    }
+}
+
+/// A kind of object, as a type: the objects of one kind have one form of id and one form of specification.
+pub trait Kind {
+    /// What names one of them.
+    type Id: Copy;
+    /// How one should be.
+    type Spec;
+    /// Whether its container's root can change it, or stand in the way of it.
+    const IS_IN_CONTAINER: bool;
+
+    /// The key of one of them.
+    fn key(id: Self::Id) -> Key;
+    /// One of them.
+    fn object(id: Self::Id, spec: Self::Spec) -> Object;
+    /// The specification of an object, when it is of this kind.
+    fn spec(object: &Object) -> Option<&Self::Spec>;
+}
+
+macro_rules! define_objects {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident $(($id:ident: $of:ty))? { $($(#[doc = $field_doc:literal])+ $field:ident: $type:ty,)* }
+        $change:ident, $place:ident, $text:literal {
+            $(parents: [$($parent:ident $(($parent_id:ident))?),+],)?
+            $(contained_in: [$($container:ident $(($container_id:ident))?),+],)?
+            $(safeguards: [$($safeguard:ident $(($safeguard_id:ident))?),+],)?
+        }
+    )+) => {
+        /// Names an object. Keys are ordered as their objects are created.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Key {
+            $($(#[doc = $doc])+ $name $(($of))?,)+
+        }
+
+        /// An object as it should be: its key, and how it should be, which only fit together.
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub enum Object {
+            $($(#[doc = $doc])+ $name($($of,)? spec::$name),)+
+        }
+
+        /// How an object should be, for each kind.
+        pub mod spec {
+            use super::*;
+            $(
+                $(#[doc = $doc])+
+                #[derive(Clone, PartialEq, Eq, Debug)]
+                pub struct $name { $($(#[doc = $field_doc])+ pub $field: $type,)* }
+            )+
+        }
+
+        /// The kinds of objects, as types without values.
+        pub mod kind {
+            $($(#[doc = $doc])+ #[derive(Debug)] pub enum $name {})+
+        }
+
+        $(
+            impl Kind for kind::$name {
+                type Id = object_table_id!($($of)?);
+                type Spec = spec::$name;
+                const IS_IN_CONTAINER: bool = matches!(Place::$place, Place::InContainer);
+
+                fn key(id: Self::Id) -> Key {
+                    object_table_key!(id, $name $(, $id)?)
+                }
+
+                fn object(id: Self::Id, spec: Self::Spec) -> Object {
+                    object_table_object!(id, spec, $name $(, $id)?)
+                }
+
+                fn spec(object: &Object) -> Option<&Self::Spec> {
+                    if let Object::$name(.., spec) = object { Some(spec) } else { None }
+                }
             }
-            Self::Bridge | Self::Vtep => vec![Self::NetworkNetns],
-            Self::VtepProgram => vec![Self::Programs, Self::Vtep],
-            Self::Veth(member) => vec![Self::NetworkNetns, Self::BindingNetns(member)],
-            Self::Port(member) | Self::MemberProgram(member) => vec![Self::Programs, Self::Veth(member)],
-            Self::Carrier(member) => vec![Self::Veth(member)],
-            Self::BridgePort(member) => vec![Self::Bridge, Self::Veth(member)],
-            Self::Neighbours(member) => vec![Self::Carrier(member)],
-            Self::Fdb(_) => vec![Self::Vtep],
-            Self::BridgeFdb(_) => vec![Self::Bridge, Self::Vtep],
-            Self::MemberRow(member) => vec![Self::Programs, Self::Veth(member)],
-            Self::Device(member) => vec![Self::BindingNetns(member)],
-            Self::Peers(member) | Self::Tunnel(member) => vec![Self::Device(member)],
-            Self::Guard(_) => vec![Self::Programs],
-        }
-    }
+        )+
 
-    /// The objects without which this one must not be made, though it could: what keeps private traffic off the
-    /// container's other interfaces is there before the tunnel. One that is there goes on without them.
-    #[must_use]
-    pub fn safeguards(self) -> Vec<Self> {
-        match self {
-            Self::Device(member) | Self::Tunnel(member) => vec![Self::Guard(member), Self::Backstop(member)],
-            Self::NetworkNetns
-            | Self::Programs
-            | Self::Bridge
-            | Self::Vtep
-            | Self::VtepProgram
-            | Self::BindingNetns(_)
-            | Self::Backstop(_)
-            | Self::Departed(_)
-            | Self::Guard(_)
-            | Self::Veth(_)
-            | Self::Port(_)
-            | Self::MemberProgram(_)
-            | Self::Carrier(_)
-            | Self::Fdb(_)
-            | Self::Neighbours(_)
-            | Self::BridgePort(_)
-            | Self::BridgeFdb(_)
-            | Self::MemberRow(_)
-            | Self::Peers(_) => vec![],
-        }
-    }
-
-    /// Whether the object is in the container, where its root can change it or stand in the way of it.
-    #[must_use]
-    pub const fn is_in_container(self) -> bool {
-        match self {
-            Self::Backstop(_)
-            | Self::Departed(_)
-            | Self::Guard(_)
-            | Self::Device(_)
-            | Self::Peers(_)
-            | Self::Tunnel(_) => true,
-            Self::NetworkNetns
-            | Self::Programs
-            | Self::Bridge
-            | Self::Vtep
-            | Self::VtepProgram
-            | Self::BindingNetns(_)
-            | Self::Veth(_)
-            | Self::Port(_)
-            | Self::MemberProgram(_)
-            | Self::Carrier(_)
-            | Self::Fdb(_)
-            | Self::Neighbours(_)
-            | Self::BridgePort(_)
-            | Self::BridgeFdb(_)
-            | Self::MemberRow(_) => false,
-        }
-    }
-
-    /// The objects whose removal removes this one as well, without an operation of its own.
-    #[must_use]
-    pub fn contained_in(self) -> Vec<Self> {
-        match self {
-            Self::NetworkNetns
-            | Self::Programs
-            | Self::BindingNetns(_)
-            | Self::Backstop(_)
-            | Self::Departed(_)
-            | Self::Guard(_)
-            | Self::Device(_) => {
-                vec![]
+        #[allow(unused_variables, reason = "most kinds have fewer relations than a row of the table may name")]
+        impl Key {
+            /// The objects without which this one cannot be; when one of them is made anew, so is this one.
+            #[must_use]
+            pub fn parents(self) -> Vec<Self> {
+                match self {
+                    $(Self::$name $(($id))? => vec![$($(Self::$parent $(($parent_id))?),+)?],)+
+                }
             }
-            Self::Bridge | Self::Vtep => vec![Self::NetworkNetns],
-            Self::VtepProgram | Self::Fdb(_) => vec![Self::NetworkNetns, Self::Vtep],
-            Self::BridgeFdb(_) => vec![Self::NetworkNetns, Self::Bridge, Self::Vtep],
-            Self::Veth(member) => vec![Self::NetworkNetns, Self::BindingNetns(member)],
-            Self::BridgePort(member) => {
-                vec![Self::NetworkNetns, Self::Bridge, Self::BindingNetns(member), Self::Veth(member)]
+
+            /// The objects whose removal removes this one as well, without an operation of its own.
+            #[must_use]
+            pub fn contained_in(self) -> Vec<Self> {
+                match self {
+                    $(Self::$name $(($id))? => vec![$($(Self::$container $(($container_id))?),+)?],)+
+                }
             }
-            Self::Carrier(member) | Self::Neighbours(member) | Self::MemberProgram(member) => {
-                vec![Self::NetworkNetns, Self::BindingNetns(member), Self::Veth(member)]
+
+            /// The objects without which this one must not be made, though it could.
+            #[must_use]
+            pub fn safeguards(self) -> Vec<Self> {
+                match self {
+                    $(Self::$name $(($id))? => vec![$($(Self::$safeguard $(($safeguard_id))?),+)?],)+
+                }
             }
-            Self::Port(_) | Self::MemberRow(_) => vec![Self::Programs],
-            Self::Peers(member) | Self::Tunnel(member) => vec![Self::Device(member)],
+
+            /// Whether changing the object means removing it first, which takes its dependents along.
+            #[must_use]
+            pub const fn is_made_anew(self) -> bool {
+                match self {
+                    $(Self::$name { .. } => matches!(Change::$change, Change::Anew),)+
+                }
+            }
+
+            /// Whether the object is in the container, where its root can change it or stand in the way of it.
+            #[must_use]
+            pub const fn is_in_container(self) -> bool {
+                match self {
+                    $(Self::$name { .. } => matches!(Place::$place, Place::InContainer),)+
+                }
+            }
+
+            /// The member of this host that the object belongs to; `None` when it is the network's own.
+            #[must_use]
+            pub fn member(self) -> Option<MemberId> {
+                match self {
+                    $(Self::$name $(($id))? => None::<MemberId>$(.or_else(|| ObjectId::member($id)))?,)+
+                }
+            }
+
+            /// Whether the object is the network's own: there once, and needed by all members of this host.
+            #[must_use]
+            pub const fn is_the_networks(self) -> bool {
+                match self {
+                    $(Self::$name { .. } => { const IDS: &[&str] = &[$(stringify!($id))?]; IDS.is_empty() },)+
+                }
+            }
+
+            /// The kind's name, for logs and measurements.
+            #[must_use]
+            pub const fn kind(self) -> &'static str {
+                match self {
+                    $(Self::$name { .. } => stringify!($name),)+
+                }
+            }
         }
-    }
 
-    /// Whether changing the object means deleting it first, which takes its dependents along.
-    #[must_use]
-    pub const fn is_made_anew(self) -> bool {
-        match self {
-            Self::NetworkNetns
-            | Self::Programs
-            | Self::Vtep
-            | Self::BindingNetns(_)
-            | Self::Veth(_)
-            | Self::Device(_) => true,
-            Self::Bridge
-            | Self::VtepProgram
-            | Self::Backstop(_)
-            | Self::Departed(_)
-            | Self::Guard(_)
-            | Self::Port(_)
-            | Self::MemberProgram(_)
-            | Self::Carrier(_)
-            | Self::Neighbours(_)
-            | Self::BridgePort(_)
-            | Self::Fdb(_)
-            | Self::BridgeFdb(_)
-            | Self::MemberRow(_)
-            | Self::Peers(_)
-            | Self::Tunnel(_) => false,
+        impl fmt::Display for Key {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$name $(($id))? => {
+                        f.write_str($text)?;
+                        $(write!(f, " of {}", $id)?;)?
+                        Ok(())
+                    })+
+                }
+            }
         }
-    }
 
-    /// The member that the object belongs to; `None` when it is the network's own.
-    #[must_use]
-    pub const fn member(self) -> Option<Ipv4Addr> {
-        match self {
-            Self::NetworkNetns | Self::Programs | Self::Bridge | Self::Vtep | Self::VtepProgram => None,
-            Self::BindingNetns(member)
-            | Self::Backstop(member)
-            | Self::Departed(member)
-            | Self::Guard(member)
-            | Self::Veth(member)
-            | Self::Port(member)
-            | Self::MemberProgram(member)
-            | Self::Carrier(member)
-            | Self::Neighbours(member)
-            | Self::BridgePort(member)
-            | Self::Fdb(member)
-            | Self::BridgeFdb(member)
-            | Self::MemberRow(member)
-            | Self::Device(member)
-            | Self::Peers(member)
-            | Self::Tunnel(member) => Some(member),
+        impl Key {
+            /// The object, for a person: `name` gives the name of a member of this host, where it is at hand.
+            #[must_use]
+            pub fn describe(self, name: impl FnOnce(MemberId) -> Option<String>) -> String {
+                match self.member().and_then(name) {
+                    Some(name) => format!("{} of {name}", self.text()),
+                    None => self.to_string(),
+                }
+            }
+
+            const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name { .. } => $text,)+
+                }
+            }
         }
-    }
+
+        impl Object {
+            /// Its key.
+            #[must_use]
+            pub const fn key(&self) -> Key {
+                match self {
+                    $(Self::$name($($id,)? ..) => Key::$name $((*$id))?,)+
+                }
+            }
+        }
+    };
 }
 
-/// How an object should be, or was seen to be.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Spec {
-    /// It exists; there is nothing more to say of it.
-    Present,
-    /// It exists, but not as it should be, in the given way. Never planned, only observed; never equal to a plan.
-    Broken(String),
-    /// [`Key::Programs`].
-    Programs {
-        /// The network's VNI.
-        vni: Vni,
-        /// The prefix that `guard` refuses.
-        prefix: Ipv4Net,
-    },
-    /// [`Key::Vtep`].
-    Vtep {
-        /// Its VNI.
-        vni: Vni,
-        /// Its address on the underlay.
-        local: Ipv4Addr,
-        /// Its MAC.
-        mac: MacAddr,
-        /// Its MTU in bytes.
-        mtu: u32,
-        /// Whether it is a port of `br0`.
-        bridged: bool,
-    },
-    /// [`Key::Bridge`].
-    Bridge {
-        /// Its MTU in bytes.
-        mtu: u32,
-    },
-    /// [`Key::BindingNetns`].
-    BindingNetns {
-        /// Whose.
-        container: ContainerRef,
-    },
-    /// [`Key::Backstop`].
-    Backstop {
-        /// The network's prefix.
-        prefix: Ipv4Net,
-    },
-    /// [`Key::Departed`]: the addresses; never empty.
-    Departed(Arc<BTreeSet<Ipv4Addr>>),
-    /// [`Key::Veth`].
-    Veth {
-        /// Its name in the binding netns.
-        binding_name: IfName,
-        /// The MAC of its end in the binding netns: the member's.
-        mac: MacAddr,
-        /// The MTU of both ends in bytes.
-        mtu: u32,
-        /// Whether the end in the network netns is a port of `br0`.
-        bridged: bool,
-    },
-    /// [`Key::Port`].
-    Port {
-        /// The member's MAC.
-        mac: MacAddr,
-        /// The UDP port of the member's WireGuard socket.
-        wireguard_port: u16,
-    },
-    /// [`Key::Carrier`] and [`Key::Tunnel`].
-    Address {
-        /// The interface's address with the subnet's prefix length.
-        address: Ipv4Net,
-    },
-    /// [`Key::Fdb`].
-    Fdb {
-        /// The remote member's MAC.
-        mac: MacAddr,
-        /// Its host's VTEP address.
-        vtep: Ipv4Addr,
-    },
-    /// [`Key::BridgePort`] and [`Key::BridgeFdb`].
-    BridgeFdb {
-        /// The member's MAC.
-        mac: MacAddr,
-    },
-    /// [`Key::Neighbours`]: by address; never empty.
-    Neighbours(Arc<BTreeMap<Ipv4Addr, MacAddr>>),
-    /// [`Key::MemberRow`].
-    MemberRow {
-        /// The member's MAC.
-        mac: MacAddr,
-        /// The UDP port of the member's WireGuard socket.
-        wireguard_port: u16,
-        /// Whether it lives here, behind its own veth, or behind `vxlan0`.
-        local: bool,
-    },
-    /// [`Key::Device`].
-    Device {
-        /// Its name in the app netns.
-        interface: IfName,
-        /// Its public key.
-        public_key: PublicKey,
-        /// The UDP port of its socket.
-        listen_port: u16,
-        /// Its MTU in bytes.
-        mtu: u32,
-    },
-    /// [`Key::Peers`].
-    Peers(PeerTable),
+/// How an object is changed.
+enum Change {
+    /// By removing it and making it again.
+    Anew,
+    /// As it stands.
+    InPlace,
 }
 
-/// One peer of a WireGuard device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Peer {
-    /// Where its socket is on the carrier.
-    pub endpoint: SocketAddrV4,
-    /// The one address it may send from and is sent to.
-    pub allowed_ip: Ipv4Addr,
-    /// How often its host's clock had stepped back when it was made: it refuses handshakes that are dated before the last
-    /// one it saw, and only a peer that is made anew forgets.
-    pub clock_steps: u64,
+/// Where an object is.
+enum Place {
+    /// In a namespace of ours.
+    Ours,
+    /// In the container.
+    InContainer,
 }
 
-/// The peers of one device: a table that all devices of the network share, less the device itself.
-///
-/// Shared, so that the plan of n members costs n and not n² entries, and that comparing what did not change costs a pointer.
-#[derive(Clone)]
-pub struct PeerTable {
-    all: Arc<BTreeMap<PublicKey, Peer>>,
-    except: Option<PublicKey>,
+macro_rules! object_table_id {
+    () => {
+        ()
+    };
+    ($of:ty) => {
+        $of
+    };
 }
 
-impl PeerTable {
-    /// The whole table but for the device's own key.
-    #[must_use]
-    pub const fn without(all: Arc<BTreeMap<PublicKey, Peer>>, own: PublicKey) -> Self {
-        Self { all, except: Some(own) }
-    }
-
-    /// Just these peers.
-    #[must_use]
-    pub fn of(peers: BTreeMap<PublicKey, Peer>) -> Self {
-        Self { all: Arc::new(peers), except: None }
-    }
-
-    /// The peers, by key.
-    pub fn iter(&self) -> impl Iterator<Item = (&PublicKey, &Peer)> {
-        self.all.iter().filter(|(key, _)| Some(**key) != self.except)
-    }
-
-    /// The peer with this key.
-    #[must_use]
-    pub fn get(&self, key: &PublicKey) -> Option<&Peer> {
-        if self.except.as_ref() == Some(key) { None } else { self.all.get(key) }
-    }
-
-    /// What leads from `self` to `to`: the keys to remove, and then the peers to set. One that is to be made anew is in both.
-    #[must_use]
-    pub fn change_to(&self, to: &Self) -> (Vec<PublicKey>, Vec<(PublicKey, Peer)>) {
-        let stays = |key: &PublicKey, peer: &Peer| to.get(key).is_some_and(|to| to.clock_steps == peer.clock_steps);
-        let removed = self.iter().filter(|(key, peer)| !stays(key, peer)).map(|(key, _)| *key).collect();
-        let set =
-            to.iter().filter(|(key, peer)| self.get(key) != Some(peer)).map(|(key, peer)| (*key, *peer)).collect();
-        (removed, set)
-    }
+macro_rules! object_table_key {
+    ($given:ident, $name:ident) => {{
+        let () = $given;
+        Key::$name
+    }};
+    ($given:ident, $name:ident, $id:ident) => {
+        Key::$name($given)
+    };
 }
 
-impl PartialEq for PeerTable {
-    fn eq(&self, other: &Self) -> bool {
-        (Arc::ptr_eq(&self.all, &other.all) && self.except == other.except) || self.iter().eq(other.iter())
-    }
+macro_rules! object_table_object {
+    ($given:ident, $spec:ident, $name:ident) => {{
+        let () = $given;
+        Object::$name($spec)
+    }};
+    ($given:ident, $spec:ident, $name:ident, $id:ident) => {
+        Object::$name($given, $spec)
+    };
 }
 
-impl Eq for PeerTable {}
-
-impl fmt::Debug for PeerTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter()).finish()
-    }
-}
+object_table!(define_objects);

@@ -2,27 +2,28 @@
 
 use std::fmt;
 
-use super::object::{Key, Spec, State};
+use super::object::{Key, Object};
+use super::state::{Seen, State};
 
 /// One step from what is to what should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Op {
     /// Makes an object that is not there.
-    Create(Key, Spec),
+    Create(Object),
     /// Changes an object, or makes it anew.
-    Replace(Key, Spec, Spec),
+    Replace(Seen, Object),
     /// Removes an object.
-    Remove(Key, Spec),
+    Remove(Seen),
 }
 
 impl Op {
-    /// The operation and its object, without the details: for a person who reads an error.
+    /// What it does: `create`, `change` or `remove`.
     #[must_use]
-    pub fn in_short(&self) -> String {
+    pub const fn verb(&self) -> &'static str {
         match self {
-            Self::Create(key, _) => format!("create {key:?}"),
-            Self::Replace(key, _, _) => format!("change {key:?}"),
-            Self::Remove(key, _) => format!("remove {key:?}"),
+            Self::Create(_) => "create",
+            Self::Replace(..) => "change",
+            Self::Remove(_) => "remove",
         }
     }
 
@@ -30,7 +31,8 @@ impl Op {
     #[must_use]
     pub const fn key(&self) -> Key {
         match self {
-            Self::Create(key, _) | Self::Replace(key, _, _) | Self::Remove(key, _) => *key,
+            Self::Create(object) | Self::Replace(_, object) => object.key(),
+            Self::Remove(seen) => seen.key(),
         }
     }
 
@@ -38,51 +40,50 @@ impl Op {
     pub fn record(&self, state: &mut State) {
         let takes_along = match self {
             Self::Create(..) => false,
-            Self::Replace(key, _, _) => key.is_made_anew(),
+            Self::Replace(..) => self.key().is_made_anew(),
             Self::Remove(..) => true,
         };
         if takes_along {
-            state.retain(|other, _| !other.contained_in().contains(&self.key()));
+            state.retain(|other| !other.contained_in().contains(&self.key()));
         }
         match self {
-            Self::Create(key, spec) | Self::Replace(key, _, spec) => {
-                state.insert(*key, spec.clone());
-            }
-            Self::Remove(key, _) => {
-                state.remove(key);
-            }
+            Self::Create(object) | Self::Replace(_, object) => state.insert(Seen::Sound(object.clone())),
+            Self::Remove(seen) => state.remove(seen.key()),
         }
     }
 }
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb(), self.key())?;
         match self {
-            Self::Create(key, spec) => write!(f, "create {key:?} {}", Brief(spec)),
-            Self::Replace(key, Spec::Peers(from), Spec::Peers(to)) => {
-                let (removed, set) = from.change_to(to);
-                write!(f, "change {key:?} +{} -{}", set.len(), removed.len())
+            Self::Create(object) => write!(f, ": {}", Brief(object)),
+            Self::Replace(Seen::Sound(Object::Peers(_, from)), Object::Peers(_, to)) => {
+                let (removed, set) = from.table.change_to(&to.table);
+                write!(f, ": +{} -{}", set.len(), removed.len())
             }
-            Self::Replace(key, Spec::Departed(from), Spec::Departed(to)) => {
-                write!(f, "change {key:?} +{} -{}", to.difference(from).count(), from.difference(to).count())
+            Self::Replace(Seen::Sound(Object::Departed(_, from)), Object::Departed(_, to)) => {
+                let (from, to) = (&from.addresses, &to.addresses);
+                write!(f, ": +{} -{}", to.difference(from).count(), from.difference(to).count())
             }
-            Self::Replace(key, from, to) => write!(f, "change {key:?} from {} to {}", Brief(from), Brief(to)),
-            Self::Remove(key, _) => write!(f, "remove {key:?}"),
+            Self::Replace(Seen::Sound(from), to) => write!(f, ": from {} to {}", Brief(from), Brief(to)),
+            Self::Replace(Seen::Broken(_, why), to) => write!(f, ": from broken ({why}) to {}", Brief(to)),
+            Self::Remove(_) => Ok(()),
         }
     }
 }
 
-/// A spec on one line, a table as its length.
-struct Brief<'a>(&'a Spec);
+/// A specification on one line, a table as its length.
+struct Brief<'a>(&'a Object);
 
 impl fmt::Display for Brief<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Spec::Peers(table) = self.0 {
-            write!(f, "{} peers", table.iter().count())
-        } else if let Spec::Neighbours(table) = self.0 {
-            write!(f, "{} neighbours", table.len())
-        } else if let Spec::Departed(addresses) = self.0 {
-            write!(f, "{} addresses", addresses.len())
+        if let Object::Peers(_, spec) = self.0 {
+            write!(f, "{} peers", spec.table.iter().count())
+        } else if let Object::Neighbours(_, spec) = self.0 {
+            write!(f, "{} neighbours", spec.macs.len())
+        } else if let Object::Departed(_, spec) = self.0 {
+            write!(f, "{} addresses", spec.addresses.len())
         } else {
             write!(f, "{:?}", self.0)
         }

@@ -2,6 +2,7 @@
 //!
 //! A name that does not parse is a stranger's and invisible to every operation.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use crate::model::{ContainerRef, IfName, NetworkId};
@@ -14,6 +15,9 @@ pub const BRIDGE: &str = "br0";
 pub const WIREGUARD_PORT_BASE: u16 = 51_820;
 /// How many networks a container can be in at once: `wg0` to `wg63`.
 pub const MAX_NETWORKS_PER_CONTAINER: u8 = 64;
+
+/// How many slots there are for links: their numbers have at most 7 digits, so that none looks like an address in hex.
+pub const MAX_LINK_SLOTS: u32 = 10_000_000;
 
 /// What a namespace of ours is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,17 +62,41 @@ pub fn binding_digest(container: &ContainerRef) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-/// The network netns's end of a member's veth pair: `veth-<address in 8 hex digits>`.
-#[must_use]
-pub fn member_veth(address: Ipv4Addr) -> IfName {
-    name(format!("veth-{:08x}", u32::from(address)))
+/// What the network netns's end of a member's veth pair is named after.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum MemberLink {
+    /// A small number that no other member of this host has: `veth-<slot>`, below [`MAX_LINK_SLOTS`].
+    Slot(u32),
+    /// The member's address, as agents before slots did: `veth-<address in 8 hex digits>`.
+    Address(Ipv4Addr),
 }
 
-/// Recognizes a name that [`member_veth`] made.
-#[must_use]
-pub fn parse_member_veth(name: &str) -> Option<Ipv4Addr> {
-    let address = lower_hex(name.strip_prefix("veth-")?, 8)?;
-    u32::try_from(address).ok().map(Ipv4Addr::from)
+impl MemberLink {
+    /// The link's name.
+    #[must_use]
+    pub fn name(self) -> IfName {
+        name(self.to_string())
+    }
+
+    /// Recognizes a name that [`MemberLink::name`] made.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix("veth-")?;
+        if let Some(address) = lower_hex(rest, 8) {
+            return u32::try_from(address).ok().map(|bits| Self::Address(bits.into()));
+        }
+        let is_canonical = |slot: &u32| *slot < MAX_LINK_SLOTS && slot.to_string() == rest;
+        rest.parse().ok().filter(is_canonical).map(Self::Slot)
+    }
+}
+
+impl fmt::Display for MemberLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot(slot) => write!(f, "veth-{slot}"),
+            Self::Address(address) => write!(f, "veth-{:08x}", u32::from(*address)),
+        }
+    }
 }
 
 /// The binding netns's end of a member's veth pair: `vxlan-<n+1>-veth0`.
@@ -87,6 +115,12 @@ pub fn wireguard_interface(index: u8) -> IfName {
 #[must_use]
 pub fn wireguard_port(index: u8) -> u16 {
     WIREGUARD_PORT_BASE + u16::from(index)
+}
+
+/// One of the names that do not vary, [`VTEP`] or [`BRIDGE`].
+#[must_use]
+pub fn fixed(name: &'static str) -> IfName {
+    name.parse().expect("the fixed names are at most 15 bytes of letters and digits")
 }
 
 fn lower_hex(text: &str, digits: usize) -> Option<u64> {
@@ -110,10 +144,22 @@ mod tests {
 
     #[test]
     fn the_names_of_strangers_are_invisible() {
-        for stranger in
-            ["docker0", "cni0", "flannel.1", "wg0", "veth0af00002", "veth-0AF00002", "veth-0af0002", "veth-", "eth0"]
-        {
-            assert_eq!(parse_member_veth(stranger), None, "{stranger}");
+        for stranger in [
+            "docker0",
+            "cni0",
+            "flannel.1",
+            "wg0",
+            "veth0af00002",
+            "veth-0AF00002",
+            "veth-0af0002",
+            "veth-",
+            "eth0",
+            "veth-00",
+            "veth-10000000000",
+            "veth-+1",
+            "veth1a2b3c4",
+        ] {
+            assert_eq!(MemberLink::parse(stranger), None, "{stranger}");
         }
         for stranger in ["", "default", "pn-", "pn-1", "bind-", "bind-xyz", "bind-0123456789ABCDEF", "cni-1234"] {
             assert_eq!(parse_netns("", stranger), None, "{stranger}");
@@ -139,9 +185,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_member_veth_is_recognized_as_what_it_was_made_for(address: u32) {
-            let address = Ipv4Addr::from(address);
-            prop_assert_eq!(parse_member_veth(member_veth(address).as_str()), Some(address));
+        fn a_member_veth_is_recognized_as_what_it_was_made_for(address: u32, slot in 0..MAX_LINK_SLOTS) {
+            for link in [MemberLink::Address(address.into()), MemberLink::Slot(slot)] {
+                prop_assert_eq!(MemberLink::parse(link.name().as_str()), Some(link));
+            }
         }
 
         #[test]
@@ -152,8 +199,8 @@ mod tests {
 
         #[test]
         fn what_parses_as_ours_prints_the_same(name in "[ -~]{0,20}") {
-            if let Some(address) = parse_member_veth(&name) {
-                prop_assert_eq!(member_veth(address).to_string(), name);
+            if let Some(link) = MemberLink::parse(&name) {
+                prop_assert_eq!(link.name().to_string(), name);
             }
         }
     }

@@ -201,7 +201,7 @@ fn line(name: &'static str, near: End, far: End) -> Line {
 }
 
 fn near_name(member: Ipv4Addr) -> privnet::model::IfName {
-    ownership::member_veth(member)
+    ownership::MemberLink::Address(member).name()
 }
 
 const fn mac(member: Ipv4Addr) -> MacAddr {

@@ -61,22 +61,32 @@ impl<S: Subscriber> Layer<S> for Timeline {
             return;
         }
         let at = Instant::now();
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        // "create Device(10.240.0.2) …": verb and kind are before the parenthesis, or the second word.
-        let words: Vec<&str> = message.0.splitn(3, ' ').take(2).collect();
-        let operation = words.join(" ").split('(').next().unwrap_or_default().to_owned();
+        let mut line = Line::default();
+        event.record(&mut line);
+        let verb = line.message.split(' ').next().unwrap_or_default();
+        let operation = format!("{verb} {}", line.kind);
         self.marks.lock().unwrap_or_else(PoisonError::into_inner).push(Mark { at, operation });
     }
 }
 
-struct Message(String);
+/// What a log line says: its message, and the kind of object that it is about.
+#[derive(Default)]
+struct Line {
+    message: String,
+    kind: String,
+}
 
-impl Visit for Message {
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "kind" {
+            value.clone_into(&mut self.kind);
+        }
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             // Writing to a string cannot fail.
-            let _ = write!(self.0, "{value:?}");
+            let _ = write!(self.message, "{value:?}");
         }
     }
 }

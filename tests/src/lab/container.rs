@@ -73,6 +73,8 @@ pub struct Joined {
     pub binding: Space,
     /// The network netns.
     pub network: Space,
+    /// Its veth's end in the network netns.
+    pub(super) port_veth: String,
 }
 
 impl Joined {
@@ -107,7 +109,7 @@ impl Joined {
     /// Its veth's end in the network netns.
     #[must_use]
     pub fn port_veth(&self) -> String {
-        privnet::topology::ownership::member_veth(self.address()).to_string()
+        self.port_veth.clone()
     }
 
     /// The MAC address of its carrier.

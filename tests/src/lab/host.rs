@@ -253,12 +253,17 @@ impl Shared {
         let binding = ownership::binding_netns(&self.paths.prefix, &container.reference());
         let of_network = ownership::network_netns(&self.paths.prefix, network.id);
         let label = format!("{}-{}", container.kind, container.number);
+        let network = Space::of_pin(&format!("{} {}", self.name, network.name), &of_network);
+        // Whatever it is called: its MAC holds the member's address.
+        let address = attached.address.octets().map(|octet| format!("{octet:02x}")).join(":");
+        let port_veth = network.link_with_mac(|mac| mac.starts_with("0a:") && mac.ends_with(&address));
         Joined {
             container: container.clone(),
             attached,
             app: container.space.clone(),
             binding: Space::of_pin(&format!("{label} binding"), &binding),
-            network: Space::of_pin(&format!("{} {}", self.name, network.name), &of_network),
+            network,
+            port_veth: port_veth.unwrap_or_default(),
         }
     }
 

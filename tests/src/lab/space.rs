@@ -142,6 +142,18 @@ impl Space {
         bytes.try_into().expect("six bytes")
     }
 
+    /// The name of the interface whose MAC address, as the tools write it, is `is_it`.
+    #[must_use]
+    pub fn link_with_mac(&self, is_it: impl Fn(&str) -> bool) -> Option<String> {
+        let output = self.command("ip -j link show").output().expect("nsenter starts");
+        let links: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("JSON of ip");
+        let text = |link: &serde_json::Value, field: &str| link.get(field)?.as_str().map(str::to_owned);
+        links
+            .iter()
+            .find(|link| text(link, "address").is_some_and(|mac| is_it(&mac)))
+            .and_then(|link| text(link, "ifname"))
+    }
+
     /// The names of the interfaces, `lo` excluded, sorted.
     ///
     /// # Panics

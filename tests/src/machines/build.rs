@@ -28,12 +28,15 @@ impl Build {
             // Of each line only what names the program.
             machine.must(&format!("({filters} ingress; {filters} egress) | grep -o ' id [0-9]*'; true"))
         };
-        let hex: String =
+        // Whatever a build calls it: the MAC of the near end holds the member's address.
+        let hex: Vec<String> =
             member.address.split('.').map(|octet| format!("{:02x}", octet.parse::<u8>().expect("IPv4"))).collect();
+        let near_end = format!("ip -n {} -br link | grep -o '^veth-[^@]*.* 0a:..:{}'", member.network, hex.join(":"));
+        let veth = format!("$({near_end} | cut -d@ -f1)");
         Self {
             dns: machine.must(dns),
             guard: filters(&member.container.netns, "eth0"),
-            member: member.host.has_programs().then(|| filters(&member.network, &format!("veth-{hex}"))),
+            member: member.host.has_programs().then(|| filters(&member.network, &veth)),
         }
     }
 

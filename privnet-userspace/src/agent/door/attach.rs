@@ -84,11 +84,11 @@ pub(in crate::agent) fn hostname(network: NetworkId, container: &ContainerRef) -
 async fn wait_until_ready(shared: &Shared, record: &Record, pass: u64) -> Result<(), ControlError> {
     let mut reports = shared.workers.of(record.network).reports();
     let outcome = reports.wait_for(|report| {
-        let told = report.ready.contains(&record.address) || report.failed.contains_key(&record.address);
+        let told = report.ready.contains(&record.id) || report.failed.contains_key(&record.id);
         report.pass >= pass && told
     });
     match tokio::time::timeout(PATIENCE, outcome).await {
-        Ok(Ok(report)) => report.failed.get(&record.address).cloned().map_or(Ok(()), Err),
+        Ok(Ok(report)) => report.failed.get(&record.id).cloned().map_or(Ok(()), Err),
         Ok(Err(_)) => Err(ControlError::new(ErrorCode::Internal, "the agent is stopping", "try again once it runs")),
         Err(_) => Err(ControlError::new(
             ErrorCode::Timeout,
@@ -108,7 +108,7 @@ fn attached(shared: &Shared, network: NetworkId, record: &Record) -> Result<Atta
         ("PRIVNET_ADDRESS".to_owned(), record.address.to_string()),
     ]);
     let interface = ownership::wireguard_interface(record.index);
-    let ready = shared.workers.of(network).reports().borrow().ready.contains(&record.address);
+    let ready = shared.workers.of(network).reports().borrow().ready.contains(&record.id);
     let resolv_conf = names::wait::resolv_conf(shared, network);
     Ok(Attached { network, app, kind, number, address: record.address, hostname, interface, ready, env, resolv_conf })
 }

@@ -22,7 +22,7 @@ use crate::agent::names;
 use crate::agent::shared::Shared;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId, NetworkName};
+use crate::model::{AppId, ContainerRef, ContainerType, Member, MemberId, Network, NetworkId, NetworkName};
 use crate::store::claims::{self, End};
 use crate::store::records;
 use crate::topology::ownership;
@@ -58,8 +58,13 @@ impl Control {
             if report.pass > 0 {
                 last = last.max(Some(report.ended_unix_seconds));
             }
-            problems
-                .extend(report.failed.iter().map(|(member, error)| format!("{network} {member}: {}", problem(error))));
+            let name = |id: &MemberId| {
+                let journal = shared.journal();
+                let record = journal.records().get(id);
+                record.map_or_else(|| id.to_string(), |record| format!("{} ({})", record.container, record.address))
+            };
+            let failed = |(id, error)| format!("{network} {}: {}", name(id), problem(error));
+            problems.extend(report.failed.iter().map(failed));
             problems.extend(report.problems.iter().map(|problem| format!("{network}: {problem}")));
         }
         problems.extend(shared.names.reports().borrow().problems.values().map(|problem| format!("names: {problem}")));

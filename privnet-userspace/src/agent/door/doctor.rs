@@ -149,7 +149,7 @@ async fn vxlan_port() -> Check {
     let holder = async {
         let netns = Netns::current().ok()?;
         let links = Links::open(&netns).await.ok()?;
-        link::udp_port_holder(&netns, &links, crate::agent::network::apply::VXLAN_PORT).await.ok()?
+        link::udp_port_holder(&netns, &links, crate::agent::network::objects::vtep::VXLAN_PORT).await.ok()?
     };
     match holder.await {
         Some(holder @ (PortHolder::Process { .. } | PortHolder::Vxlan { external: true, .. })) => check(

@@ -1,7 +1,6 @@
 //! The workers of this host's networks: wakes them, and follows what they report.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use crate::agent::door::error::ControlError;
 use crate::agent::host::journal::SharedJournal;
 use crate::agent::world::Concerns;
-use crate::model::NetworkId;
+use crate::model::{MemberId, NetworkId};
 
 /// One handle per network that this host has or had members in.
 #[derive(Default)]
@@ -24,7 +23,7 @@ pub struct Workers {
 pub struct WorkerHandle {
     wake: Notify,
     observe: AtomicBool,
-    unguarded: Mutex<BTreeSet<Ipv4Addr>>,
+    unguarded: Mutex<BTreeSet<MemberId>>,
     report: watch::Sender<Report>,
 }
 
@@ -34,13 +33,13 @@ pub struct Report {
     /// How many passes there were.
     pub pass: u64,
     /// The members of this host that can send.
-    pub ready: BTreeSet<Ipv4Addr>,
+    pub ready: BTreeSet<MemberId>,
     /// The members of this host that cannot, and why.
-    pub failed: BTreeMap<Ipv4Addr, ControlError>,
+    pub failed: BTreeMap<MemberId, ControlError>,
     /// What went wrong otherwise.
     pub problems: Vec<String>,
     /// The members whose records remain.
-    pub records: BTreeSet<Ipv4Addr>,
+    pub records: BTreeSet<MemberId>,
     /// When it ended, in seconds since 1970-01-01 UTC.
     pub ended_unix_seconds: u64,
 }
@@ -114,7 +113,7 @@ impl WorkerHandle {
     }
 
     /// Tells that an interface appeared in a member's app netns.
-    pub fn interface_appeared(&self, member: Ipv4Addr) {
+    pub fn interface_appeared(&self, member: MemberId) {
         self.unguarded.lock().unwrap_or_else(PoisonError::into_inner).insert(member);
         self.wake();
     }
@@ -135,7 +134,7 @@ impl WorkerHandle {
     }
 
     /// The worker's side: in whose app netns interfaces appeared.
-    pub(super) fn take_unguarded(&self) -> BTreeSet<Ipv4Addr> {
+    pub(super) fn take_unguarded(&self) -> BTreeSet<MemberId> {
         std::mem::take(&mut *self.unguarded.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

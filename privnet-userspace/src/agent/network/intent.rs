@@ -1,12 +1,11 @@
 //! What this host must have for a network, from the store's image and the host's own records.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use crate::agent::host::facts::Host;
 use crate::agent::host::journal::{Record, SharedJournal};
 use crate::agent::world::SharedWorld;
-use crate::model::NetworkId;
+use crate::model::{Member, MemberId, NetworkId};
 use crate::topology::{Intent, LocalMember};
 
 /// What this host must have for a network, and its records of it; no intent when the network does not exist.
@@ -27,18 +26,19 @@ pub fn intent(
     let Some(found) = found else { return (None, records) };
     let own = &host.config.host;
     let is_local = |record: &&Record| {
-        !record.leaving
-            && members
-                .get(&record.address)
-                .is_some_and(|member| member.container == record.container && member.host == *own)
+        let is_of = |member: &Member| member.id == record.id && member.host == *own;
+        !record.leaving && members.get(&record.address).is_some_and(is_of)
     };
-    let local: BTreeMap<Ipv4Addr, LocalMember> =
-        records.iter().filter(is_local).map(|record| (record.address, LocalMember { index: record.index })).collect();
+    let local: BTreeMap<MemberId, LocalMember> = records
+        .iter()
+        .filter(is_local)
+        .map(|record| (record.id, LocalMember { link: record.link(), index: record.index }))
+        .collect();
     // A member that this host is detaching counts as departed before the store's event arrives.
     let leaving = records.iter().filter(|record| record.leaving).map(|record| record.address);
     departed.extend(leaving);
     // A member of ours without a record is being claimed, or was left by a crash: it has no device.
-    members.retain(|address, member| member.host != *own || local.contains_key(address));
+    members.retain(|_, member| member.host != *own || local.contains_key(&member.id));
     let intent = Intent {
         network: found,
         host: own.clone(),

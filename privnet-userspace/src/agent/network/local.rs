@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
 use tokio::sync::OnceCell;
-use tokio::task::JoinHandle;
 
-use super::handle::WorkerHandle;
 use super::orphans::OrphanVeths;
 use crate::agent::host::facts::Host;
 use crate::agent::host::journal::{Record, SharedJournal};
@@ -17,10 +16,10 @@ use crate::agent::netns_links::NetnsLinks;
 use crate::agent::shared::Shared;
 use crate::agent::world::SharedWorld;
 use crate::datapath;
-use crate::link::{LinkEvent, LinkWatch, Links};
-use crate::model::{ContainerRef, HostName, NetworkId, PublicKey};
-use crate::netns::{self, Netns, NetnsId};
-use crate::topology::{Intent, Key, State, ownership};
+use crate::link::AbsentIsDone;
+use crate::model::{ContainerRef, HostName, MemberId, NetworkId, PrivateKey, PublicKey};
+use crate::netns::{self, Netns};
+use crate::topology::{Intent, Key, ownership};
 use crate::wireguard::{Backend, Device};
 
 /// The loaded programs and maps of a network; writing to a map needs them alone.
@@ -40,16 +39,13 @@ pub struct LocalNetwork {
     pub host: Arc<Host>,
     pub world: Arc<SharedWorld>,
     pub journal: Arc<SharedJournal>,
-    handle: Arc<WorkerHandle>,
     /// All records of this host in this network, those that are leaving included.
-    pub records: BTreeMap<Ipv4Addr, Record>,
-    /// The hosts of those members of the network that were made anew as peers here because of a clock.
+    pub records: BTreeMap<MemberId, Record>,
+    /// The hosts of those members of the network whose clocks stepped back, by the members' keys.
     pub stepped: BTreeMap<PublicKey, HostName>,
-    room: Mutex<Option<Arc<NetnsLinks>>>,
+    netns: Mutex<Option<Arc<NetnsLinks>>>,
     programs: Mutex<Option<Programs>>,
-    namespaces: tokio::sync::Mutex<BTreeMap<Ipv4Addr, Arc<MemberNamespaces>>>,
-    watchers: BTreeMap<Ipv4Addr, JoinHandle<()>>,
-    netns_watcher: Option<(NetnsId, JoinHandle<()>)>,
+    namespaces: tokio::sync::Mutex<BTreeMap<MemberId, Arc<MemberNamespaces>>>,
     /// A network netns of ours whose name a stranger took away; its VTEP has the VNI still.
     unpinned: Mutex<Option<Arc<NetnsLinks>>>,
     /// The veth pairs without a record.
@@ -57,20 +53,17 @@ pub struct LocalNetwork {
 }
 
 impl LocalNetwork {
-    pub fn new(network: NetworkId, shared: &Shared, handle: Arc<WorkerHandle>) -> Self {
+    pub fn new(network: NetworkId, shared: &Shared) -> Self {
         Self {
             network,
             host: Arc::clone(&shared.host),
             world: Arc::clone(&shared.world),
             journal: Arc::clone(&shared.journal),
-            handle,
             records: BTreeMap::new(),
             stepped: BTreeMap::new(),
-            room: Mutex::default(),
+            netns: Mutex::default(),
             programs: Mutex::default(),
             namespaces: tokio::sync::Mutex::default(),
-            watchers: BTreeMap::new(),
-            netns_watcher: None,
             unpinned: Mutex::default(),
             orphans: Mutex::default(),
         }
@@ -78,8 +71,9 @@ impl LocalNetwork {
 
     /// Takes note of the records before a pass, and of what is wanted.
     pub fn begin_pass(&mut self, records: &[Record], intent: Option<&Intent>) {
-        self.records = records.iter().map(|record| (record.address, record.clone())).collect();
-        let stepped: BTreeSet<&HostName> = records.iter().flat_map(|record| record.clock_steps.keys()).collect();
+        self.records = records.iter().map(|record| (record.id, record.clone())).collect();
+        let steps = intent.into_iter().flat_map(|intent| intent.clock_steps.keys());
+        let stepped: BTreeSet<&HostName> = records.iter().flat_map(|r| r.clock_steps.keys()).chain(steps).collect();
         let members = intent.into_iter().flat_map(|intent| intent.members.values());
         self.stepped = members
             .filter(|member| stepped.contains(&member.host))
@@ -87,82 +81,41 @@ impl LocalNetwork {
             .collect();
     }
 
-    /// Lets go of what only the pass needed, and watches the namespaces of those who are here to stay.
-    pub async fn end_pass(&mut self, desired: &State) {
+    /// Closes what only the pass needed.
+    pub async fn end_pass(&self) {
         self.namespaces.lock().await.clear();
-        let here = |member: &Ipv4Addr| desired.contains_key(&Key::Guard(*member));
-        self.watchers.retain(|member, watcher| {
-            let stays = here(member) && !watcher.is_finished();
-            if !stays {
-                watcher.abort();
-            }
-            stays
-        });
-        let unwatched: Vec<Record> = self
-            .records
-            .values()
-            .filter(|r| here(&r.address) && !self.watchers.contains_key(&r.address))
-            .cloned()
-            .collect();
-        for record in unwatched {
-            if let Ok(netns) = Netns::open(&record.netns_path) {
-                let watcher = tokio::spawn(watch_app_netns(netns, record.clone(), Arc::clone(&self.handle)));
-                self.watchers.insert(record.address, watcher);
-            }
-        }
-        self.watch_netns(desired).await;
-    }
-
-    async fn watch_netns(&mut self, desired: &State) {
-        let room = if desired.is_empty() { None } else { self.netns().await.ok().flatten() };
-        let id = room.as_ref().map(|room| room.netns.id());
-        if let Some((watched, watcher)) = self.netns_watcher.take() {
-            if Some(watched) == id && !watcher.is_finished() {
-                self.netns_watcher = Some((watched, watcher));
-                return;
-            }
-            watcher.abort();
-        }
-        match room {
-            Some(room) => {
-                let (network, journal, handle) = (self.network, Arc::clone(&self.journal), Arc::clone(&self.handle));
-                let watcher = tokio::spawn(watch_network_netns(room.netns.clone(), network, journal, handle));
-                self.netns_watcher = Some((room.netns.id(), watcher));
-            }
-            None => *lock(&self.room) = None,
-        }
     }
 
     /// The network netns, when it is there.
     pub async fn netns(&self) -> Result<Option<Arc<NetnsLinks>>> {
-        if let Some(room) = &*lock(&self.room) {
-            return Ok(Some(Arc::clone(room)));
+        if let Some(netns) = &*lock(&self.netns) {
+            return Ok(Some(Arc::clone(netns)));
         }
         let name = ownership::network_netns(&self.host.config.netns_prefix, self.network);
         let Some(netns) = self.open_pinned(&name)? else { return Ok(None) };
-        let room = Arc::new(NetnsLinks::enter(netns).await?);
-        *lock(&self.room) = Some(Arc::clone(&room));
-        Ok(Some(room))
+        let netns = Arc::new(NetnsLinks::enter(netns).await?);
+        *lock(&self.netns) = Some(Arc::clone(&netns));
+        Ok(Some(netns))
     }
 
     /// The network netns as its name says now, not as it was known.
     pub async fn reopen_netns(&self) -> Result<Option<Arc<NetnsLinks>>> {
-        let known = lock(&self.room).take();
-        let room = self.netns().await?;
+        let known = lock(&self.netns).take();
+        let netns = self.netns().await?;
         if let Some(known) = known
-            && room.as_ref().is_none_or(|room| room.netns.id() != known.netns.id())
+            && netns.as_ref().is_none_or(|netns| netns.netns.id() != known.netns.id())
         {
             *lock(&self.unpinned) = Some(known);
         }
-        Ok(room)
+        Ok(netns)
     }
 
-    /// Of the veth pairs that have no record now, those that should have gone.
-    pub fn overdue(&self, there: BTreeSet<Ipv4Addr>) -> Vec<Ipv4Addr> {
-        lock(&self.orphans).overdue(there, Instant::now())
+    /// The veth pairs without a record.
+    pub fn orphans(&self) -> MutexGuard<'_, OrphanVeths> {
+        lock(&self.orphans)
     }
 
-    /// Takes what must make room for a new VTEP.
+    /// Takes what must make netns for a new VTEP.
     pub fn take_unpinned(&self) -> Option<Arc<NetnsLinks>> {
         lock(&self.unpinned).take()
     }
@@ -174,7 +127,7 @@ impl LocalNetwork {
 
     /// Forgets the network netns, which has gone.
     pub fn forget_netns(&self) {
-        *lock(&self.room) = None;
+        *lock(&self.netns) = None;
     }
 
     /// The loaded programs, when they are.
@@ -193,14 +146,14 @@ impl LocalNetwork {
     }
 
     /// A member's record, which must be there.
-    pub fn record(&self, member: Ipv4Addr) -> Result<&Record> {
+    pub fn record(&self, member: MemberId) -> Result<&Record> {
         self.records
             .get(&member)
             .with_context(|| format!("this host has no record of member {member} of {}", self.network))
     }
 
     /// A member's namespaces.
-    pub async fn namespaces_of(&self, member: Ipv4Addr) -> Result<Arc<MemberNamespaces>> {
+    pub async fn namespaces_of(&self, member: MemberId) -> Result<Arc<MemberNamespaces>> {
         let record = self.record(member)?;
         if let Some(namespaces) = self.namespaces.lock().await.get(&member) {
             return Ok(Arc::clone(namespaces));
@@ -222,7 +175,7 @@ impl LocalNetwork {
     }
 
     /// A member's WireGuard device, whether or not it exists; nothing when its container is gone and so is a kernel device.
-    pub async fn device(&self, member: Ipv4Addr) -> Result<Option<Device>> {
+    pub async fn device(&self, member: MemberId) -> Result<Option<Device>> {
         let record = self.record(member)?;
         match self.host.facts.wireguard {
             Backend::Kernel => {
@@ -230,8 +183,63 @@ impl LocalNetwork {
                 let interface = ownership::wireguard_interface(record.index);
                 Ok(namespaces.app.as_ref().map(|app| Device::kernel(app.netns.clone(), interface)))
             }
-            Backend::Userspace => Ok(Some(Device::userspace(&self.host.config.wireguard_dir(self.network, member)))),
+            Backend::Userspace => Ok(Some(Device::userspace(&self.wireguard_dir(record)))),
         }
+    }
+
+    /// Whether this host has a record of a member with this address.
+    pub fn has_record_of(&self, address: Ipv4Addr) -> bool {
+        self.records.values().any(|record| record.address == address)
+    }
+
+    /// The network's subnet; nothing when the network does not exist any more.
+    pub fn subnet(&self) -> Option<Ipv4Net> {
+        self.world.read(|world| world.networks().get(&self.network).map(|network| network.subnet))
+    }
+
+    /// An object, for a person: with the name and address of the member that it belongs to.
+    pub fn describe(&self, key: Key) -> String {
+        let name = |id| self.records.get(&id).map(|record| format!("{} ({})", record.container, record.address));
+        key.describe(name)
+    }
+
+    /// A member's private key.
+    pub fn private_key(&self, record: &Record) -> Result<PrivateKey> {
+        self.journal.lock().private_key(record.id)
+    }
+
+    /// Where a member's userspace WireGuard process keeps its control socket.
+    pub fn wireguard_dir(&self, record: &Record) -> PathBuf {
+        self.host.config.wireguard_dir(self.network, record.address)
+    }
+
+    /// The index of a member's link in the network netns, which must be there.
+    pub async fn veth_index(&self, member: MemberId) -> Result<u32> {
+        self.existing_netns().await?.index_of(self.record(member)?.link().name().as_str()).await
+    }
+
+    /// Deletes a link of the network netns, when both are there.
+    pub async fn delete_link(&self, name: &str) -> Result<()> {
+        let Some(netns) = self.netns().await? else { return Ok(()) };
+        if let Some(link) = netns.find(name).await? {
+            netns.links.delete(link.index).await.absent_is_done()?;
+        }
+        Ok(())
+    }
+
+    /// Opens the programs that an earlier agent pinned; forgets those that a stranger unpinned.
+    pub fn adopt_programs(&self) -> Result<()> {
+        let pins = self.host.config.pins_of(self.network);
+        match (self.programs(), pins.exists()) {
+            (Some(_), false) => self.set_programs(None),
+            (None, true) => {
+                let adopted =
+                    datapath::Network::adopt(&pins).with_context(|| format!("adopting {}", pins.display()))?;
+                self.set_programs(adopted);
+            }
+            (Some(_), true) | (None, false) => {}
+        }
+        Ok(())
     }
 
     /// The name under which a container's binding netns is pinned.
@@ -262,60 +270,6 @@ impl MemberNamespaces {
     }
 }
 
-impl Drop for LocalNetwork {
-    fn drop(&mut self) {
-        for watcher in self.watchers.values().chain(self.netns_watcher.iter().map(|(_, watcher)| watcher)) {
-            watcher.abort();
-        }
-    }
-}
-
-/// Calls the worker when an interface appears in a member's app netns, or its WireGuard interface goes.
-async fn watch_app_netns(netns: Netns, record: Record, handle: Arc<WorkerHandle>) {
-    let Ok(mut watch) = LinkWatch::open(&netns).await else { return };
-    let Ok(links) = Links::open(&netns).await else { return };
-    // What came before the watch was opened was seen by the pass, or is seen here.
-    let Ok(known) = links.links().await else { return };
-    let mut known: BTreeSet<u32> = known.into_iter().map(|link| link.index).collect();
-    drop((netns, links));
-    let own = ownership::wireguard_interface(record.index);
-    handle.interface_appeared(record.address);
-    while let Some(event) = watch.next().await {
-        match event {
-            LinkEvent::Changed(link) if known.insert(link.index) => handle.interface_appeared(record.address),
-            LinkEvent::Changed(_) => {}
-            LinkEvent::Gone { index, name } => {
-                known.remove(&index);
-                if name == own.as_str() {
-                    handle.wake_and_observe();
-                }
-            }
-            LinkEvent::Lost => handle.wake_and_observe(),
-        }
-    }
-}
-
-/// Calls the worker when a link goes from a network netns that should be there.
-async fn watch_network_netns(netns: Netns, network: NetworkId, journal: Arc<SharedJournal>, handle: Arc<WorkerHandle>) {
-    let Ok(mut watch) = LinkWatch::open(&netns).await else { return };
-    drop(netns);
-    while let Some(event) = watch.next().await {
-        let missed = match event {
-            LinkEvent::Changed(_) => false,
-            LinkEvent::Gone { name, .. } => {
-                // The veth of a member that left goes by our own hand.
-                let member = ownership::parse_member_veth(&name);
-                let stays = |member| journal.lock().at(network, member).is_some_and(|record| !record.leaving);
-                member.is_none_or(stays)
-            }
-            LinkEvent::Lost => true,
-        };
-        if missed {
-            handle.wake_and_observe();
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

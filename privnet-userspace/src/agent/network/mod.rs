@@ -6,14 +6,20 @@
 //! | `handle` | wakes a worker, and follows its reports |
 //! | `intent` | what this host must have, from the store and its own records |
 //! | `local` | the records, namespaces, sockets and programs of one network, kept for a pass |
-//! | `observe`, `apply` | what is seen and done there |
+//! | `objects` | one file per kind of object: how it is observed, made, changed and removed |
+//! | `observe`, `scan` | a look at everything; each list is read once |
+//! | `watch` | watchers in the namespaces, which wake the worker |
+//! | `own_netns` | namespaces of ours, hardened |
 //! | `orphans` | veth pairs without a record |
 
-pub mod apply;
 pub mod handle;
 mod intent;
 mod local;
+pub mod objects;
 mod observe;
 mod orphans;
+mod own_netns;
+mod scan;
 pub mod supervisor;
+mod watch;
 mod worker;

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +14,17 @@ use futures::StreamExt;
 use super::handle::{Report, WorkerHandle};
 use super::intent::intent;
 use super::local::LocalNetwork;
-use super::observe::Observation;
+use super::objects;
+use super::observe::{Observation, observe};
+use super::watch::Watchers;
 use crate::agent::door::error::ControlError;
 use crate::agent::door::explain::{explain, problem};
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::shared::Shared;
-use crate::model::{MemberState, NetworkId};
+use crate::model::{MemberId, MemberState, NetworkId};
 use crate::store::claims;
-use crate::topology::{Intent, Key, Op, Spec, State, diff, plan};
+use crate::topology::{Intent, Key, Op, Plan, Seen, State, diff, plan};
 
 /// How many operations of one kind run at once.
 const CONCURRENCY: usize = 16;
@@ -35,7 +36,8 @@ pub struct Worker {
     network: NetworkId,
     shared: Arc<Shared>,
     handle: Arc<WorkerHandle>,
-    local: LocalNetwork,
+    net: LocalNetwork,
+    watchers: Watchers,
     /// What was last seen, kept up to date by our own operations; absent when it may be wrong.
     seen: Option<State>,
     passes: u64,
@@ -45,7 +47,9 @@ pub struct Worker {
 #[derive(Default)]
 struct Failures {
     keys: BTreeSet<Key>,
-    members: BTreeMap<Ipv4Addr, ControlError>,
+    members: BTreeMap<MemberId, ControlError>,
+    /// With a row that belongs to no member of this host.
+    rows: Vec<ControlError>,
     network: Option<ControlError>,
 }
 
@@ -53,8 +57,8 @@ impl Worker {
     /// A worker that has not looked yet.
     #[must_use]
     pub fn new(network: NetworkId, shared: Arc<Shared>, handle: Arc<WorkerHandle>) -> Self {
-        let local = LocalNetwork::new(network, &shared, Arc::clone(&handle));
-        Self { network, shared, handle, local, seen: None, passes: 0 }
+        let (net, watchers) = (LocalNetwork::new(network, &shared), Watchers::new(Arc::clone(&handle)));
+        Self { network, shared, handle, net, watchers, seen: None, passes: 0 }
     }
 
     /// Works until the network is gone and nothing of it is left on this host.
@@ -92,13 +96,13 @@ impl Worker {
         let unguarded = self.handle.take_unguarded();
         let (intent, records) = intent(&self.shared.host, &self.shared.world, &self.shared.journal, self.network);
         let desired = intent.as_ref().map(plan).unwrap_or_default();
-        self.local.begin_pass(&records, intent.as_ref());
+        self.net.begin_pass(&records, intent.as_ref());
         let mut failures = Failures::default();
         match self.observed(look).await {
             Ok(Observation { state: mut observed, unobserved }) => {
-                for member in unguarded {
-                    if let Some(guard) = observed.get_mut(&Key::Guard(member)) {
-                        *guard = Spec::Broken("an interface appeared".to_owned());
+                for guard in unguarded.into_iter().map(Key::Guard) {
+                    if observed.contains(guard) {
+                        observed.insert(Seen::Broken(guard, "an interface appeared".to_owned()));
                     }
                 }
                 let mut goal = desired.clone();
@@ -111,14 +115,15 @@ impl Worker {
             }
             Err(error) => failures.network = Some(explain(&error)),
         }
-        self.local.end_pass(&desired).await;
+        self.net.end_pass().await;
+        self.watchers.update(&self.net, &desired).await;
         self.report(intent.as_ref(), &records, failures).await
     }
 
     async fn observed(&mut self, look: bool) -> anyhow::Result<Observation> {
         match self.seen.take() {
             Some(state) if !look => Ok(Observation { state, ..Observation::default() }),
-            Some(_) | None => self.local.observe().await.context("observing the network"),
+            Some(_) | None => observe(&self.net).await.context("observing the network"),
         }
     }
 
@@ -141,13 +146,14 @@ impl Worker {
             };
             let (doable, hopeless): (Vec<&Op>, Vec<&Op>) = group.iter().partition(ready);
             failures.keys.extend(hopeless.iter().map(|op| op.key()));
-            let local = &self.local;
-            let steps: Vec<_> = doable.into_iter().map(|op| async move { (op, local.apply(op).await) }).collect();
+            let net = &self.net;
+            let steps: Vec<_> =
+                doable.into_iter().map(|op| async move { (op, objects::apply(net, op).await) }).collect();
             let results: Vec<_> = futures::stream::iter(steps).buffer_unordered(CONCURRENCY).collect().await;
             for (op, result) in results {
                 match result {
                     Ok(()) => {
-                        tracing::debug!(network = %self.network, "{op}");
+                        tracing::debug!(network = %self.network, kind = op.key().kind(), "{op}");
                         op.record(observed);
                     }
                     Err(error) => {
@@ -162,7 +168,7 @@ impl Worker {
     async fn report(&self, intent: Option<&Intent>, records: &[Record], failures: Failures) -> Report {
         let mut report =
             Report { pass: self.passes, ended_unix_seconds: crate::agent::now_unix_seconds(), ..Report::default() };
-        let local: BTreeSet<Ipv4Addr> = intent.map(|intent| intent.local.keys().copied().collect()).unwrap_or_default();
+        let local: BTreeSet<MemberId> = intent.map(|intent| intent.local.keys().copied().collect()).unwrap_or_default();
         for member in &local {
             match failures.network.as_ref().or_else(|| failures.members.get(member)) {
                 Some(error) => {
@@ -176,7 +182,7 @@ impl Worker {
         self.remove_finished_records(records, &local, &failures, &mut report);
         let attaching = intent.into_iter().flat_map(|intent| intent.members.values());
         for member in
-            attaching.filter(|member| member.state == MemberState::Attaching && report.ready.contains(&member.address))
+            attaching.filter(|member| member.state == MemberState::Attaching && report.ready.contains(&member.id))
         {
             match claims::set_member_state(&*self.shared.store, member, MemberState::Ready).await {
                 Ok(told) => {
@@ -191,8 +197,9 @@ impl Worker {
             }
         }
         report.problems.extend(failures.network.iter().map(problem));
-        let stray = failures.members.iter().filter(|(member, _)| !local.contains(member));
-        report.problems.extend(stray.map(|(member, error)| format!("{member}: {}", problem(error))));
+        report.problems.extend(failures.rows.iter().map(problem));
+        let leaving = failures.members.iter().filter(|(member, _)| !local.contains(member));
+        report.problems.extend(leaving.map(|(_, error)| problem(error)));
         report
     }
 
@@ -200,19 +207,19 @@ impl Worker {
     fn remove_finished_records(
         &self,
         records: &[Record],
-        local: &BTreeSet<Ipv4Addr>,
+        local: &BTreeSet<MemberId>,
         failures: &Failures,
         report: &mut Report,
     ) {
         for record in records {
-            let remains = local.contains(&record.address)
+            let remains = local.contains(&record.id)
                 || !record.leaving
                 || failures.network.is_some()
-                || failures.members.contains_key(&record.address);
+                || failures.members.contains_key(&record.id);
             if remains {
-                report.records.insert(record.address);
+                report.records.insert(record.id);
             } else if let Err(error) = self.shared.journal().remove(record.id) {
-                report.records.insert(record.address);
+                report.records.insert(record.id);
                 report.problems.push(problem(&explain(&error)));
             }
         }
@@ -221,12 +228,12 @@ impl Worker {
 
 /// Makes a plan of what concerns a member whose container could not be looked into: nothing in there is touched while it
 /// is to stay; when it is to go, what may be there is removed, and outside of the container everything.
-fn leave_unobserved(member: Ipv4Addr, goal: &mut State, observed: &mut State) {
-    let stays = goal.contains_key(&Key::BindingNetns(member));
-    goal.retain(|key, _| key.member() != Some(member) || !key.is_in_container());
+fn leave_unobserved(member: MemberId, goal: &mut Plan, observed: &mut State) {
+    let stays = goal.contains(Key::BindingNetns(member));
+    goal.retain(|key| key.member() != Some(member) || !key.is_in_container());
     if !stays {
         for key in [Key::Device(member), Key::Guard(member)] {
-            observed.insert(key, Spec::Broken("not seen".to_owned()));
+            observed.insert(Seen::Broken(key, "not seen".to_owned()));
         }
     }
 }
@@ -237,7 +244,8 @@ impl Failures {
         match key.member() {
             // The first error is the cause; the later ones follow from it.
             Some(member) => drop(self.members.entry(member).or_insert(error)),
-            None => drop(self.network.get_or_insert(error)),
+            None if key.is_the_networks() => drop(self.network.get_or_insert(error)),
+            None => self.rows.push(error),
         }
     }
 }

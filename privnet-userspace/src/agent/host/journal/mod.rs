@@ -28,12 +28,15 @@ pub use record::Record;
 use crate::model::{FileError, HostName, MemberId, NetworkId, PrivateKey};
 use crate::netns::NetnsId;
 use crate::store::{Key, Value};
+use crate::topology::ownership;
 
 /// All records of this host.
 #[derive(Debug)]
 pub struct Journal {
     dir: PathBuf,
     records: BTreeMap<MemberId, Record>,
+    /// Where the search for a free slot goes on.
+    next_slot: u32,
     /// Files of version 1: that of a record that is not carried over yet, or, with nothing, one whose record is.
     old: BTreeMap<PathBuf, Option<MemberId>>,
 }
@@ -64,7 +67,9 @@ impl Journal {
         for carried in old.values_mut().filter(|id| id.is_some_and(|id| whole.contains(&id))) {
             *carried = None;
         }
-        Ok(Self { dir: dir.to_owned(), records, old })
+        let last = records.values().filter_map(|record: &Record| record.slot).max();
+        let next_slot = last.map_or(0, |slot| (slot + 1) % ownership::MAX_LINK_SLOTS);
+        Ok(Self { dir: dir.to_owned(), records, next_slot, old })
     }
 
     /// Writes the records of version 1 anew, in this version and under their new names. Killed at any point, the next agent
@@ -129,11 +134,20 @@ impl Journal {
     /// # Errors
     /// Nothing is recorded.
     pub fn add(&mut self, record: Record, key: &PrivateKey) -> Result<Record> {
-        let taken: BTreeSet<u32> = self.records.values().filter_map(|record| record.slot).collect();
-        let record = Record { slot: (0..).find(|slot| !taken.contains(slot)), ..record };
+        let record = Record { slot: Some(self.take_slot()), ..record };
         rename_over(&self.path(record.id, "key"), Durability::ThisBoot, key.reveal_base64().as_bytes())?;
         self.write(record.clone())?;
         Ok(record)
+    }
+
+    /// A slot that no record has; those that were free for longest come first, for the kernel may remove a link late.
+    fn take_slot(&mut self) -> u32 {
+        let taken: BTreeSet<u32> = self.records.values().filter_map(|record| record.slot).collect();
+        let later = self.next_slot..ownership::MAX_LINK_SLOTS;
+        // A host has far fewer members than there are slots.
+        let slot = later.chain(0..self.next_slot).find(|slot| !taken.contains(slot)).unwrap_or_default();
+        self.next_slot = (slot + 1) % ownership::MAX_LINK_SLOTS;
+        slot
     }
 
     /// Marks a record: only the member's teardown remains.

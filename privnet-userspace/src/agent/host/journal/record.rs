@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{ContainerRef, HostName, MemberId, NetworkId};
 use crate::netns::{Netns, NetnsId};
+use crate::topology::ownership::MemberLink;
 
 /// What this host knows of one of its members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,8 +23,8 @@ pub struct Record {
     pub address: Ipv4Addr,
     /// The n of its `wg<n>`.
     pub index: u8,
-    /// A number among this host's members, the lowest that was free, by which its links on the host are named. Nothing where
-    /// a build before this one attached the member: its links are named by its address.
+    /// A number among this host's members by which its link in the network netns is named. Nothing where a build before slots
+    /// attached the member: its link is named by its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
     /// Where the app netns was found.
@@ -49,6 +50,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// What the member's link in the network netns is named after.
+    #[must_use]
+    pub fn link(&self) -> MemberLink {
+        self.slot.map_or(MemberLink::Address(self.address), MemberLink::Slot)
+    }
+
     /// Whether the container's namespace is still the one that was attached; `boot_id` is the running boot's.
     #[must_use]
     pub fn is_alive(&self, boot_id: &str) -> bool {

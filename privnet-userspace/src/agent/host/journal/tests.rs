@@ -130,7 +130,7 @@ fn an_old_record_without_its_key_is_carried_over_without_one() {
 }
 
 #[test]
-fn a_member_gets_the_lowest_slot_that_is_free_and_keeps_it() {
+fn a_member_gets_a_slot_of_its_own_and_keeps_it_and_one_that_was_free_for_longest_comes_first() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let mut journal = Journal::open(dir.path()).expect("opens");
     let key = PrivateKey::from_random([7; 32]);
@@ -139,8 +139,11 @@ fn a_member_gets_the_lowest_slot_that_is_free_and_keeps_it() {
     };
     assert_eq!([1, 2, 3].map(|id| add(&mut journal, id)), [0, 1, 2]);
     journal.remove(MemberId::new(2)).expect("removed");
+    assert_eq!(add(&mut journal, 4), 3, "the link of the one that left may be there still");
     let mut journal = Journal::open(dir.path()).expect("opens again");
-    assert_eq!([4, 5].map(|id| add(&mut journal, id)), [1, 3]);
+    assert_eq!(add(&mut journal, 5), 4);
+    journal.next_slot = crate::topology::ownership::MAX_LINK_SLOTS - 1;
+    assert_eq!([6, 7].map(|id| add(&mut journal, id)), [crate::topology::ownership::MAX_LINK_SLOTS - 1, 1]);
     assert_eq!(journal.records()[&MemberId::new(3)].slot, Some(2));
 }
 

@@ -1,0 +1,102 @@
+//! `guard` on every foreign interface of the app netns.
+
+use anyhow::{Result, bail};
+
+use super::Managed;
+use super::attachment::is_attached;
+use crate::agent::host::journal::Record;
+use crate::agent::netns_links::NetnsLinks;
+use crate::agent::network::local::LocalNetwork;
+use crate::agent::network::scan::MemberScan;
+use crate::datapath::{self, Hook};
+use crate::link::{Link, LinkKind};
+use crate::model::{IfName, MemberId};
+use crate::topology::{Before, State, kind, ownership, spec};
+
+impl Managed for kind::Guard {
+    async fn observe_member(scan: &MemberScan<'_>, state: &mut State) -> Result<()> {
+        let (Some(app), Some(programs)) = (&scan.namespaces.app, scan.programs()) else { return Ok(()) };
+        let (mut guarded, mut bare) = (0, Vec::new());
+        for link in foreign(scan.record, scan.app_links().await?) {
+            if is_guarded(app, link, &*programs.lock().await).await? {
+                guarded += 1;
+            } else {
+                bare.push(link.name.clone());
+            }
+        }
+        let why = format!("not on {}", bare.join(", "));
+        let found = match (guarded, bare.is_empty()) {
+            // A member that leaves has no guard when no interface has it; one that stays needs none when there is no interface.
+            (0, true) if scan.record.leaving => return Ok(()),
+            (_, true) => Ok(spec::Guard {}),
+            (0, false) => return Ok(()),
+            (_, false) => Err(why.as_str()),
+        };
+        state.see::<Self>(scan.record.id, found);
+        Ok(())
+    }
+
+    async fn make(net: &LocalNetwork, member: MemberId, _: Before<'_, Self::Spec>, _: &Self::Spec) -> Result<()> {
+        let record = net.record(member)?;
+        let namespaces = net.namespaces_of(member).await?;
+        let app = namespaces.existing_app()?;
+        let programs = net.existing_programs()?;
+        let programs = programs.lock().await;
+        // One interface that cannot be guarded leaves no other one bare.
+        let mut result = Ok(());
+        for link in foreign(record, &app.links.links().await?) {
+            result = result.and(guard(app, link, &programs).await);
+        }
+        result
+    }
+
+    async fn remove(net: &LocalNetwork, member: MemberId, _: Before<'_, Self::Spec>) -> Result<()> {
+        let record = net.record(member)?;
+        let namespaces = net.namespaces_of(member).await?;
+        let (Some(app), Some(programs)) = (&namespaces.app, net.programs()) else { return Ok(()) };
+        let programs = programs.lock().await;
+        for link in foreign(record, &app.links.links().await?) {
+            let Ok(name) = link.name.parse::<IfName>() else { continue };
+            for hook in [Hook::GuardIngress, Hook::GuardEgress] {
+                programs.detach(&app.netns, &name, hook).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The interfaces of an app netns that are foreign to the member's network: neither the loopback nor its own `wg<n>`.
+///
+/// Those of the container's other networks are foreign too: Linux takes a packet for any of its addresses from any
+/// interface, and a member of one network has no business with an address of another.
+fn foreign<'a>(record: &Record, app_links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
+    let own = ownership::wireguard_interface(record.index).to_string();
+    app_links.iter().filter(move |link| link.kind != LinkKind::Loopback && link.name != own)
+}
+
+/// Whether an interface has both filters of `guard`.
+async fn is_guarded(app: &NetnsLinks, link: &Link, programs: &datapath::Network) -> Result<bool> {
+    Ok(is_attached(programs, app, link.index, &link.name, Hook::GuardIngress).await?
+        && is_attached(programs, app, link.index, &link.name, Hook::GuardEgress).await?)
+}
+
+async fn guard(app: &NetnsLinks, link: &Link, programs: &datapath::Network) -> Result<()> {
+    if is_guarded(app, link, programs).await? {
+        return Ok(());
+    }
+    let Ok(name) = link.name.parse::<IfName>() else { bail!("interface {:?} cannot be guarded", link.name) };
+    for hook in [Hook::GuardIngress, Hook::GuardEgress] {
+        match programs.attach(&app.netns, &name, hook).await {
+            Ok(()) => {}
+            Err(datapath::Error::NoInterface { .. }) => {
+                // It went meanwhile, as one of another network does when the container leaves that. Or it is there under
+                // another name than we can read, and stays bare.
+                if app.links.links().await?.iter().any(|there| there.index == link.index && there.name == link.name) {
+                    bail!("interface {:?} cannot be guarded: its name is no text", link.name);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! `vxlan0`.
+
+use anyhow::Result;
+use privnet_ebpf::net::Vni;
+
+use super::Managed;
+use super::bridge::PORT;
+use crate::agent::network::local::LocalNetwork;
+use crate::agent::network::scan::NetworkScan;
+use crate::link::{self, AbsentIsDone, Link, LinkKind, VxlanSpec};
+use crate::topology::{Before, State, kind, ownership, spec};
+
+/// The VXLAN port that IANA gave (RFC 7348 section 5).
+pub const VXLAN_PORT: u16 = 4789;
+
+impl Managed for kind::Vtep {
+    async fn observe(scan: &NetworkScan<'_>, state: &mut State) -> Result<()> {
+        if let Some(vtep) = scan.vtep() {
+            state.see::<Self>((), observe(vtep, scan.bridge()));
+        }
+        Ok(())
+    }
+
+    async fn make(net: &LocalNetwork, (): (), before: Before<'_, Self::Spec>, to: &Self::Spec) -> Result<()> {
+        let netns = net.existing_netns().await?;
+        if before.exists() {
+            delete_vtep(net).await?;
+        }
+        if let Some(unpinned) = net.take_unpinned()
+            && let Some(stale) = unpinned.find(ownership::VTEP).await?
+        {
+            unpinned.links.delete(stale.index).await.absent_is_done()?;
+        }
+        let vtep = VxlanSpec {
+            name: &ownership::fixed(ownership::VTEP),
+            into: &netns.netns,
+            vni: to.vni,
+            local: to.local,
+            port: VXLAN_PORT,
+            mac: to.mac,
+            mtu: to.mtu,
+            proxy: false,
+            // WireGuard authenticates every byte that is carried.
+            udp_checksum: false,
+        };
+        net.host.netns.links.create_vxlan(&vtep).await?;
+        let index = netns.index_of(ownership::VTEP).await?;
+        if to.bridged {
+            netns.links.set_controller(index, Some(netns.index_of(ownership::BRIDGE).await?)).await?;
+            netns.links.set_bridge_port(index, PORT).await?;
+        }
+        if let Err(error) = netns.links.set_up(index).await {
+            // Only now does the kernel bind the UDP port; a device without it is no device.
+            delete_vtep(net).await?;
+            return Err(name_port_holder(net, error).await);
+        }
+        Ok(())
+    }
+
+    async fn remove(net: &LocalNetwork, (): (), _: Before<'_, Self::Spec>) -> Result<()> {
+        delete_vtep(net).await
+    }
+}
+
+/// Deletes `vxlan0` from the network netns, which gives its VNI back.
+pub(super) async fn delete_vtep(net: &LocalNetwork) -> Result<()> {
+    net.delete_link(ownership::VTEP).await
+}
+
+fn observe(vtep: &Link, bridge: Option<&Link>) -> Result<spec::Vtep, &'static str> {
+    let LinkKind::Vxlan(vxlan) = &vtep.kind else { return Err("it is no VXLAN device") };
+    let (Some(mac), Some(local), Ok(vni)) = (vtep.mac, vxlan.local, Vni::new(vxlan.vni)) else {
+        return Err("it has no MAC, no underlay address or no VNI");
+    };
+    let bridged = bridge.is_some_and(|bridge| vtep.controller == Some(bridge.index));
+    if vtep.up && !vxlan.learning && !vxlan.proxy && (!bridged || vtep.bridge_port == Some(PORT)) {
+        Ok(spec::Vtep { vni, local, mac, mtu: vtep.mtu, bridged })
+    } else {
+        Err("down, or learning, or a port that floods, or answering ARP")
+    }
+}
+
+/// Says which process or device has the VXLAN port, where that is the cause.
+async fn name_port_holder(net: &LocalNetwork, error: link::Error) -> anyhow::Error {
+    let host = &net.host.netns;
+    let link::Error::PortInUse(_) = &error else { return error.into() };
+    match link::udp_port_holder(&host.netns, &host.links, VXLAN_PORT).await {
+        Ok(Some(holder)) => anyhow::Error::from(error).context(format!("UDP port {VXLAN_PORT} is taken by {holder}")),
+        Ok(None) | Err(_) => error.into(),
+    }
+}

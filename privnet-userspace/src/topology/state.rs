@@ -1,0 +1,171 @@
+//! What should be, and what was seen: objects by their keys.
+
+use std::collections::BTreeMap;
+
+use super::object::{Key, Kind, Object};
+
+/// The objects that one host must have for one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan(BTreeMap<Key, Object>);
+
+/// The objects that one host was seen to have of one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State(BTreeMap<Key, Seen>);
+
+/// An object as it was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// As some plan could want it.
+    Sound(Object),
+    /// Not as any plan could want it, in the given way.
+    Broken(Key, String),
+}
+
+/// What was there before a change, for the kind of the object.
+#[derive(Debug)]
+pub enum Before<'a, S> {
+    /// Nothing.
+    Absent,
+    /// An object that was not as any plan could want it.
+    Broken,
+    /// An object as it was.
+    Was(&'a S),
+}
+
+impl Plan {
+    /// Wants an object.
+    pub fn insert(&mut self, object: Object) {
+        self.0.insert(object.key(), object);
+    }
+
+    /// How an object should be; `None` when it should not be.
+    #[must_use]
+    pub fn get(&self, key: Key) -> Option<&Object> {
+        self.0.get(&key)
+    }
+
+    /// Whether an object should be.
+    #[must_use]
+    pub fn contains(&self, key: Key) -> bool {
+        self.0.contains_key(&key)
+    }
+
+    /// Whether nothing should be.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All objects, in the order of their creation.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &Object)> {
+        self.0.iter().map(|(key, object)| (*key, object))
+    }
+
+    /// Wants only those that `keep` says.
+    pub fn retain(&mut self, keep: impl Fn(Key) -> bool) {
+        self.0.retain(|key, _| keep(*key));
+    }
+}
+
+impl State {
+    /// Notes an object as it was seen.
+    pub fn insert(&mut self, seen: Seen) {
+        self.0.insert(seen.key(), seen);
+    }
+
+    /// Notes an object of a kind: `spec`, or that it is broken.
+    pub fn see<K: Kind>(&mut self, id: K::Id, spec: Result<K::Spec, &str>) {
+        self.insert(match spec {
+            Ok(spec) => Seen::Sound(K::object(id, spec)),
+            Err(why) => Seen::Broken(K::key(id), why.to_owned()),
+        });
+    }
+
+    /// How an object was seen; `None` when it is not there.
+    #[must_use]
+    pub fn get(&self, key: Key) -> Option<&Seen> {
+        self.0.get(&key)
+    }
+
+    /// Whether an object is there.
+    #[must_use]
+    pub fn contains(&self, key: Key) -> bool {
+        self.0.contains_key(&key)
+    }
+
+    /// Whether nothing is there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All objects, in the order of their creation.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (Key, &Seen)> {
+        self.0.iter().map(|(key, seen)| (*key, seen))
+    }
+
+    /// Forgets an object.
+    pub fn remove(&mut self, key: Key) {
+        self.0.remove(&key);
+    }
+
+    /// Keeps only those that `keep` says.
+    pub fn retain(&mut self, keep: impl Fn(Key) -> bool) {
+        self.0.retain(|key, _| keep(*key));
+    }
+
+    /// Adds what was seen elsewhere.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+}
+
+impl From<Plan> for State {
+    /// What is there when everything is as it should be.
+    fn from(plan: Plan) -> Self {
+        Self(plan.0.into_iter().map(|(key, object)| (key, Seen::Sound(object))).collect())
+    }
+}
+
+impl Seen {
+    /// The object's key.
+    #[must_use]
+    pub const fn key(&self) -> Key {
+        match self {
+            Self::Sound(object) => object.key(),
+            Self::Broken(key, _) => *key,
+        }
+    }
+
+    /// Whether it is as it should be.
+    #[must_use]
+    pub fn is(&self, wanted: &Object) -> bool {
+        matches!(self, Self::Sound(object) if object == wanted)
+    }
+
+    /// What a kind's file is told of it.
+    #[must_use]
+    pub fn before<K: Kind>(&self) -> Before<'_, K::Spec> {
+        match self {
+            Self::Sound(object) => K::spec(object).map_or(Before::Broken, Before::Was),
+            Self::Broken(..) => Before::Broken,
+        }
+    }
+}
+
+impl<'a, S> Before<'a, S> {
+    /// Whether something was there.
+    #[must_use]
+    pub const fn exists(&self) -> bool {
+        !matches!(self, Self::Absent)
+    }
+
+    /// How it was, when that is known.
+    #[must_use]
+    pub const fn spec(&self) -> Option<&'a S> {
+        match self {
+            Self::Was(spec) => Some(spec),
+            Self::Absent | Self::Broken => None,
+        }
+    }
+}
