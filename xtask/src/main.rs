@@ -13,6 +13,7 @@ mod bench;
 mod build;
 mod debian;
 mod environment;
+mod lacks;
 mod messages;
 mod object;
 mod report;

@@ -20,6 +20,12 @@ impl Executable {
     pub fn file_name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
+
+    /// What cargo named a test for: its file name without the hash.
+    pub fn stem(&self) -> String {
+        let name = self.file_name();
+        name.rsplit_once('-').map_or(name.clone(), |(stem, _hash)| stem.to_owned())
+    }
 }
 
 /// The executables in `cargo build --message-format=json`.

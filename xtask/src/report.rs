@@ -1,7 +1,12 @@
 //! Reads what a test executable prints: counts, and which tests skipped themselves and why.
 //!
-//! A test that cannot run here prints `SKIPPED: <test>: <missing kernel feature>` and returns; the harness counts it
-//! as passed, this does not.
+//! A test that cannot run here prints `SKIPPED: <test>: <what is missing>` and returns; the harness counts it as passed, this
+//! does not. A test of which a part cannot run prints `SKIPPED: <test> [<part>]: <what is missing>`, and has passed.
+
+use std::time::Duration;
+
+/// How many of the slowest files of tests are told.
+const SLOWEST: usize = 10;
 
 /// The sum over test executables.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -12,6 +17,8 @@ pub struct Report {
     pub failed: usize,
     /// Tests that did not run.
     pub skipped: Vec<Skip>,
+    /// What took how long: a file of tests, or what runs as one.
+    pub times: Vec<(String, Duration)>,
 }
 
 impl Report {
@@ -20,6 +27,16 @@ impl Report {
         self.passed += more.passed;
         self.failed += more.failed;
         self.skipped.extend(more.skipped);
+        self.times.extend(more.times);
+    }
+
+    /// The files that took longest, the slowest first, in one line; nothing where only one ran.
+    pub fn slowest(&self) -> Option<String> {
+        let mut times: Vec<&(String, Duration)> = self.times.iter().collect();
+        times.sort_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then(a.cmp(b)));
+        let told: Vec<String> =
+            times.iter().take(SLOWEST).map(|(name, time)| format!("{name} {:.0} s", time.as_secs_f64())).collect();
+        (told.len() > 1).then(|| format!("slowest of {}: {}", times.len(), told.join(", ")))
     }
 }
 
@@ -32,16 +49,10 @@ pub struct Skip {
     pub missing: String,
 }
 
-/// Features of the kernel that the machine of a continuous integration may lack; any other skip is a failure there.
-const CI_MAY_LACK: [&str; 2] = ["kernel WireGuard", "a kernel without WireGuard"];
-
-/// What is marked so prints figures and can refuse nothing: it is run by hand, on a quiet machine.
-const MEASUREMENT: &str = "ignored, a measurement";
-
 impl Skip {
-    /// Whether a continuous integration must not skip this.
-    pub fn is_required(&self) -> bool {
-        self.missing != MEASUREMENT && !CI_MAY_LACK.contains(&self.missing.as_str())
+    /// Whether only a part of the test did not run.
+    fn is_partial(&self) -> bool {
+        self.test.ends_with(']')
     }
 }
 
@@ -100,7 +111,8 @@ impl Reader {
 
     /// The sum of what was read.
     pub fn report(mut self) -> Report {
-        let said = self.report.skipped.iter().filter(|skip| !skip.missing.starts_with("ignored")).count();
+        let is_counted = |skip: &&Skip| !skip.missing.starts_with("ignored") && !skip.is_partial();
+        let said = self.report.skipped.iter().filter(is_counted).count();
         self.report.passed = self.report.passed.saturating_sub(said);
         self.report
     }
@@ -146,10 +158,31 @@ mod tests {
                       test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
         let (report, shown) = read(output);
         let skip = Skip { test: "b".to_owned(), missing: "kernel WireGuard".to_owned() };
-        assert!(!skip.is_required());
-        assert_eq!(report, Report { passed: 1, failed: 0, skipped: vec![skip] });
+        assert_eq!(report, Report { passed: 1, failed: 0, skipped: vec![skip], ..Report::default() });
         assert!(shown.contains(&"SKIPPED: b: kernel WireGuard") && shown.contains(&"test a ... ok"));
         assert!(!shown.contains(&"+ ip link"), "what a passing test printed is of no interest");
+    }
+
+    #[test]
+    fn a_test_of_which_a_part_did_not_run_has_passed_and_the_part_is_counted() {
+        let (report, _) =
+            read("SKIPPED: a [kernel]: kernel WireGuard\ntest result: ok. 1 passed; 0 failed; 0 ignored;\n");
+        let skip = Skip { test: "a [kernel]".to_owned(), missing: "kernel WireGuard".to_owned() };
+        assert_eq!(report, Report { passed: 1, skipped: vec![skip], ..Report::default() });
+    }
+
+    #[test]
+    fn the_slowest_files_are_told_in_order_and_one_alone_is_not() {
+        let mut report = Report::default();
+        let time = |name: &str, seconds| Report {
+            times: vec![(name.to_owned(), Duration::from_secs(seconds))],
+            ..Report::default()
+        };
+        report.add(time("a", 3));
+        assert_eq!(report.slowest(), None);
+        (1..12).for_each(|seconds| report.add(time(&format!("b{seconds}"), seconds)));
+        let told = report.slowest().expect("a line");
+        assert!(told.starts_with("slowest of 12: b11 11 s, b10 10 s, ") && told.ends_with("a 3 s, b3 3 s"), "{told}");
     }
 
     #[test]
@@ -157,7 +190,7 @@ mod tests {
         let output = "test a ... FAILED\n\nsuccesses:\n\nsuccesses:\n\nfailures:\n\n---- a stdout ----\n+ ip link\n\n\
                       test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out; finished in 1s\n";
         let (report, shown) = read(output);
-        assert_eq!(report, Report { passed: 0, failed: 1, skipped: vec![] });
+        assert_eq!(report, Report { passed: 0, failed: 1, ..Report::default() });
         assert!(shown.contains(&"+ ip link"));
     }
 
@@ -165,10 +198,7 @@ mod tests {
     fn an_ignored_test_is_a_skip_that_names_no_feature() {
         let (report, _) = read("test a ... ignored, too slow\ntest result: ok. 0 passed; 0 failed; 1 ignored;\n");
         assert_eq!(report.skipped, [Skip { test: "a".to_owned(), missing: "ignored, too slow".to_owned() }]);
-        assert!(report.skipped[0].is_required());
         assert_eq!(report.passed, 0);
-        let (report, _) = read("test a ... ignored, a measurement\ntest result: ok. 0 passed; 0 failed; 1 ignored;\n");
-        assert!(!report.skipped[0].is_required());
     }
 
     #[test]
@@ -176,7 +206,7 @@ mod tests {
         let mut reader = Reader::default();
         reader.line("entered");
         reader.ended_well();
-        assert_eq!(reader.report(), Report { passed: 1, failed: 0, skipped: vec![] });
+        assert_eq!(reader.report(), Report { passed: 1, failed: 0, ..Report::default() });
         let mut reader = Reader::default();
         reader.line("test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0s");
         reader.ended_well();
@@ -187,6 +217,5 @@ mod tests {
     fn a_line_of_an_uncaptured_test_is_understood() {
         let (report, _) = read("test b ... SKIPPED: b: TCX\ntest result: ok. 1 passed; 0 failed; 0 ignored;\n");
         assert_eq!(report.skipped, [Skip { test: "b".to_owned(), missing: "TCX".to_owned() }]);
-        assert!(report.skipped[0].is_required());
     }
 }

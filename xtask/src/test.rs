@@ -18,7 +18,7 @@ use crate::build::{self, Profile};
 use crate::messages::Executable;
 use crate::report::{Reader, Report};
 use crate::setup::{self, Purpose};
-use crate::{environment, shell, tidy};
+use crate::{environment, lacks, shell, tidy};
 
 /// The variable in which a test finds the `privnet` binary.
 pub const PRIVNET_BIN: &str = "PRIVNET_BIN";
@@ -95,9 +95,10 @@ impl Steps {
 
     /// Says what was skipped, what failed, and the sum.
     fn conclude(self, filter: Option<&str>) -> ExitCode {
-        let Report { passed, failed, skipped } = &self.report;
+        let Report { passed, failed, skipped, .. } = &self.report;
         for skip in skipped {
-            let demand = if environment::is_ci() && skip.is_required() { " (required here)" } else { "" };
+            let demand =
+                if environment::is_ci() && lacks::is_required_on_the_machine(skip) { " (required here)" } else { "" };
             println!("skipped: {}: {}{demand}", skip.test, skip.missing);
         }
         for failure in &self.failures {
@@ -108,8 +109,9 @@ impl Steps {
         {
             println!("failed: no test and no file of tests has `{filter}` in its name");
         }
+        println!("{}", self.report.slowest().unwrap_or_default());
         println!("{passed} passed, {failed} failed, {} skipped", skipped.len());
-        let is_skip_wrong = environment::is_ci() && skipped.iter().any(|skip| skip.is_required());
+        let is_skip_wrong = environment::is_ci() && skipped.iter().any(|skip| lacks::is_required_on_the_machine(skip));
         let is_well = self.failures.is_empty() && *failed == 0 && !is_skip_wrong && passed + skipped.len() > 0;
         if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -147,11 +149,12 @@ fn root_tests(object: &Path, filter: Option<&str>, variables: &[(&str, OsString)
         // Who names a file wants all of it.
         let within = filter.filter(|filter| !test.file_name().contains(filter));
         command.args(["--test-threads=1", "--show-output"]).args(within).current_dir(&folder);
-        let mut reader = Reader::default();
+        let (mut reader, start) = (Reader::default(), Instant::now());
         if read(&mut command, &mut reader)? {
             reader.ended_well();
         }
         report.add(reader.report());
+        report.times.push((test.stem(), start.elapsed()));
     }
     Ok(report)
 }
@@ -159,8 +162,7 @@ fn root_tests(object: &Path, filter: Option<&str>, variables: &[(&str, OsString)
 /// Whether the executable is one test that knows no filter.
 pub fn has_no_harness(test: &Executable) -> bool {
     let manifest = fs::read_to_string(&test.manifest).unwrap_or_default();
-    let name = test.file_name();
-    let name = name.rsplit_once('-').map_or(name.as_str(), |(name, _hash)| name);
+    let name = test.stem();
     let named = format!("name = \"{name}\"");
     manifest.split("\n[").any(|section| section.contains("harness = false") && section.contains(&named))
 }

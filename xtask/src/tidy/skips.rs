@@ -2,6 +2,10 @@
 
 use super::Finding;
 use super::source::{SourceFile, Word};
+use crate::lacks;
+
+/// What the places may lack.
+const LACKS: &str = "xtask/src/lacks.rs";
 
 /// The tests that depend on what a machine has.
 const TESTS: &str = "tests/";
@@ -14,7 +18,25 @@ const PRINTED: [&str; 2] = [concat!("SKIPPED", ": "), concat!("not ", "exercised
 
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let of_tests = files.iter().filter(|file| file.is_rust() && file.path.starts_with(TESTS));
-    of_tests.flat_map(|file| printed_by_hand(file).into_iter().chain(silent_returns(file))).collect()
+    let found = of_tests.flat_map(|file| printed_by_hand(file).into_iter().chain(silent_returns(file)));
+    found.chain(idle_lacks(files)).collect()
+}
+
+/// What a place may lack, and no test asks for.
+fn idle_lacks(files: &[SourceFile]) -> Vec<Finding> {
+    if !files.iter().any(|file| file.path == LACKS) {
+        return Vec::new();
+    }
+    let is_asked_for = |what: &str| {
+        let named = format!("\"{what}\"");
+        files.iter().any(|file| file.path.starts_with(TESTS) && file.text.contains(&named))
+    };
+    let mut listed: Vec<&str> =
+        lacks::MACHINE.iter().chain(lacks::GUESTS.iter().map(|(_, what)| what)).copied().collect();
+    listed.sort_unstable();
+    listed.dedup();
+    let idle = listed.into_iter().filter(|what| !is_asked_for(what));
+    idle.map(|what| Finding::new(LACKS, 0, format!("`{what}` may be missing, and no test skips for it"))).collect()
 }
 
 fn printed_by_hand(file: &SourceFile) -> Vec<Finding> {
@@ -92,6 +114,17 @@ mod tests {
     fn other_functions_may_return() {
         assert_eq!(lines("#[test]\nfn a() {\n    b();\n}\n\nfn b() {\n    return;\n}\n"), []);
         assert_eq!(lines("#[tokio::test]\nasync fn a() {\n    return;\n}\n"), [3]);
+    }
+
+    #[test]
+    fn what_a_place_may_lack_is_skipped_for_by_a_test() {
+        let lacks = || SourceFile::new(LACKS, "");
+        let tests = |text: &str| SourceFile::new("tests/tests/a.rs", text);
+        let all = "skip(\"kernel WireGuard\"); skip(\"a kernel without WireGuard\"); skip_part(\"TCX\", \"TCX\")";
+        assert_eq!(check(&[lacks(), tests(all)]), []);
+        let found = check(&[lacks(), tests(&all.replace("a kernel without", "no"))]);
+        assert_eq!(found.len(), 1, "once, though it is in both lists: {found:?}");
+        assert!(found[0].what.contains("a kernel without WireGuard"));
     }
 
     #[test]

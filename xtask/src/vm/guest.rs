@@ -21,13 +21,18 @@ use crate::{build, environment, shell};
 const VARIABLES: &str = "/vm/variables";
 
 /// Programs that the tests start, or that a person who looks around wants. `setup` has seen to those that matter.
-const PROGRAMS: [&str; 67] = [
-    "bash", "bpftool", "bridge", "busybox", "cat", "chmod", "cp", "curl", "cut", "date", "df", "dig", "dmesg", "echo",
-    "env", "etcd", "false", "find", "getent", "grep", "head", "id", "ip", "jq", "kdig", "kill", "less", "ln", "ls",
-    "lsmod", "mkdir", "modinfo", "modprobe", "mount", "mv", "nsenter", "ping", "promtool", "ps", "readlink", "rm",
-    "rmdir", "rmmod", "sed", "setpriv", "setsid", "sh", "sleep", "sort", "ss", "stat", "strace", "sync", "sysctl",
-    "tail", "tc", "tcpdump", "tee", "test", "timeout", "touch", "tr", "true", "umount", "uname", "unshare", "wg",
+const PROGRAMS: [&str; 68] = [
+    "bash", "bpftool", "bridge", "busybox", "cat", "chmod", "cp", "curl", "cut", "date", "df", "dig", "dmesg",
+    "dnsperf", "echo", "env", "etcd", "false", "find", "getent", "grep", "head", "id", "ip", "jq", "kdig", "kill",
+    "less", "ln", "ls", "lsmod", "mkdir", "modinfo", "modprobe", "mount", "mv", "nsenter", "ping", "promtool", "ps",
+    "readlink", "rm", "rmdir", "rmmod", "sed", "setpriv", "setsid", "sh", "sleep", "sort", "ss", "stat", "strace",
+    "sync", "sysctl", "tail", "tc", "tcpdump", "tee", "test", "timeout", "touch", "tr", "true", "umount", "uname",
+    "unshare", "wg",
 ];
+
+/// The programs of netfilter's rules, and where they load what they know of each kind of rule from.
+const RULES: [&str; 3] = ["iptables", "iptables-save", "ip6tables-save"];
+const KINDS_OF_RULES: &str = "/usr/lib/x86_64-linux-gnu/xtables";
 
 /// Files of this machine that these programs read, and programs that are called by these very paths: by the kernel to
 /// load a module, and by libraries to run a command.
@@ -97,8 +102,11 @@ pub fn elsewhere(test: &Executable) -> Option<&'static str> {
 /// Something of it is missing on this machine, or the file cannot be written.
 pub fn write(built: &Built, kernel: &Kernel, variables: &[(&str, OsString)], to: &Path) -> Result<()> {
     let mut image = Image::default();
-    let programs: Vec<PathBuf> = PROGRAMS.iter().filter_map(|program| environment::which(program)).collect();
-    image.programs_of_host(&programs)?;
+    let programs = PROGRAMS.iter().chain(&RULES).filter_map(|program| environment::which(program));
+    image.programs_of_host(&programs.collect::<Vec<_>>())?;
+    for kind in fs::read_dir(KINDS_OF_RULES).into_iter().flatten().flatten() {
+        image.file_of_host(&kind.path())?;
+    }
     for file in FILES.iter().map(Path::new).filter(|file| file.is_file()) {
         image.file_of_host(file)?;
     }

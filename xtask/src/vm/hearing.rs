@@ -77,6 +77,7 @@ impl Hearing {
             }
             Some(("end", how)) => {
                 self.jobs += 1;
+                self.report.times.extend(time_of(how));
                 if how.contains(": ok,") {
                     self.reader.ended_well();
                 } else {
@@ -97,6 +98,13 @@ impl Hearing {
         self.held.clear();
         self.has_tests = false;
     }
+}
+
+/// Reads `NAME: HOW, N ms`.
+fn time_of(how: &str) -> Option<(String, Duration)> {
+    let (name, how) = how.split_once(": ")?;
+    let took = how.rsplit_once(", ")?.1.strip_suffix(" ms")?.parse().ok()?;
+    Some((name.to_owned(), Duration::from_millis(took)))
 }
 
 #[cfg(test)]
@@ -122,7 +130,9 @@ mod tests {
         ] {
             hearing.line(line);
         }
-        assert_eq!(hearing.report, Report { passed: 5, failed: 2, skipped: vec![] });
+        assert_eq!((hearing.report.passed, hearing.report.failed), (5, 2));
+        assert_eq!(hearing.report.times[1], ("demo".to_owned(), Duration::from_millis(12)));
+        assert_eq!(hearing.report.times.len(), 4);
         assert_eq!(hearing.jobs, 4);
     }
 }

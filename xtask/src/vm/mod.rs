@@ -36,7 +36,7 @@ use crate::messages::Executable;
 use crate::report::{Report, Skip};
 use crate::setup::{self, Purpose};
 use crate::test::{PRIVNET_BIN, has_no_harness};
-use crate::{environment, shell};
+use crate::{environment, lacks, shell};
 
 /// A guest that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -47,10 +47,6 @@ const ROOT_TESTS_FOLDER: &str = "tests";
 const INIT: &str = "vm_init";
 /// Binaries of that package that no test starts.
 const NOT_IN_GUESTS: [&str; 2] = ["privnet-bench", INIT];
-/// Makes the tests insist on what every one of these kernels has.
-const REQUIRE: &str = "PRIVNET_REQUIRE_KERNEL_WIREGUARD";
-/// What a guest lacks: every one, or those with a kernel before a version. Any other skip is a failure.
-const MAY_LACK: [(Option<(u32, u32)>, &str); 2] = [(Some((6, 6)), "TCX"), (None, "iptables")];
 /// More guests than this at once would only read the same file system.
 const MOST_GUESTS: usize = 4;
 
@@ -107,7 +103,7 @@ fn all(arguments: &Arguments) -> Result<bool> {
         sum.add(report);
         is_well &= went_well;
     }
-    let Report { passed, failed, skipped } = sum;
+    let Report { passed, failed, skipped, .. } = sum;
     println!("{passed} passed, {failed} failed, {} skipped", skipped.len());
     if passed + failed == 0 {
         bail!("no test ran");
@@ -143,7 +139,7 @@ fn build(filters: &[String]) -> Result<(Built, Vec<(&'static str, OsString)>)> {
         if built.is_test && !has_tests(built, filters)? {
             continue;
         }
-        if built.is_test && test_name(built).as_deref() == Some(machines::TEST) {
+        if built.is_test && built.stem() == machines::TEST {
             machines = Some(built.path.clone());
         } else if let Some(job) = test_job(built, &folder, filters) {
             executables.push(built.path.clone());
@@ -155,7 +151,7 @@ fn build(filters: &[String]) -> Result<(Built, Vec<(&'static str, OsString)>)> {
     let mut path = environment::tools().into_os_string();
     path.push(":");
     path.push(search);
-    let variables = vec![(PRIVNET_BIN, privnet.into_os_string()), ("PATH", path), (REQUIRE, "1".into())];
+    let variables = vec![(PRIVNET_BIN, privnet.into_os_string()), ("PATH", path)];
     Ok((Built { executables, init, jobs, machines }, variables))
 }
 
@@ -178,7 +174,7 @@ fn demos(privnet: &Path, filters: &[String]) -> Vec<Job> {
 
 /// The job of an executable that holds the tests of a file in `tests/tests`; `None` if it holds none, or none for us.
 fn test_job(built: &Executable, folder: &Path, filters: &[String]) -> Option<Job> {
-    let name = &test_name(built)?;
+    let name = &built.stem();
     if !built.is_test || !folder.join("tests").join(format!("{name}.rs")).is_file() {
         return None;
     }
@@ -211,19 +207,8 @@ fn has_tests(built: &Executable, filters: &[String]) -> Result<bool> {
     Ok(!output.stdout.is_empty())
 }
 
-/// What cargo named an executable for.
-fn test_name(built: &Executable) -> Option<String> {
-    built.file_name().rsplit_once('-').map(|(name, _hash)| name.to_owned())
-}
-
 fn is_named(name: &str, filters: &[String]) -> bool {
     filters.iter().any(|filter| name.contains(filter))
-}
-
-/// Whether a guest with a kernel of this version may lack this. One whose version nobody knows lacks nothing.
-fn may_lack(version: Option<(u32, u32)>, missing: &str) -> bool {
-    let is_before = |first: (u32, u32)| version.is_some_and(|version| version < first);
-    MAY_LACK.iter().any(|(first, what)| *what == missing && first.is_none_or(is_before))
 }
 
 /// A kernel with its file system, ready to boot.
@@ -282,9 +267,9 @@ impl<'a> Guest<'a> {
             ran += hearing.jobs;
             is_well &= ended_well;
         }
-        let Report { passed, failed, skipped } = &report;
+        let Report { passed, failed, skipped, .. } = &report;
         let version = self.kernel.version();
-        let is_required = |skip: &&Skip| skip.is_required() && !may_lack(version, &skip.missing);
+        let is_required = |skip: &&Skip| lacks::is_required_in_a_guest(skip, version);
         for skip in skipped {
             println!("skipped: {}: {}{}", skip.test, skip.missing, if is_required(&skip) { " (required)" } else { "" });
         }
@@ -292,6 +277,7 @@ impl<'a> Guest<'a> {
         let seconds = start.elapsed().as_secs();
         let skipped = skipped.len();
         println!("Linux {release}: {passed} passed, {failed} failed, {skipped} skipped, {ran} jobs in {seconds} s");
+        println!("{}", report.slowest().unwrap_or_default());
         let is_well = is_well && *failed == 0 && required == 0 && ran == jobs.len();
         (report, is_well)
     }
@@ -309,21 +295,5 @@ impl<'a> Guest<'a> {
             hearing.died(error);
         }
         (hearing, ended.is_ok())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_kernel_from_before_tcx_may_lack_it() {
-        assert!(may_lack(Some((6, 1)), "TCX"));
-        assert!(may_lack(Some((5, 15)), "TCX"));
-        assert!(!may_lack(Some((6, 6)), "TCX"));
-        assert!(!may_lack(Some((6, 12)), "TCX"));
-        assert!(!may_lack(None, "TCX"));
-        assert!(may_lack(Some((6, 12)), "iptables"));
-        assert!(!may_lack(Some((6, 1)), "kernel WireGuard"));
     }
 }

@@ -13,7 +13,7 @@ use super::image::Image;
 use crate::{environment, shell};
 
 /// What privnet, its tests and whoever looks around may ask for.
-const WANTED: [&str; 22] = [
+const WANTED: [&str; 25] = [
     "act_mirred",
     "bridge",
     "br_netfilter",
@@ -27,6 +27,8 @@ const WANTED: [&str; 22] = [
     "ipvlan",
     "macvlan",
     "nf_tables",
+    // For the rules of iptables that nf_tables has no words for.
+    "nft_compat",
     "overlay",
     "sch_ingress",
     "sch_netem",
@@ -37,6 +39,8 @@ const WANTED: [&str; 22] = [
     "virtio_pci",
     "vxlan",
     "wireguard",
+    "xt_conntrack",
+    "xt_mark",
 ];
 
 /// What `modprobe` reads.
