@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::beside::Libraries;
 use crate::environment;
 use crate::messages;
 use crate::object;
@@ -26,9 +27,11 @@ const EBPF_OBJECT: &str = "PRIVNET_EBPF_OBJECT";
 /// How the host's side is compiled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
-    /// Quick to build.
+    /// To test: with assertions, and with the libraries optimized.
     Dev,
-    /// Quick to run.
+    /// To try: what a release does, and soon built.
+    Quick,
+    /// To install.
     Release,
 }
 
@@ -37,12 +40,11 @@ pub enum Profile {
 /// # Errors
 /// Something is missing and could not be installed, or does not compile.
 pub fn task(release: bool, ebpf_only: bool) -> Result<()> {
-    let toolchain = setup::ensure(Purpose::Build)?;
     let built = match (ebpf_only, release) {
-        (true, _) => vec![programs(&toolchain)?],
-        (false, false) => binaries(&privnet(&toolchain, Profile::Dev)?).to_vec(),
+        (true, _) => vec![programs(&setup::ensure(Purpose::Build)?)?],
+        (false, false) => binaries(&privnet(Purpose::Build, Profile::Dev)?).to_vec(),
         (false, true) => {
-            let binaries = binaries(&privnet(&toolchain, Profile::Release)?);
+            let binaries = binaries(&privnet(Purpose::Build, Profile::Release)?);
             let symbols: Vec<PathBuf> = binaries.iter().map(|path| symbols::move_aside(path)).collect::<Result<_>>()?;
             [&binaries[..], &symbols].concat()
         }
@@ -64,17 +66,31 @@ pub fn programs(toolchain: &Toolchain) -> Result<PathBuf> {
         format!("cannot build the eBPF programs with {} {}", compiler.rustc.display(), compiler.release)
     })?;
     object::check(&built)?;
-    let object = environment::root().join("target/ebpf/privnet-programs");
+    let object = object_path();
     replace_if_different(&built, &object)?;
     Ok(object)
 }
 
-/// Builds the programs, `privnet` and [`DEMO`], and returns the path of `privnet`.
+/// Where [`programs`] leaves the object.
+pub fn object_path() -> PathBuf {
+    environment::root().join("target/ebpf/privnet-programs")
+}
+
+/// From whatever is here to `privnet` and [`DEMO`], in three steps that a person can follow; returns the path of `privnet`.
 ///
 /// # Errors
-/// As [`programs`]; or the binaries do not compile.
-pub fn privnet(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
-    privnet_with(&programs(toolchain)?, profile)
+/// As [`setup::ensure`] and [`programs`]; or the binaries do not compile.
+pub fn privnet(purpose: Purpose, profile: Profile) -> Result<PathBuf> {
+    let libraries = if setup::is_complete(purpose) { None } else { Libraries::start(profile)? };
+    shell::say("step 1 of 3: tools, and a toolchain for eBPF (the first time: a minute or two, and 120 MB to fetch)");
+    let toolchain = setup::ensure(purpose)?;
+    shell::say("step 2 of 3: the eBPF programs (the first time: half a minute)");
+    let object = programs(&toolchain)?;
+    shell::say("step 3 of 3: privnet (the first time: some minutes, for its libraries)");
+    if let Some(libraries) = libraries {
+        libraries.wait()?;
+    }
+    privnet_with(&object, profile)
 }
 
 /// Builds `privnet` and [`DEMO`] with the programs in `object`, and returns the path of `privnet`.
@@ -82,9 +98,14 @@ pub fn privnet(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> {
 /// # Errors
 /// They do not compile.
 pub fn privnet_with(object: &Path, profile: Profile) -> Result<PathBuf> {
+    binary_of(&mut binaries_with(object, profile), "privnet")
+}
+
+/// The cargo that builds `privnet` and [`DEMO`] with the programs in `object`.
+pub fn binaries_with(object: &Path, profile: Profile) -> Command {
     let mut command = cargo("build", profile, object);
     command.args(["--bin", "privnet", "--bin", DEMO]);
-    binary_of(&mut command, "privnet")
+    command
 }
 
 /// The binaries of a build whose `privnet` is at this path.
@@ -99,8 +120,14 @@ pub fn binaries(privnet: &Path) -> [PathBuf; 2] {
 pub fn cargo(task: &str, profile: Profile, object: &Path) -> Command {
     let mut command = environment::cargo();
     command.args([task, "--workspace"]).env(EBPF_OBJECT, object);
-    if profile == Profile::Release {
-        command.arg("--release");
+    match profile {
+        Profile::Dev => {}
+        Profile::Quick => {
+            command.args(["--profile", "quick"]);
+        }
+        Profile::Release => {
+            command.arg("--release");
+        }
     }
     command
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod beside;
 mod build;
 mod debian;
 mod environment;
@@ -51,7 +52,7 @@ enum Task {
         #[arg(long, conflicts_with = "release")]
         ebpf_only: bool,
     },
-    /// Build for release and run `privnet ARGS` as root; without ARGS: `privnet agent`
+    /// Build in the shortest time and run `privnet ARGS` as root; without ARGS: `privnet agent`
     Run {
         /// What to pass to `privnet`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -1,11 +1,11 @@
-//! `run`: build for release and become `privnet`, as root.
+//! `run`: build what is soon built, and become `privnet`, as root.
 
 use std::ffi::OsString;
 
 use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::setup::{self, Purpose};
+use crate::setup::Purpose;
 use crate::shell;
 
 /// The task; returns only if something failed before `privnet` started.
@@ -13,8 +13,7 @@ use crate::shell;
 /// # Errors
 /// Something is missing or does not compile, or root cannot be reached.
 pub fn task(args: &[String]) -> Result<()> {
-    let toolchain = setup::ensure(Purpose::Run)?;
-    let binary = build::privnet(&toolchain, Profile::Release)?;
+    let binary = build::privnet(Purpose::Run, Profile::Quick)?;
     let mut command = shell::as_root(&binary, &[])?;
     if args.is_empty() {
         command.arg("agent");

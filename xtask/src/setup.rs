@@ -128,9 +128,18 @@ pub fn ensure(purpose: Purpose) -> Result<Toolchain> {
     toolchain::find_or_install()
 }
 
-fn tools(purpose: Purpose) -> Result<()> {
+/// Whether [`ensure`] would have nothing to install.
+pub fn is_complete(purpose: Purpose) -> bool {
+    missing(purpose).is_empty() && toolchain::find().is_some()
+}
+
+fn missing(purpose: Purpose) -> Vec<&'static Tool> {
     let is_missing = |tool: &&Tool| tool.purposes.contains(&purpose) && environment::which(tool.program).is_none();
-    let missing: Vec<&Tool> = TOOLS.iter().filter(is_missing).collect();
+    TOOLS.iter().filter(is_missing).collect()
+}
+
+fn tools(purpose: Purpose) -> Result<()> {
+    let missing = missing(purpose);
     if missing.is_empty() {
         return Ok(());
     }
@@ -149,7 +158,7 @@ fn tools(purpose: Purpose) -> Result<()> {
     for tool in missing.iter().filter(|tool| tool.unpack) {
         unpack(tool)?;
     }
-    let still: Vec<&Tool> = missing.into_iter().filter(is_missing).collect();
+    let still = self::missing(purpose);
     if !still.is_empty() {
         bail!("their packages are installed, but these programs are not there: {}", names(&still));
     }
