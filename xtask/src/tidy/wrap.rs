@@ -6,41 +6,33 @@ use super::source::SourceFile;
 /// The widest line, in characters.
 const COLUMNS: usize = 100;
 
-/// Documents that are not wrapped yet. One that is, or is gone, is a finding.
-const UNWRAPPED: [&str; 5] = ["ARCHITECTURE.md", "CHANGELOG.md", "README.md", "SECURITY.md", "STYLE.md"];
-
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
-    check_with(files, &UNWRAPPED)
+    let documents = files.iter().filter(|file| file.path.ends_with(".md"));
+    let wide = documents.flat_map(|file| wide_lines(&file.text).into_iter().map(move |line| (file, line)));
+    wide.map(|(file, line)| Finding::new(&file.path, line, format!("wider than {COLUMNS} columns"))).collect()
 }
 
-fn check_with(files: &[SourceFile], unwrapped: &[&str]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for file in files.iter().filter(|file| file.path.ends_with(".md")) {
-        let wide = wide_lines(&file.text);
-        match (unwrapped.contains(&file.path.as_str()), wide.is_empty()) {
-            (true, true) => findings.push(Finding::new(&file.path, 0, "is wrapped: take it out of UNWRAPPED")),
-            (true, false) | (false, true) => {}
-            (false, false) => findings.extend(
-                wide.iter().map(|line| Finding::new(&file.path, *line, format!("wider than {COLUMNS} columns"))),
-            ),
-        }
-    }
-    findings
-}
-
-/// The lines that are too wide. Blocks of code, tables and lines with a URL stay as they are.
+/// The lines that are too wide. Blocks of code, tables, lines with a URL, and a span of code that is alone on its line stay
+/// as they are.
 fn wide_lines(text: &str) -> Vec<usize> {
     let mut is_code = false;
     let mut wide = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let is_fence = line.trim_start().starts_with("```");
         is_code ^= is_fence;
-        let is_free = is_code || is_fence || line.trim_start().starts_with('|') || line.contains("://");
+        let is_free =
+            is_code || is_fence || line.trim_start().starts_with('|') || line.contains("://") || is_one_span(line);
         if !is_free && line.chars().count() > COLUMNS {
             wide.push(number + 1);
         }
     }
     wide
+}
+
+/// Whether a line is one span of code, but for the mark of a list and for punctuation.
+fn is_one_span(line: &str) -> bool {
+    let inside = line.trim_matches(|c: char| c.is_whitespace() || "-().,:;".contains(c));
+    inside.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).is_some_and(|span| !span.contains('`'))
 }
 
 #[cfg(test)]
@@ -56,12 +48,16 @@ mod tests {
     }
 
     #[test]
-    fn an_excuse_excuses_a_document_that_is_too_wide() {
-        let files = [("wide.md", COLUMNS + 1), ("fits.md", COLUMNS), ("wide.rs", COLUMNS + 1)];
-        let files = files.map(|(path, columns)| SourceFile::new(path, "x".repeat(columns)));
-        let wrong = |unwrapped: &[&str]| check_with(&files, unwrapped).into_iter().map(|f| f.path).collect::<Vec<_>>();
-        assert_eq!(wrong(&[]), ["wide.md"]);
-        assert_eq!(wrong(&["wide.md"]), Vec::<String>::new());
-        assert_eq!(wrong(&["wide.md", "fits.md"]), ["fits.md"]);
+    fn a_span_of_code_needs_a_line_of_its_own_and_no_more() {
+        let wide = "x".repeat(COLUMNS);
+        assert_eq!(wide_lines(&format!("  - `{wide}`\n  (`{wide}`).\n")), []);
+        assert_eq!(wide_lines(&format!("see `{wide}`\n`{wide}` and `{wide}`\n")), [1, 2]);
+    }
+
+    #[test]
+    fn only_documents_are_looked_at() {
+        let wide = "x".repeat(COLUMNS + 1);
+        let files = ["wide.md", "wide.rs"].map(|path| SourceFile::new(path, wide.clone()));
+        assert_eq!(check(&files).iter().map(|finding| finding.path.as_str()).collect::<Vec<_>>(), ["wide.md"]);
     }
 }
