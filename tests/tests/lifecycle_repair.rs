@@ -4,8 +4,8 @@
 //!  web ── wg0 ── [process, stopped]          worker ── wg0 ──────── other        goes on
 //! ```
 
-use privnet_tests::lab::process::{self, Process, workers};
-use privnet_tests::lab::{Host, Joined, Lab, Options, SOON, say, wait_until, wait_within};
+use privnet_tests::lab::process;
+use privnet_tests::lab::{Lab, Options, SOON, say, wait_until, wait_within};
 use rustix::process::Signal;
 
 const SUBNET: &str = "10.90.0.0/24";
@@ -17,27 +17,18 @@ fn a_wireguard_process_that_does_not_answer_is_replaced_and_stands_in_nobodys_wa
     let network = host.network("shop", SUBNET);
     let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
     wait_until("web reaches worker", || web.pings(worker.address()));
-    let of_web = wireguard_process_of(&host, &web).expect("a process");
+    let of_web = process::wireguard_of(&host, &web).expect("a process");
     host.stop();
     say(&format!("kill -STOP {}", of_web.pid));
     process::kill(of_web.pid, Signal::STOP);
     host.start();
 
     wait_within("the process is another one", 3 * SOON, || {
-        wireguard_process_of(&host, &web).is_some_and(|now| now.pid != of_web.pid)
+        process::wireguard_of(&host, &web).is_some_and(|now| now.pid != of_web.pid)
     });
     wait_until("web reaches worker again", || web.pings(worker.address()));
     host.wait_until_settled();
     let other = lab.member(&host, &network, "other-1");
     wait_until("the network goes on taking members", || worker.pings(other.address()));
     lab.finish();
-}
-
-/// The process that is `wg0` of a member of `host`, while there is one.
-fn wireguard_process_of(host: &Host, member: &Joined) -> Option<Process> {
-    let state = host.paths().state.to_string_lossy().into_owned();
-    let address = format!("{:08x}", u32::from(member.address()));
-    let mut all = workers();
-    all.retain(|process| process.command.contains(&state) && process.command.contains("wireguard-process"));
-    all.into_iter().find(|process| process.command.ends_with(&address))
 }

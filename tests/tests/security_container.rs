@@ -5,12 +5,17 @@
 //!  backend, worker, late: go on, come and go as if nothing was
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use privnet_tests::lab::{Joined, Lab, Options, Space, say, wait_until};
+use privnet::metrics::exposition;
+use privnet::wireguard::{Support, kernel_support};
+use privnet_tests::lab::{Host, Joined, Lab, Options, Space, process, say, skip_part, wait_until};
+use rustix::process::Signal;
 
 const SUBNET: &str = "10.93.0.0/24";
 
@@ -21,8 +26,61 @@ fn shell(space: &Space, line: &str) {
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Gives a member's device another name, and puts another link in its place; the device works on.
+fn hide_device(member: &Joined) {
+    say("the device is hidden, and another link has its name");
+    let (interface, address) = (&member.attached.interface, member.address());
+    for line in [
+        format!("ip link set {interface} down"),
+        format!("ip link set {interface} name hidden"),
+        "ip link set hidden up".to_owned(),
+        format!("ip route replace {SUBNET} dev hidden src {address}"),
+        format!("ip link add {interface} type bridge"),
+        format!("ip link set {interface} up"),
+    ] {
+        member.app.run(&line);
+    }
+}
+
+/// What one scrape shows.
+struct Scrape {
+    /// The members with WireGuard figures.
+    tunnels: BTreeSet<String>,
+    /// The members with packets that were forwarded.
+    counted: BTreeSet<String>,
+    /// How many reads failed, by kind.
+    errors: BTreeMap<String, u64>,
+}
+
+impl Scrape {
+    fn of(host: &Host) -> Self {
+        let text = host.cli().text(&["metrics"]);
+        let samples = exposition::parse(&text).expect("samples");
+        let of = |name: &'static str| samples.iter().filter(move |sample| sample.name == name);
+        let members = |name| of(name).map(|sample| sample.labels["member"].clone()).collect();
+        let number = |value: f64| value.to_string().parse().expect("a count");
+        Self {
+            tunnels: members("privnet_wireguard_peers"),
+            counted: members("privnet_forwarded_packets_total"),
+            errors: of("privnet_scrape_errors_total")
+                .map(|sample| (sample.labels["kind"].clone(), number(sample.value)))
+                .collect(),
+        }
+    }
+}
+
+/// A member as the metrics name it.
+fn name_of(member: &Joined) -> String {
+    let attached = &member.attached;
+    format!("{}.{}.{}", attached.number, attached.kind, attached.app)
+}
+
+fn owned((kind, count): (&str, u64)) -> (String, u64) {
+    (kind.to_owned(), count)
+}
+
 /// Whether the agent's status names trouble with this member.
-fn is_in_trouble(host: &privnet_tests::lab::Host, member: &Joined) -> bool {
+fn is_in_trouble(host: &Host, member: &Joined) -> bool {
     let address = member.address().to_string();
     host.status().is_ok_and(|status| status.problems.iter().any(|problem| problem.contains(&address)))
 }
@@ -66,20 +124,9 @@ fn another_link_under_the_name_of_a_members_device_is_that_members_trouble() {
     let [web, backend] = ["web-1", "backend-1"].map(|name| lab.member(&host, &network, name));
     wait_until("web reaches backend", || web.pings(backend.address()));
 
-    say("web hides its device, and puts another link in its place");
     host.stop();
-    let interface = web.attached.interface.clone();
+    hide_device(&web);
     let (address, subnet) = (web.address(), SUBNET);
-    for line in [
-        format!("ip link set {interface} down"),
-        format!("ip link set {interface} name hidden"),
-        "ip link set hidden up".to_owned(),
-        format!("ip route replace {subnet} dev hidden src {address}"),
-        format!("ip link add {interface} type bridge"),
-        format!("ip link set {interface} up"),
-    ] {
-        web.app.run(&line);
-    }
     wait_until("the hidden device still works", || web.pings(backend.address()));
     host.start();
     let late = lab.member(&host, &network, "late-1");
@@ -90,6 +137,66 @@ fn another_link_under_the_name_of_a_members_device_is_that_members_trouble() {
     let _ = web.app.attempt(&format!("ip route replace {subnet} dev hidden src {address}"));
     assert!(!web.pings(backend.address()) && !backend.pings(address));
     assert!(late.pings(backend.address()), "the twin");
+    lab.finish();
+}
+
+#[test]
+fn a_device_that_is_hidden_is_missing_from_a_scrape_and_all_others_are_in_it() {
+    let lab = Lab::new("a_device_that_is_hidden_is_missing_from_a_scrape_and_all_others_are_in_it");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let [web, backend, worker] = ["web-1", "backend-1", "worker-1"].map(|name| lab.member(&host, &network, name));
+    wait_until("web reaches backend", || web.pings(backend.address()));
+    let whole = Scrape::of(&host);
+    assert_eq!(whole.tunnels, BTreeSet::from([&web, &backend, &worker].map(name_of)), "the twin");
+    assert_eq!(whole.errors, BTreeMap::from([("counters", 0), ("names", 0), ("wireguard", 0)].map(owned)), "the twin");
+
+    host.stop();
+    hide_device(&web);
+    host.start();
+    let scrape = Scrape::of(&host);
+    assert!(scrape.counted.is_superset(&BTreeSet::from([name_of(&web), name_of(&backend)])), "{:?}", scrape.counted);
+    match kernel_support() {
+        Support::Present => {
+            assert_eq!(scrape.tunnels, BTreeSet::from([&backend, &worker].map(name_of)));
+            assert_eq!(scrape.errors, BTreeMap::from([("counters", 0), ("names", 0), ("wireguard", 1)].map(owned)));
+        }
+        Support::Missing { .. } => {
+            assert_eq!(scrape.tunnels, whole.tunnels, "the process is asked, whatever its link is called");
+            skip_part("the hidden device is counted", "kernel WireGuard");
+        }
+    }
+    lab.finish();
+}
+
+#[test]
+fn processes_that_hang_cost_a_scrape_one_timeout_and_the_others_nothing() {
+    let lab = Lab::new("processes_that_hang_cost_a_scrape_one_timeout_and_the_others_nothing");
+    let host = lab.host(&Options { wireguard: "userspace", ..Options::ebpf() });
+    let network = host.network("shop", SUBNET);
+    let names = ["web-1", "backend-1", "worker-1", "mail-1", "cache-1"];
+    let members = names.map(|name| lab.member(&host, &network, name));
+    host.wait_until_settled();
+    let whole = Scrape::of(&host);
+    assert_eq!((whole.tunnels.len(), whole.errors["wireguard"]), (5, 0), "the twin");
+
+    let hung = &members[..4];
+    let processes = hung.iter().map(|member| process::wireguard_of(&host, member).expect("a process").pid);
+    let processes: Vec<i32> = processes.collect();
+    for pid in &processes {
+        process::kill(*pid, Signal::STOP);
+    }
+    let start = Instant::now();
+    let scrape = Scrape::of(&host);
+    let took = start.elapsed();
+    for pid in &processes {
+        process::kill(*pid, Signal::CONT);
+    }
+    assert_eq!(scrape.tunnels, BTreeSet::from([name_of(&members[4])]), "the one that answers");
+    assert_eq!(scrape.errors, BTreeMap::from([("counters", 0), ("names", 0), ("wireguard", 4)].map(owned)));
+    // One after the other they would take 20 s.
+    assert!(took < Duration::from_secs(15), "it took {took:?}");
+    wait_until("all are in a scrape again", || Scrape::of(&host).tunnels == whole.tunnels);
     lab.finish();
 }
 

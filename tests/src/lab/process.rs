@@ -10,6 +10,8 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal};
 
 use super::cli::binary;
+use super::container::Joined;
+use super::host::Host;
 use super::wait::{SOON, holds_within};
 
 /// A lock that labs with agents of one built binary share, also across processes: the machine is too small for two.
@@ -60,6 +62,18 @@ fn process(directory: &Path, binary: &Path) -> Option<Process> {
 pub fn workers() -> Vec<Process> {
     let is_agent = |process: &Process| process.command.split(' ').nth(1) == Some("agent");
     of_binary().into_iter().filter(|process| !is_agent(process)).collect()
+}
+
+/// The process that does the WireGuard of a member of `host`, while there is one.
+#[must_use]
+pub fn wireguard_of(host: &Host, member: &Joined) -> Option<Process> {
+    let state = host.paths().state.to_string_lossy().into_owned();
+    let address = format!("{:08x}", u32::from(member.address()));
+    let is_meant = |process: &Process| {
+        let command = &process.command;
+        command.contains(&state) && command.contains("wireguard-process") && command.ends_with(&address)
+    };
+    workers().into_iter().find(is_meant)
 }
 
 /// The processes of the ground of this name: it is on their command line, they run in one of its namespaces, or this
