@@ -111,7 +111,7 @@ impl Steps {
         }
         println!("{}", self.report.slowest().unwrap_or_default());
         println!("{passed} passed, {failed} failed, {} skipped", skipped.len());
-        let is_skip_wrong = environment::is_ci() && skipped.iter().any(|skip| lacks::is_required_on_the_machine(skip));
+        let is_skip_wrong = environment::is_ci() && skipped.iter().any(lacks::is_required_on_the_machine);
         let is_well = self.failures.is_empty() && *failed == 0 && !is_skip_wrong && passed + skipped.len() > 0;
         if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }

@@ -128,10 +128,8 @@ impl Explain for Error {
     }
 
     fn remedy(&self) -> Option<String> {
-        match &self.cause {
-            Cause::Kernel { source, .. } => file_system_remedy(source, &self.run_dir.display().to_string()),
-            _ => None,
-        }
+        let Cause::Kernel { source, .. } = &self.cause else { return None };
+        file_system_remedy(source, &self.run_dir.display().to_string())
     }
 
     /// The agent starts or replaces the process by itself.

@@ -198,7 +198,7 @@ async fn what_is_replaced_is_a_process_of_another_build_and_no_other() {
         Standing::Replace { running, successor, hands_over } => {
             assert_eq!((running.run_dir(), successor.run_dir(), hands_over), (directory.path(), empty.path(), true));
         }
-        other => panic!("{other:?}"),
+        other @ (Standing::Absent(_) | Standing::Current(_)) => panic!("{other:?}"),
     }
 }
 

@@ -112,17 +112,17 @@ impl ErrorCode {
 /// `place` is the file or directory, as the person knows it.
 #[must_use]
 pub fn file_system_remedy(error: &io::Error, place: &str) -> Option<String> {
-    match error.kind() {
-        io::ErrorKind::StorageFull => Some(format!(
+    let kind = error.kind();
+    if kind == io::ErrorKind::StorageFull {
+        Some(format!(
             "the disk is full: free space on the file system of {place} (`df -h` and `df -i` show how full it is)"
-        )),
-        io::ErrorKind::QuotaExceeded => {
-            Some(format!("the disk quota is used up: free space on the file system of {place}, or raise the quota"))
-        }
-        io::ErrorKind::ReadOnlyFilesystem => Some(format!(
-            "the file system of {place} is read-only: `dmesg` may say why; repair it and mount it writable"
-        )),
-        _ => None,
+        ))
+    } else if kind == io::ErrorKind::QuotaExceeded {
+        Some(format!("the disk quota is used up: free space on the file system of {place}, or raise the quota"))
+    } else if kind == io::ErrorKind::ReadOnlyFilesystem {
+        Some(format!("the file system of {place} is read-only: `dmesg` may say why; repair it and mount it writable"))
+    } else {
+        None
     }
 }
 

@@ -61,7 +61,6 @@ macro_rules! agent_api {
         $verb:ident($($place:ident $argument:ident: $request:ty)?) -> $answer:ty;)+) => {
         /// An agent as the surfaces see it. Nothing was changed when a verb fails, unless its error says otherwise.
         #[async_trait]
-        #[expect(clippy::missing_errors_doc, reason = "the codes are those of ErrorCode")]
         pub trait AgentApi: Send + Sync + 'static {
             $(
                 $(#[doc = $doc])+

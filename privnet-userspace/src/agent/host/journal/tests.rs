@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::topology::ownership::MAX_LINK_SLOTS;
 
 pub fn record() -> Record {
     Record {
@@ -142,8 +143,8 @@ fn a_member_gets_a_slot_of_its_own_and_keeps_it_and_one_that_was_free_for_longes
     assert_eq!(add(&mut journal, 4), 3, "the link of the one that left may be there still");
     let mut journal = Journal::open(dir.path()).expect("opens again");
     assert_eq!(add(&mut journal, 5), 4);
-    journal.next_slot = crate::topology::ownership::MAX_LINK_SLOTS - 1;
-    assert_eq!([6, 7].map(|id| add(&mut journal, id)), [crate::topology::ownership::MAX_LINK_SLOTS - 1, 1]);
+    journal.next_slot = MAX_LINK_SLOTS - 1;
+    assert_eq!([6, 7].map(|id| add(&mut journal, id)), [MAX_LINK_SLOTS - 1, 1]);
     assert_eq!(journal.records()[&MemberId::new(3)].slot, Some(2));
 }
 

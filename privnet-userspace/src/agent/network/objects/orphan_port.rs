@@ -12,7 +12,7 @@ use crate::topology::{Before, State, kind, spec};
 
 impl Managed for kind::OrphanPort {
     async fn observe(scan: &NetworkScan<'_>, state: &mut State) -> Result<()> {
-        for (_, row) in scan.ports().await? {
+        for row in scan.ports().await?.values() {
             let address = Ipv4Addr::from(row.address());
             if !scan.net.has_record_of(address) {
                 state.see::<Self>(address, Ok(spec::OrphanPort {}));
