@@ -1,6 +1,7 @@
 //! The end of memberships: of containers that died, of members that the store does not know, and on request.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
@@ -74,9 +75,9 @@ pub async fn end(shared: &Shared, record: &Record) -> Result<()> {
 
 /// Members of this host of which it has no record were being claimed when an agent died: nobody was told of them.
 async fn release_unrecorded(shared: &Shared) -> Result<()> {
-    let unrecorded: Vec<Member> = {
+    let unrecorded: Vec<Arc<Member>> = {
         let journal = shared.journal();
-        let recorded = |member: &&Member| journal.at(member.network, member.address).is_none();
+        let recorded = |member: &&Arc<Member>| journal.at(member.network, member.address).is_none();
         shared.world(|world| world.members_on(&shared.host.config.host).filter(recorded).cloned().collect())
     };
     for member in unrecorded {

@@ -1,50 +1,83 @@
 //! What the store says, as a value that follows its changes.
+//!
+//! Members are indexed by network and by host, and shared: what a pass or a check costs follows what it asks for.
+
+mod quarantine;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use tokio::sync::watch;
+
+use self::quarantine::Quarantine;
 use super::door::explain;
-use crate::ipam;
 use crate::model::{ContainerRef, HostName, Member, Network, NetworkId};
-use crate::store::records::{self, AddressRecord, HostRecord, RecordError};
+use crate::store::claims::{Choice, Found, MemberClaim, MemberError, Occupancy, Seen};
+use crate::store::records::{self, AddressRecord, HostRecord, RecordError, Stored};
 use crate::store::{Entry, Event, Key, Store, keys};
-
-/// Since when an address rests whose member has gone, and whose record has not been seen to say so yet.
-const SINCE_UNKNOWN: u64 = u64::MAX;
 
 /// Everything of the store that an agent acts on.
 #[derive(Clone, Debug, Default)]
 pub struct World {
     networks: BTreeMap<NetworkId, Network>,
-    members: BTreeMap<NetworkId, BTreeMap<ContainerRef, Member>>,
+    members: BTreeMap<NetworkId, BTreeMap<ContainerRef, Arc<Member>>>,
+    /// The same members, by host.
+    by_host: BTreeMap<HostName, BTreeMap<(NetworkId, ContainerRef), Arc<Member>>>,
+    /// What is given out in each network.
+    occupancy: BTreeMap<NetworkId, Occupancy>,
     hosts: BTreeMap<HostName, HostRecord>,
     /// The hosts whose agents were heard of late.
     present: BTreeSet<HostName>,
-    /// Addresses that rest, and since when, in seconds since 1970-01-01 UTC; [`NOT_YET_SAID`] until that is known.
-    quarantined: BTreeMap<NetworkId, BTreeMap<Ipv4Addr, u64>>,
+    quarantine: Quarantine,
     /// Records that could not be read; what they said before goes on to hold.
     problems: BTreeMap<String, String>,
 }
 
 /// The image, shared by the agent's tasks.
 #[derive(Debug)]
-pub struct SharedWorld(RwLock<World>);
+pub struct SharedWorld {
+    world: RwLock<World>,
+    changed: watch::Sender<()>,
+}
 
 impl SharedWorld {
     /// Shares an image.
-    pub const fn new(world: World) -> Self {
-        Self(RwLock::new(world))
+    pub fn new(world: World) -> Self {
+        Self { world: RwLock::new(world), changed: watch::Sender::new(()) }
     }
 
     /// A copy of what the store says, or a part of it.
     pub fn read<T>(&self, read: impl FnOnce(&World) -> T) -> T {
-        read(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        read(&self.world.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes what the store is known to say.
     pub fn write<T>(&self, write: impl FnOnce(&mut World) -> T) -> T {
-        write(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+        let written = write(&mut self.world.write().unwrap_or_else(PoisonError::into_inner));
+        self.changed.send_replace(());
+        written
+    }
+
+    /// Waits until the store is known to say so, or patience ends: what this host has just written comes by the watch too.
+    pub async fn wait_until(&self, patience: Duration, is_so: impl Fn(&World) -> bool) {
+        let mut changes = self.changed.subscribe();
+        let seen = async { while !self.read(&is_so) && changes.changed().await.is_ok() {} };
+        // What is not seen by then is asked of the store when it matters.
+        let _ = tokio::time::timeout(patience, seen).await;
+    }
+}
+
+impl Seen for SharedWorld {
+    fn choose(&self, claim: &MemberClaim, found: &Found) -> Result<Choice, MemberError> {
+        self.read(|world| {
+            let network = world.networks.get(&claim.network);
+            let network = network.ok_or(MemberError::NetworkNotFound { id: claim.network })?;
+            world.occupancy.get(&claim.network).unwrap_or(&Occupancy::default()).choose(network, claim, found)
+        })
     }
 }
 
@@ -84,7 +117,7 @@ impl World {
             world.put_member(member);
         }
         for (network, address, row) in addresses.records {
-            world.put_address(network, address, &row.record);
+            world.put_address(network, address, row);
         }
         world.hosts.extend(hosts.records.into_iter().map(|host| (host.name.clone(), host)));
         world.present.extend(presences.entries.iter().filter_map(|entry| present_host(&entry.key)));
@@ -97,52 +130,39 @@ impl World {
         &self.networks
     }
 
-    /// A network's members, by address.
-    #[must_use]
-    pub fn members(&self, network: NetworkId) -> BTreeMap<Ipv4Addr, Member> {
-        let members = self.members.get(&network).into_iter().flat_map(BTreeMap::values);
-        members.map(|member| (member.address, member.clone())).collect()
+    /// A network's members.
+    pub fn members(&self, network: NetworkId) -> impl Iterator<Item = &Arc<Member>> {
+        self.members.get(&network).into_iter().flat_map(BTreeMap::values)
     }
 
     /// A network's addresses whose members have left, and which nobody has had since.
     #[must_use]
     pub fn departed(&self, network: NetworkId) -> BTreeSet<Ipv4Addr> {
-        self.quarantined.get(&network).into_iter().flat_map(BTreeMap::keys).copied().collect()
+        self.quarantine.of(network).collect()
     }
 
-    /// Forgets the addresses that have rested by now, and returns the networks in which there were some.
+    /// Ends the quarantine of the addresses that have rested by now, and returns the networks in which there were some.
     pub fn expire_quarantine(&mut self, now_unix_seconds: u64) -> BTreeSet<NetworkId> {
-        let mut expired = BTreeSet::new();
-        for (network, addresses) in &mut self.quarantined {
-            for since in addresses.values_mut().filter(|since| **since > now_unix_seconds) {
-                // Not said, or said by a host whose clock is ahead: as if it were now.
-                *since = now_unix_seconds;
-            }
-            let before = addresses.len();
-            addresses.retain(|_, since| !ipam::has_rested(*since, now_unix_seconds, ipam::DEPARTED_SECONDS));
-            if addresses.len() < before {
-                expired.insert(*network);
-            }
-        }
-        self.quarantined.retain(|_, addresses| !addresses.is_empty());
-        expired
+        self.quarantine.expire(now_unix_seconds)
     }
 
     /// One member.
     #[must_use]
-    pub fn member(&self, network: NetworkId, container: &ContainerRef) -> Option<&Member> {
+    pub fn member(&self, network: NetworkId, container: &ContainerRef) -> Option<&Arc<Member>> {
         self.members.get(&network)?.get(container)
     }
 
     /// All members of a host, in all networks.
-    pub fn members_on<'a>(&'a self, host: &'a HostName) -> impl Iterator<Item = &'a Member> {
-        self.members.values().flat_map(BTreeMap::values).filter(move |member| member.host == *host)
+    pub fn members_on(&self, host: &HostName) -> impl Iterator<Item = &Arc<Member>> {
+        self.by_host.get(host).into_iter().flat_map(BTreeMap::values)
     }
 
-    /// The VTEP addresses of all hosts.
+    /// The VTEP addresses of the hosts that have members in a network.
     #[must_use]
-    pub fn vteps(&self) -> BTreeMap<HostName, Ipv4Addr> {
-        self.hosts.values().map(|host| (host.name.clone(), host.vtep)).collect()
+    pub fn vteps(&self, network: NetworkId) -> BTreeMap<HostName, Ipv4Addr> {
+        let hosts: BTreeSet<&HostName> = self.members(network).map(|member| &member.host).collect();
+        let known = hosts.into_iter().filter_map(|host| self.hosts.get(host));
+        known.map(|host| (host.name.clone(), host.vtep)).collect()
     }
 
     /// How often the clocks of hosts have stepped back; those that never did are left out.
@@ -201,7 +221,7 @@ impl World {
             Ok(one(id))
         } else if entry.key.below(&keys::all_addresses()).is_some() {
             let (network, address, row) = records::address_from(entry)?;
-            Ok(if self.put_address(network, address, &row.record) { one(network) } else { Concerns::Nothing })
+            Ok(if self.put_address(network, address, row) { one(network) } else { Concerns::Nothing })
         } else if entry.key.below(&keys::hosts()).is_some() {
             let host: HostRecord = records::decode(&entry.key, &entry.value)?;
             let is_as_before = |known: &HostRecord| known.vtep == host.vtep && known.clock_steps == host.clock_steps;
@@ -221,35 +241,56 @@ impl World {
     }
 
     fn put_member(&mut self, member: Member) {
-        self.members.entry(member.network).or_default().insert(member.container.clone(), member);
+        let (network, container, host) = (member.network, member.container.clone(), member.host.clone());
+        self.forget_member(network, &container);
+        let member = Arc::new(member);
+        self.occupancy.entry(network).or_default().put_container(&container);
+        self.by_host.entry(host).or_default().insert((network, container.clone()), Arc::clone(&member));
+        self.members.entry(network).or_default().insert(container, member);
+    }
+
+    /// Takes a member out of every index.
+    fn forget_member(&mut self, network: NetworkId, container: &ContainerRef) -> Option<Arc<Member>> {
+        let member = self.members.get_mut(&network)?.remove(container)?;
+        if let Some(of_host) = self.by_host.get_mut(&member.host) {
+            of_host.remove(&(network, container.clone()));
+            if of_host.is_empty() {
+                self.by_host.remove(&member.host);
+            }
+        }
+        self.occupancy.entry(network).or_default().remove_container(container);
+        Some(member)
     }
 
     /// Follows an address record; whether the address rests now and did not, or the other way round.
-    fn put_address(&mut self, network: NetworkId, address: Ipv4Addr, record: &AddressRecord) -> bool {
-        let quarantined = self.quarantined.entry(network).or_default();
-        match (&record.holder, record.released_unix_seconds) {
-            (None, Some(since)) => quarantined.insert(address, since).is_none(),
-            (Some(_), _) | (None, None) => quarantined.remove(&address).is_some(),
-        }
+    fn put_address(&mut self, network: NetworkId, address: Ipv4Addr, row: Stored<AddressRecord>) -> bool {
+        let changed = match (&row.record.holder, row.record.released_unix_seconds) {
+            (None, Some(since)) => self.quarantine.begin(network, address, since),
+            (Some(_), _) | (None, None) => self.quarantine.end(network, address),
+        };
+        self.occupancy.entry(network).or_default().put_row(address, row);
+        changed
     }
 
     fn delete(&mut self, key: &Key) -> Concerns {
         if let Some(id) = key.below(&keys::networks()).and_then(|id| id.parse().ok()) {
             self.networks.remove(&id);
+            self.occupancy.remove(&id);
             return one(id);
         }
         if let Some((network, container)) = key.below(&keys::all_members()).and_then(|rest| rest.split_once('/')) {
             let (Ok(network), Ok(container)) = (network.parse(), container.parse()) else { return Concerns::Nothing };
-            let members = self.members.get_mut(&network);
-            if let Some(member) = members.and_then(|members| members.remove::<ContainerRef>(&container)) {
+            if let Some(member) = self.forget_member(network, &container) {
                 // Its address record says since when, and comes by another way: before this, or after.
-                self.quarantined.entry(network).or_default().entry(member.address).or_insert(SINCE_UNKNOWN);
+                self.quarantine.begin_unknown(network, member.address);
             }
             return one(network);
         }
         if let Some((network, address)) = keys::parse_address(key) {
-            let rested = self.quarantined.get_mut(&network).and_then(|quarantined| quarantined.remove(&address));
-            return if rested.is_some() { one(network) } else { Concerns::Nothing };
+            if let Some(occupancy) = self.occupancy.get_mut(&network) {
+                occupancy.remove_row(address);
+            }
+            return if self.quarantine.end(network, address) { one(network) } else { Concerns::Nothing };
         }
         if let Some(host) = present_host(key) {
             return if self.present.remove(&host) { self.networks_of(&host) } else { Concerns::Nothing };
@@ -284,110 +325,4 @@ fn present_host(key: &Key) -> Option<HostName> {
 
 fn one(network: NetworkId) -> Concerns {
     Concerns::Networks(BTreeSet::from([network]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::agent::names::desired::tests::{APP, SHOP, world};
-    use crate::store::Revision;
-
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 2);
-
-    fn shop() -> NetworkId {
-        SHOP.parse().expect("an id")
-    }
-
-    fn put(world: &mut World, record: &str) -> Concerns {
-        let key = keys::address(shop(), ADDRESS);
-        let value = record.as_bytes().to_vec().into();
-        world.follow(&Event::Put { key, value, revision: Revision::default() })
-    }
-
-    fn member_leaves(world: &mut World) -> Concerns {
-        let container = format!("1.web.{APP}").parse().expect("a container");
-        world.follow(&Event::Delete { key: keys::member(shop(), &container), revision: Revision::default() })
-    }
-
-    fn released(at: u64) -> String {
-        format!(r#"{{"version":1,"holder":null,"generation":0,"released_unix_seconds":{at}}}"#)
-    }
-
-    #[test]
-    fn an_address_rests_from_its_members_end_whichever_word_of_it_comes_first() {
-        for record_first in [true, false] {
-            let mut world = world(&["ready"]);
-            assert_eq!(world.departed(shop()), [].into());
-            if record_first {
-                assert_eq!(put(&mut world, &released(1000)), one(shop()));
-                assert_eq!(member_leaves(&mut world), one(shop()));
-            } else {
-                assert_eq!(member_leaves(&mut world), one(shop()));
-                assert_eq!(world.departed(shop()), [ADDRESS].into(), "before its record says so");
-                assert_eq!(put(&mut world, &released(1000)), Concerns::Nothing, "that was known");
-            }
-            assert_eq!(world.expire_quarantine(1000 + ipam::DEPARTED_SECONDS - 1), [].into());
-            assert_eq!(world.departed(shop()), [ADDRESS].into());
-            assert_eq!(world.expire_quarantine(1000 + ipam::DEPARTED_SECONDS), [shop()].into());
-            assert_eq!(world.departed(shop()), [].into());
-        }
-    }
-
-    #[test]
-    fn an_address_that_is_held_again_or_forgotten_rests_no_longer() {
-        let mut world = world(&["ready"]);
-        member_leaves(&mut world);
-        put(&mut world, &released(1000));
-        let held = format!(r#"{{"version":1,"holder":"2.web.{APP}","generation":1,"released_unix_seconds":null}}"#);
-        assert_eq!(put(&mut world, &held), one(shop()));
-        assert_eq!(world.departed(shop()), [].into());
-        put(&mut world, &released(1000));
-        let key = keys::address(shop(), ADDRESS);
-        assert_eq!(world.follow(&Event::Delete { key, revision: Revision::default() }), one(shop()));
-        assert_eq!(world.departed(shop()), [].into());
-    }
-
-    #[test]
-    fn a_host_that_is_not_heard_is_gone_until_it_is_heard_again() {
-        let mut world = world(&["ready"]);
-        let host: HostName = "a".parse().expect("a name");
-        let revision = Revision::default();
-        assert!(!world.is_gone(&host), "it has told nothing of itself yet");
-        let record = r#"{"version":1,"name":"a","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":0}"#;
-        let told = Event::Put { key: keys::host(&host), value: record.as_bytes().to_vec().into(), revision };
-        assert_eq!(world.follow(&told), Concerns::Everything);
-        assert!(world.is_gone(&host));
-        let heard = Event::Put { key: keys::presence(&host), value: [].into(), revision };
-        assert_eq!((world.follow(&heard), world.is_gone(&host)), (one(shop()), false));
-        assert_eq!(world.follow(&heard), Concerns::Nothing, "that was known");
-        let silent = Event::Delete { key: keys::presence(&host), revision };
-        assert_eq!((world.follow(&silent), world.is_gone(&host)), (one(shop()), true));
-    }
-
-    #[test]
-    fn a_clock_that_steps_back_concerns_everybody_once() {
-        let mut world = world(&["ready"]);
-        let host: HostName = "a".parse().expect("a name");
-        let mut told = |steps: &str| {
-            let record = format!(
-                r#"{{"version":1,"name":"a","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":0{steps}}}"#
-            );
-            let value = record.into_bytes().into();
-            let concerns = world.follow(&Event::Put { key: keys::host(&host), value, revision: Revision::default() });
-            (concerns, world.clock_steps().get(&host).copied())
-        };
-        assert_eq!(told(""), (Concerns::Everything, None));
-        assert_eq!(told(""), (Concerns::Nothing, None), "as an older agent tells it");
-        assert_eq!(told(r#","clock_steps":1"#), (Concerns::Everything, Some(1)));
-        assert_eq!(told(r#","clock_steps":1"#), (Concerns::Nothing, Some(1)), "that was known");
-    }
-
-    #[test]
-    fn a_clock_that_is_ahead_makes_no_address_rest_for_ever() {
-        let mut world = world(&["ready"]);
-        member_leaves(&mut world);
-        put(&mut world, &released(9000));
-        assert_eq!(world.expire_quarantine(1000), [].into());
-        assert_eq!(world.expire_quarantine(1000 + ipam::DEPARTED_SECONDS), [shop()].into());
-    }
 }

@@ -93,7 +93,7 @@ mod tests {
             vtep: Ipv4Addr::new(192, 0, 2, 1),
             mtu: Mtu::from_underlay(1500).expect("enough"),
             datapath,
-            members: members.map(|member| (member.address, member)).collect(),
+            members: members.map(|member| (member.address, Arc::new(member))).collect(),
             departed: [].into(),
             local: local
                 .iter()

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -52,12 +53,12 @@ pub struct Intent {
     /// This host's datapath.
     pub datapath: Datapath,
     /// All members of the network, by address, those of this host included.
-    pub members: BTreeMap<Ipv4Addr, Member>,
+    pub members: BTreeMap<Ipv4Addr, Arc<Member>>,
     /// The addresses of the network whose members have left, and which nobody has had since; of any host.
     pub departed: BTreeSet<Ipv4Addr>,
     /// What this host knows of its own members.
     pub local: BTreeMap<MemberId, LocalMember>,
-    /// The VTEP addresses of the other hosts.
+    /// The VTEP addresses of the hosts that have members in the network.
     pub vteps: BTreeMap<HostName, Ipv4Addr>,
     /// How often the clocks of hosts have stepped back, this host's among them; those that never did are left out.
     pub clock_steps: BTreeMap<HostName, u64>,

@@ -175,7 +175,7 @@ async fn claim(
         ports: wanted.ports.clone(),
         now_unix_seconds: crate::agent::now_unix_seconds(),
     };
-    let Written { member, records } = claims::claim_member(&*shared.store, &claim, &claims::NothingSeen).await?;
+    let Written { member, records } = claims::claim_member(&*shared.store, &claim, &*shared.world).await?;
     let container = member.container.clone();
     let record = Record {
         id: member.id,

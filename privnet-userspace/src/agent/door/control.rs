@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -20,12 +21,16 @@ use super::views::{
 use crate::agent::membership;
 use crate::agent::names;
 use crate::agent::shared::Shared;
+use crate::agent::world::World;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Member, MemberId, Network, NetworkId, NetworkName};
-use crate::store::claims::{self, End};
+use crate::store::claims::{self, End, NewNetwork};
 use crate::store::records;
 use crate::topology::ownership;
+
+/// How long a detach waits until this host has seen the end of the membership in the store.
+const UNTIL_SEEN: Duration = Duration::from_secs(1);
 
 /// A handle to a running agent. Clones speak to the same agent.
 #[derive(Clone)]
@@ -165,12 +170,16 @@ impl AgentApi for Control {
         }
         let subnet =
             request.subnet.as_deref().map(ipam::parse_subnet).transpose().map_err(claims::NetworkError::from)?;
-        let mtu = self.shared.host.facts.mtu.wireguard;
-        let now = crate::agent::now_unix_seconds();
+        let wanted = NewNetwork {
+            name,
+            subnet,
+            mtu: self.shared.host.facts.mtu.wireguard,
+            names: request.names.unwrap_or_default(),
+            now_unix_seconds: crate::agent::now_unix_seconds(),
+        };
         // Drawn from the system, so that it may cross an await.
         let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_os_rng();
-        let names = request.names.unwrap_or_default();
-        let network = claims::create_network(&*self.shared.store, &name, subnet, mtu, &names, now, &mut rng).await?;
+        let network = claims::create_network(&*self.shared.store, &wanted, &mut rng).await?;
         Ok(network_view(network, 0))
     }
 
@@ -243,6 +252,10 @@ impl AgentApi for Control {
                     .await?;
             }
         }
+        // The next attach chooses from what is seen: its number and address are free there too.
+        let left =
+            |world: &World| world.member(network.id, &member.container).is_none_or(|known| known.id != member.id);
+        self.shared.world.wait_until(UNTIL_SEEN, left).await;
         Ok(Detached { detached: true })
     }
 

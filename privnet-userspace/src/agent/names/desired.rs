@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::agent::host::journal::Record;
 use crate::agent::world::World;
@@ -39,13 +40,13 @@ pub fn containers<'a>(records: impl Iterator<Item = &'a Record>, server: Ipv4Add
 pub fn names(world: &World, network: NetworkId) -> Option<NetworkNames> {
     let found = world.networks().get(&network)?;
     let head = NetworkHead { options: found.names.clone(), ..NetworkHead::new(found.name.clone(), found.subnet) };
-    let is_named = |member: &Member| match member.state {
+    let is_named = |member: &&Arc<Member>| match member.state {
         MemberState::Ready => !world.is_gone(&member.host),
         MemberState::Attaching | MemberState::Draining => false,
     };
-    let members = world.members(network).into_values().filter(is_named).map(|member| {
-        let names = MemberNames { container: member.container.clone(), address: member.address, ports: member.ports };
-        (member.container, names)
+    let members = world.members(network).filter(is_named).map(|member| {
+        let (container, ports) = (member.container.clone(), member.ports.clone());
+        (container.clone(), MemberNames { container, address: member.address, ports })
     });
     Some(NetworkNames { head, members: members.collect() })
 }

@@ -1,6 +1,7 @@
 //! Why a container is told what it is told, in a sentence. Pure.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::agent::world::World;
 use crate::dns::{Resolved, Source};
@@ -58,12 +59,13 @@ fn missing(world: &World, networks: &BTreeSet<NetworkId>, asked: &Name) -> Strin
     let Ok(app) = app.parse::<AppId>() else {
         return format!("{app} is no app's id, ap-<uuid>");
     };
-    let members: Vec<Member> = world.members(network.id).into_values().filter(|m| m.container.app == app).collect();
+    let members: Vec<&Member> =
+        world.members(network.id).map(Arc::as_ref).filter(|member| member.container.app == app).collect();
     if members.is_empty() {
         return format!("{app} has no container in network {}", network.name);
     }
     let rest: Vec<&str> = labels.collect();
-    let is_of = |member: &&Member| {
+    let is_of = |member: &&&Member| {
         let (kind, number) = (member.container.kind.to_string(), member.container.number.to_string());
         rest.iter().filter(|label| !label.starts_with('_')).all(|label| **label == kind || **label == number)
     };

@@ -1,6 +1,8 @@
 //! What this host must have for a network, from the store's image and the host's own records.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use crate::agent::host::facts::Host;
 use crate::agent::host::journal::{Record, SharedJournal};
@@ -21,12 +23,14 @@ pub fn intent(
     };
     let (found, mut members, mut departed, vteps, clock_steps) = world.read(|world| {
         let found = world.networks().get(&network).cloned();
-        (found, world.members(network), world.departed(network), world.vteps(), world.clock_steps())
+        let members: BTreeMap<Ipv4Addr, Arc<Member>> =
+            world.members(network).map(|member| (member.address, Arc::clone(member))).collect();
+        (found, members, world.departed(network), world.vteps(network), world.clock_steps())
     });
     let Some(found) = found else { return (None, records) };
     let own = &host.config.host;
     let is_local = |record: &&Record| {
-        let is_of = |member: &Member| member.id == record.id && member.host == *own;
+        let is_of = |member: &Arc<Member>| member.id == record.id && member.host == *own;
         !record.leaving && members.get(&record.address).is_some_and(is_of)
     };
     let local: BTreeMap<MemberId, LocalMember> = records

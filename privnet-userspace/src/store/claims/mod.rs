@@ -14,7 +14,7 @@ mod tests;
 
 pub use error::{MemberError, NetworkError};
 pub use members::{End, MemberClaim, Written, claim_member, release_member, set_member_state, update_member};
-pub use networks::{create_network, delete_network, remove_leftovers};
+pub use networks::{NewNetwork, create_network, delete_network, remove_leftovers};
 pub use occupancy::{Choice, Found, NothingSeen, Occupancy, Seen};
 
 use super::contract::{Entry, Expected};

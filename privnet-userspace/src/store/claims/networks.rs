@@ -19,21 +19,32 @@ use crate::store::records::{self, Envelope, NetworkPointer, RecordError};
 /// How many keys are swept in one transaction.
 const SWEEP_KEYS: usize = 100;
 
+/// What a new network is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewNetwork {
+    /// Its name.
+    pub name: NetworkName,
+    /// Its subnet; the next free /22 of 10.240.0.0/12 when none is asked for.
+    pub subnet: Option<Ipv4Net>,
+    /// The MTU of its members' WireGuard interfaces, in bytes.
+    pub mtu: u32,
+    /// What it says about its names.
+    pub names: NameOptions,
+    /// When that is, in seconds since 1970-01-01 UTC.
+    pub now_unix_seconds: u64,
+}
+
 /// Creates a network: claims its name, a random VNI and its id, all or nothing.
-///
-/// Without `subnet` it gets the next free /22 of 10.240.0.0/12. `mtu` is that of its members' WireGuard interfaces.
 ///
 /// # Errors
 /// [`NetworkError::NameTaken`], [`NetworkError::InvalidSubnet`], [`NetworkError::VnisExhausted`], or the store's.
 pub async fn create_network(
     store: &dyn Store,
-    name: &NetworkName,
-    subnet: Option<Ipv4Net>,
-    mtu: u32,
-    names: &NameOptions,
-    now_unix_seconds: u64,
+    wanted: &NewNetwork,
     rng: &mut (dyn RngCore + Send),
 ) -> Result<Network, NetworkError> {
+    let NewNetwork { name, subnet, mtu, names, now_unix_seconds } = wanted;
+    let subnet = *subnet;
     if let Some(subnet) = subnet {
         ipam::check_subnet(subnet)?;
     }
@@ -55,8 +66,8 @@ pub async fn create_network(
             name: name.clone(),
             vni,
             subnet,
-            mtu,
-            created_unix_seconds: now_unix_seconds,
+            mtu: *mtu,
+            created_unix_seconds: *now_unix_seconds,
             names: names.clone(),
         };
         match store.commit(creation(&network, fence.as_ref())).await {

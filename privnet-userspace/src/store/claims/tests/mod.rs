@@ -25,7 +25,8 @@ async fn network(store: &dyn Store, name: &str) -> Network {
 async fn create(store: &dyn Store, name: &str, subnet: Option<&str>) -> Result<Network, NetworkError> {
     let subnet = subnet.map(|text| text.parse::<Ipv4Net>().expect("a prefix"));
     let mut rng = StdRng::from_os_rng();
-    create_network(store, &name.parse().expect("a name"), subnet, 1390, &NameOptions::default(), NOW, &mut rng).await
+    let (name, names) = (name.parse().expect("a name"), NameOptions::default());
+    create_network(store, &NewNetwork { name, subnet, mtu: 1390, names, now_unix_seconds: NOW }, &mut rng).await
 }
 
 /// Claims as an agent does that has seen nothing of the store.
