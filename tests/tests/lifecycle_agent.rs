@@ -110,7 +110,7 @@ fn a_namespace_that_only_looks_like_a_members_inherits_nothing() {
     wait_until("web reaches worker", || web.pings(worker.address()));
     host.stop();
     let journal = lab.directory().join("h1/state/members");
-    let record = journal.join(format!("{}_{}.json", network.id, web.address()));
+    let record = record_of(&journal, web.address());
     let mut text: serde_json::Value = serde_json::from_slice(&fs::read(&record).expect("a record")).expect("JSON");
     let cookie = text["netns_cookie"].as_u64().expect("a cookie");
     assert_ne!(cookie, 0);
@@ -199,7 +199,7 @@ fn a_damaged_state_file_is_kept_aside_and_a_newer_one_is_left_as_it_is() {
     host.stop();
     let record = only(&state.join("members"), "json");
     let good = fs::read_to_string(&record).expect("the record");
-    let newer = good.replacen("\"version\": 1", "\"version\": 99", 1);
+    let newer = good.replacen("\"version\": 2", "\"version\": 99", 1);
     assert_ne!(newer, good, "{good}");
     fs::write(&record, &newer).expect("write");
     let output = run_agent(&host, &state, &host.paths().socket);
@@ -281,6 +281,16 @@ fn run_agent(host: &Host, state: &Path, socket: &Path) -> Output {
 
 fn files(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).expect("the directory").filter_map(Result::ok).map(|entry| entry.path()).collect()
+}
+
+/// The agent's own record of the member with this address.
+fn record_of(journal: &Path, address: Ipv4Addr) -> PathBuf {
+    let says = |path: &PathBuf| {
+        let text = fs::read(path).expect("a file");
+        let record = serde_json::from_slice::<serde_json::Value>(&text).ok();
+        record.is_some_and(|record| record["address"] == address.to_string())
+    };
+    files(journal).into_iter().find(says).expect("a record")
 }
 
 fn only(directory: &Path, extension: &str) -> PathBuf {
