@@ -148,6 +148,7 @@ pub(crate) fn attached() -> Attached {
     Attached {
         network: NETWORK.parse().expect("network"),
         app: APP.parse().expect("app"),
+        app_name: Some("shop-api".parse().expect("name")),
         kind: "web".parse().expect("type"),
         number: 1.try_into().expect("number"),
         address: [10, 240, 0, 2].into(),
@@ -164,6 +165,7 @@ pub(crate) fn member_view() -> MemberView {
         network: NETWORK.parse().expect("network"),
         network_name: "shop".parse().expect("name"),
         app: APP.parse().expect("app"),
+        app_name: Some("shop-api".parse().expect("name")),
         kind: "web".parse().expect("type"),
         number: 1.try_into().expect("number"),
         address: [10, 240, 0, 2].into(),

@@ -62,7 +62,7 @@ pub enum Verb {
     },
     /// List the domain names of an app's containers, with their addresses.
     DomainNames {
-        /// The app, ap-<uuid>.
+        /// The app: a name, for example shop-api, or ap-<uuid>.
         #[arg(long, value_name = "AP", value_parser = NonEmptyStringValueParser::new())]
         app: String,
         /// Only names in this network (id or name).
@@ -180,7 +180,7 @@ pub struct MemberArgs {
     /// The network's id or name.
     #[arg(long, value_name = "PN", value_parser = NonEmptyStringValueParser::new())]
     pub network: String,
-    /// The app, ap-<uuid>.
+    /// The app: a name, for example shop-api, or ap-<uuid>.
     #[arg(long, value_name = "AP", value_parser = NonEmptyStringValueParser::new())]
     pub app: String,
     /// The container's type [default: web].

@@ -12,7 +12,7 @@ use crate::api::views::{
 };
 use crate::api::{ControlError, ErrorCode, exposition};
 use crate::model::explain::file_system_remedy;
-use crate::model::{MemberState, NameOptions, Port};
+use crate::model::{AppName, MemberState, NameOptions, Port};
 
 /// `privnet network`.
 ///
@@ -211,7 +211,7 @@ fn network_table(views: &[NetworkView]) -> String {
 fn attached_fields(view: &Attached) -> String {
     let mut rows = vec![
         ("network", view.network.to_string()),
-        ("app", view.app.to_string()),
+        ("app", app_text(view.app_name.as_ref(), &view.app.to_string())),
         ("type", view.kind.to_string()),
         ("number", view.number.to_string()),
         ("address", view.address.to_string()),
@@ -223,11 +223,16 @@ fn attached_fields(view: &Attached) -> String {
     fields(&rows)
 }
 
+/// An app as a person gave it, with the id that follows from a name.
+fn app_text(name: Option<&AppName>, id: &str) -> String {
+    name.map_or_else(|| id.to_owned(), |name| format!("{name} ({id})"))
+}
+
 fn member_table(views: &[MemberView]) -> String {
     let row = |view: &MemberView| {
         vec![
             view.network_name.to_string(),
-            view.app.to_string(),
+            view.app_name.as_ref().map_or_else(|| view.app.to_string(), ToString::to_string),
             view.kind.to_string(),
             view.number.to_string(),
             view.address.to_string(),

@@ -3,7 +3,7 @@
 use super::catalogue::MemberNames;
 use super::zone::{App, DnsClient, Kind, Zone, Zones, has_port};
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, NetworkId, Protocol};
+use crate::model::{AppId, AppName, NetworkId, Protocol};
 
 /// The type that is meant when none is given.
 const DEFAULT_TYPE: &str = "web";
@@ -69,14 +69,19 @@ fn in_network<'a>(zone: &'a Zone, labels: &[&'a [u8]]) -> Place<'a> {
     if is_inventory(last, rest) {
         return Place::Inventory(None);
     }
-    // An app's readable name would be looked up here, as the network's is above, once records carry one.
-    let Some(app_id) = text(last).and_then(|label| id(label, "ap-")).map(AppId::from_uuid) else {
-        return Place::Nothing;
-    };
+    let Some(app_id) = text(last).and_then(app_of) else { return Place::Nothing };
     let Some(app) = zone.apps.get(&app_id) else { return Place::Nothing };
     match rest.split_last() {
         Some((label, rest)) if is_inventory(label, rest) => Place::Inventory(Some(app_id)),
         _ => in_app(app, rest),
+    }
+}
+
+/// An app by its id, or by its name, from which the id follows.
+fn app_of(label: &str) -> Option<AppId> {
+    match id(label, "ap-") {
+        Some(uuid) => Some(AppId::from_uuid(uuid)),
+        None => label.parse::<AppName>().ok().map(|name| name.id()),
     }
 }
 

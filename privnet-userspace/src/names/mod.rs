@@ -1,7 +1,7 @@
 //! Domain names: what a container may ask for, and the answer. Pure: a snapshot and a question in, an answer out.
 //!
 //! `[<number>.][<type>.]<app>.<network>.private-network.internal.`; without a type it is `web`, a type is all its
-//! members, a number exactly one. Owns the zone's shape and every decision about it: what exists for whom, the record
+//! members, a number exactly one; an app by its id or by its name. Owns the zone's shape and every decision about it: what exists for whom, the record
 //! types, the negative answers. Never sees a packet (that is `dns`) and never asks where a snapshot comes from.
 //!
 //! | module | what it owns |

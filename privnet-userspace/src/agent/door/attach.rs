@@ -13,9 +13,9 @@ use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::names;
 use crate::agent::shared::Shared;
-use crate::agent::world::Concerns;
+use crate::agent::world::{Concerns, World};
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, Network, NetworkId, Port};
+use crate::model::{App, AppName, ContainerRef, ContainerType, Network, NetworkId, Port};
 use crate::topology::ownership;
 
 /// How long an attach waits for its member to be ready.
@@ -30,7 +30,7 @@ pub(in crate::agent) async fn attach(
     network: &Network,
     request: Attach,
 ) -> Result<Attached, ControlError> {
-    let app: AppId = request.app.parse()?;
+    let app: App = request.app.parse()?;
     let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
     let number = request.number.map(ContainerNumber::try_from).transpose()?;
     if shared.host.facts.mtu.wireguard < network.mtu {
@@ -45,12 +45,13 @@ pub(in crate::agent) async fn attach(
     }
     let found = find(shared, &request.target)?;
     let ports = request.ports.iter().map(|port| port.parse()).collect::<Result<BTreeSet<Port>, _>>()?;
+    let app_name = app.name.clone();
     let wanted = MemberWish { app, kind, number, address: request.address, ports };
     let record = match claim_or_existing(shared, network, &wanted, &found).await? {
         Membership::Existing(record) => {
             wait_until_ready(shared, &record, 0).await?;
             names::wait::wait_until_told(shared, &record).await;
-            return attached(shared, network.id, &record);
+            return attached(shared, network.id, &record, app_name);
         }
         Membership::New(record) => record,
     };
@@ -64,7 +65,7 @@ pub(in crate::agent) async fn attach(
     match wait_until_ready(shared, &record, earlier + 1).await {
         Ok(()) => {
             names::wait::wait_until_told(shared, &record).await;
-            attached(shared, network.id, &record)
+            attached(shared, network.id, &record, app_name)
         }
         Err(error) => {
             membership::end(shared, &record).await.map_err(|undo| explain(&undo))?;
@@ -98,7 +99,12 @@ async fn wait_until_ready(shared: &Shared, record: &Record, pass: u64) -> Result
     }
 }
 
-fn attached(shared: &Shared, network: NetworkId, record: &Record) -> Result<Attached, ControlError> {
+fn attached(
+    shared: &Shared,
+    network: NetworkId,
+    record: &Record,
+    app_name: Option<AppName>,
+) -> Result<Attached, ControlError> {
     let ContainerRef { app, kind, number } = record.container.clone();
     let hostname = hostname(network, &record.container);
     let env = BTreeMap::from([
@@ -110,5 +116,21 @@ fn attached(shared: &Shared, network: NetworkId, record: &Record) -> Result<Atta
     let interface = ownership::wireguard_interface(record.index);
     let ready = shared.workers.of(network).reports().borrow().ready.contains(&record.id);
     let resolv_conf = names::wait::resolv_conf(shared, network);
-    Ok(Attached { network, app, kind, number, address: record.address, hostname, interface, ready, env, resolv_conf })
+    let app_name = app_name.or_else(|| {
+        let stored = |world: &World| world.member(network, &record.container)?.app_name.clone();
+        shared.world(stored)
+    });
+    Ok(Attached {
+        network,
+        app,
+        app_name,
+        kind,
+        number,
+        address: record.address,
+        hostname,
+        interface,
+        ready,
+        env,
+        resolv_conf,
+    })
 }

@@ -13,7 +13,7 @@ use crate::agent::shared::Shared;
 use crate::ipam;
 use crate::link::Links;
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, MemberId, Network, NetworkId, Port, PrivateKey};
+use crate::model::{App, ContainerRef, ContainerType, MemberId, Network, NetworkId, Port, PrivateKey};
 use crate::store::claims::{self, End, MemberClaim, MemberError, Written};
 use crate::topology::ownership;
 
@@ -67,7 +67,7 @@ impl From<MemberError> for ClaimFailure {
 /// What an attach asks for.
 pub struct MemberWish {
     /// The app.
-    pub app: AppId,
+    pub app: App,
     /// The type of container.
     pub kind: ContainerType,
     /// Its number; the lowest free one when absent.
@@ -89,7 +89,7 @@ async fn existing_membership(
 ) -> Result<Option<Record>, ControlError> {
     let records: Vec<Record> = shared.journal().records().values().filter(|record| !record.leaving).cloned().collect();
     let Some(number) = wanted.number else { return Ok(None) };
-    let container = ContainerRef { app: wanted.app, kind: wanted.kind.clone(), number };
+    let container = ContainerRef { app: wanted.app.id, kind: wanted.kind.clone(), number };
     for record in records.iter().filter(|record| record.container == container) {
         let alive = record.is_alive(&shared.host.facts.boot_id);
         if alive && record.netns != found.netns.id() {
@@ -164,8 +164,8 @@ async fn claim(
     let claim = MemberClaim {
         id: MemberId::random(&mut rand::rng()),
         network: network.id,
-        app: wanted.app,
-        app_name: None,
+        app: wanted.app.id,
+        app_name: wanted.app.name.clone(),
         kind: wanted.kind.clone(),
         number: wanted.number,
         address: wanted.address,

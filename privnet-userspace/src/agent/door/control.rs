@@ -24,7 +24,7 @@ use crate::agent::shared::Shared;
 use crate::agent::world::World;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, Member, MemberId, Network, NetworkId, NetworkName};
+use crate::model::{App, AppId, ContainerRef, ContainerType, Member, MemberId, Network, NetworkId, NetworkName};
 use crate::store::claims::{self, End, NewNetwork};
 use crate::store::records;
 use crate::topology::ownership;
@@ -150,6 +150,7 @@ impl Control {
             network_name: network.name.clone(),
             hostname: hostname(network.id, &member.container),
             app: member.container.app,
+            app_name: member.app_name,
             kind: member.container.kind,
             number: member.container.number,
             address: member.address,
@@ -222,7 +223,7 @@ impl AgentApi for Control {
             Err(error) if error.code == ErrorCode::NetworkNotFound => return Ok(Detached { detached: false }),
             Err(error) => return Err(error),
         };
-        let app: AppId = request.app.parse()?;
+        let App { id: app, .. } = request.app.parse()?;
         let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
         let number = request.number.map(ContainerNumber::try_from).transpose()?;
         let Some(member) = self.find_member(&network, app, &kind, number).await? else {

@@ -12,7 +12,7 @@ use crate::agent::names::desired;
 use crate::agent::names::reason::reason;
 use crate::dns::{DnsProcess, ProcessState, Source};
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, Forwarding, Network, NetworkId};
+use crate::model::{App, AppId, ContainerRef, ContainerType, Forwarding, Network, NetworkId};
 use crate::names::{Name, NetworkNames, SUFFIX};
 
 /// The types that can be asked for by name, with their numbers (IANA).
@@ -25,7 +25,7 @@ impl Control {
     /// # Errors
     /// When the app's id is none, or the network does not exist.
     pub(super) async fn names_of_app(&self, query: DomainNamesQuery) -> Result<Vec<DomainNameView>, ControlError> {
-        let app: AppId = query.app.parse()?;
+        let App { id: app, .. } = query.app.parse()?;
         let networks: Vec<Network> = match &query.network {
             Some(network) => vec![self.find_network(network).await?],
             None => self.shared.world(|world| world.networks().values().cloned().collect()),
@@ -105,8 +105,14 @@ impl Control {
     fn find_asker(&self, asker: &str) -> Result<Record, ControlError> {
         let text = asker.trim_end_matches('.').trim_end_matches(SUFFIX.trim_end_matches('.')).trim_end_matches('.');
         let container: Option<ContainerRef> = {
-            let labels: Vec<&str> = text.splitn(4, '.').take(3).collect();
-            labels.join(".").parse().ok()
+            let mut labels = text.split('.');
+            let mut next = || labels.next().unwrap_or_default();
+            let (number, kind, app) = (next().parse(), next().parse(), next().parse::<App>());
+            number.ok().zip(kind.ok()).zip(app.ok()).map(|((number, kind), app)| ContainerRef {
+                app: app.id,
+                kind,
+                number,
+            })
         };
         let address: Option<Ipv4Addr> = text.parse().ok();
         let journal = self.shared.journal();

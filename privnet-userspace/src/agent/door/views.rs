@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ids::ContainerNumber;
 use crate::model::{
-    AppId, ContainerType, HostName, IfName, MemberState, NameOptions, NetworkId, NetworkName, PublicKey,
+    AppId, AppName, ContainerType, HostName, IfName, MemberState, NameOptions, NetworkId, NetworkName, PublicKey,
 };
 use crate::store::StoreKind;
 use crate::topology::Datapath;
@@ -129,8 +129,8 @@ pub struct Attach {
     /// The network's id or name.
     #[cfg_attr(test, schemars(with = "schemas::NetworkIdOrName"))]
     pub network: String,
-    /// The app's id.
-    #[cfg_attr(test, schemars(with = "AppId"))]
+    /// The app's id or name.
+    #[cfg_attr(test, schemars(with = "schemas::AppIdOrName"))]
     pub app: String,
     /// The container's type; `web` when absent.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
@@ -159,6 +159,9 @@ pub struct Attached {
     pub network: NetworkId,
     /// The container's app.
     pub app: AppId,
+    /// The app's name, where the app was given by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_name: Option<AppName>,
     /// The container's type.
     #[serde(rename = "type")]
     pub kind: ContainerType,
@@ -187,8 +190,8 @@ pub struct Detach {
     /// The network's id or name.
     #[cfg_attr(test, schemars(with = "schemas::NetworkIdOrName"))]
     pub network: String,
-    /// The app's id.
-    #[cfg_attr(test, schemars(with = "AppId"))]
+    /// The app's id or name.
+    #[cfg_attr(test, schemars(with = "schemas::AppIdOrName"))]
     pub app: String,
     /// The container's type; `web` when absent.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
@@ -250,6 +253,9 @@ pub struct MemberView {
     pub network_name: NetworkName,
     /// The container's app.
     pub app: AppId,
+    /// The app's name, where the app was given by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_name: Option<AppName>,
     /// The container's type.
     #[serde(rename = "type")]
     pub kind: ContainerType,

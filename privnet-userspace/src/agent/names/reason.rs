@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::agent::world::World;
 use crate::dns::{Resolved, Source};
-use crate::model::{AppId, Forwarding, Member, MemberState, Network, NetworkId};
+use crate::model::{App, Forwarding, Member, MemberState, Network, NetworkId};
 use crate::names::{Name, SUFFIX};
 
 /// Why a container in `networks` is told `told` about `asked`.
@@ -56,11 +56,11 @@ fn missing(world: &World, networks: &BTreeSet<NetworkId>, asked: &Name) -> Strin
         };
     };
     let Some(app) = labels.next() else { return "there is no such name".to_owned() };
-    let Ok(app) = app.parse::<AppId>() else {
-        return format!("{app} is no app's id, ap-<uuid>");
+    let Ok(App { id, .. }) = app.parse::<App>() else {
+        return format!("{app} is no app's name or id, ap-<uuid>");
     };
     let members: Vec<&Member> =
-        world.members(network.id).map(Arc::as_ref).filter(|member| member.container.app == app).collect();
+        world.members(network.id).map(Arc::as_ref).filter(|member| member.container.app == id).collect();
     if members.is_empty() {
         return format!("{app} has no container in network {}", network.name);
     }
@@ -123,7 +123,8 @@ mod tests {
             (&inside, format!("x.{SUFFIX}"), nxdomain(), "no network has the id or name x"),
             (&outside, format!("{APP}.SHOP.{SUFFIX}"), nxdomain(), "not in network shop"),
             (&outside, format!("{APP}.{SHOP}.{SUFFIX}"), nxdomain(), "not in network shop"),
-            (&inside, format!("web.shop.{SUFFIX}"), nxdomain(), "web is no app's id"),
+            (&inside, format!("ap-web.shop.{SUFFIX}"), nxdomain(), "ap-web is no app's name or id"),
+            (&inside, format!("web.shop.{SUFFIX}"), nxdomain(), "web has no container in network shop"),
             (&inside, format!("{other_app}.shop.{SUFFIX}"), nxdomain(), "has no container in network shop"),
             (&inside, format!("2.web.{APP}.shop.{SUFFIX}"), nxdomain(), "not ready yet"),
             (&inside, format!("3.web.{APP}.shop.{SUFFIX}"), nxdomain(), "about to leave"),

@@ -51,6 +51,43 @@ fn a_name_means_what_the_product_says() {
 }
 
 #[test]
+fn an_app_has_its_name_where_it_has_its_id_and_nowhere_else() {
+    let app = "shop-api".parse::<crate::model::AppName>().expect("a name").id();
+    let of = |number: u8| member(&format!("{number}.backend.{app}"), &format!("10.240.0.{}", number + 1), &["http=80"]);
+    let catalogue = Catalogue::from([
+        (network(SHOP), names("shop", "10.240.0.0/22", vec![of(1), of(2)])),
+        (network(BANK), names("bank", "10.240.4.0/22", vec![])),
+    ]);
+    let zones = zones(&catalogue);
+    let look = |networks: &[&str], name: &str| -> Vec<String> {
+        let name = format!("{name}.private-network.internal.");
+        match ask(&zones, &client(networks), &name, QueryType::A) {
+            Resolution::Answered(answer) => {
+                let mut found = addresses(&answer);
+                found.sort_unstable();
+                found.into_iter().map(|address| address.to_string()).collect()
+            }
+            Resolution::Elsewhere => Vec::new(),
+        }
+    };
+    let both = ["10.240.0.2", "10.240.0.3"].map(str::to_owned).to_vec();
+    for name in ["backend.shop-api.shop".to_owned(), format!("backend.{app}.shop"), "backend.SHOP-API.shop".to_owned()]
+    {
+        assert_eq!(look(&[SHOP], &name), both, "{name}");
+    }
+    assert_eq!(look(&[SHOP], &format!("2.backend.shop-api.{SHOP}")), ["10.240.0.3"]);
+    for (networks, name) in [
+        (&[SHOP][..], "backend.shop-apis.shop"),
+        (&[SHOP], "web.shop-api.shop"),
+        (&[SHOP], "backend.ap-shop-api.shop"),
+        (&[BANK], "backend.shop-api.bank"),
+        (&[BANK], "backend.shop-api.shop"),
+    ] {
+        assert_eq!(look(networks, name), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
 fn what_does_not_exist_does_not_exist_in_any_spelling() {
     let shop = client(&[SHOP]);
     for name in [

@@ -14,8 +14,8 @@ use crate::model::{ContainerType, NetworkId, NetworkName};
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DomainNamesQuery {
-    /// The app's id.
-    #[cfg_attr(test, schemars(with = "crate::model::AppId"))]
+    /// The app's id or name.
+    #[cfg_attr(test, schemars(with = "super::schemas::AppIdOrName"))]
     pub app: String,
     /// The network's id or name; all networks when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

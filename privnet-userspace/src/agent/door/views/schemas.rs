@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::model::ids::ContainerNumber;
 use crate::model::naming::{DEFAULT_NEGATIVE_TTL_SECONDS, DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS};
 use crate::model::{
-    AppId, ContainerType, Forwarding, HostName, IfName, NameOptions, NetworkId, NetworkName, Port, PublicKey,
+    AppId, AppName, ContainerType, Forwarding, HostName, IfName, NameOptions, NetworkId, NetworkName, Port, PublicKey,
 };
 
 /// A label: 1 to 63 characters, from a letter to a letter or digit.
@@ -41,6 +41,8 @@ macro_rules! schemas {
 
 /// The id or the name of a network: every id is a label, too.
 pub(crate) struct NetworkIdOrName;
+/// The id or the name of an app. Stricter than the agent's, which reads the digits of an id in either case.
+pub(crate) struct AppIdOrName;
 /// A subnet: one private range, of a length that a network may have. That no bit is set after its length is for the
 /// agent to say (`invalid_subnet`).
 pub(crate) struct Subnet;
@@ -58,6 +60,8 @@ pub(crate) struct ResponseCodeOrEmpty;
 schemas! {
     NetworkId = pattern(&format!("^pn-{UUID}$"));
     AppId = pattern(&format!("^ap-{UUID}$"));
+    AppName = app_name();
+    AppIdOrName = json_schema!({"anyOf": [pattern(&format!("^ap-{UUID}$")), app_name()]});
     ContainerType = pattern(LABEL);
     HostName = pattern(LABEL);
     NetworkIdOrName = pattern(LABEL);
@@ -114,6 +118,10 @@ impl JsonSchema for NameOptions {
             },
         })
     }
+}
+
+fn app_name() -> Schema {
+    json_schema!({"type": "string", "pattern": LABEL, "not": {"pattern": "^(ap|pn)-"}})
 }
 
 fn pattern(pattern: &str) -> Schema {
