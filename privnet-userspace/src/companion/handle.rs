@@ -219,17 +219,24 @@ impl<P: Protocol> Handle<P> {
             let stream = UnixStream::connect(&socket).await?;
             let message = encode(&Request { version: P::VERSION, request })?;
             channel::send(&stream, &message, files).await?;
-            channel::receive(&stream, P::MAX_MESSAGE_OCTETS, 0).await
+            let answered = channel::receive(&stream, P::MAX_MESSAGE_OCTETS, 0).await?;
+            if answered.0.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(answered) }
         };
-        match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
-            Ok(Ok(answered)) => Ok(answered),
-            Ok(Err(source)) => {
-                let no_socket = matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
-                let is_absent = no_socket && self.run_dir.owner().map_err(self.kernel("found"))?.is_none();
-                Err(self.error(if is_absent { Cause::Absent } else { Cause::Kernel { done: "asked", source } }))
+        let exchange = async {
+            match exchange.await {
+                Ok(answered) => Ok(answered),
+                Err(error) if closed_by_peer(&error) => {
+                    // It has ended, or is about to: it closes its connections before it gives its run dir up.
+                    if let Some(ending) = self.ending()? {
+                        ending.ended().await;
+                    }
+                    Err(self.error(Cause::Absent))
+                }
+                Err(source) => Err(self.error(Cause::Kernel { done: "asked", source })),
             }
-            Err(_) => Err(self.error(Cause::Silent { patience: ANSWER_TIMEOUT })),
-        }
+        };
+        let answered = tokio::time::timeout(ANSWER_TIMEOUT, exchange).await;
+        answered.unwrap_or_else(|_| Err(self.error(Cause::Silent { patience: ANSWER_TIMEOUT })))
     }
 
     fn other_version(&self, spoken: u32) -> Error {
@@ -251,4 +258,16 @@ impl<P: Protocol> Handle<P> {
     pub async fn end(&self) -> Result<(), Error> {
         ending::end(&self.run_dir).await.map_err(self.kernel("ended"))
     }
+}
+
+/// Whether an exchange failed as it does with a process that is not there, or that ends in the middle of it.
+fn closed_by_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
 }

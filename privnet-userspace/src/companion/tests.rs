@@ -203,6 +203,28 @@ async fn what_is_replaced_is_a_process_of_another_build_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_process_that_ends_while_it_is_asked_is_absent() {
+    // It closes the connection with the request unread, which resets it; or with the request read and unanswered.
+    for reads in [false, true] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let listener = UnixListener::bind(directory.path().join("control.sock")).expect("a socket");
+        let ending = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("asked");
+            let mut first = [0];
+            stream.read_exact(&mut first).expect("the request is there");
+            if reads {
+                stream.read_to_string(&mut String::new()).expect("a request");
+            }
+        });
+        let parrot = Handle::<Replaced>::new(directory.path());
+        let error = parrot.ask(Request::Say("hi".to_owned()), &[]).await.expect_err("it ends");
+        assert!(error.is_absent(), "{error}: {:?}", error.cause);
+        ending.join().expect("it ended");
+        assert_eq!(parrot.find(&program()).await.expect("absent"), Found::Absent);
+    }
+}
+
+#[tokio::test]
 async fn companions_that_hang_cost_one_timeout_together_and_others_nothing() {
     let hung: Vec<_> = (0..2).map(|_| tempfile::tempdir().expect("a directory")).collect();
     // They listen and never accept.
