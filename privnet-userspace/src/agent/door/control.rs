@@ -217,15 +217,15 @@ impl AgentApi for Control {
     }
 
     async fn detach(&self, request: Detach) -> Result<Detached, ControlError> {
+        let App { id: app, .. } = request.app.parse()?;
+        let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
+        let number = request.number.map(ContainerNumber::try_from).transpose()?;
         let network = match self.find_network(&request.network).await {
             Ok(network) => network,
             // The members of a network that is gone are gone.
             Err(error) if error.code == ErrorCode::NetworkNotFound => return Ok(Detached { detached: false }),
             Err(error) => return Err(error),
         };
-        let App { id: app, .. } = request.app.parse()?;
-        let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
-        let number = request.number.map(ContainerNumber::try_from).transpose()?;
         let Some(member) = self.find_member(&network, app, &kind, number).await? else {
             return Ok(Detached { detached: false });
         };
