@@ -73,7 +73,7 @@ pub async fn end(shared: &Shared, record: &Record) -> Result<()> {
     leave(shared, record)
 }
 
-/// Members of this host of which it has no record were being claimed when an agent died: nobody was told of them.
+/// Members of this host of which it has no record were being claimed when an agent died: no answer named them.
 async fn release_unrecorded(shared: &Shared) -> Result<()> {
     let unrecorded: Vec<Arc<Member>> = {
         let journal = shared.journal();

@@ -65,7 +65,7 @@ impl Agent {
         match claims::remove_leftovers(&*store).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed the address records of networks that were deleted"),
-            // They harm nobody; a store that has failed will say so where it matters.
+            // They are harmless; a store that has failed will say so where it matters.
             Err(error) => tracing::warn!("cannot remove the address records of a deleted network: {error}"),
         }
         let (world, watch) = read_world(&*store).await?;

@@ -135,7 +135,7 @@ impl World {
         self.members.get(&network).into_iter().flat_map(BTreeMap::values)
     }
 
-    /// A network's addresses whose members have left, and which nobody has had since.
+    /// A network's addresses whose members have left, and which have had no holder since.
     #[must_use]
     pub fn departed(&self, network: NetworkId) -> BTreeSet<Ipv4Addr> {
         self.quarantine.of(network).collect()

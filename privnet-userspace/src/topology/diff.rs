@@ -187,7 +187,7 @@ mod tests {
         let rows: Vec<&Object> =
             goal.iter().map(|(_, object)| object).filter(|object| is_of_the_bridge(object)).collect();
         let macs = Arc::new([(here, mac(1)), (there, mac(2))].into());
-        // Nobody has to be asked for a MAC.
+        // No ARP is needed.
         let neighbours = Object::Neighbours(id(1), spec::Neighbours { macs });
         assert_eq!(rows, [&neighbours, &port, &row(there, 2)]);
 

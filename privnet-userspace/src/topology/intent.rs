@@ -54,7 +54,7 @@ pub struct Intent {
     pub datapath: Datapath,
     /// All members of the network, by address, those of this host included.
     pub members: BTreeMap<Ipv4Addr, Arc<Member>>,
-    /// The addresses of the network whose members have left, and which nobody has had since; of any host.
+    /// The addresses of the network whose members have left, and which have had no holder since; of any host.
     pub departed: BTreeSet<Ipv4Addr>,
     /// What this host knows of its own members.
     pub local: BTreeMap<MemberId, LocalMember>,

@@ -40,7 +40,7 @@ impl Control {
     /// What a container of this host is told about a name. `asker` is its name, or its address in a network.
     ///
     /// # Errors
-    /// When the container is none of this host's, or nobody answers names here.
+    /// When the container is none of this host's, or this host answers no names.
     pub(super) async fn ask_for_name(&self, query: ResolveQuery) -> Result<ResolveView, ControlError> {
         let record = self.find_asker(&query.asker)?;
         let asked: Name = query.name.parse()?;
@@ -74,7 +74,7 @@ impl Control {
         })
     }
 
-    /// How names are answered on this host; nothing when they are not, or nobody is there to ask.
+    /// How names are answered on this host; nothing when they are not, or the process is not there to ask.
     ///
     /// # Errors
     /// When the process that answers them cannot be asked.

@@ -201,7 +201,7 @@ pub struct Detach {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<ContainerNumber>"))]
     pub number: Option<u32>,
-    /// Whether to withdraw the name first, and to wait until nobody has it any more.
+    /// Whether to withdraw the name first, and to wait until no client can have it any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
 }

@@ -1,7 +1,7 @@
-//! That this host is there: what it tells the others of itself, under a lease, and that nobody else goes by its name.
+//! That this host is there: what it tells the others of itself, under a lease, and that no other agent has its name.
 //!
 //! Two agents of one name would each take the other's members for leftovers of its own. So each agent has an identity, in
-//! its state directory, and whoever finds the name held by another one does not start.
+//! its state directory, and one that finds the name held by another does not start.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -24,9 +24,9 @@ pub struct Container {
 pub fn containers<'a>(records: impl Iterator<Item = &'a Record>, server: Ipv4Addr) -> BTreeMap<NetnsId, Container> {
     let mut containers: BTreeMap<NetnsId, Container> = BTreeMap::new();
     for record in records.filter(|record| !record.leaving) {
-        let nobody =
+        let none_yet =
             || Container { paths: Vec::new(), client: DnsClient { networks: [].into(), server: Some(server) } };
-        let container = containers.entry(record.netns).or_insert_with(nobody);
+        let container = containers.entry(record.netns).or_insert_with(none_yet);
         container.client.networks.insert(record.network);
         if !container.paths.contains(&record.netns_path) {
             container.paths.push(record.netns_path.clone());

@@ -15,7 +15,7 @@ use crate::store::claims;
 /// How long to wait before a drain that could not be ended is tried again.
 const DRAIN_RETRY: Duration = Duration::from_secs(1);
 
-/// Withdraws a member's name everywhere, and waits until nobody can have it any more: as long as an answer may be kept, and
+/// Withdraws a member's name everywhere, and waits until no client can have it any more: as long as an answer may be kept, and
 /// a moment for the other hosts to hear of it.
 ///
 /// # Errors
@@ -34,8 +34,8 @@ pub async fn drain(shared: &Shared, network: &Network, member: &Member, record: 
     Ok(())
 }
 
-/// Finishes the drains that an earlier agent began, and that nobody waits for any more. Draining members have no names; what
-/// is left is to wait until nobody has them, and to end the membership.
+/// Finishes the drains that an earlier agent began. Draining members have no names; what is left is to wait until no
+/// client has them, and to end the membership.
 pub async fn finish_drains(shared: Arc<Shared>) {
     let records: Vec<Record> = shared.journal().records().values().filter(|r| !r.leaving).cloned().collect();
     let begun = shared.world(|world| {

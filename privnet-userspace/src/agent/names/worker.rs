@@ -159,7 +159,7 @@ impl NamesWorker {
         Ok(())
     }
 
-    /// Without containers there is nobody to answer: no process is left behind.
+    /// Without containers no process is needed, and none is left behind.
     async fn rest(&mut self) -> Result<(), Error> {
         (self.known, self.told) = (None, None);
         for dir in self.host.config.dns_dirs() {
