@@ -74,3 +74,33 @@ fn note_clock_steps(net: &LocalNetwork, member: MemberId, peers: &PeerTable) -> 
     }
     net.journal.lock().note_clock_steps(record.id, steps)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_with_another_endpoint_or_more_than_one_address_is_what_no_plan_contains() {
+        let (address, endpoint) = (Ipv4Addr::new(10, 240, 0, 2), "10.240.0.2:51820".parse().expect("valid"));
+        let peer = |endpoint, allowed_ips: &[&str]| PeerState {
+            endpoint,
+            allowed_ips: allowed_ips.iter().map(|net| net.parse().expect("valid")).collect(),
+            last_handshake_age: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+        };
+        let v4 = Some(SocketAddr::V4(endpoint));
+        let sound = Peer { endpoint, allowed_ip: address, clock_steps: 3 };
+        assert_eq!(observe(&peer(v4, &["10.240.0.2/32"]), 3), sound);
+        let other = Some("[2001:db8::1]:51820".parse().expect("valid"));
+        for seen in [
+            peer(None, &["10.240.0.2/32"]),
+            peer(other, &["10.240.0.2/32"]),
+            peer(v4, &[]),
+            peer(v4, &["10.240.0.0/24"]),
+            peer(v4, &["10.240.0.2/32", "10.240.0.3/32"]),
+        ] {
+            assert_ne!(observe(&seen, 3), sound, "{seen:?}");
+        }
+    }
+}

@@ -89,3 +89,61 @@ async fn name_port_holder(net: &LocalNetwork, error: link::Error) -> anyhow::Err
         Ok(None) | Err(_) => error.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use privnet_ebpf::net::MacAddr;
+
+    use super::*;
+    use crate::link::{BridgePort, Vxlan};
+
+    fn link(index: u32, kind: LinkKind) -> Link {
+        Link {
+            index,
+            name: "x".to_owned(),
+            kind,
+            mac: Some(MacAddr::of_vtep([192, 0, 2, 1])),
+            mtu: 1450,
+            up: true,
+            carrier: true,
+            alias: None,
+            controller: None,
+            bridge_port: None,
+            lower: None,
+            lower_nsid: None,
+        }
+    }
+
+    #[test]
+    fn a_vtep_is_sound_until_one_of_its_settings_is_another() {
+        let vxlan = Vxlan {
+            vni: 7,
+            local: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            remote: None,
+            port: VXLAN_PORT,
+            learning: false,
+            proxy: false,
+            external: false,
+            udp_checksum: false,
+        };
+        let vtep = link(3, LinkKind::Vxlan(vxlan.clone()));
+        let bridge = link(2, LinkKind::Bridge);
+        let port = Link { controller: Some(2), bridge_port: Some(PORT), ..vtep.clone() };
+        assert!(observe(&vtep, None).is_ok_and(|spec| !spec.bridged));
+        assert!(observe(&port, Some(&bridge)).is_ok_and(|spec| spec.bridged));
+        let learns = BridgePort { learning: true, ..PORT };
+        for broken in [
+            Link { up: false, ..vtep.clone() },
+            Link { mac: None, ..vtep.clone() },
+            Link { kind: LinkKind::Tun, ..vtep.clone() },
+            Link { kind: LinkKind::Vxlan(Vxlan { learning: true, ..vxlan.clone() }), ..vtep.clone() },
+            Link { kind: LinkKind::Vxlan(Vxlan { proxy: true, ..vxlan.clone() }), ..vtep.clone() },
+            Link { kind: LinkKind::Vxlan(Vxlan { local: None, ..vxlan }), ..vtep.clone() },
+            Link { bridge_port: Some(learns), ..port },
+        ] {
+            assert!(observe(&broken, Some(&bridge)).is_err(), "{broken:?}");
+        }
+    }
+}
