@@ -232,6 +232,7 @@ fn attached() -> Attached {
     Attached {
         network: NETWORK.parse().expect("network"),
         app: APP.parse().expect("app"),
+        app_name: None,
         kind: "web".parse().expect("type"),
         number: 3.try_into().expect("number"),
         address: [10, 240, 0, 2].into(),
@@ -248,6 +249,7 @@ fn member_view() -> MemberView {
         network: NETWORK.parse().expect("network"),
         network_name: "shop".parse().expect("name"),
         app: APP.parse().expect("app"),
+        app_name: None,
         kind: "web".parse().expect("type"),
         number: 3.try_into().expect("number"),
         address: [10, 240, 0, 2].into(),
