@@ -37,3 +37,7 @@ pub mod netns;
 pub mod store;
 pub mod topology;
 pub mod wireguard;
+
+#[cfg(test)]
+#[path = "../../tests/src/soak.rs"]
+mod soak;

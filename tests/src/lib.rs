@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod lab;
 pub mod machines;
+pub mod soak;
 
 /// How often to do what is done several times: a fifth of `count` on an emulated machine, where each time takes ten times
 /// as long and the machine is there for its kernel.

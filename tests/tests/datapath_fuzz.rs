@@ -1,8 +1,7 @@
 //! The programs against the policy, over millions of frames: each is run in the kernel and decided by the pure function,
 //! and action, bytes, mark and counter have to agree. Then over real interfaces: where does a frame come out?
 //!
-//! `PRIVNET_FRAMES=10000000` runs so many frames through each program; without it a run ends after 200 000 or five
-//! seconds. `PRIVNET_SEED` repeats a run; a failure prints it.
+//! A run ends after 200 000 frames or five seconds; `cargo xtask soak frames` goes on for minutes. A failure prints its seed.
 
 mod datapath;
 mod fuzz;
@@ -12,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aya::maps::{Map, MapData, PerCpuHashMap};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
@@ -22,19 +21,15 @@ use fuzz::{MARK, World, broken_lock, reasons_of};
 use privnet::datapath::{DropReason, Hook, Outcome, Tally};
 use privnet_ebpf::abi::CounterKey;
 use privnet_ebpf::net::MacAddr;
-use privnet_tests::lab::say;
+use privnet_tests::soak::Soak;
 
-/// Frames per program without `PRIVNET_FRAMES`, and how long they may take: an emulated machine does fewer.
+/// Frames per program in a short run, and how long they may take: an emulated machine does fewer.
 const FRAMES: u64 = 200_000;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// From here on a run must have met every reason.
 const ENOUGH: u64 = 50_000;
 /// After so many frames a thread compares all counters, not only the one that had to rise.
 const ROUND: u64 = 4096;
-
-fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
 
 fn person(last: u8, generation: u8, port: u16) -> Member {
     let address = [10, 240, last % 4, last];
@@ -97,7 +92,7 @@ impl Runner {
         let (action, out, mark) = self.run(ifindex, &frame);
         let told = |what: String| {
             let (hook, seed) = (self.hook, self.seed);
-            Err(format!("{hook:?}, PRIVNET_SEED={seed}, frame {number} on {ifindex}: {what}\n{frame:02x?}"))
+            Err(format!("{hook:?}, seed {seed}, frame {number} on {ifindex}: {what}\n{frame:02x?}"))
         };
         if (action, mark) != (expected.action, expected.mark) || out != expected.frame {
             return told(format!("the kernel did {action}, mark {mark:#x}, {out:02x?}; the policy {expected:02x?}"));
@@ -126,7 +121,7 @@ impl Runner {
             return Ok(());
         }
         let (hook, seed) = (self.hook, self.seed);
-        Err(format!("{hook:?}, PRIVNET_SEED={seed}: the counters are {found:?}, not {:?}", self.counted))
+        Err(format!("{hook:?}, seed {seed}: the counters are {found:?}, not {:?}", self.counted))
     }
 
     fn run(&self, ifindex: u32, frame: &[u8]) -> (i32, Vec<u8>, u32) {
@@ -170,10 +165,9 @@ fn sum(one: Tally, other: Tally) -> Tally {
 
 /// Runs frames through the program of `hook` on every core, and asserts that program and policy agree on all of them.
 fn fuzz(hook: Hook) {
-    let seed = from_environment("PRIVNET_SEED").unwrap_or_else(rand::random);
-    let wanted = from_environment("PRIVNET_FRAMES");
+    let soak = Soak::of_rounds(FRAMES).or_after(PATIENCE, 0);
+    let seed = soak.seed();
     let threads = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    let begin = Instant::now();
     let stop = Arc::new(AtomicBool::new(false));
     let (frames, wrong) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
     let share = |first: u64| {
@@ -185,9 +179,8 @@ fn fuzz(hook: Hook) {
             let (program, pins) = (bed.network.program_pin(hook), bed.network.pin_dir().to_owned());
             let run = move || {
                 let mut runner = Runner::open(hook, seed, world, program, &pins);
-                let begin = Instant::now();
-                for number in (first..wanted.unwrap_or(FRAMES)).step_by(threads as usize) {
-                    if stop.load(Ordering::Relaxed) || wanted.is_none() && begin.elapsed() > PATIENCE {
+                for number in (first..).step_by(threads as usize) {
+                    if stop.load(Ordering::Relaxed) || !soak.goes_on(number) {
                         break;
                     }
                     frames.fetch_add(1, Ordering::Relaxed);
@@ -204,9 +197,8 @@ fn fuzz(hook: Hook) {
     };
     let threads: Vec<_> = (0..threads).map(|first| thread::spawn(share(first))).collect();
     let met: Vec<BTreeSet<Outcome>> = threads.into_iter().map(|one| one.join().expect("a thread of the run")).collect();
-    let (frames, took) = (frames.load(Ordering::Relaxed), begin.elapsed());
-    let per_second = frames as f64 / took.as_secs_f64();
-    say(&format!("{hook:?}: {frames} frames in {took:.1?}, {per_second:.0} a second, PRIVNET_SEED={seed}"));
+    let frames = frames.load(Ordering::Relaxed);
+    soak.tell(frames, &format!("frames through {hook:?}"));
     let wrong = wrong.lock().expect("no thread panicked");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 

@@ -14,7 +14,7 @@ mod fuzz;
 
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use datapath::{ALICE, BOB, CAROL, DAVE, Member, NOBODY, open, spec, take_down};
 use fuzz::World;
@@ -24,6 +24,7 @@ use privnet::netns::Netns;
 use privnet_ebpf::net::{MacAddr, Vni};
 use privnet_tests::lab::wait::holds_within;
 use privnet_tests::lab::{FOR_NOTHING, Ground, Lab, SOON, Sender, Sniffer, Space, say};
+use privnet_tests::soak::Soak;
 
 const FRAMES: u64 = 4000;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -104,16 +105,13 @@ fn join(room: &Space, far: &Space, indexes: &[u32]) {
 
 /// Sends frames into every entrance of a network; how many came out of each interface.
 fn blast(side: &Side, far: &Space) -> BTreeMap<u32, usize> {
-    let seed = rand::random();
-    let mut came_out = BTreeMap::new();
+    // An emulated machine takes its time.
+    let soak = Soak::of_rounds(FRAMES / AT_ONCE).or_after(PATIENCE, FRAMES / AT_ONCE / 2);
+    let seed = soak.seed();
+    let (mut came_out, mut frames) = (BTreeMap::new(), 0);
     let senders: Vec<_> =
         side.entrances.iter().map(|(hook, n)| (*hook, *n, Sender::open(far, &format!("f{n}")))).collect();
-    let begin = Instant::now();
-    for first in (0..FRAMES).step_by(AT_ONCE as usize) {
-        // An emulated machine takes its time.
-        if first >= FRAMES / 2 && begin.elapsed() > PATIENCE {
-            break;
-        }
+    for first in soak.rounds().map(|round| round * AT_ONCE) {
         let sniffer = Sniffer::start(far);
         let mut expected = Vec::new();
         for number in first..first + AT_ONCE {
@@ -150,6 +148,8 @@ fn blast(side: &Side, far: &Space) -> BTreeMap<u32, usize> {
         for (target, _) in found {
             *came_out.entry(target).or_default() += 1;
         }
+        frames += AT_ONCE;
     }
+    soak.tell(frames, &format!("frames of {}", side.name));
     came_out
 }

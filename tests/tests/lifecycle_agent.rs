@@ -17,7 +17,9 @@ use privnet::agent::views::Attached;
 use privnet_tests::lab::cli::{binary, failure};
 use privnet_tests::lab::probe::{Server, Stream, ask_udp, reaches};
 use privnet_tests::lab::{Host, Lab, Options, say, wait_until};
-use rand::Rng;
+use privnet_tests::soak::Soak;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 const SUBNET: &str = "10.90.0.0/24";
 const PORT: u16 = 7000;
@@ -72,12 +74,14 @@ fn an_agent_that_is_killed_within_attach_leaves_nothing_that_the_next_one_does_n
     let network = host.network("shop", SUBNET);
     let (web, worker) = (lab.container("web-1"), lab.container("worker-1"));
     let mut killed_within = 0;
-    for round in 0..privnet_tests::repeats(20) {
+    let soak = Soak::of_rounds(privnet_tests::repeats(20).into());
+    let mut random = StdRng::seed_from_u64(soak.seed());
+    for round in soak.rounds() {
         let _ = host.join(&network, &worker);
         let mut attach = start_attach(&host, network.id.to_string().as_str(), &web.space.path());
-        sleep(Duration::from_micros(rand::rng().random_range(0..40_000)));
+        sleep(Duration::from_micros(random.random_range(0..40_000)));
         let ended = attach.try_wait().expect("the command line").is_some();
-        killed_within += usize::from(!ended);
+        killed_within += u64::from(!ended);
         host.kill();
         let _ = attach.wait();
         host.start();
@@ -96,6 +100,7 @@ fn an_agent_that_is_killed_within_attach_leaves_nothing_that_the_next_one_does_n
         let left = host.networks().expect("networks")[0].addresses_used;
         assert_eq!(left, 0, "addresses are still held after round {round}");
     }
+    soak.tell(killed_within, "agents killed within an attach");
     assert!(killed_within > 0, "no kill hit an attach: the test shows nothing");
     lab.finish_detached();
 }

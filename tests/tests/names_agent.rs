@@ -9,18 +9,18 @@
 
 mod names_lab;
 
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use names_lab::host::Host;
-use names_lab::{APP, Container, Lab, SUFFIX};
+use names_lab::{APP, Asking, Container, SUFFIX};
 use privnet::agent::AgentApi as _;
 use privnet::agent::views::{
     AnswerSource, Attached, CreateNetwork, Detach, DomainNamesQuery, MembersQuery, ResolveQuery, ResponseCode,
 };
 use privnet::dns::DEFAULT_ADDRESS;
 use privnet::model::{Forwarding, NameOptions};
-use privnet_tests::lab::{ProcessSpace, has_program, runtime, skip, wait_until};
+use privnet_tests::lab::{ProcessSpace, SOON, has_program, runtime, skip, wait_until};
+use privnet_tests::soak::Soak;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The addresses of a name, in order.
@@ -209,23 +209,13 @@ fn a_container_that_dies_takes_its_name_along() {
     });
 }
 
-fn ask_constantly(container: &Container, name: &str, lab: &Lab, seconds: u32) -> Child {
-    let queries = lab.ground.directory().join("queries");
-    std::fs::write(&queries, format!("{name} A\n{name} AAAA\n1.{name} A\nx.{name} A\n")).expect("written");
-    Command::new("nsenter")
-        .arg(format!("--net={}", container.path.display()))
-        .args(["dnsperf", "-s", &DEFAULT_ADDRESS.to_string(), "-d"])
-        .arg(&queries)
-        .args(["-l", &seconds.to_string(), "-Q", "1000", "-t", "5"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("dnsperf starts")
+fn ask_constantly(container: &Container, name: &str, host: &Host) -> Asking {
+    let questions = format!("{name} A\n{name} AAAA\n1.{name} A\nx.{name} A\n");
+    Asking::start(container, &host.lab.ground, &questions)
 }
 
 #[test]
 fn twenty_agents_one_after_the_other_and_not_a_query_lost() {
-    const SECONDS: u32 = 15;
     if !has_program("dnsperf") {
         return skip("dnsperf");
     }
@@ -234,29 +224,22 @@ fn twenty_agents_one_after_the_other_and_not_a_query_lost() {
         let a = host.lab.container("a");
         host.network("shop").await;
         host.attach(&a, "shop", "web").await;
-        let dnsperf = ask_constantly(&a, &format!("web.{APP}.shop.{SUFFIX}"), &host.lab, SECONDS);
-        let start = Instant::now();
-        for _ in 0..20 {
+        let asking = ask_constantly(&a, &format!("web.{APP}.shop.{SUFFIX}"), &host);
+        let (soak, mut agents) = (Soak::of_rounds(20), 0);
+        for _ in soak.rounds() {
             host.restart().await;
             // Long enough for the agent to find the process and to tell it all.
             tokio::time::sleep(Duration::from_millis(100)).await;
+            agents += 1;
         }
-        let lived = start.elapsed();
-        let output = dnsperf.wait_with_output().expect("dnsperf ends");
-        let report = String::from_utf8_lossy(&output.stdout);
-        let line = |what: &str| report.lines().find(|line| line.contains(what)).unwrap_or_default().trim().to_owned();
-        println!("20 agents in {lived:?}: {}, {}", line("Queries sent"), line("Queries lost"));
-        println!("{}", line("Response codes"));
-        assert!(lived < Duration::from_secs(SECONDS.into()), "the queries ended before the agents did");
-        assert!(line("Queries lost").contains(" 0 ("), "{report}");
-        assert!(!line("Response codes").contains("SERVFAIL"), "{report}");
+        asking.all_are_answered();
+        soak.tell(agents, "agents");
         host.detach("shop", "web").await;
     });
 }
 
 #[test]
 fn a_new_build_takes_over_and_not_a_query_is_lost() {
-    const SECONDS: u32 = 5;
     if !has_program("dnsperf") {
         return skip("dnsperf");
     }
@@ -283,7 +266,7 @@ fn a_new_build_takes_over_and_not_a_query_is_lost() {
         wait_until("the next agent knows", || addresses(&a, &name) == [web.address.to_string()]);
         assert_eq!(pids(&host).await, before, "the twin: the same build stays");
 
-        let dnsperf = ask_constantly(&a, &name, &host.lab, SECONDS);
+        let asking = ask_constantly(&a, &name, &host);
         // As packages are upgraded: another file takes the name.
         let next = build.with_file_name("next");
         std::fs::copy(&build, &next).expect("copied");
@@ -292,15 +275,12 @@ fn a_new_build_takes_over_and_not_a_query_is_lost() {
         let start = Instant::now();
         let mut after = before.clone();
         while after == before || after.len() > 1 {
-            assert!(start.elapsed() < Duration::from_secs(SECONDS.into()), "{before:?} is {after:?}");
+            assert!(start.elapsed() < SOON, "{before:?} is {after:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
             after = pids(&host).await;
         }
         println!("another build had taken over after {:?}", start.elapsed());
-        let output = dnsperf.wait_with_output().expect("dnsperf ends");
-        let report = String::from_utf8_lossy(&output.stdout);
-        assert!(report.lines().any(|line| line.contains("Queries lost") && line.contains(" 0 (")), "{report}");
-        assert!(!report.contains("SERVFAIL"), "{report}");
+        asking.all_are_answered();
         host.detach("shop", "web").await;
     });
 }

@@ -10,12 +10,13 @@ use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use attacker::{MARK, datagram, forge};
 use privnet::wireguard::{Support, kernel_support};
 use privnet_tests::lab::probe::{Server, Stream, reaches};
 use privnet_tests::lab::{Host, Lab, Options, Sender, Sniffer, Space, say, skip, wait_until};
+use privnet_tests::soak::Soak;
 
 const SUBNET: &str = "10.90.0.0/24";
 const PORT: u16 = 7000;
@@ -140,11 +141,9 @@ fn nothing_opens_while_the_agent_goes_and_comes_fifty_times() {
     let before = host.counters();
     let blasts = [Blast::start(&web.binding, &web.carrier(), spoofed), Blast::start(&neighbour.space, "eth0", to_eth0)];
     let mut buffer = [0; 64];
-    let begin = Instant::now();
-    for round in 0..50 {
-        if has_shown_enough(round, begin) {
-            break;
-        }
+    let (soak, mut agents) = (shown_enough_after(50), 0);
+    for round in soak.rounds() {
+        agents = round + 1;
         let sent = blasts.each_ref().map(Blast::sent);
         if round % 2 == 0 {
             host.kill();
@@ -161,7 +160,8 @@ fn nothing_opens_while_the_agent_goes_and_comes_fifty_times() {
     let sent = blasts.map(Blast::finish);
     host.wait_until_settled();
     let expected = BTreeMap::from([("spoofed_address".to_owned(), sent[0]), ("guard_source".to_owned(), sent[1])]);
-    say(&format!("forged frames over 50 agents: {expected:?}"));
+    soak.tell(agents, "agents");
+    say(&format!("forged frames over {agents} agents: {expected:?}"));
     wait_until("every one of them is counted", || host.counters().drops_since(&before) == expected);
     let (asked, lost) = stream.finish();
     assert!(lost.is_empty(), "the twin: {} of {asked} honest datagrams were lost", lost.len());
@@ -180,11 +180,7 @@ fn a_member_that_leaves_while_it_speaks_is_heard_nowhere_in_clear() {
         let container = lab.container("web-1").with_eth0(&host.space, 2);
         let bridge = Sniffer::start(&host.space);
         let address = Ipv4Addr::new(10, 90, 0, 77);
-        let begin = Instant::now();
-        for round in 0..25 {
-            if has_shown_enough(round, begin) {
-                break;
-            }
+        for round in shown_enough_after(25).rounds() {
             let attached = host.attach(&network, &container, Some(address)).expect("attach");
             let web = host.joined(&network, &container, attached);
             wait_until("web reaches worker", || reaches(&web.app, (worker.address(), PORT)));
@@ -209,9 +205,9 @@ fn a_member_that_leaves_while_it_speaks_is_heard_nowhere_in_clear() {
     }
 }
 
-/// An emulated machine takes seconds for each round.
-fn has_shown_enough(round: u32, begin: Instant) -> bool {
-    round >= privnet_tests::repeats(15) && begin.elapsed() > Duration::from_secs(10)
+/// A run of so many rounds, or fewer on an emulated machine, which takes seconds for each.
+fn shown_enough_after(rounds: u64) -> Soak {
+    Soak::of_rounds(rounds).or_after(Duration::from_secs(10), privnet_tests::repeats(15).into())
 }
 
 /// A socket that is bound to a member's address and says the canary to another member for as long as it can.

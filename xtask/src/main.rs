@@ -21,6 +21,7 @@ mod report;
 mod run;
 mod setup;
 mod shell;
+mod soak;
 mod symbols;
 mod test;
 mod tidy;
@@ -63,6 +64,8 @@ enum Task {
         /// Run only the tests whose name contains this, and no checks
         filter: Option<String>,
     },
+    /// Run what goes on for minutes: random frames, races, faults; each with a seed that repeats it
+    Soak(soak::Arguments),
     /// Run the tests that need root in virtual machines, on Debian's oldest and newest kernel
     Vm(vm::Arguments),
     /// Check the house rules that no compiler checks
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Task::Build { release, ebpf_only } => build::task(release, ebpf_only),
         Task::Run { args } => run::task(&args),
         Task::Test { filter } => return test::task(filter.as_deref()),
+        Task::Soak(arguments) => return soak::task(&arguments),
         Task::Vm(arguments) => return vm::task(&arguments),
         Task::Tidy { accept_abi } => tidy::task(accept_abi),
         Task::Bench { args } => bench::task(&args),

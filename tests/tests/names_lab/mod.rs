@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use privnet::dns::{DEFAULT_ADDRESS, DnsProcess, ProcessSpec, Sockets};
 use privnet::names::{Catalogue, Difference, DnsClient, MemberNames, NetworkHead, NetworkNames};
 use privnet::netns::Netns;
 use privnet_tests::lab::{Ground, runtime, say};
+use rustix::process::{Pid, Signal, kill_process};
 
 pub const SHOP: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
 pub const BANK: &str = "pn-bd0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
@@ -99,6 +100,41 @@ pub fn stop_all(run_dirs: impl Iterator<Item = PathBuf> + Send) {
     let stop = || run_dirs.for_each(|run_dir| drop(runtime().block_on(DnsProcess::new(&run_dir).stop())));
     // On a thread of its own: the test itself may be inside a runtime.
     std::thread::scope(|scope| scope.spawn(stop).join().is_ok());
+}
+
+/// `dnsperf`, which asks a container's server until it is told to end.
+pub struct Asking {
+    dnsperf: Child,
+}
+
+impl Asking {
+    /// Asks these questions, a line each, a thousand times a second.
+    pub fn start(container: &Container, ground: &Ground, questions: &str) -> Self {
+        let queries = ground.directory().join("queries");
+        fs::write(&queries, questions).expect("written");
+        let dnsperf = Command::new("nsenter")
+            .arg(format!("--net={}", container.path.display()))
+            .args(["dnsperf", "-s", &DEFAULT_ADDRESS.to_string(), "-d"])
+            .arg(&queries)
+            // For longer than any run: it is told when to end.
+            .args(["-l", "1000000", "-Q", "1000", "-t", "5"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        Self { dnsperf: dnsperf.expect("nsenter starts") }
+    }
+
+    /// Ends it, asserts that every question was answered and none with a failure, and returns its report.
+    pub fn all_are_answered(self) -> String {
+        kill_process(Pid::from_child(&self.dnsperf), Signal::INT).expect("it asks until now");
+        let output = self.dnsperf.wait_with_output().expect("dnsperf ends");
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = |what: &str| report.lines().find(|line| line.contains(what)).unwrap_or_default().trim().to_owned();
+        let [sent, lost, codes] = ["Queries sent", "Queries lost", "Response codes"].map(line);
+        say(&format!("{sent}, {lost}, {codes}"));
+        assert!(lost.contains(" 0 (") && codes.contains("NOERROR") && !codes.contains("SERVFAIL"), "{report}");
+        report
+    }
 }
 
 impl Container {

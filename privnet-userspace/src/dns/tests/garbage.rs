@@ -1,7 +1,6 @@
 //! Whatever arrives, the process lives, and says nothing that is not a reply.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use domain::base::name::ToLabelIter as _;
 use proptest::prelude::*;
@@ -11,6 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 use crate::dns::engine::{Engine, Scratch, Step, Transport};
 use crate::dns::wire::TCP_MOST_OCTETS;
+use crate::soak::Soak;
 
 const SUFFIX: &str = "private-network.internal.";
 
@@ -111,14 +111,11 @@ fn the_corpus_is_answered_well() {
     }
 }
 
-/// How long is fuzzed, in seconds, unless `PRIVNET_FUZZ_SECONDS` says otherwise.
-const FUZZ_SECONDS: u64 = 2;
-
 /// Changes what is in the pool, and puts into the pool whatever is answered in a way that nothing was before.
 #[test]
 fn a_bounded_time_of_fuzzing_finds_nothing() {
-    let seconds = std::env::var("PRIVNET_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(FUZZ_SECONDS);
-    let seed: u64 = rand::random();
+    let soak = Soak::of_time(Duration::from_secs(2));
+    let seed = soak.seed();
     let mut random = SmallRng::seed_from_u64(seed);
     let engine = engine();
     let mut pool = corpus();
@@ -126,8 +123,7 @@ fn a_bounded_time_of_fuzzing_finds_nothing() {
         pool.extend([None, Some(1232)].map(|edns| query_with(&name, Rtype::from_int(kind), Class::IN, edns)));
     }
     let (mut seen, mut tried) = (BTreeSet::new(), 0_u64);
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(seconds) {
+    while soak.goes_on(tried) {
         for _ in 0..256 {
             let bytes = changed(&pool, &mut random);
             let transport = if random.random() { Transport::Udp } else { Transport::Tcp };
@@ -139,6 +135,7 @@ fn a_bounded_time_of_fuzzing_finds_nothing() {
             tried += 1;
         }
     }
+    soak.tell(tried, "queries");
     assert!(tried > 0 && seen.len() > 10, "seed {seed}: {tried} queries, {} ways to be answered", seen.len());
 }
 

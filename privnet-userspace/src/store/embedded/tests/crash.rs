@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::*;
+use crate::soak::Soak;
 
 /// Says to the other process which state directory to use.
 const DIRECTORY_VARIABLE: &str = "PRIVNET_TEST_STATE_DIRECTORY";
@@ -18,11 +19,12 @@ const SMALL_DISK_BLOCKS: u32 = 8192;
 async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut acknowledged = 0;
-    for round in 0..8 {
+    let soak = Soak::of_rounds(8);
+    for round in soak.rounds() {
         let mut child = start("commits_until_it_is_killed", directory.path(), None);
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         // It prints more while it is being killed: whatever arrives was acknowledged.
-        let target = acknowledged + 5 + round * 7;
+        let target = acknowledged + 5 + round % 8 * 7;
         while acknowledged < target {
             acknowledged = revision_in(&lines.next().expect("more").expect("read"), acknowledged);
         }
@@ -40,6 +42,7 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
         let expected: Vec<Revision> = (1..=acknowledged).map(Revision).collect();
         assert_eq!(listing.entries.iter().map(|entry| entry.revision).collect::<Vec<_>>(), expected);
     }
+    soak.tell(acknowledged, "commits");
 }
 
 #[tokio::test]
