@@ -1,6 +1,7 @@
 //! A cluster of three: one may die, be stopped or lose the others, whichever it is, and the store goes on.
 
 use super::*;
+use crate::model::Explain as _;
 use crate::store::{CommitError, Expected, ResyncReason};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,8 +62,9 @@ async fn a_member_that_lost_the_others_does_not_keep_a_watch_in_the_dark() {
     servers[1].kill();
     servers[2].kill();
     assert_eq!(next(&mut watch).await, Event::Resync(ResyncReason::Closed));
-    let error = store.get(&key("a/0")).await.expect_err("it alone is no majority").to_string();
-    assert!(error.contains(servers[0].url()) && error.contains("majority"), "{error}");
+    let error = store.get(&key("a/0")).await.expect_err("it alone is no majority");
+    assert!(error.message().contains(servers[0].url()), "{error}");
+    assert!(error.remedy().is_some_and(|remedy| remedy.contains("majority")), "{:?}", error.remedy());
 }
 
 /// Puts a key that is absent, once: where the outcome is unknown it is read.

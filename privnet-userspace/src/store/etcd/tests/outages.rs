@@ -1,6 +1,7 @@
 //! Calls at a cluster that is away: they end in time, name it, and work again when it is back.
 
 use super::*;
+use crate::model::Explain as _;
 use crate::store::{CommitError, Expected, StoreError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -50,8 +51,10 @@ async fn a_cluster_that_was_never_there_is_named() {
     let mut server = Server::start();
     server.kill();
     let store = impatient_etcd_at(&[server.url()]);
-    let error = store.check().await.expect_err("nobody is there").to_string();
-    assert!(error.contains(server.url()) && error.contains("refused") && error.contains("see that"), "{error}");
+    let error = store.check().await.expect_err("nobody is there");
+    let message = error.message();
+    assert!(message.contains(server.url()) && message.contains("refused"), "{message}");
+    assert!(error.remedy().is_some_and(|remedy| remedy.contains("see that")), "{:?}", error.remedy());
     for url in ["127.0.0.1:2379", "http://", "ftp://a", "https://a:2379"] {
         let error = Etcd::new(&EtcdOptions::new(vec![url.to_owned()])).expect_err(url).to_string();
         assert!(error.contains(url), "{error}");
