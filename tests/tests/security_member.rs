@@ -105,6 +105,7 @@ fn an_address_of_one_network_answers_nobody_of_another() {
         let moved = Peer { public_key: *key, endpoint, allowed_ip: in_blue.address() };
         let change = PeerChange { set: vec![moved], remove: vec![*key] };
         runtime.block_on(device.change_peers(&change)).expect("the thief's own business");
+        drop((device, runtime));
         thief.app.run(&format!("ip route add {} dev wg0", in_blue.address()));
         let reached = |patience| ask_udp(&thief.app, (in_blue.address(), PORT), b"across", patience).is_ok();
         for _ in 0..5 {

@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
 
+use super::ground::Ground;
 use super::space::Space;
 use super::wait::wait_until;
 use super::{process, say};
@@ -13,20 +14,18 @@ use super::{process, say};
 /// A running etcd, reached at [`Etcd::url`] from every host; dropping it kills it.
 pub struct Etcd {
     space: Space,
-    directory: tempfile::TempDir,
     url: String,
     child: Option<Child>,
+    /// Last: the leak check must not come before the process has ended.
+    ground: Ground,
 }
 
 impl Etcd {
     /// Prepares one in the namespace of host `number` of [`super::Lab::underlay`]; it does not run yet.
-    ///
-    /// # Panics
-    /// Without a temporary directory.
     #[must_use]
     pub fn new(space: Space, number: u8) -> Self {
         let url = format!("http://{}:2379", super::underlay_address(number));
-        Self { space, directory: tempfile::tempdir().expect("a directory"), url, child: None }
+        Self { space, url, child: None, ground: Ground::join() }
     }
 
     /// Where its clients find it.
@@ -48,7 +47,7 @@ impl Etcd {
             self.data().display()
         );
         say(&format!("[etcd] {line}"));
-        let log = File::create(self.directory.path().join("log")).expect("its log");
+        let log = File::create(self.ground.directory().join("log")).expect("its log");
         let mut command = self.space.command(&line);
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("nsenter starts"));
         let health = format!("curl -sf -m 5 {url}/health");
@@ -95,7 +94,7 @@ impl Etcd {
     /// # Panics
     /// When it cannot.
     pub fn put_data_aside(&self) {
-        std::fs::rename(self.data(), self.directory.path().join("aside")).expect("its data");
+        std::fs::rename(self.data(), self.ground.directory().join("aside")).expect("its data");
     }
 
     /// Puts back what was put aside, in place of what it has.
@@ -104,11 +103,11 @@ impl Etcd {
     /// When it cannot.
     pub fn put_data_back(&self) {
         std::fs::remove_dir_all(self.data()).expect("its newer data");
-        std::fs::rename(self.directory.path().join("aside"), self.data()).expect("its data");
+        std::fs::rename(self.ground.directory().join("aside"), self.data()).expect("its data");
     }
 
     fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
+        self.ground.directory().join("data")
     }
 
     fn signal(&self, signal: Signal) {
