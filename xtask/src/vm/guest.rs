@@ -21,13 +21,13 @@ use crate::{build, environment, shell};
 const VARIABLES: &str = "/vm/variables";
 
 /// Programs that the tests start, or that a person who looks around wants. `setup` has seen to those that matter.
-const PROGRAMS: [&str; 68] = [
+const PROGRAMS: [&str; 69] = [
     "bash", "bpftool", "bridge", "busybox", "cat", "chmod", "cp", "curl", "cut", "date", "df", "dig", "dmesg",
     "dnsperf", "echo", "env", "etcd", "false", "find", "getent", "grep", "head", "id", "ip", "jq", "kdig", "kill",
-    "less", "ln", "ls", "lsmod", "mkdir", "modinfo", "modprobe", "mount", "mv", "nsenter", "ping", "promtool", "ps",
-    "readlink", "rm", "rmdir", "rmmod", "sed", "setpriv", "setsid", "sh", "sleep", "sort", "ss", "stat", "strace",
-    "sync", "sysctl", "tail", "tc", "tcpdump", "tee", "test", "timeout", "touch", "tr", "true", "umount", "uname",
-    "unshare", "wg",
+    "less", "ln", "ls", "lsmod", "mkdir", "mkfifo", "modinfo", "modprobe", "mount", "mv", "nsenter", "ping",
+    "promtool", "ps", "readlink", "rm", "rmdir", "rmmod", "sed", "setpriv", "setsid", "sh", "sleep", "sort", "ss",
+    "stat", "strace", "sync", "sysctl", "tail", "tc", "tcpdump", "tee", "test", "timeout", "touch", "tr", "true",
+    "umount", "uname", "unshare", "wg",
 ];
 
 /// The programs of netfilter's rules, and where they load what they know of each kind of rule from.
