@@ -102,7 +102,7 @@ fn an_etcd_or_an_agent_that_is_away_leaves_traffic_alone() {
         let before = stream.answered();
         wait_until("the stream flows", || stream.answered() > before + 200);
     };
-    let well = (CheckStatus::Ok, "etcd, and it answers".to_owned());
+    let well = (CheckStatus::Ok, "etcd, reachable".to_owned());
     assert_eq!(diagnosed(one), well);
     flows();
     for (round, is_crash) in [(2, true), (3, false)] {
