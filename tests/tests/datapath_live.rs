@@ -48,7 +48,7 @@ fn hears_nothing(socket: &UdpSocket) {
     socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_reach_each_other_on_one_host_and_across_two_and_all_is_counted() {
     for redirect_peer in [true, false] {
         for method in methods() {
@@ -80,7 +80,7 @@ async fn members_reach_each_other_on_one_host_and_across_two_and_all_is_counted(
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_wireguard_reaches_nobody() {
     let carrier = Carrier::new().await;
     let (alice, bob) = (carrier.socket("alice", ALICE), carrier.socket("bob", BOB));
@@ -102,7 +102,7 @@ async fn what_is_no_wireguard_reaches_nobody() {
 /// Whoever reaches the VTEP's port can put any frame into the network. With the right addresses it gets as far as a
 /// WireGuard socket, which has keys; with any others, nowhere. The kernel takes a tag off before any program runs, so
 /// that the frame itself no longer shows it.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forged_frame_finds_nothing_but_wireguard() {
     let carrier = Carrier::new().await;
     let (alice, bob) = (carrier.socket("alice", ALICE), carrier.socket("bob", BOB));
@@ -143,7 +143,7 @@ fn checksummed(frame: Vec<u8>) -> Vec<u8> {
     with(frame, 24, &(!(folded as u16)).to_be_bytes())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_given_out_again_is_reached_at_once() {
     let mut carrier = Carrier::new().await;
     let (alice, carol) = (carrier.socket("alice", ALICE), carrier.socket("carol", CAROL));
@@ -191,7 +191,7 @@ async fn no_packet_is_lost_while_programs_are_replaced() {
 /// ```text
 ///   app netns: lo 10.240.0.2, eth0 192.0.2.2 ───── 192.0.2.1 neighbour
 /// ```
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_guard_closes_the_foreign_interface_to_the_network_and_to_nothing_else() {
     let ground = Ground::join();
     let network = open(&ground, &spec());

@@ -35,7 +35,8 @@ pub struct Carrier {
     pub b: Host,
     pub bindings: BTreeMap<&'static str, Netns>,
     pub hosts: [Netns; 2],
-    /// Behind everything that must be gone when it is checked.
+    /// Behind everything that must be gone when it is checked. The check blocks its thread, and a netlink socket is closed by
+    /// a task: a test needs a runtime of several threads.
     pub ground: Ground,
 }
 
