@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::agent::world::World;
+use crate::store::Embedded;
 use crate::topology::ownership::MAX_LINK_SLOTS;
 
 pub fn record() -> Record {
@@ -236,4 +238,31 @@ fn a_corrupt_record_is_kept_aside_and_a_newer_one_is_left_alone() {
     let error = Journal::open(dir.path()).expect_err("newer").to_string();
     assert!(error.contains("version 99"), "{error}");
     assert!(path.exists());
+}
+
+/// State that the build before membership ids wrote, with members of two types: the store and the journal are read by
+/// different code, and have to agree on the id of each membership.
+#[tokio::test]
+async fn state_of_the_build_before_is_carried_over_and_store_and_journal_agree_on_each_id() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/version-before");
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let members = dir.path().join("members");
+    fs::create_dir(&members).expect("a directory");
+    fs::copy(fixture.join("store.redb"), dir.path().join("store.redb")).expect("the store");
+    for entry in fs::read_dir(fixture.join("members")).expect("lists") {
+        let path = entry.expect("entry").path();
+        fs::copy(&path, members.join(path.file_name().expect("a name"))).expect("a record or a key");
+    }
+    let store = Embedded::open(dir.path()).await.expect("the store of the build before");
+    let (world, _) = World::read(&store).await.expect("its records");
+    let mut journal = Journal::open(&members).expect("the journal of the build before");
+    journal.carry_over().expect("carried over");
+    assert_eq!(journal.records().len(), 2);
+    for (id, record) in journal.records() {
+        let member = world.member(record.network, &record.container).expect("a member of the store");
+        assert_eq!((member.id, member.address), (*id, record.address), "{}", record.container);
+        assert_eq!(journal.private_key(*id).expect("its key").public_key(), member.public_key);
+        assert_eq!(record.slot, None, "its link keeps its name");
+    }
+    assert_eq!(Journal::open(&members).expect("opens again").records(), journal.records());
 }
