@@ -5,7 +5,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use crate::model::ErrorCode;
-use crate::model::Explain;
 
 /// An error that a surface shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,10 +33,3 @@ impl fmt::Display for ControlError {
 }
 
 impl std::error::Error for ControlError {}
-
-/// Every error that can explain itself is one that a surface can show.
-impl<E: Explain> From<E> for ControlError {
-    fn from(error: E) -> Self {
-        super::explain::shown(&error)
-    }
-}

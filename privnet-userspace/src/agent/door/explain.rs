@@ -50,6 +50,13 @@ pub fn explain(error: &anyhow::Error) -> ControlError {
     Explanation::default().of_chain(error.chain()).finish()
 }
 
+/// Every error that can explain itself is one that a surface can show.
+impl<E: Explain> From<E> for ControlError {
+    fn from(error: E) -> Self {
+        shown(&error)
+    }
+}
+
 /// What one error says, with its causes.
 pub(in crate::agent) fn shown(error: &dyn Explain) -> ControlError {
     let mut explanation = Explanation::default();
