@@ -239,7 +239,7 @@ fn a_host_that_loses_its_power_comes_back_and_takes_part_again() {
         assert!(!member.asks("tcp", &before.address), "nobody has its address");
         assert!(!member.asks("udp", &before.hostname), "nobody has its name");
     }
-    let records = "find /var/lib/privnet -name 'pn-*'";
+    let records = "find /var/lib/privnet/members -type f";
     host.machine.soon(&format!("test -z \"$({records})\""));
     assert_eq!(
         host.machine.must("ls /run/netns /sys/fs/bpf/privnet/*/ 2> /dev/null | grep -e ^pn- -e ^bind-; true"),
