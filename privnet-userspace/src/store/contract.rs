@@ -9,10 +9,8 @@
 //!   process that holds the store; in a cluster it outlives that, and time stands still for it while the cluster has no
 //!   leader.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,11 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{CommitError, StoreError};
 use super::path::{Key, Prefix};
-
-/// The most compares, puts and deletes that one transaction may have in all (etcd's `--max-txn-ops` is 128 by default).
-pub const MAX_OPERATIONS: usize = 128;
-/// The most bytes that the keys and values of one transaction may have (etcd's `--max-request-bytes` is 1.5 MiB).
-pub const MAX_TRANSACTION_BYTES: usize = 1024 * 1024;
+use super::transaction::{LeaseId, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, Revision, Transaction, Value};
 
 /// The door to the truth. See the module for what it promises.
 #[async_trait]
@@ -107,17 +101,6 @@ impl fmt::Display for StoreKind {
         })
     }
 }
-
-/// How many transactions have changed a store, other people's in the same cluster included. 0 is the empty store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision(pub u64);
-
-/// A lease's number; never 0, never used twice in one process or one cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseId(pub u64);
-
-/// A value: bytes that many readers may share.
-pub type Value = Arc<[u8]>;
 
 /// One key as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,115 +187,11 @@ impl fmt::Debug for Watch {
     }
 }
 
-/// What must be true of a key for a transaction to happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
-    /// It does not exist.
-    Absent,
-    /// It exists.
-    Exists,
-    /// It was put last by this transaction.
-    Revision(Revision),
-}
-
-/// One write of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Write {
-    /// Creates or replaces the key, and attaches it to the lease or to none.
-    Put {
-        /// The new value.
-        value: Value,
-        /// The lease to attach it to.
-        lease: Option<LeaseId>,
-    },
-    /// Deletes the key if it exists.
-    Delete,
-}
-
-/// Compares, and the writes to be done if all of them hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Transaction {
-    /// In the order in which they are compared.
-    pub compares: Vec<(Key, Expected)>,
-    /// At most one write of each key.
-    pub writes: BTreeMap<Key, Write>,
-}
-
-impl Transaction {
-    /// An empty transaction.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+/// Refuses a transaction that one of the implementations could not hold.
+pub(super) fn check_size(transaction: &Transaction) -> Result<(), CommitError> {
+    let (operations, bytes) = (transaction.operations(), transaction.bytes());
+    if operations > MAX_OPERATIONS || bytes > MAX_TRANSACTION_BYTES {
+        return Err(CommitError::TooLarge { operations, bytes });
     }
-
-    /// Makes the transaction depend on `key`.
-    #[must_use]
-    pub fn require(mut self, key: Key, expected: Expected) -> Self {
-        self.compares.push((key, expected));
-        self
-    }
-
-    /// Puts `key`; replaces an earlier write of the same key.
-    #[must_use]
-    pub fn put(mut self, key: Key, value: impl Into<Value>) -> Self {
-        self.writes.insert(key, Write::Put { value: value.into(), lease: None });
-        self
-    }
-
-    /// Puts `key` for as long as `lease` lives; replaces an earlier write of the same key.
-    #[must_use]
-    pub fn put_leased(mut self, key: Key, value: impl Into<Value>, lease: LeaseId) -> Self {
-        self.writes.insert(key, Write::Put { value: value.into(), lease: Some(lease) });
-        self
-    }
-
-    /// Deletes `key`; replaces an earlier write of the same key.
-    #[must_use]
-    pub fn delete(mut self, key: Key) -> Self {
-        self.writes.insert(key, Write::Delete);
-        self
-    }
-
-    /// Refuses what one of the implementations could not hold.
-    pub(super) fn check_size(&self) -> Result<(), CommitError> {
-        let operations = self.compares.len() + self.writes.len();
-        let compared: usize = self.compares.iter().map(|(key, _)| key.as_str().len()).sum();
-        let written: usize = self.writes.iter().map(|(key, write)| key.as_str().len() + write.size_bytes()).sum();
-        let bytes = compared + written;
-        if operations > MAX_OPERATIONS || bytes > MAX_TRANSACTION_BYTES {
-            return Err(CommitError::TooLarge { operations, bytes });
-        }
-        Ok(())
-    }
-}
-
-impl Write {
-    fn size_bytes(&self) -> usize {
-        match self {
-            Self::Put { value, .. } => value.len(),
-            Self::Delete => 0,
-        }
-    }
-}
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for Expected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absent => f.write_str("absent"),
-            Self::Exists => f.write_str("present"),
-            Self::Revision(revision) => write!(f, "at revision {revision}"),
-        }
-    }
+    Ok(())
 }

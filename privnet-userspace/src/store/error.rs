@@ -4,9 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::contract::{Expected, LeaseId, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, Revision};
 use super::path::Key;
-use super::records::RECORD_VERSION;
+use super::transaction::{Expected, LeaseId, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, Revision};
 use crate::model::explain::file_system_remedy;
 #[cfg(test)]
 use crate::model::explain::{Row, rows};
@@ -122,30 +121,6 @@ pub enum OpenError {
         /// What the disk, or the library above it, said.
         source: io::Error,
     },
-}
-
-/// A record could not be read.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum RecordError {
-    /// It was written by a newer privnet.
-    #[error("the record {key} has version {found}, and this privnet knows versions up to {RECORD_VERSION}")]
-    NewerVersion {
-        /// Its key.
-        key: Key,
-        /// Its version.
-        found: u32,
-    },
-    /// It is not what should be under its key.
-    #[error("the record {key} is corrupt: {detail}")]
-    Corrupt {
-        /// Its key.
-        key: Key,
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// The store could not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 fn found_text(revision: Option<Revision>) -> String {
@@ -295,37 +270,6 @@ impl Explain for OpenError {
                 "the disk is full: free space on the file system of /s/store.redb (`df -h` and `df -i` show how full it is)";
             Self::Disk { .. } => disk(5), StoreUnavailable, "cannot create /s/store.redb: Input/output error (os error 5)",
                 "see what the kernel says of this disk (`dmesg`); the file is used again as soon as the disk allows it";
-        ]
-    }
-}
-
-impl Explain for RecordError {
-    fn code(&self) -> ErrorCode {
-        ErrorCode::StoreUnavailable
-    }
-
-    fn remedy(&self) -> Option<String> {
-        match self {
-            Self::NewerVersion { .. } => Some("upgrade privnet on this host".to_owned()),
-            Self::Corrupt { .. } => Some("restore it, or delete what it belongs to and create that anew".to_owned()),
-            Self::Store(error) => error.remedy(),
-        }
-    }
-
-    fn can_retry(&self) -> bool {
-        matches!(self, Self::Store(error) if error.can_retry())
-    }
-
-    #[cfg(test)]
-    fn rows() -> Vec<Row<Self>> {
-        let key = || "networks/a".parse::<Key>().expect("a key");
-        rows![
-            Self::NewerVersion { .. } => Self::NewerVersion { key: key(), found: 9 }, StoreUnavailable,
-                "the record networks/a has version 9, and this privnet knows versions up to 1", "upgrade privnet on this host";
-            Self::Corrupt { .. } => Self::Corrupt { key: key(), detail: "missing field `version`".to_owned() }, StoreUnavailable,
-                "the record networks/a is corrupt: missing field `version`",
-                "restore it, or delete what it belongs to and create that anew";
-            Self::Store(_) => Self::Store(StoreError::Closed), StoreUnavailable, "the store is closed", "start the agent again";
         ]
     }
 }

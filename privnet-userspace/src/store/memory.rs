@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::contract::{Entry, LeaseId, Listing, Revision, Store, StoreKind, Transaction, Watch};
+use super::contract::{Entry, Listing, Store, StoreKind, Watch};
 use super::error::{CommitError, StoreError};
-use super::history::{self, HISTORY_CHANGES};
+use super::history::HISTORY_CHANGES;
 use super::path::{Key, Prefix};
 use super::state::{Shared, lease_expired};
+use super::transaction::{LeaseId, Revision, Transaction};
+use super::watches;
 
 /// A store in memory. Dropping it ends its watches with a resync.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Store for Memory {
 
     async fn watch(&self, prefix: &Prefix, after: Revision) -> Result<Watch, StoreError> {
         self.shared.lock().open()?;
-        Ok(history::watch(&self.shared, prefix, after))
+        Ok(watches::watch(&self.shared, prefix, after))
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {

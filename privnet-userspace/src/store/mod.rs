@@ -1,6 +1,6 @@
 //! The door to the truth: the [`Store`] trait, its implementations, and the records of privnet in it.
 //!
-//! - [`contract`], [`path`], [`error`]: what a store promises.
+//! - [`contract`], [`transaction`], [`path`], [`error`]: what a store promises.
 //! - [`memory`] and [`embedded`]: the two stores of one host; [`etcd`]: the store of many. One conformance suite holds all
 //!   three to the contract.
 //! - [`keys`] and [`records`]: what is where, and how it is written.
@@ -23,12 +23,13 @@ pub mod memory;
 pub mod path;
 pub mod records;
 mod state;
+pub mod transaction;
+mod watches;
 
-pub use contract::{
-    Entry, Event, Expected, LeaseId, Listing, ResyncReason, Revision, Store, StoreKind, Transaction, Value, Watch,
-};
+pub use contract::{Entry, Event, Listing, ResyncReason, Store, StoreKind, Watch};
 pub use embedded::{Beginning, Embedded};
 pub use error::{CommitError, OpenError, StoreError};
 pub use etcd::{Etcd, EtcdOptions, EtcdTls};
 pub use memory::Memory;
 pub use path::{Key, Prefix};
+pub use transaction::{Expected, LeaseId, Revision, Transaction, Value};

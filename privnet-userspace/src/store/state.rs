@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::contract::{Entry, Expected, LeaseId, Listing, Revision, Transaction, Write};
+use super::contract::{Entry, Listing, check_size};
 use super::error::{CommitError, StoreError};
 use super::history::{Change, History};
 use super::path::{Key, Prefix};
+use super::transaction::{Expected, LeaseId, Revision, Transaction, Write};
 
 /// A store's memory, shared by the store, its watches and its leases.
 #[derive(Debug)]
@@ -139,7 +140,7 @@ impl State {
         if self.closed {
             return Err(StoreError::Closed.into());
         }
-        transaction.check_size()?;
+        check_size(transaction)?;
         for (key, expected) in &transaction.compares {
             let found = self.entries.get(key).map(|entry| entry.revision);
             let holds = match *expected {

@@ -1,50 +1,19 @@
 //! Claiming, changing and releasing members.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use super::claim::MemberClaim;
 use super::error::MemberError;
 use super::occupancy::{Choice, Found, Read, Seen};
 use super::{MAX_ATTEMPTS, unchanged};
 use crate::ipam;
-use crate::model::ids::ContainerNumber;
-use crate::model::{
-    AppId, AppName, ContainerRef, ContainerType, HostName, Member, MemberId, MemberState, NetworkId, Port, PublicKey,
-};
-use crate::store::contract::{Expected, Store, Transaction, Value, Write};
+use crate::model::{ContainerRef, Member, MemberState, NetworkId, PublicKey};
+use crate::store::contract::Store;
 use crate::store::error::CommitError;
 use crate::store::keys;
 use crate::store::path::Key;
 use crate::store::records::{self, AddressRecord, EndedBy, Envelope, MemberPointer, Stored};
-
-/// What a new member is, and what it asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberClaim {
-    /// The identity of the new membership.
-    pub id: MemberId,
-    /// The network to become a member of.
-    pub network: NetworkId,
-    /// The container's app.
-    pub app: AppId,
-    /// The name of the app, where it was given by name.
-    pub app_name: Option<AppName>,
-    /// The container's type.
-    pub kind: ContainerType,
-    /// The container's number; the lowest free one when none is asked for.
-    pub number: Option<ContainerNumber>,
-    /// The address; a free one when none is asked for.
-    pub address: Option<Ipv4Addr>,
-    /// The host that it lives on.
-    pub host: HostName,
-    /// Its WireGuard public key.
-    pub public_key: PublicKey,
-    /// The UDP port of its WireGuard socket.
-    pub wireguard_port: u16,
-    /// The ports that it declares by name.
-    pub ports: BTreeSet<Port>,
-    /// When that is, in seconds since 1970-01-01 UTC: an address that was just released rests.
-    pub now_unix_seconds: u64,
-}
+use crate::store::transaction::{Expected, Transaction, Value, Write};
 
 /// How many choices may turn out to be taken before everything is read: what has been seen is far behind then.
 const STALE_CHOICES: u32 = 4;

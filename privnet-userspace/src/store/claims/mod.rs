@@ -2,6 +2,7 @@
 //!
 //! Every function reads, decides, and commits on the condition that what it read is still so; if not, it starts over.
 
+pub mod claim;
 pub mod error;
 #[cfg(test)]
 mod error_rows;
@@ -12,12 +13,14 @@ pub mod occupancy;
 #[cfg(test)]
 mod tests;
 
+pub use claim::MemberClaim;
 pub use error::{MemberError, NetworkError};
-pub use members::{End, MemberClaim, Written, claim_member, release_member, set_member_state, update_member};
+pub use members::{End, Written, claim_member, release_member, set_member_state, update_member};
 pub use networks::{NewNetwork, create_network, delete_network, remove_leftovers};
 pub use occupancy::{Choice, Found, NothingSeen, Occupancy, Seen};
 
-use super::contract::{Entry, Expected};
+use super::contract::Entry;
+use super::transaction::Expected;
 
 /// How often a transaction is tried while others get in between; each failure is another one's success.
 const MAX_ATTEMPTS: u32 = 1000;

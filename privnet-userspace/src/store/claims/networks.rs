@@ -10,11 +10,12 @@ use super::error::NetworkError;
 use super::{MAX_ATTEMPTS, unchanged};
 use crate::ipam;
 use crate::model::{NameOptions, Network, NetworkId, NetworkName};
-use crate::store::contract::{Entry, Expected, Store, Transaction};
+use crate::store::contract::{Entry, Store};
 use crate::store::error::CommitError;
 use crate::store::keys;
 use crate::store::path::{Key, Prefix};
 use crate::store::records::{self, Envelope, NetworkPointer, RecordError};
+use crate::store::transaction::{Expected, Transaction};
 
 /// How many keys are swept in one transaction.
 const SWEEP_KEYS: usize = 100;

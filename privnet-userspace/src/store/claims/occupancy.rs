@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use super::claim::MemberClaim;
 use super::error::MemberError;
-use super::members::MemberClaim;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Network, NetworkId};

@@ -5,9 +5,9 @@ mod histories;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::contract::MAX_OPERATIONS;
 use super::embedded::Embedded;
 use super::etcd::tests::{Server, etcd_at};
+use super::transaction::MAX_OPERATIONS;
 use super::{
     CommitError, Entry, Event, Expected, Key, Memory, Prefix, ResyncReason, Revision, Store, StoreError, Transaction,
     Watch,

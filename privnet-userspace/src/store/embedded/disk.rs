@@ -9,9 +9,10 @@ use redb::{
     Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend, TableDefinition,
 };
 
-use crate::store::contract::{Entry, LeaseId, Revision};
+use crate::store::contract::Entry;
 use crate::store::path::Key;
 use crate::store::state::Prepared;
+use crate::store::transaction::{LeaseId, Revision};
 
 /// The version of the layout below. A file with a greater one is refused untouched.
 pub(super) const SCHEMA_VERSION: u64 = 1;

@@ -21,11 +21,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::contract::{Entry, LeaseId, Listing, Revision, Store, StoreKind, Transaction, Watch};
+use super::contract::{Entry, Listing, Store, StoreKind, Watch};
 use super::error::{CommitError, OpenError, StoreError};
-use super::history;
+use super::history::HISTORY_CHANGES;
 use super::path::{Key, Prefix};
 use super::state::{Shared, lease_expired};
+use super::transaction::{LeaseId, Revision, Transaction};
+use super::watches;
+pub use open::Beginning;
+use open::disk_error;
 use writer::Command;
 
 /// How long the end of a lease waits for the disk to recover before it is tried again.
@@ -41,20 +45,6 @@ pub struct Embedded {
     beginning: Beginning,
 }
 
-/// What was found in the state directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Beginning {
-    /// A state file, which is in use again.
-    Existing,
-    /// Nothing: the state is empty.
-    New,
-    /// Nothing but state files that an earlier start found corrupt: the state is empty, and probably should not be.
-    NewBesideCorrupt {
-        /// The files, as they were kept.
-        kept: Vec<std::path::PathBuf>,
-    },
-}
-
 impl Embedded {
     /// Opens the state directory, and makes it and the state file if they do not exist.
     ///
@@ -65,7 +55,7 @@ impl Embedded {
         let owned = directory.to_owned();
         let opened = tokio::task::spawn_blocking(move || open::open(&owned)).await;
         let opened = opened.map_err(|error| disk_error("open", directory, std::io::Error::other(error)))??;
-        let shared = Shared::new(opened.contents.revision, opened.contents.entries, history::HISTORY_CHANGES);
+        let shared = Shared::new(opened.contents.revision, opened.contents.entries, HISTORY_CHANGES);
         let (commands, received) = mpsc::unbounded_channel();
         let writer = writer::start(shared.clone(), opened.file, received)
             .map_err(|source| disk_error("start the thread for", directory, source))?;
@@ -124,7 +114,7 @@ impl Store for Embedded {
 
     async fn watch(&self, prefix: &Prefix, after: Revision) -> Result<Watch, StoreError> {
         self.shared.lock().open()?;
-        Ok(history::watch(&self.shared, prefix, after))
+        Ok(watches::watch(&self.shared, prefix, after))
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {
@@ -164,8 +154,4 @@ async fn expire(shared: Weak<Shared>, commands: mpsc::WeakUnboundedSender<Comman
             }
         }
     }
-}
-
-fn disk_error(operation: &'static str, path: &Path, source: std::io::Error) -> OpenError {
-    OpenError::Disk { operation, path: path.to_owned(), source }
 }

@@ -12,7 +12,6 @@ use redb::Database;
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags};
 
 use super::disk::{self, Contents, Unusable};
-use super::{Beginning, disk_error};
 use crate::store::error::OpenError;
 use crate::store::state::Prepared;
 
@@ -31,6 +30,20 @@ pub(super) struct StateFile {
     pub(super) database: Option<Database>,
     /// Released when it is closed, after the database: fields are dropped in order.
     _lock: Lock,
+}
+
+/// What was found in the state directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// A state file, which is in use again.
+    Existing,
+    /// Nothing: the state is empty.
+    New,
+    /// Nothing but state files that an earlier start found corrupt: the state is empty, and probably should not be.
+    NewBesideCorrupt {
+        /// The files, as they were kept.
+        kept: Vec<PathBuf>,
+    },
 }
 
 /// What [`open`] found.
@@ -200,4 +213,8 @@ fn options() -> fs::OpenOptions {
 
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+pub(super) fn disk_error(operation: &'static str, path: &Path, source: std::io::Error) -> OpenError {
+    OpenError::Disk { operation, path: path.to_owned(), source }
 }

@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::disk;
 use super::open::{self, StateFile};
-use crate::store::contract::{LeaseId, Revision, Transaction};
 use crate::store::error::{CommitError, StoreError};
 use crate::store::state::{Prepared, Shared};
+use crate::store::transaction::{LeaseId, Revision, Transaction};
 
 /// What the thread is asked to do. An answer that nobody waits for is dropped.
 #[derive(Debug)]

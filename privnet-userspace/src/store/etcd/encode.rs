@@ -7,9 +7,10 @@ use super::protocol::{
     CREATE, Compare, Compared, DeleteRangeRequest, EQUAL, GREATER, KeyValue, MOD, PutRequest, RangeRequest, Request,
     RequestOp, TxnRequest, TxnResponse,
 };
-use crate::store::contract::{Entry, Expected, LeaseId, Revision, Transaction, Write};
+use crate::store::contract::Entry;
 use crate::store::error::{CommitError, StoreError};
 use crate::store::path::{Key, Prefix};
+use crate::store::transaction::{Expected, LeaseId, Revision, Transaction, Write};
 
 /// Where in etcd our keys are; the number changes when their form does.
 const ROOT: &str = "/privnet/v1/";

@@ -20,8 +20,9 @@ use tonic::{Status, Streaming};
 use super::cluster::{Cluster, Failure};
 use super::encode;
 use super::protocol::{DELETE, Done, WatchCreateRequest, WatchDemand, WatchEvent, WatchRequest, WatchResponse, path};
-use crate::store::contract::{Event, ResyncReason, Revision, Watch};
+use crate::store::contract::{Event, ResyncReason, Watch};
 use crate::store::path::Prefix;
+use crate::store::transaction::Revision;
 
 /// How many events wait for a slow reader here; more wait in etcd.
 const WAITING_EVENTS: usize = 1024;

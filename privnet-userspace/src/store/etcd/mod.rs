@@ -29,9 +29,10 @@ use self::protocol::{
     Done, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRequest, RangeRequest, RangeResponse,
     TxnResponse, path,
 };
-use super::contract::{Entry, LeaseId, Listing, Revision, Store, StoreKind, Transaction, Watch, Write};
+use super::contract::{Entry, Listing, Store, StoreKind, Watch, check_size};
 use super::error::{CommitError, OpenError, StoreError};
 use super::path::{Key, Prefix};
+use super::transaction::{LeaseId, Revision, Transaction, Write};
 
 /// How many keys are read at a time.
 const PAGE_KEYS: i64 = 2000;
@@ -117,7 +118,7 @@ impl Store for Etcd {
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {
-        transaction.check_size()?;
+        check_size(&transaction)?;
         let cluster = Arc::clone(&self.cluster);
         // A task of its own: it goes on when nobody waits for it any more.
         let commit = tokio::spawn(async move {

@@ -4,10 +4,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::v1::is_zero;
-use super::{RECORD_VERSION, RecordError};
-use crate::store::contract::Value;
+use super::error::{RECORD_VERSION, RecordError};
 use crate::store::path::Key;
+use crate::store::transaction::Value;
 
 /// A kind of record.
 pub trait Record: Serialize + DeserializeOwned {
@@ -105,4 +104,9 @@ fn fields<T: Record>(record: &T) -> Map<String, Json> {
         Ok(Json::Object(fields)) => fields,
         other => unreachable!("a record is no JSON object: {other:?}"),
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+pub(super) const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -2,10 +2,12 @@
 //!
 //! - `form`: what every record carries, and how one is read and written.
 //! - `v1`: the records of version 1.
+//! - `error`: why one could not be read.
 //!
 //! A record of a newer version, a damaged one and one under the wrong key are errors that name the key: nobody acts on
 //! a truth that was only half understood.
 
+mod error;
 mod form;
 #[cfg(test)]
 mod tests;
@@ -13,17 +15,15 @@ mod v1;
 
 use std::net::Ipv4Addr;
 
+pub use error::{RECORD_VERSION, RecordError};
 pub use form::{Envelope, Record, decode, encode};
 pub use v1::{AddressRecord, EndedBy, HostRecord, MemberPointer, NetworkPointer, PresenceRecord};
 
-use super::contract::{Entry, Revision, Store};
-pub use super::error::RecordError;
+use super::contract::{Entry, Store};
 use super::keys;
 use super::path::Key;
+use super::transaction::Revision;
 use crate::model::{ContainerRef, Member, Network, NetworkId, NetworkName};
-
-/// The version of the records that this code writes, and the newest that it reads.
-pub const RECORD_VERSION: u32 = 1;
 
 /// A record as it was read, with what is needed to change it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! The records of version 1, beside those that are nouns of the model.
 //!
 //! A field that came after the first build of this version is optional: builds before it neither write nor read it, and
-//! what they wrote is read as [`Record::complete`](super::Record::complete) says.
+//! what they wrote is read as [`Record::complete`] says.
 
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::Record;
+use super::form::{Record, is_zero};
 use crate::model::{ContainerRef, HostName, Member, MemberId, Network, NetworkId, PublicKey};
 
 impl Record for Network {}
@@ -159,11 +159,6 @@ pub struct MemberPointer {
     /// The membership; unknown where an earlier build claimed the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<MemberId>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
-pub(super) const fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// A container as its text, `1.web.ap-<uuid>`.

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use super::*;
-use crate::store::contract::Expected;
+use crate::store::transaction::Expected;
 
 #[tokio::test]
 async fn what_was_committed_is_there_after_opening_again() {

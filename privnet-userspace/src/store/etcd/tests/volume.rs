@@ -3,7 +3,7 @@
 use super::super::cluster::Repeat;
 use super::super::protocol::{PutRequest, Request, RequestOp, TxnRequest, TxnResponse, path};
 use super::*;
-use crate::store::contract::MAX_OPERATIONS;
+use crate::store::transaction::MAX_OPERATIONS;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tens_of_thousands_of_keys_are_listed_whole_and_watched_whole() {
