@@ -86,7 +86,7 @@ fn an_agent_that_is_killed_within_attach_leaves_nothing_that_the_next_one_does_n
         let _ = attach.wait();
         host.start();
         host.wait_until_settled();
-        if host.members().expect("members").iter().any(|member| member.kind.as_str() == "web") {
+        if host.members().expect("members").iter().any(|view| view.member.kind.as_str() == "web") {
             let joined = host.join(&network, &web);
             let worker = host.join(&network, &worker);
             wait_until(format!("the finished member works, round {round}"), || joined.pings(worker.address()));
@@ -127,7 +127,7 @@ fn a_namespace_that_only_looks_like_a_members_inherits_nothing() {
     host.start();
     wait_until("the membership has ended", || host.members().expect("members").len() == 1);
     wait_until("nothing of it is there", || web.app.links().is_empty());
-    assert_eq!(host.members().expect("members")[0].address, worker.address(), "the twin");
+    assert_eq!(host.members().expect("members")[0].member.address, worker.address(), "the twin");
     host.wait_until_settled();
     let again = host.join(&network, &web.container);
     wait_until("who attaches it is served", || again.pings(worker.address()));
@@ -163,7 +163,7 @@ fn a_container_that_ends_without_detach_is_collected_and_its_address_is_free() {
         ])
     };
     let attached = attach("7", &pid).expect("attach by process id");
-    assert_eq!((attached.address, attached.number.get()), (address, 7));
+    assert_eq!((attached.member.address, attached.member.number.get()), (address, 7));
     wait_until("worker reaches it", || worker.pings(address));
 
     process.kill().expect("kill");
@@ -214,7 +214,7 @@ fn a_damaged_state_file_is_kept_aside_and_a_newer_one_is_left_as_it_is() {
     fs::write(&record, &good).expect("write");
     host.start();
     host.wait_until_settled();
-    assert_eq!(host.members().expect("members")[0].address, web.address(), "the twin");
+    assert_eq!(host.members().expect("members")[0].member.address, web.address(), "the twin");
 
     say("a damaged store");
     let _ = host.detach(&network, &web.container).expect("detach");

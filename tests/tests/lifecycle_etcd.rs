@@ -67,7 +67,7 @@ fn agents_of_two_hosts_share_a_network_by_address_and_by_name() {
     assert!(backend.pings(web.address()));
     for (asker, member) in [(&web, &backend), (&backend, &web)] {
         let address = member.address().to_string();
-        wait_until("the name is told on the other host", || told(asker, &member.attached.hostname) == address);
+        wait_until("the name is told on the other host", || told(asker, &member.attached.member.hostname) == address);
     }
     let states = |host: &Host| -> Vec<String> {
         let members = host.members().expect("members").into_iter();
@@ -79,7 +79,7 @@ fn agents_of_two_hosts_share_a_network_by_address_and_by_name() {
     let error = one.detach(&network, &backend.container).expect_err("it is not there");
     assert!(error.message.contains("h2"), "{error:?}");
     assert!(two.detach(&network, &backend.container).expect("detach").detached);
-    wait_until("the name is gone on the other host", || told(&web, &backend.attached.hostname).is_empty());
+    wait_until("the name is gone on the other host", || told(&web, &backend.attached.member.hostname).is_empty());
     let route = format!("ip route get {}", backend.address());
     wait_until("who connects to it hears that nobody is there", || !web.app.succeeds(&route));
     let again = two.join(&network, &backend.container);
@@ -219,7 +219,7 @@ fn a_host_that_is_not_heard_loses_its_members_names_and_nothing_else() {
     let network = one.network("shop", SUBNET);
     let web = lab.member(one, &network, "web-1");
     let backend = lab.member(two, &network, "backend-1");
-    let (name, own) = (&backend.attached.hostname, &web.attached.hostname);
+    let (name, own) = (&backend.attached.member.hostname, &web.attached.member.hostname);
     let (address, own_address) = (backend.address().to_string(), web.address().to_string());
     wait_until("the name is told on the other host", || told(&web, name) == address);
     wait_until("they reach each other", || web.pings(backend.address()) && backend.pings(web.address()));

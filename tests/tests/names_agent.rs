@@ -46,20 +46,20 @@ fn a_name_is_there_when_its_member_is_and_gone_with_it() {
         let name = |kind: &str, network: &str| format!("{kind}.{APP}.{network}.{SUFFIX}");
         let nothing: [String; 0] = [];
         // No waiting: the attach has returned.
-        assert_eq!(addresses(&a, &name("backend", "shop")), [backend.address.to_string()]);
+        assert_eq!(addresses(&a, &name("backend", "shop")), [backend.member.address.to_string()]);
         assert!(backend.resolv_conf.as_ref().is_some_and(|text| text.contains("nameserver 127.0.0.82\n")));
         let web = host.attach(&b, "shop", "web").await;
         let teller = host.attach(&c, "bank", "teller").await;
         for container in [&a, &b] {
-            assert_eq!(addresses(container, &name("web", "shop")), [web.address.to_string()]);
+            assert_eq!(addresses(container, &name("web", "shop")), [web.member.address.to_string()]);
             assert_eq!(addresses(container, &name("teller", "bank")), nothing);
         }
-        assert_eq!(addresses(&c, &name("teller", "bank")), [teller.address.to_string()]);
+        assert_eq!(addresses(&c, &name("teller", "bank")), [teller.member.address.to_string()]);
         assert_eq!(addresses(&c, &name("web", "shop")), nothing);
         // In both, a container sees both.
         host.attach(&c, "shop", "teller").await;
-        assert_eq!(addresses(&c, &name("web", "shop")), [web.address.to_string()]);
-        assert_eq!(addresses(&c, &name("teller", "bank")), [teller.address.to_string()]);
+        assert_eq!(addresses(&c, &name("web", "shop")), [web.member.address.to_string()]);
+        assert_eq!(addresses(&c, &name("teller", "bank")), [teller.member.address.to_string()]);
         host.detach("shop", "teller").await;
         assert_eq!(addresses(&c, &name("web", "shop")), nothing);
         assert_eq!(addresses(&b, &name("teller", "shop")), nothing);
@@ -88,7 +88,7 @@ fn the_verbs_say_which_names_there_are_and_why_not() {
             control.domain_names(DomainNamesQuery { app: APP.to_owned(), network: None }).await.expect("listed");
         let names: Vec<String> = listed.iter().map(|view| format!("{} {:?}", view.name, view.addresses)).collect();
         let line = |prefix: &str, attached: &Attached| {
-            format!("{prefix}.{APP}.{}.{SUFFIX} [{}]", attached.network, attached.address)
+            format!("{prefix}.{APP}.{}.{SUFFIX} [{}]", attached.network, attached.member.address)
         };
         let mut expected = vec![
             line("backend", &backend),
@@ -105,7 +105,7 @@ fn the_verbs_say_which_names_there_are_and_why_not() {
         assert_eq!(control.domain_names(in_shop).await.expect("listed").len(), 2);
 
         let own = format!("1.backend.{APP}.shop.{SUFFIX}");
-        for asker in [format!("1.backend.{APP}"), backend.hostname.clone(), backend.address.to_string()] {
+        for asker in [format!("1.backend.{APP}"), backend.member.hostname.clone(), backend.member.address.to_string()] {
             let told = control.resolve(asking(&own, "A", &asker)).await.expect("resolved");
             assert_eq!((told.rcode, told.records.len()), (Some(ResponseCode::NoError), 1), "{asker}: {told:?}");
             assert_eq!(told.source, AnswerSource::Snapshot);
@@ -158,7 +158,7 @@ fn what_a_network_says_about_its_names_is_heeded() {
         let b = host.lab.container("b");
         let job = host.attach(&b, "shop", "job").await;
         let name = format!("job.{APP}.shop.{SUFFIX}");
-        assert_eq!(addresses(&a, &name), [job.address.to_string()]);
+        assert_eq!(addresses(&a, &name), [job.member.address.to_string()]);
         let request = Detach {
             network: "shop".to_owned(),
             app: APP.to_owned(),
@@ -198,7 +198,7 @@ fn a_container_that_dies_takes_its_name_along() {
         let b = Container { name: "b".to_owned(), netns: process.netns(), path: process.path() };
         let job = host.attach(&b, "shop", "job").await;
         let name = format!("job.{APP}.shop.{SUFFIX}");
-        assert_eq!(addresses(&a, &name), [job.address.to_string()]);
+        assert_eq!(addresses(&a, &name), [job.member.address.to_string()]);
         drop(b);
         process.end();
         let death = Instant::now();
@@ -263,7 +263,7 @@ fn a_new_build_takes_over_and_not_a_query_is_lost() {
         let before = pids(&host).await;
         host.restart().await;
         let name = format!("web.{APP}.shop.{SUFFIX}");
-        wait_until("the next agent knows", || addresses(&a, &name) == [web.address.to_string()]);
+        wait_until("the next agent knows", || addresses(&a, &name) == [web.member.address.to_string()]);
         assert_eq!(pids(&host).await, before, "the twin: the same build stays");
 
         let asking = ask_constantly(&a, &name, &host);
@@ -300,7 +300,7 @@ fn a_process_that_is_killed_is_back_soon() {
         kill_process(pid, Signal::KILL).expect("it runs");
         let death = Instant::now();
         wait_until("names are answered again", || {
-            addresses(&a, &format!("web.{APP}.shop.{SUFFIX}")) == [web.address.to_string()]
+            addresses(&a, &format!("web.{APP}.shop.{SUFFIX}")) == [web.member.address.to_string()]
         });
         println!("a killed DNS process was back after {:?}", death.elapsed());
         assert!(death.elapsed() < Duration::from_secs(3));

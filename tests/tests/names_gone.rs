@@ -80,32 +80,32 @@ fn a_connection_to_a_member_that_left_fails_at_once_and_to_one_that_lives_does_n
         host.network("shop").await;
         host.attach(&a, "shop", "web").await;
         let (job, live) = (host.attach(&b, "shop", "job").await, host.attach(&c, "shop", "live").await);
-        assert_reached(&a, job.address);
+        assert_reached(&a, job.member.address);
         assert_eq!(routes(&a), [""; 0]);
         host.detach("shop", "job").await;
         // The detach has returned: no waiting.
-        assert_gone(&a, job.address);
-        assert_gone(&c, job.address);
-        assert_reached(&a, live.address);
-        assert_eq!(routes(&a), [job.address.to_string()]);
+        assert_gone(&a, job.member.address);
+        assert_gone(&c, job.member.address);
+        assert_reached(&a, live.member.address);
+        assert_eq!(routes(&a), [job.member.address.to_string()]);
         assert_eq!(routes(&b), [""; 0], "who left has none");
 
         // A newcomer gets another address, and hears of the gone as well.
         let other = host.attach(&b, "shop", "next").await;
-        assert_ne!(other.address, job.address, "it rests");
-        assert_gone(&b, job.address);
-        assert_reached(&a, other.address);
+        assert_ne!(other.member.address, job.member.address, "it rests");
+        assert_gone(&b, job.member.address);
+        assert_reached(&a, other.member.address);
         // A stranger's hand is repaired like any other.
-        run(&format!("ip -n {} route del unreachable {} metric 4294967294", a.name, job.address));
+        run(&format!("ip -n {} route del unreachable {} metric 4294967294", a.name, job.member.address));
         host.restart().await;
-        wait_until("the route is back", || routes(&a) == [job.address.to_string()]);
+        wait_until("the route is back", || routes(&a) == [job.member.address.to_string()]);
         // Who asks for the address by name has it, and is reached.
         host.detach("shop", "next").await;
-        let again = host.attach_at(&b, "shop", "job", Some(job.address)).await;
-        assert_eq!(again.address, job.address);
-        assert_reached(&a, job.address);
-        assert_reached(&b, live.address);
-        assert_eq!(routes(&a), [other.address.to_string()]);
+        let again = host.attach_at(&b, "shop", "job", Some(job.member.address)).await;
+        assert_eq!(again.member.address, job.member.address);
+        assert_reached(&a, job.member.address);
+        assert_reached(&b, live.member.address);
+        assert_eq!(routes(&a), [other.member.address.to_string()]);
         for kind in ["job", "live", "web"] {
             host.detach("shop", kind).await;
         }
@@ -125,26 +125,26 @@ fn on_other_hosts_too_and_after_a_death() {
         let live = one.attach(&c, "shop", "live").await;
         let job = two.attach(&b, "shop", "job").await;
         wait_until("it is reached over the underlay", || {
-            connect(&a, job.address, Duration::from_secs(1)).0 == ErrorKind::ConnectionRefused
+            connect(&a, job.member.address, Duration::from_secs(1)).0 == ErrorKind::ConnectionRefused
         });
         two.detach("shop", "job").await;
-        let known = wait_until_gone(&a, job.address, EVERYWHERE);
+        let known = wait_until_gone(&a, job.member.address, EVERYWHERE);
         println!("gone on the other host after {known:?}");
-        assert_gone(&a, job.address);
-        assert_reached(&a, live.address);
+        assert_gone(&a, job.member.address);
+        assert_reached(&a, live.member.address);
 
         // One that dies without a word.
         let process = ProcessSpace::start();
         let d = Container { name: "d".to_owned(), netns: process.netns(), path: process.path() };
         let mortal = two.attach(&d, "shop", "mortal").await;
         wait_until("it is reached over the underlay", || {
-            connect(&a, mortal.address, Duration::from_secs(1)).0 == ErrorKind::ConnectionRefused
+            connect(&a, mortal.member.address, Duration::from_secs(1)).0 == ErrorKind::ConnectionRefused
         });
         drop(d);
         process.end();
-        println!("gone on the other host {:?} after its death", wait_until_gone(&a, mortal.address, NOTICED));
-        assert_gone(&a, mortal.address);
-        assert_reached(&a, live.address);
+        println!("gone on the other host {:?} after its death", wait_until_gone(&a, mortal.member.address, NOTICED));
+        assert_gone(&a, mortal.member.address);
+        assert_reached(&a, live.member.address);
         for kind in ["live", "web"] {
             one.detach("shop", kind).await;
         }
@@ -172,14 +172,15 @@ fn a_drain_that_an_agent_began_is_finished_by_the_next_one() {
         while state != "draining" {
             let members =
                 host.control().members(MembersQuery { network: Some("shop".to_owned()) }).await.expect("listed");
-            let member = members.iter().find(|member| member.address == job.address).expect("it is a member still");
-            state = serde_json::to_value(member.state).expect("a value").as_str().expect("text").to_owned();
+            let view = members.iter().find(|view| view.member.address == job.member.address);
+            let view = view.expect("it is a member still");
+            state = serde_json::to_value(view.state).expect("a value").as_str().expect("text").to_owned();
         }
         // As when the agent is killed: whoever asked is not answered.
         draining.abort();
         assert!(draining.await.is_err());
         host.restart().await;
-        assert_reached(&a, job.address);
+        assert_reached(&a, job.member.address);
         let start = Instant::now();
         while host.control().members(MembersQuery { network: Some("shop".to_owned()) }).await.expect("listed").len() > 1
         {
@@ -188,7 +189,7 @@ fn a_drain_that_an_agent_began_is_finished_by_the_next_one() {
         }
         println!("the next agent finished the drain after {:?}", start.elapsed());
         assert!(start.elapsed() > Duration::from_secs(2), "it waits for the names to be forgotten all the same");
-        wait_until_gone(&a, job.address, EVERYWHERE);
+        wait_until_gone(&a, job.member.address, EVERYWHERE);
         host.detach("shop", "web").await;
     });
 }

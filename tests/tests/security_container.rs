@@ -72,7 +72,7 @@ impl Scrape {
 /// A member as the metrics name it.
 fn name_of(member: &Joined) -> String {
     let attached = &member.attached;
-    format!("{}.{}.{}", attached.number, attached.kind, attached.app)
+    format!("{}.{}.{}", attached.member.number, attached.member.kind, attached.member.app)
 }
 
 fn owned((kind, count): (&str, u64)) -> (String, u64) {

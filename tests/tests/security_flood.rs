@@ -99,7 +99,7 @@ fn withstand(lab: &Lab, options: &Options, knows_the_key: bool) {
 
 fn key_of(host: &Host, member: &Joined) -> PublicKey {
     let views = host.members().expect("members");
-    views.into_iter().find(|view| view.address == member.address()).expect("it is one").public_key
+    views.into_iter().find(|view| view.member.address == member.address()).expect("it is one").public_key
 }
 
 /// `MAC(HASH("mac1----" || responder's public key), what is before it)`: BLAKE2s, keyed for the MAC.

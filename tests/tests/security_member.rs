@@ -170,7 +170,8 @@ fn a_member_that_left_is_no_peer_of_anybody_and_nowhere_in_the_programs() {
     let network = hosts[0].network("shop", SUBNET);
     let [web, thief] = ["web-1", "thief-1"].map(|name| lab.member(&hosts[0], &network, name));
     let backend = lab.member(&hosts[1], &network, "backend-1");
-    let key = hosts[0].members().expect("members").into_iter().find(|m| m.address == thief.address()).expect("thief");
+    let key =
+        hosts[0].members().expect("members").into_iter().find(|m| m.member.address == thief.address()).expect("thief");
     let key: PublicKey = key.public_key;
     let known = |host: &Host, member: &Joined| {
         let (device, runtime) = device_of(host, member);

@@ -363,19 +363,19 @@ fn an_address_that_was_asked_for_is_the_one_that_is_given() {
     let wanted = Ipv4Addr::new(10, 90, 0, 77);
     let container = lab.container("web-1");
     let attached = host.attach(&network, &container, Some(wanted)).expect("attach");
-    assert_eq!((attached.address, attached.interface.as_str(), attached.ready), (wanted, "wg0", true));
-    let name = format!("1.web.{}.{}.private-network.internal", attached.app, attached.network);
-    assert_eq!(attached.hostname.trim_end_matches('.'), name);
+    assert_eq!((attached.member.address, attached.interface.as_str(), attached.ready), (wanted, "wg0", true));
+    let name = format!("1.web.{}.{}.private-network.internal", attached.member.app, attached.network);
+    assert_eq!(attached.member.hostname.trim_end_matches('.'), name);
     let environment: BTreeMap<&str, &str> = attached.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let expected = [
         ("PRIVNET_ADDRESS", "10.90.0.77".to_owned()),
-        ("PRIVNET_APPLICATION_ID", attached.app.to_string()),
-        ("PRIVNET_HOSTNAME", attached.hostname.clone()),
+        ("PRIVNET_APPLICATION_ID", attached.member.app.to_string()),
+        ("PRIVNET_HOSTNAME", attached.member.hostname.clone()),
         ("PRIVNET_NETWORK_ID", attached.network.to_string()),
     ];
     assert_eq!(environment, expected.iter().map(|(key, value)| (*key, value.as_str())).collect());
     let members = host.members().expect("members");
     assert_eq!(members.len(), 1);
-    assert_eq!((members[0].address, members[0].interface.as_ref()), (wanted, Some(&attached.interface)));
+    assert_eq!((members[0].member.address, members[0].interface.as_ref()), (wanted, Some(&attached.interface)));
     lab.finish();
 }

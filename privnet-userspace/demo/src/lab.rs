@@ -320,7 +320,7 @@ impl Wanted<'_> {
         };
         let attached = control.attach(request).await.with_context(|| format!("attaching {}", self.label))?;
         let members = records::list_members(store, Some(self.network.id)).await?.records;
-        let member = members.into_iter().find(|member| member.address == attached.address);
+        let member = members.into_iter().find(|member| member.address == attached.member.address);
         let member = member.with_context(|| format!("the store has no record of {}", self.label))?;
         let binding_name = ownership::binding_netns(&config.netns_prefix, &member.container);
         Ok(Container {

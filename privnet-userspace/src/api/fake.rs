@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 
 use crate::agent::views::{
     AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, MemberView, MembersQuery, NamesCounted, NamesView, NetworkCounters, NetworkPath,
-    NetworkView, ResolveQuery, ResolveView, ResponseCode, Scrape, StatusView, VersionView,
+    DomainNameView, DomainNamesQuery, MemberRef, MemberView, MembersQuery, NamesCounted, NamesView, NetworkCounters,
+    NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode, Scrape, StatusView, VersionView,
 };
 use crate::agent::{AgentApi, ControlError, ErrorCode};
 use crate::datapath::{Direction, Outcome};
@@ -144,15 +144,21 @@ pub(crate) fn network_view() -> NetworkView {
     }
 }
 
-pub(crate) fn attached() -> Attached {
-    Attached {
-        network: NETWORK.parse().expect("network"),
+fn member_ref() -> MemberRef {
+    MemberRef {
         app: APP.parse().expect("app"),
         app_name: Some("shop-api".parse().expect("name")),
         kind: "web".parse().expect("type"),
         number: 1.try_into().expect("number"),
         address: [10, 240, 0, 2].into(),
         hostname: format!("1.web.{APP}.{NETWORK}.private-network.internal"),
+    }
+}
+
+pub(crate) fn attached() -> Attached {
+    Attached {
+        network: NETWORK.parse().expect("network"),
+        member: member_ref(),
         interface: "wg0".parse().expect("interface"),
         ready: true,
         env: BTreeMap::from([("PRIVNET_ADDRESS".to_owned(), "10.240.0.2".to_owned())]),
@@ -164,12 +170,7 @@ pub(crate) fn member_view() -> MemberView {
     MemberView {
         network: NETWORK.parse().expect("network"),
         network_name: "shop".parse().expect("name"),
-        app: APP.parse().expect("app"),
-        app_name: Some("shop-api".parse().expect("name")),
-        kind: "web".parse().expect("type"),
-        number: 1.try_into().expect("number"),
-        address: [10, 240, 0, 2].into(),
-        hostname: format!("1.web.{APP}.{NETWORK}.private-network.internal"),
+        member: member_ref(),
         public_key: PublicKey::new([7; 32]),
         host: "one".parse().expect("host"),
         state: MemberState::Ready,

@@ -209,13 +209,14 @@ fn network_table(views: &[NetworkView]) -> String {
 }
 
 fn attached_fields(view: &Attached) -> String {
+    let member = &view.member;
     let mut rows = vec![
         ("network", view.network.to_string()),
-        ("app", app_text(view.app_name.as_ref(), &view.app.to_string())),
-        ("type", view.kind.to_string()),
-        ("number", view.number.to_string()),
-        ("address", view.address.to_string()),
-        ("hostname", view.hostname.clone()),
+        ("app", app_text(member.app_name.as_ref(), &member.app.to_string())),
+        ("type", member.kind.to_string()),
+        ("number", member.number.to_string()),
+        ("address", member.address.to_string()),
+        ("hostname", member.hostname.clone()),
         ("interface", view.interface.to_string()),
         ("ready", view.ready.to_string()),
     ];
@@ -230,12 +231,13 @@ fn app_text(name: Option<&AppName>, id: &str) -> String {
 
 fn member_table(views: &[MemberView]) -> String {
     let row = |view: &MemberView| {
+        let member = &view.member;
         vec![
             view.network_name.to_string(),
-            view.app_name.as_ref().map_or_else(|| view.app.to_string(), ToString::to_string),
-            view.kind.to_string(),
-            view.number.to_string(),
-            view.address.to_string(),
+            member.app_name.as_ref().map_or_else(|| member.app.to_string(), ToString::to_string),
+            member.kind.to_string(),
+            member.number.to_string(),
+            member.address.to_string(),
             view.host.to_string(),
             match view.state {
                 MemberState::Attaching => "attaching",

@@ -5,12 +5,20 @@ use std::collections::BTreeMap;
 use super::object::{Key, Kind, Object};
 
 /// The objects that one host must have for one network.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan(BTreeMap<Key, Object>);
+pub type Plan = Objects<Object>;
 
 /// The objects that one host was seen to have of one network.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State(BTreeMap<Key, Seen>);
+pub type State = Objects<Seen>;
+
+/// Objects by their keys, which order them as they are created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objects<T>(BTreeMap<Key, T>);
+
+/// What has the key of an object.
+pub trait Keyed {
+    /// The key.
+    fn key(&self) -> Key;
+}
 
 /// An object as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,47 +40,58 @@ pub enum Before<'a, S> {
     Was(&'a S),
 }
 
-impl Plan {
-    /// Wants an object.
-    pub fn insert(&mut self, object: Object) {
+impl<T> Default for Objects<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Keyed> Objects<T> {
+    /// Adds an object, or replaces the one with its key.
+    pub fn insert(&mut self, object: T) {
         self.0.insert(object.key(), object);
     }
 
-    /// How an object should be; `None` when it should not be.
+    /// The object with this key.
     #[must_use]
-    pub fn get(&self, key: Key) -> Option<&Object> {
+    pub fn get(&self, key: Key) -> Option<&T> {
         self.0.get(&key)
     }
 
-    /// Whether an object should be.
+    /// Whether there is an object with this key.
     #[must_use]
     pub fn contains(&self, key: Key) -> bool {
         self.0.contains_key(&key)
     }
 
-    /// Whether nothing should be.
+    /// Whether there is no object.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// All objects, in the order of their creation.
-    pub fn iter(&self) -> impl Iterator<Item = (Key, &Object)> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (Key, &T)> {
         self.0.iter().map(|(key, object)| (*key, object))
     }
 
-    /// Wants only those that `keep` says.
+    /// Removes the object with this key.
+    pub fn remove(&mut self, key: Key) {
+        self.0.remove(&key);
+    }
+
+    /// Keeps the objects for whose key `keep` is true.
     pub fn retain(&mut self, keep: impl Fn(Key) -> bool) {
         self.0.retain(|key, _| keep(*key));
+    }
+
+    /// Adds the objects of `other`.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 }
 
 impl State {
-    /// Notes an object as it was seen.
-    pub fn insert(&mut self, seen: Seen) {
-        self.0.insert(seen.key(), seen);
-    }
-
     /// Notes an object of a kind: `spec`, or that it is broken.
     pub fn see<K: Kind>(&mut self, id: K::Id, spec: Result<K::Spec, &str>) {
         self.insert(match spec {
@@ -80,50 +99,24 @@ impl State {
             Err(why) => Seen::Broken(K::key(id), why.to_owned()),
         });
     }
-
-    /// How an object was seen; `None` when it is not there.
-    #[must_use]
-    pub fn get(&self, key: Key) -> Option<&Seen> {
-        self.0.get(&key)
-    }
-
-    /// Whether an object is there.
-    #[must_use]
-    pub fn contains(&self, key: Key) -> bool {
-        self.0.contains_key(&key)
-    }
-
-    /// Whether nothing is there.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// All objects, in the order of their creation.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (Key, &Seen)> {
-        self.0.iter().map(|(key, seen)| (*key, seen))
-    }
-
-    /// Forgets an object.
-    pub fn remove(&mut self, key: Key) {
-        self.0.remove(&key);
-    }
-
-    /// Keeps only those that `keep` says.
-    pub fn retain(&mut self, keep: impl Fn(Key) -> bool) {
-        self.0.retain(|key, _| keep(*key));
-    }
-
-    /// Adds what was seen elsewhere.
-    pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
 }
 
 impl From<Plan> for State {
     /// What is there when everything is as it should be.
     fn from(plan: Plan) -> Self {
         Self(plan.0.into_iter().map(|(key, object)| (key, Seen::Sound(object))).collect())
+    }
+}
+
+impl Keyed for Object {
+    fn key(&self) -> Key {
+        Self::key(self)
+    }
+}
+
+impl Keyed for Seen {
+    fn key(&self) -> Key {
+        Self::key(self)
     }
 }
 

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use privnet::agent::views::{
     AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Deleted, Detach, Detached, DomainNameView,
-    DomainNamesQuery, MemberView, MembersQuery, NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode,
-    Scrape, StatusView, Target, VersionView,
+    DomainNamesQuery, MemberRef, MemberView, MembersQuery, NetworkPath, NetworkView, ResolveQuery, ResolveView,
+    ResponseCode, Scrape, StatusView, Target, VersionView,
 };
 use privnet::agent::{AgentApi, ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Surface};
@@ -228,15 +228,21 @@ fn network_view() -> NetworkView {
     }
 }
 
-fn attached() -> Attached {
-    Attached {
-        network: NETWORK.parse().expect("network"),
+fn member_ref() -> MemberRef {
+    MemberRef {
         app: APP.parse().expect("app"),
         app_name: None,
         kind: "web".parse().expect("type"),
         number: 3.try_into().expect("number"),
         address: [10, 240, 0, 2].into(),
         hostname: "a-name".to_owned(),
+    }
+}
+
+fn attached() -> Attached {
+    Attached {
+        network: NETWORK.parse().expect("network"),
+        member: member_ref(),
         interface: "wg0".parse().expect("interface"),
         ready: true,
         env: BTreeMap::from([("PRIVNET_ADDRESS".to_owned(), "10.240.0.2".to_owned())]),
@@ -248,12 +254,7 @@ fn member_view() -> MemberView {
     MemberView {
         network: NETWORK.parse().expect("network"),
         network_name: "shop".parse().expect("name"),
-        app: APP.parse().expect("app"),
-        app_name: None,
-        kind: "web".parse().expect("type"),
-        number: 3.try_into().expect("number"),
-        address: [10, 240, 0, 2].into(),
-        hostname: "a-name".to_owned(),
+        member: member_ref(),
         public_key: PublicKey::new([7; 32]),
         host: "one".parse().expect("host"),
         state: MemberState::Ready,

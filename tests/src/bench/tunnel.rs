@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use ipnet::Ipv4Net;
 use privnet::agent::config::{Config, DatapathChoice};
-use privnet::agent::views::{Attach, Attached, CreateNetwork, NetworkView, Target};
+use privnet::agent::views::{Attach, CreateNetwork, NetworkView, Target};
 use privnet::agent::{Agent, AgentApi as _};
 use privnet::link::Links;
 use privnet::model::PrivateKey;
@@ -149,7 +149,7 @@ impl Lab {
             target: Target::Netns(path),
             ports: Vec::new(),
         };
-        let Attached { address, .. } = agent.control().attach(attach).await?;
+        let address = agent.control().attach(attach).await?.member.address;
         let helpers = processes_below(&config.wireguard_dir(self.network.id, address))?;
         Ok((End { netns: app_netns, address }, helpers))
     }

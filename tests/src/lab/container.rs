@@ -81,7 +81,7 @@ impl Joined {
     /// The member's address.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
-        self.attached.address
+        self.attached.member.address
     }
 
     /// The n of its `wg<n>`.

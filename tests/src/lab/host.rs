@@ -255,7 +255,7 @@ impl Shared {
         let label = format!("{}-{}", container.kind, container.number);
         let network = Space::of_pin(&format!("{} {}", self.name, network.name), &of_network);
         // Whatever it is called: its MAC holds the member's address.
-        let address = attached.address.octets().map(|octet| format!("{octet:02x}")).join(":");
+        let address = attached.member.address.octets().map(|octet| format!("{octet:02x}")).join(":");
         let port_veth = network.link_with_mac(|mac| mac.starts_with("0a:") && mac.ends_with(&address));
         Joined {
             container: container.clone(),
@@ -347,11 +347,11 @@ impl Shared {
             self.start();
         }
         let mut left = Vec::new();
-        for member in
-            self.members().expect("the members").into_iter().filter(|member| *member.host.as_str() == *self.name)
+        for MemberView { network, member, .. } in
+            self.members().expect("the members").into_iter().filter(|view| *view.host.as_str() == *self.name)
         {
             let request = Detach {
-                network: member.network.to_string(),
+                network: network.to_string(),
                 app: member.app.to_string(),
                 kind: Some(member.kind.to_string()),
                 number: Some(member.number.get()),

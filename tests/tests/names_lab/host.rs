@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use privnet::agent::views::{Attach, Attached, CreateNetwork, Detach, MembersQuery, Target};
+use privnet::agent::views::{Attach, Attached, CreateNetwork, Detach, MemberView, MembersQuery, Target};
 use privnet::agent::{Agent, AgentApi as _, Config, Control, DatapathChoice, NamesConfig};
 use privnet::dns::DnsProcess;
 use privnet::model::NameOptions;
@@ -188,12 +188,14 @@ impl Drop for Host {
 /// Ends every membership of a host, and says what could not be.
 async fn detach_all(control: &Control, host: &str) -> Vec<String> {
     let mut left = Vec::new();
-    for member in control.members(MembersQuery::default()).await.expect("the members") {
-        if *member.host.as_str() != *host {
+    for MemberView { network, member, host: of, .. } in
+        control.members(MembersQuery::default()).await.expect("the members")
+    {
+        if *of.as_str() != *host {
             continue;
         }
         let request = Detach {
-            network: member.network.to_string(),
+            network: network.to_string(),
             app: member.app.to_string(),
             kind: Some(member.kind.to_string()),
             number: Some(member.number.get()),

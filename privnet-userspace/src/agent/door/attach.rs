@@ -8,7 +8,7 @@ use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::gone::wait_until_gone;
 use super::target::find;
-use super::views::{Attach, Attached};
+use super::views::{Attach, Attached, MemberRef};
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::names;
@@ -120,17 +120,6 @@ fn attached(
         let stored = |world: &World| world.member(network, &record.container)?.app_name.clone();
         shared.world(stored)
     });
-    Ok(Attached {
-        network,
-        app,
-        app_name,
-        kind,
-        number,
-        address: record.address,
-        hostname,
-        interface,
-        ready,
-        env,
-        resolv_conf,
-    })
+    let member = MemberRef { app, app_name, kind, number, address: record.address, hostname };
+    Ok(Attached { network, member, interface, ready, env, resolv_conf })
 }

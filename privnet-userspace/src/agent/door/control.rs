@@ -14,8 +14,8 @@ use super::gone::wait_until_gone;
 use super::scrape;
 use super::verbs::AgentApi;
 use super::views::{
-    Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, MemberView,
-    MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape,
+    Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, MemberRef,
+    MemberView, MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape,
     ScrapeErrorKind, StatusView, VersionView,
 };
 use crate::agent::membership;
@@ -148,12 +148,14 @@ impl Control {
         MemberView {
             network: network.id,
             network_name: network.name.clone(),
-            hostname: hostname(network.id, &member.container),
-            app: member.container.app,
-            app_name: member.app_name,
-            kind: member.container.kind,
-            number: member.container.number,
-            address: member.address,
+            member: MemberRef {
+                hostname: hostname(network.id, &member.container),
+                app: member.container.app,
+                app_name: member.app_name,
+                kind: member.container.kind,
+                number: member.container.number,
+                address: member.address,
+            },
             public_key: member.public_key,
             host: member.host,
             state: member.state,
@@ -275,7 +277,9 @@ impl AgentApi for Control {
             .into_iter()
             .filter_map(|member| networks.get(&member.network).map(|network| self.member_view(network, member)))
             .collect();
-        let order = |view: &MemberView| (view.network_name.clone(), view.app, view.kind.clone(), view.number);
+        let order = |MemberView { network_name, member, .. }: &MemberView| {
+            (network_name.clone(), member.app, member.kind.clone(), member.number)
+        };
         views.sort_by_key(order);
         Ok(views)
     }

@@ -151,12 +151,10 @@ pub struct Attach {
     pub ports: Vec<String>,
 }
 
-/// A member that was attached and can send.
+/// A member: its container, its address and its name, in the object that tells of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Attached {
-    /// The network.
-    pub network: NetworkId,
+pub struct MemberRef {
     /// The container's app.
     pub app: AppId,
     /// The app's name, where the app was given by name.
@@ -171,6 +169,17 @@ pub struct Attached {
     pub address: Ipv4Addr,
     /// The member's full domain name.
     pub hostname: String,
+}
+
+/// A member that was attached and can send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Attached {
+    /// The network.
+    pub network: NetworkId,
+    /// The member.
+    #[serde(flatten)]
+    pub member: MemberRef,
     /// The WireGuard interface in the app netns.
     pub interface: IfName,
     /// Whether it can send.
@@ -251,20 +260,9 @@ pub struct MemberView {
     pub network: NetworkId,
     /// The network's name.
     pub network_name: NetworkName,
-    /// The container's app.
-    pub app: AppId,
-    /// The app's name, where the app was given by name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app_name: Option<AppName>,
-    /// The container's type.
-    #[serde(rename = "type")]
-    pub kind: ContainerType,
-    /// The container's number.
-    pub number: ContainerNumber,
-    /// The member's address.
-    pub address: Ipv4Addr,
-    /// The member's full domain name.
-    pub hostname: String,
+    /// The member.
+    #[serde(flatten)]
+    pub member: MemberRef,
     /// Its WireGuard public key.
     pub public_key: PublicKey,
     /// The host it lives on.

@@ -174,14 +174,14 @@ async fn release(
 
 /// `web-1`: a member's full name can be longer than the 64 bytes that a host's name may have.
 fn short_name(attached: &Attached) -> String {
-    let mut name = format!("{}-{}", attached.kind, attached.number);
+    let mut name = format!("{}-{}", attached.member.kind, attached.member.number);
     name.truncate(63);
     name
 }
 
 /// Ends the membership, with patience: the agent may be restarting. A failure is told and changes no exit code.
 async fn detach(client: &Client, arguments: &RunArgs, attached: &Attached, format: Format) {
-    let request = Detach { number: Some(attached.number.get()), ..detach_request(arguments.member.clone()) };
+    let request = Detach { number: Some(attached.member.number.get()), ..detach_request(arguments.member.clone()) };
     let patient = tokio::time::Instant::now() + DETACH_PATIENCE;
     loop {
         match client.detach(&request).await {
