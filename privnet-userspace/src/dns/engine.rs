@@ -9,7 +9,8 @@ use rand::rngs::SmallRng;
 use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
-use super::wire::{self, Code, Incoming, Limits, Query, Written};
+use super::wire::{self, Incoming, Limits, Query, ResponseCode, Written};
+use crate::model::published;
 use crate::names::{Difference, DnsClient, Forwarding, Name, QueryType, Question, Resolution, Zones};
 
 /// How old the snapshot may be before it is no longer answered from, unless it is set otherwise.
@@ -28,13 +29,14 @@ pub struct Engine {
     pub counters: Counters,
 }
 
-/// By what a query came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// A datagram.
-    Udp,
-    /// A stream.
-    Tcp,
+published! {
+    /// How a query came, and its reply went.
+    Transport {
+        /// A datagram.
+        Udp "udp",
+        /// A stream.
+        Tcp "tcp",
+    }
 }
 
 /// What to do about a query.
@@ -152,12 +154,12 @@ impl View<'_> {
         let written = match self.resolve(scratch, client, &query, limits.octets) {
             Some(Resolution::Answered(_)) if self.stale => {
                 counters.stale.add();
-                wire::write_error(&query, Code::ServerFailure, limits, out)
+                wire::write_error(&query, ResponseCode::ServerFailure, limits, out)
             }
             Some(Resolution::Answered(answer)) => wire::write_answer(&query, &answer, limits, out),
             Some(Resolution::Elsewhere) if recursion_available => return Step::Forward(forwarding),
-            Some(Resolution::Elsewhere) => wire::write_error(&query, Code::Refused, limits, out),
-            None => wire::write_error(&query, Code::FormatError, limits, out),
+            Some(Resolution::Elsewhere) => wire::write_error(&query, ResponseCode::Refused, limits, out),
+            None => wire::write_error(&query, ResponseCode::FormatError, limits, out),
         };
         counters.wrote(transport, written);
         Step::Reply
@@ -215,8 +217,8 @@ impl Counter {
 /// What was counted since the process began.
 #[derive(Debug, Default)]
 pub struct Counters {
-    udp: [Counter; CODES.len()],
-    tcp: [Counter; CODES.len()],
+    udp: [Counter; ResponseCode::ALL.len()],
+    tcp: [Counter; ResponseCode::ALL.len()],
     /// What was met with silence: responses and what is too short to be a query.
     pub silence: Counter,
     /// Replies that left something out.
@@ -234,18 +236,6 @@ pub struct Counters {
     /// Connections that were refused because their container, or all together, had too many.
     pub connections_refused: Counter,
 }
-
-/// The codes, in the order in which they are counted, with their names in metrics.
-const CODES: [(Code, &str); 8] = [
-    (Code::NoError, "noerror"),
-    (Code::FormatError, "formerr"),
-    (Code::ServerFailure, "servfail"),
-    (Code::NameError, "nxdomain"),
-    (Code::NotImplemented, "notimp"),
-    (Code::Refused, "refused"),
-    (Code::BadVersion, "badvers"),
-    (Code::Other, "other"),
-];
 
 /// The counters at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -288,7 +278,7 @@ impl Counters {
             Transport::Udp => &self.udp,
             Transport::Tcp => &self.tcp,
         };
-        let counted = CODES.iter().zip(counters).find(|((code, _), _)| *code == written.code);
+        let counted = ResponseCode::ALL.iter().zip(counters).find(|(code, _)| **code == written.code);
         if let Some((_, counter)) = counted {
             counter.add();
         }
@@ -300,16 +290,16 @@ impl Counters {
     /// The counters at this moment.
     #[must_use]
     pub fn read(&self) -> Counted {
-        let replies = |transport: &'static str, counters: &[Counter]| -> Vec<Replies> {
-            let rows = CODES.iter().zip(counters).map(|((_, name), counter)| Replies {
-                transport: transport.to_owned(),
-                rcode: (*name).to_owned(),
+        let replies = |transport: Transport, counters: &[Counter]| -> Vec<Replies> {
+            let rows = ResponseCode::ALL.iter().zip(counters).map(|(code, counter)| Replies {
+                transport: transport.name().to_owned(),
+                rcode: code.name().to_owned(),
                 count: counter.get(),
             });
             rows.collect()
         };
         Counted {
-            replies: [replies("udp", &self.udp), replies("tcp", &self.tcp)].concat(),
+            replies: [replies(Transport::Udp, &self.udp), replies(Transport::Tcp, &self.tcp)].concat(),
             silence: self.silence.get(),
             truncated: self.truncated.get(),
             stale: self.stale.get(),

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::engine::{Engine, Transport, most_octets};
 use super::tenant::Tenant;
 use super::upstream::{Health, HostResolvers};
-use super::wire::{self, Code, Incoming, Limits, Query, Written};
+use super::wire::{self, Incoming, Limits, Query, ResponseCode, Written};
 use crate::names::Forwarding;
 
 /// How many forwarded queries of all containers are under way at most.
@@ -134,13 +134,13 @@ impl Forwarder {
         if let Some(mut reply) = self.ask(query, forwarding, transport).await {
             let truncated = wire::cut_off(query, octets, &mut reply);
             counters.forwarded.add();
-            counters.wrote(transport, Written { code: Code::of(&reply), truncated });
+            counters.wrote(transport, Written { code: ResponseCode::of(&reply), truncated });
             return reply;
         }
         counters.unanswered.add();
         let mut reply = Vec::new();
         let limits = Limits { octets, recursion_available: true };
-        let written = wire::write_error(query, Code::ServerFailure, limits, &mut reply);
+        let written = wire::write_error(query, ResponseCode::ServerFailure, limits, &mut reply);
         counters.wrote(transport, written);
         reply
     }
@@ -165,9 +165,15 @@ impl Forwarder {
             match tokio::time::timeout(patience, exchange(*server, query, transport)).await {
                 Ok(Ok(reply)) => {
                     self.health().answered(*server);
-                    match Code::of(&reply) {
-                        Code::ServerFailure | Code::Refused | Code::NotImplemented => lame = Some(reply),
-                        Code::NoError | Code::FormatError | Code::NameError | Code::BadVersion | Code::Other => {
+                    match ResponseCode::of(&reply) {
+                        ResponseCode::ServerFailure | ResponseCode::Refused | ResponseCode::NotImplemented => {
+                            lame = Some(reply)
+                        }
+                        ResponseCode::NoError
+                        | ResponseCode::FormatError
+                        | ResponseCode::NameError
+                        | ResponseCode::BadVersion
+                        | ResponseCode::Other => {
                             return Some(reply);
                         }
                     }

@@ -39,11 +39,13 @@ mod tests;
 
 use std::net::Ipv4Addr;
 
+pub use engine::Transport;
 pub use error::Error;
 pub use handle::{DnsProcess, ProcessSpec};
 pub use process::serve_process;
 pub use protocol::{Dns, ProcessState, Resolved, ServedContainer, Source};
 pub use sockets::Sockets;
+pub use wire::ResponseCode;
 
 /// Where a container's names are answered, unless it is set otherwise: on its loopback, at an address that neither
 /// Docker (127.0.0.11), systemd-resolved (.53, .54) nor dnsmasq (127.0.1.1) uses.

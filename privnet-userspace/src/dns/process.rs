@@ -20,8 +20,9 @@ use tokio::time::Interval;
 
 use super::protocol::{Dns, ProcessState, Request, Resolved, Response, ServedContainer, Source, Start};
 use super::responder::{Responder, ResponderConfig};
+use super::wire::ResponseCode;
 use crate::companion::{self, Given, Identity, Liveness, LivenessWatch, Service};
-use crate::names::{DnsClient, Name, QueryType, Question, Rcode, Resolution};
+use crate::names::{DnsClient, Name, QueryType, Question, Resolution};
 use crate::netns::NetnsId;
 
 /// How often the process checks that pins are still there, and how old its names are.
@@ -219,10 +220,7 @@ impl Process {
         let (source, rcode, records) = match resolution {
             Resolution::Elsewhere => (Source::Forwarded(view.zones().forwarding(client)), None, Vec::new()),
             Resolution::Answered(answer) => {
-                let rcode = match answer.rcode {
-                    Rcode::NoError => "noerror",
-                    Rcode::NameError => "nxdomain",
-                };
+                let rcode = ResponseCode::from(answer.rcode).name();
                 let records = answer.answers.iter().chain(&answer.additional).map(|record| record.line(&asked));
                 (Source::Snapshot, Some(rcode.to_owned()), records.collect())
             }

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::engine::{Engine, Scratch, Step, Transport};
 use super::forward::{ForwardQueue, Job, ReplyTo};
 use super::tenant::Tenant;
-use super::wire::{self, Code, Incoming, Limits};
+use super::wire::{self, Incoming, Limits, ResponseCode};
 
 /// How many all together have.
 const CONNECTIONS: usize = 1024;
@@ -116,7 +116,7 @@ impl TcpServer {
         self.engine.counters.over_budget.add();
         if let Incoming::Query(query) = wire::read(bytes) {
             let limits = Limits { octets: wire::TCP_MOST_OCTETS, recursion_available: true };
-            let written = wire::write_error(&query, Code::ServerFailure, limits, reply);
+            let written = wire::write_error(&query, ResponseCode::ServerFailure, limits, reply);
             self.engine.counters.wrote(Transport::Tcp, written);
         }
     }

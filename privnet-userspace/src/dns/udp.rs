@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::engine::{Engine, Scratch, Step, Transport, most_octets};
 use super::forward::{ForwardQueue, Job, ReplyTo};
 use super::tenant::Tenant;
-use super::wire::{self, Code, Incoming, Limits};
+use super::wire::{self, Incoming, Limits, ResponseCode};
 
 /// Most queries taken from one socket in one go.
 const BATCH: usize = 32;
@@ -210,7 +210,7 @@ impl Batch {
 pub(super) fn refuse(engine: &Engine, bytes: &[u8], reply: &mut Vec<u8>) {
     if let Incoming::Query(query) = wire::read(bytes) {
         let limits = Limits { octets: most_octets(&query, Transport::Udp), recursion_available: true };
-        let written = wire::write_error(&query, Code::ServerFailure, limits, reply);
+        let written = wire::write_error(&query, ResponseCode::ServerFailure, limits, reply);
         engine.counters.wrote(Transport::Udp, written);
     }
 }

@@ -1,7 +1,6 @@
 //! What the surfaces may see and ask: the JSON of the API, field for field. Names are stable; fields are only added.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -11,47 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::model::ids::ContainerNumber;
 use crate::model::{
     AppId, AppName, ContainerType, HostName, IfName, MemberState, NameOptions, NetworkId, NetworkName, PublicKey,
+    published,
 };
 use crate::store::StoreKind;
 use crate::topology::Datapath;
 use crate::wireguard::Backend;
-
-/// An enum whose values have published names: JSON, metrics and the command line call them so, for ever.
-macro_rules! published {
-    ($(#[$doc:meta])+ $kind:ident { $($(#[$variant_doc:meta])+ $variant:ident $name:literal,)+ }) => {
-        $(#[$doc])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-        #[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
-        pub enum $kind {
-            $($(#[$variant_doc])+ #[serde(rename = $name)] $variant,)+
-        }
-
-        impl $kind {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The published name.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-
-            /// The value of a published name.
-            #[must_use]
-            pub fn from_name(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|value| value.name() == name)
-            }
-        }
-
-        impl fmt::Display for $kind {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-    };
-}
 
 mod names;
 #[cfg(test)]
@@ -61,10 +24,11 @@ mod version;
 
 pub use names::{
     AnswerSource, DomainNameView, DomainNamesQuery, NamesCounted, NamesView, RepliesCounted, ResolveQuery, ResolveView,
-    ResponseCode, Transport,
 };
 pub use scrape::{CounterRow, NetworkCounters, Scrape, ScrapeErrorKind, TunnelView};
 pub use version::{BuildProfile, VersionView};
+
+pub use crate::dns::{ResponseCode, Transport};
 
 /// Asks for a network.
 #[derive(Clone, Debug, Serialize, Deserialize)]

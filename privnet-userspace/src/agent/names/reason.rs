@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::agent::world::World;
-use crate::dns::{Resolved, Source};
+use crate::dns::{Resolved, ResponseCode, Source};
 use crate::model::{App, Forwarding, Member, MemberState, Network, NetworkId};
 use crate::names::{Name, SUFFIX};
 
@@ -31,7 +31,7 @@ pub fn reason(world: &World, networks: &BTreeSet<NetworkId>, asked: &Name, kind:
     if !told.records.is_empty() {
         return format!("the container's networks have it, with {} records", told.records.len());
     }
-    if told.rcode.as_deref() == Some("noerror") {
+    if told.rcode.as_deref() == Some(ResponseCode::NoError.name()) {
         return format!("the name exists, and has no {kind} record");
     }
     missing(world, networks, asked)

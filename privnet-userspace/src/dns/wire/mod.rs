@@ -3,13 +3,15 @@
 //! The parser and the writer are those of NLnet Labs' `domain`; what is here is which queries are answered how
 //! (RFC 1035, 6891, 7766, 8482, 9619).
 
+mod code;
 mod query;
 mod relay;
 mod reply;
 
+pub use code::ResponseCode;
 pub use query::{Edns, Head, Incoming, Problem, Query, read};
 pub use relay::{forwarded, is_reply, is_truncated, make_reply_to};
-pub use reply::{Code, Limits, Written, cut_off, write_answer, write_error, write_problem};
+pub use reply::{Limits, Written, cut_off, write_answer, write_error, write_problem};
 
 /// Largest reply by UDP in octets, whatever the client could take: it fits every path (DNS flag day 2020).
 pub const UDP_MOST_OCTETS: usize = 1232;

@@ -1,16 +1,17 @@
 //! Replies: answers, errors, and what is left of a reply that is too long.
 
-use domain::base::iana::{OptRcode, Rcode as WireRcode};
+use domain::base::iana::Rcode as WireRcode;
 use domain::base::message_builder::{MessageBuilder, PushError, RecordSectionBuilder, StaticCompressor};
 use domain::base::name::ToLabelIter as _;
 use domain::base::{Name as WireName, Serial, Ttl};
 use domain::rdata::rfc1035::TxtBuilder;
 use domain::rdata::{A, Ns, Ptr, Soa, Srv, Txt};
 
+use super::code::ResponseCode;
 use super::query::{Edns, Head, Problem, Query};
 use super::{HEADER_OCTETS, UDP_MOST_OCTETS};
 use crate::names::answer;
-use crate::names::{Answer, Data, Name, Owner, Rcode, Record};
+use crate::names::{Answer, Data, Name, Owner, Record};
 
 /// An OPT record without options, in octets (RFC 6891 section 6.1.2).
 const OPT_OCTETS: usize = 11;
@@ -28,86 +29,23 @@ pub struct Limits {
     pub recursion_available: bool,
 }
 
-/// What became of a query; numbers are IANA's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Code {
-    /// 0
-    NoError,
-    /// 1
-    FormatError,
-    /// 2
-    ServerFailure,
-    /// 3
-    NameError,
-    /// 4
-    NotImplemented,
-    /// 5
-    Refused,
-    /// 16
-    BadVersion,
-    /// Any other; only forwarded replies have them.
-    Other,
-}
-
 /// A reply that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     /// What it says.
-    pub code: Code,
+    pub code: ResponseCode,
     /// Whether something was left out that the client can have by TCP.
     pub truncated: bool,
 }
 
 type Target = StaticCompressor<Vec<u8>>;
 
-impl Code {
-    /// The code in the header of a reply that somebody else wrote.
-    #[must_use]
-    pub fn of(reply: &[u8]) -> Self {
-        match reply.get(3).map(|octet| octet & 0b1111) {
-            Some(0) => Self::NoError,
-            Some(1) => Self::FormatError,
-            Some(2) => Self::ServerFailure,
-            Some(3) => Self::NameError,
-            Some(4) => Self::NotImplemented,
-            Some(5) => Self::Refused,
-            Some(_) | None => Self::Other,
-        }
-    }
-
-    fn wire(self) -> OptRcode {
-        match self {
-            Self::NoError => OptRcode::NOERROR,
-            Self::FormatError => OptRcode::FORMERR,
-            Self::ServerFailure | Self::Other => OptRcode::SERVFAIL,
-            Self::NameError => OptRcode::NXDOMAIN,
-            Self::NotImplemented => OptRcode::NOTIMP,
-            Self::Refused => OptRcode::REFUSED,
-            Self::BadVersion => OptRcode::BADVERS,
-        }
-    }
-}
-
-impl From<Problem> for Code {
-    fn from(problem: Problem) -> Self {
-        match problem {
-            Problem::Malformed => Self::FormatError,
-            Problem::NotImplemented => Self::NotImplemented,
-            Problem::Refused => Self::Refused,
-            Problem::EdnsVersion => Self::BadVersion,
-        }
-    }
-}
-
 /// Writes the answer to `query` into `out`, which it empties first.
 ///
 /// Records that do not fit are left out, and the reply says so: the client then comes by TCP, and one that does not has
 /// some of the addresses at least.
 pub fn write_answer(query: &Query<'_>, answer: &Answer, limits: Limits, out: &mut Vec<u8>) -> Written {
-    let code = match answer.rcode {
-        Rcode::NoError => Code::NoError,
-        Rcode::NameError => Code::NameError,
-    };
+    let code = ResponseCode::from(answer.rcode);
     let mut truncated = false;
     write(&query.head, code, limits, out, |mut builder| {
         builder.header_mut().set_aa(true);
@@ -128,14 +66,14 @@ pub fn write_answer(query: &Query<'_>, answer: &Answer, limits: Limits, out: &mu
 }
 
 /// Writes that `query` cannot be answered.
-pub fn write_error(query: &Query<'_>, code: Code, limits: Limits, out: &mut Vec<u8>) -> Written {
+pub fn write_error(query: &Query<'_>, code: ResponseCode, limits: Limits, out: &mut Vec<u8>) -> Written {
     write(&query.head, code, limits, out, |builder| builder.additional());
     Written { code, truncated: false }
 }
 
 /// Writes what is wrong with a query.
 pub fn write_problem(head: &Head<'_>, problem: Problem, limits: Limits, out: &mut Vec<u8>) -> Written {
-    let code = Code::from(problem);
+    let code = ResponseCode::from(problem);
     write(head, code, limits, out, |builder| builder.additional());
     Written { code, truncated: false }
 }
@@ -144,7 +82,13 @@ type Question = domain::base::message_builder::QuestionBuilder<Target>;
 type Additional = domain::base::message_builder::AdditionalBuilder<Target>;
 
 /// Header and question, then what `records` adds, then EDNS if the query had it.
-fn write(head: &Head<'_>, code: Code, limits: Limits, out: &mut Vec<u8>, records: impl FnOnce(Question) -> Additional) {
+fn write(
+    head: &Head<'_>,
+    code: ResponseCode,
+    limits: Limits,
+    out: &mut Vec<u8>,
+    records: impl FnOnce(Question) -> Additional,
+) {
     let limit = limits.octets;
     // A Vec grows: neither this nor the pushes below fail but for the limit.
     let Ok(mut builder) = MessageBuilder::from_target(StaticCompressor::new(std::mem::take(out)));

@@ -1,13 +1,13 @@
 //! What the surfaces may see of names.
 
-use std::fmt;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dns::engine::Counted;
+use crate::dns::{ResponseCode, Transport};
 use crate::model::ids::ContainerNumber;
-use crate::model::{ContainerType, NetworkId, NetworkName};
+use crate::model::{ContainerType, NetworkId, NetworkName, published};
 
 /// Says whose names are asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,16 +141,6 @@ pub struct RepliesCounted {
 }
 
 published! {
-    /// How a query came, and its reply went.
-    Transport {
-        /// A datagram.
-        Udp "udp",
-        /// A stream.
-        Tcp "tcp",
-    }
-}
-
-published! {
     /// Where an answer comes from.
     AnswerSource {
         /// The names that the agent told the DNS process.
@@ -162,32 +152,10 @@ published! {
     }
 }
 
-published! {
-    /// The code of a reply (RFC 1035 section 4.1.1, RFC 6891 section 9).
-    ResponseCode {
-        /// 0: no error.
-        NoError "noerror",
-        /// 1: the query is malformed.
-        FormatError "formerr",
-        /// 2: the server cannot answer now.
-        ServerFailure "servfail",
-        /// 3: the name does not exist.
-        NameError "nxdomain",
-        /// 4: the kind of query is not supported.
-        NotImplemented "notimp",
-        /// 5: the server does not answer this.
-        Refused "refused",
-        /// 16: the version of EDNS is not supported.
-        BadVersion "badvers",
-        /// Any other; only forwarded replies have it.
-        Other "other",
-    }
-}
-
 impl From<Counted> for NamesCounted {
     fn from(counted: Counted) -> Self {
         let replies = counted.replies.iter().map(|replies| RepliesCounted {
-            transport: if replies.transport == Transport::Tcp.name() { Transport::Tcp } else { Transport::Udp },
+            transport: Transport::from_name(&replies.transport).unwrap_or(Transport::Udp),
             rcode: ResponseCode::from_name(&replies.rcode).unwrap_or(ResponseCode::Other),
             count: replies.count,
         });
@@ -248,9 +216,9 @@ mod tests {
         }
     }
 
-    /// The two sides name the codes each for themselves: the process's build may be another one.
+    /// In text, since the process's build may be another one.
     #[test]
-    fn every_code_that_the_process_counts_has_a_name_here() {
+    fn every_code_that_the_process_counts_arrives_in_the_view() {
         let counted = NamesCounted::from(crate::dns::engine::Counters::default().read());
         let expected: Vec<_> = Transport::ALL
             .iter()

@@ -1,13 +1,12 @@
 //! What one scrape of the metrics shows.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::StatusView;
 use crate::datapath::{Direction, Outcome};
-use crate::model::{NetworkId, NetworkName};
+use crate::model::{NetworkId, NetworkName, published};
 
 /// Everything that one scrape of the metrics shows.
 #[derive(Clone, Debug, PartialEq, Eq)]

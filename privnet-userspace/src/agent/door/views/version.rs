@@ -1,9 +1,9 @@
 //! What this binary is.
 
-use std::fmt;
-
 use privnet_ebpf::abi::ABI_VERSION;
 use serde::{Deserialize, Serialize};
+
+use crate::model::published;
 
 /// A binary's version, as `privnet version` and `GET /v1/version` show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
