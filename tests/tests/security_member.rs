@@ -71,7 +71,7 @@ fn each_peer_has_exactly_its_own_address() {
         for (key, peer) in &state.peers {
             let whose = views.iter().find(|view| view.public_key == *key).expect("a member's key");
             let allowed: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
-            assert_eq!(allowed, [format!("{}/32", whose.address)], "{}", whose.hostname);
+            assert_eq!(allowed, [format!("{}/32", whose.member.address)], "{}", whose.member.hostname);
         }
         assert!(state.public_key.is_some_and(|own| !state.peers.contains_key(&own)), "nobody is its own peer");
     }

@@ -1,0 +1,208 @@
+//! An agent of this build and one of the build before on one etcd: each acts on what the other writes.
+//!
+//! ```text
+//!  h1: agent of this build, web-1 ──┐            ┌── h2: records of the build before, backend-1; no datapath
+//!                                   ├─ underlay ─┤
+//!                     h3: etcd ─────┘            └── reads all that h1 writes by the structs of the build before
+//! ```
+
+mod attacker;
+mod version_before;
+
+use std::net::Ipv4Addr;
+
+use attacker::device_of;
+use privnet::model::PublicKey;
+use privnet::store::{Embedded, Entry, Store as _};
+use privnet_tests::lab::container::APP;
+use privnet_tests::lab::{Etcd, Joined, Lab, Options, runtime, wait_until};
+use version_before::records::{self, State, rewrite};
+use version_before::{OldHost, address_key, member_key};
+
+const SUBNET: &str = "10.92.0.0/24";
+const OTHER_SUBNET: &str = "10.93.0.0/24";
+const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 92, 0, 2);
+/// What a build to come adds to a record.
+const COLOUR: &str = r#""colour":{"name":"red","shades":[1,2.5,null]}}"#;
+
+fn text(entry: &Entry) -> String {
+    String::from_utf8(entry.value.to_vec()).expect("text")
+}
+
+/// Adds a field that neither of the two builds knows.
+fn colour(old: &OldHost, key: &str) {
+    let text = text(&old.entry(key).unwrap_or_else(|| panic!("{key} is not there")));
+    old.overwrite(key, &format!("{},{COLOUR}", text.strip_suffix('}').expect("JSON")));
+}
+
+#[track_caller]
+fn assert_coloured(old: &OldHost, key: &str) {
+    let text = text(&old.entry(key).unwrap_or_else(|| panic!("{key} is not there")));
+    assert!(text.ends_with(COLOUR), "{key}: {text}");
+}
+
+/// The addresses that a container is told for a name.
+fn told(asker: &Joined, name: &str) -> String {
+    asker.app.run(&format!("dig @127.0.0.82 +time=10 +tries=1 +short {name}")).trim().to_owned()
+}
+
+/// What stands in for the old build writes, byte for byte, what the old build did write.
+#[test]
+fn the_frozen_records_are_those_that_the_build_before_wrote() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let written = include_bytes!("../../privnet-userspace/fixtures/version-before/store.redb");
+    std::fs::write(directory.path().join("store.redb"), written).expect("the state file");
+    let entries = runtime().block_on(async {
+        let store = Embedded::open(directory.path()).await.expect("the store of the build before");
+        let mut entries = Vec::new();
+        for room in ["networks", "names", "vnis", "members", "addresses", "public-keys", "hosts"] {
+            let listing = store.list(&format!("{room}/").parse().expect("a prefix")).await.expect("a listing");
+            assert!(!listing.entries.is_empty(), "the build before wrote no {room}");
+            entries.extend(listing.entries);
+        }
+        entries
+    });
+    for entry in entries {
+        let again = rewrite(entry.key.as_str(), &entry.value).unwrap_or_else(|fault| panic!("{} {fault}", entry.key));
+        assert_eq!(String::from_utf8(again).expect("text"), text(&entry), "{}", entry.key);
+    }
+}
+
+#[test]
+fn agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes() {
+    let lab = Lab::new("agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes");
+    let mut spaces = lab.underlay(3, 1500);
+    let mut etcd = Etcd::new(spaces.pop().expect("three"), 3);
+    etcd.start();
+    let mut old = OldHost::start(spaces.pop().expect("two"), 2, etcd.url());
+    let shop = old.create_network("shop", 4711, SUBNET);
+    let backend_container = format!("1.backend.{APP}");
+    let backend = old.attach(&shop, &backend_container, BACKEND, PublicKey::new([7; 32]));
+
+    // The agent of this build finds what the old one wrote.
+    let one = lab.host_in(spaces.remove(0), 1, &Options::ebpf().with_etcd(etcd.url()));
+    let networks = one.networks().expect("networks");
+    let network = networks.into_iter().find(|network| network.name.as_str() == "shop").expect("the old host's");
+    assert_eq!(
+        (network.id.to_string(), network.vni, network.subnet.to_string().as_str()),
+        (shop.id.0.clone(), 4711, SUBNET)
+    );
+    let members = one.members().expect("members");
+    let found: Vec<_> = members.iter().map(|view| (view.member.address, view.host.as_str(), view.public_key)).collect();
+    assert_eq!(found, [(BACKEND, "h2", backend.public_key)]);
+
+    // A container that it attaches meets the old host's member: as a peer, by the way to its host, and by name.
+    let web = lab.member(&one, &network, "web-1");
+    let (device, runtime) = device_of(&one, &web);
+    let peer = |key: &PublicKey| {
+        let peers = runtime.block_on(device.observe()).expect("the device").expect("it is there").peers;
+        let peer = peers.get(key)?;
+        Some(peer.allowed_ips.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let is_peer = |key: &PublicKey| peer(key) == Some(vec![format!("{BACKEND}/32")]);
+    wait_until("the old host's member is a peer", || is_peer(&backend.public_key));
+    wait_until("its host is found", || web.network.run("bridge fdb show dev vxlan0").contains("dst 192.168.77.2"));
+    let name = format!("{backend_container}.{}.private-network.internal", shop.id);
+    let address = BACKEND.to_string();
+    wait_until("its name is told", || told(&web, &name) == address);
+
+    // The old one reads what the new one wrote, as its own structs have it.
+    let web_container = format!("1.web.{APP}");
+    let web_key = format!("members/{}/{web_container}", shop.id);
+    wait_until("the old agent sees that web is ready", || {
+        old.seen(&web_key).is_some_and(|member: records::Member| member.state == State::Ready)
+    });
+    let seen: records::Member = old.seen(&web_key).expect("a member");
+    assert_eq!((seen.address, seen.generation, seen.host.0.as_str()), (web.address(), 0, "h1"));
+    let row = old.row(&shop, web.address()).expect("a row");
+    assert_eq!((row.holder.map(|holder| holder.0), row.generation), (Some(web_container), 0));
+    let bank = one.network("bank", OTHER_SUBNET);
+    let mut named = lab.container("named-1");
+    named.app = "shop-api".to_owned();
+    one.attach(&bank, &named, None).expect("attached");
+    old.restart();
+    assert_eq!(old.faults(), Vec::<String>::new());
+    let seen: records::Network = old.seen(&format!("networks/{}", bank.id)).expect("a network");
+    assert_eq!((seen.name.0.as_str(), seen.vni), ("bank", bank.vni));
+
+    // An agent that starts anew writes of itself again. It keeps what it does not know, and leaves the old host's alone.
+    let own = old.own(&shop, &[&backend]);
+    let of_one = ["hosts/h1", "presences/h1"];
+    for key in of_one {
+        colour(&old, key);
+    }
+    let before: Vec<Entry> = of_one.iter().map(|key| old.entry(key).expect("there")).collect();
+    one.kill();
+    one.start();
+    one.wait_until_settled();
+    for (key, before) in of_one.iter().zip(before) {
+        assert_coloured(&old, key);
+        assert!(old.entry(key).expect("there").revision > before.revision, "{key} was written again");
+    }
+    assert_eq!(old.own(&shop, &[&backend]), own);
+    assert!(is_peer(&backend.public_key) && told(&web, &name) == address);
+    assert_eq!(old.faults(), Vec::<String>::new());
+
+    // Neither acts on a record of a higher version; what it said before holds.
+    let key = member_key(&backend);
+    let as_it_was = text(&old.entry(&key).expect("there"));
+    old.overwrite(&key, &as_it_was.replace(r#""version":1"#, r#""version":2"#).replace("ready", "waiting"));
+    wait_until("the agent says that it cannot read the record", || {
+        let problems = one.status().expect("status").problems;
+        problems.iter().any(|problem| problem.contains(&key) && problem.contains("version 2"))
+    });
+    assert!(is_peer(&backend.public_key) && told(&web, &name) == address);
+    let faults = old.faults();
+    assert!(faults.len() == 1 && faults[0].starts_with(&format!("{key} has version 2")), "{faults:?}");
+    old.overwrite(&key, &as_it_was);
+    one.wait_until_settled();
+
+    // The old host's presence says whether its members have names.
+    old.is_not_heard();
+    wait_until("the name is gone", || told(&web, &name).is_empty());
+    assert!(is_peer(&backend.public_key), "nothing but the name is");
+    old.announce();
+    wait_until("the name is told again", || told(&web, &name) == address);
+
+    // An address goes from the old build to this one and back: each raises the generation that the other left.
+    let row_key = address_key(&shop, BACKEND);
+    old.detach(&shop, &backend, 1_700_000_000);
+    wait_until("the old host's member is gone", || peer(&backend.public_key).is_none() && told(&web, &name).is_empty());
+    colour(&old, &row_key);
+    let other = lab.container("other-1");
+    one.attach(&network, &other, Some(BACKEND)).expect("the address is free");
+    assert_coloured(&old, &row_key);
+    let row = old.row(&shop, BACKEND).expect("a row");
+    assert_eq!((row.holder.map(|holder| holder.0), row.generation), (Some(format!("1.other.{APP}")), 1));
+    assert!(one.detach(&network, &other).expect("detach").detached);
+    assert_coloured(&old, &row_key);
+    let row = old.row(&shop, BACKEND).expect("a row");
+    assert!(row.holder.is_none() && row.generation == 1 && row.released_unix_seconds.is_some(), "{row:?}");
+    let backend = old.attach(&shop, &backend_container, BACKEND, PublicKey::new([8; 32]));
+    assert_eq!(backend.generation, 2);
+    wait_until("the old host's member is a peer again", || is_peer(&backend.public_key));
+    wait_until("its name is told again", || told(&web, &name) == address);
+
+    // A member's record changes, and keeps what its agent does not know; then the member leaves, and nothing else does.
+    let own = old.own(&shop, &[&backend]);
+    colour(&old, &web_key);
+    let arguments = ["detach", "--network", "shop", "--app", APP, "--type", "web", "--number", "1", "--drain"];
+    let mut draining = one.cli().command(&arguments).spawn().expect("privnet starts");
+    let mut drained = String::new();
+    wait_until("web is draining", || {
+        drained = old.entry(&web_key).map(|entry| text(&entry)).unwrap_or_default();
+        drained.contains("draining")
+    });
+    assert!(drained.ends_with(COLOUR), "{drained}");
+    assert!(draining.wait().expect("its end").success());
+    assert!(old.entry(&web_key).is_none(), "the member has left");
+    let row = old.row(&shop, web.address()).expect("a row");
+    assert!(row.holder.is_none() && row.generation == 0 && row.released_unix_seconds.is_some(), "{row:?}");
+    assert_eq!(old.own(&shop, &[&backend]), own);
+    assert_eq!(old.faults(), Vec::<String>::new());
+    for room in ["networks", "members", "addresses", "hosts", "presences", "names", "vnis", "public-keys"] {
+        assert!(old.read(room) > 1, "the old agent read {} {room}", old.read(room));
+    }
+    drop(old);
+    lab.finish();
+}
