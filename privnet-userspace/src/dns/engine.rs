@@ -1,4 +1,5 @@
-//! What all that serve share: the zones, their age and the counters; and the way from a query to its reply.
+//! The zones, their age and the counters, shared by the UDP threads and the TCP tasks; and the way from a query to its
+//! reply.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -15,17 +16,17 @@ use crate::names::{Difference, DnsClient, Forwarding, Name, QueryType, Question,
 
 /// How old the snapshot may be before it is no longer answered from, unless it is set otherwise.
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_hours(24);
-/// Octets that a record takes at least: a pointer to its owner, type, class, TTL, length and an address.
+/// The smallest record, in octets: a pointer to its owner, type, class, TTL, length and an address.
 const RECORD_OCTETS: usize = 16;
 
-/// What all that serve share.
+/// The zones, their age and the counters, shared by all threads and tasks that serve.
 #[derive(Debug)]
 pub struct Engine {
     zones: RwLock<Zones>,
     /// When the snapshot was last known to be current, in nanoseconds since boot; 0 when there is none.
     confirmed: AtomicU64,
     max_age: Duration,
-    /// What was counted.
+    /// The counters.
     pub counters: Counters,
 }
 
@@ -39,18 +40,18 @@ published! {
     }
 }
 
-/// What to do about a query.
+/// The treatment of a query.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Send what was written.
+    /// The reply was written: send it.
     Reply,
-    /// Nothing.
+    /// The query gets no reply.
     Silence,
-    /// Ask the resolvers for it.
+    /// The resolvers are asked.
     Forward(Forwarding),
 }
 
-/// The tools of one that serves: kept from query to query, so that none has to be made anew.
+/// The memory of a thread or task that serves: used for each of its queries, so that a query allocates none.
 #[derive(Debug)]
 pub struct Scratch {
     random: SmallRng,
@@ -70,19 +71,19 @@ pub struct View<'a> {
 }
 
 impl Engine {
-    /// One that knows no names yet, and answers SERVFAIL until it does.
+    /// An engine without names: it answers SERVFAIL until it has some.
     #[must_use]
     pub fn new(max_age: Duration) -> Self {
         Self { zones: RwLock::default(), confirmed: AtomicU64::new(0), max_age, counters: Counters::default() }
     }
 
-    /// Takes over what changed in the zones; they are current then.
+    /// Changes the zones, and notes that they are current.
     pub fn apply(&self, difference: Difference) {
         self.zones.write().unwrap_or_else(PoisonError::into_inner).apply(difference);
         self.confirm();
     }
 
-    /// Replaces all zones at once; they are current then.
+    /// Replaces all zones at once, and notes that they are current.
     pub fn replace(&self, everything: Difference) {
         let mut zones = Zones::new();
         zones.apply(everything);
@@ -95,7 +96,7 @@ impl Engine {
         self.confirmed.store(nanoseconds_since_boot().max(1), Ordering::Relaxed);
     }
 
-    /// How long ago the zones were last known to be current; nothing when they never were.
+    /// The time since the zones were last known to be current; `None` when they never were.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         match self.confirmed.load(Ordering::Relaxed) {
@@ -110,7 +111,7 @@ impl Engine {
         self.age().is_none_or(|age| age > self.max_age)
     }
 
-    /// The zones as they are; hold it briefly, a change waits meanwhile.
+    /// The zones as they are. A change of the zones waits until the view is dropped.
     #[must_use]
     pub fn view(&self) -> View<'_> {
         let stale = self.is_stale();
@@ -125,7 +126,7 @@ impl View<'_> {
         &self.zones
     }
 
-    /// Finds out what to do about `bytes` from `client`; a reply is written into `out`.
+    /// Decides the treatment of the message `bytes` from `client`, and writes a reply into `out`.
     pub fn handle(
         &self,
         counters: &Counters,
@@ -181,7 +182,7 @@ impl View<'_> {
     }
 }
 
-/// How large a reply may be, in octets.
+/// The largest reply to a query, in octets.
 #[must_use]
 pub fn most_octets(query: &Query<'_>, transport: Transport) -> usize {
     match transport {
@@ -190,7 +191,7 @@ pub fn most_octets(query: &Query<'_>, transport: Transport) -> usize {
     }
 }
 
-/// Suspended time counts: a host that slept for a day woke up with old names.
+/// The clock counts the time of suspension: a host that was suspended for a day resumes with old names.
 fn nanoseconds_since_boot() -> u64 {
     let now = rustix::time::clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
@@ -207,21 +208,21 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What it is.
+    /// Its value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What was counted since the process began.
+/// The counters since the start of the process.
 #[derive(Debug, Default)]
 pub struct Counters {
     udp: [Counter; ResponseCode::ALL.len()],
     tcp: [Counter; ResponseCode::ALL.len()],
-    /// What was met with silence: responses and what is too short to be a query.
+    /// Messages that got no reply: responses, and messages without a whole header.
     pub silence: Counter,
-    /// Replies that left something out.
+    /// Replies without some of their records.
     pub truncated: Counter,
     /// Questions for names of ours that were not answered because the snapshot is too old.
     pub stale: Counter,
@@ -260,14 +261,14 @@ pub struct Counted {
     pub connections_refused: u64,
 }
 
-/// How many replies of one kind.
+/// The number of replies of one transport and code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replies {
     /// `udp` or `tcp`.
     pub transport: String,
     /// The code in lower case, `noerror`.
     pub rcode: String,
-    /// How many.
+    /// The number.
     pub count: u64,
 }
 

@@ -1,20 +1,20 @@
 //! The DNS process: names answered inside every container, from a snapshot, also while the agent is away.
 //!
-//! Sockets are handed in, already bound in the containers' namespaces; which container asks is known from the socket
-//! and from nothing else. Owns the serving of them (UDP in threads that do nothing else, TCP and the forwarding of other
-//! names in one runtime), the process `privnet dns` and the agent's door to it. Never enters a namespace, never decides
-//! what exists (that is `names`).
+//! The agent binds the sockets in the containers' namespaces and hands them over: the socket of a query identifies the
+//! container. This room serves the sockets (UDP in threads of its own, TCP and the forwarding of other names in one
+//! runtime), and owns the process `privnet dns` and the agent's door to it. It enters no namespace, and which names
+//! exist is decided by `names`.
 //!
 //! | module | what it owns |
 //! |---|---|
 //! | [`wire`] | messages: queries read, replies written |
-//! | [`engine`] | what all that serve share: the zones, their age, the counters; from bytes to bytes |
-//! | [`responder`] | all that serve, put together |
+//! | [`engine`] | the zones, their age and the counters, shared by all transports; from bytes to bytes |
+//! | [`responder`] | the threads and tasks that serve the containers |
 //! | [`tenant`] | one container: its sockets and its budgets |
 //! | `udp`, `tcp` | the transports |
-//! | `process` | what `privnet dns` is |
-//! | `handle`, `sockets`, `protocol` | the agent's door to it; what it is handed; what the two say to each other |
-//! | `forward`, `upstream` | other people's names: asked of whom, how long |
+//! | `process` | the process `privnet dns` |
+//! | `handle`, `sockets`, `protocol` | the agent's door to the process; the sockets it is handed; their messages |
+//! | `forward`, `upstream` | names of others: the resolvers that are asked, and for how long |
 //! | [`stub`] | one question, asked as a program in a container asks it |
 
 pub mod engine;

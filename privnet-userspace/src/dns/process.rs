@@ -1,9 +1,9 @@
-//! The DNS process: what `privnet dns` does.
+//! The DNS process, `privnet dns`.
 //!
-//! It has no privilege: it holds the sockets that the agent opened in the containers' namespaces, and the names that it was last
-//! told. It ends by SIGTERM, when a task panics, or when it has served no container and heard no agent for a minute. It closes
-//! a container's sockets when the container ends: at once where it watches the container's process, within two seconds where
-//! it watches a pin. Otherwise the sockets would keep the namespace for ever.
+//! The process has no privilege: it holds the sockets that the agent opened in the containers' namespaces, and the last
+//! names that the agent sent. It ends on SIGTERM, when a task panics, and after a minute without a container and without
+//! a request of an agent. It closes a container's sockets when the container ends: at once where it watches the
+//! container's process, within two seconds where it watches a pin. An open socket would keep the namespace for ever.
 
 use std::collections::BTreeMap;
 use std::net::{TcpListener, UdpSocket};
@@ -25,19 +25,19 @@ use crate::companion::{self, Given, Identity, Liveness, LivenessWatch, Service};
 use crate::names::{DnsClient, Name, QueryType, Question, Resolution};
 use crate::netns::NetnsId;
 
-/// How often the process checks that pins are still there, and how old its names are.
+/// The time between two checks of the pins and of the age of the names.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a process without containers waits for an agent: one that restarts finds it, and one that is gone for good
-/// leaves no process behind.
+/// The time for which a process without containers waits for an agent: an agent that restarts finds the process, and an
+/// agent that is gone for good leaves none behind.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
-/// How long replies that are under way may take when the process ends.
+/// The time that the process gives to the replies under way when it ends.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How often the process checks that they are done.
+/// The time between two checks that they are done.
 const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 
-/// Runs the DNS process whose files are in `run_dir`, until it is told to end.
+/// Runs the DNS process whose files are in `run_dir`, until it ends.
 ///
-/// To be called first thing in `main`, see [`companion::serve`].
+/// `main` must call it before anything else, see [`companion::serve`].
 ///
 /// # Errors
 /// When it could not be started; the agent is told the same.
@@ -60,7 +60,7 @@ struct Process {
     ended_containers: mpsc::UnboundedReceiver<NetnsId>,
     check: Interval,
     was_stale: bool,
-    /// When an agent last asked.
+    /// When the last request of an agent came.
     heard: Instant,
 }
 
@@ -134,7 +134,7 @@ impl Service<Dns> for Process {
         }
     }
 
-    /// New queries go to a successor that has the same sockets; those that were taken are answered.
+    /// The process answers the queries that it has read; a successor with the same sockets reads the next ones.
     async fn end(mut self) {
         let containers: Vec<NetnsId> = self.watches.keys().copied().collect();
         containers.into_iter().for_each(|container| self.forget(container));
@@ -148,7 +148,7 @@ impl Service<Dns> for Process {
 }
 
 impl Process {
-    /// What the kernel reports no change of: pins, and the age of the names.
+    /// Checks the pins and the age of the names, of which the kernel reports no change.
     fn check(&mut self) {
         let unpinned = self.watches.iter().filter(|(_, (watched, _))| watched.is_unpinned());
         let unpinned: Vec<NetnsId> = unpinned.map(|(container, _)| *container).collect();

@@ -14,16 +14,16 @@ use super::forward::{ForwardQueue, Job, ReplyTo};
 use super::tenant::Tenant;
 use super::wire::{self, Incoming, Limits, ResponseCode};
 
-/// How many all together have.
+/// The most connections of all containers together.
 const CONNECTIONS: usize = 1024;
-/// How long a connection may be silent, a query take to arrive, or a reply to be taken.
+/// How long a connection may be silent, a query may take to arrive, and a client may take to read a reply.
 pub const IDLE: Duration = Duration::from_secs(10);
-/// How many replies wait for a slow reader; then its queries wait as well.
+/// How many replies wait for a slow client; its next queries wait as well.
 const REPLIES_WAITING: usize = 32;
-/// How long accepting rests when the process has no files left.
+/// The pause between two attempts to accept while the process has no files left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What every connection needs.
+/// The parts that all connections share.
 #[derive(Clone, Debug)]
 pub struct TcpServer {
     engine: Arc<Engine>,
@@ -32,7 +32,7 @@ pub struct TcpServer {
 }
 
 impl TcpServer {
-    /// One without connections.
+    /// A server without connections.
     #[must_use]
     pub fn new(engine: Arc<Engine>, forwards: ForwardQueue) -> Self {
         Self { engine, forwards, places: Arc::new(Semaphore::new(CONNECTIONS)) }
@@ -44,7 +44,7 @@ impl TcpServer {
         self.places.available_permits() == CONNECTIONS
     }
 
-    /// Accepts a container's connections, for ever: abort the task to end it. Connections that exist go on.
+    /// Accepts a container's connections until the task is aborted; connections that exist go on then.
     pub async fn accept(self, tenant: Arc<Tenant>, listener: TcpListener) {
         loop {
             let stream = match listener.accept().await {
@@ -58,21 +58,21 @@ impl TcpServer {
             let place = Arc::clone(&self.places).try_acquire_owned().ok();
             match (tenant.connection_permit(), place) {
                 (Some(permits), Some(place)) => self.open(Arc::clone(&tenant), stream, [permits, place]),
-                // Closed at once, which the client notices at once.
+                // Dropping the stream closes the connection, which the client notices at once.
                 (None, _) | (_, None) => self.engine.counters.connections_refused.add(),
             }
         }
     }
 
     fn open(&self, tenant: Arc<Tenant>, stream: TcpStream, permits: [OwnedSemaphorePermit; 2]) {
-        // Replies are written whole.
+        // A reply is written as a whole, so the kernel need not collect.
         let _ = stream.set_nodelay(true);
         let (reader, writer) = stream.into_split();
         let (replies, queue) = mpsc::channel(REPLIES_WAITING);
         let this = self.clone();
         tokio::spawn(async move {
             let writing = tokio::spawn(write(writer, queue));
-            // What ends the one ends the other: the reader by dropping its sender, the writer by closing the queue.
+            // The end of either half ends the other: the reader drops its sender, the writer closes the queue.
             let _ = this.read(&tenant, reader, replies).await;
             let _ = writing.await;
             drop(permits);
@@ -122,14 +122,14 @@ impl TcpServer {
     }
 }
 
-/// Reads one message with its length before it; an error at the end of the stream.
+/// Reads a message, which its length precedes; an error at the end of the stream.
 async fn read_message(reader: &mut OwnedReadHalf, message: &mut Vec<u8>) -> io::Result<()> {
     let length = usize::from(reader.read_u16().await?);
     if length < wire::HEADER_OCTETS {
         return Err(io::ErrorKind::InvalidData.into());
     }
     message.clear();
-    // Not all at once: the length is the client's word.
+    // In parts: the client may announce more than it sends.
     while message.len() < length {
         let rest = u64::try_from(length - message.len()).unwrap_or(0);
         if (&mut *reader).take(rest).read_buf(message).await? == 0 {
@@ -139,7 +139,7 @@ async fn read_message(reader: &mut OwnedReadHalf, message: &mut Vec<u8>) -> io::
     Ok(())
 }
 
-/// Writes replies until there are no more senders, or one is not taken in time.
+/// Writes replies until there are no more senders, or the client does not read one in time.
 async fn write(mut writer: OwnedWriteHalf, mut replies: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
     let mut framed = Vec::new();
     while let Some(reply) = replies.recv().await {

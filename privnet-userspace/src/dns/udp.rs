@@ -1,7 +1,7 @@
-//! Queries by UDP: a thread that does nothing else, over the sockets of many containers.
+//! Queries by UDP: a thread that serves the sockets of many containers.
 //!
-//! Each batch takes at most one batch from each socket that has something, so a container that floods its own socket costs
-//! another one a batch of waiting and no more.
+//! Each round reads at most one batch from each socket with queries, so a container that floods its socket delays another
+//! container by one batch.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -21,11 +21,11 @@ use super::forward::{ForwardQueue, Job, ReplyTo};
 use super::tenant::Tenant;
 use super::wire::{self, Incoming, Limits, ResponseCode};
 
-/// Most queries taken from one socket in one go.
+/// The most queries of a batch.
 const BATCH: usize = 32;
-/// Longest query in octets; what is longer is cut off, and then malformed.
+/// The longest query, in octets; a longer one is cut off, and is then malformed.
 const QUERY_OCTETS: usize = 2048;
-/// Most sockets told of in one wake-up.
+/// The most sockets of a round.
 const EVENTS: usize = 64;
 /// The token of the eventfd that ends the thread.
 const STOP: u64 = u64::MAX;
@@ -61,7 +61,7 @@ impl UdpThread {
         Ok(Self { sockets, thread: Some(thread) })
     }
 
-    /// Serves one more socket; returns by what it is removed again.
+    /// Serves a socket, and returns the token that [`Self::remove`] takes.
     ///
     /// # Errors
     /// When the kernel does not watch it.
@@ -74,7 +74,7 @@ impl UdpThread {
         Ok(token)
     }
 
-    /// Serves a socket no longer; it is closed when its last query is done with.
+    /// Stops serving a socket; it is closed after its last query.
     pub fn remove(&self, token: u64) {
         let removed = self.sockets.tenants.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&token);
         if let Some(tenant) = removed {
@@ -95,7 +95,7 @@ impl Drop for UdpThread {
         self.sockets.stop.store(true, Ordering::Release);
         let _ = rustix::io::write(&self.sockets.wake, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
-            // It panicked, or it did not: it has ended.
+            // After a panic, too, the thread has ended.
             let _ = thread.join();
         }
     }
@@ -122,7 +122,7 @@ fn serve(sockets: &Sockets, batch: &mut Batch) {
     }
 }
 
-/// What is kept from batch to batch, so that none has to be made anew.
+/// The memory of a thread: used for each of its batches, so that a batch allocates none.
 struct Batch {
     engine: Arc<Engine>,
     forwards: ForwardQueue,
@@ -150,14 +150,14 @@ impl Batch {
         }
     }
 
-    /// Answers one batch of what waits in the socket.
+    /// Answers a batch of the queries that wait in the socket.
     fn serve(&mut self, tenant: &Arc<Tenant>) {
         self.receive(tenant);
         self.recipients.clear();
         let client = tenant.client();
         let view = self.engine.view();
         for (query, (length, sender)) in self.queries.iter().zip(&self.arrivals) {
-            // Nothing can be sent to port 0, and the attempt would cost the rest of the batch.
+            // The kernel sends nothing to port 0, and the attempt would cost the rest of the batch.
             let Some(sender) = sender.filter(|sender| sender.port() != 0) else { continue };
             let bytes = &query[..*length];
             let reply = &mut self.replies[self.recipients.len()];
@@ -186,7 +186,7 @@ impl Batch {
         let mut slices: Vec<[IoSliceMut<'_>; 1]> =
             self.queries.iter_mut().map(|query| [IoSliceMut::new(query)]).collect();
         let fd = tenant.udp().as_raw_fd();
-        // An error is of an earlier datagram, and is cleared by being told: whatever else waits is taken next time.
+        // The error is that of an earlier datagram, and reading it clears it: the next round reads the queries.
         if let Ok(arrived) = recvmmsg(fd, &mut self.received, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
             self.arrivals.extend(arrived.map(|one| (one.bytes, one.address)));
         }

@@ -1,8 +1,8 @@
-//! What every store promises. The conformance suite holds each implementation to it.
+//! The promises of every store. The conformance suite holds each implementation to them.
 //!
 //! - A **revision** counts the transactions that changed something; the first is 1. Every change of one transaction
-//!   carries its revision. In a cluster that others use too, theirs count as well: revisions grow, but not by one.
-//! - A **commit** happens whole, is durable when it is answered, or did not happen. A failed compare says which key.
+//!   carries its revision. In a shared cluster the transactions of others count as well: revisions grow, but not by one.
+//! - A **commit** happens whole and is durable when it is answered, or does not happen. A failed compare names its key.
 //! - A **watch** delivers every change after its revision, in order, once; where it cannot, its last event is
 //!   [`Event::Resync`]. It is never silent about a gap.
 //! - A **lease** that is not kept alive deletes the keys attached to it. In a store of one host it lives as long as the
@@ -22,19 +22,19 @@ use super::error::{CommitError, StoreError};
 use super::path::{Key, Prefix};
 use super::transaction::{LeaseId, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, Revision, Transaction, Value};
 
-/// The door to the truth. See the module for what it promises.
+/// The door to the truth. The module's documentation has its promises.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Which of the stores it is.
     fn kind(&self) -> StoreKind;
 
-    /// Reads one key; nothing when it is absent.
+    /// Reads a key; `None` when it is absent.
     ///
     /// # Errors
     /// When the store cannot answer.
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError>;
 
-    /// Reads every key below `prefix`, in order, as of one revision.
+    /// Reads every key below `prefix`, in order, as of the same revision.
     ///
     /// # Errors
     /// When the store cannot answer.
@@ -42,8 +42,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Delivers the changes below `prefix` whose revision is greater than `after`.
     ///
-    /// With the revision of a [`Listing`] nothing is missed and nothing is delivered twice. When the changes after
-    /// `after` are not known any more, the only event is [`Event::Resync`].
+    /// After the revision of a [`Listing`] each change is delivered once. When the changes after `after` are not known any
+    /// more, the only event is [`Event::Resync`].
     ///
     /// # Errors
     /// When the store cannot answer.
@@ -51,7 +51,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Applies `transaction` whole or not at all, and returns its revision.
     ///
-    /// A transaction that changes nothing (it only deletes absent keys, say) returns the current revision. The commit
+    /// A transaction without an effect (it only deletes absent keys, say) returns the current revision. The commit
     /// goes on when the returned future is dropped.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl fmt::Display for StoreKind {
     }
 }
 
-/// One key as it was read.
+/// A key as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The key.
@@ -115,7 +115,7 @@ pub struct Entry {
     pub lease: Option<LeaseId>,
 }
 
-/// The keys below a prefix, as of one revision.
+/// The keys below a prefix, all as of the same revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
     /// In the order of their keys.
@@ -124,7 +124,7 @@ pub struct Listing {
     pub revision: Revision,
 }
 
-/// What a watch delivers.
+/// An event of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The key was created or changed.
@@ -152,22 +152,22 @@ pub enum Event {
 pub enum ResyncReason {
     /// The changes that it asks for are older than the store's memory, or the watcher was too slow.
     Compacted,
-    /// The revision that it asks for lies in the future: the store is another one than the watcher has seen.
+    /// The revision that it asks for lies in the future: the watcher has seen another store.
     UnknownRevision,
     /// The store was closed, or the connection to it lost.
     Closed,
 }
 
-/// The changes below a prefix. Ends after [`Event::Resync`], and only then. Cancelling a read loses nothing.
+/// The changes below a prefix. Ends after [`Event::Resync`], and only then. Cancelling a read loses no event.
 pub struct Watch(BoxStream<'static, Event>);
 
 impl Watch {
-    /// Wraps a stream that ends with [`Event::Resync`]; also for those who join several watches into one.
+    /// Wraps a stream that ends with [`Event::Resync`], which may be several watches joined.
     pub fn new(events: impl Stream<Item = Event> + Send + 'static) -> Self {
         Self(events.boxed())
     }
 
-    /// Waits for the next event; nothing once [`Event::Resync`] has been delivered.
+    /// Waits for the next event; `None` once [`Event::Resync`] has been delivered.
     pub async fn next(&mut self) -> Option<Event> {
         self.0.next().await
     }

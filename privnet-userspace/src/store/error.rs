@@ -1,4 +1,4 @@
-//! What can go wrong with a store.
+//! The errors of a store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,19 +17,19 @@ pub enum StoreError {
     /// The disk refused; the store goes on once it does not any more.
     #[error("cannot {operation} the state file {}: {source}", path.display())]
     Disk {
-        /// What was being done, for example `write`.
+        /// The operation that failed, for example `write`.
         operation: &'static str,
         /// The state file.
         path: PathBuf,
-        /// What the disk, or the library above it, said.
+        /// The error of the disk, or of the library above it.
         source: Arc<io::Error>,
     },
     /// The cluster did not answer, or refused.
     #[error("cannot {operation} in etcd ({detail})")]
     Cluster {
-        /// What was being done, for example `commit`.
+        /// The operation that failed, for example `commit`.
         operation: &'static str,
-        /// Every member that was asked, and what came of it.
+        /// Every member that was asked, and its answer or failure.
         detail: String,
     },
     /// The store has been closed.
@@ -40,7 +40,7 @@ pub enum StoreError {
     LeaseNotFound(LeaseId),
 }
 
-/// A transaction that did not happen; with [`CommitError::Store`], one whose outcome is unknown.
+/// A transaction did not happen; after [`CommitError::Store`] its outcome is unknown.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CommitError {
     /// A compare did not hold.
@@ -48,9 +48,9 @@ pub enum CommitError {
     Conflict {
         /// The first key whose compare did not hold.
         key: Key,
-        /// What the transaction expected of it.
+        /// The state that the transaction required.
         expected: Expected,
-        /// The revision that put it last; nothing when it is absent.
+        /// The revision that put it last; `None` when it is absent.
         found: Option<Revision>,
     },
     /// It is larger than every store can hold.
@@ -87,7 +87,7 @@ pub enum OpenError {
         path: PathBuf,
         /// Where it is now.
         kept_as: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         detail: String,
     },
     /// The state file was written by a newer privnet. It was not touched.
@@ -108,17 +108,17 @@ pub enum OpenError {
     Endpoint {
         /// The URL.
         url: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         reason: String,
     },
     /// The disk refused.
     #[error("cannot {operation} {}: {source}", path.display())]
     Disk {
-        /// What was being done, for example `create`.
+        /// The operation that failed, for example `create`.
         operation: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the disk, or the library above it, said.
+        /// The error of the disk, or of the library above it.
         source: io::Error,
     },
 }

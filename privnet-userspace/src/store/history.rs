@@ -11,7 +11,7 @@ pub(super) const HISTORY_CHANGES: usize = 8192;
 /// How many changes a watch takes at a time; a transaction is never split.
 const BATCH_CHANGES: usize = 256;
 
-/// One change of one key; no value where it was deleted.
+/// A change of a key; no value where it was deleted.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
     pub(super) key: Key,
@@ -19,7 +19,7 @@ pub(super) struct Change {
     pub(super) revision: Revision,
 }
 
-/// Every change after one revision, oldest first.
+/// All changes after some revision, oldest first.
 #[derive(Debug)]
 pub(super) struct History {
     changes: VecDeque<Change>,
@@ -33,7 +33,7 @@ impl History {
         Self { changes: VecDeque::new(), forgotten: revision, capacity }
     }
 
-    /// Remembers one change, and forgets the oldest if need be.
+    /// Adds a change, and removes the oldest ones when the buffer is full.
     pub(super) fn push(&mut self, change: Change) {
         self.changes.push_back(change);
         while self.changes.len() > self.capacity {
@@ -43,8 +43,8 @@ impl History {
         }
     }
 
-    /// The next changes after `cursor` below `prefix`, and the revision up to which that is all of them; nothing when
-    /// changes after `cursor` are forgotten.
+    /// The next changes after `cursor` below `prefix`, and the revision up to which these are all; `None` when changes
+    /// after `cursor` are forgotten.
     pub(super) fn after(
         &self,
         cursor: Revision,

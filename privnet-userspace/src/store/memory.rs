@@ -1,4 +1,4 @@
-//! The store for tests and the lab, and the reference for the others. Forgets everything with the process.
+//! The store for tests and the lab, and the reference for the other stores. Its content ends with the process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};

@@ -1,12 +1,12 @@
 //! The door to the truth: the [`Store`] trait, its implementations, and the records of privnet in it.
 //!
-//! - [`contract`], [`transaction`], [`path`], [`error`]: what a store promises.
+//! - [`contract`], [`transaction`], [`path`], [`error`]: the promises of a store.
 //! - [`memory`] and [`embedded`]: the two stores of one host; [`etcd`]: the store of many. One conformance suite holds all
 //!   three to the contract.
-//! - [`keys`] and [`records`]: what is where, and how it is written.
+//! - [`keys`] and [`records`]: the keys, and the form of the records.
 //! - [`claims`]: the transactions that the agent needs, so that a name, a VNI, an address is never given twice.
 //!
-//! Never touches the kernel, and never decides what a record means for it.
+//! The room never touches the kernel; the agent decides what follows from a record.
 
 pub mod claims;
 #[cfg(test)]

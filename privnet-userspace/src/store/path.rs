@@ -1,4 +1,4 @@
-//! The shape of keys and prefixes. What they mean is in [`super::keys`].
+//! The form of keys and prefixes. [`super::keys`] has their meaning.
 
 use std::fmt;
 use std::ops::Bound;
@@ -12,7 +12,7 @@ pub const MAX_KEY_BYTES: usize = 512;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<str>);
 
-/// What keys are listed and watched by: a key and a final `/`, so that `a/1/` never matches `a/10/b`.
+/// The start of the keys that a listing or a watch asks for: a key and a final `/`, so that `a/1/` never matches `a/10/b`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix(Arc<str>);
 
@@ -24,7 +24,7 @@ pub struct InvalidKey {
     pub what: &'static str,
     /// The offending text, shortened to 64 characters.
     pub value: String,
-    /// What is wrong with it.
+    /// Why it is invalid.
     pub reason: &'static str,
 }
 
@@ -35,7 +35,7 @@ impl Key {
         &self.0
     }
 
-    /// What follows `prefix`, or nothing when the key is not below it.
+    /// The rest of the key after `prefix`; `None` when the key is not below it.
     #[must_use]
     pub fn below(&self, prefix: &Prefix) -> Option<&str> {
         self.0.strip_prefix(&*prefix.0)

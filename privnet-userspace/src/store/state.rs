@@ -1,6 +1,6 @@
-//! What every store of one process holds in memory: the keys, the recent changes, the leases. Never touches a disk.
+//! The memory of a store of one process: the keys, the recent changes, the leases. Never touches a disk.
 //!
-//! `memory` is this and nothing more; `embedded` writes to its file first and then lets it happen here.
+//! `memory` consists of this alone; `embedded` writes a transaction to its file before it is applied here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,7 +19,7 @@ use super::transaction::{Expected, LeaseId, Revision, Transaction, Write};
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// The newest revision; tells watches that there is something to read.
+    /// The newest revision; a change of it wakes the watches.
     news: watch::Sender<Revision>,
 }
 
@@ -39,11 +39,11 @@ struct Lease {
     deadline: Instant,
 }
 
-/// A checked transaction: what it will change, and the revision that the changes carry.
+/// A checked transaction: its changes, and the revision that they carry.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) revision: Revision,
-    /// The new entry of each changed key; nothing where it is deleted.
+    /// The new entry of each changed key; `None` where it is deleted.
     pub(super) changes: BTreeMap<Key, Option<Entry>>,
 }
 
@@ -96,7 +96,7 @@ impl Shared {
         let mut state = self.lock();
         let now = Instant::now();
         let lease = state.open()?.leases.get_mut(&id).ok_or(StoreError::LeaseNotFound(id))?;
-        // Its keys may not be gone yet, but nobody may count on that.
+        // Its keys may still exist, but the lease has ended.
         if lease.deadline <= now {
             return Err(StoreError::LeaseNotFound(id));
         }
@@ -135,7 +135,7 @@ impl State {
         if self.closed { Err(StoreError::Closed) } else { Ok(self) }
     }
 
-    /// Checks `transaction` against what is there, and says what it would change.
+    /// Checks the compares of `transaction`, and returns its changes.
     pub(super) fn prepare(&self, transaction: &Transaction) -> Result<Prepared, CommitError> {
         if self.closed {
             return Err(StoreError::Closed.into());
@@ -172,13 +172,13 @@ impl State {
         Ok(self.prepared(changes))
     }
 
-    /// What the end of `lease` would change.
+    /// The changes that the end of `lease` makes.
     pub(super) fn prepare_lease_end(&self, lease: LeaseId) -> Prepared {
         let attached = self.entries.values().filter(|entry| entry.lease == Some(lease));
         self.prepared(attached.map(|entry| (entry.key.clone(), None)).collect())
     }
 
-    /// Makes `lease` one that cannot be kept alive any more.
+    /// Expires `lease` now: it cannot be kept alive any more.
     pub(super) fn expire_now(&mut self, lease: LeaseId) {
         if let Some(lease) = self.leases.get_mut(&lease) {
             lease.deadline = lease.deadline.min(Instant::now());
@@ -194,7 +194,7 @@ impl State {
         Prepared { revision, changes }
     }
 
-    /// Lets a prepared transaction happen. Nothing may have happened since it was prepared.
+    /// Applies a prepared transaction. No other may have been applied since it was prepared.
     pub(super) fn apply(&mut self, prepared: Prepared) {
         let Prepared { revision, changes } = prepared;
         self.revision = revision;

@@ -1,4 +1,4 @@
-//! What is committed: a transaction of compares and writes, and the numbers that a store gives out.
+//! Transactions, which consist of compares and writes, and the numbers that a store gives out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ pub const MAX_OPERATIONS: usize = 128;
 /// The most bytes that the keys and values of one transaction may have (etcd's `--max-request-bytes` is 1.5 MiB).
 pub const MAX_TRANSACTION_BYTES: usize = 1024 * 1024;
 
-/// How many transactions have changed a store, other people's in the same cluster included. 0 is the empty store.
+/// How many transactions have changed a store, those of others in a shared cluster included. 0 is the empty store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
@@ -22,7 +22,7 @@ pub struct LeaseId(pub u64);
 /// A value: bytes that many readers may share.
 pub type Value = Arc<[u8]>;
 
-/// What must be true of a key for a transaction to happen.
+/// The state of a key that a transaction requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// It does not exist.
@@ -33,7 +33,7 @@ pub enum Expected {
     Revision(Revision),
 }
 
-/// One write of a transaction.
+/// A write of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
     /// Creates or replaces the key, and attaches it to the lease or to none.
@@ -52,7 +52,7 @@ pub enum Write {
 pub struct Transaction {
     /// In the order in which they are compared.
     pub compares: Vec<(Key, Expected)>,
-    /// At most one write of each key.
+    /// By key: at most one write of each.
     pub writes: BTreeMap<Key, Write>,
 }
 

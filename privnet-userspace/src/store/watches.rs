@@ -47,7 +47,7 @@ impl Reader {
             if self.ended {
                 return None;
             }
-            // Marked before reading, so that what is committed meanwhile is news again.
+            // Marked before reading, so that a commit during the reading is news again.
             self.news.mark_unchanged();
             if let Err(reason) = self.refill() {
                 self.ended = true;

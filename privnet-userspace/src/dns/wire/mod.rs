@@ -1,6 +1,6 @@
-//! DNS messages: queries read, replies written. Bytes in, bytes out; decides nothing about names.
+//! DNS messages: queries are read, replies are written. Bytes in, bytes out; no decision about names.
 //!
-//! The parser and the writer are those of NLnet Labs' `domain`; what is here is which queries are answered how
+//! The parser and the writer are those of NLnet Labs' `domain`; this room decides which queries are answered, and how
 //! (RFC 1035, 6891, 7766, 8482, 9619).
 
 mod code;
@@ -13,9 +13,9 @@ pub use query::{Edns, Head, Incoming, Problem, Query, read};
 pub use relay::{forwarded, is_reply, is_truncated, make_reply_to};
 pub use reply::{Limits, Written, cut_off, write_answer, write_error, write_problem};
 
-/// Largest reply by UDP in octets, whatever the client could take: it fits every path (DNS flag day 2020).
+/// The largest reply by UDP, in octets, also to a client that takes more: it fits every path (DNS flag day 2020).
 pub const UDP_MOST_OCTETS: usize = 1232;
-/// What a client without EDNS can take by UDP, in octets (RFC 1035 section 2.3.4).
+/// The largest reply by UDP that a client without EDNS takes, in octets (RFC 1035 section 2.3.4).
 pub const UDP_PLAIN_OCTETS: usize = 512;
 /// Largest message by TCP, in octets.
 pub const TCP_MOST_OCTETS: usize = 65_535;

@@ -1,4 +1,4 @@
-//! Queries: what is answered, what is refused, and what is met with silence.
+//! Queries: which are answered, which are refused, and which get no reply.
 
 use domain::base::iana::{Class, Opcode, Rtype};
 use domain::base::message::ShortMessage;
@@ -8,10 +8,11 @@ use domain::base::{Message, Name};
 
 use super::{HEADER_OCTETS, UDP_MOST_OCTETS, UDP_PLAIN_OCTETS};
 
-/// What arrived.
+/// A message that arrived.
 #[derive(Debug)]
 pub enum Incoming<'a> {
-    /// Not a query: too short for a header, or a response. Answering it could go on for ever.
+    /// No query: a response, or a message without a whole header. It gets no reply: two servers that answered each
+    /// other's responses would go on for ever.
     Silence,
     /// A query that is answered with an error.
     Wrong(Head<'a>, Problem),
@@ -22,7 +23,7 @@ pub enum Incoming<'a> {
 /// Why a query is answered with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// It cannot be understood.
+    /// It is malformed.
     Malformed,
     /// An operation or a type that is not served.
     NotImplemented,
@@ -32,7 +33,7 @@ pub enum Problem {
     EdnsVersion,
 }
 
-/// As much of a query as an error needs.
+/// The parts of a query that an error reply needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
     /// The whole query.
@@ -53,12 +54,12 @@ pub struct Query<'a> {
     pub kind: u16,
 }
 
-/// What a client says of itself by EDNS. Its options are not looked at: none is understood, so all are ignored.
+/// The EDNS of a query: the abilities of the client. Its options are ignored, since none is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
-    /// The largest reply by UDP that it can take, in octets.
+    /// The largest reply by UDP that the client takes, in octets.
     pub size_octets: u16,
-    /// Whether it wants DNSSEC records.
+    /// Whether the client wants DNSSEC records.
     pub dnssec_ok: bool,
 }
 
@@ -68,25 +69,25 @@ impl<'a> Query<'a> {
         self.name.iter_labels().map(domain::base::name::Label::as_slice).filter(|label| !label.is_empty())
     }
 
-    /// What the client says of itself.
+    /// Its EDNS.
     #[must_use]
     pub fn edns(&self) -> Option<Edns> {
         self.head.edns
     }
 
-    /// Whether it asks to have its question forwarded.
+    /// Whether the client asks for recursion.
     #[must_use]
     pub fn recursion_desired(&self) -> bool {
         self.head.message.header().rd()
     }
 
-    /// Whether it does its own DNSSEC checks.
+    /// Whether the client does its own DNSSEC checks.
     #[must_use]
     pub fn checking_disabled(&self) -> bool {
         self.head.message.header().cd()
     }
 
-    /// Whether it wants to hear that data was checked.
+    /// Whether the client asks whether the data was checked.
     #[must_use]
     pub fn authentic_data(&self) -> bool {
         self.head.message.header().ad()
@@ -105,7 +106,7 @@ impl<'a> Query<'a> {
         &self.head.message.as_slice()[HEADER_OCTETS..end]
     }
 
-    /// How large a reply by UDP may be, in octets.
+    /// The largest reply by UDP, in octets.
     #[must_use]
     pub fn udp_octets(&self) -> usize {
         self.head.udp_octets()
@@ -119,7 +120,7 @@ impl Head<'_> {
     }
 }
 
-/// Reads a query. Never fails: whatever the bytes are, there is something to do about them.
+/// Reads a query. Never fails: each of the three outcomes has a treatment.
 #[must_use]
 pub fn read(bytes: &[u8]) -> Incoming<'_> {
     let message = match Message::from_slice(bytes) {
@@ -133,7 +134,7 @@ pub fn read(bytes: &[u8]) -> Incoming<'_> {
     }
 }
 
-/// Fills in what can be read of the query; returns name and type when all of it is as it should be.
+/// Fills in the readable parts of the query, and returns name and type when the whole query is valid.
 fn examine<'a>(head: &mut Head<'a>) -> Result<(&'a Name<[u8]>, u16), Problem> {
     let message = head.message;
     if message.header().opcode() != Opcode::QUERY {
@@ -143,7 +144,7 @@ fn examine<'a>(head: &mut Head<'a>) -> Result<(&'a Name<[u8]>, u16), Problem> {
         return Err(Problem::Malformed);
     }
     let question = message.sole_question().map_err(|_| Problem::Malformed)?;
-    // Nothing precedes the name that it could point to.
+    // No name precedes it that a pointer could lead to.
     if question.qname().is_compressed() {
         return Err(Problem::Malformed);
     }
@@ -163,13 +164,13 @@ fn examine<'a>(head: &mut Head<'a>) -> Result<(&'a Name<[u8]>, u16), Problem> {
         Rtype::OPT => Err(Problem::Malformed),
         Rtype::AXFR | Rtype::IXFR => Err(Problem::Refused),
         Rtype::ANY => Ok((name, Rtype::ANY.to_int())),
-        // The range of what is asked and never held (RFC 6895 section 3.1).
+        // The range of the types that only queries have (RFC 6895 section 3.1).
         kind if (128..=255).contains(&kind.to_int()) => Err(Problem::NotImplemented),
         kind => Ok((name, kind.to_int())),
     }
 }
 
-/// The EDNS of a query and its version. Walks over every record, so that a query that is cut off is noticed.
+/// The EDNS of a query and its version. Reads every record, so that a query that is cut off is malformed.
 fn edns(message: &Message<[u8]>) -> Result<Option<(Edns, u8)>, Problem> {
     let malformed = |_| Problem::Malformed;
     let mut found = None;
@@ -184,7 +185,7 @@ fn edns(message: &Message<[u8]>) -> Result<Option<(Edns, u8)>, Problem> {
             continue;
         }
         let record = record.to_record::<Opt<_>>().map_err(malformed)?.ok_or(Problem::Malformed)?;
-        // One, at the root (RFC 6891 section 6.1.1).
+        // At most one record, at the root (RFC 6891 section 6.1.1).
         if found.is_some() || !record.owner().is_root() {
             return Err(Problem::Malformed);
         }

@@ -1,4 +1,5 @@
-//! Queries passed on and replies passed back, with nothing of the one in the other but the question.
+//! Queries to a resolver and replies from it. A query takes only the question of the client's, a reply only the client's
+//! id and the letters of its question.
 
 use domain::base::MessageBuilder;
 use domain::base::iana::Rcode;
@@ -10,7 +11,7 @@ use super::{Edns, HEADER_OCTETS};
 const FLAG_QR: u8 = 0b1000_0000;
 const FLAG_TC: u8 = 0b10;
 
-/// The query as a resolver gets it: a new id, the question, and EDNS of ours where the client had some.
+/// The query for a resolver: a new id, the question, and EDNS of this server where the client's query had EDNS.
 #[must_use]
 pub fn forwarded(query: &Query<'_>, id: u16) -> Vec<u8> {
     let mut builder = MessageBuilder::new_vec();
@@ -30,7 +31,7 @@ pub fn forwarded(query: &Query<'_>, id: u16) -> Vec<u8> {
     request
 }
 
-/// Whether `reply` answers the query that went out with this id: the same question, in whatever letters.
+/// Whether `reply` answers the query with this id: it has the same question, in letters of either case.
 #[must_use]
 pub fn is_reply(reply: &[u8], query: &Query<'_>, id: u16) -> bool {
     let question = query.question();
@@ -42,13 +43,13 @@ pub fn is_reply(reply: &[u8], query: &Query<'_>, id: u16) -> bool {
             .is_some_and(|asked| asked.eq_ignore_ascii_case(question))
 }
 
-/// Whether a reply says that something was left out.
+/// Whether a reply is truncated.
 #[must_use]
 pub fn is_truncated(reply: &[u8]) -> bool {
     reply.get(2).is_some_and(|flags| flags & FLAG_TC != 0)
 }
 
-/// Gives a resolver's reply the client's id and the letters in which it asked.
+/// Gives a resolver's reply the client's id and the letters of the client's question.
 pub fn make_reply_to(query: &Query<'_>, reply: &mut [u8]) {
     let question = query.question();
     reply[..2].copy_from_slice(&query.id().to_be_bytes());

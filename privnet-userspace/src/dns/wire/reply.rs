@@ -1,4 +1,4 @@
-//! Replies: answers, errors, and what is left of a reply that is too long.
+//! Replies: answers, errors, and replies of others that are too long for the client.
 
 use domain::base::iana::Rcode as WireRcode;
 use domain::base::message_builder::{MessageBuilder, PushError, RecordSectionBuilder, StaticCompressor};
@@ -15,26 +15,26 @@ use crate::names::{Answer, Data, Name, Owner, Record};
 
 /// An OPT record without options, in octets (RFC 6891 section 6.1.2).
 const OPT_OCTETS: usize = 11;
-/// For secondaries, of which there are none: refresh, retry, expire.
+/// Refresh, retry and expire, which only secondary servers use, and there are none.
 const SOA_TIMES_SECONDS: [u32; 3] = [3600, 600, 86_400];
 /// Where the flags TC and RA are: the third and fourth octet of the header.
 const FLAG_TC: u8 = 0b10;
 
-/// What bounds a reply, and what it says of this server.
+/// The limit of a reply, and its statement about this server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most octets.
+    /// The largest reply, in octets.
     pub octets: usize,
-    /// Whether other names are answered too.
+    /// Whether this server also answers names of others.
     pub recursion_available: bool,
 }
 
 /// A reply that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// What it says.
+    /// Its code.
     pub code: ResponseCode,
-    /// Whether something was left out that the client can have by TCP.
+    /// Whether records are missing that the client can have by TCP.
     pub truncated: bool,
 }
 
@@ -42,8 +42,8 @@ type Target = StaticCompressor<Vec<u8>>;
 
 /// Writes the answer to `query` into `out`, which it empties first.
 ///
-/// Records that do not fit are left out, and the reply says so: the client then comes by TCP, and one that does not has
-/// some of the addresses at least.
+/// Records that do not fit are left out, and the reply is marked as truncated: the client then asks by TCP. A client that
+/// does not has at least some of the addresses.
 pub fn write_answer(query: &Query<'_>, answer: &Answer, limits: Limits, out: &mut Vec<u8>) -> Written {
     let code = ResponseCode::from(answer.rcode);
     let mut truncated = false;
@@ -54,7 +54,7 @@ pub fn write_answer(query: &Query<'_>, answer: &Answer, limits: Limits, out: &mu
         let mut section = section.authority();
         fits = fits && push_all(&mut section, query, &answer.authority);
         let mut section = section.additional();
-        // What the client did not ask for may be missing.
+        // The additional records may be missing: the client did not ask for them.
         if fits {
             push_all(&mut section, query, &answer.additional);
         }
@@ -71,7 +71,7 @@ pub fn write_error(query: &Query<'_>, code: ResponseCode, limits: Limits, out: &
     Written { code, truncated: false }
 }
 
-/// Writes what is wrong with a query.
+/// Writes the error reply to a query with a problem.
 pub fn write_problem(head: &Head<'_>, problem: Problem, limits: Limits, out: &mut Vec<u8>) -> Written {
     let code = ResponseCode::from(problem);
     write(head, code, limits, out, |builder| builder.additional());
@@ -122,11 +122,11 @@ fn write(
     *out = builder.finish().into_target();
 }
 
-/// What this server can take by UDP; there is no query that comes near it.
+/// The largest message that this server takes by UDP, in octets; no query comes near it.
 #[expect(clippy::cast_possible_truncation, reason = "1232 fits")]
 const UDP_MOST: u16 = UDP_MOST_OCTETS as u16;
 
-/// Appends records until one does not fit; false when one did not.
+/// Appends records as long as they fit; false when one did not.
 fn push_all(section: &mut impl RecordSectionBuilder<Target>, query: &Query<'_>, records: &[Record]) -> bool {
     records.iter().all(|record| {
         let owner = match &record.owner {
@@ -185,7 +185,7 @@ fn suffix(name: &WireName<[u8]>, skip: usize) -> &WireName<[u8]> {
     octets.and_then(|octets| WireName::from_slice(octets).ok()).unwrap_or_else(|| WireName::root_slice())
 }
 
-/// Shortens a reply that somebody else wrote to its header and question and says so, if it is too long for `query`.
+/// Cuts a resolver's reply that is too long for `query` down to its header and question, and marks it as truncated.
 pub fn cut_off(query: &Query<'_>, octets: usize, reply: &mut Vec<u8>) -> bool {
     if reply.len() <= octets {
         return false;

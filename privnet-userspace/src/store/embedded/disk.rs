@@ -14,7 +14,7 @@ use crate::store::path::Key;
 use crate::store::state::Prepared;
 use crate::store::transaction::{LeaseId, Revision};
 
-/// The version of the layout below. A file with a greater one is refused untouched.
+/// The version of the layout below. A file with a higher version is refused and not touched.
 pub(super) const SCHEMA_VERSION: u64 = 1;
 
 /// `schema_version` and `revision`.
@@ -22,7 +22,7 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Key to: revision that put it last, lease or 0, value.
 const ENTRIES: TableDefinition<'_, &str, (u64, u64, &[u8])> = TableDefinition::new("entries");
 
-/// What the file may cache: readers are served from memory, so this serves writes alone.
+/// The cache of the file: readers are served from memory, so it serves writes alone.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Everything in a state file.
@@ -39,7 +39,7 @@ pub(super) enum Unusable {
     Newer {
         found: u64,
     },
-    /// Written by another redb; nothing of it can be said.
+    /// Written by another redb, and not readable by this one.
     ForeignFormat(String),
 }
 
@@ -54,7 +54,7 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<Contents, Unusable> {
 }
 
 fn load(bytes: &[u8]) -> Result<Database, Unusable> {
-    // An empty database would be made of an empty file, which nobody here ever wrote.
+    // The library would make an empty database of an empty file, which privnet never writes.
     if bytes.is_empty() {
         return Err(corrupt("it is empty"));
     }
@@ -159,7 +159,7 @@ fn corrupt(detail: impl fmt::Display) -> Unusable {
     Unusable::Corrupt(detail.to_string())
 }
 
-/// The disk's own error where there is one, so that "no space left on device" reaches the reader as such.
+/// The disk's own error where it has one, so that a person reads "no space left on device".
 fn to_io(error: impl Into<redb::Error>) -> io::Error {
     let error = error.into();
     if let redb::Error::Io(error) = error { error } else { io::Error::other(error) }

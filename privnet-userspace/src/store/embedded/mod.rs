@@ -1,7 +1,7 @@
 //! The store of one host: one file in the state directory, every commit on the disk before it is answered.
 //!
-//! Readers are served from memory. One thread owns the file: it checks a transaction, writes it, and only then lets it
-//! happen in memory, so a watch never tells of a change that a crash could undo.
+//! Readers are served from memory. One thread owns the file: it checks a transaction, writes it to the disk, and then
+//! applies it in memory, so a watch never delivers a change that a crash could undo.
 //!
 //! After a disk error the file is opened again before the next commit, and memory follows what the file says. Leases do
 //! not outlive the process: their keys are deleted when the file is opened.
@@ -62,13 +62,13 @@ impl Embedded {
         Ok(Self { shared, commands: Some(commands), writer: Some(writer), beginning: opened.beginning })
     }
 
-    /// Whether the state directory holds a state file; one that was moved aside is none.
+    /// Whether the state directory holds a state file; a file that was moved aside does not count.
     #[must_use]
     pub fn exists(directory: &Path) -> bool {
         directory.join(open::FILE_NAME).exists()
     }
 
-    /// What was found in the state directory when it was opened.
+    /// The content of the state directory when it was opened.
     #[must_use]
     pub const fn beginning(&self) -> &Beginning {
         &self.beginning

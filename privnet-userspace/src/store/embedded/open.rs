@@ -1,6 +1,6 @@
-//! Opening a state directory: the lock, and what to do with the file that is there. Blocks.
+//! Opening a state directory: the lock, and the state file. Blocks.
 //!
-//! Never overwrites and never deletes a state file. A damaged one is renamed, a newer one is not even written to.
+//! A state file is never overwritten and never deleted. A damaged file is renamed, a newer file is not written to.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -26,27 +26,27 @@ const LOCK_NAME: &str = "store.lock";
 #[derive(Debug)]
 pub(super) struct StateFile {
     pub(super) path: PathBuf,
-    /// Nothing after a disk error, until it is opened again.
+    /// `None` after a disk error, until the file is opened again.
     pub(super) database: Option<Database>,
     /// Released when it is closed, after the database: fields are dropped in order.
     _lock: Lock,
 }
 
-/// What was found in the state directory.
+/// The content of a state directory when it was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beginning {
     /// A state file, which is in use again.
     Existing,
-    /// Nothing: the state is empty.
+    /// No state file: the state is empty.
     New,
-    /// Nothing but state files that an earlier start found corrupt: the state is empty, and probably should not be.
+    /// Only state files that an earlier start found corrupt: the state is empty, and probably should not be.
     NewBesideCorrupt {
         /// The files, as they were kept.
         kept: Vec<PathBuf>,
     },
 }
 
-/// What [`open`] found.
+/// An opened state directory.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) file: StateFile,
@@ -115,7 +115,7 @@ impl Drop for Lock {
     }
 }
 
-/// Turns the verdict on a state file into an outcome; moves a corrupt one aside.
+/// The contents of a state file that was inspected, or why it cannot be used; a corrupt file is moved aside.
 fn usable(path: &Path, inspection: Result<Contents, Unusable>) -> Result<Contents, OpenError> {
     match inspection {
         Ok(contents) => Ok(contents),
@@ -147,7 +147,7 @@ fn keep_aside(path: &Path) -> io::Result<PathBuf> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// An empty state: whether it should be is for the caller to judge, by what lies beside it.
+/// An empty state; the corrupt files beside it tell the caller whether it should be empty.
 fn new_beginning(directory: &Path) -> Result<Beginning, OpenError> {
     let failed = |error| disk_error("list", directory, error);
     let mut kept = Vec::new();

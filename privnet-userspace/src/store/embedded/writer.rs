@@ -12,7 +12,7 @@ use crate::store::error::{CommitError, StoreError};
 use crate::store::state::{Prepared, Shared};
 use crate::store::transaction::{LeaseId, Revision, Transaction};
 
-/// What the thread is asked to do. An answer that nobody waits for is dropped.
+/// A command for the thread. It drops the answer when the caller has stopped waiting.
 #[derive(Debug)]
 pub(super) enum Command {
     Commit { transaction: Transaction, reply: oneshot::Sender<Result<Revision, CommitError>> },
@@ -74,7 +74,7 @@ impl Writer {
             None => Err(io::ErrorKind::NotConnected.into()),
         };
         if let Err(error) = written {
-            // What the disk holds now is known only after reading it again.
+            // Only reading the file again tells what the disk holds.
             self.file.database = None;
             self.uncertain = Some(prepared);
             return Err(self.disk_error("write", error));
@@ -85,7 +85,7 @@ impl Writer {
         Ok(revision)
     }
 
-    /// Opens the file again after a disk error, and lets happen in memory what turns out to have happened on the disk.
+    /// Opens the file again after a disk error, and applies in memory a transaction that the disk turns out to hold.
     fn recover(&mut self) -> Result<(), StoreError> {
         if self.file.database.is_some() {
             return Ok(());

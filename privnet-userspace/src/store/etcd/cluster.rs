@@ -1,4 +1,4 @@
-//! Calls to a cluster: which member is asked, how long an answer may take, and what a failure leaves unknown.
+//! Calls to a cluster: which member is asked, how long an answer may take, and which outcomes a failure leaves unknown.
 //!
 //! Connections are made when they are needed and again when they broke. A member that does not answer is left for the
 //! next one. A call that may change something is repeated only if it certainly was not sent.
@@ -23,14 +23,14 @@ use super::options::{EtcdOptions, Timing};
 use super::protocol::{RangeRequest, RangeResponse, ResponseHeader, path};
 use crate::store::error::{OpenError, StoreError};
 
-/// What one HTTP/2 connection may have in flight unread: a watch whose reader rests must not hold up the others.
+/// The most octets of an HTTP/2 connection that wait unread: a watch whose reader rests must not hold up the others.
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 
 /// The members of a cluster.
 #[derive(Debug)]
 pub(super) struct Cluster {
     members: Vec<Member>,
-    /// Who answered last.
+    /// The member that answered last.
     current: Mutex<usize>,
     pub(super) timing: Timing,
 }
@@ -44,7 +44,7 @@ struct Member {
 /// Whether a call may be made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// It changes nothing, or nothing the second time.
+    /// It changes nothing when it is sent twice.
     Freely,
     /// Only when it certainly was not sent.
     IfUnsent,
@@ -53,9 +53,9 @@ pub(super) enum Repeat {
 /// A call without an answer.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// What the cluster, or the way to it, said.
+    /// The answer of the cluster, or the failure of the connection.
     pub(super) status: Status,
-    /// Every member that was asked, and what came of it.
+    /// Every member that was asked, and its answer or failure.
     detail: String,
 }
 
@@ -71,14 +71,14 @@ impl Failure {
 }
 
 impl Cluster {
-    /// A cluster by its members' URLs. Connects to nobody yet.
+    /// A cluster by its members' URLs. Does not connect yet.
     pub(super) fn new(options: &EtcdOptions) -> Result<Self, OpenError> {
         let member = |url: &String| Ok(Member { channel: endpoint(url, options)?.connect_lazy(), url: url.clone() });
         let members = options.endpoints.iter().map(member).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { members, current: Mutex::new(0), timing: options.timing })
     }
 
-    /// Asks one member after another until one answers, patience ends, or asking again could do something twice.
+    /// Asks one member after another until a member answers, the time is up, or asking again could change something twice.
     pub(super) async fn call<Q, A>(&self, path: &'static str, request: Q, repeat: Repeat) -> Result<A, Failure>
     where
         Q: Message + Clone + 'static,
@@ -215,7 +215,7 @@ fn endpoint(url: &str, options: &EtcdOptions) -> Result<Endpoint, OpenError> {
         .tcp_nodelay(true)
         .tcp_keepalive(Some(timing.probe))
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        // Also while its streams, the watches, have nothing to say. A connection without streams is not asked: etcd ends
+        // Also while its streams, the watches, are silent. A connection without streams is not asked: etcd ends
         // those that ask then.
         .http2_keep_alive_interval(timing.probe)
         .keep_alive_timeout(timing.call);
@@ -236,7 +236,7 @@ fn codec<Q: Message + 'static, A: Message + Default + 'static>() -> ProstCodec<Q
     ProstCodec::default()
 }
 
-/// A member that has lost the others says so instead of answering from its memory.
+/// A member that has lost the others returns an error instead of answering from its memory.
 fn demanding_leader<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
@@ -255,7 +255,7 @@ fn is_passing(status: &Status) -> bool {
     )
 }
 
-/// Whether the request certainly was not carried out: nobody was reached, or a member without a leader refused it.
+/// Whether the request certainly was not carried out: no member was reached, or a member without a leader refused it.
 fn is_unsent(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
@@ -267,7 +267,7 @@ fn is_unsent(status: &Status) -> bool {
     status.message() == "etcdserver: no leader"
 }
 
-/// What a person needs of a failure.
+/// A failure, for a person.
 fn reason(status: &Status) -> String {
     match status.source() {
         Some(source) => cause(source),

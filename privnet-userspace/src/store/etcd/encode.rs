@@ -1,7 +1,7 @@
 //! The contract's words in etcd's: keys, revisions, transactions.
 //!
-//! etcd's revision of an empty store is 1, ours is 0: ours is always one less. A key that does not exist was put by etcd's
-//! revision 0, which is none of ours, so a compare with it never holds by mistake.
+//! etcd's revision of an empty store is 1, the contract's is 0: ours is always one less. A key that does not exist was put
+//! by etcd's revision 0, to which no revision of ours belongs, so a compare with it never holds by mistake.
 
 use super::protocol::{
     CREATE, Compare, Compared, DeleteRangeRequest, EQUAL, GREATER, KeyValue, MOD, PutRequest, RangeRequest, Request,
@@ -30,7 +30,7 @@ pub(super) fn range(prefix: &Prefix) -> (Vec<u8>, Vec<u8>) {
     (start, end)
 }
 
-/// One of our keys; nothing when somebody else put it there, since no key of ours looks like that.
+/// A key of privnet; `None` for a key that another program put there, which has another form.
 pub(super) fn parse_key(bytes: &[u8]) -> Option<Key> {
     let text = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_prefix(ROOT));
     let key = text.and_then(|text| text.parse().ok());
@@ -49,7 +49,7 @@ pub(super) fn etcd_revision(revision: Revision) -> i64 {
 }
 
 pub(super) fn etcd_lease(lease: LeaseId) -> i64 {
-    // etcd's are positive; one that does not fit is none of them.
+    // The leases of etcd are positive: a number that does not fit belongs to none.
     i64::try_from(lease.0).unwrap_or(i64::MAX)
 }
 
@@ -58,7 +58,7 @@ pub(super) fn entry(kv: KeyValue) -> Option<Entry> {
     Some(Entry { key: parse_key(&kv.key)?, value: kv.value.into(), revision: revision(kv.mod_revision), lease })
 }
 
-/// A transaction; where a compare does not hold, etcd reads what was compared instead.
+/// A transaction; where a compare does not hold, etcd reads the compared keys instead.
 pub(super) fn transaction(transaction: &Transaction) -> TxnRequest {
     let found = |(key, _): &(Key, Expected)| {
         let range = RangeRequest { key: self::key(key), keys_only: true, ..RangeRequest::default() };

@@ -1,4 +1,4 @@
-//! One watch: a stream of etcd's that is opened again where it broke, or ends with a resync.
+//! A watch: a stream of etcd's that is opened again where it broke, or ends with a resync.
 //!
 //! A stream may end, or say nothing for ever: behind a partition, at a member that was stopped, at one that has lost the
 //! others. So every stream demands a leader, and one that says nothing is asked for its progress; what does not answer that
@@ -27,7 +27,7 @@ use crate::store::transaction::Revision;
 /// How many events wait for a slow reader here; more wait in etcd.
 const WAITING_EVENTS: usize = 1024;
 
-/// One watch, as long as somebody reads it.
+/// A watch, as long as it is read.
 struct Follower {
     cluster: Arc<Cluster>,
     open: watch::Receiver<()>,
@@ -42,9 +42,9 @@ struct Follower {
 enum End {
     /// For good, and the reader is to be told.
     Resync(ResyncReason),
-    /// Nobody reads any more.
+    /// The reader has gone.
     Unread,
-    /// It broke; whether it had begun, and what was wrong.
+    /// It broke; whether it had begun, and the failure.
     Broken { had_begun: bool, failure: Failure },
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn watch(
     let head = cluster.head().await?;
     let delivered = encode::etcd_revision(after);
     if head.revision < delivered {
-        // etcd would wait for that revision, and then not say what led to it.
+        // etcd would wait for that revision, and not deliver the changes before it.
         let unknown = Event::Resync(ResyncReason::UnknownRevision);
         return Ok(Watch::new(futures::stream::once(std::future::ready(unknown))));
     }
@@ -98,11 +98,11 @@ impl Follower {
     }
 
     async fn say_resync(self, reason: ResyncReason) {
-        // When nobody reads any more there is nobody to tell.
+        // A reader that has gone needs no event.
         let _ = self.events.send(Event::Resync(reason)).await;
     }
 
-    /// Opens a stream after what was delivered, and delivers until it ends.
+    /// Opens a stream after the last delivered revision, and delivers until it ends.
     async fn stream(&mut self, is_again: bool) -> End {
         let mut open = self.open.clone();
         let opened = tokio::select! {
@@ -174,7 +174,7 @@ impl Follower {
         }
     }
 
-    /// Gives the reader events, of which those of one revision always come in one answer.
+    /// Delivers events; those of the same revision always come in the same answer.
     async fn hand_over(&mut self, events: Vec<WatchEvent>) -> Result<(), End> {
         for event in events {
             let Some(kv) = event.kv else { continue };

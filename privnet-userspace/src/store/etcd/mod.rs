@@ -1,6 +1,6 @@
 //! The store of many hosts: an etcd cluster, 3.4 or later.
 //!
-//! - [`cluster`]: who is asked, how long, and what is unknown after a failure.
+//! - [`cluster`]: the members that are asked, for how long, and which outcomes a failure leaves unknown.
 //! - [`encode`] and [`protocol`]: the contract's words in etcd's, and etcd's on the wire.
 //! - [`follow`]: watches that go on where they broke, or say that they cannot.
 //!
@@ -48,7 +48,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Takes up a cluster. Connects to nobody yet, so it needs none to be there.
+    /// A store in a cluster. Does not connect yet, so the cluster need not be there.
     ///
     /// # Errors
     /// When a URL or a certificate is invalid.
@@ -67,7 +67,7 @@ impl Etcd {
         self.cluster.head().await.map(drop).map_err(|failure| failure.explain("answer"))
     }
 
-    /// One reading of everything below `prefix`, page after page as of the first one's revision.
+    /// Reads every key below `prefix`, page after page, as of the revision of the first page.
     async fn read_all(&self, prefix: &Prefix) -> Result<Listing, Failure> {
         let (mut start, end) = encode::range(prefix);
         let mut entries = Vec::new();
@@ -120,7 +120,7 @@ impl Store for Etcd {
     async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {
         check_size(&transaction)?;
         let cluster = Arc::clone(&self.cluster);
-        // A task of its own: it goes on when nobody waits for it any more.
+        // A task of its own: it goes on when the caller stops waiting.
         let commit = tokio::spawn(async move {
             let request = encode::transaction(&transaction);
             match cluster.call::<_, TxnResponse>(path::TXN, request, Repeat::IfUnsent).await {
@@ -135,7 +135,7 @@ impl Store for Etcd {
         // Whole seconds, rounded up; etcd makes it longer still when it is shorter than an election.
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let request = LeaseGrantRequest { ttl: i64::try_from(seconds.max(1)).unwrap_or(i64::MAX) };
-        // A lease that was granted twice costs nothing: the one that nobody heard of expires.
+        // A lease that was granted twice does no harm: the one whose answer was lost expires.
         let answer = self.cluster.call::<_, LeaseGrantResponse>(path::LEASE_GRANT, request, Repeat::Freely).await;
         let answer = answer.map_err(|failure| failure.explain("grant a lease"))?;
         match u64::try_from(answer.id) {
@@ -167,7 +167,7 @@ impl Store for Etcd {
 }
 
 impl Etcd {
-    /// One beat of a lease: etcd wants a stream for it, which ends with its answer.
+    /// Keeps a lease alive once: etcd wants a stream for it, which ends with its answer.
     async fn beat(&self, request: LeaseRequest) -> Result<LeaseKeepAliveResponse, Failure> {
         // The request's side stays open until the answer is there: etcd may take its end for a farewell.
         let requests = stream::once(std::future::ready(request));
@@ -177,7 +177,7 @@ impl Etcd {
     }
 }
 
-/// What a transaction that was not answered with an outcome means.
+/// The error for a transaction that was not answered with an outcome.
 fn refusal(transaction: &Transaction, failure: &Failure) -> StoreError {
     let lease = transaction.writes.values().find_map(|write| match write {
         Write::Put { lease, .. } => *lease,

@@ -1,21 +1,21 @@
-//! What an etcd store is told, and its times.
+//! The options of an etcd store, and its timeouts.
 
 use std::fmt;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-/// What an etcd store is told.
+/// The options of an etcd store.
 #[derive(Clone, Debug)]
 pub struct EtcdOptions {
     /// The URLs of the cluster's members, `http://HOST:PORT` or `https://HOST:PORT`; at least one.
     pub endpoints: Vec<String>,
-    /// Whom to trust, and who to be, where a URL is `https`.
+    /// The certificates for the URLs that are `https`.
     pub tls: Option<EtcdTls>,
     pub(super) timing: Timing,
 }
 
-/// Whom to trust, and who to be.
+/// The certificates of a connection by TLS.
 #[derive(Clone)]
 pub struct EtcdTls {
     /// The certificates that sign those of the members, in PEM.
@@ -24,19 +24,18 @@ pub struct EtcdTls {
     pub identity_pem: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
 }
 
-/// How long what may take.
+/// The timeouts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
-    /// One answer of one member. etcd itself gives up after 7 s.
+    /// For an answer of a member. etcd itself gives up after 7 s.
     pub(super) call: Duration,
-    /// All attempts of one call; the last one may end later. Outlasts the election of a leader.
+    /// For all attempts of a call; the last one may end later. Outlasts the election of a leader.
     pub(super) patience: Duration,
     /// Between two attempts, on average.
     pub(super) retry: Duration,
-    /// How often a watch that hears nothing asks whether anybody is there. etcd refuses to be asked more often than
-    /// every 5 s.
+    /// The time after which a silent watch asks etcd for its progress. etcd refuses that more often than every 5 s.
     pub(super) probe: Duration,
-    /// How long a watch may hear nothing, not even an answer to that.
+    /// How long a watch may be silent, an answer to that included.
     pub(super) silence: Duration,
     /// How long a watch that broke may try to go on before it says so.
     pub(super) bridge: Duration,

@@ -20,12 +20,12 @@ pub enum RecordError {
         /// Its version.
         found: u32,
     },
-    /// It is not what should be under its key.
+    /// It is damaged, or does not belong under its key.
     #[error("the record {key} is corrupt: {detail}")]
     Corrupt {
         /// Its key.
         key: Key,
-        /// What is wrong with it.
+        /// The damage.
         detail: String,
     },
     /// The store could not answer.

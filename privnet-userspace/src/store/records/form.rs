@@ -1,4 +1,4 @@
-//! A record as text: JSON with a version, a serial, and whatever the writer before knew and this build does not.
+//! A record as text: JSON with a version, a serial, and the fields of its last writer that this build does not know.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,31 +16,31 @@ pub trait Record: Serialize + DeserializeOwned {
     }
 }
 
-/// What a record carries beside its own fields, of whichever kind it is.
+/// The fields that records of every kind carry in addition to their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
     /// How often the record has been written; 0 where a build wrote it that did not count.
     pub serial: u64,
-    /// A signature of the record. Nothing makes or checks one yet.
+    /// A signature of the record. Signatures are neither made nor checked yet.
     pub signature: Option<String>,
     /// Fields that this build does not know.
     unknown: Map<String, Json>,
 }
 
 impl Envelope {
-    /// That of a record that is written for the first time.
+    /// The envelope of a record that is written for the first time.
     #[must_use]
     pub fn first() -> Self {
         Self::default().next()
     }
 
-    /// That of the record's next form: counted, with the unknown fields, and without the signature of the form before.
+    /// The envelope of the record's next form: the serial is raised, unknown fields are kept, the signature is dropped.
     #[must_use]
     pub fn next(&self) -> Self {
         Self { serial: self.serial.saturating_add(1), signature: None, unknown: self.unknown.clone() }
     }
 
-    /// That of a record that was read from `value`.
+    /// The envelope of a record that was read from `value`.
     pub(super) fn around<T: Record>(value: &[u8], record: &T) -> Self {
         let mut unknown: Map<String, Json> = serde_json::from_slice(value).unwrap_or_default();
         let serial = unknown.get(SERIAL).and_then(Json::as_u64).unwrap_or_default();
@@ -89,7 +89,7 @@ pub fn decode<T: Record>(key: &Key, value: &[u8]) -> Result<T, RecordError> {
         version: u32,
     }
     let corrupt = |error: serde_json::Error| RecordError::Corrupt { key: key.clone(), detail: error.to_string() };
-    // The version first: the rest of a newer record need not be what it was.
+    // The version first: the rest of a newer record may have another form.
     let Head { version } = serde_json::from_slice(value).map_err(corrupt)?;
     if version > RECORD_VERSION {
         return Err(RecordError::NewerVersion { key: key.clone(), found: version });

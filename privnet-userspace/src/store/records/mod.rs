@@ -1,11 +1,11 @@
 //! The records as JSON, with a version, and the errors of reading them back.
 //!
-//! - `form`: what every record carries, and how one is read and written.
+//! - `form`: the fields that every record carries, and how a record is read and written.
 //! - `v1`: the records of version 1.
-//! - `error`: why one could not be read.
+//! - `error`: the errors of reading.
 //!
-//! A record of a newer version, a damaged one and one under the wrong key are errors that name the key: nobody acts on
-//! a truth that was only half understood.
+//! A record of a newer version, a damaged record and a record under the wrong key are errors that name the key, and the
+//! agent does not act on them.
 
 mod error;
 mod form;
@@ -25,12 +25,12 @@ use super::path::Key;
 use super::transaction::Revision;
 use crate::model::{ContainerRef, Member, Network, NetworkId, NetworkName};
 
-/// A record as it was read, with what is needed to change it.
+/// A record as it was read, with its envelope and revision, which a change of it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored<T> {
     /// The record.
     pub record: T,
-    /// What it carries beside its own fields.
+    /// Its envelope.
     pub envelope: Envelope,
     /// The transaction that put it last.
     pub revision: Revision,
@@ -48,7 +48,7 @@ pub struct Records<T> {
     pub revision: Revision,
 }
 
-/// Reads a network; nothing when it does not exist.
+/// Reads a network; `None` when it does not exist.
 ///
 /// # Errors
 /// When the store or the record is at fault.
@@ -56,7 +56,7 @@ pub async fn get_network(store: &dyn Store, id: NetworkId) -> Result<Option<Stor
     store.get(&keys::network(id)).await?.map(|entry| Ok(stored(&entry, network_from(&entry)?))).transpose()
 }
 
-/// Reads the network that bears `name`; nothing when none does.
+/// Reads the network that bears `name`; `None` when no network does.
 ///
 /// # Errors
 /// When the store or one of the two records is at fault.
@@ -77,7 +77,7 @@ pub async fn list_networks(store: &dyn Store) -> Result<Records<Network>, Record
     Ok(Records { records, revision: listing.revision })
 }
 
-/// Reads a member; nothing when it does not exist.
+/// Reads a member; `None` when it does not exist.
 ///
 /// # Errors
 /// When the store or the record is at fault.
@@ -103,7 +103,7 @@ pub async fn list_members(store: &dyn Store, network: Option<NetworkId>) -> Resu
     Ok(Records { records, revision: listing.revision })
 }
 
-/// Reads the record of every address of every network that somebody holds or held.
+/// Reads the records of all addresses that have or had a holder, in every network.
 ///
 /// # Errors
 /// When the store or any record is at fault: a list is whole or it is an error.
@@ -113,7 +113,7 @@ pub async fn list_addresses(store: &dyn Store) -> Result<Records<AddressRow>, Re
     Ok(Records { records, revision: listing.revision })
 }
 
-/// Reads what `addresses/<pn>/<ipv4>` holds.
+/// Reads the record of `addresses/<pn>/<ipv4>`.
 ///
 /// # Errors
 /// When it is of a newer version or damaged, or its key names no address.
@@ -141,7 +141,7 @@ pub async fn list_hosts(store: &dyn Store) -> Result<Records<HostRecord>, Record
     Ok(Records { records, revision: listing.revision })
 }
 
-/// Reads what `networks/<pn>` holds.
+/// Reads the record of `networks/<pn>`.
 ///
 /// # Errors
 /// When it is of a newer version, damaged, or of another network than its key says.
@@ -151,7 +151,7 @@ pub fn network_from(entry: &Entry) -> Result<Network, RecordError> {
     Ok(network)
 }
 
-/// Reads what `members/<pn>/<member>` holds.
+/// Reads the record of `members/<pn>/<member>`.
 ///
 /// # Errors
 /// When it is of a newer version, damaged, or of another member than its key says.
@@ -161,7 +161,7 @@ pub fn member_from(entry: &Entry) -> Result<Member, RecordError> {
     Ok(member)
 }
 
-/// Reads a record of a kind whose key says nothing that the record says too.
+/// Reads a record of a kind that does not repeat its key.
 ///
 /// # Errors
 /// When it is of a newer version, or damaged.

@@ -1,7 +1,7 @@
-//! The records of version 1, beside those that are nouns of the model.
+//! The records of version 1 that are not nouns of the model.
 //!
-//! A field that came after the first build of this version is optional: builds before it neither write nor read it, and
-//! what they wrote is read as [`Record::complete`] says.
+//! A field that a later build of this version added is optional: earlier builds neither write nor read it, and
+//! [`Record::complete`] adds it to their records where it follows from the other fields.
 
 use std::net::Ipv4Addr;
 
@@ -30,21 +30,21 @@ impl Record for Member {
     }
 }
 
-/// What `addresses/<pn>/<ipv4>` holds. It stays when the member leaves, for the sake of the next holder.
+/// The record of `addresses/<pn>/<ipv4>`. It stays when the member leaves: the next holder needs the count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "AddressForm", into = "AddressForm")]
 pub struct AddressRecord {
-    /// The container that holds the address; nothing when it is free.
+    /// The container that holds the address; `None` when it is free.
     pub holder: Option<ContainerRef>,
     /// How often the address has been given out before, to its holder or its last one; see [`Self::generation`].
     pub count: u64,
-    /// When the last holder left, in seconds since 1970-01-01 UTC; nothing while it is held.
+    /// When the last holder left, in seconds since 1970-01-01 UTC; `None` while it is held.
     pub released_unix_seconds: Option<u64>,
     /// The membership that holds the address, or held it last; unknown where an earlier build gave it out.
     pub member: Option<MemberId>,
     /// The membership that held it before that one.
     pub before: Option<MemberId>,
-    /// By whose word the last membership ended; nothing while it is held.
+    /// The party that ended the last membership; `None` while it is held.
     pub ended_by: Option<EndedBy>,
 }
 
@@ -57,11 +57,11 @@ impl AddressRecord {
     }
 }
 
-/// By whose word a membership ended.
+/// The party that ended a membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndedBy {
-    /// Its host's agent: it was asked to, or the container was gone.
+    /// Its host's agent, by a request or because the container was gone.
     Host,
     /// An operator, without its host.
     Operator,
@@ -113,7 +113,7 @@ impl From<AddressRecord> for AddressForm {
     }
 }
 
-/// What `hosts/<host>` holds.
+/// The record of `hosts/<host>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRecord {
     /// The host's name.
@@ -124,18 +124,18 @@ pub struct HostRecord {
     pub agent_version: String,
     /// The newest revision of the store that it has applied.
     pub applied_revision: u64,
-    /// How often its clock was seen to step back. WireGuard refuses a handshake that is dated before the last one: whoever has
-    /// a member of this host as a peer makes that peer anew, once, when this changes. Absent is 0.
+    /// How often its clock was seen to step back. WireGuard refuses a handshake that is dated before the last one, so the
+    /// other hosts make their peers of this host's members anew, once, when the number changes. Absent is 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub clock_steps: u64,
 }
 
-/// What `presences/<host>` holds, under a lease: whose the host's name is.
+/// The record of `presences/<host>`, under a lease: the agent that has the host's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresenceRecord {
     /// The identity of the state directory of the host's agent.
     pub instance: uuid::Uuid,
-    /// The machine that the agent runs on, as a UUID that follows from its machine-id; nothing where it has none.
+    /// The machine that the agent runs on, as a UUID that follows from its machine-id; `None` where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<uuid::Uuid>,
     /// The boot of that machine's kernel.
@@ -143,7 +143,7 @@ pub struct PresenceRecord {
     pub boot: Option<String>,
 }
 
-/// What `names/<network name>` and `vnis/<vni>` hold: the network that they belong to.
+/// The record of `names/<network name>` and `vnis/<vni>`: the network that they belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkPointer {
     /// The network.
