@@ -16,11 +16,12 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifier, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact,
 };
-use aya::programs::{Link as _, LinkOrder, ProgramError, TcAttachType};
+use aya::programs::{Link as _, LinkOrder, ProgramError};
 
 use privnet_ebpf::net::Vni;
 
 use super::error::{errno_of_link, errno_of_program, errno_of_tc};
+use super::hook::{Hook, Method};
 use super::{Error, Network, features};
 use crate::model::IfName;
 use crate::netns::{Netns, NetnsId};
@@ -46,28 +47,6 @@ const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
 
-/// Where a program belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Hook {
-    /// Ingress of a member's veth end in the network netns.
-    FromMember,
-    /// Ingress of `vxlan0` in the network netns.
-    FromVtep,
-    /// Ingress of an interface of the app netns that is not ours.
-    GuardIngress,
-    /// Egress of an interface of the app netns that is not ours.
-    GuardEgress,
-}
-
-/// How a program gets onto its hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// A filter of the clsact qdisc.
-    Clsact,
-    /// A pinned TCX link.
-    Tcx,
-}
-
 /// What is on a hook, as far as TCX shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attachment {
@@ -80,42 +59,6 @@ pub enum Attachment {
     /// A stranger's program sees the packets first, and may keep them from ours and from every filter: what it passes has
     /// passed.
     Overtaken,
-}
-
-impl Hook {
-    /// All hooks.
-    pub const ALL: [Self; 4] = [Self::FromMember, Self::FromVtep, Self::GuardIngress, Self::GuardEgress];
-
-    /// The name of its program, in the object, in the kernel and in the pin directory.
-    #[must_use]
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::FromMember => "from_member",
-            Self::FromVtep => "from_vtep",
-            Self::GuardIngress => "guard_ingress",
-            Self::GuardEgress => "guard_egress",
-        }
-    }
-
-    /// The method that is used unless another is asked for.
-    ///
-    /// What a container's attach waits for goes by clsact; the VTEP, once per network, by TCX where the kernel has it.
-    #[must_use]
-    pub fn method(self) -> Method {
-        match self {
-            Self::FromMember | Self::GuardIngress | Self::GuardEgress => Method::Clsact,
-            Self::FromVtep if features::tcx() => Method::Tcx,
-            Self::FromVtep => Method::Clsact,
-        }
-    }
-
-    /// Whether it sees what arrives or what leaves.
-    const fn side(self) -> TcAttachType {
-        match self {
-            Self::FromMember | Self::FromVtep | Self::GuardIngress => TcAttachType::Ingress,
-            Self::GuardEgress => TcAttachType::Egress,
-        }
-    }
 }
 
 /// One program on one interface; owned, so that it can go to the namespace's thread.

@@ -10,6 +10,7 @@
 //! | [`object`] | the embedded object, and its mark |
 //! | `pinned` | pinned maps: compared, then opened |
 //! | [`network`] | opening an instance: compare, adopt or load, pin |
+//! | `hook` | the places of the programs |
 //! | [`attach`] | programs on interfaces, by clsact or TCX |
 //! | [`tables`] | typed reads and writes of the tables |
 //! | [`counters`] | typed reads of the counters |
@@ -21,17 +22,19 @@ mod counters;
 mod error;
 mod events;
 mod features;
+mod hook;
 mod network;
 mod object;
 mod pinned;
 mod plain;
 mod tables;
 
-pub use attach::{Attachment, CLSACT_PRIORITY, Hook, Method, clsact_handle};
+pub use attach::{Attachment, CLSACT_PRIORITY, clsact_handle};
 pub use counters::Counters;
 pub use error::Error;
 pub use events::{Event, Events};
 pub use features::{Features, features, is_bpffs};
+pub use hook::{Hook, Method};
 pub use network::{Network, NetworkSpec};
 pub use privnet_ebpf::abi::{MemberRow, PortRow, Tally};
 pub use privnet_ebpf::verdict::{Direction, DropReason, Outcome};
