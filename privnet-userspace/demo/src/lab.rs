@@ -134,12 +134,15 @@ impl Lab {
     pub async fn build(name: &Name, privnet: &Path, arguments: &DemoArgs) -> Result<Self> {
         let store: Arc<dyn Store> = Arc::new(Memory::new());
         let [one, two] = underlay(name).await?;
-        let asked_for = (arguments.datapath.into(), arguments.wireguard.into());
-        let one = Host::start(name, privnet, 0, one, asked_for, Arc::clone(&store)).await?;
+        let (datapath, wireguard) = (arguments.datapath.into(), arguments.wireguard.into());
+        let one = HostSpec { number: 0, netns: one, datapath, wireguard };
+        let one = Host::start(one, name, privnet, Arc::clone(&store)).await?;
         let status = one.control.status().await?;
         // What host one came to, so that what it had to say of it is said once.
-        let chosen = (invalid(status.datapath.to_string().parse())?, invalid(status.wireguard.to_string().parse())?);
-        let two = Host::start(name, privnet, 1, two, chosen, Arc::clone(&store)).await?;
+        let datapath = invalid(status.datapath.to_string().parse())?;
+        let wireguard = invalid(status.wireguard.to_string().parse())?;
+        let two = HostSpec { number: 1, netns: two, datapath, wireguard };
+        let two = Host::start(two, name, privnet, Arc::clone(&store)).await?;
         let hosts = [one, two];
         let network = |name: &str| CreateNetwork { name: name.to_owned(), subnet: None, names: None };
         let shop = hosts[0].control.create_network(network("shop")).await?;
@@ -147,20 +150,16 @@ impl Lab {
         let [app, foreign] = [(); 2].map(|()| AppId::from_uuid(Uuid::new_v4()));
         // The addresses of the seed's drawing, so that every run reads the same.
         let nth = |network: &NetworkView, n| network.subnet.hosts().nth(n).context("the subnet is too small");
-        let wanted = |label, host, (network, address), app, kind, number| Wanted {
-            label,
-            host,
-            network,
-            address,
-            app,
-            kind,
-            number,
-        };
+        let web1 =
+            Wanted { label: "web 1", host: 0, network: &shop, address: nth(&shop, 2)?, app, kind: "web", number: 1 };
+        let web2 = Wanted { label: "web 2", address: nth(&shop, 3)?, number: 2, ..web1 };
+        let backend = Wanted { label: "backend 1", host: 1, address: nth(&shop, 1)?, kind: "backend", ..web1 };
+        let stranger = Wanted { label: "stranger", network: &other, address: nth(&other, 1)?, app: foreign, ..web1 };
         let (web1, web2, backend, stranger) = tokio::try_join!(
-            wanted("web 1", 0, (&shop, nth(&shop, 2)?), app, "web", 1).attach(name, &hosts, &*store),
-            wanted("web 2", 0, (&shop, nth(&shop, 3)?), app, "web", 2).attach(name, &hosts, &*store),
-            wanted("backend 1", 1, (&shop, nth(&shop, 1)?), app, "backend", 1).attach(name, &hosts, &*store),
-            wanted("stranger", 0, (&other, nth(&other, 1)?), foreign, "web", 1).attach(name, &hosts, &*store),
+            web1.attach(name, &hosts, &*store),
+            web2.attach(name, &hosts, &*store),
+            backend.attach(name, &hosts, &*store),
+            stranger.attach(name, &hosts, &*store),
         )?;
         // All members of the type, as another app would ask for them.
         let domain_name = |kind: &str, app: AppId, network: &NetworkView| {
@@ -263,15 +262,17 @@ fn netns(name: &Name, what: &str) -> Result<Netns> {
     Netns::create(Path::new(DEFAULT_DIR), &name).with_context(|| format!("making the namespace {name}"))
 }
 
+/// A host that is to be.
+struct HostSpec {
+    number: usize,
+    netns: Netns,
+    datapath: DatapathChoice,
+    wireguard: Choice,
+}
+
 impl Host {
-    async fn start(
-        name: &Name,
-        privnet: &Path,
-        number: usize,
-        netns: Netns,
-        (datapath, wireguard): (DatapathChoice, Choice),
-        store: Arc<dyn Store>,
-    ) -> Result<Self> {
+    async fn start(spec: HostSpec, name: &Name, privnet: &Path, store: Arc<dyn Store>) -> Result<Self> {
+        let HostSpec { number, netns, datapath, wireguard } = spec;
         let (host, vtep) = (HOSTS[number], VTEPS[number]);
         let config = Config {
             host: host.parse()?,
@@ -292,6 +293,7 @@ impl Host {
 }
 
 /// A container that is to be.
+#[derive(Clone, Copy)]
 struct Wanted<'a> {
     label: &'static str,
     host: usize,
