@@ -1,4 +1,4 @@
-//! What can go wrong with the DNS process.
+//! The errors of the DNS process.
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -10,10 +10,10 @@ use crate::model::explain::{Row, rows};
 use crate::model::{ErrorCode, Explain};
 use crate::netns::{self, NetnsId};
 
-/// Why the DNS process did not do what it was asked to.
+/// The DNS process did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The process is not there, cannot be started or ended, or did not do what it was asked to.
+    /// The process does not run, cannot be started or ended, or failed.
     #[error(transparent)]
     Companion(#[from] companion::Error),
     /// The process does not serve the container: the container ended, or was never handed over.
@@ -39,9 +39,9 @@ pub enum Error {
     /// Everything else that the kernel refused.
     #[error("cannot {op} {object}")]
     Kernel {
-        /// What was tried.
+        /// The operation.
         op: &'static str,
-        /// On which object.
+        /// Its object.
         object: String,
         /// The kernel's reason.
         source: io::Error,

@@ -1,7 +1,7 @@
-//! The agent's side of the DNS process: start it, tell it, ask it, replace it.
+//! The agent's side of the DNS process: starts it, sends it names, asks it, replaces it.
 //!
-//! A process that runs goes on answering whatever becomes of the agent, so everything here can be repeated: the agent observes
-//! what the process has, and tells it what differs.
+//! The process goes on answering when the agent ends, so every call here can be repeated: the agent observes the state of
+//! the process, and sends the difference.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub struct ProcessSpec {
     pub resolv_conf: PathBuf,
 }
 
-/// The DNS process of a run dir. Whether one runs there shows when it is asked.
+/// The DNS process of a run dir. Each call finds out whether a process runs there.
 #[derive(Clone, Debug)]
 pub struct DnsProcess(Handle<Dns>);
 
@@ -40,7 +40,7 @@ impl From<Handle<Dns>> for DnsProcess {
 }
 
 impl DnsProcess {
-    /// The one whose files are in `run_dir`.
+    /// The process whose files are in `run_dir`.
     #[must_use]
     pub fn new(run_dir: &Path) -> Self {
         Self(Handle::new(run_dir))
@@ -120,7 +120,7 @@ impl DnsProcess {
         self.done(Some(container), Request::Change { container, client: client.clone() }, &[]).await
     }
 
-    /// Has a container served no longer. Absent is done.
+    /// Stops serving a container. That no process runs, or that it does not serve the container, is no error.
     ///
     /// # Errors
     /// When the process does not answer.
@@ -132,15 +132,15 @@ impl DnsProcess {
         }
     }
 
-    /// Tells it all names, or what changed in them. They are current then.
+    /// Sends all names, or their changes. They are current then.
     ///
     /// # Errors
-    /// The process may have taken them over or not: tell it all names again.
+    /// The process may or may not have taken them over: send all names again.
     pub async fn tell(&self, everything: bool, difference: Difference) -> Result<(), Error> {
         self.done(None, Request::Names { everything, difference }, &[]).await
     }
 
-    /// Tells it that its names are current.
+    /// Confirms that its names are current.
     ///
     /// # Errors
     /// When the process does not answer.
@@ -159,11 +159,11 @@ impl DnsProcess {
         }
     }
 
-    /// Hands everything that this process serves to `successor`, which then serves it too; names are to be told to it before.
-    /// A container that ends meanwhile is left out. No query is lost: both answer from the same sockets.
+    /// Hands the containers of this process to `successor`, which then serves them too; it must have the names before. A
+    /// container that ends meanwhile is left out. No query is lost: both processes answer from the same sockets.
     ///
     /// # Errors
-    /// Some may have been handed over, and all are still served here.
+    /// Some containers may have been handed over; this process still serves all of them.
     pub async fn hand_over(
         &self,
         successor: &Self,

@@ -1,4 +1,4 @@
-//! The DNS process's protocol: what the agent and the process say to each other. Values; decides nothing.
+//! The protocol of the DNS process: the messages between the agent and the process. Values without decisions.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ impl Protocol for Dns {
     type Response = Response;
 }
 
-/// What the process is started with.
+/// The parameters of the process.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Start {
     pub(super) threads: usize,
@@ -35,7 +35,7 @@ pub struct Start {
     pub(super) resolv_conf: PathBuf,
 }
 
-/// What the agent may ask. To end the process it sends SIGTERM.
+/// A request of the agent. The agent ends the process by SIGTERM.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
@@ -48,7 +48,7 @@ pub enum Request {
         /// The container as a client of the DNS.
         #[serde(rename = "asker")]
         client: DnsClient,
-        /// What tells that the container has ended.
+        /// How the process notices the end of the container.
         #[serde(rename = "anchor")]
         liveness: Liveness,
     },
@@ -70,7 +70,7 @@ pub enum Request {
         /// The container's namespace.
         container: NetnsId,
     },
-    /// All names, or what changed in them. They are current then.
+    /// All names, or their changes. They are current then.
     Names {
         /// Whether `difference` replaces all names.
         everything: bool,
@@ -90,7 +90,7 @@ pub enum Request {
     },
 }
 
-/// What the process answers.
+/// An answer of the process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
@@ -118,7 +118,7 @@ pub struct ProcessState {
     pub networks: usize,
     /// How many members it knows names of.
     pub members: usize,
-    /// How long ago its names were last known to be current, in seconds; nothing when it was never told any.
+    /// How long ago its names were last known to be current, in seconds; `None` when it never had any.
     pub age_seconds: Option<f64>,
     /// Whether they are too old to be answered from.
     pub is_stale: bool,
@@ -136,29 +136,29 @@ pub struct ServedContainer {
     pub client: DnsClient,
 }
 
-/// What a container would be told.
+/// The answer that a container would get.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resolved {
-    /// Whose name it is.
+    /// The origin of the answer.
     pub source: Source,
-    /// The code in lower case, `noerror` or `nxdomain`; nothing when it is not ours to say.
+    /// The code in lower case, `noerror` or `nxdomain`; `None` when a resolver is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rcode: Option<String>,
     /// The records, one line each: `<owner> <ttl> <type> <data>`.
     pub records: Vec<String>,
     /// How long ago the names were last known to be current, in seconds.
     pub age_seconds: Option<f64>,
-    /// Whether they are too old to be answered from: the container is told SERVFAIL.
+    /// Whether they are too old to be answered from: the container gets SERVFAIL.
     pub is_stale: bool,
 }
 
-/// Whose a name is.
+/// The origin of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// Ours.
+    /// The names that the agent sent.
     Snapshot,
-    /// Somebody else's; asked there.
+    /// The resolvers that are asked.
     Forwarded(Forwarding),
 }
 

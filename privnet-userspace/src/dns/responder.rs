@@ -1,4 +1,4 @@
-//! Everything that serves, put together: threads for UDP, tasks for TCP, the forwarder, and the containers.
+//! The threads for UDP, the tasks for TCP, the forwarder, and the containers that they serve.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use super::udp::UdpThread;
 use crate::names::DnsClient;
 use crate::netns::NetnsId;
 
-/// What a responder is made with.
+/// The configuration of a responder.
 #[derive(Clone, Debug)]
 pub struct ResponderConfig {
     /// How many threads serve UDP.
@@ -28,7 +28,7 @@ pub struct ResponderConfig {
     pub resolv_conf: PathBuf,
 }
 
-/// Serves containers. To be made and used in a runtime, which carries TCP and what is forwarded.
+/// Serves containers. It is made and used in a runtime, which runs the tasks for TCP and for forwarding.
 #[derive(Debug)]
 pub struct Responder {
     engine: Arc<Engine>,
@@ -50,7 +50,7 @@ struct Container {
 }
 
 impl Responder {
-    /// One that serves nobody yet and knows no names.
+    /// A responder without containers and names.
     ///
     /// # Errors
     /// When the process has no files or threads left.
@@ -80,7 +80,7 @@ impl Responder {
         self.containers.iter().map(|(id, container)| (*id, container.tenant.client()))
     }
 
-    /// Serves a container by the sockets that were bound in its namespace. One that is served already gets these.
+    /// Serves a container by the sockets that were bound in its namespace, in place of sockets that it had before.
     ///
     /// # Errors
     /// When the sockets cannot be used. It is not served then.
@@ -89,7 +89,7 @@ impl Responder {
         let tenant = Tenant::new(client, udp)?;
         listener.set_nonblocking(true)?;
         let accepted = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
-        // The one that has least to do.
+        // The thread with the fewest sockets.
         let least = self.threads.iter().enumerate().min_by_key(|(_, thread)| thread.sockets());
         let Some((thread, of_thread)) = least else { return Err(io::Error::other("no thread serves UDP")) };
         let token = of_thread.add(&tenant)?;
@@ -98,13 +98,13 @@ impl Responder {
         Ok(())
     }
 
-    /// Whether nothing is under way: no connection, and no query that was forwarded.
+    /// Whether it has no connection and no forwarded query under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.forwards.is_idle() && self.tcp.is_idle()
     }
 
-    /// Changes what exists for a container; false when it is not served.
+    /// Changes the networks that exist for a container; false when it is not served.
     pub fn set_client(&self, id: NetnsId, client: DnsClient) -> bool {
         self.containers.get(&id).map(|container| container.tenant.set_client(client)).is_some()
     }
@@ -118,7 +118,7 @@ impl Responder {
         Ok(Some((container.tenant.udp().try_clone()?, container.listener.try_clone()?)))
     }
 
-    /// Serves a container no longer, and lets its namespace go; false when it was not served.
+    /// Stops serving a container, and closes its sockets, which held its namespace; false when it was not served.
     pub fn forget(&mut self, id: NetnsId) -> bool {
         let Some(container) = self.containers.remove(&id) else { return false };
         container.accepting.abort();

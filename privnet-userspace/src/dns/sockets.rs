@@ -27,7 +27,7 @@ impl Sockets {
     /// Binds UDP and TCP port 53 of `address` in the container's namespace. The loopback need not be up yet.
     ///
     /// # Errors
-    /// [`Error::AddressTaken`] when somebody in the container answers there.
+    /// [`Error::AddressTaken`] when a program in the container has the address.
     pub async fn open(netns: &Netns, address: Ipv4Addr) -> Result<Self, Error> {
         let address = SocketAddrV4::new(address, PORT);
         let container = netns.id();
@@ -60,7 +60,7 @@ fn bind(address: SocketAddrV4) -> io::Result<Sockets> {
     Ok(Sockets { udp, tcp })
 }
 
-/// The sockets as they are in this namespace, for whoever serves them in this process.
+/// The sockets, for a server in this process.
 impl From<Sockets> for (UdpSocket, TcpListener) {
     fn from(sockets: Sockets) -> Self {
         (sockets.udp.into(), sockets.tcp.into())

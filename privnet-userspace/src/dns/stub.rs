@@ -1,7 +1,7 @@
-//! One question, asked as a program in a container asks it: by UDP, of one server, once.
+//! A question as a program in a container asks it: by UDP, to one server, once.
 //!
-//! For whoever wants to see what a container is told without what libc adds to it: `/etc/nsswitch.conf`, caches, search
-//! lists. Asks from the namespace of its thread.
+//! The answer is the server's alone: libc would add `/etc/nsswitch.conf`, caches and search lists. The question goes out
+//! from the namespace of the calling thread.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -15,18 +15,18 @@ use serde::{Deserialize, Serialize};
 
 use super::wire::UDP_MOST_OCTETS;
 
-/// What a server said.
+/// A server's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heard {
-    /// What was asked, `<name> A`.
+    /// The question, `<name> A`.
     pub question: String,
     /// Where the reply came from.
     pub server: SocketAddr,
     /// The code, `NOERROR`.
     pub rcode: String,
-    /// Whether it says that it is the server's own to say.
+    /// Whether it is marked as authoritative.
     pub is_authoritative: bool,
-    /// The addresses, with how long they may be kept, in seconds.
+    /// The addresses, each with its TTL in seconds.
     pub addresses: Vec<(Ipv4Addr, u32)>,
 }
 
@@ -44,7 +44,7 @@ pub fn ask(server: SocketAddrV4, name: &str, patience: Duration) -> io::Result<H
     let mut builder = builder.question();
     builder.push((&wanted, Rtype::A)).map_err(|error| invalid(error.to_string()))?;
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    // Only its datagrams are received.
+    // A connected socket receives the datagrams of the server alone.
     socket.connect(server)?;
     socket.send(builder.finish().as_slice())?;
     let (start, mut reply) = (Instant::now(), [0; UDP_MOST_OCTETS]);
@@ -61,7 +61,7 @@ pub fn ask(server: SocketAddrV4, name: &str, patience: Duration) -> io::Result<H
     }
 }
 
-/// What a reply says; nothing when it is not the reply to this question.
+/// The answer in a reply; `None` when it is not the reply to this question.
 fn read(bytes: &[u8], id: u16, name: &str, server: SocketAddr) -> Option<Heard> {
     let message = Message::from_slice(bytes).ok()?;
     let header = message.header();
