@@ -51,8 +51,9 @@ const FILES: [&str; 8] = [
 const IN_THE_PATH: [&str; 3] = ["privnet", build::DEMO, "vm_talk"];
 
 /// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
-const ELSEWHERE: [(&str, &str); 3] = [
+const ELSEWHERE: [(&str, &str); 4] = [
     ("lifecycle_etcd", "several machines share an etcd"),
+    ("lifecycle_versions", "compares records in an etcd"),
     ("names_agent", "asks the agent for names, thousands a second"),
     ("names_clients", "needs compilers, and asks resolvers"),
 ];
