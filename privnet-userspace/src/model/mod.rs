@@ -12,7 +12,7 @@ pub mod mtu;
 pub mod naming;
 pub mod network;
 pub mod port;
-mod published;
+mod publish;
 
 pub use app::{App, AppName};
 pub use explain::{ErrorCode, Explain, FileError};
@@ -24,4 +24,4 @@ pub use mtu::Mtu;
 pub use naming::{Forwarding, NameOptions};
 pub use network::{Network, NetworkName};
 pub use port::{Port, PortName, Protocol};
-pub(crate) use published::published;
+pub(crate) use publish::published;

@@ -215,6 +215,6 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-pub(super) fn disk_error(operation: &'static str, path: &Path, source: std::io::Error) -> OpenError {
+pub(super) fn disk_error(operation: &'static str, path: &Path, source: io::Error) -> OpenError {
     OpenError::Disk { operation, path: path.to_owned(), source }
 }

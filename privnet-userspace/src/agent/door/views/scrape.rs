@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::StatusView;
 use crate::datapath::{Direction, Outcome};
 use crate::model::{NetworkId, NetworkName, published};
