@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::follow::wake;
 use super::membership;
-use super::shared::Shared;
+use super::shared::Memberships;
 use super::world::Concerns;
 
 /// How often the namespaces of this host's members are looked at: a container that dies is noticed within this time.
@@ -14,23 +14,23 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Checks the members of this host again and again. Never ends.
-pub async fn check_periodically(shared: Arc<Shared>) {
+pub async fn check_periodically(memberships: Arc<Memberships>) {
     let mut interval = tokio::time::interval(CHECK_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let checks_per_observation = OBSERVE_INTERVAL.as_millis() / CHECK_INTERVAL.as_millis();
     let mut checks: u128 = 0;
     loop {
         interval.tick().await;
-        if let Err(error) = membership::end_dead(&shared).await {
+        if let Err(error) = membership::end_dead(&memberships).await {
             tracing::warn!("cannot end the memberships of containers that are gone: {error:#}");
         }
-        let expired = shared.world.write(|world| world.expire_quarantine(super::now_unix_seconds()));
+        let expired = memberships.world.write(|world| world.expire_quarantine(super::now_unix_seconds()));
         if !expired.is_empty() {
-            wake(&shared, &Concerns::Networks(expired));
+            wake(&memberships.names, &memberships.workers, &Concerns::Networks(expired));
         }
         checks += 1;
         if checks.is_multiple_of(checks_per_observation) {
-            for handle in shared.workers.all().values() {
+            for handle in memberships.workers.all().values() {
                 handle.wake_and_observe();
             }
         }

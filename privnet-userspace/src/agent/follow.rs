@@ -7,35 +7,92 @@ use futures::StreamExt;
 
 use super::backoff::Backoff;
 use super::door::explain::{explain, problem};
-use super::shared::Shared;
-use super::store_problems::StoreProblem;
-use super::world::{Concerns, World};
+use super::host::facts::Host;
+use super::host::presence::Presence;
+use super::names::handle::NamesHandle;
+use super::network::handle::Workers;
+use super::store_problems::{StoreProblem, StoreProblems};
+use super::world::{Concerns, SharedWorld, World};
 use crate::store::{Event, Store, Watch, keys};
 
-/// Follows the store. Never ends.
-pub async fn follow_store(shared: Arc<Shared>, mut watch: Watch) {
-    let problem = |text| shared.store_problems.set(StoreProblem::Following, text);
-    loop {
-        while let Some(event) = watch.next().await {
-            follow(&shared, &event);
+/// Follows the store, and wakes the tasks that a change concerns.
+pub struct StoreFollower {
+    /// This host, whose presence is looked for in the store.
+    pub host: Arc<Host>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The image that follows it.
+    pub world: Arc<SharedWorld>,
+    /// Where it is said that the store is not followed.
+    pub problems: Arc<StoreProblems>,
+    /// Renewed when the store has lost it.
+    pub presence: Arc<Presence>,
+    /// Woken.
+    pub names: Arc<NamesHandle>,
+    /// Woken.
+    pub workers: Arc<Workers>,
+}
+
+impl StoreFollower {
+    /// Follows the store. Never ends.
+    pub async fn run(self, mut watch: Watch) {
+        let problem = |text| self.problems.set(StoreProblem::Following, text);
+        loop {
+            while let Some(event) = watch.next().await {
+                self.follow(&event);
+            }
+            tracing::warn!("the watch of the store ended: the agent reads the whole store again");
+            problem(Some("its watch ended, and it has not been read again yet".to_owned()));
+            self.names.mark_stale();
+            let (world, again) = self.read_until_it_answers().await;
+            self.world.write(|known| *known = world);
+            watch = again;
+            tracing::info!("the store is watched again");
+            problem(None);
+            self.names.mark_current();
+            wake(&self.names, &self.workers, &Concerns::Everything);
         }
-        tracing::warn!("the watch of the store ended: the agent reads the whole store again");
-        problem(Some("its watch ended, and it has not been read again yet".to_owned()));
-        shared.names.mark_stale();
-        let (world, again) = read_until_it_answers(&shared).await;
-        shared.world.write(|known| *known = world);
-        watch = again;
-        tracing::info!("the store is watched again");
-        problem(None);
-        shared.names.mark_current();
-        wake(&shared, &Concerns::Everything);
+    }
+
+    /// Until then nothing is changed: a store that cannot be read is no reason to tear anything down.
+    async fn read_until_it_answers(&self) -> (World, Watch) {
+        let mut backoff = Backoff::new();
+        loop {
+            let problem = match self.read_our_world().await {
+                Ok(read) => return read,
+                Err(error) => problem(&explain(&error)),
+            };
+            tracing::warn!("the store cannot be read, and the members of this host stay as they are: {problem}");
+            self.problems.set(StoreProblem::Following, Some(problem));
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// Reads the store if it is the one that this host told of itself.
+    async fn read_our_world(&self) -> Result<(World, Watch)> {
+        // First, so that this host is there in what is read.
+        self.presence.renew().await?;
+        let read = read_world(&*self.store).await?;
+        if self.presence.is_ours().await? {
+            return Ok(read);
+        }
+        bail!("the store does not know host {}: it is another store, or lost its data", self.host.config.host)
+    }
+
+    fn follow(&self, event: &Event) {
+        if matches!(event, Event::Delete { key, .. } if *key == keys::presence(&self.host.config.host)) {
+            // The agent was stopped for longer than its lease lives, and goes on.
+            self.presence.was_lost();
+        }
+        let concerns = self.world.write(|world| world.follow(event));
+        wake(&self.names, &self.workers, &concerns);
     }
 }
 
 /// Wakes the tasks that a change concerns.
-pub fn wake(shared: &Shared, concerns: &Concerns) {
-    shared.names.wake(concerns);
-    shared.workers.wake(concerns);
+pub fn wake(names: &NamesHandle, workers: &Workers, concerns: &Concerns) {
+    names.wake(concerns);
+    workers.wake(concerns);
 }
 
 /// Reads the store, and watches it from there.
@@ -57,38 +114,4 @@ pub async fn read_world(store: &dyn Store) -> Result<(World, Watch)> {
         futures::future::ready(go_on.then_some(event))
     });
     Ok((world, Watch::new(until_resync)))
-}
-
-/// Until then nothing is changed: a store that cannot be read is no reason to tear anything down.
-async fn read_until_it_answers(shared: &Shared) -> (World, Watch) {
-    let mut backoff = Backoff::new();
-    loop {
-        let problem = match read_our_world(shared).await {
-            Ok(read) => return read,
-            Err(error) => problem(&explain(&error)),
-        };
-        tracing::warn!("the store cannot be read, and the members of this host stay as they are: {problem}");
-        shared.store_problems.set(StoreProblem::Following, Some(problem));
-        tokio::time::sleep(backoff.next()).await;
-    }
-}
-
-/// Reads the store if it is the one that this host told of itself.
-async fn read_our_world(shared: &Shared) -> Result<(World, Watch)> {
-    // First, so that this host is there in what is read.
-    shared.presence.renew().await?;
-    let read = read_world(&*shared.store).await?;
-    if shared.presence.is_ours().await? {
-        return Ok(read);
-    }
-    bail!("the store does not know host {}: it is another store, or lost its data", shared.host.config.host)
-}
-
-fn follow(shared: &Shared, event: &Event) {
-    if matches!(event, Event::Delete { key, .. } if *key == keys::presence(&shared.host.config.host)) {
-        // The agent was stopped for longer than its lease lives, and goes on.
-        shared.presence.was_lost();
-    }
-    let concerns = shared.world.write(|world| world.follow(event));
-    wake(shared, &concerns);
 }

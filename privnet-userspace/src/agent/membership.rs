@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::host::journal::Record;
-use super::shared::Shared;
+use super::shared::Memberships as Shared;
 use super::world::Concerns;
 use crate::model::Member;
 use crate::netns::Netns;

@@ -11,7 +11,7 @@
 //! | `netns_links` | a namespace with its netlink socket |
 //! | `follow`, `checks` | what happens without a request: the store's changes, the members' checks |
 //! | `membership` | how a membership ends |
-//! | `shared`, `store_problems`, `backoff` | what the tasks share, and the order of its locks; pauses between attempts |
+//! | `shared`, `store_problems`, `backoff` | the parts that the tasks are handed, and the order of their locks; pauses between attempts |
 
 mod backoff;
 mod checks;

@@ -1,10 +1,12 @@
-//! What the agent's tasks share, in parts: each task is handed the parts that it uses.
+//! What the agent's tasks share, in parts. A task is handed the parts that it uses; only the door, where a request may ask
+//! for anything, is handed all of them.
 //!
 //! Locks are taken in this order; none is waited for while one of a later line is held:
-//! 1. [`Shared::claims`] or the lease of [`Presence`]: held across calls to the store.
+//! 1. [`Memberships::claims`] or the lease of [`Presence`]: held across calls to the store.
 //! 2. [`Workers`], then the journal, then the world: held for reads and writes of memory and small files, never across an await.
 //! 3. All others (store problems, a handle's requests, a network's handles and programs): no other lock is taken meanwhile.
 
+use std::ops::Deref;
 use std::sync::{Arc, MutexGuard};
 
 use super::door::read_failures::ReadFailures;
@@ -17,14 +19,12 @@ use super::store_problems::StoreProblems;
 use super::world::{SharedWorld, World};
 use crate::store::Store;
 
-/// All parts of an agent: what the door and the tasks that follow the store and the members need.
-pub struct Shared {
+/// The parts that a membership passes through from its claim to its end: for the tasks that may end one.
+pub struct Memberships {
     /// This host, as it is while the agent runs.
     pub host: Arc<Host>,
     /// The store.
     pub store: Arc<dyn Store>,
-    /// What is wrong with the store, for status.
-    pub store_problems: Arc<StoreProblems>,
     /// The store's image in memory.
     pub world: Arc<SharedWorld>,
     /// This host's records.
@@ -33,15 +33,31 @@ pub struct Shared {
     pub workers: Arc<Workers>,
     /// The names' task.
     pub names: Arc<NamesHandle>,
-    /// That this host is there, as the others see it.
-    pub presence: Arc<Presence>,
     /// Serializes the claims of this host: index, address and record belong together.
     pub claims: tokio::sync::Mutex<()>,
+}
+
+/// All parts of an agent, for the door: those of the memberships, and those that only views and metrics show.
+pub struct Shared {
+    /// Its own and those of the tasks that may end a membership.
+    pub memberships: Arc<Memberships>,
+    /// What is wrong with the store, for status.
+    pub store_problems: Arc<StoreProblems>,
+    /// That this host is there, as the others see it.
+    pub presence: Arc<Presence>,
     /// The reads of scrapes that failed.
     pub read_failures: ReadFailures,
 }
 
-impl Shared {
+impl Deref for Shared {
+    type Target = Memberships;
+
+    fn deref(&self) -> &Memberships {
+        &self.memberships
+    }
+}
+
+impl Memberships {
     /// The records.
     pub fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock()

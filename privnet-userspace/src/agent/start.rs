@@ -16,7 +16,7 @@ use super::door::control::Control;
 use super::door::error::{ControlError, ErrorCode};
 use super::door::explain::explain;
 use super::door::read_failures::ReadFailures;
-use super::follow::{follow_store, read_world};
+use super::follow::{StoreFollower, read_world};
 use super::host::clock::watch_clock;
 use super::host::facts::{Host, HostFacts};
 use super::host::journal::{Journal, SharedJournal};
@@ -28,7 +28,7 @@ use super::names::worker::run_names;
 use super::netns_links::NetnsLinks;
 use super::network::handle::Workers;
 use super::network::supervisor::run_workers;
-use super::shared::Shared;
+use super::shared::{Memberships, Shared};
 use super::store_problems::StoreProblems;
 use super::world::SharedWorld;
 use crate::datapath;
@@ -72,45 +72,44 @@ impl Agent {
         let host = Arc::new(Host { config, facts, netns });
         let journal = Arc::new(SharedJournal::new(journal));
         let store_problems = Arc::new(StoreProblems::default());
-        let presence = Presence::new(
+        let presence = Arc::new(Presence::new(
             Arc::clone(&host),
             Arc::clone(&store),
             Arc::clone(&journal),
             Arc::clone(&store_problems),
             lease,
-        );
-        let shared = Arc::new(Shared {
-            host,
-            store,
-            store_problems,
-            world: Arc::new(SharedWorld::new(world)),
-            journal,
-            workers: Arc::new(Workers::default()),
-            names: Arc::new(NamesHandle::new()),
-            presence: Arc::new(presence),
-            claims: tokio::sync::Mutex::new(()),
-            read_failures: ReadFailures::default(),
-        });
-        membership::detect_reused_netns(&shared).await?;
-        membership::end_dead(&shared).await?;
-        let networks: Vec<_> = shared.journal().records().values().map(|record| record.network).collect();
+        ));
+        let (world, names, workers) =
+            (Arc::new(SharedWorld::new(world)), Arc::new(NamesHandle::new()), Arc::new(Workers::default()));
+        let follower = StoreFollower {
+            host: Arc::clone(&host),
+            store: Arc::clone(&store),
+            world: Arc::clone(&world),
+            problems: Arc::clone(&store_problems),
+            presence: Arc::clone(&presence),
+            names: Arc::clone(&names),
+            workers: Arc::clone(&workers),
+        };
+        let clock = watch_clock(Arc::clone(&host), Arc::clone(&store));
+        let telling = run_names(Arc::clone(&host), Arc::clone(&world), Arc::clone(&journal), Arc::clone(&names));
+        let claims = tokio::sync::Mutex::new(());
+        let memberships = Arc::new(Memberships { host, store, world, journal, workers, names, claims });
+        membership::detect_reused_netns(&memberships).await?;
+        membership::end_dead(&memberships).await?;
+        let networks: Vec<_> = memberships.journal().records().values().map(|record| record.network).collect();
         for network in networks {
-            shared.workers.of(network).wake();
+            memberships.workers.of(network).wake();
         }
         let mut tasks = JoinSet::new();
-        tasks.spawn(run_workers(Arc::clone(&shared)));
-        tasks.spawn(follow_store(Arc::clone(&shared), watch));
-        tasks.spawn(check_periodically(Arc::clone(&shared)));
-        tasks.spawn(Arc::clone(&shared.presence).renew_periodically());
-        tasks.spawn(watch_clock(Arc::clone(&shared.host), Arc::clone(&shared.store)));
-        tasks.spawn(run_names(
-            Arc::clone(&shared.host),
-            Arc::clone(&shared.world),
-            Arc::clone(&shared.journal),
-            Arc::clone(&shared.names),
-        ));
-        tasks.spawn(finish_drains(Arc::clone(&shared)));
-        Ok(Self { control: Control::new(shared), _tasks: tasks, _lock: lock })
+        tasks.spawn(run_workers(Arc::clone(&memberships)));
+        tasks.spawn(follower.run(watch));
+        tasks.spawn(check_periodically(Arc::clone(&memberships)));
+        tasks.spawn(Arc::clone(&presence).renew_periodically());
+        tasks.spawn(clock);
+        tasks.spawn(telling);
+        tasks.spawn(finish_drains(Arc::clone(&memberships)));
+        let shared = Shared { memberships, store_problems, presence, read_failures: ReadFailures::default() };
+        Ok(Self { control: Control::new(Arc::new(shared)), _tasks: tasks, _lock: lock })
     }
 
     /// Starts an agent on the embedded store of its state directory.

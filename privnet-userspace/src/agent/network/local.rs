@@ -13,7 +13,6 @@ use super::orphans::OrphanVeths;
 use crate::agent::host::facts::Host;
 use crate::agent::host::journal::{Record, SharedJournal};
 use crate::agent::netns_links::NetnsLinks;
-use crate::agent::shared::Shared;
 use crate::agent::world::SharedWorld;
 use crate::datapath;
 use crate::link::AbsentIsDone;
@@ -53,12 +52,12 @@ pub struct LocalNetwork {
 }
 
 impl LocalNetwork {
-    pub fn new(network: NetworkId, shared: &Shared) -> Self {
+    pub fn new(network: NetworkId, host: Arc<Host>, world: Arc<SharedWorld>, journal: Arc<SharedJournal>) -> Self {
         Self {
             network,
-            host: Arc::clone(&shared.host),
-            world: Arc::clone(&shared.world),
-            journal: Arc::clone(&shared.journal),
+            host,
+            world,
+            journal,
             records: BTreeMap::new(),
             stepped: BTreeMap::new(),
             netns: Mutex::default(),

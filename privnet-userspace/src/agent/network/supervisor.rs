@@ -6,16 +6,16 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use super::worker::Worker;
-use crate::agent::shared::Shared;
+use crate::agent::shared::Memberships;
 
 /// Starts a worker for every network that needs one, and forgets those that have nothing left to do. Never ends.
-pub async fn run_workers(shared: Arc<Shared>) {
+pub async fn run_workers(memberships: Arc<Memberships>) {
     let mut workers = JoinSet::new();
     let mut running = BTreeSet::new();
     loop {
-        for (network, handle) in shared.workers.all() {
+        for (network, handle) in memberships.workers.all() {
             if running.insert(network) {
-                let worker = Worker::new(network, Arc::clone(&shared), handle);
+                let worker = Worker::new(network, Arc::clone(&memberships), handle);
                 workers.spawn(async move {
                     worker.run().await;
                     network
@@ -23,11 +23,11 @@ pub async fn run_workers(shared: Arc<Shared>) {
             }
         }
         tokio::select! {
-            () = shared.workers.needed() => {}
+            () = memberships.workers.needed() => {}
             Some(ended) = workers.join_next() => match ended {
                 Ok(network) => {
                     running.remove(&network);
-                    shared.workers.forget(network, &shared.journal);
+                    memberships.workers.forget(network, &memberships.journal);
                 }
                 Err(error) => {
                     tracing::error!(%error, "the worker of a network panicked: all workers are started again");

@@ -21,7 +21,7 @@ use crate::agent::door::error::ControlError;
 use crate::agent::door::explain::{explain, problem};
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
-use crate::agent::shared::Shared;
+use crate::agent::shared::Memberships;
 use crate::model::{MemberId, MemberState, NetworkId};
 use crate::store::claims;
 use crate::topology::{Intent, Key, Op, Plan, Seen, State, diff, plan};
@@ -34,7 +34,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// The task of one network.
 pub struct Worker {
     network: NetworkId,
-    shared: Arc<Shared>,
+    memberships: Arc<Memberships>,
     handle: Arc<WorkerHandle>,
     net: LocalNetwork,
     watchers: Watchers,
@@ -56,9 +56,11 @@ struct Failures {
 impl Worker {
     /// A worker that has not looked yet.
     #[must_use]
-    pub fn new(network: NetworkId, shared: Arc<Shared>, handle: Arc<WorkerHandle>) -> Self {
-        let (net, watchers) = (LocalNetwork::new(network, &shared), Watchers::new(Arc::clone(&handle)));
-        Self { network, shared, handle, net, watchers, seen: None, passes: 0 }
+    pub fn new(network: NetworkId, memberships: Arc<Memberships>, handle: Arc<WorkerHandle>) -> Self {
+        let Memberships { host, world, journal, .. } = &*memberships;
+        let net = LocalNetwork::new(network, Arc::clone(host), Arc::clone(world), Arc::clone(journal));
+        let watchers = Watchers::new(Arc::clone(&handle));
+        Self { network, memberships, handle, net, watchers, seen: None, passes: 0 }
     }
 
     /// Works until the network is gone and nothing of it is left on this host.
@@ -67,7 +69,7 @@ impl Worker {
         loop {
             let report = self.pass().await;
             let left = !report.records.is_empty() || !self.seen.as_ref().is_some_and(State::is_empty);
-            if !left && self.shared.world(|world| !world.networks().contains_key(&self.network)) {
+            if !left && self.memberships.world(|world| !world.networks().contains_key(&self.network)) {
                 self.handle.publish(report);
                 return;
             }
@@ -90,11 +92,11 @@ impl Worker {
         self.passes += 1;
         let look = self.handle.take_observe_request();
         // What is missing may be missing because its container is gone: then nothing is to be built again.
-        if look && let Err(error) = membership::end_dead(&self.shared).await {
+        if look && let Err(error) = membership::end_dead(&self.memberships).await {
             tracing::warn!("cannot end the memberships of containers that are gone: {error:#}");
         }
         let unguarded = self.handle.take_unguarded();
-        let (intent, records) = intent(&self.shared.host, &self.shared.world, &self.shared.journal, self.network);
+        let (intent, records) = intent(&self.net.host, &self.net.world, &self.net.journal, self.network);
         let desired = intent.as_ref().map(plan).unwrap_or_default();
         self.net.begin_pass(&records, intent.as_ref());
         let mut failures = Failures::default();
@@ -184,9 +186,9 @@ impl Worker {
         for member in
             attaching.filter(|member| member.state == MemberState::Attaching && report.ready.contains(&member.id))
         {
-            match claims::set_member_state(&*self.shared.store, member, MemberState::Ready).await {
+            match claims::set_member_state(&*self.memberships.store, member, MemberState::Ready).await {
                 Ok(told) => {
-                    if let Err(error) = self.shared.journal().note_stored(told.member.id, &told.records) {
+                    if let Err(error) = self.memberships.journal().note_stored(told.member.id, &told.records) {
                         report.problems.push(problem(&explain(&error)));
                     }
                 }
@@ -218,7 +220,7 @@ impl Worker {
                 || failures.members.contains_key(&record.id);
             if remains {
                 report.records.insert(record.id);
-            } else if let Err(error) = self.shared.journal().remove(record.id) {
+            } else if let Err(error) = self.memberships.journal().remove(record.id) {
                 report.records.insert(record.id);
                 report.problems.push(problem(&explain(&error)));
             }
