@@ -22,11 +22,15 @@ macro_rules! rows {
 #[cfg(test)]
 pub(crate) use rows;
 
+/// An error that the agent recognizes in a chain of causes. The list in `agent/door/explain.rs` implements it, and nothing
+/// else does: an error that explains itself and is not in the list does not compile.
+pub trait Listed {}
+
 /// An error that reaches a person. Each error enum implements it beside its variants.
 ///
 /// The message is the error's `Display`: what happened to which object, in lower case, on one line. The kernel's own
 /// words follow from its `source`.
-pub trait Explain: Error {
+pub trait Explain: Error + Listed {
     /// What went wrong, for programs.
     fn code(&self) -> ErrorCode;
 

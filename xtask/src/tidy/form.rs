@@ -12,12 +12,9 @@ const EXCUSED: [(&str, &str); 0] = [];
 /// Folders of one machine that have no business in the tree; in pieces, because this file is in the tree.
 const MACHINE_PATHS: [&str; 3] = [concat!("/", "work"), concat!("/", "root/"), concat!("/tmp/", "wt")];
 
-/// Files that others make.
-const GENERATED: [&str; 1] = ["Cargo.lock"];
-
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for file in files.iter().filter(|file| !GENERATED.contains(&file.path.as_str())) {
+    for file in files {
         if file.is_rust() {
             findings.extend(opening(file));
         }

@@ -16,6 +16,7 @@ mod abi;
 mod claims;
 mod commits;
 mod crates;
+mod errors;
 mod form;
 mod places;
 mod ranks;
@@ -26,7 +27,7 @@ mod wrap;
 use source::SourceFile;
 
 /// Something that breaks a rule.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Finding {
     path: String,
     /// Counted from 1; 0 if the finding is about the whole file.
@@ -61,7 +62,16 @@ pub fn task(accept_abi: bool) -> Result<()> {
     if accept_abi {
         abi::accept(root, &files)?;
     }
-    let checks = [ranks::check, crates::check, places::check, form::check, claims::check, skips::check, wrap::check];
+    let checks = [
+        ranks::check,
+        crates::check,
+        places::check,
+        form::check,
+        errors::check,
+        claims::check,
+        skips::check,
+        wrap::check,
+    ];
     let mut findings: Vec<Finding> = checks.iter().flat_map(|check| check(&files)).collect();
     let lock = fs::read_to_string(root.join(abi::LOCK)).ok();
     findings.extend(abi::check(&files, lock.as_deref()));

@@ -32,12 +32,22 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     findings
 }
 
-/// Places that may be unsafe, and are not.
+/// Places that may hold a word, and do not.
 fn needless(files: &[SourceFile]) -> Vec<Finding> {
-    let is_unsafe = |file: &SourceFile| file.words().any(|word| word.text == "unsafe");
-    let is_used = |place: &str| files.iter().any(|file| file.path.starts_with(place) && is_unsafe(file));
-    let idle = UNSAFE.into_iter().filter(|place| !is_used(place));
-    idle.map(|place| Finding::new(place, 0, "has no `unsafe`: take it out of the addresses that may")).collect()
+    let holds = |place: &str, is_meant: &dyn Fn(&Word<'_>) -> bool| {
+        files.iter().filter(|file| file.path.starts_with(place)).any(|file| file.words().any(|word| is_meant(&word)))
+    };
+    let is_unsafe = |word: &Word<'_>| word.text == "unsafe";
+    let idle = UNSAFE.into_iter().filter(|place| !holds(place, &is_unsafe)).map(|place| (place, "`unsafe`"));
+    let others: [(&str, &str, &dyn Fn(&Word<'_>) -> bool); 3] = [
+        (UNSAFE_ATTRIBUTES, "`#[unsafe(…)]`", &is_unsafe_attribute),
+        (ENTERS_PLACE, "word that enters a namespace", &|word: &Word<'_>| ENTERS.contains(&word.text)),
+        (EXIT, "`TC_ACT_`", &|word: &Word<'_>| word.text.starts_with("TC_ACT_")),
+    ];
+    let others = others.into_iter().filter(|(place, _, is_meant)| !holds(place, is_meant));
+    let idle = idle.chain(others.map(|(place, what, _)| (place, what)));
+    idle.map(|(place, what)| Finding::new(place, 0, format!("has no {what}: take it out of the places that may")))
+        .collect()
 }
 
 fn out_of_places(files: &[SourceFile]) -> Vec<Finding> {
@@ -69,8 +79,12 @@ fn out_of_place(path: &str, word: &Word<'_>) -> Option<String> {
 }
 
 fn may_be_unsafe(path: &str, word: &Word<'_>) -> bool {
-    let is_attribute = word.before.ends_with("#[") && word.rest.starts_with('(');
-    UNSAFE.iter().any(|place| path.starts_with(place)) || (path == UNSAFE_ATTRIBUTES && is_attribute)
+    UNSAFE.iter().any(|place| path.starts_with(place)) || (path == UNSAFE_ATTRIBUTES && is_unsafe_attribute(word))
+}
+
+/// `#[unsafe(…)]`, which is no code.
+fn is_unsafe_attribute(word: &Word<'_>) -> bool {
+    word.text == "unsafe" && word.before.ends_with("#[") && word.rest.starts_with('(')
 }
 
 #[cfg(test)]
@@ -92,10 +106,15 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_unsafe_is_found() {
-        let all = |text: &str| UNSAFE.map(|place| SourceFile::new(format!("{place}x.rs"), text));
-        assert_eq!(needless(&all("unsafe { g() }")), []);
-        assert_eq!(needless(&all("// unsafe")).len(), UNSAFE.len());
+    fn a_place_that_does_not_hold_what_it_may_is_found() {
+        let all = |text: &str| {
+            let others = [UNSAFE_ATTRIBUTES, ENTERS_PLACE, EXIT].into_iter().chain(UNSAFE);
+            others.map(|place| SourceFile::new(format!("{place}x.rs"), text)).collect::<Vec<_>>()
+        };
+        assert_eq!(needless(&all("#[unsafe(no_mangle)] unsafe { setns(TC_ACT_OK) }")), []);
+        assert_eq!(needless(&all("// unsafe setns TC_ACT_OK #[unsafe(no_mangle)]")).len(), UNSAFE.len() + 3);
+        let found = needless(&all("unsafe { setns(TC_ACT_OK) }"));
+        assert_eq!(found.iter().map(|finding| finding.path.as_str()).collect::<Vec<_>>(), [UNSAFE_ATTRIBUTES]);
     }
 
     #[test]

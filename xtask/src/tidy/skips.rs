@@ -19,7 +19,7 @@ const PRINTED: [&str; 2] = [concat!("SKIPPED", ": "), concat!("not ", "exercised
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let of_tests = files.iter().filter(|file| file.is_rust() && file.path.starts_with(TESTS));
     let found = of_tests.flat_map(|file| printed_by_hand(file).into_iter().chain(silent_returns(file)));
-    found.chain(idle_lacks(files)).collect()
+    found.chain(idle_lacks(files)).chain(idle_place(files)).collect()
 }
 
 /// What a place may lack, and no test asks for.
@@ -39,8 +39,18 @@ fn idle_lacks(files: &[SourceFile]) -> Vec<Finding> {
     idle.map(|what| Finding::new(LACKS, 0, format!("`{what}` may be missing, and no test skips for it"))).collect()
 }
 
+/// The place that may print a skip, and does not.
+fn idle_place(files: &[SourceFile]) -> Option<Finding> {
+    let place = files.iter().find(|file| file.path == SKIP_PLACE)?;
+    let is_idle = !place.text.lines().any(is_printed);
+    is_idle.then(|| Finding::new(SKIP_PLACE, 0, "prints no skip: the rule of xtask/src/tidy/skips.rs looks elsewhere"))
+}
+
+fn is_printed(line: &str) -> bool {
+    PRINTED.iter().any(|printed| line.contains(printed))
+}
+
 fn printed_by_hand(file: &SourceFile) -> Vec<Finding> {
-    let is_printed = |line: &str| PRINTED.iter().any(|printed| line.contains(printed));
     let lines = file.text.lines().enumerate().filter(|(_, line)| file.path != SKIP_PLACE && is_printed(line));
     let what = format!("a skip is printed by `{SKIP}` of {SKIP_PLACE} only, so that it is counted");
     lines.map(|(number, _)| Finding::new(&file.path, number + 1, &*what)).collect()
@@ -135,5 +145,6 @@ mod tests {
             assert_eq!(check(&[SourceFile::new(SKIP_PLACE, text.clone())]), []);
             assert_eq!(check(&[SourceFile::new("xtask/src/a.rs", text)]), []);
         }
+        assert_eq!(check(&[SourceFile::new(SKIP_PLACE, "fn f() {}")]).len(), 1, "the place has moved");
     }
 }
