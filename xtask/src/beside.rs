@@ -5,13 +5,12 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::build::{self, Profile};
 use crate::environment;
 
 /// How often to say how far it is.
@@ -27,23 +26,18 @@ pub struct Libraries {
 }
 
 impl Libraries {
-    /// Starts it; `None` if the eBPF programs are there: then there was a build before.
+    /// Starts it, from the command that builds the binaries.
     ///
     /// # Errors
     /// cargo cannot be started.
-    pub fn start(profile: Profile) -> Result<Option<Self>> {
-        let object = build::object_path();
-        if object.exists() {
-            return Ok(None);
-        }
+    pub fn start(mut build: Command) -> Result<Self> {
         let folder = environment::root().join("target");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let log = folder.join("libraries.log");
         let file = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut command = build::binaries_with(&object, profile);
-        command.arg("--keep-going").stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-        let build = command.spawn().context("cannot start cargo")?;
-        Ok(Some(Self { build, log }))
+        build.arg("--keep-going").stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let build = build.spawn().context("cannot start cargo")?;
+        Ok(Self { build, log })
     }
 
     /// Waits until it can do no more, and says how far it is. What went wrong in it goes wrong in the real build again.

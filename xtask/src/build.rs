@@ -72,7 +72,7 @@ pub fn programs(toolchain: &Toolchain) -> Result<PathBuf> {
 }
 
 /// Where [`programs`] leaves the object.
-pub fn object_path() -> PathBuf {
+fn object_path() -> PathBuf {
     environment::root().join("target/ebpf/privnet-programs")
 }
 
@@ -81,7 +81,10 @@ pub fn object_path() -> PathBuf {
 /// # Errors
 /// As [`setup::ensure`] and [`programs`]; or the binaries do not compile.
 pub fn privnet(purpose: Purpose, profile: Profile) -> Result<PathBuf> {
-    let libraries = if setup::is_complete(purpose) { None } else { Libraries::start(profile)? };
+    let object = object_path();
+    // Where the programs are, there was a build before.
+    let is_first = !object.exists() && !setup::is_complete(purpose);
+    let libraries = is_first.then(|| Libraries::start(binaries_with(&object, profile))).transpose()?;
     shell::say("step 1 of 3: tools, and a toolchain for eBPF (the first time: a minute or two, and 120 MB to fetch)");
     let toolchain = setup::ensure(purpose)?;
     shell::say("step 2 of 3: the eBPF programs (the first time: half a minute)");
@@ -102,7 +105,7 @@ pub fn privnet_with(object: &Path, profile: Profile) -> Result<PathBuf> {
 }
 
 /// The cargo that builds `privnet` and [`DEMO`] with the programs in `object`.
-pub fn binaries_with(object: &Path, profile: Profile) -> Command {
+fn binaries_with(object: &Path, profile: Profile) -> Command {
     let mut command = cargo("build", profile, object);
     command.args(["--bin", "privnet", "--bin", DEMO]);
     command

@@ -25,7 +25,9 @@ pub const PRIVNET_BIN: &str = "PRIVNET_BIN";
 /// The package whose tests need root.
 const ROOT_TESTS: &str = "privnet-tests";
 /// The folder of that package.
-const ROOT_TESTS_FOLDER: &str = "tests";
+pub const ROOT_TESTS_FOLDER: &str = "tests";
+/// The file of tests there that run outside of several machines, which `cargo xtask vm` has.
+pub const MACHINES: &str = "machines";
 /// A test executable that takes longer hangs.
 const LIMIT_SECONDS: &str = "900";
 /// How long what was printed last may take to arrive after the end of a test executable.
@@ -131,8 +133,7 @@ fn host_tests(object: &Path, filter: Option<&str>, variables: &[(&str, OsString)
 fn root_tests(object: &Path, filter: Option<&str>, variables: &[(&str, OsString)]) -> Result<Report> {
     let mut command = build::cargo("test", Profile::Dev, object);
     let folder = environment::root().join(ROOT_TESTS_FOLDER);
-    // What runs outside of several machines is of `cargo xtask vm`, which has them.
-    let is_of_machines = |built: &Executable| built.file_name().starts_with(&format!("{}-", crate::vm::MACHINES));
+    let is_of_machines = |built: &Executable| built.file_name().starts_with(&format!("{}-", MACHINES));
     let is_one =
         |built: &Executable| built.is_test && built.manifest.parent() == Some(&folder) && !is_of_machines(built);
     let mut tests: Vec<Executable> = build::executables(command.arg("--no-run"))?.into_iter().filter(is_one).collect();

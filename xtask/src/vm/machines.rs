@@ -17,8 +17,6 @@ use super::qemu::{Machine, Place};
 use crate::report::{Reader, Report};
 use crate::{shell, test};
 
-/// The file of tests, in `tests/tests`.
-pub const TEST: &str = "machines";
 /// The variable in which the test finds the folder of the sockets.
 const FOLDER: &str = "PRIVNET_MACHINES";
 /// How many machines the test wants.

@@ -29,21 +29,19 @@ use clap::Args;
 use self::guest::{Built, Job};
 use self::hearing::Hearing;
 use self::kernel::{Kernel, Wanted};
-pub use self::machines::TEST as MACHINES;
 use self::qemu::{Accelerator, Machine, Mode};
 use crate::build::{self, Profile};
 use crate::messages::Executable;
 use crate::report::{Report, Skip};
 use crate::setup::{self, Purpose};
-use crate::test::{PRIVNET_BIN, has_no_harness};
+use crate::test::{MACHINES, PRIVNET_BIN, ROOT_TESTS_FOLDER, has_no_harness};
 use crate::{environment, lacks, shell};
 
 /// A guest that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(3600);
 /// A test executable that takes longer hangs.
 const JOB_LIMIT: Duration = Duration::from_secs(900);
-/// The folder of the package whose tests need root, and of its init for guests.
-const ROOT_TESTS_FOLDER: &str = "tests";
+/// The first process of a guest, of the package whose tests need root.
 const INIT: &str = "vm_init";
 /// Binaries of that package that no test starts.
 const NOT_IN_GUESTS: [&str; 2] = ["privnet-bench", INIT];
@@ -98,7 +96,7 @@ fn all(arguments: &Arguments) -> Result<bool> {
     if let Some(test) = &built.machines {
         let kinds: Vec<Machine<'_>> = guests.iter().map(|guest| guest.machine(1)).collect();
         // Who names the file wants all of it.
-        let filters = if is_named(machines::TEST, &arguments.filter) { &[][..] } else { &arguments.filter };
+        let filters = if is_named(MACHINES, &arguments.filter) { &[][..] } else { &arguments.filter };
         let (report, went_well) = machines::run(&kinds, test, filters)?;
         sum.add(report);
         is_well &= went_well;
@@ -139,7 +137,7 @@ fn build(filters: &[String]) -> Result<(Built, Vec<(&'static str, OsString)>)> {
         if built.is_test && !has_tests(built, filters)? {
             continue;
         }
-        if built.is_test && built.stem() == machines::TEST {
+        if built.is_test && built.stem() == MACHINES {
             machines = Some(built.path.clone());
         } else if let Some(job) = test_job(built, &folder, filters) {
             executables.push(built.path.clone());
