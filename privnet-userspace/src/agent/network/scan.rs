@@ -216,7 +216,31 @@ impl<'a> MemberScan<'a> {
     }
 }
 
+/// What was seen of an object that is sound only where it is up.
+pub fn if_up<S>(is_up: bool, spec: S) -> Result<S, &'static str> {
+    if is_up { Ok(spec) } else { Err("down") }
+}
+
 /// The address of a link.
 pub fn address_of(addresses: &[Address], index: u32) -> Option<Ipv4Net> {
     addresses.iter().find(|address| address.index == index).map(|address| address.address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_link_is_its_own_and_no_neighbours() {
+        let address = |index, text: &str| Address { index, address: text.parse().expect("valid") };
+        let addresses = [address(2, "10.240.0.2/22"), address(3, "10.240.0.3/22")];
+        assert_eq!(address_of(&addresses, 3), Some(addresses[1].address), "not cut to its prefix");
+        assert_eq!(address_of(&addresses, 4), None);
+    }
+
+    #[test]
+    fn an_object_that_is_down_is_none_that_a_plan_wants() {
+        assert_eq!(if_up(true, 1450), Ok(1450));
+        assert_eq!(if_up(false, 1450), Err("down"));
+    }
 }

@@ -5,7 +5,7 @@ use privnet_ebpf::net::MacAddr;
 
 use super::Managed;
 use crate::agent::network::local::LocalNetwork;
-use crate::agent::network::scan::NetworkScan;
+use crate::agent::network::scan::{NetworkScan, if_up};
 use crate::link::{BridgePort, BridgeSpec};
 use crate::topology::{Before, State, kind, ownership, spec};
 
@@ -17,7 +17,7 @@ pub const PORT: BridgePort =
 impl Managed for kind::Bridge {
     async fn observe(scan: &NetworkScan<'_>, state: &mut State) -> Result<()> {
         if let Some(bridge) = scan.bridge() {
-            state.see::<Self>((), if bridge.up { Ok(spec::Bridge { mtu: bridge.mtu }) } else { Err("down") });
+            state.see::<Self>((), if_up(bridge.up, spec::Bridge { mtu: bridge.mtu }));
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::Managed;
 use super::veth::pair_of;
 use crate::agent::network::local::LocalNetwork;
-use crate::agent::network::scan::{MemberScan, address_of};
+use crate::agent::network::scan::{MemberScan, address_of, if_up};
 use crate::model::MemberId;
 use crate::topology::{Before, State, kind, ownership, spec};
 
@@ -13,8 +13,7 @@ impl Managed for kind::Carrier {
     async fn observe_member(scan: &MemberScan<'_>, state: &mut State) -> Result<()> {
         let (Some(pair), Some(binding)) = (pair_of(scan).await?, scan.namespaces.binding.get()) else { return Ok(()) };
         if let Some(address) = address_of(&binding.links.addresses().await?, pair.far.index) {
-            let is_up = pair.near.up && pair.far.up;
-            state.see::<Self>(scan.record.id, if is_up { Ok(spec::Carrier { address }) } else { Err("down") });
+            state.see::<Self>(scan.record.id, if_up(pair.near.up && pair.far.up, spec::Carrier { address }));
         }
         Ok(())
     }

@@ -4,7 +4,6 @@ use anyhow::{Result, bail};
 
 use super::Managed;
 use super::attachment::is_attached;
-use crate::agent::host::journal::Record;
 use crate::agent::netns_links::NetnsLinks;
 use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::MemberScan;
@@ -17,22 +16,16 @@ impl Managed for kind::Guard {
     async fn observe_member(scan: &MemberScan<'_>, state: &mut State) -> Result<()> {
         let (Some(app), Some(programs)) = (&scan.namespaces.app, scan.programs()) else { return Ok(()) };
         let (mut guarded, mut bare) = (0, Vec::new());
-        for link in foreign(scan.record, scan.app_links().await?) {
+        for link in foreign(scan.record.index, scan.app_links().await?) {
             if is_guarded(app, link, &*programs.lock().await).await? {
                 guarded += 1;
             } else {
                 bare.push(link.name.clone());
             }
         }
-        let why = format!("not on {}", bare.join(", "));
-        let found = match (guarded, bare.is_empty()) {
-            // A member that leaves has no guard when no interface has it; one that stays needs none when there is no interface.
-            (0, true) if scan.record.leaving => return Ok(()),
-            (_, true) => Ok(spec::Guard {}),
-            (0, false) => return Ok(()),
-            (_, false) => Err(why.as_str()),
-        };
-        state.see::<Self>(scan.record.id, found);
+        if let Some(found) = seen(guarded, &bare, scan.record.leaving) {
+            state.see::<Self>(scan.record.id, found.as_ref().cloned().map_err(String::as_str));
+        }
         Ok(())
     }
 
@@ -44,7 +37,7 @@ impl Managed for kind::Guard {
         let programs = programs.lock().await;
         // One interface that cannot be guarded leaves no other one bare.
         let mut result = Ok(());
-        for link in foreign(record, &app.links.links().await?) {
+        for link in foreign(record.index, &app.links.links().await?) {
             result = result.and(guard(app, link, &programs).await);
         }
         result
@@ -55,7 +48,7 @@ impl Managed for kind::Guard {
         let namespaces = net.namespaces_of(member).await?;
         let (Some(app), Some(programs)) = (&namespaces.app, net.programs()) else { return Ok(()) };
         let programs = programs.lock().await;
-        for link in foreign(record, &app.links.links().await?) {
+        for link in foreign(record.index, &app.links.links().await?) {
             let Ok(name) = link.name.parse::<IfName>() else { continue };
             for hook in [Hook::GuardIngress, Hook::GuardEgress] {
                 programs.detach(&app.netns, &name, hook).await?;
@@ -65,12 +58,23 @@ impl Managed for kind::Guard {
     }
 }
 
+/// The guard as it is on so many interfaces, and missing on those with these names.
+fn seen(guarded: usize, bare: &[String], leaving: bool) -> Option<Result<spec::Guard, String>> {
+    match (guarded, bare) {
+        // A member that leaves has no guard when no interface has it; one that stays needs none when there is no interface.
+        (0, []) if leaving => None,
+        (_, []) => Some(Ok(spec::Guard {})),
+        (0, _) => None,
+        (_, bare) => Some(Err(format!("not on {}", bare.join(", ")))),
+    }
+}
+
 /// The interfaces of an app netns that are foreign to the member's network: neither the loopback nor its own `wg<n>`.
 ///
 /// Those of the container's other networks are foreign too: Linux takes a packet for any of its addresses from any
 /// interface, and a member of one network has no business with an address of another.
-fn foreign<'a>(record: &Record, app_links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
-    let own = ownership::wireguard_interface(record.index).to_string();
+fn foreign(own: u8, app_links: &[Link]) -> impl Iterator<Item = &Link> {
+    let own = ownership::wireguard_interface(own).to_string();
     app_links.iter().filter(move |link| link.kind != LinkKind::Loopback && link.name != own)
 }
 
@@ -99,4 +103,33 @@ async fn guard(app: &NetnsLinks, link: &Link, programs: &datapath::Network) -> R
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::link;
+    use super::*;
+
+    #[test]
+    fn every_interface_but_the_loopback_and_the_networks_own_is_foreign() {
+        let links = [
+            link(1, "lo", LinkKind::Loopback),
+            link(2, "eth0", LinkKind::Veth),
+            link(3, "wg0", LinkKind::Wireguard),
+            link(4, "wg1", LinkKind::Wireguard),
+        ];
+        let names = |own| foreign(own, &links).map(|link| link.name.as_str()).collect::<Vec<_>>();
+        assert_eq!(names(0), ["eth0", "wg1"]);
+        assert_eq!(names(1), ["eth0", "wg0"]);
+    }
+
+    #[test]
+    fn a_guard_is_there_when_no_interface_is_bare_and_broken_when_some_are() {
+        let bare = ["eth0".to_owned(), "eth1".to_owned()];
+        assert_eq!(seen(2, &[], false), Some(Ok(spec::Guard {})));
+        assert_eq!(seen(1, &bare, false), Some(Err("not on eth0, eth1".to_owned())));
+        assert_eq!(seen(0, &bare, false), None, "it was never made");
+        assert_eq!(seen(0, &[], false), Some(Ok(spec::Guard {})), "a member without interfaces needs none");
+        assert_eq!(seen(0, &[], true), None, "and one that leaves has none left");
+    }
 }

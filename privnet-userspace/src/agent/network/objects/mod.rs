@@ -131,3 +131,28 @@ macro_rules! dispatch_objects {
 }
 
 object_table!(dispatch_objects);
+
+#[cfg(test)]
+mod tests {
+    use privnet_ebpf::net::MacAddr;
+
+    use crate::link::{Link, LinkKind};
+
+    /// A link as the kernel shows it: up, with the MAC of the VTEP 192.0.2.1, and no port of anything.
+    pub(super) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            kind,
+            mac: Some(MacAddr::of_vtep([192, 0, 2, 1])),
+            mtu: 1450,
+            up: true,
+            carrier: true,
+            alias: None,
+            controller: None,
+            bridge_port: None,
+            lower: None,
+            lower_nsid: None,
+        }
+    }
+}

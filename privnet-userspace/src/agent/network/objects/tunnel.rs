@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::Managed;
 use super::device::device_of;
 use crate::agent::network::local::LocalNetwork;
-use crate::agent::network::scan::{MemberScan, SeenDevice, address_of};
+use crate::agent::network::scan::{MemberScan, SeenDevice, address_of, if_up};
 use crate::model::MemberId;
 use crate::netns;
 use crate::topology::{Before, State, kind, ownership, spec};
@@ -16,7 +16,7 @@ impl Managed for kind::Tunnel {
             return Ok(());
         };
         if let Some(address) = address_of(&app.links.addresses().await?, link.index) {
-            state.see::<Self>(scan.record.id, if link.up { Ok(spec::Tunnel { address }) } else { Err("down") });
+            state.see::<Self>(scan.record.id, if_up(link.up, spec::Tunnel { address }));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use privnet_ebpf::net::MacAddr;
 use super::Managed;
 use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::{MemberScan, VethPair};
-use crate::link::{self, AbsentIsDone, VethEnd, VethSpec};
+use crate::link::{self, AbsentIsDone, Link, VethEnd, VethSpec};
 use crate::model::MemberId;
 use crate::topology::{Before, State, kind, ownership, spec};
 
@@ -68,8 +68,31 @@ async fn observe(scan: &MemberScan<'_>) -> Result<Option<VethPair>> {
     let Some(near) = scan.network.links().get(scan.record.link().name().as_str()) else { return Ok(None) };
     let Some(binding) = scan.namespaces.binding.get() else { return Ok(None) };
     let far = binding.find(ownership::binding_veth(scan.record.index).as_str()).await?;
-    let Some(far) = far.filter(|far| far.mtu == near.mtu) else { return Ok(None) };
     let bridge = scan.network.links().get(ownership::BRIDGE).map(|bridge| bridge.index);
+    Ok(far.and_then(|far| pair(near, far, bridge)))
+}
+
+/// The two ends as a pair, when they fit.
+fn pair(near: &Link, far: Link, bridge: Option<u32>) -> Option<VethPair> {
     let bridged = near.controller.is_some() && near.controller == bridge;
-    Ok(Some(VethPair { near: near.clone(), far, bridged }))
+    (far.mtu == near.mtu).then(|| VethPair { near: near.clone(), far, bridged })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::link;
+    use super::*;
+    use crate::link::LinkKind;
+
+    #[test]
+    fn two_ends_fit_by_their_mtu_and_a_port_is_one_of_br0() {
+        let (near, far) = (link(5, "veth-1", LinkKind::Veth), link(9, "vxlan-1-veth0", LinkKind::Veth));
+        let bridged = |near: &Link, bridge| pair(near, far.clone(), bridge).map(|pair| pair.bridged);
+        assert_eq!(bridged(&near, Some(2)), Some(false));
+        assert_eq!(bridged(&near, None), Some(false), "without a bridge a link without one is no port of it");
+        let port = Link { controller: Some(2), ..near.clone() };
+        assert_eq!(bridged(&port, Some(2)), Some(true));
+        assert_eq!(bridged(&port, Some(3)), Some(false), "of another bridge");
+        assert!(pair(&near, Link { mtu: 1400, ..far.clone() }, None).is_none());
+    }
 }

@@ -94,27 +94,9 @@ async fn name_port_holder(net: &LocalNetwork, error: link::Error) -> anyhow::Err
 mod tests {
     use std::net::Ipv4Addr;
 
-    use privnet_ebpf::net::MacAddr;
-
+    use super::super::tests::link;
     use super::*;
     use crate::link::{BridgePort, Vxlan};
-
-    fn link(index: u32, kind: LinkKind) -> Link {
-        Link {
-            index,
-            name: "x".to_owned(),
-            kind,
-            mac: Some(MacAddr::of_vtep([192, 0, 2, 1])),
-            mtu: 1450,
-            up: true,
-            carrier: true,
-            alias: None,
-            controller: None,
-            bridge_port: None,
-            lower: None,
-            lower_nsid: None,
-        }
-    }
 
     #[test]
     fn a_vtep_is_sound_until_one_of_its_settings_is_another() {
@@ -128,8 +110,8 @@ mod tests {
             external: false,
             udp_checksum: false,
         };
-        let vtep = link(3, LinkKind::Vxlan(vxlan.clone()));
-        let bridge = link(2, LinkKind::Bridge);
+        let vtep = link(3, ownership::VTEP, LinkKind::Vxlan(vxlan.clone()));
+        let bridge = link(2, ownership::BRIDGE, LinkKind::Bridge);
         let port = Link { controller: Some(2), bridge_port: Some(PORT), ..vtep.clone() };
         assert!(observe(&vtep, None).is_ok_and(|spec| !spec.bridged));
         assert!(observe(&port, Some(&bridge)).is_ok_and(|spec| spec.bridged));
