@@ -91,7 +91,7 @@ async fn host_checks(bpffs: &Path) -> Vec<Check> {
             Some(false) => check(
                 "bpf_jit",
                 CheckStatus::Warn,
-                "the kernel interprets eBPF programs instead of compiling them to machine code to machine code",
+                "the kernel interprets eBPF programs instead of compiling them to machine code",
                 "sysctl -w net.core.bpf_jit_enable=1",
             ),
             Some(true) | None => check("bpf_jit", CheckStatus::Ok, "eBPF programs are compiled to machine code", ""),
