@@ -17,14 +17,14 @@ fn a_wireguard_process_that_does_not_answer_is_replaced_and_stands_in_nobodys_wa
     let network = host.network("shop", SUBNET);
     let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
     wait_until("web reaches worker", || web.pings(worker.address()));
-    let of_web = process::wireguard_of(&host, &web).expect("a process");
+    let of_web = host.wireguard_of(&web).expect("a process");
     host.stop();
     say(&format!("kill -STOP {}", of_web.pid));
     process::kill(of_web.pid, Signal::STOP);
     host.start();
 
     wait_within("the process is another one", 3 * SOON, || {
-        process::wireguard_of(&host, &web).is_some_and(|now| now.pid != of_web.pid)
+        host.wireguard_of(&web).is_some_and(|now| now.pid != of_web.pid)
     });
     wait_until("web reaches worker again", || web.pings(worker.address()));
     host.wait_until_settled();

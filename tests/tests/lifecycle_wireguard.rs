@@ -4,6 +4,7 @@
 
 mod wireguard_lab;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -14,9 +15,10 @@ use std::time::{Duration, Instant};
 use privnet::companion::{BinaryId, Cause, Found, Handle, LivenessError, Program};
 use privnet::model::PrivateKey;
 use privnet::wireguard::{Backend, Device, Error, PeerChange, WireGuard, start_userspace, stop_userspace};
+use privnet_tests::lab::process::companions_below;
 use privnet_tests::lab::{ProcessSpace, runtime, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
-use wireguard_lab::{Lab, Member, PORT, arrives, processes_of};
+use wireguard_lab::{Lab, Member, PORT, arrives};
 
 fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("not 0");
@@ -85,7 +87,7 @@ fn stopping_leaves_nothing_and_can_be_done_twice() {
             assert_eq!(ipv6, "1", "wg0 speaks IPv6");
             stop_userspace(&member.run_dir).await.expect("stopped");
             assert!(!member.has_link(), "the TUN link is left");
-            assert_eq!(processes_of(&member.run_dir), Vec::<u32>::new());
+            assert_eq!(companions_below(&member.run_dir), BTreeSet::new());
             assert!(!member.run_dir.exists(), "files are left");
             stop_userspace(&member.run_dir).await.expect("stopped already");
         }
@@ -158,7 +160,7 @@ fn a_start_that_fails_leaves_nothing() {
             if name == "another namespace" {
                 assert!(matches!(refused, Error::Liveness(LivenessError::WrongNetns { .. })), "{refused}");
             }
-            wait_until("no process is left", || processes_of(&member.run_dir).is_empty());
+            wait_until("no process is left", || companions_below(&member.run_dir).is_empty());
             assert!(!member.run_dir.exists(), "{name}: files are left");
             wait_until("no link is left", || !member.has_link());
         }

@@ -15,11 +15,11 @@
 //! Runs outside of the machines; `cargo xtask vm` boots them and starts it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use privnet_tests::lab::wait_within;
-use privnet_tests::machines::{Build, CANARY, Host, IN_CLEAR, Machine, Machines, Member, SOON, json};
+use privnet_tests::machines::{Build, CANARY, Host, IN_CLEAR, Machines, Member, SOON, json};
 
 static MACHINES: OnceLock<Mutex<Machines>> = OnceLock::new();
 static TRIED: AtomicBool = AtomicBool::new(false);
@@ -39,14 +39,10 @@ fn machines() -> MutexGuard<'static, Machines> {
         }
         Mutex::new(machines)
     });
-    // A test that failed says so itself; what it left in the network of its own is in nobody's way, and what was heard then
-    // is not of the next one.
-    machines.lock().unwrap_or_else(|failed| {
-        machines.clear_poison();
-        let machines = failed.into_inner();
-        machines.forget();
-        machines
-    })
+    // A test that failed says so itself; what it left in the network of its own is in nobody's way.
+    let machines = machines.lock().unwrap_or_else(PoisonError::into_inner);
+    machines.begin();
+    machines
 }
 
 fn hosts(machines: &Machines) -> [Host<'_>; 3] {
@@ -62,12 +58,12 @@ fn members<'a>(hosts: &[Host<'a>], network: &str, kind: &str) -> Vec<Member<'a>>
     hosts.iter().map(|host| host.member(network, kind)).collect()
 }
 
-/// Ends a test: the members leave, the network goes, and nothing was heard that must not be, up to the end.
+/// Ends a test: the members leave, the network goes, nothing is left, and nothing was heard that must not be, up to the end.
 fn finish(machines: &Machines, members: Vec<Member<'_>>, network: &str) {
     leave(machines, members, network);
     machines.nothing_in_clear();
     machines.forget();
-    machines.all.iter().for_each(Machine::settle);
+    machines.nothing_is_left();
 }
 
 fn leave(machines: &Machines, members: Vec<Member<'_>>, network: &str) {

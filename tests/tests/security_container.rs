@@ -181,7 +181,7 @@ fn processes_that_hang_cost_a_scrape_one_timeout_and_the_others_nothing() {
     assert_eq!((whole.tunnels.len(), whole.errors["wireguard"]), (5, 0), "the twin");
 
     let hung = &members[..4];
-    let processes = hung.iter().map(|member| process::wireguard_of(&host, member).expect("a process").pid);
+    let processes = hung.iter().map(|member| host.wireguard_of(member).expect("a process").pid);
     let processes: Vec<i32> = processes.collect();
     for pid in &processes {
         process::kill(*pid, Signal::STOP);

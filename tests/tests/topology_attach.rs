@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use privnet_tests::lab::probe::{PATIENCE, Server, ask_tcp, reaches};
-use privnet_tests::lab::process::workers;
+use privnet_tests::lab::process::companions_below;
 use privnet_tests::lab::{
     Host, Joined, Lab, Monitor, Options, SOON, Sniffer, Space, process, say, wait_until, wait_within,
 };
@@ -349,9 +349,7 @@ fn indexes(spaces: &[&Space]) -> BTreeMap<String, u64> {
 }
 
 fn pids(host: &Host) -> Vec<i32> {
-    let state = host.name.clone();
-    let all = workers();
-    all.into_iter().filter(|process| process.command.contains(&state)).map(|process| process.pid).collect()
+    companions_below(&host.paths().state).into_iter().map(|process| process.pid).collect()
 }
 
 /// The subnet's second address, the first that a member can have, depends on the allocator: nothing here does.

@@ -105,6 +105,12 @@ pub fn dns_dirs(state_dir: &Path) -> [PathBuf; 2] {
     ["dns-0", "dns-1"].map(|name| state_dir.join(name))
 }
 
+/// Where the userspace WireGuard process of a member keeps its control socket, in a state directory.
+#[must_use]
+pub fn wireguard_dir(state_dir: &Path, network: NetworkId, address: Ipv4Addr) -> PathBuf {
+    state_dir.join("wireguard").join(format!("{:x}-{:08x}", network.uuid().as_fields().0, u32::from(address)))
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -133,7 +139,7 @@ impl Config {
     /// Where a userspace WireGuard process keeps its control socket.
     #[must_use]
     pub fn wireguard_dir(&self, network: NetworkId, address: Ipv4Addr) -> PathBuf {
-        self.state_dir.join("wireguard").join(format!("{:x}-{:08x}", network.uuid().as_fields().0, u32::from(address)))
+        wireguard_dir(&self.state_dir, network, address)
     }
 
     /// Where the DNS process keeps its control socket; a second place is its successor's.

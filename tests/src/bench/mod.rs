@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`options`] | the command line |
 //! | [`load`] | pinned senders and receivers: flood, ping-pong, stream |
-//! | [`place`] | throw-away namespaces with links in them |
+//! | [`place`] | a part of the lab's ground, and namespaces with links |
 //! | [`carrier`] | the datapath alone, as the agent builds it, and its competitors and floors |
 //! | [`tunnel`] | end to end through agents and WireGuard |
 //! | [`contest`] | paths measured in turns |
@@ -31,7 +31,7 @@ mod tunnel;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Parser as _;
 
 use contest::Contest;
@@ -39,10 +39,19 @@ use options::Options;
 use place::Workspace;
 use report::Report;
 
+use crate::lab::Ground;
+
 /// Runs what the command line asks for, and prints it.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::parse();
+    if !rustix::process::geteuid().is_root() {
+        tell("error: namespaces need root: use `cargo xtask bench`");
+        return ExitCode::FAILURE;
+    }
+    // Dropped last, so that the figures are there before the leak check looks at what was left.
+    let _ground = Ground::join();
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(&format!("error: {error:#}"));
@@ -52,7 +61,6 @@ pub fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    ensure!(rustix::process::geteuid().is_root(), "namespaces need root: use `cargo xtask bench`");
     let timeline = timeline::install();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let cores = load::Cores::choose()?;

@@ -4,26 +4,23 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use ipnet::Ipv4Net;
-use privnet::datapath;
 use privnet::link::{BridgeSpec, Links, VethEnd, VethSpec, VxlanSpec, ensure_loopback_up};
 use privnet::model::{IfName, Mtu};
 use privnet::netns::Netns;
 use privnet_ebpf::net::{MacAddr, Vni};
-use rustix::process::{Pid, Signal};
 
-/// How long the processes that were started may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::lab::Ground;
+
 /// The MTU of the underlay between the hosts.
 pub const UNDERLAY_MTU: u32 = 1500;
 /// Where VTEPs listen (RFC 7348 section 5).
 const VXLAN_PORT: u16 = 4789;
 
-/// The benchmark's own directories. Removed when the last clone is dropped.
+/// A part of the ground, for what one group of rows is measured with. When the last clone is dropped, what agents left
+/// standing on it is taken down.
 #[derive(Clone, Debug)]
 pub struct Workspace {
     inner: Arc<Inner>,
@@ -31,27 +28,22 @@ pub struct Workspace {
 
 #[derive(Debug)]
 struct Inner {
-    files: tempfile::TempDir,
+    ground: Ground,
     bpffs: PathBuf,
-    name: String,
 }
 
 impl Workspace {
-    /// Makes the directories.
+    /// Takes a part of the ground.
     pub fn new() -> Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("privnet-bench-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let root = Path::new(privnet::agent::config::DEFAULT_BPFFS);
-        ensure!(datapath::is_bpffs(root), "no bpffs is mounted on {}: mount -t bpf bpf {0}", root.display());
-        let bpffs = root.join(&name);
+        let ground = Ground::join();
+        let bpffs = ground.pin_dir();
         fs::create_dir(&bpffs).with_context(|| format!("cannot create {}", bpffs.display()))?;
-        let files = tempfile::Builder::new().prefix("privnet-bench-").tempdir().context("cannot make a directory")?;
-        Ok(Self { inner: Arc::new(Inner { files, bpffs, name }) })
+        Ok(Self { inner: Arc::new(Inner { ground, bpffs }) })
     }
 
     /// A directory for files.
     pub fn files(&self) -> &Path {
-        self.inner.files.path()
+        self.inner.ground.directory()
     }
 
     /// A directory for pins.
@@ -59,72 +51,21 @@ impl Workspace {
         &self.inner.bpffs
     }
 
-    /// What the names of our namespaces begin with, where they are not in a directory of our own.
-    pub fn name(&self) -> &str {
-        &self.inner.name
-    }
-
-    /// The directory in which namespaces are pinned.
-    pub fn netns_dir(&self) -> PathBuf {
-        self.files().join("netns")
+    /// What the names of our namespaces begin with.
+    pub fn prefix(&self) -> &str {
+        self.inner.ground.prefix()
     }
 
     /// Makes a namespace with a name, as a container is handed over, and returns its path too.
     pub fn pinned(&self, name: &str) -> Result<(Netns, PathBuf)> {
-        let (dir, name) = (self.netns_dir(), format!("c-{name}"));
-        let netns = Netns::create(&dir, &name)?;
-        Ok((netns, dir.join(name)))
+        Ok(self.inner.ground.pinned(&format!("c-{name}"))?)
     }
 }
 
 impl Drop for Inner {
-    /// Ends what was started and removes what was made, as far as that goes; the first trouble must not hide the rest.
     fn drop(&mut self) {
-        let files = self.files.path();
-        let end = |signal| {
-            for process in processes_below(files).unwrap_or_default() {
-                let _ = rustix::process::kill_process(process, signal);
-            }
-        };
-        end(Signal::TERM);
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE && !processes_below(files).unwrap_or_default().is_empty() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        end(Signal::KILL);
-        let dir = files.join("netns");
-        for pin in Netns::list(&dir).unwrap_or_default() {
-            let _ = Netns::remove(&dir, &pin.name);
-        }
-        let _ = Netns::remove_dir(&dir);
-        let _ = remove_pins_below(&self.bpffs);
+        self.ground.take_down();
     }
-}
-
-/// The WireGuard and DNS processes whose directory is `dir` or below it, each with all its threads.
-pub fn processes_below(dir: &Path) -> Result<Vec<Pid>> {
-    let wanted = dir.to_str().context("the directory is not text")?;
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").context("cannot read /proc")?.flatten() {
-        // A process may end while it is looked at.
-        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        let serves = line.split('\0').any(|word| word == "wireguard-process" || word == "dns")
-            && line.split('\0').any(|word| Path::new(word).starts_with(wanted));
-        if serves {
-            let tasks = fs::read_dir(entry.path().join("task")).into_iter().flatten().flatten();
-            found.extend(tasks.filter_map(|task| Pid::from_raw(task.file_name().to_str()?.parse().ok()?)));
-        }
-    }
-    Ok(found)
-}
-
-/// Removes a tree of a bpffs, which cannot be removed by what removes other trees: it has files that cannot be opened.
-fn remove_pins_below(dir: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() { remove_pins_below(&entry.path())? } else { fs::remove_file(entry.path())? }
-    }
-    fs::remove_dir(dir)
 }
 
 /// A namespace that lives as long as this value, and a netlink socket in it.

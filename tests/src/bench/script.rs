@@ -30,7 +30,7 @@ impl Script {
     /// Builds the networks and the members that the case starts from.
     pub fn new(workspace: &Workspace, case: &Case) -> Result<Self> {
         let host = Netns::create_anonymous()?;
-        let prefix = format!("{}-{}", workspace.name(), case.group.replace('/', "-"));
+        let prefix = format!("{}{}", workspace.prefix(), case.group.replace('/', "-"));
         let kernel_wireguard = tunnel::backend() == Backend::Kernel;
         let mut script = Self { host, prefix, containers: 0, namespaces: Vec::new(), kernel_wireguard };
         tell(&format!("{}: the script builds the same", case.group));

@@ -3,19 +3,18 @@
 //! Beside them the same WireGuard without a carrier (its sockets directly on the link or underlay), and clear text. A
 //! userspace WireGuard process is bound to the core of its end: two hosts of one core each.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use ipnet::Ipv4Net;
 use privnet::agent::config::{Config, DatapathChoice};
 use privnet::agent::views::{Attach, CreateNetwork, NetworkView, Target};
 use privnet::agent::{Agent, AgentApi as _};
 use privnet::link::Links;
 use privnet::model::PrivateKey;
-use privnet::netns::Netns;
+use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet::store::{Memory, Store};
 use privnet::topology::Datapath;
 use privnet::wireguard::{self, Backend, Device, Peer, PeerChange, Support, UserspaceSpec};
@@ -23,7 +22,9 @@ use rustix::process::Pid;
 
 use super::contest::{Contest, Line, Load};
 use super::load::End;
-use super::place::{Hosts, Place, Workspace, mtu, processes_below, veth};
+use super::place::{Hosts, Place, Workspace, mtu, veth};
+use crate::lab::binary;
+use crate::lab::process::{companions_below, threads};
 
 /// Inside the tunnel any port will do.
 const PORT: u16 = 7000;
@@ -73,29 +74,19 @@ pub fn backend() -> Backend {
     }
 }
 
-/// The binary that runs userspace WireGuard: named by the task that starts the benchmark, or beside it.
-pub fn privnet_binary() -> Result<PathBuf> {
-    let named = std::env::var_os("PRIVNET_BIN").map(PathBuf::from);
-    let binary = match named {
-        Some(named) => named,
-        None => std::env::current_exe().context("cannot find the benchmark's own binary")?.with_file_name("privnet"),
-    };
-    fs::canonicalize(&binary).with_context(|| format!("cannot find {}: use `cargo xtask bench`", binary.display()))
-}
-
 /// What an agent of the benchmark is started with.
 pub fn config(workspace: &Workspace, name: &str, host: &Place, vtep: Ipv4Addr, datapath: Datapath) -> Result<Config> {
     Ok(Config {
         host: name.parse()?,
         vtep: Some(vtep),
         host_netns: host.netns.clone(),
-        netns_dir: workspace.netns_dir(),
-        netns_prefix: format!("{name}-"),
+        netns_dir: DEFAULT_DIR.into(),
+        netns_prefix: format!("{}{name}-", workspace.prefix()),
         bpffs_dir: workspace.bpffs().join(name),
         state_dir: workspace.files().join(name),
         datapath: DatapathChoice::Only(datapath),
         wireguard: wireguard::Choice::Auto,
-        wireguard_binary: privnet_binary()?,
+        wireguard_binary: binary(),
         names: None,
     })
 }
@@ -150,7 +141,7 @@ impl Lab {
             ports: Vec::new(),
         };
         let address = agent.control().attach(attach).await?.member.address;
-        let helpers = processes_below(&config.wireguard_dir(self.network.id, address))?;
+        let helpers = threads_below(&config.wireguard_dir(self.network.id, address));
         Ok((End { netns: app_netns, address }, helpers))
     }
 }
@@ -169,7 +160,7 @@ async fn bare_wireguard(workspace: &Workspace, name: &'static str, ends: [(&Plac
         links.set_mtu(index, mtu()?.wireguard).await?;
         links.add_address(index, Ipv4Net::new(own, 24)?).await?;
         links.set_up(index).await?;
-        made.push((End { netns, address: own }, device, key.public_key(), processes_below(&run_dir)?));
+        made.push((End { netns, address: own }, device, key.public_key(), threads_below(&run_dir)));
     }
     for (own, other) in [(0, 1), (1, 0)] {
         let endpoint = SocketAddrV4::new(ends[other].1, WIREGUARD_PORT);
@@ -198,7 +189,7 @@ async fn start_device(
         }
         Backend::Userspace => {
             let spec = UserspaceSpec {
-                binary: privnet_binary()?,
+                binary: binary(),
                 run_dir: run_dir.to_owned(),
                 app: app.clone(),
                 app_path: app_path.to_owned(),
@@ -211,6 +202,11 @@ async fn start_device(
             Ok(Device::userspace(run_dir))
         }
     }
+}
+
+/// The WireGuard processes whose run directory is `dir` or below it, each with all its threads.
+fn threads_below(dir: &Path) -> Vec<Pid> {
+    companions_below(dir).into_iter().flat_map(|process| threads(process.pid)).collect()
 }
 
 async fn join(a: &Place, b: &Place) -> Result<()> {

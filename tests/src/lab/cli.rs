@@ -1,7 +1,7 @@
 //! The binary under test, as a user runs it.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use privnet::agent::ControlError;
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::say;
 
-/// The `privnet` binary: `PRIVNET_BIN`, else the one that was built beside this test.
+/// The `privnet` binary: `PRIVNET_BIN`, else the one that was built beside this test or bench.
 ///
 /// # Panics
 /// When there is none.
@@ -22,9 +22,10 @@ pub fn binary() -> PathBuf {
 }
 
 fn beside_the_test() -> PathBuf {
-    let test = env::current_exe().expect("the test's own path");
-    // target/<profile>/deps/<test>
-    test.parent().and_then(Path::parent).expect("a target directory").join("privnet")
+    let own = env::current_exe().expect("the test's own path");
+    let folder = own.parent().expect("a folder");
+    // A test is target/<profile>/deps/<test>, the bench target/<profile>/privnet-bench.
+    if folder.ends_with("deps") { folder.with_file_name("privnet") } else { folder.join("privnet") }
 }
 
 /// The command line with a control socket.

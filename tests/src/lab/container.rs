@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use privnet::agent::views::Attached;
+use privnet::agent::views::{Attached, Detach, MemberView};
 use privnet::model::{AppId, ContainerRef};
 
 use super::space::Space;
@@ -57,6 +57,18 @@ impl Container {
     pub fn reference(&self) -> ContainerRef {
         let app: AppId = self.app.parse().expect("an app");
         format!("{}.{}.{app}", self.number, self.kind).parse().expect("a container")
+    }
+}
+
+/// The request that ends a membership.
+#[must_use]
+pub fn detach_request(MemberView { network, member, .. }: &MemberView) -> Detach {
+    Detach {
+        network: network.to_string(),
+        app: member.app.to_string(),
+        kind: Some(member.kind.to_string()),
+        number: Some(member.number.get()),
+        drain: false,
     }
 }
 

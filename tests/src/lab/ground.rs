@@ -14,16 +14,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use privnet::datapath::is_bpffs;
-use privnet::netns::{DEFAULT_DIR, Netns};
+use privnet::netns::{self, DEFAULT_DIR, Netns};
+use rustix::process::Signal;
 
-use super::leak::{self, BPFFS, BpfObject, Snapshot};
+use super::leak::{self, BPFFS, BpfObject, GROUNDS_NAME, Snapshot};
 use super::skip::test_name;
 use super::space::{Space, run};
 use super::wait::SOON;
-use super::{process, say};
-
-/// What the names of all grounds begin with.
-pub(crate) const GROUNDS_NAME: &str = "privnet-test-";
+use super::{process, say, underlay_address};
 
 static GROUND: Mutex<Option<Inner>> = Mutex::new(None);
 
@@ -87,6 +85,26 @@ impl Ground {
         space
     }
 
+    /// Makes namespaces that stand for hosts, joined by one underlay; number n has 192.168.77.n on its `eth0`.
+    #[must_use]
+    pub fn underlay(&self, hosts: u8, mtu: u32) -> Vec<Space> {
+        let middle = self.space("underlay");
+        // One that snoops joins a multicast group of its own, and says so to everybody.
+        middle.run(&format!("ip link add br0 mtu {mtu} type bridge mcast_snooping 0"));
+        middle.run("ip link set br0 up");
+        (1..=hosts).map(|number| self.plug_in(&middle, number, mtu)).collect()
+    }
+
+    fn plug_in(&self, middle: &Space, number: u8, mtu: u32) -> Space {
+        let host = self.space(&format!("h{number}"));
+        let pin = host.pin();
+        middle.run(&format!("ip link add port{number} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {pin}"));
+        middle.run(&format!("ip link set port{number} master br0 up"));
+        host.run(&format!("ip address add {}/24 dev eth0", underlay_address(number)));
+        host.run("ip link set eth0 up");
+        host
+    }
+
     /// Makes namespaces that no name leads to: each goes with its last handle.
     ///
     /// # Panics
@@ -94,6 +112,18 @@ impl Ground {
     #[must_use]
     pub fn namespaces<const N: usize>(&self) -> [Netns; N] {
         std::array::from_fn(|_| Netns::create_anonymous().expect("a namespace"))
+    }
+
+    /// Makes a pinned namespace as it comes from the kernel, with nothing in it up and no line in the transcript.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pinned(&self, label: &str) -> Result<(Netns, PathBuf), netns::Error> {
+        let pin = format!("{}{label}", self.prefix);
+        let netns = Netns::create(Path::new(DEFAULT_DIR), &pin)?;
+        let path = Path::new(DEFAULT_DIR).join(&pin);
+        self.with(|inner| inner.made.insert(pin));
+        Ok((netns, path))
     }
 
     /// A path below bpffs that nothing uses and nothing is at yet, for pins.
@@ -109,6 +139,18 @@ impl Ground {
     /// What the kernel must have freed at the end: programs and maps that were seen to be of this test.
     pub fn must_be_unloaded(&self, objects: impl IntoIterator<Item = BpfObject>) {
         self.with(|inner| inner.loaded.extend(objects));
+    }
+
+    /// Takes down what agents of this part left standing when they were dropped: processes, namespaces and pins. The kernel
+    /// must then have freed everything of it, as the leak check finds.
+    pub fn take_down(&self) {
+        let companions = || process::companions_below(&self.directory).into_iter().collect();
+        process::end(Signal::TERM, companions);
+        process::end(Signal::KILL, companions);
+        self.blame(leak::remove_namespaces(&self.prefix).1);
+        self.must_be_unloaded(leak::bpf_pins(&self.prefix).iter().flat_map(|directory| leak::pinned(directory)));
+        // That there are pins is what an agent that was dropped leaves.
+        let _ = leak::remove_pins(&self.prefix);
     }
 
     /// Adds to what the leak check finds.
@@ -176,16 +218,9 @@ impl Inner {
         let Self { name, directory, before, made, loaded, faults: mut left, patience, .. } = self;
         let patience = if is_failing { Duration::ZERO } else { patience };
         left.extend(process::end_strays(&name, &before.processes, patience));
-        for pin in Netns::list(Path::new(DEFAULT_DIR)).unwrap_or_default() {
-            if pin.name.starts_with(&name) {
-                if !made.contains(&pin.name) {
-                    left.push(format!("namespace {}", pin.name));
-                }
-                if let Err(error) = Netns::remove(Path::new(DEFAULT_DIR), &pin.name) {
-                    left.push(format!("cannot remove namespace {}: {error}", pin.name));
-                }
-            }
-        }
+        let (namespaces, faults) = leak::remove_namespaces(&name);
+        left.extend(namespaces.difference(&made).map(|pin| format!("namespace {pin}")));
+        left.extend(faults);
         left.extend(leak::remove_pins(&name));
         if let Err(error) = directory.close() {
             left.push(format!("cannot remove the directory: {error}"));

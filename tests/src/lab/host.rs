@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use privnet::agent::ControlError;
+use privnet::agent::config::wireguard_dir;
 use privnet::agent::views::{
     Attach, Attached, CreateNetwork, Detach, Detached, MemberView, NetworkView, StatusView, Target,
 };
@@ -17,12 +18,12 @@ use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet::store::{Memory, Store};
 use privnet::topology::ownership;
 
-use super::container::{Container, Joined};
+use super::container::{Container, Joined, detach_request};
 use super::driver::Driver;
 use super::leak::{BPFFS, BpfObject, pinned, pins_below};
 use super::metrics::Counters;
 use super::options::Options;
-use super::process::workers;
+use super::process::{Process, companions_below};
 use super::space::Space;
 use super::wait::{SOON, holds_within, wait_until};
 use super::{Inner, Lab, say, underlay_address};
@@ -315,6 +316,13 @@ impl Shared {
         });
     }
 
+    /// The process that does the WireGuard of a member of this host, while there is one.
+    #[must_use]
+    pub fn wireguard_of(&self, member: &Joined) -> Option<Process> {
+        let run_dir = wireguard_dir(&self.paths.state, member.attached.network, member.address());
+        companions_below(&run_dir).pop_first()
+    }
+
     /// The programs and maps that the agent has pinned.
     #[must_use]
     pub fn programs(&self) -> BTreeSet<BpfObject> {
@@ -335,9 +343,8 @@ impl Shared {
         let ours = pins.into_iter().filter(|pin| pin.name.starts_with(&self.paths.prefix));
         let mut left: Vec<String> = ours.map(|pin| format!("namespace {}", pin.name)).collect();
         left.extend(pins_below(&self.paths.bpffs).into_iter().map(|pin| format!("pin {}", pin.display())));
-        let workers = workers().into_iter();
-        let mine = workers.filter(|worker| worker.command.contains(&*self.paths.state.to_string_lossy()));
-        left.extend(mine.map(|worker| format!("process {}", worker.command)));
+        let companions = companions_below(&self.paths.state).into_iter();
+        left.extend(companions.map(|process| format!("process {}", process.command)));
         left
     }
 
@@ -347,17 +354,9 @@ impl Shared {
             self.start();
         }
         let mut left = Vec::new();
-        for MemberView { network, member, .. } in
-            self.members().expect("the members").into_iter().filter(|view| *view.host.as_str() == *self.name)
-        {
-            let request = Detach {
-                network: network.to_string(),
-                app: member.app.to_string(),
-                kind: Some(member.kind.to_string()),
-                number: Some(member.number.get()),
-                drain: false,
-            };
-            if let Err(error) = self.driver.borrow().detach(self, request) {
+        let members = self.members().expect("the members");
+        for member in members.iter().filter(|member| *member.host.as_str() == *self.name) {
+            if let Err(error) = self.driver.borrow().detach(self, detach_request(member)) {
                 left.push(format!("cannot detach: {error:?}"));
             }
         }

@@ -13,10 +13,11 @@ use aya::maps::MapInfo;
 use aya::programs::ProgramInfo;
 use rustix::process::Signal;
 
-use super::ground::GROUNDS_NAME;
 use super::process::{Process, kill, of_ground};
 use super::wait::holds_within;
 
+/// What the names of all grounds begin with.
+pub(crate) const GROUNDS_NAME: &str = "privnet-test-";
 /// Where labs pin.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
@@ -82,8 +83,19 @@ fn held_namespaces() -> Vec<String> {
     [links("/proc/self/fd", ""), links("/proc/self/task", "ns/net")].concat()
 }
 
+/// Removes the namespaces that are pinned under names that begin with `name`; says which there were, and which stay.
+pub(crate) fn remove_namespaces(name: &str) -> (BTreeSet<String>, Vec<String>) {
+    let pins = Netns::list(Path::new(DEFAULT_DIR)).unwrap_or_default().into_iter().map(|pin| pin.name);
+    let pins: BTreeSet<String> = pins.filter(|pin| pin.starts_with(name)).collect();
+    let removed = pins.iter().map(|pin| (pin, Netns::remove(Path::new(DEFAULT_DIR), pin)));
+    let faults =
+        removed.filter_map(|(pin, removed)| Some(format!("cannot remove namespace {pin}: {}", removed.err()?)));
+    let faults = faults.collect();
+    (pins, faults)
+}
+
 /// The directories below bpffs of pins of the ground of this name.
-fn bpf_pins(name: &str) -> Vec<PathBuf> {
+pub(crate) fn bpf_pins(name: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(BPFFS).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
     entries.filter(|path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name))).collect()
 }

@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 pub use cli::binary;
-pub use container::{Container, Joined};
+pub use container::{Container, Joined, detach_request};
 pub use etcd::Etcd;
 pub use ground::Ground;
 pub use host::Host;
@@ -93,24 +93,10 @@ impl Lab {
         self.inner.ground.space(name)
     }
 
-    /// Makes namespaces that stand for hosts, joined by one underlay; number n has 192.168.77.n on its `eth0`.
+    /// As [`Ground::underlay`].
     #[must_use]
     pub fn underlay(&self, hosts: u8, mtu: u32) -> Vec<Space> {
-        let middle = self.space("underlay");
-        // One that snoops joins a multicast group of its own, and says so to everybody.
-        middle.run(&format!("ip link add br0 mtu {mtu} type bridge mcast_snooping 0"));
-        middle.run("ip link set br0 up");
-        (1..=hosts).map(|number| self.plug_in(&middle, number, mtu)).collect()
-    }
-
-    fn plug_in(&self, middle: &Space, number: u8, mtu: u32) -> Space {
-        let host = self.space(&format!("h{number}"));
-        let pin = host.pin();
-        middle.run(&format!("ip link add port{number} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {pin}"));
-        middle.run(&format!("ip link set port{number} master br0 up"));
-        host.run(&format!("ip address add {}/24 dev eth0", underlay_address(number)));
-        host.run("ip link set eth0 up");
-        host
+        self.inner.ground.underlay(hosts, mtu)
     }
 
     /// One host with the real agent in a process of its own, and the embedded store.
@@ -199,8 +185,8 @@ pub fn underlay_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 77, number)
 }
 
-/// Writes a line of the transcript; the test harness shows it when the test fails.
-#[expect(clippy::print_stdout, reason = "the transcript is for the one who reads a failed test")]
+/// Writes a line of the transcript; the test harness shows it when the test fails. Standard output is left to figures.
+#[expect(clippy::print_stderr, reason = "the transcript is for the person who reads a failed test")]
 pub fn say(line: &str) {
-    println!("{line}");
+    eprintln!("{line}");
 }

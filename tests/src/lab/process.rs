@@ -10,9 +10,10 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal};
 
 use super::cli::binary;
-use super::container::Joined;
-use super::host::Host;
 use super::wait::{SOON, holds_within};
+
+/// What stands before the run directory on the command line of a WireGuard or DNS process.
+const RUN_DIR: &str = "--run-dir";
 
 /// A lock that labs with agents of one built binary share, also across processes: the machine is too small for two.
 #[derive(Debug)]
@@ -38,42 +39,21 @@ pub struct Process {
     pub command: String,
 }
 
-/// The processes that run the binary under test.
+/// The WireGuard and DNS processes whose run directory is `directory` or below it, whichever binary they run.
 #[must_use]
-pub fn of_binary() -> BTreeSet<Process> {
-    let binary = binary();
-    let entries = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
-    entries.filter_map(|entry| process(&entry.path(), &binary)).collect()
-}
-
-fn process(directory: &Path, binary: &Path) -> Option<Process> {
-    let pid = directory.file_name()?.to_str()?.parse().ok()?;
-    let exe = fs::read_link(directory.join("exe")).ok()?;
-    // A binary that was built anew since is the same binary to us.
-    let exe = PathBuf::from(exe.to_str()?.trim_end_matches(" (deleted)"));
-    if exe != binary {
-        return None;
-    }
-    Some(Process { pid, command: command(directory)? })
-}
-
-/// The processes of the binary, but for the agents.
-#[must_use]
-pub fn workers() -> Vec<Process> {
-    let is_agent = |process: &Process| process.command.split(' ').nth(1) == Some("agent");
-    of_binary().into_iter().filter(|process| !is_agent(process)).collect()
-}
-
-/// The process that does the WireGuard of a member of `host`, while there is one.
-#[must_use]
-pub fn wireguard_of(host: &Host, member: &Joined) -> Option<Process> {
-    let state = host.paths().state.to_string_lossy().into_owned();
-    let address = format!("{:08x}", u32::from(member.address()));
+pub fn companions_below(directory: &Path) -> BTreeSet<Process> {
     let is_meant = |process: &Process| {
-        let command = &process.command;
-        command.contains(&state) && command.contains("wireguard-process") && command.ends_with(&address)
+        let words: Vec<&str> = process.command.split(' ').collect();
+        words.windows(2).any(|words| words[0] == RUN_DIR && Path::new(words[1]).starts_with(directory))
     };
-    workers().into_iter().find(is_meant)
+    all().map(|(process, _)| process).filter(is_meant).collect()
+}
+
+/// The threads of a process, while it runs.
+#[must_use]
+pub fn threads(process: i32) -> Vec<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| Pid::from_raw(task.file_name().to_str()?.parse().ok()?)).collect()
 }
 
 /// The processes of the ground of this name: it is on their command line, they run in one of its namespaces, or this
@@ -87,15 +67,22 @@ pub(crate) fn of_ground(name: &str) -> BTreeSet<Process> {
         let is_inside = || Netns::identify(&directory.join("ns/net")).is_ok_and(|id| namespaces.contains(&id));
         command.contains(name) || parent == own || is_inside()
     };
-    let entries = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok).map(|entry| entry.path());
-    let processes = entries.filter(|directory| directory.file_name().is_some_and(|pid| *pid != *own));
-    let ours = processes.filter_map(|directory| {
-        let (command, (state, parent)) = (command(&directory)?, state_and_parent(&directory)?);
-        let pid = directory.file_name()?.to_str()?.parse().ok()?;
+    let others = all().filter(|(process, _)| process.pid.to_string() != own);
+    let ours = others.filter_map(|(process, directory)| {
+        let (state, parent) = state_and_parent(&directory)?;
         // A zombie has ended, and waits for its parent only.
-        (state != "Z" && is_ours(&directory, &command, &parent)).then_some(Process { pid, command })
+        (state != "Z" && is_ours(&directory, &process.command, &parent)).then_some(process)
     });
     ours.collect()
+}
+
+/// Every process, with its directory in `/proc`.
+fn all() -> impl Iterator<Item = (Process, PathBuf)> {
+    let entries = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok).map(|entry| entry.path());
+    entries.filter_map(|directory| {
+        let pid = directory.file_name()?.to_str()?.parse().ok()?;
+        Some((Process { pid, command: command(&directory)? }, directory))
+    })
 }
 
 /// Waits until the processes of a ground have ended that were not there before; kills those that have not, and says what
@@ -106,11 +93,16 @@ pub(crate) fn end_strays(name: &str, before: &BTreeSet<Process>, patience: Durat
         return Vec::new();
     }
     let left = strays();
-    for stray in &left {
-        kill(stray.pid, Signal::KILL);
-    }
-    holds_within(SOON, || strays().is_empty());
+    end(Signal::KILL, strays);
     left.into_iter().map(|stray| format!("process {}: {}", stray.pid, stray.command)).collect()
+}
+
+/// Sends a signal to processes, and waits until there are none.
+pub(crate) fn end(signal: Signal, processes: impl Fn() -> Vec<Process>) {
+    for process in processes() {
+        kill(process.pid, signal);
+    }
+    holds_within(SOON, || processes().is_empty());
 }
 
 /// State and parent's id, from `/proc/<pid>/stat`: the two fields behind the name, which may hold anything but ends the last

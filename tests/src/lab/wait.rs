@@ -31,7 +31,12 @@ pub fn wait_within(what: impl Display, bound: Duration, mut condition: impl FnMu
 }
 
 /// Waits until `condition` holds and says whether it did within `bound`.
-pub fn holds_within(bound: Duration, mut condition: impl FnMut() -> bool) -> bool {
+pub fn holds_within(bound: Duration, condition: impl FnMut() -> bool) -> bool {
+    holds_every(STEP, bound, condition)
+}
+
+/// As [`holds_within`], for a condition that costs so much that it is tried at each `step` only.
+pub fn holds_every(step: Duration, bound: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + bound;
     loop {
         if condition() {
@@ -40,7 +45,7 @@ pub fn holds_within(bound: Duration, mut condition: impl FnMut() -> bool) -> boo
         if Instant::now() >= end {
             return false;
         }
-        std::thread::sleep(STEP);
+        std::thread::sleep(step);
     }
 }
 

@@ -1,11 +1,10 @@
 //! What runs on a machine: an agent, the containers of its host, and what they say to each other.
 
-use std::time::Instant;
-
 use serde_json::Value;
 
 use super::line::{Machine, Ran};
 use super::{CANARY, SOON};
+use crate::lab::wait::holds_within;
 
 /// Where every container answers.
 pub const PORT: u16 = 7000;
@@ -221,14 +220,14 @@ impl Member<'_> {
     /// # Panics
     /// When it has ended.
     pub fn flows_on(&self, more: u64) -> Flow {
-        let (start, until) = (Instant::now(), self.flow().sent + more);
-        loop {
-            let flow = self.flow();
-            if flow.sent > until {
-                return flow;
-            }
-            assert!(start.elapsed() < SOON, "the flow ended: {flow:?}");
-        }
+        let mut flow = self.flow();
+        let until = flow.sent + more;
+        let flows = holds_within(SOON, || {
+            flow = self.flow();
+            flow.sent > until
+        });
+        assert!(flows, "the flow ended: {flow:?}");
+        flow
     }
 
     /// Ends the flow.

@@ -3,21 +3,20 @@
 //! The other side is `src/bin/vm_init.rs`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::watch::{FOLDER, QUESTION, Report};
-use super::{COUNT, SOON};
+use super::{COUNT, GLANCE, SOON};
+use crate::lab::wait::holds_every;
 
 /// What stands before a line of the machine's init.
 const MARK: &str = "@@vm ";
 /// How long a command may take, in seconds; the machine ends it then.
 const LIMIT: u64 = 120;
-/// How often to try what should hold soon.
-const GLANCE: Duration = Duration::from_millis(100);
 
 /// The drivers of a machine's card and disk, each with the module that brings it where it is not built in.
 const DRIVERS: [(&str, &str); 3] = [
@@ -36,6 +35,8 @@ pub struct Machine {
     questions: Cell<u64>,
     /// What was heard before the power was cut.
     before: RefCell<Vec<Answer>>,
+    /// What there was when the test began.
+    at_start: RefCell<BTreeSet<String>>,
 }
 
 /// What a listener told.
@@ -59,14 +60,14 @@ pub struct Ran {
 impl Machine {
     pub(super) fn connect(folder: &Path, number: usize) -> Self {
         let path = folder.join(format!("line-{number}"));
-        let start = Instant::now();
-        let stream = loop {
-            match UnixStream::connect(&path) {
-                Ok(stream) => break stream,
-                Err(error) => assert!(start.elapsed() < SOON, "machine {number} has no line: {error}"),
+        let mut stream = UnixStream::connect(&path);
+        holds_every(GLANCE, SOON, || {
+            if stream.is_err() {
+                stream = UnixStream::connect(&path);
             }
-            thread::sleep(GLANCE);
-        };
+            stream.is_ok()
+        });
+        let stream = stream.unwrap_or_else(|error| panic!("machine {number} has no line: {error}"));
         // A command is ended by the machine; silence beyond that is a machine that hangs.
         stream.set_read_timeout(Some(Duration::from_secs(LIMIT) + SOON)).expect("a timeout");
         Self {
@@ -76,6 +77,7 @@ impl Machine {
             containers: Cell::new(0),
             questions: Cell::new(0),
             before: RefCell::default(),
+            at_start: RefCell::default(),
         }
     }
 
@@ -128,15 +130,14 @@ impl Machine {
     /// # Panics
     /// When it does not within [`SOON`].
     pub fn soon(&self, script: &str) -> String {
-        let start = Instant::now();
-        loop {
+        let mut last = String::new();
+        let holds = holds_every(GLANCE, SOON, || {
             let Ran { is_well, output } = self.run(script);
-            if is_well {
-                return output;
-            }
-            assert!(start.elapsed() < SOON, "machine {}: {script}\nnot within {SOON:?}\n{output}", self.number);
-            thread::sleep(GLANCE);
-        }
+            last = output;
+            is_well
+        });
+        assert!(holds, "machine {}: {script}\nnot within {SOON:?}\n{last}", self.number);
+        last
     }
 
     /// Resets the machine as a power cut does: nothing is flushed, nothing is told. It comes up with its disk.
@@ -254,9 +255,28 @@ impl Machine {
         self.watch("host", "");
     }
 
+    /// Notes what there is, for [`Machine::left`].
+    pub(super) fn look(&self) {
+        *self.at_start.borrow_mut() = self.remains();
+    }
+
+    /// What there is now and was not when the test began.
+    pub(super) fn left(&self) -> Vec<String> {
+        let left = self.remains().difference(&self.at_start.borrow()).cloned().collect::<Vec<_>>();
+        left.into_iter().map(|what| format!("machine {}: {what}", self.number)).collect()
+    }
+
+    /// What a test and the agent may leave: namespaces, pins, records of members, and processes that outlive the agent.
+    fn remains(&self) -> BTreeSet<String> {
+        let files = "ls -d /run/netns/* /sys/fs/bpf/privnet/*/* /var/lib/privnet/members/* 2> /dev/null";
+        // Written so that it does not find itself.
+        let processes = "grep -l -e '--run-[d]ir' /proc/[0-9]*/cmdline 2> /dev/null";
+        self.must(&format!("{files}; {processes}; true")).lines().map(str::to_owned).collect()
+    }
+
     /// Waits until the kernel has taken apart every namespace that is gone: one by one, so that the last one is ours. A device
     /// that cannot go holds them up, and the kernel says so.
-    pub fn settle(&self) {
+    pub(super) fn settle(&self) {
         let veth = "ip link add last0 type veth peer name last1 netns last";
         self.must(&format!("ip netns add last && {veth} && ip netns delete last"));
         self.soon("! test -e /sys/class/net/last0");

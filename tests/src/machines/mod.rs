@@ -17,6 +17,7 @@ pub use self::host::{APP, Container, Flow, Host, Member, PORT, json};
 pub use self::line::{Machine, Ran};
 pub use self::underlay::{Seen, Underlay};
 pub use self::watch::watch;
+use crate::lab::wait::holds_every;
 use crate::lab::wait_within;
 
 /// The variable that names the folder of the machines' sockets.
@@ -30,6 +31,9 @@ pub const CANARY: &str = "privnet-canary-x";
 pub const IN_CLEAR: &str = "outside-canary-x";
 /// How long an emulated machine may take for what a person would wait for.
 pub const SOON: Duration = Duration::from_secs(120);
+
+/// How often to try on a machine what should hold soon.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// The machines, up, with their underlay: machine `n` is 192.0.2.n there.
 pub struct Machines {
@@ -109,6 +113,25 @@ impl Machines {
         let roads = |number| [format!("machine {number}: host: docker0"), format!("underlay: from machine {number}")];
         let roads: Vec<String> = (1..=COUNT).flat_map(roads).collect();
         self.is_heard_in_clear(&roads.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Begins a test: what was heard until now, and what there is, is not of it.
+    pub fn begin(&self) {
+        self.forget();
+        self.all.iter().for_each(Machine::look);
+    }
+
+    /// Waits until nothing is on a machine that was not there when the test began, and the kernel has taken apart every
+    /// namespace that is gone.
+    ///
+    /// # Panics
+    /// When something stays.
+    pub fn nothing_is_left(&self) {
+        let left = || self.all.iter().flat_map(Machine::left).collect::<Vec<_>>();
+        // An agent removes in a pass what a member has left.
+        holds_every(GLANCE, SOON, || left().is_empty());
+        assert_eq!(left(), Vec::<String>::new(), "a test left this behind");
+        self.all.iter().for_each(Machine::settle);
     }
 
     /// Forgets what was heard, and ends whoever listens anywhere but in the hosts' own namespaces.

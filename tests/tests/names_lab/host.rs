@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use privnet::agent::views::{Attach, Attached, CreateNetwork, Detach, MemberView, MembersQuery, Target};
+use privnet::agent::views::{Attach, Attached, CreateNetwork, Detach, MembersQuery, Target};
 use privnet::agent::{Agent, AgentApi as _, Config, Control, DatapathChoice, NamesConfig};
 use privnet::dns::DnsProcess;
 use privnet::model::NameOptions;
@@ -15,7 +15,7 @@ use privnet::topology::Datapath;
 use privnet::wireguard::Choice;
 
 use privnet_tests::lab::wait::holds_within;
-use privnet_tests::lab::{SOON, Space, runtime};
+use privnet_tests::lab::{SOON, Space, detach_request, runtime, underlay_address};
 
 use super::{APP, Container, Lab, stop_all};
 
@@ -35,7 +35,9 @@ pub struct Host {
 
 impl Host {
     pub async fn start() -> Self {
-        let mut host = Self::prepare("one", Ipv4Addr::LOCALHOST, None);
+        let lab = Lab::new();
+        let space = lab.ground.space("host");
+        let mut host = Self::prepare(lab, space, "one", Ipv4Addr::LOCALHOST, None);
         host.restart().await;
         host
     }
@@ -43,14 +45,11 @@ impl Host {
     /// Two hosts with an underlay between them, that share one store in memory.
     pub async fn start_two() -> [Self; 2] {
         let store: Arc<dyn Store> = Arc::new(Memory::new());
-        let vteps = [[192, 0, 2, 1], [192, 0, 2, 2]].map(Ipv4Addr::from);
-        let one = Self::prepare("one", vteps[0], Some(Arc::clone(&store)));
-        let two = Self::prepare("two", vteps[1], Some(store));
-        one.space.run(&format!("ip link add underlay0 type veth peer name underlay0 netns {}", two.space.pin()));
-        for (host, vtep) in [(&one, vteps[0]), (&two, vteps[1])] {
-            host.space.run(&format!("ip address add {vtep}/24 dev underlay0"));
-            host.space.run("ip link set underlay0 up");
-        }
+        let lab = Lab::new();
+        let spaces: [Space; 2] = lab.ground.underlay(2, 1500).try_into().expect("two");
+        let [one, two] = spaces;
+        let one = Self::prepare(lab, one, "one", underlay_address(1), Some(Arc::clone(&store)));
+        let two = Self::prepare(Lab::new(), two, "two", underlay_address(2), Some(store));
         let mut hosts = [one, two];
         for host in &mut hosts {
             host.restart().await;
@@ -58,9 +57,7 @@ impl Host {
         hosts
     }
 
-    fn prepare(name: &'static str, vtep: Ipv4Addr, store: Option<Arc<dyn Store>>) -> Self {
-        let lab = Lab::new();
-        let space = lab.ground.space("host");
+    fn prepare(lab: Lab, space: Space, name: &'static str, vtep: Ipv4Addr, store: Option<Arc<dyn Store>>) -> Self {
         let dns_binary = env!("CARGO_BIN_EXE_dns_process").into();
         Self { agent: None, space, name, vtep, dns_binary, store, bpffs: lab.ground.pin_dir(), lab }
     }
@@ -96,8 +93,8 @@ impl Host {
             names: Some(NamesConfig::new(self.dns_binary.clone())),
         };
         // The store and the lock of the one before go with its last task.
-        let mut last = None;
-        for _ in 0..500 {
+        let start = Instant::now();
+        loop {
             let started = match &self.store {
                 Some(store) => Agent::start(config.clone(), Arc::clone(store)).await,
                 None => Agent::start_embedded(config.clone()).await,
@@ -107,11 +104,10 @@ impl Host {
                     self.agent = Some(agent);
                     return;
                 }
-                Err(error) => last = Some(error),
+                Err(error) => assert!(start.elapsed() < SOON, "the agent does not start: {error:?}"),
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("the agent does not start: {last:?}");
     }
 
     pub fn control(&self) -> Control {
@@ -188,20 +184,12 @@ impl Drop for Host {
 /// Ends every membership of a host, and says what could not be.
 async fn detach_all(control: &Control, host: &str) -> Vec<String> {
     let mut left = Vec::new();
-    for MemberView { network, member, host: of, .. } in
-        control.members(MembersQuery::default()).await.expect("the members")
-    {
-        if *of.as_str() != *host {
+    for member in control.members(MembersQuery::default()).await.expect("the members") {
+        if *member.host.as_str() != *host {
             continue;
         }
-        let request = Detach {
-            network: network.to_string(),
-            app: member.app.to_string(),
-            kind: Some(member.kind.to_string()),
-            number: Some(member.number.get()),
-            drain: false,
-        };
-        left.extend(control.detach(request).await.err().map(|error| format!("cannot detach: {error:?}")));
+        let ended = control.detach(detach_request(&member)).await;
+        left.extend(ended.err().map(|error| format!("cannot detach: {error:?}")));
     }
     left
 }

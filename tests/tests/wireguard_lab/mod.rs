@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use privnet::model::{PrivateKey, PublicKey};
@@ -13,6 +13,7 @@ use privnet::netns::Netns;
 use privnet::wireguard::{
     Backend, Device, Peer, PeerChange, Support, UserspaceSpec, kernel_support, start_userspace, stop_userspace,
 };
+use privnet_tests::lab::process::companions_below;
 use privnet_tests::lab::{Ground, SOON, Space, runtime, say, skip_part};
 
 /// The one wait for nothing: an answer on this lab takes less than a millisecond.
@@ -195,9 +196,9 @@ impl Member {
     }
 
     pub fn process(&self) -> u32 {
-        let processes = processes_of(&self.run_dir);
-        assert_eq!(processes.len(), 1, "one process serves a member");
-        processes[0]
+        let processes = companions_below(&self.run_dir);
+        assert_eq!(processes.len(), 1, "one process serves a member: {processes:?}");
+        processes.first().map_or(0, |process| process.pid.cast_unsigned())
     }
 }
 
@@ -221,15 +222,4 @@ pub fn arrives(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) -> bool {
         }
     }
     false
-}
-
-/// The processes that have `run_dir`, or something below it, on their command line.
-pub fn processes_of(run_dir: &Path) -> Vec<u32> {
-    let wanted = run_dir.to_str().expect("text");
-    let processes = fs::read_dir("/proc").expect("mounted").flatten();
-    let serves = |pid: &u32| {
-        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.contains("wireguard-process") && line.contains(wanted)
-    };
-    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(serves).collect()
 }

@@ -13,12 +13,12 @@ use privnet::dns::{DEFAULT_ADDRESS, DnsProcess, PORT, ProcessSpec, Sockets, stub
 use privnet::model::{ContainerRef, NetworkId};
 use privnet::names::{Catalogue, Difference, DnsClient, MemberNames, NetworkHead, NetworkNames, of_member};
 use privnet::netns::Netns;
-use rustix::process::Pid;
+use rustix::process::Signal;
 use rustix::thread::CpuSet;
 use tokio::runtime::Runtime;
 
 use super::super::place::{Place, Workspace};
-use super::super::tunnel::privnet_binary;
+use crate::lab::{binary, process};
 
 /// What ours is called in the rows.
 pub const OURS: &str = "privnet";
@@ -104,7 +104,7 @@ impl Server {
         let catalogue = Catalogue::from([(network, NetworkNames { head, members: members.collect() })]);
         let process = DnsProcess::new(&workspace.files().join("dns-ours"));
         let spec = ProcessSpec {
-            binary: privnet_binary()?,
+            binary: binary(),
             threads: 1,
             max_age: Duration::from_secs(3600),
             resolv_conf: workspace.files().join("no-resolv.conf"),
@@ -168,10 +168,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         if let Process::Theirs(child) = &mut self.process {
             // NSD ends its children when it is told to end.
-            if let Ok(pid) = i32::try_from(child.id())
-                && let Some(pid) = Pid::from_raw(pid)
-            {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            if let Ok(pid) = i32::try_from(child.id()) {
+                process::kill(pid, Signal::TERM);
             }
             let _ = child.wait();
         }
@@ -182,9 +180,11 @@ impl Drop for Server {
 fn bind_to(pid: u32, core: usize) -> Result<()> {
     let mut only = CpuSet::new();
     only.set(core);
-    for task in fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")?.flatten() {
-        let thread = task.file_name().to_str().and_then(|text| Pid::from_raw(text.parse().ok()?));
-        rustix::thread::sched_setaffinity(thread, &only).with_context(|| format!("cannot bind to core {core}"))?;
+    let threads = process::threads(i32::try_from(pid)?);
+    ensure!(!threads.is_empty(), "process {pid} has ended");
+    for thread in threads {
+        rustix::thread::sched_setaffinity(Some(thread), &only)
+            .with_context(|| format!("cannot bind to core {core}"))?;
     }
     Ok(())
 }

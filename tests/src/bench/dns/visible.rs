@@ -1,8 +1,7 @@
 //! How soon all hosts know: two agents that share a store in memory, and a container on each that asks without pause.
 
 use std::net::SocketAddrV4;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +18,9 @@ use super::super::options::Options;
 use super::super::place::{Hosts, Place, Workspace};
 use super::super::rows::{Row, Target, Unit, measured, row};
 use super::super::series::Series;
-use super::super::tunnel::{self, privnet_binary};
+use super::super::tunnel;
 use super::GROUP;
+use crate::lab::{ProcessSpace, binary};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ impl Lab {
         let start = async |number: usize| {
             let (host, vtep) = (&hosts.hosts[number], Hosts::VTEPS[number]);
             let config = tunnel::config(workspace, &format!("dns-host-{number}"), host, vtep, Datapath::Ebpf)?;
-            let config = Config { names: Some(NamesConfig::new(privnet_binary()?)), ..config };
+            let config = Config { names: Some(NamesConfig::new(binary())), ..config };
             anyhow::Ok(Agent::start(config, Arc::clone(&store)).await?)
         };
         let agents = [start(0).await?, start(1).await?];
@@ -109,22 +109,11 @@ impl Lab {
 
     /// A container that is a process dies; how many milliseconds later neither host knows its name.
     async fn die(&self, number: usize) -> Result<f64> {
-        let mut process = Command::new("unshare").args(["--net", "sleep", "600"]).spawn().context("unshare")?;
-        let path = PathBuf::from(format!("/proc/{}/ns/net", process.id()));
-        let (own, start) = (Netns::current()?.id(), Instant::now());
-        while Netns::identify(&path).is_ok_and(|id| id == own) {
-            ensure!(start.elapsed() < PATIENCE, "unshare makes no namespace");
-            tokio::time::sleep(PAUSE).await;
-        }
-        let attached = self.agents[0].control().attach(request(&self.network, number, &path)).await;
-        let known = match attached {
-            Ok(_) => self.both(number, true).await,
-            Err(error) => Err(error.into()),
-        };
-        process.kill().context("it is ours")?;
+        let container = ProcessSpace::start();
+        self.agents[0].control().attach(request(&self.network, number, &container.path())).await?;
+        self.both(number, true).await?;
         let death = Instant::now();
-        process.wait().context("it is ours")?;
-        known?;
+        container.end();
         Ok(milliseconds(self.both(number, false).await? - death))
     }
 
