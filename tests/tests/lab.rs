@@ -16,6 +16,7 @@ use privnet_ebpf::net::Vni;
 use privnet_tests::lab::frame::{Datagram, tagged};
 use privnet_tests::lab::leak::pinned;
 use privnet_tests::lab::probe::{PATIENCE, Server, Stream, ask_tcp, ask_udp, reaches};
+use privnet_tests::lab::process::companions_below;
 use privnet_tests::lab::{FOR_NOTHING, Ground, Lab, Sniffer, Space, run, send_frame, underlay_address, wait_until};
 
 const CANARY: &[u8] = b"canary-of-the-lab";
@@ -184,4 +185,40 @@ fn a_test_that_fails_leaves_nothing() {
     }));
     assert!(outcome.is_err());
     assert!(Netns::identify(&Path::new(DEFAULT_DIR).join(&pin)).is_err());
+}
+
+#[test]
+fn what_agents_leave_standing_is_taken_down_and_what_is_held_is_named_all_the_same() {
+    let spec = NetworkSpec::new(Vni::new(7).expect("VNI"), "10.240.0.0/22".parse().expect("a prefix"));
+    let stand = |ground: &Ground| {
+        let dir = ground.pin_dir();
+        drop(Network::open(&dir, &spec).expect("a network's instance"));
+        let (_, pin) = ground.pinned("left").expect("a namespace");
+        let fifo = ground.directory().join("fifo");
+        run(&format!("mkfifo {}", fifo.display()));
+        let mut command = Command::new("sh");
+        command.args(["-c", "read -r line < \"$0\""]).arg(fifo).arg("--run-dir").arg(ground.directory().join("a"));
+        (dir, pin, command.spawn().expect("sh starts"))
+    };
+    let ground = Ground::join();
+    let (dir, pin, mut process) = stand(&ground);
+    assert_eq!(companions_below(ground.directory()).len(), 1);
+    ground.take_down();
+    assert!(!dir.exists() && Netns::identify(&pin).is_err() && companions_below(ground.directory()).is_empty());
+    process.wait().expect("its end");
+    drop(ground);
+
+    let mut held = None;
+    let message = found(|ground| {
+        let (dir, _, mut process) = stand(ground);
+        held = Some(aya::maps::MapData::from_pin(dir.join("pn_config")).expect("the pinned map"));
+        ground.take_down();
+        process.wait().expect("its end");
+    });
+    assert!(
+        message.contains("Map(") && !message.contains("pin "),
+        "one map is loaded still, and nothing else: {message}"
+    );
+    drop(held);
+    drop(Ground::join());
 }
