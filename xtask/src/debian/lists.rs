@@ -100,7 +100,7 @@ fn mirror() -> Result<String> {
         return Ok(mirror);
     }
     // Until lists were fetched, apt does not know whose they are.
-    super::update()?;
+    super::apt::update()?;
     let found = mirror_in(&shell::output(&mut command)?);
     found.context("no source of packages of this machine is Debian's archive (`apt-get indextargets`)")
 }
