@@ -1,4 +1,5 @@
-//! WireGuard between members, without the rest of the topology: who gets through, who does not, what the carrier shows.
+//! WireGuard between members, without the rest of the topology: which packets get through, which do not, what the
+//! carrier shows.
 //!
 //! ```text
 //!  app2 ┌───────────────┐      bind2 ┌──────────────────┐        ┌────────┐        ┌──────────────────┐ bind3      app3
@@ -117,7 +118,7 @@ fn a_peer_cannot_send_from_anothers_address() {
         let honest = members[1].socket(members[1].address, 7000);
         assert!(arrives(&honest, &target, b"own address"));
 
-        // Of another member, of nobody, and of the target itself.
+        // Of another member, of no member, and of the target itself.
         for stolen in [members[2].address, Ipv4Addr::new(10, 240, 1, 77), Ipv4Addr::new(192, 0, 2, 1)] {
             members[1].app_space.run(&format!("ip addr add {stolen}/32 dev lo"));
             let thief = members[1].socket(stolen, 7001);

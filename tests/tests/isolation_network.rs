@@ -1,4 +1,5 @@
-//! Who must not reach whom on the carrier: members of other networks, forgers among members, forgers on the underlay.
+//! Frames that must not arrive on the carrier: from members of other networks, forged by members, forged on the
+//! underlay.
 //!
 //! ```text
 //!  web  binding ══▶ from_member ──┐                 ┌── from_vtep ◀══ underlay ◀══ a forger's VXLAN
@@ -6,7 +7,8 @@
 //!  worker binding ◀═══════════════┘                 └──▶ backend on the other host
 //! ```
 //!
-//! Every forged frame differs in one fact from a frame that passes, is counted once under its reason, and is seen by nobody.
+//! Every forged frame differs in one fact from a frame that passes, is counted once under its reason, and is seen by no
+//! member.
 
 mod attacker;
 
@@ -119,7 +121,7 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
     assert_eq!(from_network.count_on(vtep, MARK), 0, "at the VTEP");
     assert!(web.pings(worker.address()), "and the network works as before");
 
-    say("an honest ARP request is answered in place, by nobody");
+    say("an honest ARP request is answered in place, and forwarded to no member");
     let before = host.counters();
     let request = frame::arp(1, (honest.source_mac, honest.source), honest.destination);
     send_frame(&web.binding, &web.carrier(), &frame::ethernet(BROADCAST, honest.source_mac, frame::ARP, &request));

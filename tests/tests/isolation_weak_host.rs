@@ -70,7 +70,7 @@ fn a_neighbour_on_the_bridge_cannot_reach_the_private_address_through_eth0() {
                 assert!(drops.contains_key(reason), "{reason} is counted: {drops:?}");
             }
         }
-        // What is not private is nobody's business: the containers' own addresses answer as before.
+        // What is not private is left alone: the containers' own addresses answer as before.
         for last in [2, 3] {
             let address = (Ipv4Addr::new(172, 30, 0, last), PORT);
             assert!(ask_udp(&attacker.space, address, b"hello", SOON).is_ok());
@@ -121,7 +121,7 @@ fn private_traffic_never_leaves_through_eth0_when_wg0_is_down() {
         let worker = lab.member(&host, &network, "worker-1");
         wait_until("web reaches worker", || web.pings(worker.address()));
         let bare = lab.container("bare-1").with_eth0(&host.space, 3);
-        // Nobody is there to repair anything while the wire is watched.
+        // No agent repairs anything while the wire is watched.
         host.stop();
         let bridge = Sniffer::start(&host.space);
 

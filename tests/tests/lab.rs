@@ -112,7 +112,7 @@ fn a_process_that_stays_behind_is_named_and_killed() {
     child.expect("it was started").wait().expect("its end");
     assert!(message.contains(": sleep 21") && alive(&message).is_empty(), "{message}");
     let start = |mut command: Command| {
-        // With a pipe that it inherits, whoever reads it would wait for the process.
+        // With a pipe that it inherits, the reader would wait for the process.
         let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         assert!(started.expect("setsid starts").success());
     };

@@ -1,4 +1,5 @@
-//! A host's clock steps back: its members are made anew as peers, wherever they are peers, once, and nobody else is.
+//! A host's clock steps back: its members are made anew as peers, wherever they are peers, once, and no other member
+//! is.
 //!
 //! ```text
 //!  host 1: web-1, web-2                      host 2, whose clock steps back: worker-1, worker-2

@@ -164,7 +164,7 @@ fn a_network_without_a_free_address_refuses_and_takes_again_what_is_freed() {
     room.is_as_it_was();
     let left = Instant::now();
     assert!(host.detach(&network, &members[2].container).expect("detach").detached);
-    // Its name may be known for as long as an answer may be kept: until then it is nobody's.
+    // Its name may be known for as long as an answer may be kept: until then no new member gets it.
     match host.attach(&network, &late, None) {
         Err(error) => assert_eq!(error.code, ErrorCode::PoolExhausted),
         Ok(_) => assert!(left.elapsed() >= Duration::from_secs(5), "it did not rest"),

@@ -1,4 +1,4 @@
-//! What one broken part costs: its own member, for a moment, and nobody else.
+//! What one broken part costs: its own member, for a moment, and no other.
 //!
 //! ```text
 //!  web ── wg0 ── [process, stopped]          worker ── wg0 ──────── other        goes on

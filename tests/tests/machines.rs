@@ -99,7 +99,7 @@ fn members_of_three_machines_reach_each_other_by_address_and_name_and_nothing_is
     assert!(machines.underlay.seen().carrier > before, "the underlay saw nothing of it");
     machines.nothing_in_clear();
 
-    // The twins: who stops listening is missed;
+    // The twins: a listener that stops is missed;
     hosts[0].background("deaf", "vm_talk watch deaf");
     machines.machine(1).soon("test -s /run/watch/deaf && kill $(cat /run/pid-deaf)");
     wait_within("the listener is missed", SOON, || machines.heard(CANARY) == ["machine 1: deaf: the listener died"]);
@@ -311,7 +311,8 @@ fn members_that_leave_while_they_speak_are_heard_nowhere_in_clear() {
     }
     for member in &members {
         member.detach();
-        // All of them go on speaking: to who is there, to who has left, and from where nobody is any more.
+        // All of them go on speaking: to members that are there, to members that left, and from addresses without a
+        // member.
         for speaker in &members {
             speaker.flows_on(20);
         }
@@ -319,7 +320,7 @@ fn members_that_leave_while_they_speak_are_heard_nowhere_in_clear() {
     machines.nothing_in_clear();
     members.iter().for_each(Member::stops_to_flow);
 
-    // The twin: who has left may say to the same address what it likes, from an address of its own, and is heard.
+    // The twin: a container that left may send to the same address, from an address of its own, and is heard.
     for (one, other) in pairs {
         assert!(!members[one].asks_in_clear(&members[other].address), "there is nobody of that address out there");
     }
@@ -371,7 +372,7 @@ fn without_the_module_of_wireguard_attach_is_refused_and_nothing_is_in_clear() {
         assert!(!members[1].asks(protocol, &members[0].address), "its interface is gone");
     }
     machines.nothing_in_clear();
-    // The bridge lets pass what the kernel says of a port that nobody has; eBPF would not.
+    // The bridge lets pass the kernel's answer of a closed port; eBPF would not.
     assert!(machines.underlay.seen().refusals > before, "machine 2 heard nothing of the flow");
     let late = hosts[1].container("late");
     let name = hosts[1].name("late");
@@ -382,7 +383,8 @@ fn without_the_module_of_wireguard_attach_is_refused_and_nothing_is_in_clear() {
     assert_eq!(error["code"], "unsupported", "{error}");
     assert!(error["remedy"].as_str().is_some_and(|remedy| remedy.contains("modprobe wireguard")), "{error}");
 
-    // The twins: who was not attached is no member, and what it says to a member's address by its own road is heard;
+    // The twins: a container that was not attached is no member, and what it sends to a member's address by its own
+    // route is heard;
     assert!(!hosts[1].asks_in_clear(&late, &members[0].address), "that road leads to nobody");
     machines.is_heard_in_clear(&["machine 2: host: docker0", "underlay: from machine 2"]);
     // with the module it is attached, and what was there is there again.

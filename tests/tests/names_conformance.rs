@@ -160,7 +160,7 @@ fn another_networks_names_do_not_exist_by_any_spelling_type_or_transport() {
         assert!(own.starts_with("NOERROR "), "the twin, {line}: {own}");
     }
     println!("{} questions, each with its twin", lines.len());
-    // Whose an address is, is nobody's to say there: the question goes where all others do.
+    // No server of ours knows that address: the question goes where all others do.
     let reverse = |container: &Container| summary(&container.prints(&format!("dig @{DEFAULT_ADDRESS} -x 10.240.0.2")));
     assert!(reverse(&shop).ends_with(" 1/0") && reverse(&bank).contains(" 0/"));
 }

@@ -1,4 +1,5 @@
-//! Who is gone: a new connection to it fails at once, on every host; the living are reached as before, and its address rests.
+//! A member that is gone: a new connection to it fails at once, on every host; the others are reached as before, and
+//! its address rests.
 //!
 //! ```text
 //! host one: a, c ── underlay ── host two: b        (all in shop; b or c leaves, or dies)
@@ -25,7 +26,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 const EVERYWHERE: Duration = Duration::from_secs(20);
 /// What a death may take to be noticed.
 const NOTICED: Duration = Duration::from_secs(20);
-/// Nobody listens there: whoever is reached refuses.
+/// No program listens there: a member that is reached refuses.
 const PORT: u16 = 9;
 
 /// What a new connection comes to, and after how long.
@@ -40,7 +41,7 @@ fn connect(from: &Container, to: Ipv4Addr, patience: Duration) -> (ErrorKind, Du
     (kind, took)
 }
 
-/// A live member answers, if only that nobody listens.
+/// A live member answers, if only that the port is closed.
 fn assert_reached(from: &Container, to: Ipv4Addr) {
     assert_eq!(connect(from, to, Duration::from_secs(5)).0, ErrorKind::ConnectionRefused, "{} -> {to}", from.name);
 }
@@ -99,7 +100,7 @@ fn a_connection_to_a_member_that_left_fails_at_once_and_to_one_that_lives_does_n
         run(&format!("ip -n {} route del unreachable {} metric 4294967294", a.name, job.member.address));
         host.restart().await;
         wait_until("the route is back", || routes(&a) == [job.member.address.to_string()]);
-        // Who asks for the address by name has it, and is reached.
+        // A member that asks for the address by number gets it, and is reached.
         host.detach("shop", "next").await;
         let again = host.attach_at(&b, "shop", "job", Some(job.member.address)).await;
         assert_eq!(again.member.address, job.member.address);
@@ -176,7 +177,7 @@ fn a_drain_that_an_agent_began_is_finished_by_the_next_one() {
             let view = view.expect("it is a member still");
             state = serde_json::to_value(view.state).expect("a value").as_str().expect("text").to_owned();
         }
-        // As when the agent is killed: whoever asked is not answered.
+        // As when the agent is killed: the request gets no answer.
         draining.abort();
         assert!(draining.await.is_err());
         host.restart().await;

@@ -79,7 +79,7 @@ fn a_forged_source_on_the_bridge_moves_no_member() {
         ("a container beside", &|inner| beside.vxlan(GATEWAY, network.vni, inner)),
         ("the underlay", &|inner| forger.vxlan(2, network.vni, inner)),
     ];
-    // Nobody repairs anything while they are at work.
+    // No agent repairs anything while the attack runs.
     hosts[0].stop();
     let (carrier, app) = (Sniffer::start(&worker.binding), Sniffer::start(&worker.app));
     let table = table_of(&web);
@@ -144,7 +144,7 @@ fn a_forged_source_on_the_bridge_moves_no_member() {
     lab.finish();
 }
 
-/// Puts a frame into VXLAN, as one who attacks.
+/// Puts a frame into VXLAN, as an attacker does.
 type Shot<'a> = &'a dyn Fn(&[u8]);
 
 /// An ordinary UDP socket in a container that is no member of anything.

@@ -1,4 +1,4 @@
-//! Root in one container stands in the agent's way: it harms its own member, and nobody else's.
+//! Root in one container stands in the agent's way: it harms its own member, and no other.
 //!
 //! ```text
 //!  web (root, CAP_NET_ADMIN): what the agent reads there cannot be read, or is not what it was

@@ -6,7 +6,7 @@
 //!  late ───── wg0 ── a handshake of its own ──┘
 //! ```
 //!
-//! Without the first MAC, which whoever knows the victim's public key can make and every member of its network knows it,
+//! Without the first MAC, which needs the victim's public key, and every member of its network knows that key,
 //! WireGuard drops an initiation for the price of a hash. With it, the next step is a Diffie-Hellman, unless WireGuard is
 //! under load and asks for the proof of an address first: a cookie (the WireGuard paper, sections 5.3 and 5.4.4).
 
@@ -54,7 +54,7 @@ fn a_flood_of_handshakes_that_know_the_victims_key_starves_nobody() {
     }
 }
 
-/// Floods a member, by one who knows its key or not, while others go on and one comes.
+/// Floods a member, with its key or without, while other members talk and a new one is attached.
 fn withstand(lab: &Lab, options: &Options, knows_the_key: bool) {
     let host = lab.host(options);
     let network = host.network("shop", SUBNET);
@@ -84,7 +84,7 @@ fn withstand(lab: &Lab, options: &Options, knows_the_key: bool) {
         let asked_for_proof = || cookies_to(&at_victim, &flooder) > 0;
         assert_eq!(holds_within(if knows_the_key { SOON } else { FOR_NOTHING }, asked_for_proof), knows_the_key);
     }
-    // Whoever is new needs a handshake of its own, in the middle of all the others.
+    // A new member needs a handshake of its own, in the middle of all the others.
     let late = lab.member(&host, &network, "late-1");
     assert!(holds_within(SOON, || late.pings(victim.address())), "a new member finds no way in");
     assert!(flood.goes_on(), "all this was while it went on");

@@ -94,7 +94,7 @@ fn an_address_of_one_network_answers_nobody_of_another() {
         wait_until("thief reaches both in red", || thief.pings(in_red.address()));
         wait_until("friend reaches both in blue", || friend.pings(in_blue.address()));
         host.wait_until_settled();
-        // Nobody repairs anything while the thief is at work.
+        // No agent repairs anything while the attack runs.
         host.stop();
 
         say("the thief's own device holds that its neighbour in red has the address that it has in blue");
@@ -162,7 +162,7 @@ fn reaches_udp(space: &Space, address: Ipv4Addr) -> bool {
     }
 }
 
-/// Whoever kept a copy of the key of a member that left is nobody.
+/// A copy of the key of a member that left opens nothing.
 #[test]
 fn a_member_that_left_is_no_peer_of_anybody_and_nowhere_in_the_programs() {
     let lab = Lab::new("a_member_that_left_is_no_peer_of_anybody_and_nowhere_in_the_programs");

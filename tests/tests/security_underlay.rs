@@ -1,4 +1,4 @@
-//! Attackers on the underlay: whoever can send a datagram to a VTEP, and whoever heard one.
+//! Attackers on the underlay: one that can send a datagram to a VTEP, and one that has recorded some.
 //!
 //! ```text
 //!  forger ══ underlay ══▶ UDP 4789 ─▶ vxlan0 ─▶ from_vtep ─▶ binding: WireGuard, which has the last word ─▶ app: never
@@ -39,7 +39,7 @@ fn vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one() {
         ("an unknown source", network.vni, forge(&honest, |f| f.source = NOBODY), Some("unknown_source")),
         ("the application's port", network.vni, to_the_application, Some("wrong_destination_port")),
     ];
-    // Host 2 is the VTEP that backend lives behind; 9 is nobody's.
+    // Host 2 is the VTEP that backend lives behind; 9 is no host's.
     for (number, whose) in [(2, "a known VTEP"), (9, "an unknown VTEP")] {
         for (what, vni, inner, reason) in &cases {
             let (before, seen) = (hosts[0].counters(), carrier.count(MARK));
@@ -177,7 +177,7 @@ fn behind_a_bridge_whatever_is_forged_ends_at_wireguard() {
     wait_until("backend reaches web", || backend.pings(web.address()) && worker.pings(web.address()));
     let forger = Forger::plug_in(&lab, &hosts[0]);
     let carrier = Sniffer::start(&web.binding);
-    // Not the host that the frames claim to come from: the kernel refuses a port where nobody is by ICMP, which quotes them.
+    // Not the host that the frames claim to come from: the kernel refuses a closed port by ICMP, which quotes them.
     let others = [&web.app, &worker.app, &worker.binding].map(Sniffer::start);
     let _server = Server::echo(&web.app, PORT);
     let honest = datagram(&backend, &web);
@@ -185,7 +185,7 @@ fn behind_a_bridge_whatever_is_forged_ends_at_wireguard() {
     let forged = forged.into_iter().map(|Forgery { what, vni, frame, .. }| (what, frame::vxlan(vni, &frame)));
     let malformed = malformed(&honest, network.vni).into_iter().map(|(what, _, payload)| (what, payload));
     let all: Vec<(&str, Vec<u8>)> = forged.chain(malformed).collect();
-    // Host 2 is the VTEP that backend lives behind; 9 is nobody's.
+    // Host 2 is the VTEP that backend lives behind; 9 is no host's.
     for number in [2, 9] {
         for (index, (what, payload)) in all.iter().enumerate() {
             forger.datagram(number, payload);

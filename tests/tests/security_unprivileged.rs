@@ -49,7 +49,7 @@ fn without_net_admin_root_takes_no_lock_off() {
         let worker = lab.member(&host, &network, "worker-1");
         wait_until("web reaches worker", || web.pings(worker.address()));
         host.wait_until_settled();
-        // Nobody repairs what the twins break.
+        // No agent repairs what the twins break.
         host.stop();
         let of_docker = |line: &str| {
             let keep = DOCKERS.replace(',', ",+");
@@ -168,7 +168,7 @@ fn says_by_raw_socket(web: &Joined, worker: &Joined, server: &Server) {
 /// Runs a closure on a thread in a namespace, with no capability but those that Docker leaves a container's root.
 fn by_docker<T: Send + 'static>(space: &Space, closure: impl FnOnce() -> T + Send + 'static) -> T {
     space.inside(move || {
-        // Capabilities are a thread's own, and so is the namespace that it has from who started it.
+        // Capabilities are a thread's own, and so is the namespace that it has from the thread that started it.
         let thread = thread::spawn(move || {
             let is_kept = |name: &str| DOCKERS.split(',').any(|kept| kept.eq_ignore_ascii_case(name));
             let kept =

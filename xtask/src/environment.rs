@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Set by `cargo run` for the package that it runs (xtask), and meant for nobody else.
+/// Set by `cargo run` for the package that it runs (xtask), and for no other program.
 const OF_THE_RUNNING_PACKAGE: [&str; 5] =
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
 
@@ -72,7 +72,7 @@ pub fn which(program: &str) -> Option<PathBuf> {
     env::split_paths(&path_with_tools()).map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
-/// Whether this runs where nobody can answer a question and a skipped test is a failure.
+/// Whether no person can answer a question here, and a skipped test is a failure.
 pub fn is_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false" && value != "0")
 }

@@ -1,7 +1,7 @@
 //! `setup`: what the tasks need on this machine. Finds it, or installs it and says why.
 //!
-//! Looks for programs and files, not for packages: whoever has `tcpdump` from elsewhere needs no package. A task asks for its
-//! own purpose only, so whoever runs the demo gets no tools of the tests.
+//! Looks for programs and files, not for packages: a `tcpdump` from elsewhere needs no package. A task asks for its
+//! own purpose only, so the demo installs no tools of the tests.
 
 use std::fs;
 

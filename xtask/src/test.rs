@@ -147,7 +147,7 @@ fn root_tests(object: &Path, filter: Option<&str>, variables: &[(&str, OsString)
         eprintln!("     Running {} as root", test.path.display());
         let mut command = shell::as_root(&timeout, variables)?;
         command.args(["--foreground", "--kill-after=10", LIMIT_SECONDS]).arg(&test.path);
-        // Who names a file wants all of it.
+        // A filter that names a file asks for all of it.
         let within = filter.filter(|filter| !test.file_name().contains(filter));
         command.args(["--test-threads=1", "--show-output"]).args(within).current_dir(&folder);
         let (mut reader, start) = (Reader::default(), Instant::now());

@@ -38,10 +38,10 @@ pub enum Verb {
 /// What `demo` accepts.
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
-    /// Who forwards packets.
+    /// What forwards packets.
     #[arg(long, value_enum, default_value_t = DatapathChoice::Auto)]
     pub datapath: DatapathChoice,
-    /// Who encrypts packets.
+    /// What encrypts packets.
     #[arg(long, value_enum, default_value_t = WireguardChoice::Auto)]
     pub wireguard: WireguardChoice,
     /// Leave everything up, and print how to look around.
@@ -69,7 +69,7 @@ pub struct FetchArgs {
     /// The server, by its address or by its name.
     #[arg(long, value_name = "HOST:PORT")]
     pub from: String,
-    /// Who is asked for the address of a name.
+    /// The server that is asked for the address of a name.
     #[arg(long, value_name = "ADDR", default_value_t = SocketAddrV4::new(privnet::dns::DEFAULT_ADDRESS, privnet::dns::PORT))]
     pub nameserver: SocketAddrV4,
     /// What to ask for.

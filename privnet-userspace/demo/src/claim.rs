@@ -14,13 +14,13 @@ use crate::name::Name;
 /// How long a lock may outlive its demo: in a process that it had forked, and that had not become another program yet.
 const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Says that this process uses the name. The directory is made by nobody else; the lock ends with the process.
+/// Says that this process uses the name. No other process makes the directory; the lock ends with the process.
 pub struct Claim {
     _lock: fs::File,
 }
 
 impl Claim {
-    /// Makes the directory of a name that nobody uses, and locks it.
+    /// Makes the directory of a free name, and locks it.
     ///
     /// # Errors
     /// The directory is there already, or cannot be made.

@@ -47,7 +47,7 @@ pub enum Told {
     Listening(SocketAddrV4),
     /// It answered a request.
     Served {
-        /// Who asked.
+        /// The client's address.
         client: SocketAddrV4,
         /// The request line.
         request: String,
@@ -115,7 +115,7 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
         }
     }
     let body = format!("hello {}, you asked: {request}\n", client.ip());
-    // Told before it is answered: who has the answer finds it told.
+    // Sent before the answer: a client that has the answer finds it sent.
     if let std::net::SocketAddr::V4(client) = client {
         tell(&Told::Served { client, request });
     }
@@ -162,7 +162,7 @@ fn find(arguments: &FetchArgs, patience: Duration, heard: &mut Option<Heard>) ->
 }
 
 fn tell<T: Serialize>(what: &T) {
-    // Whoever does not listen any more need not be told.
+    // A receiver that is gone needs no message.
     if let Ok(line) = serde_json::to_string(what) {
         let _ = output::print_text(&(line + "\n"));
     }

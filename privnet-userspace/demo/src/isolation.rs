@@ -1,4 +1,4 @@
-//! What must stay at home, who must be refused, and what must not be seen; each with its passing twin.
+//! Packets that must stay on their host, that must be refused, and that must not be seen; each with its passing twin.
 
 use std::time::Duration;
 

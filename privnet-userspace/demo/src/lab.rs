@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::args::DemoArgs;
 use crate::name::{HOSTS, Name};
 
-/// The underlay: 192.0.2.0/24 is for documentation (RFC 5737), so it is nobody's.
+/// The underlay: 192.0.2.0/24 is for documentation (RFC 5737), so no real host has it.
 const UNDERLAY_PREFIX: u8 = 24;
 const VTEPS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
 const UNDERLAY_MTU_BYTES: u32 = 1500;

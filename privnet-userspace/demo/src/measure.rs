@@ -109,7 +109,7 @@ pub fn rise(before: u64, after: u64) -> String {
     format!("{before} -> {after} (+{})", after.saturating_sub(before))
 }
 
-/// Reads the counters until they satisfy `enough`, or patience ends; whoever judges them judges the last.
+/// Reads the counters until they satisfy `enough`, or the time ends; the last ones are returned.
 ///
 /// # Errors
 /// When they cannot be read.

@@ -1,4 +1,5 @@
-//! What `backend` is called, and to whom: the question of `web` 1 and the same question of the other network's container.
+//! The name of `backend`, and which containers are told it: the question of `web` 1 and the same question of the other
+//! network's container.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,13 +22,13 @@ impl Before {
     /// Reads it.
     ///
     /// # Errors
-    /// When nobody answers names there.
+    /// When no server answers names there.
     pub async fn read(lab: &Lab) -> Result<Self> {
         Ok(Self(counted(&answerer(lab).await?)))
     }
 }
 
-/// What `web` 1 was told, by whom, and what the other network's container is told.
+/// What `web` 1 was told, by which server, and what the other network's container is told.
 ///
 /// # Errors
 /// When the evidence cannot be gathered.
@@ -35,7 +36,7 @@ pub async fn evidence(lab: &Lab, Before(before): &Before, fetched: &Fetched) -> 
     let Lab { web1, backend, stranger, backend_name, stranger_name, .. } = lab;
     let (Fetched::Answer { heard, .. } | Fetched::Failed { heard, .. }) = fetched;
     let heard = heard.as_ref().context("web 1 did not ask for a name")?;
-    // Two namespaces, the same address in each, and one process that knows by the socket who asks.
+    // Two namespaces, the same address in each, and one process that knows the asking container by the socket.
     let refused = hear(stranger, backend_name).await?;
     let own = hear(stranger, stranger_name).await?;
     let process = answerer(lab).await?;

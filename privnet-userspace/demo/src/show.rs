@@ -91,7 +91,7 @@ async fn walk_all(name: &Name, privnet: &Path, arguments: &DemoArgs, report: &mu
     }
     report.add("a request to web 2 stayed on host one", isolation::same_host(&lab, &mut taps, &mut neighbour).await)?;
     report.add("the other network was refused", isolation::other_network(&lab, &mut taps).await)?;
-    report.add("the canary was seen by nobody outside", isolation::canary(&mut taps, &canary))?;
+    report.add("the canary was seen nowhere outside", isolation::canary(&mut taps, &canary))?;
     let world = World { datapath: lab.status.datapath.to_string(), wireguard: lab.status.wireguard.to_string() };
     Ok(Shown { world, kept: how_to_look(name, privnet, &lab) })
 }

@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
             .demand("all of it is WireGuard", all_wireguard))
     }
 
-    /// Who took it from the member's veth.
+    /// What took it from the member's veth.
     async fn forwarded(&self) -> Result<Evidence> {
         let Lab { web1, backend, hosts, .. } = self.lab;
         let [before, after] = &self.sender;
@@ -217,7 +217,7 @@ impl<'a> Walk<'a> {
             .demand("each datagram of the socket is there", out.len() == self.sent().len()))
     }
 
-    /// Who gave it to the member.
+    /// What gave it to the member.
     fn delivered(&self) -> Result<Evidence> {
         let Lab { web1, backend, .. } = self.lab;
         let [before, after] = &self.receiver;

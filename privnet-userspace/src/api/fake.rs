@@ -198,7 +198,7 @@ pub(crate) fn resolve_view() -> ResolveView {
         rcode: Some(ResponseCode::NoError),
         records: vec![format!("{APP}.shop.private-network.internal. 5 A 10.240.0.2")],
         age_seconds: Some(1),
-        reason: "the container's networks have it, with 1 records".to_owned(),
+        reason: "the container's networks have it, with 1 record".to_owned(),
     }
 }
 

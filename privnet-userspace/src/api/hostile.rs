@@ -1,4 +1,4 @@
-//! Request bodies from whoever: understood, or refused with the error that every client knows. Never anything else.
+//! Hostile request bodies: understood, or refused with the error that every client knows. Never anything else.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Who is on the other end of the control socket, and what they may do.
+//! The user at the other end of the control socket, and what that user may do.
 //!
-//! Everybody who can connect may read; root and the group `privnet` may change things.
+//! Every user that can connect may read; root and the group `privnet` may change things.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl Accounts {
         Self { passwd: etc.join("passwd"), group: etc.join("group") }
     }
 
-    /// The group `privnet`, when there is one. A file that cannot be read lists nobody.
+    /// The group `privnet`, when there is one. A file that cannot be read lists no user.
     ///
     /// Supplementary groups are taken from these files and not from `/proc/<pid>`: a process number can have a new
     /// owner by the time it is looked at.

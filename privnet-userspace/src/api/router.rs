@@ -25,7 +25,7 @@ pub struct Surface {
 }
 
 impl Surface {
-    /// The surface of one agent. `accounts` says who is in the group that may change things.
+    /// The surface of one agent. `accounts` lists the members of the group that may change things.
     #[must_use]
     pub fn new(agent: Arc<dyn AgentApi>, accounts: Accounts) -> Self {
         Self { agent, accounts: Arc::new(accounts) }

@@ -60,7 +60,7 @@ pub async fn serve_metrics(listener: TcpListener, router: Router, end: impl Futu
 trait Listener: Send + Sync {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection, and who made it where the kernel says so.
+    /// The next connection, and the user that made it where the kernel says so.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
 }
 

@@ -1,4 +1,4 @@
-//! Connections over a real socket: who they are, and how they end.
+//! Connections over a real socket: whose they are, and how they end.
 
 use std::future::Future;
 use std::path::Path;

@@ -62,7 +62,7 @@ fn make_directory(directory: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)
 }
 
-/// Removes a socket that nobody listens on; refuses everything else that is in the way.
+/// Removes a socket without a listener; refuses everything else that is in the way.
 fn remove_stale(path: &Path) -> Result<(), ControlError> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -90,7 +90,7 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
     }
 }
 
-/// Binds, then sets owner and mode, then listens: whoever connects before the permissions are right is refused.
+/// Binds, then sets owner and mode, then listens: a connection that comes before the permissions are right is refused.
 fn listen(path: &Path, group_id: Option<u32>) -> io::Result<StdListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

@@ -1,4 +1,4 @@
-//! Command lines and configuration files from whoever: understood, or refused with what is wrong and where.
+//! Hostile command lines and configuration files: understood, or refused with what is wrong and where.
 
 use clap::Parser as _;
 use proptest::prelude::*;

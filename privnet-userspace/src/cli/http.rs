@@ -18,7 +18,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// Nobody took the connection.
+    /// No server took the connection.
     #[error("{0}")]
     Connect(io::Error),
     /// The other side hung up, or speaks something else.

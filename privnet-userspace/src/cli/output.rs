@@ -41,7 +41,7 @@ pub fn print_text(text: &str) -> Result<(), ControlError> {
     }
 }
 
-/// Prints an error to stderr. There is nobody to tell when that fails.
+/// Prints an error to stderr. A failure of that cannot be reported.
 pub fn print_error(format: Format, error: &ControlError) {
     let text = match format {
         Format::Table if error.remedy.is_empty() => format!("error: {}\n", error.message),

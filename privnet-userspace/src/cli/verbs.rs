@@ -12,7 +12,7 @@ use crate::api::views::{
 };
 use crate::api::{ControlError, ErrorCode, exposition};
 use crate::model::explain::file_system_remedy;
-use crate::model::{AppName, MemberState, NameOptions, Port};
+use crate::model::{AppName, MemberState, NameOptions, Port, counted};
 
 /// `privnet network`.
 ///
@@ -255,7 +255,12 @@ fn names_field(names: &NamesView) -> String {
     let age =
         names.age_seconds.map_or_else(|| "none".to_owned(), |seconds| format!("{} old", human::duration(seconds)));
     let NamesView { address, containers, members, networks, .. } = names;
-    format!("at {address} in {containers} containers; {members} members of {networks} networks, {age}")
+    format!(
+        "at {address} in {}; {} of {}, {age}",
+        counted(*containers, "container"),
+        counted(*members, "member"),
+        counted(*networks, "network")
+    )
 }
 
 fn status_fields(view: &StatusView) -> String {

@@ -70,7 +70,7 @@ pub fn serve<P: Protocol, S: Service<P>>(run_dir: &Path) -> anyhow::Result<()> {
             Ok(_) => Started::Ready,
             Err(error) => Started::Failed { problem: format!("{error:#}") },
         };
-        // Nobody reads it if the agent died meanwhile; the next one finds the process.
+        // It is not read if the agent died meanwhile; the next one finds the process.
         let _ = channel::send(&agent, &encode(&answer)?, &[]).await;
         drop(agent);
         let (service, control, lock) = started?;

@@ -10,7 +10,8 @@ use crate::model::{ErrorCode, Explain};
 
 /// The addresses of a subnet that no member gets: the network's, the first host's (kept for a resolver), the broadcast.
 const RESERVED_ADDRESSES: u32 = 3;
-/// How long whoever connects to an address hears at once that its member has left, in seconds, unless somebody has the address
+/// How long a connection to an address fails at once after its member has left, in seconds, unless a new member has the
+/// address
 /// before: as long as the longest TTL that a network may have.
 pub const DEPARTED_SECONDS: u64 = crate::model::naming::MAX_TTL_SECONDS as u64;
 /// How long other hosts may take to hear of a change, in seconds.
@@ -118,7 +119,8 @@ pub fn longest_released(subnet: Ipv4Net, released: impl IntoIterator<Item = (Ipv
     usable.min_by_key(|(address, since)| (*since, *address)).map(|(address, _)| address)
 }
 
-/// How long an address rests at least when its member has left, in seconds: until nobody has it by its name any more.
+/// How long an address rests at least when its member has left, in seconds: until no resolver can have it by its name
+/// any more.
 ///
 /// Mostly it rests for far longer, since the one that has rested longest is given out first.
 #[must_use]

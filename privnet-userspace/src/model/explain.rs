@@ -1,4 +1,4 @@
-//! What an error says to the person who reads it, and to the program that acts on it.
+//! What an error says to its reader, and to the program that acts on it.
 
 use std::error::Error;
 use std::io;
@@ -42,7 +42,7 @@ pub trait Explain: Error + Listed {
         self.to_string()
     }
 
-    /// Whether the same request can succeed later although nobody changed anything.
+    /// Whether the same request can succeed later although nothing was changed.
     fn can_retry(&self) -> bool {
         self.code().can_retry()
     }
@@ -104,7 +104,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// Whether the same request can succeed later although nobody changed anything.
+    /// Whether the same request can succeed later although nothing was changed.
     #[must_use]
     pub const fn can_retry(self) -> bool {
         matches!(self, Self::StoreUnavailable | Self::Timeout | Self::AgentUnavailable)

@@ -39,7 +39,7 @@ pub struct Member {
     pub address: Ipv4Addr,
     /// Raised each time the address is given out, so that its MAC is never an earlier holder's.
     pub generation: u8,
-    /// Its WireGuard public key, its own and nobody else's.
+    /// Its WireGuard public key, which no other member has.
     pub public_key: PublicKey,
     /// The UDP port of its WireGuard socket in the binding netns.
     pub wireguard_port: u16,

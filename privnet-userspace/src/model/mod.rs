@@ -1,6 +1,7 @@
 //! The nouns of privnet, checked at birth. No verbs: nothing here reads a clock, a file or the kernel.
 
 pub mod app;
+mod counted;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod hostile;
@@ -15,6 +16,7 @@ pub mod port;
 mod publish;
 
 pub use app::{App, AppName};
+pub use counted::counted;
 pub use explain::{ErrorCode, Explain, FileError};
 pub use ids::{AppId, ContainerRef, ContainerType, HostName, IfName, NetworkId};
 pub use keys::{PrivateKey, PublicKey};

@@ -163,7 +163,7 @@ impl Soa {
         Name::from_valid(super::SUFFIX)
     }
 
-    /// Whom to write to, as a name.
+    /// The mailbox of the zone's administrator, as a name.
     #[must_use]
     pub fn mailbox() -> Name {
         Name::from_valid(&format!("hostmaster.{}", super::SUFFIX))

@@ -35,7 +35,7 @@ pub use process::serve_userspace;
 pub use protocol::WireGuard;
 pub use userspace::{UserspaceSpec, start_userspace, stop_userspace, userspace_support};
 
-/// Who does the WireGuard of a member.
+/// What encrypts the packets of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
@@ -184,7 +184,7 @@ impl Device {
         Self { inner: Inner::Userspace { run_dir: run_dir.to_owned() } }
     }
 
-    /// Who does this member's WireGuard.
+    /// What encrypts this member's packets.
     #[must_use]
     pub const fn backend(&self) -> Backend {
         match &self.inner {
@@ -197,7 +197,7 @@ impl Device {
     ///
     /// # Errors
     /// When it is there and does not answer in full. [`Error::RestartNeeded`] when the process is of a version of privnet
-    /// that speaks otherwise: traffic flows, but nobody can ask it until it is stopped and started.
+    /// that speaks otherwise: traffic flows, but the agent cannot ask it until it is stopped and started.
     pub async fn observe(&self) -> Result<Option<DeviceState>, Error> {
         match &self.inner {
             Inner::Kernel { app, interface } => kernel::observe(app, interface).await,

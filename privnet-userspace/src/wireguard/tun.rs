@@ -46,7 +46,7 @@ pub(super) fn create(interface: &IfName) -> io::Result<OwnedFd> {
     }
     let request = InterfaceRequest { name, flags: IFF_TUN | IFF_NO_PI | IFF_TUN_EXCL, _rest: [0; 22] };
     // SAFETY: `file` is /dev/net/tun, whose TUNSETIFF copies one `struct ifreq` (40 bytes, asserted above, no padding)
-    // in, and the chosen name back out into the same memory, which `Setter` owns for the call and nobody reads after.
+    // in, and the chosen name back out into the same memory, which `Setter` owns for the call and no code reads after.
     unsafe { rustix::ioctl::ioctl(&file, Setter::<TUNSETIFF, InterfaceRequest>::new(request)) }?;
     Ok(file)
 }

@@ -53,7 +53,7 @@ pub struct Contest {
     pub group: &'static str,
     /// What is measured.
     pub loads: Vec<Load>,
-    /// Who takes part.
+    /// The paths that are compared.
     pub lines: Vec<Line>,
     /// Namespaces, agents and programs, which live as long as the contest.
     pub _held: Box<dyn Any>,

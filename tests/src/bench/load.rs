@@ -25,7 +25,7 @@ const WARM_UP: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a new path may take until it carries packets both ways.
 const READY: Duration = Duration::from_secs(10);
-/// The most that there is: whoever else is busy on the machine should cost figures their precision, not their meaning.
+/// The most that there is: other load on the machine costs the figures their precision, not their meaning.
 const NICENESS: i32 = -20;
 /// Room for what arrives while the receiver is not scheduled.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -271,7 +271,7 @@ fn connected(own: &End, other: &End, port: u16) -> Result<UdpSocket> {
 fn received_one(socket: &UdpSocket, buffer: &mut [u8]) -> Result<bool> {
     match socket.recv(buffer) {
         Ok(_) => Ok(true),
-        // Refused: an earlier datagram found nobody, and its ICMP answer comes out here.
+        // Refused: an earlier datagram found no listener, and its ICMP answer comes out here.
         Err(error) if is_timeout(error.kind()) || error.kind() == ErrorKind::ConnectionRefused => Ok(false),
         Err(error) => Err(error).context("cannot receive"),
     }

@@ -61,7 +61,7 @@ fn echo(port: u16) -> Result<()> {
     });
     let mut buffer = vec![0; 1 << 16];
     loop {
-        // An error is that of an earlier answer, which nobody waits for any more.
+        // The error belongs to an earlier answer, for which no test waits any more.
         if let Ok((length, from)) = udp.recv_from(&mut buffer) {
             let _ = udp.send_to(&buffer[..length], from);
         }
@@ -99,7 +99,7 @@ fn flow(to: SocketAddr, file: &str) -> Result<()> {
     let mut waiting = BTreeMap::new();
     let mut buffer = vec![0; 1 << 11];
     loop {
-        // Nobody there for a moment is what is measured.
+        // A moment without a listener is what is measured.
         let _ = socket.send(format!("{CANARY} {sent}").as_bytes());
         waiting.insert(sent, Instant::now());
         sent += 1;

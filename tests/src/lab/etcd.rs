@@ -76,7 +76,7 @@ impl Etcd {
         self.signal(Signal::CONT);
     }
 
-    /// Ends every lease, as if nobody had kept it alive.
+    /// Ends every lease, as if no host had kept it alive.
     ///
     /// # Panics
     /// When it does not answer.

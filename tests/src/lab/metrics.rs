@@ -47,7 +47,7 @@ impl Counters {
         *self.0.entry((member.to_owned(), direction.to_owned(), reason.to_owned())).or_default() += packets;
     }
 
-    /// Packets of one reason, whoever's and whichever way.
+    /// Packets of one reason, of all members and both directions.
     #[must_use]
     pub fn of_reason(&self, reason: &str) -> u64 {
         self.0.iter().filter(|((_, _, of), _)| of == reason).map(|(_, packets)| packets).sum()

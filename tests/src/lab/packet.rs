@@ -80,7 +80,7 @@ impl Sniffer {
         &self.label
     }
 
-    /// All that has passed, also what nobody has had the time to collect: the kernel queues a frame while it passes.
+    /// All that has passed, also what was not collected yet: the kernel queues a frame while it passes.
     fn lock(&self) -> MutexGuard<'_, Vec<Seen>> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         drain(&self.socket, &mut seen);
@@ -156,7 +156,7 @@ fn link_address(interface: &str) -> nix::Result<LinkAddr> {
 
 fn collect(socket: &OwnedFd, into: &Mutex<Vec<Seen>>, until: &AtomicBool) {
     while !until.load(Ordering::Relaxed) {
-        // Until there is something, or the socket's patience ends; whoever has the list takes it from the socket.
+        // Until there is something, or the socket's patience ends; the holder of the list takes it from the socket.
         let _ = recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK);
         drain(socket, &mut into.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -246,7 +246,7 @@ impl Machine {
         lines.lines().map(|line| answer(line).unwrap_or_else(|| panic!("machine {}: {line}", self.number))).collect()
     }
 
-    /// Forgets what was heard, and ends whoever listens anywhere but in the host's own namespace.
+    /// Forgets what was heard, and ends the listeners outside of the host's own namespace.
     pub(super) fn forget(&self) {
         self.before.borrow_mut().clear();
         self.must(&format!(

@@ -71,7 +71,7 @@ impl Machines {
     }
 
     /// Where a word was heard outside of the containers, on the underlay or in a namespace of a machine, and how often; and
-    /// who should have listened and did not.
+    /// listeners that should have listened and did not.
     #[must_use]
     pub fn heard(&self, word: &str) -> Vec<String> {
         let words = self.underlay.seen().words;
@@ -91,7 +91,7 @@ impl Machines {
         assert_eq!(strange, Vec::<String>::new(), "the carrier carried something else than WireGuard");
     }
 
-    /// Waits until what was said in clear was heard in these places: who listens there would hear a payload.
+    /// Waits until what was said in clear was heard in these places: a listener there would hear a payload.
     ///
     /// # Panics
     /// When it is not.
@@ -134,7 +134,7 @@ impl Machines {
         self.all.iter().for_each(Machine::settle);
     }
 
-    /// Forgets what was heard, and ends whoever listens anywhere but in the hosts' own namespaces.
+    /// Forgets what was heard, and ends the listeners outside of the hosts' own namespaces.
     pub fn forget(&self) {
         self.underlay.forget();
         self.all.iter().for_each(Machine::forget);

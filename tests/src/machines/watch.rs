@@ -1,7 +1,7 @@
-//! Who listens in a namespace of a machine, and what it keeps for the test to read: `vm_talk watch NAME`.
+//! A listener in a namespace of a machine, and what it keeps for the test to read: `vm_talk watch NAME`.
 //!
 //! A question is a number in [`QUESTION`]. A watcher that has taken every frame that was there when it read the number keeps
-//! it: who asked and finds it knows that nothing of before is still to be heard.
+//! it: a test that finds it knows that nothing of before is still to be heard.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -66,7 +66,7 @@ impl FromStr for Report {
 /// Listens in the namespace of this process, for ever.
 ///
 /// # Errors
-/// It cannot listen, or not keep what it heard: whoever asks finds it dead.
+/// It cannot listen, or not keep what it heard: the next question finds it dead.
 pub fn watch(name: &str) -> Result<()> {
     let socket = packet::open().context("no packet socket")?;
     setsockopt(&socket, sockopt::RxqOvfl, &1).context("the kernel does not count what is missed")?;

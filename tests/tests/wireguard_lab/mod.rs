@@ -182,7 +182,7 @@ impl Member {
         let bind = move || UdpSocket::bind((address, port));
         let socket = self.app.run_blocking(bind).expect("entered").expect("bound");
         socket.set_read_timeout(Some(SOON)).expect("set");
-        // So that a reader who waits for a core loses nothing.
+        // So that a reader that waits for a core loses nothing.
         rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20).expect("set");
         socket
     }
@@ -214,7 +214,7 @@ pub fn arrives(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) -> bool {
         if let Ok((length, source)) = to.recv_from(&mut buffer)
             && &buffer[..length] == payload
         {
-            // What waited for the handshake comes with it, and is not for whoever listens next.
+            // What waited for the handshake comes with it, and is not for the next listener.
             while sent > 1 && to.recv_from(&mut buffer).is_ok() {
                 sent -= 1;
             }

@@ -72,7 +72,7 @@ fn refuse_attributes(attributes: &[&str]) -> Option<&'static str> {
     }
 }
 
-/// Whether a word of the page is the name of a file of tests, of which nobody can say which one shows what.
+/// Whether a word of the page is the name of a file of tests, which does not say which test shows what.
 fn is_file_of_tests(files: &[SourceFile], word: &str) -> bool {
     files.iter().any(|file| file.path.strip_prefix(TESTS) == Some(word))
 }

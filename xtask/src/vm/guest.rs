@@ -20,7 +20,7 @@ use crate::{build, environment, shell};
 /// Where init finds the variables of the jobs, besides `PATH`.
 const VARIABLES: &str = "/vm/variables";
 
-/// Programs that the tests start, or that a person who looks around wants. `setup` has seen to those that matter.
+/// Programs that the tests start, or that a person in the shell wants. `setup` has seen to those that matter.
 const PROGRAMS: [&str; 69] = [
     "bash", "bpftool", "bridge", "busybox", "cat", "chmod", "cp", "curl", "cut", "date", "df", "dig", "dmesg",
     "dnsperf", "echo", "env", "etcd", "false", "find", "getent", "grep", "head", "id", "ip", "jq", "kdig", "kill",
@@ -147,7 +147,7 @@ fn furnish(image: &mut Image) {
     let users = "root:x:0:0::/root:/bin/sh\ntcpdump:x:100:100::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n";
     image.text("/etc/passwd", 0o644, users);
     image.text("/etc/group", 0o644, "root:x:0:\ntcpdump:x:100:\nnogroup:x:65534:\n");
-    // Empty, for whoever mounts another one over it.
+    // Empty: a test mounts another one over it.
     image.text("/etc/resolv.conf", 0o644, "");
     image.text("/etc/hosts", 0o644, "127.0.0.1 localhost\n");
     image.text("/etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n");

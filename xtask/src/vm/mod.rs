@@ -95,7 +95,7 @@ fn all(arguments: &Arguments) -> Result<bool> {
     }
     if let Some(test) = &built.machines {
         let kinds: Vec<Machine<'_>> = guests.iter().map(|guest| guest.machine(1)).collect();
-        // Who names the file wants all of it.
+        // A filter that names the file asks for all of it.
         let filters = if is_named(MACHINES, &arguments.filter) { &[][..] } else { &arguments.filter };
         let (report, went_well) = machines::run(&kinds, test, filters)?;
         sum.add(report);

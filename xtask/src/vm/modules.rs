@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use super::image::Image;
 use crate::{environment, shell};
 
-/// What privnet, its tests and whoever looks around may ask for.
+/// What privnet, its tests and a person in the shell may ask for.
 const WANTED: [&str; 25] = [
     "act_mirred",
     "bridge",
@@ -92,7 +92,7 @@ pub fn add(image: &mut Image, folder: &Path, release: &str) -> Result<()> {
 }
 
 /// The files of the wanted modules and of all that they need, from the lines `FILE: FILE FILE` of modules.dep, in
-/// which each line is complete. A module that is not there is built in, or missed by whoever asks for it.
+/// which each line is complete. A module that is not there is built in, or the program that asks for it fails.
 fn closure<'a>(dependencies: &'a str, wanted: &[&str]) -> BTreeSet<&'a str> {
     let lines = dependencies.lines().filter_map(|line| line.split_once(':'));
     let wanted = lines.filter(|(file, _)| wanted.contains(&name(file)));

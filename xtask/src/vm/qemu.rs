@@ -84,7 +84,7 @@ pub struct Machine<'a> {
 pub struct Place {
     /// From 1.
     pub number: usize,
-    /// Of the sockets: `line-<n>`, the machine's first serial line, which waits for whoever connects; `card-<n>`, its
+    /// Of the sockets: `line-<n>`, the machine's first serial line, which waits for a connection; `card-<n>`, its
     /// network card, which sends a datagram a frame to `port-<n>`.
     pub folder: PathBuf,
     /// The image of its disk.
@@ -342,7 +342,7 @@ mod tests {
         let mut console = Console { path: &path, position: 0, text: String::new() };
         assert_eq!(console.read(), None);
 
-        // It comes in pieces, and nobody looked in between.
+        // It comes in pieces, and no read happened in between.
         let late = "[ 9.1] unregister_netdevice: waiting for wg0 to become free. Usage count = 2";
         let mut file = fs::File::options().append(true).open(&path).expect("the console");
         write!(file, "{}", &late[..40]).expect("a piece");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::agent::world::World;
 use crate::dns::{Resolved, ResponseCode, Source};
-use crate::model::{App, Forwarding, Member, MemberState, Network, NetworkId};
+use crate::model::{App, Forwarding, Member, MemberState, Network, NetworkId, counted};
 use crate::names::{Name, SUFFIX};
 
 /// Why a container in `networks` is told `told` about `asked`.
@@ -29,7 +29,7 @@ pub fn reason(world: &World, networks: &BTreeSet<NetworkId>, asked: &Name, kind:
         return "the names on this host are too old, or were never told: the agent must confirm them".to_owned();
     }
     if !told.records.is_empty() {
-        return format!("the container's networks have it, with {} records", told.records.len());
+        return format!("the container's networks have it, with {}", counted(told.records.len(), "record"));
     }
     if told.rcode.as_deref() == Some(ResponseCode::NoError.name()) {
         return format!("the name exists, and has no {kind} record");
@@ -112,7 +112,7 @@ mod tests {
                 &inside,
                 format!("{APP}.shop.{SUFFIX}"),
                 told(Source::Snapshot, Some("noerror"), &["x"], false),
-                "with 1 records",
+                "with 1 record",
             ),
             (
                 &inside,

@@ -24,13 +24,13 @@ pub struct AgentOptions {
     pub store: StoreKind,
     /// The members of the etcd cluster; none for other stores.
     pub etcd_endpoints: Vec<String>,
-    /// Who signs the certificates of the cluster's members.
+    /// The authority that signs the certificates of the cluster's members.
     pub etcd_ca: Option<PathBuf>,
     /// This host's certificate for the cluster, and its private key.
     pub etcd_identity: Option<(PathBuf, PathBuf)>,
-    /// Who forwards packets.
+    /// What forwards packets.
     pub datapath: DatapathChoice,
-    /// Who encrypts packets.
+    /// What encrypts packets.
     pub wireguard: WireguardChoice,
     /// Where metrics are served over HTTP, if at all.
     pub metrics_listen: Option<SocketAddr>,

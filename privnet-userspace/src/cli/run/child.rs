@@ -47,7 +47,7 @@ pub fn run(arguments: &RunChildArgs, format: Format) -> Result<ExitCode, Control
 }
 
 fn prepare() -> Result<(), ControlError> {
-    // Nobody would detach a command that outlives its parent.
+    // A command that outlives its parent would never be detached.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
         .map_err(|error| cannot("end together with the parent", &error))?;
     // The parent holds them back to hand them on, and holding back is inherited, also by the command.
@@ -110,7 +110,7 @@ fn become_command(arguments: &RunChildArgs, go: &Go, format: Format) -> ExitCode
 /// Puts a file over `/etc/resolv.conf`, in this process's own mounts. It has no name of its own: it goes with the mount.
 fn mount_resolv_conf(text: &str) -> std::io::Result<()> {
     let mut file = tempfile::NamedTempFile::new()?;
-    // Whoever the command becomes must be able to read it, whatever the umask.
+    // The user that the command becomes must be able to read it, whatever the umask.
     file.as_file().set_permissions(Permissions::from_mode(0o644))?;
     file.write_all(text.as_bytes())?;
     rustix::mount::mount_bind(file.path(), RESOLV_CONF)?;

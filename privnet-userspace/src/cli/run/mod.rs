@@ -119,7 +119,7 @@ struct Rendezvous {
 }
 
 impl Rendezvous {
-    /// Opens one in a directory that nobody else can enter.
+    /// Opens one in a directory that no other user can enter.
     fn open() -> Result<Self, ControlError> {
         let private = Permissions::from_mode(0o700);
         let directory = tempfile::Builder::new().prefix("privnet-run-").permissions(private).tempdir();
@@ -130,7 +130,7 @@ impl Rendezvous {
     }
 }
 
-/// Waits until the child is in its namespaces. Nobody needs the rendezvous afterwards: a parent that is killed later
+/// Waits until the child is in its namespaces. The rendezvous is not needed afterwards: a parent that is killed later
 /// leaves nothing of it behind.
 async fn meet(rendezvous: Rendezvous, child: &mut Child) -> Result<BufReader<UnixStream>, ControlError> {
     let report = async {

@@ -6,7 +6,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`servers`] | those who answer |
+//! | [`servers`] | the servers that are compared |
 //! | [`perf`] | `dnsperf`, and what it says |
 //! | [`visible`] | how soon a member has its name on two hosts, and has it no longer |
 

@@ -1,4 +1,4 @@
-//! Those who answer: each in a namespace of its own, on one core, with the same 10,000 names.
+//! The servers that are compared: each in a namespace of its own, on one core, with the same 10,000 names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -34,11 +34,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Of /proc/<pid>/stat (proc_pid_stat(5)); a constant of the kernel's ABI.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// One who answers.
+/// One of the servers.
 pub struct Server {
     /// What it is called in the rows.
     pub name: &'static str,
-    /// Where it and who asks it are.
+    /// Where it and its client are.
     pub netns: Netns,
     /// Where it answers.
     pub address: Ipv4Addr,

@@ -24,7 +24,7 @@ use crate::lab::{ProcessSpace, binary};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long who asks waits between two questions.
+/// How long the client waits between two questions.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Measures attaching and dying.
