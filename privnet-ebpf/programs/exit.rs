@@ -1,23 +1,18 @@
-//! The one door out: turns a verdict into what happens to the frame, and counts it. No other file knows an action code.
+//! Carries a verdict out and counts it. No other file names an action of TC.
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use privnet_ebpf::abi::{CounterKey, DropEvent};
+use privnet_ebpf::account::Account;
 use privnet_ebpf::net::MacAddr;
-use privnet_ebpf::packet::{Frame, HEADERS_BYTES, Packet};
-use privnet_ebpf::verdict::{Direction, DropReason, Outcome, Verdict};
+use privnet_ebpf::packet::{Frame, HEADERS_BYTES, Kind, Packet};
+use privnet_ebpf::verdict::{DropReason, Outcome, Verdict};
 
 use crate::maps;
 use crate::skb::Skb;
 
-/// Whom a frame is counted for.
-pub struct Account {
-    /// The member's address, or [`CounterKey::NETWORK`].
-    pub address: [u8; 4],
-    /// Which way the frame goes, seen from the member.
-    pub direction: Direction,
-}
-
-/// Does what `verdict` says to the frame, counts it under `account`, and gives back the action for the kernel.
+/// Carries out `verdict` on the frame, counts the outcome under `account`, and returns the action for the kernel.
+///
+/// A passed packet is not counted. A frame that the kernel does not let the program write is dropped.
 #[inline(always)]
 pub fn exit(skb: &Skb<'_>, account: Account, packet: Option<&Packet>, verdict: Verdict) -> i32 {
     let (outcome, action) = match verdict {
@@ -33,19 +28,19 @@ pub fn exit(skb: &Skb<'_>, account: Account, packet: Option<&Packet>, verdict: V
             Ok(action) => (Outcome::ArpAnswered, action),
             Err(reason) => (Outcome::Dropped(reason), TC_ACT_SHOT as i32),
         },
-        // Not TC_ACT_OK: other filters of the interface go on.
+        // TC_ACT_OK would end the interface's other filters; after TC_ACT_UNSPEC they run.
         Verdict::Pass(_) => return TC_ACT_UNSPEC,
         Verdict::Drop(reason) => (Outcome::Dropped(reason), TC_ACT_SHOT as i32),
     };
-    count(skb, CounterKey::new(account.address, account.direction, outcome));
+    count(skb, account.key(outcome));
     action
 }
 
 #[inline(always)]
 fn deliver(skb: &Skb<'_>, ifindex: u32, rewrite: Option<MacAddr>) -> Result<i32, DropReason> {
     prepare(skb, rewrite)?;
-    // The kernel took the frame for somebody else's (PACKET_OTHERHOST), for its MAC is not that of the interface it came
-    // in by. Both ways set that right: scrubbing on the one, being received anew on the other.
+    // The kernel marked the frame PACKET_OTHERHOST, because its MAC is not that of the interface that it came in by.
+    // Both ways reset the mark: `bpf_redirect_peer` scrubs the packet, and after `bpf_redirect` it is received anew.
     if maps::config().is_some_and(|config| config.redirect_peer()) {
         Ok(skb.redirect_peer(ifindex))
     } else {
@@ -61,15 +56,16 @@ fn send(skb: &Skb<'_>, ifindex: u32, rewrite: Option<MacAddr>) -> Result<i32, Dr
 
 #[inline(always)]
 fn answer(skb: &Skb<'_>, packet: Option<&Packet>, mac: MacAddr) -> Result<i32, DropReason> {
-    let Some(packet) = packet else {
+    let Some(Kind::Arp(request)) = packet.map(Packet::kind) else {
         return Err(DropReason::ArpMalformed);
     };
-    skb.write(0, &packet.arp().reply(mac)).map_err(|_| DropReason::NotWritable)?;
+    skb.write(0, &request.reply(mac)).map_err(|_| DropReason::NotWritable)?;
     skb.clear_mark();
     Ok(skb.redirect(skb.ifindex()))
 }
 
-/// A mark would disable the destination cache of the VTEP, and would mean something in the next namespace.
+/// Writes the destination MAC where it differs, and clears the firewall mark: a mark disables the destination cache of
+/// the VTEP, and rules of the next namespace could match it.
 #[inline(always)]
 fn prepare(skb: &Skb<'_>, rewrite: Option<MacAddr>) -> Result<(), DropReason> {
     if let Some(mac) = rewrite {
@@ -87,7 +83,7 @@ fn count(skb: &Skb<'_>, key: CounterKey) {
     }
 }
 
-/// Reports the first drop of a kind that a CPU sees, and from then on one in so many.
+/// Reports the first drop that a CPU counts under `key`, and after it one in `event_sample`.
 #[inline(never)]
 fn sample(skb: &Skb<'_>, key: CounterKey, before: u64) {
     let one_in = maps::config().map_or(0, |config| u64::from(config.event_sample()));

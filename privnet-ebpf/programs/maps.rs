@@ -1,11 +1,11 @@
-//! The maps of the network's instance, made from the table, and the only reads and writes of them.
+//! The maps of a network's instance, declared from the table in `privnet_ebpf::maps`, and all reads and writes of them.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuHashMap, RingBuf};
 use privnet_ebpf::abi::{Config, CounterKey, DropEvent, MemberKey, MemberRow, PortKey, PortRow, Tally};
 use privnet_ebpf::maps::{EVENTS_BYTES, MAP_CONFIG, MAP_COUNTERS, MAP_MEMBERS, MAP_PORTS};
 
-/// What the loader makes of the capacities once it knows the prefix (`MapSpec::max_entries`).
+/// A prefix length for the declarations: the loader sets each capacity by the network's own (`MapSpec::max_entries`).
 const ANY_PREFIX: u8 = 22;
 
 #[map(name = "pn_config")]
@@ -25,7 +25,7 @@ static COUNTERS: PerCpuHashMap<CounterKey, Tally> =
 #[map(name = "pn_events")]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 
-/// What a helper returns for `EEXIST`.
+/// `-EEXIST`, as a helper returns it.
 const EEXIST: i32 = -17;
 /// `BPF_NOEXIST` of include/uapi/linux/bpf.h: create, or fail.
 const CREATE: u64 = 1;
@@ -39,8 +39,8 @@ pub fn config() -> Option<&'static Config> {
 /// The member behind the interface `ifindex`.
 #[inline(always)]
 pub fn port(ifindex: u32) -> Option<&'static PortRow> {
-    // SAFETY: the kernel frees a removed entry after the program has returned. One that is replaced meanwhile may be
-    // read half old, half new: any bytes are a valid row, and both halves are of this network.
+    // SAFETY: the kernel frees a removed entry after the program has returned. An entry that is replaced meanwhile may
+    // be read half old, half new: any bytes are a valid row, and both halves are of this network.
     unsafe { PORTS.get(&ifindex) }
 }
 
@@ -51,10 +51,10 @@ pub fn member(address: [u8; 4]) -> Option<&'static MemberRow> {
     unsafe { MEMBERS.get(&address) }
 }
 
-/// Adds to the tally of `key` on this CPU, and gives back the packets that it held before.
+/// Adds to the tally of `key` on this CPU, and returns the packets that it held before.
 ///
-/// A row that does not exist is created; when the map is full, the network is charged. The rows of what is forwarded
-/// exist from the moment that a member does, so only a drop can come here to allocate.
+/// A missing row is created; when the map is full, the network's row is used. The rows of forwarded frames are created
+/// with their member, so only a drop can allocate here.
 #[inline(always)]
 pub fn add(key: CounterKey, packets: u64, bytes: u32) -> u64 {
     if let Some(before) = add_to_row(&key, packets, bytes) {
@@ -63,7 +63,7 @@ pub fn add(key: CounterKey, packets: u64, bytes: u32) -> u64 {
     let first = Tally { packets, bytes: u64::from(bytes) };
     let row = match COUNTERS.insert(&key, &first, CREATE) {
         Ok(()) => return 0,
-        // Another CPU created the row a moment ago.
+        // Another CPU created the row since the lookup.
         Err(EEXIST) => key,
         Err(_) => key.of_network(),
     };
@@ -73,8 +73,8 @@ pub fn add(key: CounterKey, packets: u64, bytes: u32) -> u64 {
 #[inline(always)]
 fn add_to_row(key: &CounterKey, packets: u64, bytes: u32) -> Option<u64> {
     let tally = COUNTERS.get_ptr_mut(key)?;
-    // SAFETY: the lookup gave a pointer to this CPU's tally, non-null and aligned to 8; nothing else runs on this CPU
-    // until the program returns, for TC programs run with bottom halves off.
+    // SAFETY: the lookup gave a pointer to this CPU's tally, non-null and aligned to 8. No other code uses the tally
+    // until the program returns, because TC programs run with bottom halves off.
     let tally = unsafe { &mut *tally };
     let before = tally.packets;
     tally.packets = before.wrapping_add(packets);
@@ -82,7 +82,7 @@ fn add_to_row(key: &CounterKey, packets: u64, bytes: u32) -> Option<u64> {
     Some(before)
 }
 
-/// Offers `event` to whoever reads the ring; lost when it is full.
+/// Writes `event` to the ring; it is lost when the ring is full.
 #[inline(always)]
 pub fn report(event: &DropEvent) {
     let _full = EVENTS.output::<DropEvent>(event, 0);

@@ -1,5 +1,5 @@
-//! The one file that touches a packet: its bytes, its metadata, and where it goes. Everything is copied, in or out;
-//! no pointer into the packet exists, so none can go stale.
+//! The packet: its bytes, its metadata, and its redirection. No other file touches it. Bytes are copied in and out, and
+//! no pointer into the packet outlives a function, so no helper can make one stale.
 
 use core::ffi::c_void;
 use core::marker::PhantomData;
@@ -23,7 +23,7 @@ pub struct Skb<'a> {
     _context: PhantomData<&'a TcContext>,
 }
 
-/// The same packet, read from its network header on: interfaces without Ethernet have nothing before it.
+/// The packet from its network header on; on an interface without Ethernet that is its first byte.
 pub struct FromNetworkHeader<'a>(&'a Skb<'a>);
 
 macro_rules! field {
@@ -41,7 +41,7 @@ impl<'a> Skb<'a> {
         Self { skb: context.as_ptr().cast(), _context: PhantomData }
     }
 
-    /// The packet without what precedes its network header.
+    /// The packet from its network header on.
     #[inline(always)]
     pub fn from_network_header(&'a self) -> FromNetworkHeader<'a> {
         FromNetworkHeader(self)
@@ -53,10 +53,10 @@ impl<'a> Skb<'a> {
         field!(self.ifindex)
     }
 
-    /// The EtherType that the kernel read: of what is inside a tag that it took off.
+    /// The EtherType that the kernel read; behind a VLAN tag that the kernel took off, that of the payload.
     #[inline(always)]
     pub fn ethertype(&self) -> u16 {
-        // The kernel stores it in the order of the wire, widened.
+        // The field holds the two bytes in the order of the wire, in a u32.
         u16::from_be(field!(self.protocol) as u16)
     }
 
@@ -66,7 +66,7 @@ impl<'a> Skb<'a> {
         field!(self.vlan_present) != 0
     }
 
-    /// The packets that the frame stands for: more than one when a device or a socket left the segmentation for later.
+    /// The packets that the frame stands for: more than one for a packet of GSO, which is segmented later.
     #[inline(always)]
     pub fn packets(&self) -> u64 {
         match field!(self.gso_segs) {
@@ -78,7 +78,7 @@ impl<'a> Skb<'a> {
     /// Nanoseconds of `CLOCK_BOOTTIME`.
     #[inline(always)]
     pub fn boot_ns(&self) -> u64 {
-        // SAFETY: the helper takes nothing and reads a clock.
+        // SAFETY: the helper has no arguments and reads a clock.
         unsafe { bpf_ktime_get_boot_ns() }
     }
 
@@ -98,23 +98,24 @@ impl<'a> Skb<'a> {
         unsafe { (*self.skb).mark = 0 }
     }
 
-    /// Out of the interface `ifindex` of this namespace; the action to return.
+    /// Redirects to the egress of the interface `ifindex` of this namespace; the action to return.
     #[inline(always)]
     pub fn redirect(&self, ifindex: u32) -> i32 {
-        // SAFETY: the helper takes numbers; an interface that is gone makes the kernel drop the frame.
+        // SAFETY: the helper takes numbers; the kernel drops the frame when no such interface exists.
         unsafe { bpf_redirect(ifindex, 0) as i32 }
     }
 
-    /// Into the namespace behind the veth `ifindex` of this one, without a queue in between; the action to return.
+    /// Redirects to the ingress of the other end of the veth `ifindex`, past the queue of the veth; the action to
+    /// return.
     #[inline(always)]
     pub fn redirect_peer(&self, ifindex: u32) -> i32 {
-        // SAFETY: the helper takes numbers; an interface that is gone or no veth makes the kernel drop the frame.
+        // SAFETY: the helper takes numbers; the kernel drops the frame when no such veth exists.
         unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
     }
 }
 
 impl Skb<'_> {
-    /// Where the byte at `offset` is, if it is in the linear part of the packet.
+    /// The address of the byte at `offset`, if the linear part of the packet has it.
     #[inline(always)]
     fn at(&self, offset: u32) -> usize {
         field!(self.data) as usize + offset as usize
@@ -133,13 +134,13 @@ impl Frame for Skb<'_> {
         field!(self.len)
     }
 
-    /// Also reads what is not in the linear part of the packet.
+    /// Reads the non-linear part of the packet, too.
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         let mut at = self.at(offset);
         if !self.is_linear(at, N) {
-            // SAFETY: `skb` is the program's context (`Skb::new`). The helper moves the packet, and no pointer into it is
-            // used after this; it fails when the frame is too short, and then so does what follows.
+            // SAFETY: `skb` is the program's context (`Skb::new`). The helper may move the packet: `at` is computed
+            // again, and checked again, because the helper fails when the frame is too short.
             unsafe { bpf_skb_pull_data(self.skb, offset + N as u32) };
             at = self.at(offset);
             if !self.is_linear(at, N) {
@@ -168,20 +169,21 @@ impl Frame for FromNetworkHeader<'_> {
     }
 }
 
-/// Bytes at an address that makes the compiler load them in words instead of one by one.
+/// Bytes aligned to 8, so that the compiler loads words and not single bytes.
 #[repr(align(8))]
 struct Aligned<const N: usize>([u8; N]);
 
 impl<const N: usize> Aligned<N> {
-    /// The bytes that `fill` wrote, when it returns 0; it is given room for `N`.
+    /// The `N` bytes that `fill` wrote, when it returned 0.
     #[inline(always)]
     fn filled(fill: impl FnOnce(*mut c_void) -> i64) -> Option<[u8; N]> {
-        // Zeroing first would be a loop over the bytes, a third of the program's time.
+        // Zeroed memory would cost a loop over the bytes, a third of the program's time.
         let mut bytes = MaybeUninit::<Self>::uninit();
         if fill(bytes.as_mut_ptr().cast()) != 0 {
             return None;
         }
-        // SAFETY: `fill` is a helper that returns 0 only after they wrote all `N` bytes.
+        // SAFETY: `fill` is a helper of the kernel, in the one call above, and returns 0 only after it wrote all `N`
+        // bytes.
         Some(unsafe { bytes.assume_init() }.0)
     }
 }

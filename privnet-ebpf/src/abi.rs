@@ -1,7 +1,7 @@
-//! Every type that crosses between the programs and the agent in a map.
+//! The types of the maps' keys and values, shared by the programs and the agent.
 //!
-//! What is copied to or from a packet is a byte array in the order of the wire; what the kernel hands out as a number
-//! is a native integer. A change here needs a new [`ABI_VERSION`]: maps are pinned and outlive the agent.
+//! Bytes of a packet are byte arrays in the order of the wire; numbers of the kernel are native integers. A change here
+//! needs a new [`ABI_VERSION`]: maps are pinned and outlive the agent.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -12,7 +12,7 @@ use crate::verdict::{Direction, Outcome};
 /// The version of everything in this module and of the table in [`crate::maps`]; part of the path of every pin.
 pub const ABI_VERSION: u32 = 1;
 
-/// The one entry of the config map: what the programs must know of their network.
+/// The one entry of the config map: the network as its programs know it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Config {
@@ -32,7 +32,7 @@ const _: () = assert!(size_of::<Config>() == 40);
 impl Config {
     const REDIRECT_PEER: u32 = 1;
 
-    /// A network without a VTEP, whose local deliveries use `bpf_redirect` and which samples no event.
+    /// A network without a VTEP, whose local deliveries use `bpf_redirect` and whose drops are not sampled.
     #[must_use]
     pub const fn new(vni: Vni, prefix: [u8; 4], prefix_bits: u8) -> Self {
         let netmask = match prefix_bits {
@@ -53,14 +53,14 @@ impl Config {
         }
     }
 
-    /// Local deliveries skip the queue of the veth (`bpf_redirect_peer`) when `yes`.
+    /// Sets whether local deliveries skip the queue of the veth (`bpf_redirect_peer`).
     #[must_use]
     pub const fn with_redirect_peer(mut self, yes: bool) -> Self {
         self.flags = if yes { self.flags | Self::REDIRECT_PEER } else { self.flags & !Self::REDIRECT_PEER };
         self
     }
 
-    /// The index of the VTEP in the network netns; `None` while there is none.
+    /// Sets the index of the VTEP in the network netns; `None` while the network has no VTEP.
     #[must_use]
     pub const fn with_vtep(mut self, ifindex: Option<u32>) -> Self {
         self.vtep_ifindex = match ifindex {
@@ -70,14 +70,14 @@ impl Config {
         self
     }
 
-    /// One event in every `one_in` drops of a kind; 0 for none.
+    /// Sets the sample rate: one event in every `one_in` drops of a kind; 0 for no events.
     #[must_use]
     pub const fn with_event_sample(mut self, one_in: u32) -> Self {
         self.event_sample = one_in;
         self
     }
 
-    /// A mark of the object whose programs are pinned beside the map.
+    /// Sets the mark of the object whose programs are pinned beside the map.
     #[must_use]
     pub const fn with_build(mut self, build: u64) -> Self {
         self.build = build;
@@ -94,12 +94,12 @@ impl Config {
     /// The network's VNI.
     ///
     /// # Errors
-    /// When the map holds none: nobody has written it yet.
+    /// When the map is still empty.
     pub const fn vni(&self) -> Result<Vni, InvalidVni> {
         Vni::new(self.vni)
     }
 
-    /// The network's prefix: its first address as on the wire, and how many bits of it count.
+    /// The network's prefix: its first address as on the wire, and its length in bits.
     #[must_use]
     pub const fn prefix(&self) -> ([u8; 4], u8) {
         (self.prefix, u32::from_be_bytes(self.netmask).leading_ones() as u8)
@@ -119,7 +119,7 @@ impl Config {
         if self.vtep_ifindex == 0 { None } else { Some(self.vtep_ifindex) }
     }
 
-    /// One event in so many drops of a kind; 0 for none.
+    /// The number of drops of a kind from which one event is sampled; 0 for no events.
     #[must_use]
     #[inline(always)]
     pub const fn event_sample(&self) -> u32 {
@@ -141,10 +141,10 @@ impl Config {
     }
 }
 
-/// Key of the ports map: a veth end in the network netns.
+/// Key of the ports map: the index of a veth end in the network netns.
 pub type PortKey = u32;
 
-/// Value of the ports map: the local member behind a veth, the only one that may send from there.
+/// Value of the ports map: the member of this host behind a veth, which is the only valid sender there.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct PortRow {
@@ -223,7 +223,7 @@ impl MemberRow {
         u16::from_be_bytes(self.wireguard_port)
     }
 
-    /// The veth that it sits behind in the network netns; `None` when it is on another host.
+    /// The index of its veth end in the network netns; `None` for a member of another host.
     #[must_use]
     #[inline(always)]
     pub const fn ifindex(&self) -> Option<u32> {
@@ -244,17 +244,17 @@ pub struct CounterKey {
 const _: () = assert!(size_of::<CounterKey>() == 8);
 
 impl CounterKey {
-    /// Stands for the network itself: what cannot be laid to a member of this host.
+    /// The address under which frames are counted that no member of this host is charged with.
     pub const NETWORK: [u8; 4] = [0; 4];
 
-    /// What became of frames of the member at `address` (as on the wire) that went `direction`.
+    /// The counter of `outcome` for frames of the member at `address` (as on the wire) in `direction`.
     #[must_use]
     #[inline(always)]
     pub const fn new(address: [u8; 4], direction: Direction, outcome: Outcome) -> Self {
         Self { address, direction: direction.number(), outcome: outcome.number(), _reserved: [0; 2] }
     }
 
-    /// The same count, laid to the network.
+    /// The same direction and outcome, charged to the network.
     #[must_use]
     #[inline(always)]
     pub const fn of_network(mut self) -> Self {
@@ -268,7 +268,7 @@ impl CounterKey {
         self.address
     }
 
-    /// Which way, and what became of them; `None` for numbers of another build.
+    /// The direction and the outcome; `None` for numbers of another build.
     #[must_use]
     pub const fn what(&self) -> Option<(Direction, Outcome)> {
         match (Direction::from_number(self.direction), Outcome::from_number(self.outcome)) {
@@ -282,14 +282,14 @@ impl CounterKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Tally {
-    /// Packets; a frame that stands for several segments counts as so many.
+    /// Packets; a packet of GSO counts as its segments.
     pub packets: u64,
-    /// Bytes of the frames, Ethernet header included.
+    /// Bytes of the frames, Ethernet headers included.
     pub bytes: u64,
 }
 const _: () = assert!(size_of::<Tally>() == 16);
 
-/// A record of the events ring: a drop that was sampled.
+/// A record of the events ring: a sampled drop.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct DropEvent {
@@ -317,19 +317,19 @@ impl DropEvent {
         Self { boot_ns, key, ifindex, frame_bytes, headers, _reserved: [0; 6] }
     }
 
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// The time of the drop, in nanoseconds of `CLOCK_BOOTTIME`.
     #[must_use]
     pub const fn boot_ns(&self) -> u64 {
         self.boot_ns
     }
 
-    /// What it was counted under.
+    /// The counter that the drop raised.
     #[must_use]
     pub const fn key(&self) -> CounterKey {
         self.key
     }
 
-    /// The interface that it came in by, in the namespace of that interface.
+    /// The index of the interface that the program is attached to, in the namespace of that interface.
     #[must_use]
     pub const fn ifindex(&self) -> u32 {
         self.ifindex
@@ -341,7 +341,7 @@ impl DropEvent {
         self.frame_bytes
     }
 
-    /// The frame's first bytes; zeros when it has fewer.
+    /// The frame's first bytes; all zero when the frame is shorter.
     #[must_use]
     pub const fn headers(&self) -> &[u8; HEADERS_BYTES] {
         &self.headers

@@ -1,85 +1,121 @@
-//! The whole isolation policy: what becomes of a frame, as pure functions of what was read and looked up.
+//! The whole isolation policy: what becomes of a frame, and which counters it is charged to, as pure functions of the
+//! frame's headers and of the network's tables.
 //!
-//! **Invariant**: nothing is forwarded that is not ARP for a known member or IPv4/UDP between the WireGuard ports of
-//! two known members of this network, with the sender's own MAC and address.
+//! Each function is given the rows that the program has at hand, and `member`, which looks an address up in the members
+//! map. The programs pass a lookup in the kernel's map, tests pass one in their own.
+//!
+//! **Invariant**: a member's ARP request for a known member is answered, and IPv4/UDP between the WireGuard ports of
+//! two known members of this network, with the sender's own MAC and address, is forwarded. Every other frame is
+//! dropped.
 
 use crate::abi::{Config, MemberRow, PortRow};
-use crate::net::MacAddr;
-use crate::packet::{Claim, Kind, Packet};
-use crate::verdict::{DropReason, PassReason, Verdict};
+use crate::account::Account;
+use crate::packet::{Addresses, Arp, Kind, Packet, Udp};
+use crate::verdict::{Direction, DropReason, PassReason, Verdict};
 
-/// Decides about a frame that a member of this host sent.
+/// Decides about a frame that a member of this host sent, and charges it to that member.
 ///
-/// `port` is the ports map's row of the interface that it came in by; `member` looks an address up in the members map,
-/// once at most and only for a sender that is who it says.
+/// `port` is the ports map's row of the interface that the frame came in by. A frame too short for a [`Packet`] comes
+/// with its reason to be dropped.
 #[must_use]
 #[inline(always)]
 pub fn from_member<'a>(
     config: Option<&Config>,
     port: Option<&PortRow>,
-    packet: &Packet,
-    member: impl FnOnce([u8; 4]) -> Option<&'a MemberRow>,
-) -> Verdict {
-    let (Some(config), Some(port)) = (current(config), port) else {
-        return Verdict::Drop(if current(config).is_none() {
-            DropReason::AbiMismatch
-        } else {
-            DropReason::UnknownPort
-        });
+    packet: &Result<Packet, DropReason>,
+    member: impl Fn([u8; 4]) -> Option<&'a MemberRow>,
+) -> (Account, Verdict) {
+    let account = match port {
+        Some(port) => Account::of_member(port.address(), Direction::Out),
+        None => Account::of_network(Direction::Out),
     };
-    match packet.kind() {
-        Kind::Udp => match udp_from_member(config, port, packet, member) {
-            Ok(verdict) => verdict,
-            Err(reason) => Verdict::Drop(reason),
-        },
-        Kind::Arp => match answer(port, packet, member) {
-            Ok(mac) => Verdict::AnswerArp { mac },
-            Err(reason) => Verdict::Drop(reason),
-        },
-        Kind::Refused(reason) => Verdict::Drop(reason),
-    }
+    let packet = match packet {
+        Ok(packet) => packet,
+        Err(reason) => return (account, Verdict::Drop(*reason)),
+    };
+    let (Some(config), Some(port)) = (current(config), port) else {
+        let reason = if current(config).is_none() { DropReason::AbiMismatch } else { DropReason::UnknownPort };
+        return (account, Verdict::Drop(reason));
+    };
+    let verdict = match packet.kind() {
+        Kind::Udp(udp) => udp_from_member(config, port, packet, udp, member),
+        Kind::Arp(arp) => arp_from_member(port, packet, arp, member),
+        Kind::Refused(reason) => Err(reason),
+    };
+    (account, verdict.unwrap_or_else(Verdict::Drop))
 }
 
-/// Decides about a frame that came from another host.
+/// Decides about a frame that came from another host, and charges it to the member of this host that it is for, else to
+/// the network.
 ///
-/// `destination` is the members map's row of the address that it is for; `member` looks another address up there.
+/// A frame too short for a [`Packet`] comes with its reason to be dropped.
 #[must_use]
 #[inline(always)]
 pub fn from_vtep<'a>(
     config: Option<&Config>,
-    packet: &Packet,
-    destination: Option<&MemberRow>,
-    member: impl FnOnce([u8; 4]) -> Option<&'a MemberRow>,
-) -> Verdict {
+    packet: &Result<Packet, DropReason>,
+    member: impl Fn([u8; 4]) -> Option<&'a MemberRow>,
+) -> (Account, Verdict) {
+    let network = Account::of_network(Direction::In);
+    let packet = match packet {
+        Ok(packet) => packet,
+        Err(reason) => return (network, Verdict::Drop(*reason)),
+    };
+    let (account, destination) = match packet.kind() {
+        Kind::Udp(udp) => {
+            let row = member(udp.destination());
+            (Account::of_local(udp.destination(), row, Direction::In), row)
+        }
+        Kind::Arp(_) | Kind::Refused(_) => (network, None),
+    };
     if current(config).is_none() {
-        return Verdict::Drop(DropReason::AbiMismatch);
+        return (account, Verdict::Drop(DropReason::AbiMismatch));
     }
-    match packet.kind() {
-        Kind::Udp => match udp_from_vtep(packet, destination, member) {
-            Ok(ifindex) => Verdict::DeliverLocal { ifindex, rewrite: None },
-            Err(reason) => Verdict::Drop(reason),
-        },
-        Kind::Arp => Verdict::Drop(DropReason::ArpFromVtep),
-        Kind::Refused(reason) => Verdict::Drop(reason),
+    let verdict = match packet.kind() {
+        Kind::Udp(udp) => udp_from_vtep(packet, udp, destination, member),
+        Kind::Arp(_) => Err(DropReason::ArpFromVtep),
+        Kind::Refused(reason) => Err(reason),
+    };
+    (account, verdict.unwrap_or_else(Verdict::Drop))
+}
+
+/// Decides about a packet on a foreign interface of the app netns, and charges a refusal to the member of this host
+/// whose address stands on the container's side of the packet, else to the network.
+///
+/// `direction` is that of the hook: [`Direction::Out`] for what the container sends.
+#[must_use]
+#[inline(always)]
+pub fn guard<'a>(
+    config: Option<&Config>,
+    direction: Direction,
+    addresses: &Addresses,
+    member: impl Fn([u8; 4]) -> Option<&'a MemberRow>,
+) -> (Account, Verdict) {
+    let network = Account::of_network(direction);
+    match guard_passes(config, addresses) {
+        Ok(reason) => (network, Verdict::Pass(reason)),
+        Err(reason) => {
+            let account = match addresses.of_container(direction) {
+                Some(own) => Account::of_local(own, member(own), direction),
+                None => network,
+            };
+            (account, Verdict::Drop(reason))
+        }
     }
 }
 
-/// Decides about a packet on an interface of the app netns that is not ours, in either direction.
-#[must_use]
 #[inline(always)]
-pub fn guard(config: Option<&Config>, claim: &Claim) -> Verdict {
-    let Some(config) = current(config) else {
-        return Verdict::Drop(DropReason::AbiMismatch);
-    };
-    match claim {
-        Claim::Ipv4 { source, .. } if config.contains(*source) => Verdict::Drop(DropReason::GuardSource),
-        Claim::Ipv4 { destination, .. } if config.contains(*destination) => Verdict::Drop(DropReason::GuardDestination),
-        Claim::Arp { sender, target } if config.contains(*sender) || config.contains(*target) => {
-            Verdict::Drop(DropReason::GuardArp)
+fn guard_passes(config: Option<&Config>, addresses: &Addresses) -> Result<PassReason, DropReason> {
+    let config = current(config).ok_or(DropReason::AbiMismatch)?;
+    match addresses {
+        Addresses::Ipv4 { source, .. } if config.contains(*source) => Err(DropReason::GuardSource),
+        Addresses::Ipv4 { destination, .. } if config.contains(*destination) => Err(DropReason::GuardDestination),
+        Addresses::Arp { sender, target } if config.contains(*sender) || config.contains(*target) => {
+            Err(DropReason::GuardArp)
         }
-        Claim::Ipv4 { .. } | Claim::Arp { .. } => Verdict::Pass(PassReason::OutsidePrefix),
-        Claim::Truncated => Verdict::Drop(DropReason::Truncated),
-        Claim::Other => Verdict::Pass(PassReason::OtherProtocol),
+        Addresses::Ipv4 { .. } | Addresses::Arp { .. } => Ok(PassReason::OutsidePrefix),
+        Addresses::Truncated => Err(DropReason::Truncated),
+        Addresses::Other => Ok(PassReason::OtherProtocol),
     }
 }
 
@@ -93,9 +129,9 @@ fn udp_from_member<'a>(
     config: &Config,
     port: &PortRow,
     packet: &Packet,
-    member: impl FnOnce([u8; 4]) -> Option<&'a MemberRow>,
+    udp: Udp<'_>,
+    member: impl Fn([u8; 4]) -> Option<&'a MemberRow>,
 ) -> Result<Verdict, DropReason> {
-    let udp = packet.udp();
     if packet.source_mac() != port.mac() {
         return Err(DropReason::SpoofedMac);
     }
@@ -115,7 +151,8 @@ fn udp_from_member<'a>(
     let rewrite = if packet.destination_mac() == target.mac() {
         None
     } else if packet.destination_mac().is_of_member(udp.destination()) {
-        // The sender still remembers an earlier holder of the address: correct it, so that it heals at once.
+        // The sender's neighbour entry is of an earlier holder of the address: the frame is delivered with the MAC of
+        // the present one.
         Some(target.mac())
     } else {
         return Err(DropReason::WrongDestinationMac);
@@ -130,12 +167,12 @@ fn udp_from_member<'a>(
 }
 
 #[inline(always)]
-fn answer<'a>(
+fn arp_from_member<'a>(
     port: &PortRow,
     packet: &Packet,
-    member: impl FnOnce([u8; 4]) -> Option<&'a MemberRow>,
-) -> Result<MacAddr, DropReason> {
-    let arp = packet.arp();
+    arp: Arp<'_>,
+    member: impl Fn([u8; 4]) -> Option<&'a MemberRow>,
+) -> Result<Verdict, DropReason> {
     if packet.source_mac() != port.mac() {
         return Err(DropReason::SpoofedMac);
     }
@@ -145,20 +182,21 @@ fn answer<'a>(
     if arp.sender_mac() != port.mac() || arp.sender() != port.address() {
         return Err(DropReason::ArpSpoofed);
     }
-    // Answering an announcement would tell the member that its address is taken.
+    // The answer to an announcement would tell the member that its address is taken.
     if arp.target() == arp.sender() {
         return Err(DropReason::ToItself);
     }
-    member(arp.target()).map(MemberRow::mac).ok_or(DropReason::ArpUnknownTarget)
+    let target = member(arp.target()).ok_or(DropReason::ArpUnknownTarget)?;
+    Ok(Verdict::AnswerArp { mac: target.mac() })
 }
 
 #[inline(always)]
 fn udp_from_vtep<'a>(
     packet: &Packet,
+    udp: Udp<'_>,
     destination: Option<&MemberRow>,
-    member: impl FnOnce([u8; 4]) -> Option<&'a MemberRow>,
-) -> Result<u32, DropReason> {
-    let udp = packet.udp();
+    member: impl Fn([u8; 4]) -> Option<&'a MemberRow>,
+) -> Result<Verdict, DropReason> {
     let destination = destination.ok_or(DropReason::UnknownDestination)?;
     let ifindex = destination.ifindex().ok_or(DropReason::DestinationNotLocal)?;
     if packet.destination_mac() != destination.mac() {
@@ -177,7 +215,7 @@ fn udp_from_vtep<'a>(
     if udp.source_port() != source.wireguard_port() {
         return Err(DropReason::WrongSourcePort);
     }
-    Ok(ifindex)
+    Ok(Verdict::DeliverLocal { ifindex, rewrite: None })
 }
 
 #[cfg(test)]

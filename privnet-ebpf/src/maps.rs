@@ -1,8 +1,8 @@
-//! The table of maps. The loader, the tests and the documentation read it; `programs/maps.rs` is the only other mention.
+//! The table of maps, which the loader, the programs and the tests read.
 
 use crate::abi::{Config, CounterKey, DropEvent, MemberKey, MemberRow, PortKey, PortRow, Tally};
 
-/// What a map is to the kernel.
+/// The type of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapKind {
     /// `BPF_MAP_TYPE_ARRAY`.
@@ -15,16 +15,16 @@ pub enum MapKind {
     RingBuf,
 }
 
-/// How many entries a map can hold.
+/// The number of entries that a map can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capacity {
-    /// So many; bytes for a ring.
+    /// The same for all networks; of a ring, bytes.
     Fixed(u32),
-    /// So many for every address of the network's prefix, and at most so many.
+    /// In proportion to the addresses of the network's prefix.
     PerAddress {
         /// Entries for each address.
         each: u32,
-        /// No more than this, however wide the prefix.
+        /// The limit for wide prefixes.
         at_most: u32,
     },
 }
@@ -34,19 +34,19 @@ pub enum Capacity {
 pub struct MapSpec {
     /// Its name in the object, in the kernel and in the pin directory; 15 bytes at most (`BPF_OBJ_NAME_LEN`).
     pub name: &'static str,
-    /// What it is to the kernel.
+    /// Its type.
     pub kind: MapKind,
     /// Bytes of a key.
     pub key_bytes: u32,
-    /// Bytes of a value, of one CPU when it has one per CPU.
+    /// Bytes of a value; of a per-CPU map, of the value of one CPU.
     pub value_bytes: u32,
-    /// How many entries it can hold.
+    /// The number of entries that it can hold.
     pub capacity: Capacity,
     /// `BPF_F_*` of map creation (include/uapi/linux/bpf.h).
     pub flags: u32,
 }
 
-/// `BPF_F_NO_PREALLOC`: memory is taken per entry, so that a network costs what it has.
+/// `BPF_F_NO_PREALLOC`: the kernel allocates memory per entry and not per map.
 pub const NO_PREALLOC: u32 = 1;
 /// `BPF_F_RDONLY_PROG`: the verifier refuses a program that writes it.
 pub const READ_ONLY_TO_PROGRAMS: u32 = 1 << 7;
@@ -65,7 +65,7 @@ pub const MAP_CONFIG: MapSpec = MapSpec {
     flags: READ_ONLY_TO_PROGRAMS,
 };
 
-/// The members of this host by the veth that they sit behind.
+/// The members of this host by the index of their veth end.
 pub const MAP_PORTS: MapSpec = MapSpec {
     name: "pn_ports",
     kind: MapKind::Hash,
@@ -85,7 +85,7 @@ pub const MAP_MEMBERS: MapSpec = MapSpec {
     flags: NO_PREALLOC | READ_ONLY_TO_PROGRAMS,
 };
 
-/// What became of the frames of each local member, and of the network's.
+/// Tallies per member of this host, and of the network, by direction and outcome.
 pub const MAP_COUNTERS: MapSpec = MapSpec {
     name: "pn_counters",
     kind: MapKind::PerCpuHash,
@@ -112,7 +112,8 @@ const _: () = assert!(EVENTS_BYTES as usize / (size_of::<DropEvent>() + 8) >= 20
 /// All maps of a network's instance.
 pub const ALL: [MapSpec; 5] = [MAP_CONFIG, MAP_PORTS, MAP_MEMBERS, MAP_COUNTERS, MAP_EVENTS];
 
-/// Fewer addresses than this save no memory worth having, and the counters need room for every outcome of the network.
+/// The smallest number of addresses that is counted for a capacity: the counters need room for every outcome of the
+/// network.
 const FEWEST_ADDRESSES: u32 = 64;
 
 impl MapSpec {

@@ -1,10 +1,10 @@
-//! The identifiers that the packets, the programs and the agent all speak.
+//! Identifiers that packets, programs and agent share.
 
 use core::fmt;
 
 use bytemuck::{Pod, Zeroable};
 
-/// A VXLAN network identifier, 1..=16777215 (RFC 7348 section 5: 24 bits; 0 is never ours).
+/// A VXLAN network identifier, 1..=16777215 (RFC 7348 section 5: 24 bits; privnet does not use 0).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vni(u32);
 
@@ -66,7 +66,7 @@ const HOST: u8 = 0x06;
 /// The first byte of the MAC of a veth's end in the network netns.
 const NEAR_END: u8 = 0x0a;
 
-/// An Ethernet address, in the order of the wire. Every scheme by which privnet gives one is made and read here.
+/// An Ethernet address, in the order of the wire. The addresses that privnet assigns are made and read here only.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct MacAddr([u8; 6]);
@@ -110,7 +110,8 @@ impl MacAddr {
         Self::ours(NEAR_END, generation, [a, b, c, d])
     }
 
-    /// The address of the member whose MAC this is, of whichever generation; `None` when it is no member's.
+    /// The IPv4 address of the member with this MAC, whatever the generation; `None` when it is not the MAC of a
+    /// member.
     #[must_use]
     #[inline(always)]
     pub const fn member_address(self) -> Option<[u8; 4]> {
@@ -120,7 +121,7 @@ impl MacAddr {
         }
     }
 
-    /// Whether this is the MAC of the member at `address`, of whichever generation.
+    /// Whether this is the MAC of the member at `address`, whatever the generation.
     #[must_use]
     #[inline(always)]
     pub fn is_of_member(self, address: [u8; 4]) -> bool {
@@ -132,7 +133,7 @@ impl MacAddr {
         Self([first, second, address[0], address[1], address[2], address[3]])
     }
 
-    /// The six bytes as they stand on the wire.
+    /// The six bytes, in the order of the wire.
     #[must_use]
     pub const fn bytes(self) -> [u8; 6] {
         self.0

@@ -1,7 +1,7 @@
-//! Headers as values. A header is copied out of the frame; nobody holds a reference into a packet.
+//! Headers as values: they are copied out of the frame, and no reference into a packet exists.
 
 use crate::net::MacAddr;
-use crate::verdict::DropReason;
+use crate::verdict::{Direction, DropReason};
 
 /// Bytes of Ethernet, IPv4 and UDP headers without options. ARP for IPv4 over Ethernet needs exactly as many.
 pub const HEADERS_BYTES: usize = 42;
@@ -24,7 +24,7 @@ const ARP_LENGTHS: u16 = 0x0604;
 const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 
-/// A frame that bytes can be copied out of.
+/// A source of bytes: a packet of the kernel, or a slice in a test.
 pub trait Frame {
     /// The frame's length in bytes, from the first of the Ethernet header.
     fn frame_bytes(&self) -> u32;
@@ -51,45 +51,63 @@ pub const fn is_vlan(ethertype: u16) -> bool {
     matches!(ethertype, 0x8100 | 0x88a8 | 0x9100)
 }
 
-/// A frame long enough to be forwarded: its headers, and what they are.
+/// The headers of a frame that is long enough to have them, and their kind.
 ///
-/// The headers stay bytes and are read where they are needed. Values that exist in some frames only would leave parts
-/// of a packet undefined, and the compiler then moves registers that the verifier has never seen written.
+/// **A workaround for the verifier, 29 November 2026.** The packet keeps the headers as bytes, and [`Kind`] lends views
+/// of them. A packet that owned the fields of its kind would leave them undefined for the other kinds. The compiler
+/// (rustc 1.95, LLVM 22) then copies an arbitrary register, and Linux 6.18.44 refuses `from_member`: "R1 pointer
+/// arithmetic with >>= operator prohibited", because that register holds a packet pointer. A register that was never
+/// written gives "R1 !read_ok". All kernels have both rules (`adjust_ptr_min_max_vals` and `__check_reg_arg` in
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/verifier.c>). The workaround may go when the compiler
+/// copies no undefined value on BPF: own the fields, and see whether `datapath_verifier` loads the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     headers: [u8; HEADERS_BYTES],
-    kind: Kind,
+    checked: Checked,
 }
 
-/// What a packet is.
+/// What the check of the headers found; [`Packet::kind`] adds the view that it allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// An IPv4 datagram of UDP; [`Packet::udp`] reads it.
+enum Checked {
     Udp,
-    /// ARP of IPv4 over Ethernet; [`Packet::arp`] reads it.
     Arp,
-    /// What the carrier never carries, whoever sends it.
+    Refused(DropReason),
+}
+
+/// The kind of a packet, with the fields that a packet of that kind has. UDP fields are read from [`Udp`] only, and ARP
+/// fields from [`Arp`] only, and no other code makes one: a packet of another kind has neither.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind<'a> {
+    /// A UDP datagram in IPv4.
+    Udp(Udp<'a>),
+    /// ARP for IPv4 over Ethernet.
+    Arp(Arp<'a>),
+    /// A packet that the carrier does not carry for any sender.
     Refused(DropReason),
 }
 
 impl Packet {
-    /// Reads what `frame` is. `tagged`: the kernel took a VLAN tag off it.
+    /// Reads and checks the headers of `frame`. `tagged`: the kernel took a VLAN tag off it.
     ///
     /// # Errors
-    /// The reason to drop it when it is too short for anything that the carrier carries.
+    /// The reason to drop the frame when it is shorter than every packet that the carrier carries.
     #[inline(always)]
     pub fn read(frame: &impl Frame, tagged: bool) -> Result<Self, DropReason> {
         match frame.read::<HEADERS_BYTES>(0) {
-            Some(headers) => Ok(Self { headers, kind: Kind::read(&headers, frame, tagged) }),
+            Some(headers) => Ok(Self { headers, checked: Checked::read(&headers, frame, tagged) }),
             None => Err(short_reason(frame, tagged)),
         }
     }
 
-    /// What it is.
+    /// Its kind, with the fields of that kind.
     #[must_use]
     #[inline(always)]
-    pub const fn kind(&self) -> Kind {
-        self.kind
+    pub const fn kind(&self) -> Kind<'_> {
+        match self.checked {
+            Checked::Udp => Kind::Udp(Udp(&self.headers)),
+            Checked::Arp => Kind::Arp(Arp(&self.headers)),
+            Checked::Refused(reason) => Kind::Refused(reason),
+        }
     }
 
     /// The Ethernet destination.
@@ -105,23 +123,9 @@ impl Packet {
     pub fn source_mac(&self) -> MacAddr {
         mac_at(&self.headers, 6)
     }
-
-    /// Its IPv4 and UDP headers, when it is of [`Kind::Udp`].
-    #[must_use]
-    #[inline(always)]
-    pub const fn udp(&self) -> Udp<'_> {
-        Udp(&self.headers)
-    }
-
-    /// Its ARP fields, when it is of [`Kind::Arp`].
-    #[must_use]
-    #[inline(always)]
-    pub const fn arp(&self) -> Arp<'_> {
-        Arp(&self.headers)
-    }
 }
 
-impl Kind {
+impl Checked {
     #[inline(always)]
     fn read(headers: &[u8; HEADERS_BYTES], frame: &impl Frame, tagged: bool) -> Self {
         if tagged {
@@ -174,7 +178,7 @@ impl Udp<'_> {
         u16_at(self.0, 36)
     }
 
-    /// Why a frame of `frame_bytes` that says it is IPv4 is not a datagram of UDP that could be forwarded.
+    /// Why a frame of `frame_bytes` whose EtherType is IPv4 is no UDP datagram that the carrier carries.
     #[inline(always)]
     fn refusal(&self, frame_bytes: u32) -> Option<DropReason> {
         let version_and_length = self.0[14];
@@ -187,14 +191,14 @@ impl Udp<'_> {
         if total_bytes + ETHERNET_BYTES != frame_bytes {
             return Some(DropReason::Malformed);
         }
-        // More fragments, or an offset; "don't fragment" is welcome.
+        // "More fragments", or an offset. "Don't fragment" is allowed.
         if u16_at(self.0, 20) & 0x3fff != 0 {
             return Some(DropReason::Fragment);
         }
         if is_udp && (is_dhcp(self.source_port()) || is_dhcp(self.destination_port())) {
             return Some(DropReason::Dhcp);
         }
-        // The group bit of the Ethernet destination; classes D and E, which end with 255.255.255.255.
+        // The group bit of the Ethernet destination; IPv4 classes D and E, which end with 255.255.255.255.
         if self.0[0] & 1 == 1 || self.0[30] >= 224 {
             return Some(DropReason::MulticastOrBroadcast);
         }
@@ -210,7 +214,7 @@ impl Udp<'_> {
 pub struct Arp<'a>(&'a [u8; HEADERS_BYTES]);
 
 impl Arp<'_> {
-    /// Whether it asks; anything else answers or is odd.
+    /// Whether the operation is "request".
     #[must_use]
     #[inline(always)]
     pub fn is_request(&self) -> bool {
@@ -238,7 +242,8 @@ impl Arp<'_> {
         bytes_at(self.0, 38)
     }
 
-    /// The frame that answers this request: the target's address is at `mac`. Ethernet and ARP, without padding.
+    /// The frame that answers this request with `mac` as the target's hardware address. Ethernet and ARP, without
+    /// padding.
     #[must_use]
     #[inline(always)]
     pub fn reply(&self, mac: MacAddr) -> [u8; HEADERS_BYTES] {
@@ -263,10 +268,10 @@ impl Arp<'_> {
     }
 }
 
-/// Why a frame without the room for full headers is dropped: for what it says it is, when that is refused anyway.
+/// Why a frame without full headers is dropped: its EtherType when that is refused at any length, else its length.
 #[inline(always)]
 fn short_reason(frame: &impl Frame, tagged: bool) -> DropReason {
-    // No frame has the type 0; a value for every case leaves nothing undefined (see [`Packet`]).
+    // 0 is no EtherType of a frame. A value for every case, for the reason given at [`Packet`].
     let ethertype = u16::from_be_bytes(frame.read::<2>(12).unwrap_or([0; 2]));
     match ethertype {
         _ if tagged => DropReason::VlanTag,
@@ -284,7 +289,7 @@ const fn is_dhcp(port: u16) -> bool {
 
 #[inline(always)]
 fn ipv6_reason(headers: &[u8; HEADERS_BYTES], frame: &impl Frame) -> DropReason {
-    // A value for every case leaves nothing undefined (see [`Packet`]); 0 is no type of ICMPv6 that matters.
+    // 0 is no router advertisement. A value for every case, for the reason given at [`Packet`].
     let [icmp_type] = frame.read::<1>(54).unwrap_or([0]);
     if headers[20] == IP_PROTOCOL_ICMPV6 && icmp_type == ICMPV6_ROUTER_ADVERTISEMENT {
         DropReason::RouterAdvertisement
@@ -303,7 +308,8 @@ fn mac_at<const N: usize>(bytes: &[u8; N], offset: usize) -> MacAddr {
     MacAddr::new(bytes_at(bytes, offset))
 }
 
-/// Copies `M` bytes from `offset`. Offsets are constants of this module, within `N`: the check vanishes.
+/// Copies `M` bytes from `offset`. Offsets are constants of this module and within `N`, so the compiler removes the
+/// check.
 #[inline(always)]
 fn bytes_at<const N: usize, const M: usize>(bytes: &[u8; N], offset: usize) -> [u8; M] {
     let mut out = [0; M];
@@ -311,9 +317,9 @@ fn bytes_at<const N: usize, const M: usize>(bytes: &[u8; N], offset: usize) -> [
     out
 }
 
-/// What the guard needs to know of a packet: the addresses that it claims.
+/// The network addresses of a packet on a foreign interface: all that the guard compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum Addresses {
     /// IPv4.
     Ipv4 {
         /// The source, as on the wire.
@@ -321,30 +327,31 @@ pub enum Claim {
         /// The destination, as on the wire.
         destination: [u8; 4],
     },
-    /// ARP; of what the guard cares, every ARP is of IPv4.
+    /// ARP, read as ARP for IPv4 over Ethernet whatever its own fields say.
     Arp {
         /// The sender's protocol address, as on the wire.
         sender: [u8; 4],
         /// The target's protocol address, as on the wire.
         target: [u8; 4],
     },
-    /// IPv4 or ARP by its type, but too short for it.
+    /// Shorter than its EtherType needs.
     Truncated,
-    /// Anything else.
+    /// Neither IPv4 nor ARP.
     Other,
 }
 
-impl Claim {
-    /// Reads the claim of the packet that begins with the first byte of `payload`, which follows the EtherType.
+impl Addresses {
+    /// Reads the addresses of a packet whose `payload` begins with the first byte after the EtherType.
     ///
-    /// Looks through two VLAN tags. Works from the network header, so that interfaces without Ethernet are read too.
+    /// Reads behind up to two VLAN tags. `payload` begins at the network header, so interfaces without Ethernet are
+    /// read, too.
     #[inline(always)]
     pub fn read(ethertype: u16, payload: &impl Frame) -> Self {
         let mut ethertype = ethertype;
         let mut offset = 0;
         for _ in 0..2 {
             if is_vlan(ethertype) {
-                // Tag control, then the EtherType of what is tagged.
+                // Two bytes of tag control, then the EtherType of the payload.
                 let Some([high, low]) = payload.read::<2>(offset + 2) else {
                     return Self::Truncated;
                 };
@@ -364,6 +371,19 @@ impl Claim {
                 None => Self::Truncated,
             },
             _ => Self::Other,
+        }
+    }
+
+    /// The address on the container's side of the packet: the sender's when it leaves, the receiver's when it arrives.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_container(&self, direction: Direction) -> Option<[u8; 4]> {
+        match (self, direction) {
+            (Self::Ipv4 { source, .. }, Direction::Out) => Some(*source),
+            (Self::Ipv4 { destination, .. }, Direction::In) => Some(*destination),
+            (Self::Arp { sender, .. }, Direction::Out) => Some(*sender),
+            (Self::Arp { target, .. }, Direction::In) => Some(*target),
+            (Self::Truncated | Self::Other, Direction::Out | Direction::In) => None,
         }
     }
 }

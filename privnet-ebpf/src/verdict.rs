@@ -1,29 +1,31 @@
-//! What can become of a frame. Every drop has a reason; a reason has a number and a name, and keeps them for ever:
-//! the number crosses in the counters map, the name is a metric's label.
+//! Decisions about a frame, and the outcomes that are counted. Every drop has a reason. A reason has a number and a
+//! name and keeps them for ever: the number is in the key of the counters map, the name is a metric's label.
+//!
+//! The metrics, the views and the command line use these types and names; no other list of them exists.
 
 use crate::net::MacAddr;
 
-/// Which way a frame goes, seen from the member that it is counted for.
+/// The direction of a frame, seen from the member that it is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Direction {
-    /// Sent by the member.
+    /// From the member.
     Out = 0,
-    /// Meant for the member.
+    /// To the member.
     In = 1,
 }
 
 impl Direction {
-    /// Both, in the order of their numbers.
+    /// Both directions, in the order of their numbers.
     pub const ALL: [Self; 2] = [Self::Out, Self::In];
 
-    /// The number that crosses in maps.
+    /// The number in the keys of maps.
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The direction of a number that crossed in a map.
+    /// The direction with that number.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
@@ -43,47 +45,47 @@ impl Direction {
     }
 }
 
-/// What the programs decide about a frame. Three kinds, never two: redirect (or answer), pass (why), drop (why).
+/// The decision about a frame: redirect or answer it, pass it with a reason, or drop it with a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Into the binding netns of a member of this host, behind the veth `ifindex` of the network netns.
+    /// Deliver it in the binding netns of a member of this host, behind the veth `ifindex` of the network netns.
     DeliverLocal {
         /// The veth's index in the network netns.
         ifindex: u32,
         /// The destination MAC to write, when the frame carries one of another generation.
         rewrite: Option<MacAddr>,
     },
-    /// To another host, through the VTEP.
+    /// Send it to another host, through the VTEP.
     SendRemote {
         /// The VTEP's index in the network netns.
         ifindex: u32,
         /// The destination MAC to write, when the frame carries one of another generation.
         rewrite: Option<MacAddr>,
     },
-    /// Turn the ARP request into its reply, back out of the interface that it came from.
+    /// Turn the ARP request into its reply, and send it out of the interface that it came in by.
     AnswerArp {
-        /// The MAC of the address that was asked for.
+        /// The MAC of the requested address.
         mac: MacAddr,
     },
-    /// None of ours: the next filter or the stack decides.
+    /// Leave it to the next filter or the network stack.
     Pass(PassReason),
-    /// Refused.
+    /// Drop it.
     Drop(DropReason),
 }
 
-/// Why a frame is none of ours. Only the guard passes frames; it does not count them, because what a container
-/// does outside its private networks is its own business.
+/// Why the guard passes a packet. The other programs pass nothing. Passed packets are not counted: they are traffic of
+/// the container outside its private networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassReason {
     /// Neither IPv4 nor ARP.
     OtherProtocol,
-    /// No address of it is in the network's prefix.
+    /// Neither address is in the network's prefix.
     OutsidePrefix,
 }
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])+ $number:literal $variant:ident $name:literal,)+) => {
-        /// Why a frame is refused. Numbers and names are permanent; a retired reason leaves a gap.
+        /// Why a frame is dropped. Numbers and names are permanent; the number of a retired reason is not used again.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum DropReason {
@@ -91,7 +93,7 @@ macro_rules! drop_reasons {
         }
 
         impl DropReason {
-            /// All of them, in the order of their numbers.
+            /// All reasons, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// The name in metrics, snake case.
@@ -102,7 +104,7 @@ macro_rules! drop_reasons {
                 }
             }
 
-            /// The reason of a number that crossed in a map.
+            /// The reason with that number.
             #[must_use]
             pub const fn from_number(number: u8) -> Option<Self> {
                 match number {
@@ -129,7 +131,7 @@ drop_reasons! {
     21 RouterAdvertisement "router_advertisement",
     /// An EtherType that the carrier does not carry.
     22 UnknownEtherType "unknown_ethertype",
-    /// IPv4 to a group, to all, or in a frame to a group or to all.
+    /// IPv4 to a multicast or broadcast address, or in a multicast or broadcast frame.
     23 MulticastOrBroadcast "multicast_or_broadcast",
     /// IPv4 options.
     24 IpOptions "ip_options",
@@ -139,7 +141,7 @@ drop_reasons! {
     26 NotUdp "not_udp",
     /// DHCP: UDP to or from port 67 or 68.
     27 Dhcp "dhcp",
-    /// From an interface that no member of this host sits behind.
+    /// From an interface that is not the veth end of a member of this host.
     28 UnknownPort "unknown_port",
     /// The source MAC is not the sender's own.
     29 SpoofedMac "spoofed_mac",
@@ -149,7 +151,7 @@ drop_reasons! {
     31 WrongSourcePort "wrong_source_port",
     /// Not to the destination's WireGuard port.
     32 WrongDestinationPort "wrong_destination_port",
-    /// To an address that no member of this network has.
+    /// To an address without a member in this network.
     33 UnknownDestination "unknown_destination",
     /// To a MAC that is neither the destination's own nor one of its earlier generations.
     34 WrongDestinationMac "wrong_destination_mac",
@@ -163,15 +165,15 @@ drop_reasons! {
     38 ArpNotRequest "arp_not_request",
     /// An ARP request whose sender fields are not the sender's own.
     39 ArpSpoofed "arp_spoofed",
-    /// An ARP request for an address that no member of this network has.
+    /// An ARP request for an address without a member in this network.
     40 ArpUnknownTarget "arp_unknown_target",
-    /// ARP from another host: each host answers its own members.
+    /// ARP from another host: each host answers the ARP requests of its own members.
     41 ArpFromVtep "arp_from_vtep",
-    /// From the VTEP, with a source address that no member of this network has.
+    /// From the VTEP, with a source address without a member in this network.
     42 UnknownSource "unknown_source",
-    /// From the VTEP, with the source address of a member of this very host.
+    /// From the VTEP, with the source address of a member of this host.
     43 SourceIsLocal "source_is_local",
-    /// From the VTEP, to a member that is not on this host.
+    /// From the VTEP, to a member of another host.
     44 DestinationNotLocal "destination_not_local",
     /// On a foreign interface of the app netns, with a source address in the network's prefix.
     45 GuardSource "guard_source",
@@ -184,14 +186,15 @@ drop_reasons! {
 }
 
 impl DropReason {
-    /// The number that crosses in maps.
+    /// The number in the keys of maps.
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
     }
 }
 
-/// What is counted of a frame. Its numbers share one space with [`DropReason`]'s: below 16 nothing is dropped.
+/// The outcome that a frame is counted under. Numbers below 16 are frames that went on, the others are those of
+/// [`DropReason`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// Delivered to a member of this host.
@@ -200,15 +203,15 @@ pub enum Outcome {
     ForwardedRemote,
     /// An ARP request that was answered in place.
     ArpAnswered,
-    /// Refused.
+    /// Dropped.
     Dropped(DropReason),
 }
 
 impl Outcome {
-    /// The outcomes that drop nothing, in the order of their numbers.
+    /// The outcomes of frames that went on, in the order of their numbers.
     pub const FORWARDED: [Self; 3] = [Self::ForwardedLocal, Self::ForwardedRemote, Self::ArpAnswered];
 
-    /// The number that crosses in maps.
+    /// The number in the keys of maps.
     #[must_use]
     #[inline(always)]
     pub const fn number(self) -> u8 {
@@ -220,7 +223,7 @@ impl Outcome {
         }
     }
 
-    /// The outcome of a number that crossed in a map.
+    /// The outcome with that number.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
@@ -282,7 +285,7 @@ mod tests {
         }
     }
 
-    /// The numbers are a contract with maps that an older build pinned and with whoever stores the metrics.
+    /// Maps that an older build pinned hold the numbers, and stored metrics hold the names.
     #[test]
     fn numbers_and_names_are_the_ones_that_were_published() {
         let published: Vec<(u8, &str)> = Outcome::all().map(|outcome| (outcome.number(), outcome.name())).collect();

@@ -1,7 +1,8 @@
-//! The programs against the policy, over millions of frames: each is run in the kernel and decided by the pure function,
-//! and action, bytes, mark and counter have to agree. Then over real interfaces: where does a frame come out?
+//! The programs against the policy, over millions of frames: the kernel runs the program and the test calls the pure
+//! function, and action, bytes, mark and counter have to agree. The locks and the accounts are also checked by hand.
 //!
-//! A run ends after 200 000 frames or five seconds; `cargo xtask soak frames` goes on for minutes. A failure prints its seed.
+//! A run ends after 200 000 frames or five seconds; `cargo xtask soak frames` goes on for minutes. A failure prints its
+//! seed.
 
 mod datapath;
 mod fuzz;
@@ -17,9 +18,10 @@ use aya::maps::{Map, MapData, PerCpuHashMap};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use datapath::*;
 use fuzz::frames::{Dice, frame, lengthen};
-use fuzz::{MARK, World, broken_lock, reasons_of};
+use fuzz::{MARK, World, broken_lock, reasons_of, wrong_account};
 use privnet::datapath::{DropReason, Hook, Outcome, Tally};
 use privnet_ebpf::abi::CounterKey;
+use privnet_ebpf::maps::MAP_COUNTERS;
 use privnet_ebpf::net::MacAddr;
 use privnet_tests::soak::Soak;
 
@@ -36,7 +38,7 @@ fn person(last: u8, generation: u8, port: u16) -> Member {
     Member { address: address.into(), mac: MacAddr::of_member(address, generation), port }
 }
 
-/// The bed's members and a dozen more, here and elsewhere; one is here without a veth of its own to send from.
+/// The bed's members and a dozen more, local and remote; one local member has no veth to send from.
 fn world() -> World {
     let mut world = World::new(7, VTEP_IF).local(ALICE, ALICE_IF).local(BOB, BOB_IF).remote(CAROL).remote(DAVE);
     world = world.local(person(20, 0, 51_820), 22).local(person(21, 255, 51_900), 32);
@@ -63,7 +65,7 @@ struct Runner {
 
 impl Runner {
     fn open(hook: Hook, seed: u64, world: World, program: PathBuf, pins: &Path) -> Self {
-        let counters = MapData::from_pin(pins.join("pn_counters")).expect("pin");
+        let counters = MapData::from_pin(pins.join(MAP_COUNTERS.name)).expect("pin");
         Self {
             hook,
             seed,
@@ -75,7 +77,7 @@ impl Runner {
         }
     }
 
-    /// Runs frame `number`; the text is what was wrong.
+    /// Runs frame `number`; the error says what differed.
     fn check(&mut self, number: u64) -> Result<(), String> {
         let mut dice = Dice::of_frame(self.seed, number);
         let ifindex = match self.hook {
@@ -101,6 +103,9 @@ impl Runner {
             return told(format!("it went on, and this lock did not hold: {lock}"));
         }
         if let Some(key) = expected.counted {
+            if let Some(charged) = wrong_account(&self.world, self.hook, ifindex, &frame, key) {
+                return told(format!("charged to {:?} and not to {charged:?}", key.address()));
+            }
             let tally = self.counted.entry(key).or_default();
             tally.packets += 1;
             tally.bytes += frame.len() as u64;
@@ -114,7 +119,7 @@ impl Runner {
         if self.done.is_multiple_of(ROUND) { self.check_counters() } else { Ok(()) }
     }
 
-    /// Nothing else was counted than what was expected: here or in an earlier frame of the last round.
+    /// The counters are what was expected, also those that no frame of the last round should have raised.
     fn check_counters(&self) -> Result<(), String> {
         let found = self.all_counted();
         if found == self.counted {

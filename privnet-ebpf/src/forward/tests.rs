@@ -1,11 +1,11 @@
-//! The policy over every combination of right and wrong facts.
+//! The policy over every combination of right and wrong facts, and the account of each frame.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "what no case names fails the test")]
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::net::Vni;
+use crate::net::{MacAddr, Vni};
 use crate::packet::HEADERS_BYTES;
 
 const ALICE: ([u8; 4], u8, u16) = ([10, 240, 0, 2], 1, 51_820);
@@ -13,6 +13,8 @@ const BOB: ([u8; 4], u8, u16) = ([10, 240, 0, 3], 4, 51_821);
 const STRANGER: [u8; 4] = [192, 0, 2, 1];
 const BOB_IF: u32 = 21;
 const VTEP_IF: u32 = 31;
+/// What ALICE sends is charged to ALICE.
+const OF_ALICE: Account = Account::of_member(ALICE.0, Direction::Out);
 
 fn mac((address, generation, _): ([u8; 4], u8, u16)) -> MacAddr {
     MacAddr::of_member(address, generation)
@@ -51,7 +53,7 @@ impl Datagram {
         Self { macs: [mac(ALICE), mac(BOB)], addresses: [ALICE.0, BOB.0], ports: [ALICE.2, BOB.2] }
     }
 
-    fn packet(&self) -> Packet {
+    fn packet(&self) -> Result<Packet, DropReason> {
         let mut frame = [0; HEADERS_BYTES];
         frame[0..6].copy_from_slice(&self.macs[1].bytes());
         frame[6..12].copy_from_slice(&self.macs[0].bytes());
@@ -66,7 +68,13 @@ impl Datagram {
     }
 }
 
-fn arp(source_mac: MacAddr, operation: u8, sender_mac: MacAddr, sender: [u8; 4], target: [u8; 4]) -> Packet {
+fn arp(
+    source_mac: MacAddr,
+    operation: u8,
+    sender_mac: MacAddr,
+    sender: [u8; 4],
+    target: [u8; 4],
+) -> Result<Packet, DropReason> {
     let mut frame = [0; HEADERS_BYTES];
     frame[0..6].copy_from_slice(&MacAddr::BROADCAST.bytes());
     frame[6..12].copy_from_slice(&source_mac.bytes());
@@ -78,8 +86,13 @@ fn arp(source_mac: MacAddr, operation: u8, sender_mac: MacAddr, sender: [u8; 4],
     read(&frame)
 }
 
-fn read(frame: &[u8]) -> Packet {
-    Packet::read(&frame, false).expect("long enough")
+fn read(frame: &[u8]) -> Result<Packet, DropReason> {
+    Packet::read(&frame, false)
+}
+
+/// What is charged, and that it is dropped for `reason`.
+fn dropped(account: Account, reason: DropReason) -> (Account, Verdict) {
+    (account, Verdict::Drop(reason))
 }
 
 /// One fact of a frame or of the tables, right or not.
@@ -113,7 +126,8 @@ fn a_member_reaches_a_neighbour_only_when_every_fact_is_right() {
         let config = config.map(|config| if place == Place::NoVtep { config.with_vtep(None) } else { config });
         let target = known.then(|| bob((place == Place::Local).then_some(BOB_IF)));
         let port = has_port.then(alice);
-        let verdict = from_member(config.as_ref(), port.as_ref(), &frame.packet(), |_| target.as_ref());
+        let (account, verdict) = from_member(config.as_ref(), port.as_ref(), &frame.packet(), |_| target.as_ref());
+        assert_eq!(account, if has_port { OF_ALICE } else { Account::of_network(Direction::Out) }, "{frame:?}");
         let reachable = place != Place::NoVtep;
         match verdict {
             Verdict::DeliverLocal { ifindex: BOB_IF, rewrite: written } if place == Place::Local => {
@@ -186,7 +200,12 @@ fn another_host_reaches_a_member_only_when_every_fact_is_right() {
         let config = if has_config { config() } else { of_another_abi() };
         let source = known.then_some(source);
         let destination = here.then(|| bob(local.then_some(BOB_IF)));
-        match from_vtep(Some(&config), &frame.packet(), destination.as_ref(), |_| source.as_ref()) {
+        let member = |address| if address == BOB.0 { destination.as_ref() } else { source.as_ref() };
+        let (account, verdict) = from_vtep(Some(&config), &frame.packet(), member);
+        let is_here = here && local;
+        let (of_bob, of_network) = (Account::of_member(BOB.0, Direction::In), Account::of_network(Direction::In));
+        assert_eq!(account, if is_here { of_bob } else { of_network }, "{frame:?}");
+        match verdict {
             Verdict::DeliverLocal { ifindex: BOB_IF, rewrite: None } => {
                 assert!(facts.into_iter().all(|fact| fact), "{frame:?}");
                 forwarded += 1;
@@ -227,11 +246,11 @@ fn arp_is_answered_for_known_members_when_the_sender_is_the_sender() {
                     let packet = arp(macs[0], operation, macs[1], sender_address, target_address);
                     let right = source && operation == 1 && sender_mac && sender && known && !itself;
                     match from_member(Some(&config), Some(&port), &packet, |_| known.then_some(&target)) {
-                        Verdict::AnswerArp { mac: told } => {
+                        (OF_ALICE, Verdict::AnswerArp { mac: told }) => {
                             assert!(right && told == mac(BOB));
                             answered += 1;
                         }
-                        Verdict::Drop(_) => assert!(!right),
+                        (OF_ALICE, Verdict::Drop(_)) => assert!(!right),
                         other => panic!("{other:?}"),
                     }
                 }
@@ -240,7 +259,8 @@ fn arp_is_answered_for_known_members_when_the_sender_is_the_sender() {
     }
     assert_eq!(answered, 1);
     let request = arp(mac(ALICE), 1, mac(ALICE), ALICE.0, BOB.0);
-    assert_eq!(from_vtep(Some(&config), &request, None, |_| None), Verdict::Drop(DropReason::ArpFromVtep));
+    let of_network = Account::of_network(Direction::In);
+    assert_eq!(from_vtep(Some(&config), &request, |_| Some(&target)), dropped(of_network, DropReason::ArpFromVtep));
 }
 
 #[test]
@@ -249,26 +269,71 @@ fn without_a_config_nothing_goes() {
     let (alice, bob) = (alice(), bob(Some(BOB_IF)));
     for config in [None, Some(&of_another_abi())] {
         let closed = Verdict::Drop(DropReason::AbiMismatch);
-        assert_eq!(from_member(config, Some(&alice), &packet, |_| Some(&bob)), closed);
-        assert_eq!(from_member(config, None, &packet, |_| Some(&bob)), closed);
-        assert_eq!(from_vtep(config, &packet, Some(&bob), |_| Some(&bob)), closed);
-        assert_eq!(guard(config, &Claim::Other), closed);
+        assert_eq!(from_member(config, Some(&alice), &packet, |_| Some(&bob)).1, closed);
+        assert_eq!(from_member(config, None, &packet, |_| Some(&bob)).1, closed);
+        assert_eq!(from_vtep(config, &packet, |_| Some(&bob)).1, closed);
+        for direction in Direction::ALL {
+            assert_eq!(guard(config, direction, &Addresses::Other, |_| Some(&bob)).1, closed);
+        }
     }
 }
 
 #[test]
-fn the_member_that_is_looked_up_is_whom_the_packet_is_for_or_from() {
-    let (config, alice, bob, nobody) =
-        (config(), alice(), bob(Some(BOB_IF)), Verdict::Drop(DropReason::UnknownDestination));
+fn a_packet_is_decided_by_the_row_of_its_own_destination_or_source() {
+    let (config, alice, bob) = (config(), alice(), &bob(Some(BOB_IF)));
     let datagram = Datagram::right().packet();
-    let for_bob = |address| (address != BOB.0).then_some(&bob);
-    assert_eq!(from_member(Some(&config), Some(&alice), &datagram, for_bob), nobody);
+    let all_but = |unknown| move |address| (address != unknown).then_some(bob);
+    let unknown = dropped(OF_ALICE, DropReason::UnknownDestination);
+    assert_eq!(from_member(Some(&config), Some(&alice), &datagram, all_but(BOB.0)), unknown);
     let request = arp(mac(ALICE), 1, mac(ALICE), ALICE.0, BOB.0);
-    let unanswered = Verdict::Drop(DropReason::ArpUnknownTarget);
-    assert_eq!(from_member(Some(&config), Some(&alice), &request, for_bob), unanswered);
-    let from_alice = |address| (address != ALICE.0).then_some(&bob);
-    let unknown = Verdict::Drop(DropReason::UnknownSource);
-    assert_eq!(from_vtep(Some(&config), &datagram, Some(&bob), from_alice), unknown);
+    let unanswered = dropped(OF_ALICE, DropReason::ArpUnknownTarget);
+    assert_eq!(from_member(Some(&config), Some(&alice), &request, all_but(BOB.0)), unanswered);
+    let of_bob = Account::of_member(BOB.0, Direction::In);
+    let unknown = dropped(of_bob, DropReason::UnknownSource);
+    assert_eq!(from_vtep(Some(&config), &datagram, all_but(ALICE.0)), unknown);
+    let unknown = dropped(Account::of_network(Direction::In), DropReason::UnknownDestination);
+    assert_eq!(from_vtep(Some(&config), &datagram, all_but(BOB.0)), unknown);
+}
+
+#[test]
+fn a_frame_without_full_headers_is_charged_by_its_interface_alone() {
+    let (config, alice, bob) = (config(), alice(), bob(Some(BOB_IF)));
+    let short = read(&[0; HEADERS_BYTES - 1]);
+    let member = |_| Some(&bob);
+    assert_eq!(from_member(Some(&config), Some(&alice), &short, member), dropped(OF_ALICE, DropReason::Truncated));
+    let of_network = |direction| dropped(Account::of_network(direction), DropReason::Truncated);
+    assert_eq!(from_member(Some(&config), None, &short, member), of_network(Direction::Out));
+    assert_eq!(from_vtep(Some(&config), &short, member), of_network(Direction::In));
+}
+
+/// The container's own address is the source of what it sends, and the destination of what arrives; the other address
+/// of the packet is never charged, nor is a member of another host, nor what passes.
+#[test]
+fn the_guard_charges_a_refusal_to_the_member_of_this_host_on_the_containers_side() {
+    let config = config();
+    let rows = [(ALICE.0, MemberRow::local(mac(ALICE), ALICE.2, 11)), (BOB.0, bob(None))];
+    let member = |address| rows.iter().find(|(known, _)| *known == address).map(|(_, row)| row);
+    for from in [ALICE.0, BOB.0, STRANGER] {
+        for to in [ALICE.0, BOB.0, STRANGER] {
+            for direction in Direction::ALL {
+                let own = if direction == Direction::Out { from } else { to };
+                let of_network = Account::of_network(direction);
+                let refused = [from, to] != [STRANGER; 2];
+                let expected = if refused && own == ALICE.0 { Account::of_member(own, direction) } else { of_network };
+                let (ipv4, arp) =
+                    (Addresses::Ipv4 { source: from, destination: to }, Addresses::Arp { sender: from, target: to });
+                for addresses in [ipv4, arp] {
+                    let (account, verdict) = guard(Some(&config), direction, &addresses, member);
+                    assert_eq!((account, matches!(verdict, Verdict::Drop(_))), (expected, refused), "{addresses:?}");
+                }
+            }
+        }
+    }
+    let of_network = Account::of_network(Direction::In);
+    let short = guard(Some(&config), Direction::In, &Addresses::Truncated, member);
+    assert_eq!(short, dropped(of_network, DropReason::Truncated));
+    let other = guard(Some(&config), Direction::In, &Addresses::Other, member);
+    assert_eq!(other, (of_network, Verdict::Pass(PassReason::OtherProtocol)));
 }
 
 proptest! {
@@ -279,8 +344,9 @@ proptest! {
         let config = Config::new(Vni::MIN, network, bits);
         let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
         let inside = |address: [u8; 4]| u32::from_be_bytes(address) & mask == u32::from_be_bytes(network) & mask;
-        let ipv4 = guard(Some(&config), &Claim::Ipv4 { source, destination });
-        let arp = guard(Some(&config), &Claim::Arp { sender: source, target: destination });
+        let decide = |addresses| guard(Some(&config), Direction::In, &addresses, |_| None).1;
+        let ipv4 = decide(Addresses::Ipv4 { source, destination });
+        let arp = decide(Addresses::Arp { sender: source, target: destination });
         let passed = Verdict::Pass(PassReason::OutsidePrefix);
         if inside(source) {
             prop_assert_eq!(ipv4, Verdict::Drop(DropReason::GuardSource));
@@ -296,13 +362,13 @@ proptest! {
 
     #[test]
     fn whatever_is_refused_by_its_kind_is_never_forwarded(bytes in prop::collection::vec(any::<u8>(), 42..80), tagged: bool) {
-        if let Ok(packet) = Packet::read(&bytes.as_slice(), tagged)
-            && let Kind::Refused(reason) = packet.kind()
-        {
+        let packet = Packet::read(&bytes.as_slice(), tagged);
+        if let Kind::Refused(reason) = packet.as_ref().expect("long enough").kind() {
             let (config, alice, bob) = (config(), alice(), bob(Some(BOB_IF)));
-            let dropped = Verdict::Drop(reason);
-            prop_assert_eq!(from_member(Some(&config), Some(&alice), &packet, |_| Some(&bob)), dropped);
-            prop_assert_eq!(from_vtep(Some(&config), &packet, Some(&bob), |_| Some(&bob)), dropped);
+            let member = |_| Some(&bob);
+            prop_assert_eq!(from_member(Some(&config), Some(&alice), &packet, member), dropped(OF_ALICE, reason));
+            let of_network = Account::of_network(Direction::In);
+            prop_assert_eq!(from_vtep(Some(&config), &packet, member), dropped(of_network, reason));
         }
     }
 }

@@ -24,8 +24,12 @@ fn request() -> Vec<u8> {
     frame
 }
 
-fn kind(frame: &[u8]) -> Result<Kind, DropReason> {
-    Packet::read(&frame, false).map(|packet| packet.kind())
+fn checked(frame: &[u8]) -> Result<Checked, DropReason> {
+    Packet::read(&frame, false).map(|packet| packet.checked)
+}
+
+fn packet(frame: &[u8]) -> Packet {
+    Packet::read(&frame, false).expect("long enough")
 }
 
 fn with(mut frame: Vec<u8>, offset: usize, bytes: &[u8]) -> Vec<u8> {
@@ -35,32 +39,31 @@ fn with(mut frame: Vec<u8>, offset: usize, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_datagram_is_read_field_by_field() {
-    let packet = Packet::read(&datagram(32).as_slice(), false).expect("long enough");
-    assert_eq!(packet.kind(), Kind::Udp);
+    let packet = packet(&datagram(32));
     assert_eq!((packet.destination_mac(), packet.source_mac()), (BOB, ALICE));
-    let udp = packet.udp();
+    let Kind::Udp(udp) = packet.kind() else { panic!("{packet:?}") };
     assert_eq!((udp.source(), udp.destination()), ([10, 240, 0, 2], [10, 240, 0, 3]));
     assert_eq!((udp.source_port(), udp.destination_port()), (51_820, 51_821));
 }
 
 #[test]
 fn an_arp_request_is_read_field_by_field_and_its_reply_answers_it() {
-    let packet = Packet::read(&request().as_slice(), false).expect("long enough");
-    assert_eq!(packet.kind(), Kind::Arp);
-    let arp = packet.arp();
+    let asked = packet(&request());
+    let Kind::Arp(arp) = asked.kind() else { panic!("{asked:?}") };
     assert!(arp.is_request());
     assert_eq!((arp.sender_mac(), arp.sender(), arp.target()), (ALICE, [10, 240, 0, 2], [10, 240, 0, 3]));
     let bytes = arp.reply(BOB);
-    let reply = Packet::read(&bytes.as_slice(), false).expect("long enough");
-    assert_eq!((reply.kind(), reply.destination_mac(), reply.source_mac()), (Kind::Arp, ALICE, BOB));
-    assert!(!reply.arp().is_request());
-    assert_eq!((reply.arp().sender_mac(), reply.arp().sender()), (BOB, [10, 240, 0, 3]));
-    assert_eq!((bytes[32..38].to_vec(), reply.arp().target()), (ALICE.bytes().to_vec(), [10, 240, 0, 2]));
+    let told = packet(&bytes);
+    assert_eq!((told.destination_mac(), told.source_mac()), (ALICE, BOB));
+    let Kind::Arp(reply) = told.kind() else { panic!("{told:?}") };
+    assert!(!reply.is_request());
+    assert_eq!((reply.sender_mac(), reply.sender()), (BOB, [10, 240, 0, 3]));
+    assert_eq!((bytes[32..38].to_vec(), reply.target()), (ALICE.bytes().to_vec(), [10, 240, 0, 2]));
 }
 
 #[test]
 fn every_length_short_of_the_headers_is_refused_for_what_the_frame_says_it_is() {
-    let short = |ethertype: [u8; 2], bytes: usize| kind(&with(datagram(0), 12, &ethertype)[..bytes]);
+    let short = |ethertype: [u8; 2], bytes: usize| checked(&with(datagram(0), 12, &ethertype)[..bytes]);
     for bytes in 0..42 {
         let said = |reason| if bytes < 14 { Err(DropReason::Truncated) } else { Err(reason) };
         assert_eq!(short([0x08, 0x00], bytes), Err(DropReason::Truncated));
@@ -68,18 +71,18 @@ fn every_length_short_of_the_headers_is_refused_for_what_the_frame_says_it_is() 
         assert_eq!(short([0x86, 0xdd], bytes), said(DropReason::Ipv6));
         assert_eq!(short([0x81, 0x00], bytes), said(DropReason::VlanTag));
         assert_eq!(short([0x88, 0xcc], bytes), said(DropReason::UnknownEtherType));
-        let tagged = Packet::read(&&datagram(0)[..bytes], true).map(|packet| packet.kind());
+        let tagged = Packet::read(&&datagram(0)[..bytes], true).map(|packet| packet.checked);
         assert_eq!(tagged, Err(DropReason::VlanTag));
     }
-    assert_eq!(kind(&datagram(0)), Ok(Kind::Udp));
-    assert_eq!(kind(&request()), Ok(Kind::Arp));
+    assert_eq!(checked(&datagram(0)), Ok(Checked::Udp));
+    assert_eq!(checked(&request()), Ok(Checked::Arp));
 }
 
 #[test]
 fn a_tag_that_the_kernel_took_off_is_a_tag() {
     for frame in [datagram(0), request()] {
         let packet = Packet::read(&frame.as_slice(), true).expect("long enough");
-        assert_eq!(packet.kind(), Kind::Refused(DropReason::VlanTag));
+        assert_eq!(packet.checked, Checked::Refused(DropReason::VlanTag));
     }
 }
 
@@ -89,60 +92,60 @@ fn only_a_router_advertisement_is_called_one() {
         let frame = with(with(datagram(40), 12, &[0x86, 0xdd]), 20, &[next_header]);
         with(frame, 54, &[kind])
     };
-    assert_eq!(kind(&ipv6(58, 134)), Ok(Kind::Refused(DropReason::RouterAdvertisement)));
+    assert_eq!(checked(&ipv6(58, 134)), Ok(Checked::Refused(DropReason::RouterAdvertisement)));
     for (next_header, kind_of_icmp) in [(58, 133), (58, 135), (17, 134), (0, 134)] {
-        assert_eq!(kind(&ipv6(next_header, kind_of_icmp)), Ok(Kind::Refused(DropReason::Ipv6)));
+        assert_eq!(checked(&ipv6(next_header, kind_of_icmp)), Ok(Checked::Refused(DropReason::Ipv6)));
     }
-    assert_eq!(kind(&ipv6(58, 134)[..54]), Ok(Kind::Refused(DropReason::Ipv6)));
+    assert_eq!(checked(&ipv6(58, 134)[..54]), Ok(Checked::Refused(DropReason::Ipv6)));
 }
 
 #[test]
-fn a_claim_is_found_behind_no_tag_and_behind_two_but_not_behind_three() {
+fn a_addresses_is_found_behind_no_tag_and_behind_two_but_not_behind_three() {
     let (ipv4, tag) = (&datagram(0)[14..], [0, 5, 0x81, 0x00]);
-    let expected = Claim::Ipv4 { source: [10, 240, 0, 2], destination: [10, 240, 0, 3] };
-    assert_eq!(Claim::read(0x0800, &ipv4), expected);
+    let expected = Addresses::Ipv4 { source: [10, 240, 0, 2], destination: [10, 240, 0, 3] };
+    assert_eq!(Addresses::read(0x0800, &ipv4), expected);
     let once = [&[0, 5, 0x08, 0x00], ipv4].concat();
-    assert_eq!(Claim::read(0x8100, &once.as_slice()), expected);
+    assert_eq!(Addresses::read(0x8100, &once.as_slice()), expected);
     let twice = [&tag[..], &once].concat();
-    assert_eq!(Claim::read(0x88a8, &twice.as_slice()), expected);
-    // No stack takes off more: a receiver sees no IPv4 in it either.
+    assert_eq!(Addresses::read(0x88a8, &twice.as_slice()), expected);
+    // No stack removes a third tag, so the receiver sees no IPv4 in it either.
     let thrice = [&tag[..], &twice].concat();
-    assert_eq!(Claim::read(0x88a8, &thrice.as_slice()), Claim::Other);
+    assert_eq!(Addresses::read(0x88a8, &thrice.as_slice()), Addresses::Other);
     let arp = &request()[14..];
-    assert_eq!(Claim::read(0x0806, &arp), Claim::Arp { sender: [10, 240, 0, 2], target: [10, 240, 0, 3] });
+    assert_eq!(Addresses::read(0x0806, &arp), Addresses::Arp { sender: [10, 240, 0, 2], target: [10, 240, 0, 3] });
 }
 
 #[test]
-fn a_claim_that_is_cut_short_is_truncated() {
+fn a_addresses_that_is_cut_short_is_truncated() {
     let (ipv4, arp) = (&datagram(0)[14..], &request()[14..]);
     for bytes in 0..20 {
-        assert_eq!(Claim::read(0x0800, &&ipv4[..bytes]), Claim::Truncated);
+        assert_eq!(Addresses::read(0x0800, &&ipv4[..bytes]), Addresses::Truncated);
     }
     for bytes in 0..28 {
-        assert_eq!(Claim::read(0x0806, &&arp[..bytes]), Claim::Truncated);
+        assert_eq!(Addresses::read(0x0806, &&arp[..bytes]), Addresses::Truncated);
     }
     for bytes in 0..4 {
-        assert_eq!(Claim::read(0x8100, &&ipv4[..bytes]), Claim::Truncated);
+        assert_eq!(Addresses::read(0x8100, &&ipv4[..bytes]), Addresses::Truncated);
     }
-    assert_eq!(Claim::read(0x86dd, &&ipv4[..0]), Claim::Other);
+    assert_eq!(Addresses::read(0x86dd, &&ipv4[..0]), Addresses::Other);
 }
 
 proptest! {
-    /// Whatever the bytes, reading ends with an answer; what it calls a datagram has the lengths of one.
+    /// Any bytes are read to a result, and a frame with a tag is no datagram.
     #[test]
     fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..120), tagged: bool, ethertype: u16) {
-        let _claim = Claim::read(ethertype, &bytes.as_slice());
+        let _addresses = Addresses::read(ethertype, &bytes.as_slice());
         match Packet::read(&bytes.as_slice(), tagged) {
             Err(_) => prop_assert!(bytes.len() < HEADERS_BYTES),
-            Ok(packet) => prop_assert!(bytes.len() >= HEADERS_BYTES && (!tagged || packet.kind() != Kind::Udp)),
+            Ok(packet) => prop_assert!(bytes.len() >= HEADERS_BYTES && (!tagged || packet.checked != Checked::Udp)),
         }
     }
 
     #[test]
-    fn a_datagram_has_the_length_that_it_claims(payload in 0..1400_u16, claimed: u16, udp_claimed: u16) {
-        let frame = with(with(datagram(payload), 16, &claimed.to_be_bytes()), 38, &udp_claimed.to_be_bytes());
-        let right = claimed == payload + 28 && udp_claimed == payload + 8;
-        prop_assert_eq!(kind(&frame) == Ok(Kind::Udp), right);
-        prop_assert_eq!(kind(&datagram(payload)), Ok(Kind::Udp));
+    fn a_datagram_has_the_length_that_it_addressess(payload in 0..1400_u16, claimed: u16, udp_addressesed: u16) {
+        let frame = with(with(datagram(payload), 16, &claimed.to_be_bytes()), 38, &udp_addressesed.to_be_bytes());
+        let right = claimed == payload + 28 && udp_addressesed == payload + 8;
+        prop_assert_eq!(checked(&frame) == Ok(Checked::Udp), right);
+        prop_assert_eq!(checked(&datagram(payload)), Ok(Checked::Udp));
     }
 }

@@ -1,7 +1,7 @@
-//! What the fuzz tests share: a network's tables as values, and what the pure policy makes of a frame by them.
+//! The parts that the fuzz tests share: a network's tables as values, and the result of the policy by them.
 //!
-//! [`Expected`] comes from `forward`, the library's policy; [`broken_lock`] says the locks once more, by hand, from the
-//! bytes alone, so that a policy that is wrong in the library is not right by definition.
+//! [`Expected`] comes from `forward`, the library's policy. [`broken_lock`] and [`wrong_account`] state its rules once
+//! more, by hand, from the bytes alone, so that an error of the library is found although the programs share it.
 
 #![allow(dead_code, missing_docs, reason = "each test binary uses some of it; the names say it")]
 
@@ -11,9 +11,10 @@ use std::collections::BTreeMap;
 
 use privnet::datapath::{Hook, MemberRow, Network, PortRow};
 use privnet_ebpf::abi::{Config, CounterKey};
+use privnet_ebpf::account::Account;
 use privnet_ebpf::forward;
 use privnet_ebpf::net::{MacAddr, Vni};
-use privnet_ebpf::packet::{Claim, Kind, Packet};
+use privnet_ebpf::packet::{Addresses, Kind, Packet};
 use privnet_ebpf::verdict::{Direction, DropReason, Outcome, Verdict};
 
 use crate::datapath::{DROP, Member, NEXT, REDIRECT};
@@ -27,11 +28,11 @@ pub struct World {
     pub config: Config,
     pub ports: BTreeMap<u32, PortRow>,
     pub members: BTreeMap<[u8; 4], MemberRow>,
-    /// Who may be in a frame: the members, and some that are none.
+    /// The senders and receivers that frames are made of: the members, and some that are not members.
     pub people: Vec<Member>,
 }
 
-/// What becomes of a frame.
+/// The result of a program for a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
     pub action: i32,
@@ -66,7 +67,7 @@ impl World {
         self
     }
 
-    /// Somebody who is no member.
+    /// A sender or receiver that is not a member.
     #[must_use]
     pub fn stranger(mut self, member: Member) -> Self {
         self.people.push(member);
@@ -84,57 +85,26 @@ impl World {
         }
     }
 
-    /// What becomes of `frame`, by the library's policy. `tagged`: the kernel takes a VLAN tag off it.
+    /// The result of the program of `hook`, by the library's policy. `tagged`: the kernel takes a VLAN tag off `frame`.
     pub fn expect(&self, hook: Hook, ifindex: u32, frame: &[u8], tagged: bool) -> Expected {
-        let read = Packet::read(&frame, tagged);
-        let (address, direction, verdict) = match hook {
-            Hook::FromMember => {
-                let port = self.ports.get(&ifindex);
-                let verdict = match &read {
-                    Ok(packet) => forward::from_member(Some(&self.config), port, packet, |to| self.members.get(&to)),
-                    Err(reason) => Verdict::Drop(*reason),
-                };
-                (port.map_or(CounterKey::NETWORK, PortRow::address), Direction::Out, verdict)
-            }
-            Hook::FromVtep => {
-                let target = read.ok().filter(|packet| packet.kind() == Kind::Udp).map(|p| p.udp().destination());
-                let row = target.and_then(|address| self.members.get(&address));
-                let verdict = match &read {
-                    Ok(packet) => forward::from_vtep(Some(&self.config), packet, row, |to| self.members.get(&to)),
-                    Err(reason) => Verdict::Drop(*reason),
-                };
-                let is_here = row.is_some_and(|row| row.ifindex().is_some());
-                (target.filter(|_| is_here).unwrap_or(CounterKey::NETWORK), Direction::In, verdict)
-            }
-            Hook::GuardIngress => self.guarded(frame, Direction::In),
-            Hook::GuardEgress => self.guarded(frame, Direction::Out),
+        let (config, member) = (Some(&self.config), |address: [u8; 4]| self.members.get(&address));
+        let packet = Packet::read(&frame, tagged);
+        let guard = |direction| {
+            let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
+            forward::guard(config, direction, &Addresses::read(ethertype, &&frame[14..]), member)
         };
-        outcome(ifindex, frame, read.ok(), verdict, (address, direction))
-    }
-
-    fn guarded(&self, frame: &[u8], direction: Direction) -> ([u8; 4], Direction, Verdict) {
-        let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
-        let claim = Claim::read(ethertype, &&frame[14..]);
-        let own = match (&claim, direction) {
-            (Claim::Ipv4 { source, .. }, Direction::Out) => *source,
-            (Claim::Ipv4 { destination, .. }, Direction::In) => *destination,
-            (Claim::Arp { sender, .. }, Direction::Out) => *sender,
-            (Claim::Arp { target, .. }, Direction::In) => *target,
-            (Claim::Truncated | Claim::Other, Direction::Out | Direction::In) => CounterKey::NETWORK,
+        let (account, verdict) = match hook {
+            Hook::FromMember => forward::from_member(config, self.ports.get(&ifindex), &packet, member),
+            Hook::FromVtep => forward::from_vtep(config, &packet, member),
+            Hook::GuardIngress => guard(Direction::In),
+            Hook::GuardEgress => guard(Direction::Out),
         };
-        let is_here = self.members.get(&own).is_some_and(|row| row.ifindex().is_some());
-        let address = if is_here { own } else { CounterKey::NETWORK };
-        (address, direction, forward::guard(Some(&self.config), &claim))
+        carried_out(ifindex, frame, packet.ok(), account, verdict)
     }
 }
 
-fn outcome(
-    ifindex: u32,
-    frame: &[u8],
-    packet: Option<Packet>,
-    verdict: Verdict,
-    (address, direction): ([u8; 4], Direction),
-) -> Expected {
+/// What the kernel has to show for `verdict`: `exit` of the programs, stated as its results.
+fn carried_out(ifindex: u32, frame: &[u8], packet: Option<Packet>, account: Account, verdict: Verdict) -> Expected {
     let mut out = frame.to_vec();
     let mut redirected = |target, rewrite: Option<MacAddr>, outcome| {
         if let Some(mac) = rewrite {
@@ -146,18 +116,20 @@ fn outcome(
         Verdict::DeliverLocal { ifindex, rewrite } => redirected(ifindex, rewrite, Outcome::ForwardedLocal),
         Verdict::SendRemote { ifindex, rewrite } => redirected(ifindex, rewrite, Outcome::ForwardedRemote),
         Verdict::AnswerArp { mac } => {
-            let reply = packet.expect("an answer has a question").arp().reply(mac);
+            let packet = packet.expect("an answer has a request");
+            let Kind::Arp(request) = packet.kind() else { panic!("an answer to {packet:?}") };
+            let reply = request.reply(mac);
             out[..reply.len()].copy_from_slice(&reply);
             (REDIRECT, 0, Some(Outcome::ArpAnswered), Some(ifindex))
         }
         Verdict::Pass(_) => (NEXT, MARK, None, None),
         Verdict::Drop(reason) => (DROP, MARK, Some(Outcome::Dropped(reason)), None),
     };
-    let counted = counted.map(|outcome| CounterKey::new(address, direction, outcome));
+    let counted = counted.map(|outcome| account.key(outcome));
     Expected { action, frame: out, mark, counted, target }
 }
 
-/// Which lock a frame that went on has broken, read off the bytes by hand.
+/// The lock that a frame broke although it went on, read off the bytes by hand.
 pub fn broken_lock(world: &World, hook: Hook, ifindex: u32, frame: &[u8], out: &Expected) -> Option<&'static str> {
     let went_on = out.action != DROP;
     let field = |offset: usize, length: usize| frame.get(offset..offset + length).unwrap_or_default();
@@ -184,9 +156,16 @@ pub fn broken_lock(world: &World, hook: Hook, ifindex: u32, frame: &[u8], out: &
                 return Some("a question of a member for a member");
             };
             check(field(20, 2) == [0, 1] && out.frame[20..22] == [0, 2], "a question is answered")
-                .or_else(|| check(field(28, 4) == port.address() && field(6, 6) == port.mac().bytes(), "its own name"))
-                .or_else(|| check(out.frame[22..28] == of.mac().bytes(), "with the MAC of who is asked for"))
-                .or_else(|| check(out.target == Some(ifindex), "back to who asks"))
+                .or_else(|| {
+                    check(
+                        field(28, 4) == port.address() && field(6, 6) == port.mac().bytes(),
+                        "with the sender's own address and MAC",
+                    )
+                })
+                .or_else(|| {
+                    check(out.frame[22..28] == of.mac().bytes(), "with the MAC of the address that is asked for")
+                })
+                .or_else(|| check(out.target == Some(ifindex), "back to the sender"))
         }
         (Hook::FromVtep, [8, 0]) => {
             let (Some(from), Some(to)) = (member(26), member(30)) else { return Some("between two members") };
@@ -209,7 +188,53 @@ pub fn broken_lock(world: &World, hook: Hook, ifindex: u32, frame: &[u8], out: &
     }
 }
 
-/// The reasons that a run has to have met to show anything: every one that the program can give a whole, current map.
+/// Reasons to refuse a frame before its addresses are looked up.
+const BEFORE_ADDRESSES: [DropReason; 7] = [
+    DropReason::Truncated,
+    DropReason::Malformed,
+    DropReason::MulticastOrBroadcast,
+    DropReason::IpOptions,
+    DropReason::Fragment,
+    DropReason::NotUdp,
+    DropReason::Dhcp,
+];
+
+/// The address that a frame had to be charged to, when it is not the one of `counted`; read off the bytes by hand.
+///
+/// The frames of a port are charged to its member. The other programs charge the member of this host whose address is
+/// on the container's side of the packet: the destination of what arrives, the source of what leaves. All else is
+/// charged to the network.
+pub fn wrong_account(world: &World, hook: Hook, ifindex: u32, frame: &[u8], counted: CounterKey) -> Option<[u8; 4]> {
+    let bytes = |offset: usize, length: usize| frame.get(offset..offset + length).unwrap_or_default();
+    let mut network_header = 14;
+    while matches!(hook, Hook::GuardIngress | Hook::GuardEgress)
+        && network_header < 22
+        && matches!(bytes(network_header - 2, 2), [0x81, 0] | [0x88, 0xa8] | [0x91, 0])
+    {
+        network_header += 4;
+    }
+    let local = |offset: usize| {
+        let address = <[u8; 4]>::try_from(bytes(network_header + offset, 4)).ok()?;
+        world.members.get(&address)?.ifindex().map(|_| address)
+    };
+    let unread = BEFORE_ADDRESSES
+        .into_iter()
+        .any(|reason| counted.what().is_some_and(|(_, outcome)| outcome == Outcome::Dropped(reason)));
+    let charged = match (hook, bytes(network_header - 2, 2)) {
+        (Hook::FromMember, _) => world.ports.get(&ifindex).map(PortRow::address),
+        _ if unread => None,
+        (Hook::FromVtep | Hook::GuardIngress, [8, 0]) => local(16),
+        (Hook::GuardEgress, [8, 0]) => local(12),
+        (Hook::GuardIngress, [8, 6]) => local(24),
+        (Hook::GuardEgress, [8, 6]) => local(14),
+        (Hook::FromVtep | Hook::GuardIngress | Hook::GuardEgress, _) => None,
+    };
+    let charged = charged.unwrap_or(CounterKey::NETWORK);
+    (charged != counted.address()).then_some(charged)
+}
+
+/// The reasons that a run has to have met to show anything: all that the program can give while its maps are whole and
+/// current.
 pub fn reasons_of(hook: Hook) -> Vec<DropReason> {
     let is_of_guard = |reason: &DropReason| {
         matches!(reason, DropReason::GuardSource | DropReason::GuardDestination | DropReason::GuardArp)
