@@ -1,7 +1,7 @@
 //! The one file that calls `setns` and `unshare`.
 //!
-//! Every function here changes the namespace of the *calling* thread and does not change it back; the callers are
-//! threads that were started for it, or a process that is about to become another program.
+//! Each function changes the namespace of the *calling* thread and does not change it back. The callers are threads
+//! that were started for it, and a process that is about to execute another program.
 
 #![expect(unsafe_code, reason = "unshare is an unsafe function, because of one flag that is not used here")]
 
@@ -11,32 +11,29 @@ use std::path::Path;
 use rustix::mount::MountPropagationFlags;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use super::{Error, pin};
+use super::{Error, file};
 
-/// The namespace of the calling thread, which need not be the process's.
-pub(super) const OWN: &str = "/proc/thread-self/ns/net";
-
-/// Puts the calling thread into a namespace that nobody else is in, and returns its file.
+/// Puts the calling thread into a new namespace, and returns its file.
 pub(super) fn new_namespace() -> Result<OwnedFd, Error> {
     unshare(UnshareFlags::NEWNET)?;
-    pin::open_file(Path::new(OWN))
+    file::open(Path::new(file::OWN))
 }
 
-/// Puts the calling thread into the namespace of `file`, and returns `file`.
-pub(super) fn existing(file: OwnedFd) -> Result<OwnedFd, Error> {
-    rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+/// Puts the calling thread into the namespace of the open file `netns`, and returns the file.
+pub(super) fn existing(netns: OwnedFd) -> Result<OwnedFd, Error> {
+    rustix::thread::move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|errno| Error::errno("enter", "a network namespace", errno))?;
-    Ok(file)
+    Ok(netns)
 }
 
 /// Gives the calling process, which is about to execute another program, network, mount and UTS namespaces of its own.
 ///
-/// Mounts made afterwards stay its own; mounts that the host makes still show up (the tree is made a slave). The new
-/// network namespace holds a loopback that is down and nothing else.
+/// The process sees mounts that the host makes later, and the host does not see those of the process (the tree becomes
+/// a slave mount). The new network namespace holds a loopback that is down and nothing else.
 ///
 /// # Errors
-/// [`Error::NotSingleThreaded`] when another thread would stay behind, in the old namespaces. After
-/// [`Error::Kernel`] some of the namespaces may have been entered: the process should exit.
+/// [`Error::NotSingleThreaded`] when the process has another thread, which would stay in the old namespaces. After
+/// [`Error::Kernel`] the process may be in some of the new namespaces, and should exit.
 pub fn enter_new_for_exec() -> Result<(), Error> {
     let tasks = std::fs::read_dir("/proc/self/task").map_err(|source| Error::io("read", "/proc/self/task", source))?;
     let threads = tasks.count();

@@ -1,4 +1,4 @@
-//! What can go wrong with a namespace. Never acts.
+//! Errors of operations on namespaces. Never acts.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,80 +12,80 @@ use crate::model::{ErrorCode, Explain};
 /// Why an operation on a namespace failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing is there, or the process whose namespace it was has ended.
+    /// The path does not exist, or its process has ended.
     #[error("{object} does not exist")]
     NotFound {
         /// The path, or the kernel setting.
         object: String,
     },
-    /// Something is there that is no network namespace.
+    /// The path is not a network namespace.
     #[error("{path} is not a network namespace: it is {found}", path = path.display())]
     NotANamespace {
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// What is there.
+        /// The kind of the file.
         found: String,
     },
-    /// The name is taken.
+    /// A file of that name exists.
     #[error("{path} exists already", path = path.display())]
     AlreadyExists {
-        /// Where.
+        /// The path.
         path: PathBuf,
     },
-    /// Something that must go first is there still.
+    /// The path is in use, and its user has to go first.
     #[error("{path} is in use by {holder}", path = path.display())]
     Busy {
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// By what.
+        /// Its user.
         holder: String,
     },
     /// A name that cannot be a file name, or a kernel setting outside `net/`.
     #[error("{what} {value:?} is invalid")]
     Invalid {
-        /// The noun.
+        /// The kind of the value, a noun.
         what: &'static str,
-        /// The offending value.
+        /// The value.
         value: String,
-        /// What a valid one looks like.
+        /// The form of a valid value.
         expected: &'static str,
     },
-    /// The process may not do this; root with `CAP_SYS_ADMIN` may.
+    /// The process lacks a capability; root with `CAP_SYS_ADMIN` has it.
     #[error("cannot {op} {object}: not permitted")]
     NotPermitted {
-        /// What was tried.
+        /// The operation, a verb.
         op: &'static str,
-        /// On which object.
+        /// The object of the operation.
         object: String,
     },
-    /// A closure panicked on the namespace's thread, which goes on.
+    /// A closure panicked on the namespace's thread; the thread goes on.
     #[error("a task in network namespace {} panicked: {message}", netns.map_or_else(|| "that is new".to_owned(), |id| id.to_string()))]
     Panicked {
-        /// Where; `None` while it was being entered.
+        /// The namespace; `None` before the thread has entered it.
         netns: Option<NetnsId>,
-        /// What the panic said.
+        /// The message of the panic.
         message: String,
     },
-    /// The namespace's thread is gone. It ends only with the last handle, so this is a bug.
+    /// The namespace's thread has ended before its last handle, which is a bug.
     #[error("the thread of network namespace {netns} has ended")]
     ThreadEnded {
-        /// Whose.
+        /// The namespace.
         netns: NetnsId,
     },
-    /// Namespaces of a whole process cannot be left by one of several threads.
+    /// A process with several threads cannot leave its namespaces as a whole.
     #[error("cannot enter new namespaces: the process has {threads} threads instead of one")]
     NotSingleThreaded {
-        /// How many there are.
+        /// The number of threads.
         threads: usize,
     },
-    /// Everything else that the kernel refused.
+    /// Any other refusal of the kernel.
     #[error("cannot {op} {object}")]
     Kernel {
-        /// What was tried.
+        /// The operation, a verb.
         op: &'static str,
-        /// On which object.
+        /// The object of the operation.
         object: String,
-        /// The kernel's reason.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -161,7 +161,7 @@ impl Explain for Error {
 }
 
 impl Error {
-    /// Sorts a failure of `op` on `object` by its errno.
+    /// The error for a failed `op` on `object`, by its error number.
     pub(super) fn io(op: &'static str, object: impl Into<String>, source: io::Error) -> Self {
         use rustix::io::Errno;
         let object = object.into();

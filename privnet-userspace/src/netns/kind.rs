@@ -1,4 +1,4 @@
-//! The one question that the kernel answers only through `ioctl`: of which kind is a namespace?
+//! The kind of a namespace, which the kernel tells through `ioctl` only.
 
 #![expect(unsafe_code, reason = "rustix has no wrapper for NS_GET_NSTYPE, and describing an ioctl is unsafe")]
 
@@ -9,12 +9,13 @@ use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, opcode};
 
 /// The `CLONE_NEW…` flag of an open nsfs file's namespace (ioctl_nsfs(2), since Linux 4.11).
 pub(super) fn of(nsfs_file: BorrowedFd<'_>) -> rustix::io::Result<u32> {
-    // SAFETY: `GetNamespaceType` describes the request truly, see its own proof; on a file that is no nsfs file the
-    // request answers ENOTTY or, having no argument, has nothing to write to.
+    // SAFETY: `GetNamespaceType` describes the request as the kernel defines it, see its own proof. On a file of
+    // another file system the kernel answers ENOTTY; the request has no argument, so the kernel has nothing to write
+    // to.
     unsafe { rustix::ioctl::ioctl(nsfs_file, GetNamespaceType) }
 }
 
-/// How `CLONE_NEW…` of `kind` reads in `/proc/<pid>/ns`.
+/// The name of the kind of a namespace, for messages.
 pub(super) fn name(kind: u32) -> &'static str {
     match kind {
         NETWORK => "a network namespace",
@@ -34,8 +35,8 @@ pub(super) const NETWORK: u32 = 0x4000_0000;
 
 struct GetNamespaceType;
 
-// SAFETY: NS_GET_NSTYPE is `_IO(0xb7, 3)` (include/uapi/linux/nsfs.h): the kernel takes no argument, so the null pointer
-// is never followed and nothing is mutated, and the return value is the answer.
+// SAFETY: NS_GET_NSTYPE is `_IO(0xb7, 3)` (include/uapi/linux/nsfs.h): the kernel takes no argument, so the null
+// pointer is never followed and nothing is mutated, and the return value is the answer.
 unsafe impl Ioctl for GetNamespaceType {
     type Output = u32;
 

@@ -1,32 +1,29 @@
-//! Namespaces as files: opening, identifying, pinning as `ip netns` does, listing and removing pins.
+//! Pins of namespaces, as `ip netns` makes them: creating, listing and removing them.
 //!
 //! Never enters a namespace. Never removes a file that is neither a pin nor an empty mount point.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
-use super::{Error, Netns, NetnsId, enter, kind};
+use super::{Error, Netns, NetnsId, file};
 
-/// The file system of namespaces (`NSFS_MAGIC`, include/uapi/linux/magic.h).
-const NSFS_MAGIC: u64 = 0x6e73_6673;
-
-/// One name in a directory of pins.
+/// A name in a directory of pins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pin {
     /// The file name.
     pub name: String,
-    /// The namespace; `None` for an empty mount point that a crash left behind. [`Netns::create`] uses that again,
+    /// The namespace; `None` for an empty mount point that a crash left behind. [`Netns::create`] uses it again, and
     /// [`Netns::remove`] removes it.
     pub id: Option<NetnsId>,
 }
 
-/// What stands at the path of a pin.
+/// The file at the path of a pin.
 enum Found {
     Nothing,
     Namespace(NetnsId),
@@ -34,117 +31,119 @@ enum Found {
     Other(String),
 }
 
-/// Opens the namespace file at `path`, close-on-exec, and makes sure that it is one.
-pub(super) fn open_file(path: &Path) -> Result<OwnedFd, Error> {
-    let named = |op| move |errno| Error::errno(op, path.display().to_string(), errno);
-    // O_PATH first: opening for real what the path turns out to be (a device, a FIFO) could block or act.
-    let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(named("open"))?;
-    let not_one = |found: String| Error::NotANamespace { path: path.to_owned(), found };
-    if !is_nsfs(place.as_fd()).map_err(named("inspect"))? {
-        return Err(not_one(describe(place.as_fd())));
+impl Netns {
+    /// Creates a namespace and pins it as `<dir>/<name>`, as `ip netns add` does, so that `ip netns` lists it.
+    ///
+    /// A missing `dir` is created. `dir` becomes a shared mount, so that every mount namespace sees the pin. A mount
+    /// point without a mount, which a crash leaves behind, is used again. No interface is set up.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] when the name is pinned. After an error this call leaves no pin of that name.
+    pub fn create(dir: &Path, name: &str) -> Result<Self, Error> {
+        let path = path_of(dir, name)?;
+        fs::create_dir_all(dir).map_err(|source| Error::io("create", dir.display().to_string(), source))?;
+        let _lock = lock(dir)?;
+        share(dir)?;
+        match inspect(&path)? {
+            Found::Nothing => make_mount_point(&path)?,
+            Found::EmptyFile => tracing::debug!(path = %path.display(), "using a mount point that was left behind"),
+            Found::Namespace(_) | Found::Other(_) => return Err(Error::AlreadyExists { path }),
+        }
+        let pinned = Self::create_anonymous().and_then(|netns| pin(&netns, &path).map(|()| netns));
+        match &pinned {
+            Ok(netns) => tracing::debug!(path = %path.display(), netns = %netns.id(), "created a network namespace"),
+            // The first error is reported. The next call uses a mount point that stays.
+            Err(_) => drop(rustix::fs::unlink(&path)),
+        }
+        pinned
     }
-    let through = format!("/proc/thread-self/fd/{}", place.as_raw_fd());
-    let file = rustix::fs::open(&through, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(named("open"))?;
-    let found = kind::of(file.as_fd()).map_err(named("inspect"))?;
-    if found == kind::NETWORK { Ok(file) } else { Err(not_one(kind::name(found).to_owned())) }
-}
 
-/// The identity of an open namespace file.
-pub(super) fn id_of(file: BorrowedFd<'_>) -> Result<NetnsId, Error> {
-    let stat = rustix::fs::fstat(file).map_err(|errno| Error::errno("inspect", "a network namespace", errno))?;
-    Ok(NetnsId { dev: stat.st_dev, ino: stat.st_ino })
-}
-
-pub(super) fn create(dir: &Path, name: &str) -> Result<Netns, Error> {
-    let path = path_of(dir, name)?;
-    fs::create_dir_all(dir).map_err(|source| Error::io("create", dir.display().to_string(), source))?;
-    let _lock = lock(dir)?;
-    share(dir)?;
-    match look(&path)? {
-        Found::Nothing => make_mount_point(&path)?,
-        Found::EmptyFile => tracing::debug!(path = %path.display(), "using a mount point that was left behind"),
-        Found::Namespace(_) | Found::Other(_) => return Err(Error::AlreadyExists { path }),
-    }
-    let pinned = Netns::create_anonymous().and_then(|netns| pin(&netns, &path).map(|()| netns));
-    match &pinned {
-        Ok(netns) => tracing::debug!(path = %path.display(), netns = %netns.id(), "created a network namespace"),
-        // The first error is the one to report; a mount point that stays is found again by `look`.
-        Err(_) => drop(rustix::fs::unlink(&path)),
-    }
-    pinned
-}
-
-pub(super) fn remove(dir: &Path, name: &str) -> Result<(), Error> {
-    let path = path_of(dir, name)?;
-    let _lock = match lock(dir) {
-        Err(Error::NotFound { .. }) => return Ok(()),
-        locked => locked?,
-    };
-    let named = |op| move |errno| Error::errno(op, dir.join(name).display().to_string(), errno);
-    loop {
-        match look(&path)? {
-            Found::Nothing => return Ok(()),
-            // Once for each mount, should they be stacked.
-            Found::Namespace(id) => {
-                rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
-                    .map_err(named("unmount"))?;
-                tracing::debug!(path = %path.display(), netns = %id, "unpinned a network namespace");
+    /// Removes the pin `<dir>/<name>`, if it exists. The kernel deletes the namespace when nothing else holds it.
+    ///
+    /// # Errors
+    /// [`Error::NotANamespace`] when the file is neither a pin nor an empty mount point: it is left alone.
+    pub fn remove(dir: &Path, name: &str) -> Result<(), Error> {
+        let path = path_of(dir, name)?;
+        let _lock = match lock(dir) {
+            Err(Error::NotFound { .. }) => return Ok(()),
+            locked => locked?,
+        };
+        let named = |op| move |errno| Error::errno(op, dir.join(name).display().to_string(), errno);
+        loop {
+            match inspect(&path)? {
+                Found::Nothing => return Ok(()),
+                // Once for each mount: mounts can be stacked.
+                Found::Namespace(id) => {
+                    rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+                        .map_err(named("unmount"))?;
+                    tracing::debug!(path = %path.display(), netns = %id, "unpinned a network namespace");
+                }
+                Found::EmptyFile => return rustix::fs::unlink(&path).map_err(named("remove")),
+                Found::Other(found) => return Err(Error::NotANamespace { path, found }),
             }
-            Found::EmptyFile => return rustix::fs::unlink(&path).map_err(named("remove")),
-            Found::Other(found) => return Err(Error::NotANamespace { path, found }),
         }
     }
-}
 
-pub(super) fn list(dir: &Path) -> Result<Vec<Pin>, Error> {
-    let failed = |source| Error::io("list", dir.display().to_string(), source);
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(failed)?,
-    };
-    let mut pins = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        match look(&entry.path())? {
-            Found::Namespace(id) => pins.push(Pin { name, id: Some(id) }),
-            Found::EmptyFile => pins.push(Pin { name, id: None }),
-            // Gone since it was listed, or a stranger's.
-            Found::Nothing | Found::Other(_) => {}
+    /// The pins in `dir`, by name; none when `dir` does not exist. Foreign files are not listed.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the directory cannot be read to its end.
+    pub fn list(dir: &Path) -> Result<Vec<Pin>, Error> {
+        let failed = |source| Error::io("list", dir.display().to_string(), source);
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut pins = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            match inspect(&entry.path())? {
+                Found::Namespace(id) => pins.push(Pin { name, id: Some(id) }),
+                Found::EmptyFile => pins.push(Pin { name, id: None }),
+                // Removed since the listing, or a foreign file.
+                Found::Nothing | Found::Other(_) => {}
+            }
         }
+        pins.sort();
+        Ok(pins)
     }
-    pins.sort();
-    Ok(pins)
-}
 
-pub(super) fn remove_dir(dir: &Path) -> Result<(), Error> {
-    if let Some(pin) = list(dir)?.into_iter().next() {
-        return Err(Error::Busy { path: dir.to_owned(), holder: pin.name });
-    }
-    loop {
-        match rustix::mount::unmount(dir, UnmountFlags::NOFOLLOW) {
-            Ok(()) => {}
-            // EINVAL: it is no mount point (any more).
-            Err(Errno::INVAL) => break,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(Error::errno("unmount", dir.display().to_string(), errno)),
+    /// Removes a directory of pins that [`Netns::create`] made and that has no pin left: its mount, then itself.
+    ///
+    /// For throw-away directories (the demo, tests), never for [`super::DEFAULT_DIR`].
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when a namespace is pinned there.
+    pub fn remove_dir(dir: &Path) -> Result<(), Error> {
+        if let Some(pin) = Self::list(dir)?.into_iter().next() {
+            return Err(Error::Busy { path: dir.to_owned(), holder: pin.name });
         }
+        loop {
+            match rustix::mount::unmount(dir, UnmountFlags::NOFOLLOW) {
+                Ok(()) => {}
+                // EINVAL: it is no mount point (any more).
+                Err(Errno::INVAL) => break,
+                Err(Errno::NOENT) => return Ok(()),
+                Err(errno) => return Err(Error::errno("unmount", dir.display().to_string(), errno)),
+            }
+        }
+        fs::remove_dir(dir).map_err(|source| Error::io("remove", dir.display().to_string(), source))
     }
-    fs::remove_dir(dir).map_err(|source| Error::io("remove", dir.display().to_string(), source))
 }
 
 /// Binds the namespace of `netns` on the mount point `path`.
 fn pin(netns: &Netns, path: &Path) -> Result<(), Error> {
     let target = path.to_owned();
     netns
-        .run_blocking(move || rustix::mount::mount_bind(enter::OWN, &target))?
+        .run_blocking(move || rustix::mount::mount_bind(file::OWN, &target))?
         .map_err(|errno| Error::errno("pin a network namespace at", path.display().to_string(), errno))
 }
 
-/// Makes `dir` a mount point whose mounts propagate, as iproute2 does (ip/ipnetns.c, `netns_add`).
+/// Makes `dir` a shared mount, as iproute2 does (ip/ipnetns.c, `netns_add`).
 fn share(dir: &Path) -> Result<(), Error> {
     let failed = |op| move |errno| Error::errno(op, dir.display().to_string(), errno);
-    // Not below it as well: what is mounted on a shared mount is shared, and thousands of pins would be visited each time.
+    // Not recursive: mounts made on a shared mount are shared, and each call would visit thousands of pins.
     match rustix::mount::mount_change(dir, MountPropagationFlags::SHARED) {
         // EINVAL: it is no mount point.
         Err(Errno::INVAL) => {
@@ -156,7 +155,8 @@ fn share(dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Keeps two creators from binding `dir` twice; iproute2 takes the same lock. Held until the file is closed.
+/// Locks `dir`, so that two processes do not bind it twice; iproute2 takes the same lock. Held until the file is
+/// closed.
 fn lock(dir: &Path) -> Result<OwnedFd, Error> {
     let failed = |errno| Error::errno("lock", dir.display().to_string(), errno);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -174,41 +174,20 @@ fn make_mount_point(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Looks at `path` itself: a symbolic link is a stranger's.
-fn look(path: &Path) -> Result<Found, Error> {
+/// Inspects `path` itself: a symbolic link is foreign and not followed.
+fn inspect(path: &Path) -> Result<Found, Error> {
     let failed = |errno| Error::errno("inspect", path.display().to_string(), errno);
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let place = match rustix::fs::open(path, flags, Mode::empty()) {
+    let found = match rustix::fs::open(path, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(Found::Nothing),
-        place => place.map_err(failed)?,
+        opened => opened.map_err(failed)?,
     };
-    if is_nsfs(place.as_fd()).map_err(failed)? {
-        return id_of(place.as_fd()).map(Found::Namespace);
+    if file::is_nsfs(found.as_fd()).map_err(failed)? {
+        return file::id_of(found.as_fd()).map(Found::Namespace);
     }
-    let stat = rustix::fs::fstat(&place).map_err(failed)?;
+    let stat = rustix::fs::fstat(&found).map_err(failed)?;
     let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
-    Ok(if is_file && stat.st_size == 0 { Found::EmptyFile } else { Found::Other(describe(place.as_fd())) })
-}
-
-fn is_nsfs(file: BorrowedFd<'_>) -> Result<bool, Errno> {
-    // The type of f_type differs between architectures.
-    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "i64 on some architectures, u32 on others")]
-    Ok(rustix::fs::fstatfs(file)?.f_type as u64 == NSFS_MAGIC)
-}
-
-fn describe(file: BorrowedFd<'_>) -> String {
-    use rustix::fs::FileType;
-    let kind = rustix::fs::fstat(file).map(|stat| FileType::from_raw_mode(stat.st_mode));
-    match kind {
-        Ok(FileType::RegularFile) => "a regular file",
-        Ok(FileType::Directory) => "a directory",
-        Ok(FileType::Symlink) => "a symbolic link",
-        Ok(FileType::Socket) => "a socket",
-        Ok(FileType::Fifo) => "a FIFO",
-        Ok(FileType::CharacterDevice | FileType::BlockDevice) => "a device",
-        Ok(FileType::Unknown) | Err(_) => "a file of unknown type",
-    }
-    .to_owned()
+    Ok(if is_file && stat.st_size == 0 { Found::EmptyFile } else { Found::Other(file::describe(found.as_fd())) })
 }
 
 fn path_of(dir: &Path, name: &str) -> Result<PathBuf, Error> {

@@ -1,6 +1,6 @@
-//! Kernel settings below `/proc/sys/net`, which resolve by the namespace of the thread that opens them.
+//! Kernel settings below `/proc/sys/net`, which belong to the namespace of the thread that opens them.
 //!
-//! Never decides a value. Writes only what differs.
+//! Never decides a value. Writes only values that differ.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use super::{Error, Netns};
 
 impl Netns {
-    /// Reads a setting of this namespace, without its line end. `key` is a path such as `net/ipv4/ip_forward`; slashes
-    /// and not dots, because interface names have dots.
+    /// Reads a setting of this namespace, without its line end. `key` is a path such as `net/ipv4/ip_forward`, with
+    /// slashes, because interface names can have dots.
     ///
     /// # Errors
     /// [`Error::NotFound`] when the namespace has no such setting, [`Error::Invalid`] for a key outside `net/`.
@@ -18,7 +18,7 @@ impl Netns {
         self.run(move || read(&path)).await?
     }
 
-    /// Makes sure that a setting of this namespace has a value; true when it had to be written.
+    /// Sets a setting of this namespace; true when it had another value.
     ///
     /// # Errors
     /// As [`Netns::get_sysctl`]; [`Error::Kernel`] when the kernel refuses the value.
@@ -26,10 +26,10 @@ impl Netns {
         self.set_sysctls(&[(key, value)]).await.map(|written| written == 1)
     }
 
-    /// Makes sure of several settings in one visit to the namespace's thread; returns how many had to be written.
+    /// Sets several settings in one closure on the namespace's thread; returns how many had other values.
     ///
     /// # Errors
-    /// As [`Netns::set_sysctl`], for the first that fails; those before it are set.
+    /// As [`Netns::set_sysctl`], for the first setting that fails; those before it are set.
     pub async fn set_sysctls(&self, settings: &[(&str, &str)]) -> Result<usize, Error> {
         let settings: Vec<(PathBuf, String)> = settings
             .iter()
