@@ -13,6 +13,7 @@ use privnet::datapath::{
 };
 use privnet::model::IfName;
 use privnet::netns::Netns;
+use privnet_ebpf::maps::{MAP_MEMBERS, MAP_PORTS};
 use privnet_ebpf::net::Vni;
 use privnet_tests::lab::{Ground, run_in, skip, until};
 
@@ -67,7 +68,7 @@ fn a_pinned_map_of_another_layout_is_refused_and_left_alone() {
     let wider = NetworkSpec { prefix: "10.240.0.0/16".parse().expect("prefix"), ..spec() };
     let error = Network::open(bed.network.pin_dir(), &wider).err().expect("refused");
     assert!(matches!(error, Error::Layout { .. }), "{error}");
-    assert!(error.to_string().contains("pn_ports") && error.to_string().contains("1024 entries"), "{error}");
+    assert!(error.to_string().contains(MAP_PORTS.name) && error.to_string().contains("1024 entries"), "{error}");
     bed.forwards(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB), ALICE.address, Outcome::ForwardedLocal);
     assert!(Network::open(bed.network.pin_dir(), &spec()).expect("adopted").was_adopted());
 }
@@ -120,7 +121,7 @@ fn a_full_table_says_so_and_keeps_what_it_has() {
         added += u32::from(result.is_ok());
         result.err()
     });
-    assert!(matches!(error, Some(Error::Full { map: "pn_members", .. })), "{error:?}");
+    assert!(matches!(error, Some(Error::Full { map, .. }) if map == MAP_MEMBERS.name), "{error:?}");
     assert_eq!(bed.network.members().expect("members").len(), added as usize + 4);
     bed.forwards(Hook::FromMember, ALICE_IF, &datagram(ALICE, BOB), ALICE.address, Outcome::ForwardedLocal);
 }
@@ -229,7 +230,7 @@ async fn a_guard_is_put_before_whoever_came_before_it() {
     // As good strangers as any: they have other names.
     for stranger in [Hook::FromMember, Hook::FromVtep] {
         bed.network.attach_by(Method::Tcx, &bed.netns, &interface, stranger).await.expect("attached");
-        assert_eq!(seen().await, Attachment::Overtaken);
+        assert_eq!(seen().await, Attachment::Preceded);
         for _ in 0..2 {
             bed.network.attach(&bed.netns, &interface, hook).await.expect("put before it");
             assert_eq!((seen().await, ours()), (Attachment::Current, vec![]));
@@ -239,7 +240,7 @@ async fn a_guard_is_put_before_whoever_came_before_it() {
     }
     let links = || fs::read_dir(bed.network.pin_dir()).expect("pins").flatten().filter(is_link).count();
     assert_eq!(links(), 1);
-    bed.network.forget_links(bed.netns.id()).expect("forgotten");
+    bed.network.unpin_links_of(bed.netns.id()).expect("forgotten");
     assert_eq!(links(), 0);
     until("the link is gone", async || seen().await == Attachment::Absent).await;
 }
@@ -274,7 +275,7 @@ async fn an_interface_that_is_not_there_is_named_and_detaching_from_it_is_done()
     let nowhere: IfName = "nowhere".parse().expect("name");
     for method in [Method::Clsact, Method::Tcx] {
         let error = bed.network.attach_by(method, &bed.netns, &nowhere, Hook::GuardIngress).await.expect_err("refused");
-        assert_eq!(error.to_string(), "no interface nowhere to put guard_ingress on");
+        assert_eq!(error.to_string(), "no interface nowhere for program guard_ingress");
     }
     bed.network.detach(&bed.netns, &nowhere, Hook::GuardIngress).await.expect("absent is done");
 }

@@ -16,8 +16,8 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use links::{MAC_A, MAC_B, MAC_C, PORT, ifname, ip, listens, names, ping, sockets, underlay, until, veth, vtep, vxlan};
 use privnet::link::{
-    AbsentIsDone, BridgeFdbEntry, BridgePort, BridgeSpec, Error, Hook, Link, LinkEvent, LinkKind, LinkWatch, Links,
-    PortHolder, Route, RouteTarget, ensure_loopback_up, udp_port_holder,
+    AbsentIsDone, BridgeFdbEntry, BridgePort, BridgeSpec, Error, FilterHook, Link, LinkEvent, LinkKind, LinkWatch,
+    Links, PortHolder, Route, RouteTarget, ensure_loopback_up, udp_port_holder,
 };
 use privnet_tests::lab::{Ground, run_in};
 
@@ -256,16 +256,16 @@ async fn filters_are_observed_per_hook() {
     veth(&on_host, (&network, "a", MAC_A), (&binding, "b", MAC_B)).await.expect("veth");
     let index = links.link("a").await.expect("a").index;
     assert!(!links.has_clsact(index).await.expect("qdiscs"));
-    assert_eq!(links.filters(index, Hook::Ingress).await.expect("filters"), []);
+    assert_eq!(links.filters(index, FilterHook::Ingress).await.expect("filters"), []);
     run_in(&network, "tc qdisc add dev a clsact");
     run_in(&network, "tc filter add dev a ingress prio 3 bpf bytecode '1,6 0 0 4294967295,'");
     assert!(links.has_clsact(index).await.expect("qdiscs"));
-    let filters = links.filters(index, Hook::Ingress).await.expect("filters");
+    let filters = links.filters(index, FilterHook::Ingress).await.expect("filters");
     assert_eq!(
         filters.iter().map(|row| (row.priority, row.handle, row.kind.as_str())).collect::<Vec<_>>(),
         [(3, 1, "bpf")]
     );
-    assert_eq!(links.filters(index, Hook::Egress).await.expect("filters"), []);
+    assert_eq!(links.filters(index, FilterHook::Egress).await.expect("filters"), []);
 }
 
 #[tokio::test]

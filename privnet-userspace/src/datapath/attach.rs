@@ -1,9 +1,10 @@
-//! Programs on interfaces. Everything here happens on the thread of the interface's namespace, for the kernel looks
-//! interfaces up in the namespace of whoever asks.
+//! Attaching programs to interfaces and detaching them. All of it happens on the thread of the interface's namespace,
+//! because the kernel looks interfaces up in the namespace of the calling thread.
 //!
-//! Two methods. **clsact** (0.1 ms): a filter of fixed priority and handle, which lives as long as its interface and is
-//! replaced in place; aya cannot list filters, so observing them is the `link` room's. **TCX** (9 to 12 ms, the kernel
-//! waits for a grace period): a link that is pinned beside the programs, for an unpinned one goes with the agent.
+//! Two methods. **clsact** (0.1 ms): a filter of fixed priority and handle, which exists as long as its interface and
+//! is replaced in place; aya cannot list filters, so the `link` room observes them. **TCX** (9 to 12 ms, because the
+//! kernel waits for a grace period): a link that is pinned beside the programs, because an unpinned link ends with the
+//! agent.
 
 use std::fs;
 use std::io;
@@ -21,15 +22,15 @@ use aya::programs::{Link as _, LinkOrder, ProgramError};
 use privnet_ebpf::net::Vni;
 
 use super::error::{errno_of_link, errno_of_program, errno_of_tc};
-use super::hook::{Hook, Method};
-use super::{Error, Network, features};
+use super::{Error, Hook, Method, Network, features};
 use crate::model::IfName;
 use crate::netns::{Netns, NetnsId};
 
-/// The priority of our filters: the first.
+/// The priority of privnet's filters: the first.
 pub const CLSACT_PRIORITY: u16 = 1;
-/// The first byte of our filters' handles, "p" in ASCII; the other three are the VNI, for the guards of a container's
-/// networks share its interfaces. What is there is ours, whoever else uses the same priority.
+/// The first byte of the handles of privnet's filters, "p" in ASCII. The other three are the VNI, because the guards of
+/// a container's networks share its interfaces. A filter of this handle is privnet's, also beside foreign ones of the
+/// same priority.
 const CLSACT_HANDLE_MARK: u32 = 0x7000_0000;
 
 /// The handle of a network's filters.
@@ -38,31 +39,30 @@ pub const fn clsact_handle(vni: Vni) -> u32 {
     CLSACT_HANDLE_MARK | vni.get()
 }
 
-/// How long a link may take to go, and how often to look.
-const LINK_GOES: Duration = Duration::from_secs(2);
-const GLANCE: Duration = Duration::from_millis(5);
+/// The bound of the wait until a removed link has left its hook, and the interval of the attempts.
+const DETACH_BOUND: Duration = Duration::from_secs(2);
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(5);
 
 const ENOENT: i32 = 2;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
 
-/// What is on a hook, as far as TCX shows it.
+/// The state of a hook, as far as TCX shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attachment {
     /// No program of this network.
     Absent,
-    /// The very program that belongs there.
+    /// The present program of this network.
     Current,
     /// A program of this network from another build.
     Older,
-    /// A stranger's program sees the packets first, and may keep them from ours and from every filter: what it passes has
-    /// passed.
-    Overtaken,
+    /// A foreign program runs first. A packet that it passes or drops reaches neither privnet's program nor any filter.
+    Preceded,
 }
 
-/// One program on one interface; owned, so that it can go to the namespace's thread.
-struct Place {
+/// One hook of one interface and the program for it; owned, so that it can be sent to the namespace's thread.
+struct AttachPoint {
     hook: Hook,
     interface: IfName,
     program_pin: PathBuf,
@@ -71,13 +71,13 @@ struct Place {
 }
 
 impl Network {
-    /// Puts the program of `hook` on `interface` of `netns` by the method of the hook; an older one of ours is replaced
-    /// in one step, so that no packet passes unseen. Doing it again changes nothing.
+    /// Attaches the program of `hook` to `interface` of `netns` by the method of the hook. A program of another build
+    /// is replaced in one step, so that no packet passes without one. A second call changes nothing.
     ///
-    /// Where a stranger's program of TCX would see the packets first, ours is put before it, by TCX, and stays there.
+    /// Where a foreign TCX program runs first, the program is attached before it, by TCX, and stays there.
     ///
     /// # Errors
-    /// [`Error::NoInterface`]; [`Error::Attach`] when the kernel refuses, and then what was attached still is.
+    /// [`Error::NoInterface`]; [`Error::Attach`] when the kernel refuses, and then the programs that were attached still are.
     pub async fn attach(&self, netns: &Netns, interface: &IfName, hook: Hook) -> Result<(), Error> {
         self.attach_by(hook.method(), netns, interface, hook).await
     }
@@ -87,35 +87,36 @@ impl Network {
     /// # Errors
     /// As [`Network::attach`].
     pub async fn attach_by(&self, method: Method, netns: &Netns, interface: &IfName, hook: Hook) -> Result<(), Error> {
-        let place = self.place(netns, interface, hook);
+        let point = self.attach_point(netns, interface, hook);
         let (current, config) = (self.program_id(hook), self.config_map_id);
         netns
             .run(move || {
                 match method {
-                    Method::Clsact => place.attach_clsact()?,
-                    Method::Tcx => place.attach_tcx()?,
+                    Method::Clsact => point.attach_clsact()?,
+                    Method::Tcx => point.attach_tcx()?,
                 }
-                if place.query_tcx(current, config)? == Attachment::Overtaken { place.overtake() } else { Ok(()) }
+                if point.query_tcx(current, config)? == Attachment::Preceded { point.attach_first() } else { Ok(()) }
             })
             .await?
     }
 
-    /// Takes the program of `hook` off `interface`, however it was attached; absent is done, also the interface.
+    /// Detaches the program of `hook` from `interface`, by whichever method it was attached. Without such a program or
+    /// interface there is nothing to do.
     ///
-    /// A filter is gone when this returns; a link of TCX goes a grace period later.
+    /// A filter is gone when this returns; a TCX link is gone a grace period later.
     ///
     /// # Errors
     /// [`Error::Attach`] or [`Error::Pin`] when the kernel refuses.
     pub async fn detach(&self, netns: &Netns, interface: &IfName, hook: Hook) -> Result<(), Error> {
-        let place = self.place(netns, interface, hook);
-        netns.run(move || place.detach_tcx().and_then(|()| place.detach_clsact())).await?
+        let point = self.attach_point(netns, interface, hook);
+        netns.run(move || point.detach_tcx().and_then(|()| point.detach_clsact())).await?
     }
 
-    /// Forgets the links of a namespace that is gone, which [`Network::detach`] cannot enter any more; none is done.
+    /// Removes the pins of the links in a namespace that no longer exists, and that [`Network::detach`] cannot enter.
     ///
     /// # Errors
     /// [`Error::Pin`] when the directory of the pins cannot be read, or a pin cannot be removed.
-    pub fn forget_links(&self, netns: NetnsId) -> Result<(), Error> {
+    pub fn unpin_links_of(&self, netns: NetnsId) -> Result<(), Error> {
         let failed = |error| Error::pin("list", &self.pin_dir, error);
         let of_netns = |name: &str| name.split('-').nth(2) == Some(netns.ino.to_string().as_str());
         for entry in fs::read_dir(&self.pin_dir).map_err(failed)? {
@@ -127,22 +128,23 @@ impl Network {
         Ok(())
     }
 
-    /// What TCX shows on `hook` of `interface`; nothing where the kernel has none. Filters of clsact are not seen: compare
-    /// what the `link` room dumps at [`CLSACT_PRIORITY`] and [`clsact_handle`] with [`Network::program_id`].
+    /// The state of `hook` of `interface` by TCX; [`Attachment::Absent`] where the kernel has no TCX. Filters of clsact
+    /// are not seen: compare the filters that the `link` room observes at [`CLSACT_PRIORITY`] and [`clsact_handle`]
+    /// with [`Network::program_id`].
     ///
     /// # Errors
     /// [`Error::NoInterface`]; [`Error::Attach`] when the kernel refuses.
     pub async fn attached_by_tcx(&self, netns: &Netns, interface: &IfName, hook: Hook) -> Result<Attachment, Error> {
-        let place = self.place(netns, interface, hook);
+        let point = self.attach_point(netns, interface, hook);
         let (current, config) = (self.program_id(hook), self.config_map_id);
-        netns.run(move || place.query_tcx(current, config)).await?
+        netns.run(move || point.query_tcx(current, config)).await?
     }
 
-    fn place(&self, netns: &Netns, interface: &IfName, hook: Hook) -> Place {
-        // The bpffs reserves dots, and no interface has a colon in its name.
+    fn attach_point(&self, netns: &Netns, interface: &IfName, hook: Hook) -> AttachPoint {
+        // The bpffs reserves names with dots, and no interface has a colon in its name.
         let interface_in_pin = interface.as_str().replace('.', ":");
         let link = format!("link-{}-{}-{interface_in_pin}", hook.program(), netns.id().ino);
-        Place {
+        AttachPoint {
             hook,
             interface: interface.clone(),
             program_pin: self.program_pin(hook),
@@ -152,7 +154,7 @@ impl Network {
     }
 }
 
-impl Place {
+impl AttachPoint {
     fn attach_clsact(&self) -> Result<(), Error> {
         let mut program = self.program()?;
         if self.replaced_in_link(&mut program)? {
@@ -173,7 +175,7 @@ impl Place {
             other => other,
         };
         let link = link.map_err(|error| self.failed("attach", &error, errno_of_program(&error)))?;
-        // Dropped, it would take the filter with it.
+        // The drop of the link would remove the filter.
         mem::forget(self.take(&mut program, link)?);
         Ok(())
     }
@@ -195,7 +197,7 @@ impl Place {
         Ok(())
     }
 
-    /// Puts the program into the link that is pinned, if there is one and it lives.
+    /// Replaces the program of the pinned link; false when no link is pinned, or one of an interface that is gone.
     fn replaced_in_link(&self, program: &mut SchedClassifier) -> Result<bool, Error> {
         let Some(link) = self.pinned_link()? else {
             return Ok(false);
@@ -203,22 +205,23 @@ impl Place {
         if program.attach_to_link(link).is_ok() {
             return Ok(true);
         }
-        // Of an interface or a namespace that is gone, whose name or inode this one has again.
+        // The link is of an interface or namespace that is gone; this one has its name or inode.
         self.remove_link_pin()?;
         Ok(false)
     }
 
-    /// Goes before the strangers: a filter stands behind them while a link of ours that they overtook goes.
-    fn overtake(&self) -> Result<(), Error> {
+    /// Attaches the program before the foreign ones. Its own link behind them is removed first, and until that has left
+    /// the hook a filter takes its place.
+    fn attach_first(&self) -> Result<(), Error> {
         self.remove_link_pin()?;
         self.attach_clsact()?;
-        let end = Instant::now() + LINK_GOES;
+        let end = Instant::now() + DETACH_BOUND;
         while let Err(error) = self.attach_tcx() {
-            // The program is on the hook once at most, and leaves it a grace period after its link.
+            // A program can be on a hook once, and leaves it a grace period after its link.
             if !matches!(error, Error::Attach { errno: Some(EEXIST), .. }) || Instant::now() > end {
                 return Err(error);
             }
-            thread::sleep(GLANCE);
+            thread::sleep(ATTEMPT_INTERVAL);
         }
         self.detach_clsact()
     }
@@ -233,7 +236,7 @@ impl Place {
         };
         match filter.detach() {
             Ok(()) => Ok(()),
-            // No such filter; no clsact at all.
+            // ENOENT: no such filter. EINVAL: no clsact.
             Err(error) if matches!(errno_of_program(&error), Some(ENOENT | EINVAL)) => Ok(()),
             Err(error) => Err(self.failed("detach", &error, errno_of_program(&error))),
         }
@@ -245,16 +248,17 @@ impl Place {
         }
         let failed = |error: ProgramError| self.failed("query", &error, errno_of_program(&error));
         let (_, programs) = SchedClassifier::query_tcx(self.interface.as_str(), self.hook.side()).map_err(failed)?;
-        // In the order in which they see a packet.
+        // In the order in which they run.
         for program in &programs {
             if program.id() == current {
                 return Ok(Attachment::Current);
             }
-            // The guard of another network of the container, or ours of another build, lets through what is not its own.
+            // A program of the same name is this one of another build, or the guard of another network: both hand on
+            // the packets that they do not drop.
             if program.name_as_str() != Some(self.hook.program()) {
-                return Ok(Attachment::Overtaken);
+                return Ok(Attachment::Preceded);
             }
-            // Ours is what works on our maps.
+            // A program is this network's if it uses this network's maps.
             let maps = program.map_ids().map_err(failed)?.unwrap_or_default();
             if maps.contains(&config_map) {
                 return Ok(Attachment::Older);
@@ -272,7 +276,7 @@ impl Place {
         program.take_link(id).map_err(|error| self.failed("take the link of", &error, errno_of_program(&error)))
     }
 
-    /// Our filter, whether it is there or not; `None` when the interface is not.
+    /// The handle of privnet's filter, whether it exists or not; `None` without the interface.
     fn filter(&self) -> Result<Option<SchedClassifierLink>, Error> {
         let handle = TcHandle::from(self.clsact_handle);
         match SchedClassifierLink::attached(self.interface.as_str(), self.hook.side(), CLSACT_PRIORITY, handle, None) {
@@ -314,7 +318,7 @@ fn remove_if_there(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// The message of `error` and of all its sources: aya keeps the kernel's words in them.
+/// The messages of `error` and of its sources, where aya keeps the kernel's message.
 fn in_full(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut source = error.source();

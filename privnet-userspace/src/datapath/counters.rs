@@ -17,28 +17,28 @@ use super::plain::Plain;
 
 type Map = PerCpuHashMap<MapData, Plain<CounterKey>, Plain<Tally>>;
 
-/// What became of the frames of one member, or of the network's. What never happened is not in it.
+/// The tallies of one member, or of the network, by direction and outcome. Without those that are zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters(BTreeMap<(Direction, Outcome), Tally>);
 
 impl Counters {
-    /// The tally of `outcome`; zero when it never happened.
+    /// The tally of `outcome`.
     #[must_use]
     pub fn get(&self, direction: Direction, outcome: Outcome) -> Tally {
         self.0.get(&(direction, outcome)).copied().unwrap_or_default()
     }
 
-    /// What happened, in the order of direction and outcome.
+    /// The tallies that are not zero, in the order of direction and outcome.
     pub fn iter(&self) -> impl Iterator<Item = (Direction, Outcome, Tally)> {
         self.0.iter().map(|((direction, outcome), tally)| (*direction, *outcome, *tally))
     }
 
-    /// Reads the counters of the network that is pinned in `pin_dir`, by the address of the member of this host that they
-    /// are charged to. Those under 0.0.0.0 are charged to the network itself. `None` when no network is pinned there, or
-    /// one that is still being set up.
+    /// Reads the counters of the network that is pinned in `pin_dir`, by the address of the member of this host that
+    /// they are charged to; those under 0.0.0.0 are charged to the network itself. `None` when no network is pinned
+    /// there, or one that is still being set up.
     ///
-    /// Opens the pinned maps and reads them: it loads no program, writes to no map, and pins nothing, whichever build
-    /// pinned the network. It takes no lock, so a read that hangs or fails does so for this network alone.
+    /// Opens the pinned maps and reads them. It loads no program, writes no map and pins nothing, whichever build
+    /// pinned the network. It takes no lock, so a read that hangs or fails affects this network alone.
     ///
     /// # Errors
     /// [`Error::Layout`] when a map was pinned by another ABI or has another shape than this build expects. [`Error::Map`]
@@ -64,7 +64,7 @@ impl Counters {
     }
 }
 
-/// Reads the whole map, summed over the CPUs. A row of which nothing happened still names its address.
+/// Reads the whole map, summed over the CPUs. An address whose rows are all zero is in the result, with no tally.
 pub(super) fn by_address(map: &Map) -> Result<BTreeMap<Ipv4Addr, Counters>, Error> {
     let mut counters: BTreeMap<Ipv4Addr, Counters> = BTreeMap::new();
     for entry in map.iter() {
@@ -80,7 +80,7 @@ pub(super) fn by_address(map: &Map) -> Result<BTreeMap<Ipv4Addr, Counters>, Erro
     Ok(counters)
 }
 
-/// Creates the rows that the fast path adds to, so that it never allocates; of the network, every row.
+/// Creates the rows of forwarded frames, so that the programs allocate none for them; of the network, all rows.
 pub(super) fn prepare(map: &mut Map, address: [u8; 4]) -> Result<(), Error> {
     let hot = [
         (Direction::Out, Outcome::ForwardedLocal),

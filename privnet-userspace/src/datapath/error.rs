@@ -1,4 +1,4 @@
-//! What can go wrong with the programs and their maps. Never acts.
+//! Errors of operations on programs and their maps. Never acts.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,18 +21,18 @@ pub enum Error {
     /// The binary was built without the eBPF object.
     #[error("this build of privnet has no eBPF programs in it")]
     NoObject,
-    /// Pins need a bpffs.
+    /// The directory for the pins is not on a bpffs.
     #[error("{path} is not on a BPF file system", path = path.display())]
     NotBpffs {
-        /// The directory that was asked for.
+        /// The directory.
         path: PathBuf,
     },
-    /// A pinned map is not what this build means by its name. Nothing was changed.
+    /// A pinned map differs from the table of this build. Nothing was changed.
     #[error("pinned map {path} has {found}, and this build expects {expected}", path = path.display())]
     Layout {
         /// The pin.
         path: PathBuf,
-        /// Kind, key, value, entries and flags by the table.
+        /// Type, key, value, entries and flags by the table.
         expected: String,
         /// The same, of the pinned map.
         found: String,
@@ -45,44 +45,44 @@ pub enum Error {
     Load {
         /// The program's name.
         program: &'static str,
-        /// The kernel's answer.
+        /// The kernel's error.
         #[source]
         source: Box<ProgramError>,
     },
-    /// A pin or its directory.
+    /// An operation on a pin or its directory failed.
     #[error("cannot {op} {path}", path = path.display())]
     Pin {
-        /// What was tried.
+        /// The operation, a verb.
         op: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// The kernel's answer.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// A map refuses an operation.
+    /// The kernel refuses an operation on a map.
     #[error("cannot {op} {map} {key}")]
     Map {
-        /// What was tried.
+        /// The operation, a verb.
         op: &'static str,
         /// The map's name.
         map: &'static str,
-        /// Which entry.
+        /// The entry.
         key: String,
-        /// The kernel's answer.
+        /// The kernel's error.
         #[source]
         source: Box<MapError>,
     },
-    /// A map has no room for another entry.
+    /// A map is full.
     #[error("map {map} is full: no room for {key}")]
     Full {
         /// The map's name.
         map: &'static str,
-        /// The entry that did not fit.
+        /// The entry that was not added.
         key: String,
     },
-    /// The interface does not exist in that namespace.
-    #[error("no interface {interface} to put {program} on")]
+    /// The interface does not exist in the namespace.
+    #[error("no interface {interface} for program {program}")]
     NoInterface {
         /// The program's name.
         program: &'static str,
@@ -92,18 +92,18 @@ pub enum Error {
     /// The kernel refuses to attach, find or detach a program.
     #[error("cannot {op} {program} on {interface}: {message}")]
     Attach {
-        /// What was tried.
+        /// The operation, a verb.
         op: &'static str,
         /// The program's name.
         program: &'static str,
         /// The interface's name.
         interface: IfName,
-        /// The kernel's answer.
+        /// The kernel's error.
         message: String,
-        /// Its error number, when it gave one.
+        /// The kernel's error number, if any.
         errno: Option<i32>,
     },
-    /// The namespace to act in.
+    /// An operation on the namespace failed.
     #[error(transparent)]
     Netns(#[from] netns::Error),
 }
@@ -170,7 +170,7 @@ impl Explain for Error {
             Self::Full { .. } => Self::Full { map: "pn_ports", key: "7".to_owned() }, Internal,
                 "map pn_ports is full: no room for 7", "use fewer members or another network: the map cannot grow";
             Self::NoInterface { .. } => Self::NoInterface { program: "guard", interface: wg0.clone() }, Internal,
-                "no interface wg0 to put guard on", "";
+                "no interface wg0 for program guard", "";
             Self::Attach { .. } => Self::Attach {
                     op: "attach",
                     program: "guard",
@@ -212,7 +212,7 @@ pub(super) fn errno_of_map(error: &MapError) -> Option<i32> {
     if let MapError::SyscallError(error) = error { error.io_error.raw_os_error() } else { None }
 }
 
-/// Takes "it was not there" for done.
+/// Success also when the entry did not exist.
 pub(super) fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
     const ENOENT: i32 = 2;
     match result {

@@ -1,4 +1,4 @@
-//! Sampled drops, for whoever watches.
+//! Sampled drops, read from the events ring.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -13,14 +13,14 @@ use privnet_ebpf::verdict::{Direction, DropReason, Outcome};
 use super::pinned::typed;
 use super::{Error, Network};
 
-/// A drop that was sampled.
+/// A sampled drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Since the host booted, suspension included.
+    /// The time since the host booted, suspension included.
     pub since_boot: Duration,
-    /// The member that it was counted for; 0.0.0.0 for the network.
+    /// The member that the frame was charged to; 0.0.0.0 for the network.
     pub member: Ipv4Addr,
-    /// Which way the frame went, seen from the member.
+    /// The direction of the frame, seen from the member.
     pub direction: Direction,
     /// Why it was dropped.
     pub reason: DropReason,
@@ -28,15 +28,15 @@ pub struct Event {
     pub ifindex: u32,
     /// The frame's length in bytes.
     pub frame_bytes: u32,
-    /// The frame's first bytes; zeros when it has fewer.
+    /// The frame's first bytes; all zero when the frame is shorter.
     pub headers: [u8; HEADERS_BYTES],
 }
 
-/// The reading end of a network's events. One reader sees each event once; several share them.
+/// The reading end of a network's events. Each event is read once: several readers share the events.
 pub struct Events(RingBuf<MapData>);
 
 impl Network {
-    /// Opens the events. They come only when the network was opened with a sample rate.
+    /// Opens the events. A network that was opened without a sample rate has none.
     ///
     /// # Errors
     /// [`Error::Map`] when the ring cannot be mapped.
@@ -46,10 +46,10 @@ impl Network {
 }
 
 impl Events {
-    /// The next event that is there; `None` when there is none. Its descriptor is readable when there is one.
+    /// The next event; `None` when the ring is empty. The descriptor is readable while the ring has an event.
     pub fn next_event(&mut self) -> Option<Event> {
         while let Some(record) = self.0.next() {
-            // A record of another build is of no use to this one.
+            // A record of another build can have another layout, and is skipped.
             if let Some(event) = bytemuck::try_pod_read_unaligned(&record).ok().and_then(|event| read(&event)) {
                 return Some(event);
             }

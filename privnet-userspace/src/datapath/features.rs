@@ -1,4 +1,4 @@
-//! What the kernel and the process can do, as `doctor` shows it. Changes nothing.
+//! Features of the kernel and capabilities of the process, as `doctor` shows them. Changes nothing.
 
 use std::fs;
 use std::path::Path;
@@ -7,22 +7,22 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use rustix::thread::CapabilitySet;
 
-/// What the kernel and the process can do for the programs.
+/// The features of the kernel and the capabilities of the process that the programs need or use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features {
     /// The kernel's release, as `uname -r` prints it.
     pub kernel: String,
-    /// Whether programs can be attached by TCX (6.6 and later, `CONFIG_NET_XGRESS`); clsact serves otherwise.
+    /// Whether programs can be attached by TCX (6.6 and later, `CONFIG_NET_XGRESS`); otherwise clsact is used.
     pub tcx: bool,
-    /// Whether `bpf_redirect_peer` scrubs what it moves (CVE-2025-37959); plain `bpf_redirect` serves otherwise.
+    /// Whether `bpf_redirect_peer` scrubs the packet (CVE-2025-37959); otherwise `bpf_redirect` is used.
     pub redirect_peer_scrubs: bool,
-    /// Whether programs are compiled to machine code; `None` when the kernel does not say.
+    /// Whether the kernel compiles programs to machine code (JIT); `None` when it does not say.
     pub jit: Option<bool>,
-    /// Capabilities that are needed and that the process lacks.
+    /// The needed capabilities that the process lacks.
     pub missing_capabilities: Vec<&'static str>,
 }
 
-/// Looks.
+/// Reads the features.
 #[must_use]
 pub fn features() -> Features {
     Features {
@@ -42,7 +42,7 @@ pub fn is_bpffs(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as u32 == BPF_FS_MAGIC)
 }
 
-/// Asks what is attached to the loopback interface: a kernel without TCX does not understand the question.
+/// Whether the kernel has TCX: without it, a query of the loopback interface fails.
 pub(super) fn tcx() -> bool {
     SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
 }
@@ -51,7 +51,7 @@ pub(super) fn redirect_peer_scrubs() -> bool {
     KernelVersion::current().is_ok_and(scrubs)
 }
 
-/// The releases with the fix: 6.15, and backports to the series that are maintained.
+/// The releases with the fix: 6.15, and the backports to maintained series.
 fn scrubs(kernel: KernelVersion) -> bool {
     let series = |major, minor, patch| {
         kernel >= KernelVersion::new(major, minor, patch) && kernel < KernelVersion::new(major, minor + 1, 0)
@@ -65,7 +65,7 @@ fn scrubs(kernel: KernelVersion) -> bool {
 
 fn missing_capabilities() -> Vec<&'static str> {
     let held = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    // SYS_ADMIN: to enter and pin namespaces. BPF came with 5.8 out of it.
+    // SYS_ADMIN: to enter and pin namespaces. BPF is a capability of its own since 5.8.
     [
         (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
         (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),

@@ -1,23 +1,23 @@
-//! The places of the programs: which program runs there, and how it is attached.
+//! The hooks that programs are attached to.
 
 use aya::programs::TcAttachType;
 
 use super::features;
 
-/// Where a program belongs.
+/// The hook of a program: an interface of the topology, and a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hook {
     /// Ingress of a member's veth end in the network netns.
     FromMember,
     /// Ingress of `vxlan0` in the network netns.
     FromVtep,
-    /// Ingress of an interface of the app netns that is not ours.
+    /// Ingress of a foreign interface of the app netns.
     GuardIngress,
-    /// Egress of an interface of the app netns that is not ours.
+    /// Egress of a foreign interface of the app netns.
     GuardEgress,
 }
 
-/// How a program gets onto its hook.
+/// How a program is attached to its hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// A filter of the clsact qdisc.
@@ -41,9 +41,8 @@ impl Hook {
         }
     }
 
-    /// The method that is used unless another is asked for.
-    ///
-    /// The hooks that a container's attach waits for use clsact; the VTEP, once per network, uses TCX where the kernel has it.
+    /// The method of [`super::Network::attach`]: clsact where a container's attach waits for it, and TCX for the VTEP,
+    /// once per network, where the kernel has it.
     #[must_use]
     pub fn method(self) -> Method {
         match self {
@@ -53,7 +52,7 @@ impl Hook {
         }
     }
 
-    /// The direction of the packets that it sees.
+    /// The direction of the hook, for aya.
     pub(super) const fn side(self) -> TcAttachType {
         match self {
             Self::FromMember | Self::FromVtep | Self::GuardIngress => TcAttachType::Ingress,

@@ -1,21 +1,21 @@
-//! The door to aya: loads the programs of a network, attaches them, fills their tables, reads their counters.
+//! The door to aya: loads the programs of a network, attaches them, writes their tables, reads their counters.
 //!
-//! A [`Network`] is one instance: four programs and the maps of [`privnet_ebpf::maps`], all pinned in a directory of the
-//! bpffs that the caller names, so that traffic goes on, isolated as before, when the agent is gone. Opening it again
-//! adopts what is pinned. Holds no policy: it does not know which members there should be.
+//! A [`Network`] is one instance: four programs and the maps of [`privnet_ebpf::maps`], all pinned in a directory of
+//! the bpffs, so that programs run on and isolate without the agent. [`Network::open`] adopts a pinned instance. The
+//! room has no policy: the caller decides which members the tables hold.
 //!
 //! | file | what it owns |
 //! |---|---|
 //! | [`plain`] | the one `unsafe impl`: plain data as values of aya's maps |
-//! | [`object`] | the embedded object, and its mark |
-//! | `pinned` | pinned maps: compared, then opened |
+//! | [`object`] | the embedded object, and the mark of its bytes |
+//! | [`pinned`] | pinned maps: compared with the table, then opened |
 //! | [`network`] | opening an instance: compare, adopt or load, pin |
-//! | `hook` | the places of the programs |
-//! | [`attach`] | programs on interfaces, by clsact or TCX |
+//! | [`hook`] | the hooks of the programs, and the methods of attaching |
+//! | [`attach`] | attaching programs to interfaces, by clsact or TCX |
 //! | [`tables`] | typed reads and writes of the tables |
 //! | [`counters`] | typed reads of the counters |
 //! | [`events`] | sampled drops |
-//! | [`features`] | what the kernel can do |
+//! | [`features`] | the kernel's features and the process's capabilities |
 
 mod attach;
 mod counters;

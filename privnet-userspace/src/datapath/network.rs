@@ -1,4 +1,4 @@
-//! One network's instance: comparing what is pinned with the table, adopting it or loading it anew.
+//! One network's instance: its pins are compared with the table, and adopted or replaced.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,21 +21,21 @@ use super::pinned::{is_pinned_as, open_config, typed};
 use super::plain::Plain;
 use super::{Error, Hook, features, is_bpffs, object};
 
-/// What a network's instance must know of its network.
+/// The settings of a network's instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkSpec {
     /// The network's VNI.
     pub vni: Vni,
-    /// The network's prefix: what the guard refuses, and how large the maps are.
+    /// The network's prefix: the guard drops its addresses, and the maps' capacities follow from its length.
     pub prefix: Ipv4Net,
-    /// One event in so many drops of a kind; 0 for none.
+    /// The number of drops of a kind from which one event is sampled; 0 for no events.
     pub event_sample: u32,
-    /// Whether local deliveries use `bpf_redirect_peer`; only where it scrubs ([`features`]).
+    /// Whether local deliveries use `bpf_redirect_peer`, which is safe only where it scrubs the packet ([`features`]).
     pub redirect_peer: bool,
 }
 
 impl NetworkSpec {
-    /// A network that samples no events and delivers in the fastest way that is safe on this kernel.
+    /// Settings without events, and with `bpf_redirect_peer` where it is safe on this kernel.
     #[must_use]
     pub fn new(vni: Vni, prefix: Ipv4Net) -> Self {
         Self { vni, prefix, event_sample: 0, redirect_peer: features::redirect_peer_scrubs() }
@@ -48,7 +48,7 @@ impl NetworkSpec {
     }
 }
 
-/// One loaded instance: its programs and maps are pinned, and go on without this value.
+/// A loaded instance. Its programs and maps are pinned, so they outlive this value.
 pub struct Network {
     pub(super) pin_dir: PathBuf,
     pub(super) config: Array<MapData, Plain<Config>>,
@@ -62,14 +62,15 @@ pub struct Network {
 }
 
 impl Network {
-    /// Adopts the instance that is pinned in `pin_dir`, or creates and pins it; loads the programs unless those pinned
-    /// come from this very object. Adopting what is as it should be writes nothing to the kernel.
+    /// Adopts the instance that is pinned in `pin_dir`, or creates and pins it. The programs are loaded unless the
+    /// pinned ones are of the embedded object. Adopting an instance with the same settings writes nothing to the
+    /// kernel.
     ///
-    /// Programs that are attached keep running on the same maps; [`Network::attach`] replaces them.
+    /// Attached programs of another build run on, on the same maps, until [`Network::attach`] replaces them.
     ///
     /// # Errors
-    /// [`Error::NoObject`], [`Error::NotBpffs`], [`Error::Layout`] when a pinned map has another shape (remove the pins
-    /// and open again), [`Error::Load`] with the verifier's log. What was pinned before stays pinned.
+    /// [`Error::NoObject`], [`Error::NotBpffs`], [`Error::Layout`] when a pinned map differs from the table (remove the
+    /// pins and open again), [`Error::Load`] with the verifier's log. Earlier pins stay.
     pub fn open(pin_dir: &Path, spec: &NetworkSpec) -> Result<Self, Error> {
         let bytes = object::bytes()?;
         make_dir(pin_dir)?;
@@ -89,7 +90,8 @@ impl Network {
         Ok(network)
     }
 
-    /// Adopts the instance that is pinned in `pin_dir`, as it says of itself; nothing when none is, or only a part of one.
+    /// Adopts the instance that is pinned in `pin_dir`, with the settings in its config map; `None` when no whole
+    /// instance is pinned there.
     ///
     /// # Errors
     /// As [`Network::open`].
@@ -104,15 +106,15 @@ impl Network {
         }
     }
 
-    /// What the instance was opened for.
+    /// The settings in the config map.
     ///
     /// # Errors
-    /// [`Error::Map`] when the kernel refuses the read, or a stranger has emptied the map.
+    /// [`Error::Map`] when the kernel refuses the read, or the map was emptied.
     pub fn spec(&self) -> Result<NetworkSpec, Error> {
         spec_of(&self.read_config()?).ok_or_else(|| Error::map("read", MAP_CONFIG.name, "", MapError::KeyNotFound))
     }
 
-    /// Whether what was pinned was taken as it is; `false` when programs were loaded.
+    /// Whether the pinned programs were adopted; `false` when programs were loaded.
     #[must_use]
     pub const fn was_adopted(&self) -> bool {
         self.adopted
@@ -130,7 +132,7 @@ impl Network {
         pin_of(&self.pin_dir, hook)
     }
 
-    /// The kernel's id of the program that belongs on `hook`; compare it with what a filter dump shows.
+    /// The kernel's id of the program for `hook`, as a dump of filters shows it.
     #[must_use]
     pub const fn program_id(&self, hook: Hook) -> u32 {
         self.program_ids[hook as usize]
@@ -144,7 +146,7 @@ impl Network {
         Ok(self.read_config()?.vtep())
     }
 
-    /// Tells the programs where the VTEP is; without one, what is meant for other hosts is dropped.
+    /// Sets the index of the VTEP for the programs. Without a VTEP they drop frames to other hosts.
     ///
     /// # Errors
     /// [`Error::Map`] when the kernel refuses the write.
@@ -160,7 +162,7 @@ impl Network {
         counters::by_address(&self.counters)
     }
 
-    /// Unpins everything: what is not attached goes with this value, what is attached goes with its interface.
+    /// Removes the pins. Attached programs and their maps then exist as long as their interfaces.
     ///
     /// # Errors
     /// [`Error::Pin`] when a file cannot be removed.
@@ -168,10 +170,11 @@ impl Network {
         Self::remove_pins(&self.pin_dir)
     }
 
-    /// Removes the pins in `pin_dir` and the directory; absent is done. Links that are pinned there are detached.
+    /// Removes the pins in `pin_dir` and the directory, if they exist. The kernel detaches links that were pinned
+    /// there.
     ///
     /// # Errors
-    /// [`Error::Pin`] when a file cannot be removed; the others are removed nevertheless.
+    /// [`Error::Pin`] when a file cannot be removed; the other files are removed.
     pub fn remove_pins(pin_dir: &Path) -> Result<(), Error> {
         let entries = match fs::read_dir(pin_dir) {
             Ok(entries) => entries,
@@ -228,7 +231,7 @@ impl Network {
     }
 }
 
-/// The spec that a config was written from; nothing when it was never written.
+/// The settings that a config was written from; `None` for an empty config.
 fn spec_of(config: &Config) -> Option<NetworkSpec> {
     let (address, bits) = config.prefix();
     Some(NetworkSpec {
@@ -239,8 +242,8 @@ fn spec_of(config: &Config) -> Option<NetworkSpec> {
     })
 }
 
-/// Made once: making it reads and parses all types of the kernel (5 MiB), which our programs ask nothing of, so that they
-/// are forgotten at once.
+/// Made once, because making it reads and parses the BTF of the kernel (5 MiB). The programs need none of it, so it is
+/// dropped at once.
 static LOADER: LazyLock<Mutex<EbpfLoader<'static>>> = LazyLock::new(|| {
     let mut loader = EbpfLoader::new();
     loader.btf(None);
@@ -249,11 +252,11 @@ static LOADER: LazyLock<Mutex<EbpfLoader<'static>>> = LazyLock::new(|| {
 
 /// Loads the object over the pinned maps and pins its programs over those of another build.
 ///
-/// The mark of the build is written last: whoever finds it finds all of its programs.
+/// The mark of the build is written last: with the mark, all programs of the build are pinned.
 fn load(bytes: &[u8], pin_dir: &Path, spec: &NetworkSpec) -> Result<(), Error> {
     let mut loaded = {
         let mut loader = LOADER.lock().unwrap_or_else(PoisonError::into_inner);
-        // Every map of the object is in the table, so nothing of an earlier network stays.
+        // The loader is shared. The table has every map of the object, so each path and capacity is set again.
         for map in &maps::ALL {
             loader.map_pin_path(map.name, pin_dir.join(map.name));
             loader.map_max_entries(map.name, map.max_entries(spec.prefix.prefix_len()));
@@ -279,10 +282,10 @@ fn load(bytes: &[u8], pin_dir: &Path, spec: &NetworkSpec) -> Result<(), Error> {
     Ok(())
 }
 
-/// Pins `program` at `path` in place of what is pinned there, so that at no moment nothing is.
+/// Pins `program` at `path` in place of the program there, in one step.
 fn replace_pin(program: &mut SchedClassifier, path: &Path) -> Result<(), Error> {
     let mut fresh = path.as_os_str().to_owned();
-    // No dot: the bpffs reserves names with dots.
+    // The bpffs reserves names with dots.
     fresh.push("-new");
     let fresh = PathBuf::from(fresh);
     match fs::remove_file(&fresh) {

@@ -1,4 +1,4 @@
-//! The eBPF object that is part of this binary.
+//! The eBPF object that is embedded in this binary.
 
 use super::Error;
 
@@ -12,7 +12,7 @@ pub fn bytes() -> Result<&'static [u8], Error> {
     if OBJECT.is_empty() { Err(Error::NoObject) } else { Ok(OBJECT) }
 }
 
-/// A mark of the object's bytes, never 0: pinned programs of the same mark are the same programs.
+/// A mark of the object's bytes, never 0. Pinned programs with the same mark are of the same object.
 pub const BUILD: u64 = parse(env!("PRIVNET_EBPF_MARK"));
 
 /// The decimal number that the build script wrote.

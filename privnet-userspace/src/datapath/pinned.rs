@@ -1,4 +1,4 @@
-//! Maps that are pinned: compared with the table before they are opened. Never creates, loads or pins one.
+//! Pinned maps: each is compared with the table before it is opened. Never creates, loads or pins a map.
 
 use std::path::Path;
 
@@ -9,7 +9,10 @@ use privnet_ebpf::maps::{MAP_CONFIG, MapKind, MapSpec};
 use super::Error;
 use super::plain::Plain;
 
-/// Whether the map is pinned; it is an error when it is, in another shape.
+/// Whether the map of `spec` is pinned.
+///
+/// # Errors
+/// [`Error::Layout`] when the pinned map has another type, size, capacity or other flags.
 pub(super) fn is_pinned_as(spec: &MapSpec, pin_dir: &Path, prefix_bits: u8) -> Result<bool, Error> {
     let path = pin_dir.join(spec.name);
     if !path.exists() {
@@ -32,14 +35,14 @@ pub(super) fn is_pinned_as(spec: &MapSpec, pin_dir: &Path, prefix_bits: u8) -> R
     if found == expected { Ok(true) } else { Err(Error::Layout { path, expected, found }) }
 }
 
-/// Opens the pinned config map, and says its id.
+/// Opens the pinned config map; with its id.
 pub(super) fn open_config(pin_dir: &Path) -> Result<(Array<MapData, Plain<Config>>, u32), Error> {
     let info = MapInfo::from_pin(pin_dir.join(MAP_CONFIG.name))
         .map_err(|error| Error::map("inspect", MAP_CONFIG.name, "", error))?;
     Ok((typed(&MAP_CONFIG, pin_dir)?, info.id()))
 }
 
-/// Opens a pinned map as the type of map that the table says it is.
+/// Opens the pinned map of `spec` as the map type of aya.
 pub(super) fn typed<M>(spec: &MapSpec, pin_dir: &Path) -> Result<M, Error>
 where
     M: TryFrom<Map, Error = MapError>,

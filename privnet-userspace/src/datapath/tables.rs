@@ -12,7 +12,7 @@ use super::plain::Plain;
 use super::{Error, Network, counters};
 
 impl Network {
-    /// All members that the programs know, by address.
+    /// The rows of the members table, by address.
     ///
     /// # Errors
     /// [`Error::Map`] when the table cannot be read to its end.
@@ -21,11 +21,11 @@ impl Network {
         Ok(rows.into_iter().map(|(address, row)| (Ipv4Addr::from(address), row)).collect())
     }
 
-    /// Makes `address` a member, or changes it in one step. A member of this host gets counters of its own first.
+    /// Adds or replaces the row of the member at `address` in one step. A member of this host gets its counters first.
     ///
     /// # Errors
-    /// [`Error::Full`] when the table or the counters have no room; [`Error::Map`] when the kernel refuses. The member is
-    /// what it was before.
+    /// [`Error::Full`] when the table or the counters have no room; [`Error::Map`] when the kernel refuses. The row
+    /// is then as before.
     pub fn set_member(&mut self, address: Ipv4Addr, row: MemberRow) -> Result<(), Error> {
         let key = address.octets();
         let prepared = match row.ifindex() {
@@ -36,13 +36,13 @@ impl Network {
             self.members.insert(key, Plain(row), 0).map_err(|error| Error::map("set", MAP_MEMBERS.name, address, error))
         });
         if set.is_err() && self.members.get(&key, 0).is_err() {
-            // It was none before and is none now: what was prepared for it goes, as far as the kernel lets it.
+            // The address has no row, so its counters are removed, as far as the kernel allows.
             let _ = counters::forget(&mut self.counters, key);
         }
         set
     }
 
-    /// Makes `address` unknown and forgets its counters; absent is done.
+    /// Removes the row of the member at `address`, if it exists, and its counters.
     ///
     /// # Errors
     /// [`Error::Map`] when the kernel refuses.
@@ -52,7 +52,7 @@ impl Network {
         counters::forget(&mut self.counters, address.octets())
     }
 
-    /// The members of this host by the interface of the network netns that they sit behind.
+    /// The rows of the ports table, by the index of the member's veth end in the network netns.
     ///
     /// # Errors
     /// [`Error::Map`] when the table cannot be read to its end.
@@ -60,7 +60,7 @@ impl Network {
         Ok(read_all(&self.ports, MAP_PORTS.name)?.into_iter().collect())
     }
 
-    /// Says which member may send from behind interface `ifindex` of the network netns.
+    /// Adds or replaces the row of the interface `ifindex` of the network netns: the member that sends there.
     ///
     /// # Errors
     /// [`Error::Full`] when the table has no room; [`Error::Map`] when the kernel refuses.
@@ -68,7 +68,7 @@ impl Network {
         self.ports.insert(ifindex, Plain(row), 0).map_err(|error| Error::map("set", MAP_PORTS.name, ifindex, error))
     }
 
-    /// Nobody may send from behind interface `ifindex` any more; absent is done.
+    /// Removes the row of the interface `ifindex`, if it exists: frames from there are dropped.
     ///
     /// # Errors
     /// [`Error::Map`] when the kernel refuses.

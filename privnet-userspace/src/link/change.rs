@@ -1,6 +1,7 @@
-//! Changing what exists: links, addresses, routes, forwarding entries, neighbours. One request per call.
+//! Changing links, addresses, routes, FDB entries and neighbours. One request per call.
 //!
-//! Never creates a link, never looks before it acts: what is there already, or is not there, is a typed error.
+//! Never creates a link. Never observes before a change: an object that exists already, or does not exist, is a typed
+//! error.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -16,24 +17,11 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, 
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec};
 
-use super::wire::Doing;
-use super::{Error, Links, Route, RouteTarget};
-
-/// How a bridge treats one of its ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BridgePort {
-    /// Whether it learns addresses from what the port sends.
-    pub learning: bool,
-    /// Whether frames to unknown unicast addresses go to the port.
-    pub unicast_flood: bool,
-    /// Whether frames to multicast addresses go to the port.
-    pub multicast_flood: bool,
-    /// Whether broadcasts go to the port.
-    pub broadcast_flood: bool,
-}
+use super::socket::Operation;
+use super::{BridgePort, Error, Links, Route, RouteTarget};
 
 impl Links {
-    /// Sets a link up. Up already is done.
+    /// Sets a link up, if it is down.
     ///
     /// # Errors
     /// [`Error::PortInUse`] for a VXLAN link whose UDP port another socket holds, [`Error::NotFound`].
@@ -41,7 +29,7 @@ impl Links {
         self.set("set up", unspec(index).up().build()).await
     }
 
-    /// Sets a link down. Down already is done.
+    /// Sets a link down, if it is up.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -52,12 +40,12 @@ impl Links {
     /// Sets a link's MTU, in bytes.
     ///
     /// # Errors
-    /// [`Error::Kernel`] when the link cannot have it.
+    /// [`Error::Kernel`] when the link cannot have this MTU.
     pub async fn set_mtu(&self, index: u32, mtu: u32) -> Result<(), Error> {
         self.set("set the MTU of", unspec(index).mtu(mtu).build()).await
     }
 
-    /// Sets a link's free text, at most 255 bytes; an empty one removes it.
+    /// Sets a link's alias, at most 255 bytes; an empty text removes it.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -73,7 +61,7 @@ impl Links {
         self.set("set the address of", unspec(index).address(mac.bytes().to_vec()).build()).await
     }
 
-    /// Makes a link a port of the bridge `controller`, or of none.
+    /// Makes a link a port of the bridge `controller`; with `None`, of no bridge.
     ///
     /// # Errors
     /// [`Error::NotFound`] when either does not exist.
@@ -82,7 +70,7 @@ impl Links {
         self.set("set the controller of", message).await
     }
 
-    /// Sets how the bridge treats a link that is its port.
+    /// Sets the settings of a link as a port of its bridge.
     ///
     /// # Errors
     /// [`Error::Kernel`] when the link is no port of a bridge.
@@ -99,96 +87,96 @@ impl Links {
     /// Deletes a link; of a veth, both ends.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is gone already, see [`super::AbsentIsDone`].
+    /// [`Error::NotFound`] when it does not exist, see [`super::AbsentIsDone`].
     pub async fn delete(&self, index: u32) -> Result<(), Error> {
         let message = unspec(index).build();
         tracing::debug!(netns = %self.netns(), index, "deleting a link");
-        self.wire.request(RouteNetlinkMessage::DelLink(message), 0, on_link("delete", index)).await
+        self.socket.request(RouteNetlinkMessage::DelLink(message), 0, on_link("delete", index)).await
     }
 
-    /// Gives a link an address. The kernel adds the route of its prefix when the link is up.
+    /// Adds an address to a link. The kernel adds the route of its prefix when the link is up.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] when it has it, with this prefix length.
+    /// [`Error::AlreadyExists`] when the link has the address with this prefix length.
     pub async fn add_address(&self, index: u32, address: Ipv4Net) -> Result<(), Error> {
         let message = RouteNetlinkMessage::NewAddress(address_message(index, address));
-        let doing = Doing::new("add", format!("address {address} to link {index}"));
-        self.wire.request(message, NLM_F_CREATE | NLM_F_EXCL, doing).await
+        let operation = Operation::new("add", format!("address {address} to link {index}"));
+        self.socket.request(message, NLM_F_CREATE | NLM_F_EXCL, operation).await
     }
 
-    /// Takes an address from a link, with its routes.
+    /// Removes an address from a link, with its routes.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it does not have it.
+    /// [`Error::NotFound`] when the link does not have the address.
     pub async fn del_address(&self, index: u32, address: Ipv4Net) -> Result<(), Error> {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
-        self.wire.request(message, 0, Doing::new("delete", format!("address {address} of link {index}"))).await
+        self.socket.request(message, 0, Operation::new("delete", format!("address {address} of link {index}"))).await
     }
 
     /// Adds a route to the main table.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] when there is one with the destination and metric; [`Error::Unsupported`] for
-    /// [`RouteTarget::Other`], without asking the kernel.
+    /// [`Error::AlreadyExists`] when a route has the destination and metric; [`Error::Unsupported`] for
+    /// [`RouteTarget::Other`], without a request.
     pub async fn add_route(&self, route: &Route) -> Result<(), Error> {
-        let doing = Doing::new("add", describe(route));
-        let message = self.route_message(route, &doing)?;
-        self.wire.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, doing).await
+        let operation = Operation::new("add", describe(route));
+        let message = self.route_message(route, &operation)?;
+        self.socket.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, operation).await
     }
 
     /// Deletes a route of the main table.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is none like it.
+    /// [`Error::NotFound`] when no route is like it.
     pub async fn del_route(&self, route: &Route) -> Result<(), Error> {
-        let doing = Doing::new("delete", describe(route));
-        let mut message = self.route_message(route, &doing)?;
-        // Of any scope.
+        let operation = Operation::new("delete", describe(route));
+        let mut message = self.route_message(route, &operation)?;
+        // A route of any scope.
         message.header.scope = RouteScope::NoWhere;
-        self.wire.request(RouteNetlinkMessage::DelRoute(message), 0, doing).await
+        self.socket.request(RouteNetlinkMessage::DelRoute(message), 0, operation).await
     }
 
-    /// Says that `mac` is behind the VTEP `destination`, replacing what a VXLAN link's forwarding table said before.
+    /// Adds or replaces the entry of `mac` in a VXLAN link's FDB: it is behind the VTEP `destination`.
     ///
     /// # Errors
     /// [`Error::NotFound`] when the link does not exist.
     pub async fn fdb_replace(&self, index: u32, mac: MacAddr, destination: Ipv4Addr) -> Result<(), Error> {
         let message = fdb_message(index, mac, Some(destination));
-        let doing = Doing::new("write", format!("forwarding entry {mac} of link {index}"));
-        self.wire.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, doing).await
+        let operation = Operation::new("write", format!("forwarding entry {mac} of link {index}"));
+        self.socket.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, operation).await
     }
 
-    /// Deletes a MAC address from a VXLAN link's forwarding table.
+    /// Deletes the entry of `mac` from a VXLAN link's FDB.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is not there.
+    /// [`Error::NotFound`] when there is no such entry.
     pub async fn fdb_delete(&self, index: u32, mac: MacAddr) -> Result<(), Error> {
         let message = fdb_message(index, mac, None);
-        let doing = Doing::new("delete", format!("forwarding entry {mac} of link {index}"));
-        self.wire.request(RouteNetlinkMessage::DelNeighbour(message), 0, doing).await
+        let operation = Operation::new("delete", format!("forwarding entry {mac} of link {index}"));
+        self.socket.request(RouteNetlinkMessage::DelNeighbour(message), 0, operation).await
     }
 
-    /// Says for good that `mac` is behind a link that is a port of a bridge, replacing what the bridge's table said before.
+    /// Adds or replaces the static entry of `mac` in the FDB of the bridge that the link is a port of.
     ///
     /// # Errors
     /// [`Error::NotFound`] when the link does not exist, [`Error::Kernel`] when it is no port of a bridge.
     pub async fn bridge_fdb_replace(&self, port: u32, mac: MacAddr) -> Result<(), Error> {
         let message = bridge_fdb_message(port, mac);
-        let doing = Doing::new("write", format!("forwarding entry {mac} of port {port}"));
-        self.wire.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, doing).await
+        let operation = Operation::new("write", format!("forwarding entry {mac} of port {port}"));
+        self.socket.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, operation).await
     }
 
-    /// Deletes a MAC address from the table of the bridge that a link is a port of.
+    /// Deletes the entry of `mac` from the FDB of the bridge that a link is a port of.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is not there, or behind another port.
+    /// [`Error::NotFound`] when there is no such entry, or one of another port.
     pub async fn bridge_fdb_delete(&self, port: u32, mac: MacAddr) -> Result<(), Error> {
         let message = bridge_fdb_message(port, mac);
-        let doing = Doing::new("delete", format!("forwarding entry {mac} of port {port}"));
-        self.wire.request(RouteNetlinkMessage::DelNeighbour(message), 0, doing).await
+        let operation = Operation::new("delete", format!("forwarding entry {mac} of port {port}"));
+        self.socket.request(RouteNetlinkMessage::DelNeighbour(message), 0, operation).await
     }
 
-    /// Says for good that `address` is at `mac` on a link.
+    /// Adds or replaces the permanent neighbour entry of `address` on a link, with `mac`.
     ///
     /// # Errors
     /// [`Error::NotFound`] when the link does not exist.
@@ -196,27 +184,27 @@ impl Links {
         let mut message = neighbour_message(index, address);
         message.header.state = NeighbourState::Permanent;
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
-        let doing = Doing::new("write", format!("neighbour {address} of link {index}"));
-        self.wire.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, doing).await
+        let operation = Operation::new("write", format!("neighbour {address} of link {index}"));
+        self.socket.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, operation).await
     }
 
-    /// Deletes a neighbour of a link.
+    /// Deletes the neighbour entry of `address` on a link.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is not there.
+    /// [`Error::NotFound`] when there is no such entry.
     pub async fn neighbour_delete(&self, index: u32, address: Ipv4Addr) -> Result<(), Error> {
         let message = neighbour_message(index, address);
-        let doing = Doing::new("delete", format!("neighbour {address} of link {index}"));
-        self.wire.request(RouteNetlinkMessage::DelNeighbour(message), 0, doing).await
+        let operation = Operation::new("delete", format!("neighbour {address} of link {index}"));
+        self.socket.request(RouteNetlinkMessage::DelNeighbour(message), 0, operation).await
     }
 
     /// `RTM_NEWLINK` without `NLM_F_CREATE`, as `ip link set` does: `RTM_SETLINK` ignores the settings of a port.
     async fn set(&self, op: &'static str, message: LinkMessage) -> Result<(), Error> {
-        let doing = on_link(op, message.header.index);
-        self.wire.request(RouteNetlinkMessage::NewLink(message), 0, doing).await
+        let operation = on_link(op, message.header.index);
+        self.socket.request(RouteNetlinkMessage::NewLink(message), 0, operation).await
     }
 
-    fn route_message(&self, route: &Route, doing: &Doing) -> Result<RouteMessage, Error> {
+    fn route_message(&self, route: &Route, operation: &Operation) -> Result<RouteMessage, Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -238,7 +226,7 @@ impl Links {
                 message.header.kind = RouteType::Unreachable;
                 message.header.scope = RouteScope::Universe;
             }
-            RouteTarget::Other(_) => return Err(self.wire.unsupported(doing)),
+            RouteTarget::Other(_) => return Err(self.socket.unsupported(operation)),
         }
         Ok(message)
     }
@@ -248,8 +236,8 @@ fn unspec(index: u32) -> LinkMessageBuilder<LinkUnspec> {
     LinkUnspec::new_with_index(index)
 }
 
-fn on_link(op: &'static str, index: u32) -> Doing {
-    Doing::new(op, format!("link {index}"))
+fn on_link(op: &'static str, index: u32) -> Operation {
+    Operation::new(op, format!("link {index}"))
 }
 
 fn describe(route: &Route) -> String {
@@ -275,9 +263,9 @@ fn fdb_message(index: u32, mac: MacAddr, destination: Option<Ipv4Addr>) -> Neigh
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = index;
-    // NTF_SELF: the table of the VXLAN link, not that of a bridge above it.
+    // NTF_SELF: the FDB of the VXLAN link, and not of its bridge.
     message.header.flags = NeighbourFlags::Own;
-    // What `bridge fdb add … permanent` writes; an enum cannot say it.
+    // As `bridge fdb add … permanent` does: two states at once, which the enum does not have.
     let state = u16::from(NeighbourState::Permanent) | u16::from(NeighbourState::Noarp);
     message.header.state = NeighbourState::Other(state);
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
@@ -289,9 +277,9 @@ fn bridge_fdb_message(port: u32, mac: MacAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = port;
-    // NTF_MASTER: the table of the bridge above the port.
+    // NTF_MASTER: the FDB of the port's bridge.
     message.header.flags = NeighbourFlags::Controller;
-    // What `bridge fdb add … master static` writes. NUD_PERMANENT would say that the address is the bridge's own.
+    // As `bridge fdb add … master static` does. NUD_PERMANENT marks addresses of the bridge itself.
     message.header.state = NeighbourState::Noarp;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()));
     message

@@ -1,7 +1,7 @@
-//! Making links, each directly in its final namespace, by one request that carries its address and MTU.
+//! Creating links, each in its final namespace, by one request with its address and MTU.
 //!
-//! Never sets a link up: the kernel answers `ENOTCONN` to a veth that is created up between two other namespaces, and
-//! the settings of a link belong before its first packet. Never sets an alias: the kernel ignores it in this request.
+//! Never sets a link up: the kernel answers `ENOTCONN` for a veth that is created up between two other namespaces, and
+//! a link needs its settings before its first packet. Never sets an alias: the kernel ignores it in this request.
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
@@ -13,7 +13,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-use super::wire::Doing;
+use super::socket::Operation;
 use super::{Error, Links};
 use crate::model::IfName;
 use crate::netns::Netns;
@@ -23,15 +23,15 @@ use crate::netns::Netns;
 pub struct VethEnd<'a> {
     /// Its name.
     pub name: &'a IfName,
-    /// The namespace it is in.
+    /// Its namespace.
     pub netns: &'a Netns,
-    /// Its address. Given here, nobody (udev) takes it for a random one that may be rewritten.
+    /// Its address. udev does not rewrite an address that the link was created with.
     pub mac: MacAddr,
     /// Its MTU in bytes.
     pub mtu: u32,
 }
 
-/// A veth whose ends are in two namespaces; neither needs to be that of the [`Links`].
+/// A veth whose ends are in two namespaces, which can both be other ones than that of the [`Links`].
 #[derive(Clone, Copy, Debug)]
 pub struct VethSpec<'a> {
     /// One end.
@@ -40,18 +40,18 @@ pub struct VethSpec<'a> {
     pub b: VethEnd<'a>,
 }
 
-/// A unicast VTEP that learns nothing: it sends where its forwarding table says and nowhere else.
+/// A unicast VTEP without learning: it sends to the destinations in its FDB only.
 #[derive(Clone, Copy, Debug)]
 pub struct VxlanSpec<'a> {
     /// Its name.
     pub name: &'a IfName,
-    /// The namespace it is in. Its UDP socket is in that of the [`Links`].
+    /// Its namespace. Its UDP socket is in the namespace of the [`Links`].
     pub into: &'a Netns,
     /// The VNI.
     pub vni: Vni,
-    /// The underlay address to send from.
+    /// The underlay address that is the source of its packets.
     pub local: Ipv4Addr,
-    /// The UDP port, to send to and to listen on: 4789 by RFC 7348.
+    /// The UDP port, of its socket and of the destinations: 4789 by RFC 7348.
     pub port: u16,
     /// Its address.
     pub mac: MacAddr,
@@ -59,7 +59,7 @@ pub struct VxlanSpec<'a> {
     pub mtu: u32,
     /// Whether it answers ARP from its neighbour table.
     pub proxy: bool,
-    /// Whether it computes the outer UDP checksum. What it carries is authenticated already.
+    /// Whether it computes the outer UDP checksum. WireGuard authenticates the payload without it.
     pub udp_checksum: bool,
 }
 
@@ -68,7 +68,7 @@ pub struct VxlanSpec<'a> {
 pub struct BridgeSpec<'a> {
     /// Its name.
     pub name: &'a IfName,
-    /// The namespace it is in.
+    /// Its namespace.
     pub into: &'a Netns,
     /// Its address.
     pub mac: MacAddr,
@@ -77,10 +77,10 @@ pub struct BridgeSpec<'a> {
 }
 
 impl Links {
-    /// Creates both ends of a veth, down, where they belong.
+    /// Creates both ends of a veth, down, in their namespaces.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] when either name is taken in its namespace.
+    /// [`Error::AlreadyExists`] when one of the names is taken in its namespace.
     pub async fn create_veth(&self, spec: &VethSpec<'_>) -> Result<(), Error> {
         let peer = end(LinkMessageBuilder::<LinkUnspec>::new(), &spec.b).build();
         let message = end(LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth), &spec.a)
@@ -91,10 +91,10 @@ impl Links {
         self.create(message, object, [a.netns, b.netns]).await
     }
 
-    /// Creates a VXLAN link, down, in `spec.into`; its UDP socket will be in the namespace of these [`Links`], which
-    /// must outlive it.
+    /// Creates a VXLAN link, down, in `spec.into`. Its UDP socket is opened in the namespace of these [`Links`], which
+    /// must outlive the link.
     ///
-    /// The socket is opened when the link is set up, so a port that is taken is [`Error::PortInUse`] there.
+    /// The kernel opens the socket when the link is set up, so [`Links::set_up`] reports a port that is taken.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] when the name is taken, or another VXLAN link has the VNI on this port and namespace.
@@ -124,7 +124,7 @@ impl Links {
         let settings = vec![
             InfoBridge::StpState(BridgeStpState::Disabled),
             InfoBridge::MulticastSnooping(false),
-            // Without the protocol a port forwards at once; the timer would only announce it again after 15 s.
+            // Without spanning tree a port forwards at once; the timer would announce that a second time after 15 s.
             InfoBridge::ForwardDelay(0),
         ];
         let message = placed(InfoKind::Bridge, spec.name, spec.into)
@@ -135,8 +135,8 @@ impl Links {
         self.create(message, format!("bridge {} in {}", spec.name, spec.into.id()), [spec.into]).await
     }
 
-    /// Creates a WireGuard link of the kernel, down, in `into`; its UDP sockets are in the namespace of these
-    /// [`Links`], which must outlive it.
+    /// Creates a WireGuard link of the kernel, down, in `into`. Its UDP sockets are in the namespace of these
+    /// [`Links`], which must outlive the link.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when the kernel has no WireGuard, [`Error::AlreadyExists`] when the name is taken.
@@ -145,25 +145,25 @@ impl Links {
         self.create(message, format!("wireguard {name} in {}", into.id()), [into]).await
     }
 
-    /// `named` are the namespaces that the message names by file descriptor.
+    /// `named` are the namespaces whose file descriptors stand in the message.
     async fn create<const N: usize>(
         &self,
         message: LinkMessage,
         object: String,
         named: [&Netns; N],
     ) -> Result<(), Error> {
-        let doing = Doing::new("create", object);
-        tracing::debug!(netns = %self.netns(), object = doing.object, "creating a link");
-        let (wire, lost, named) = (Arc::clone(&self.wire), doing.clone(), named.map(Netns::clone));
-        // A task, which goes on when the caller is cancelled: the message is queued by then, and the kernel must not
-        // read a number in it that has become another file's.
+        let operation = Operation::new("create", object);
+        tracing::debug!(netns = %self.netns(), object = operation.object, "creating a link");
+        let (socket, lost, named) = (Arc::clone(&self.socket), operation.clone(), named.map(Netns::clone));
+        // A task goes on when the caller is cancelled. The message is queued by then, and its file descriptors have to
+        // stay open until the kernel has read them.
         let request = tokio::spawn(async move {
             let flags = NLM_F_CREATE | NLM_F_EXCL;
-            let answer = wire.request(RouteNetlinkMessage::NewLink(message), flags, doing).await;
+            let answer = socket.request(RouteNetlinkMessage::NewLink(message), flags, operation).await;
             drop(named);
             answer
         });
-        request.await.unwrap_or_else(|_| Err(self.wire.no_answer(&lost)))
+        request.await.unwrap_or_else(|_| Err(self.socket.no_answer(&lost)))
     }
 }
 

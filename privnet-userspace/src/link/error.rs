@@ -1,4 +1,4 @@
-//! What can go wrong at rtnetlink. Never acts.
+//! Errors of rtnetlink. Never acts.
 
 use rustix::io::Errno;
 
@@ -11,15 +11,15 @@ use crate::netns::{self, NetnsId};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {op} {object} in {netns}: {errno}{}", ack.as_ref().map(|ack| format!(" ({ack})")).unwrap_or_default())]
 pub struct Refusal {
-    /// What was tried, a verb: "create".
+    /// The operation, a verb: "create".
     pub op: &'static str,
-    /// On which object: "vxlan vxlan0".
+    /// The object: "vxlan vxlan0".
     pub object: String,
-    /// The namespace of the netlink socket that asked.
+    /// The namespace of the netlink socket.
     pub netns: NetnsId,
     /// The kernel's error number.
     pub errno: Errno,
-    /// The kernel's own words, its extended acknowledgement, where it gave any.
+    /// The kernel's message, from its extended acknowledgement, if any.
     pub ack: Option<String>,
 }
 
@@ -32,14 +32,14 @@ pub enum Error {
     /// The name, address, route, entry or VNI is taken (`EEXIST`).
     #[error(transparent)]
     AlreadyExists(Box<Refusal>),
-    /// Something else uses it (`EBUSY`).
+    /// The object is in use (`EBUSY`).
     #[error(transparent)]
     Busy(Box<Refusal>),
-    /// A UDP port that a link needs is taken (`EADDRINUSE`): a VXLAN link says so when it is set up, not when it is
-    /// created. [`super::udp_port_holder`] finds out by whom.
+    /// The UDP port of a link is taken (`EADDRINUSE`). A VXLAN link opens its port when it is set up, not when it is
+    /// created. [`super::udp_port_holder`] finds the holder.
     #[error(transparent)]
     PortInUse(Box<Refusal>),
-    /// The kernel has no such kind of link, or lacks an option (`EOPNOTSUPP`).
+    /// The kernel lacks the kind of link, or an option (`EOPNOTSUPP`).
     #[error(transparent)]
     Unsupported(Box<Refusal>),
     /// The process lacks `CAP_NET_ADMIN` (`EPERM`, `EACCES`).
@@ -48,33 +48,33 @@ pub enum Error {
     /// Any other refusal.
     #[error(transparent)]
     Kernel(Box<Refusal>),
-    /// An observation that is not whole: nothing may be concluded from it.
+    /// An observation is not complete, so it tells nothing.
     #[error("cannot observe {what} in {netns}: {reason}")]
     Incomplete {
-        /// What was being observed.
+        /// The observed objects.
         what: &'static str,
-        /// Where.
+        /// The namespace.
         netns: NetnsId,
-        /// What is missing.
+        /// The reason.
         reason: String,
     },
-    /// No answer came: the netlink socket was closed, or the kernel was silent for longer than a bound. Whether the
-    /// request was carried out is unknown; observe.
+    /// No answer came: the netlink socket was closed, or the kernel did not answer within a bound. The kernel may have
+    /// carried the request out: an observation tells.
     #[error("the kernel did not answer the request to {op} {object} in {netns}")]
     NoAnswer {
-        /// What was tried.
+        /// The operation, a verb.
         op: &'static str,
-        /// On which object.
+        /// The object.
         object: String,
-        /// Where.
+        /// The namespace.
         netns: NetnsId,
     },
     /// The socket could not be opened.
     #[error("cannot open a netlink socket in {netns}")]
     Socket {
-        /// Where.
+        /// The namespace.
         netns: NetnsId,
-        /// The kernel's reason.
+        /// The kernel's error.
         source: std::io::Error,
     },
     /// The namespace's thread failed.
@@ -194,7 +194,7 @@ impl Explain for Error {
 }
 
 impl Error {
-    /// Sorts a refusal by its error number.
+    /// The error for a refusal, by its error number.
     pub(super) fn refused(refusal: Refusal) -> Self {
         let sort = match refusal.errno {
             Errno::NODEV | Errno::NOENT | Errno::SRCH | Errno::ADDRNOTAVAIL => Self::NotFound,
@@ -224,9 +224,9 @@ impl Error {
     }
 }
 
-/// Absence as an answer: for operations after which a thing must not exist.
+/// For operations after which an object must not exist: its absence is success.
 pub trait AbsentIsDone {
-    /// Turns [`Error::NotFound`] into `Ok(false)`, success into `Ok(true)`.
+    /// Turns [`Error::NotFound`] into `Ok(false)`, and success into `Ok(true)`.
     ///
     /// # Errors
     /// Every other error.

@@ -1,12 +1,22 @@
-//! The door to rtnetlink: observe links, addresses, routes, neighbours and filters, and change one thing per call.
+//! The door to rtnetlink: observes links, addresses, routes, neighbours and filters, and changes one object per call.
 //!
-//! A [`Links`] is a netlink socket that was opened in one namespace. An observation is whole or it is an error. An
-//! operation is one request, which the kernel carries out wholly or not at all. Links are created directly in the
-//! namespace where they belong, never moved (measured: 0.1 ms instead of 16 ms). Never decides what should exist or
-//! which link is ours, and never attaches a program: it only reports filters.
+//! A [`Links`] is a netlink socket that was opened in one namespace. An observation is complete or an error. A change
+//! is one request, which the kernel carries out wholly or not at all. Links are created in their final namespace and
+//! never moved (measured: 0.1 ms instead of 16 ms). Never decides which links should exist or which are privnet's, and
+//! attaches no program: it reports filters.
 //!
-//! The kernel carries a request out while it is being sent, so a request that waits for a grace period (deleting a
-//! link, 16 to 29 ms) occupies a thread of the runtime that long.
+//! The kernel carries a request out during the `send`, so a request that waits for a grace period (deleting a link, 16
+//! to 29 ms) occupies a thread of the runtime for that time.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `socket` | one netlink socket: requests, acknowledgements, complete dumps |
+//! | `read` | netlink messages as values; pure |
+//! | `observe` | what a namespace holds |
+//! | `create` | making links |
+//! | `change` | changing what exists |
+//! | `watch` | notifications of links |
+//! | `port` | the holder of a UDP port |
 
 mod change;
 mod create;
@@ -14,8 +24,8 @@ mod error;
 mod observe;
 mod port;
 mod read;
+mod socket;
 mod watch;
-mod wire;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -25,7 +35,6 @@ use privnet_ebpf::net::MacAddr;
 
 use crate::netns::{Netns, NetnsId};
 
-pub use change::BridgePort;
 pub use create::{BridgeSpec, VethEnd, VethSpec, VxlanSpec};
 pub use error::{AbsentIsDone, Error, Refusal};
 pub use port::{PortHolder, udp_port_holder};
@@ -34,12 +43,12 @@ pub use watch::{LinkEvent, LinkWatch};
 /// The loopback interface, which has the same index in every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 pub const LOOPBACK_INDEX: u32 = 1;
 
-/// A netlink socket in one namespace. Does not keep the namespace's thread; closes its socket when dropped.
+/// A netlink socket in one namespace. It does not hold the namespace's thread, and closes when it is dropped.
 ///
-/// Calls may run at the same time; the kernel answers them in order.
+/// Calls can run at the same time; the kernel answers them in order.
 #[derive(Debug)]
 pub struct Links {
-    wire: Arc<wire::Wire>,
+    socket: Arc<socket::Socket>,
 }
 
 impl Links {
@@ -48,18 +57,18 @@ impl Links {
     /// # Errors
     /// [`Error::Netns`] or [`Error::Socket`].
     pub async fn open(netns: &Netns) -> Result<Self, Error> {
-        let (wire, _unasked) = wire::Wire::open(netns, 0).await?;
-        Ok(Self { wire: Arc::new(wire) })
+        let (socket, _notifications) = socket::Socket::open(netns, 0).await?;
+        Ok(Self { socket: Arc::new(socket) })
     }
 
-    /// The namespace that it observes and changes.
+    /// The namespace of the socket.
     #[must_use]
     pub fn netns(&self) -> NetnsId {
-        self.wire.netns()
+        self.socket.netns()
     }
 }
 
-/// Brings `lo` up, without which a namespace cannot reach its own addresses. Up already is done.
+/// Sets `lo` up, if it is down. A namespace reaches its own addresses through it.
 ///
 /// # Errors
 /// As [`Links::set_up`].
@@ -67,37 +76,37 @@ pub async fn ensure_loopback_up(links: &Links) -> Result<(), Error> {
     links.set_up(LOOPBACK_INDEX).await
 }
 
-/// A network interface as one namespace sees it.
+/// A network interface of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its index, unique in its namespace only.
+    /// Its index, which is unique in its namespace only.
     pub index: u32,
-    /// Its name, as the kernel has it; bytes that are no UTF-8 are replaced.
+    /// Its name; bytes that are not UTF-8 are replaced.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: LinkKind,
     /// Its Ethernet address; `None` for links without one (WireGuard, TUN).
     pub mac: Option<MacAddr>,
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// `IFF_UP`: whether it was set up, by an administrator.
+    /// `IFF_UP`: whether it was set up.
     pub up: bool,
-    /// `IFF_LOWER_UP`: whether it can carry packets. Health is this, not `up`.
+    /// `IFF_LOWER_UP`: whether it can carry packets. A link without carrier can be `up`.
     pub carrier: bool,
-    /// Free text.
+    /// Its alias, a free text.
     pub alias: Option<String>,
     /// The index of the bridge (or VRF, bond) that it is a port of.
     pub controller: Option<u32>,
-    /// How the bridge that it is a port of treats it; `None` when it is no port of a bridge.
+    /// Its settings as a port of a bridge; `None` when it is not one.
     pub bridge_port: Option<BridgePort>,
     /// The other end of a veth, or the device below.
     pub lower: Option<u32>,
-    /// In which namespace `lower` is, or where the socket of a tunnel is, when that is another one: an id that is valid
-    /// in the observing namespace only, see [`Links::nsid_of`]. -1: in one that it has no id for.
+    /// The namespace of `lower`, or of the socket of a tunnel, when it is another one: an id that is valid in the
+    /// observing namespace only, see [`Links::nsid_of`]. -1: a namespace without such an id.
     pub lower_nsid: Option<i32>,
 }
 
-/// What a link is, with what matters of its settings.
+/// The kind of a link, with the settings that privnet compares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkKind {
     /// One end of a pair; the other is [`Link::lower`] in [`Link::lower_nsid`].
@@ -116,22 +125,35 @@ pub enum LinkKind {
     Other(String),
 }
 
+/// The settings of a port of a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Whether the bridge learns addresses from frames of the port.
+    pub learning: bool,
+    /// Whether the bridge sends frames to unknown unicast addresses to the port.
+    pub unicast_flood: bool,
+    /// Whether the bridge sends multicast frames to the port.
+    pub multicast_flood: bool,
+    /// Whether the bridge sends broadcast frames to the port.
+    pub broadcast_flood: bool,
+}
+
 /// The settings of a VXLAN link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vxlan {
     /// The VNI; 0 for a flow-based device.
     pub vni: u32,
-    /// The underlay address that it sends from.
+    /// The underlay address that is the source of its packets.
     pub local: Option<Ipv4Addr>,
-    /// A default destination, unicast or multicast; ours have none.
+    /// The default destination, unicast or multicast; a link of privnet has none.
     pub remote: Option<Ipv4Addr>,
-    /// The UDP port, sent to and listened on.
+    /// The UDP port, of its socket and of the destinations.
     pub port: u16,
-    /// Whether it learns addresses from what it receives.
+    /// Whether it learns addresses from received packets.
     pub learning: bool,
     /// Whether it answers ARP from its neighbour table.
     pub proxy: bool,
-    /// Whether it is flow-based: the VNI comes with each packet.
+    /// Whether it is flow-based: each packet brings its VNI.
     pub external: bool,
     /// Whether it computes the outer UDP checksum.
     pub udp_checksum: bool,
@@ -140,89 +162,89 @@ pub struct Vxlan {
 /// An IPv4 address of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
-    /// Of which link.
+    /// The index of the link.
     pub index: u32,
-    /// The address with its prefix length, not truncated to the prefix.
+    /// The address and its prefix length.
     pub address: Ipv4Net,
 }
 
 /// An IPv4 route of the main table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
-    /// Where to.
+    /// The destination.
     pub destination: Ipv4Net,
-    /// What happens there.
+    /// The target.
     pub target: RouteTarget,
-    /// The metric; the lower wins. 0 when none was given.
+    /// The metric; the kernel prefers the lowest. 0 when none was given.
     pub metric: u32,
-    /// Who made it (`RTPROT_…`, include/uapi/linux/rtnetlink.h): 2 the kernel, 3 boot, 4 an administrator.
+    /// The origin (`RTPROT_…`, include/uapi/linux/rtnetlink.h): 2 the kernel, 3 boot, 4 an administrator.
     pub protocol: u8,
 }
 
-/// What a route does with a packet.
+/// The effect of a route on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteTarget {
-    /// Sends it out of a link, through a gateway if there is one.
+    /// The kernel sends it out of a link, through the gateway if the route has one.
     Link {
         /// The link's index.
         index: u32,
         /// The gateway.
         gateway: Option<Ipv4Addr>,
     },
-    /// Answers "no route to host".
+    /// The kernel drops it and answers "no route to host".
     Unreachable,
-    /// Another kind (`RTN_…`), among them routes with several next hops.
+    /// Another type (`RTN_…`), also of routes with several next hops.
     Other(u8),
 }
 
-/// An entry of a VXLAN link's forwarding table: where the host of a MAC address is.
+/// An entry of a VXLAN link's FDB: the VTEP for a MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FdbEntry {
     /// The inner destination.
     pub mac: MacAddr,
-    /// The VTEP that it is behind.
+    /// The address of the VTEP.
     pub destination: Option<Ipv4Addr>,
-    /// Whether it stays until it is deleted (`NUD_PERMANENT`), which ours do.
+    /// Whether it stays until it is deleted (`NUD_PERMANENT`), as privnet's entries do.
     pub permanent: bool,
 }
 
-/// An entry of a bridge's forwarding table: behind which of its ports a MAC address is.
+/// An entry of a bridge's FDB: the port for a MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BridgeFdbEntry {
     /// The destination.
     pub mac: MacAddr,
     /// The index of the port.
     pub port: u32,
-    /// Whether it stays until it is deleted (`NUD_NOARP`), which ours do; what a bridge learns does not.
+    /// Whether it stays until it is deleted (`NUD_NOARP`), as privnet's entries do; learnt entries age.
     pub fixed: bool,
 }
 
 /// An entry of a link's IPv4 neighbour table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Neighbour {
-    /// Of which link.
+    /// The index of the link.
     pub index: u32,
-    /// Whose.
+    /// Its address.
     pub address: Ipv4Addr,
-    /// At which MAC address; `None` while it is being asked for.
+    /// Its MAC; `None` while the kernel resolves it.
     pub mac: Option<MacAddr>,
-    /// Whether it stays until it is deleted (`NUD_PERMANENT`), which ours do.
+    /// Whether it stays until it is deleted (`NUD_PERMANENT`), as privnet's entries do.
     pub permanent: bool,
 }
 
-/// Which of clsact's two hooks.
+/// A hook of clsact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hook {
+pub enum FilterHook {
     /// Packets that the link received.
     Ingress,
-    /// Packets that it is about to send.
+    /// Packets that the link is about to send.
     Egress,
 }
 
-/// A filter at a hook of clsact. TCX programs are not filters and do not show here.
+/// A filter at a hook of clsact. TCX programs are not filters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Filter {
-    /// Its priority; the lower runs first.
+    /// Its priority; the filter with the lowest runs first.
     pub priority: u16,
     /// Its handle within the priority.
     pub handle: u32,
@@ -230,6 +252,6 @@ pub struct Filter {
     pub kind: String,
     /// The id of its BPF program.
     pub program_id: Option<u32>,
-    /// What its BPF program was called when it was attached.
+    /// The name of its BPF program when it was attached.
     pub name: Option<String>,
 }

@@ -1,4 +1,5 @@
-//! What a namespace holds. Every answer is whole or an error. Changes nothing.
+//! The links, addresses, routes, neighbours and filters of a namespace. Each answer is complete or an error. Changes
+//! nothing.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the enums of netlink grow with the kernel")]
 
@@ -14,39 +15,43 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMe
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::os::fd::AsRawFd;
 
-use super::wire::{Doing, Message};
-use super::{Address, BridgeFdbEntry, Error, FdbEntry, Filter, Hook, Link, Links, Neighbour, Route, RouteTarget, read};
+use super::socket::{Message, Operation};
+use super::{
+    Address, BridgeFdbEntry, Error, FdbEntry, Filter, FilterHook, Link, Links, Neighbour, Route, RouteTarget, read,
+};
 use crate::netns::Netns;
 
 impl Links {
     /// All links, by index.
     ///
     /// # Errors
-    /// [`Error::Incomplete`] and the others; then nothing is known.
+    /// [`Error::Incomplete`] and the others. An error tells nothing about the links.
     pub async fn links(&self) -> Result<Vec<Link>, Error> {
         const WHAT: &str = "links";
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let rows = self.wire.dump(RouteNetlinkMessage::GetLink(request), WHAT).await?;
-        let mut links =
-            rows.iter().map(|row| read::link(row).ok_or_else(|| self.odd(WHAT, row))).collect::<Result<Vec<_>, _>>()?;
+        let rows = self.socket.dump(RouteNetlinkMessage::GetLink(request), WHAT).await?;
+        let mut links = rows
+            .iter()
+            .map(|row| read::link(row).ok_or_else(|| self.malformed(WHAT, row)))
+            .collect::<Result<Vec<_>, _>>()?;
         links.sort_by_key(|link| link.index);
         Ok(links)
     }
 
-    /// The link of that name.
+    /// The link `name`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is none.
+    /// [`Error::NotFound`] when it does not exist.
     pub async fn link(&self, name: &str) -> Result<Link, Error> {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::IfName(name.to_owned()));
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let doing = Doing::new("find", format!("link {name}"));
-        let answers = self.wire.get(RouteNetlinkMessage::GetLink(request), 0, doing.clone()).await?;
+        let operation = Operation::new("find", format!("link {name}"));
+        let answers = self.socket.get(RouteNetlinkMessage::GetLink(request), 0, operation.clone()).await?;
         answers.iter().find_map(read::link).ok_or(Error::NoAnswer {
-            op: doing.op,
-            object: doing.object,
+            op: operation.op,
+            object: operation.object,
             netns: self.netns(),
         })
     }
@@ -60,11 +65,11 @@ impl Links {
         let mut request = AddressMessage::default();
         request.header.family = AddressFamily::Inet;
         let mut addresses = Vec::new();
-        for row in self.wire.dump(RouteNetlinkMessage::GetAddress(request), WHAT).await? {
+        for row in self.socket.dump(RouteNetlinkMessage::GetAddress(request), WHAT).await? {
             let Message::Route(RouteNetlinkMessage::NewAddress(message)) = &row else {
-                return Err(self.odd(WHAT, &row));
+                return Err(self.malformed(WHAT, &row));
             };
-            addresses.push(address(message).ok_or_else(|| self.odd(WHAT, &row))?);
+            addresses.push(address(message).ok_or_else(|| self.malformed(WHAT, &row))?);
         }
         addresses.sort();
         Ok(addresses)
@@ -79,25 +84,25 @@ impl Links {
         let mut request = RouteMessage::default();
         request.header.address_family = AddressFamily::Inet;
         request.header.table = RouteHeader::RT_TABLE_MAIN;
-        let rows = match self.wire.dump(RouteNetlinkMessage::GetRoute(request), WHAT).await {
-            // A namespace that never had a route has no table either.
+        let rows = match self.socket.dump(RouteNetlinkMessage::GetRoute(request), WHAT).await {
+            // A namespace that never had a route has no table.
             Err(Error::NotFound(_)) => Vec::new(),
             rows => rows?,
         };
         let mut routes = Vec::new();
         for row in rows {
             let Message::Route(RouteNetlinkMessage::NewRoute(message)) = &row else {
-                return Err(self.odd(WHAT, &row));
+                return Err(self.malformed(WHAT, &row));
             };
             if message.header.table == RouteHeader::RT_TABLE_MAIN {
-                routes.push(route(message).ok_or_else(|| self.odd(WHAT, &row))?);
+                routes.push(route(message).ok_or_else(|| self.malformed(WHAT, &row))?);
             }
         }
         routes.sort();
         Ok(routes)
     }
 
-    /// The forwarding table of a VXLAN link, sorted.
+    /// The FDB of a VXLAN link, sorted.
     ///
     /// # Errors
     /// As [`Links::links`].
@@ -106,9 +111,9 @@ impl Links {
         let mut entries = Vec::new();
         for row in self.neighbour_rows(AddressFamily::Bridge, Some(index), WHAT).await? {
             let Message::Route(RouteNetlinkMessage::NewNeighbour(message)) = &row else {
-                return Err(self.odd(WHAT, &row));
+                return Err(self.malformed(WHAT, &row));
             };
-            // The dump tells of the port's bridge as well.
+            // The dump has the entries of the link's bridge, too.
             if message.header.ifindex == index && controller(message).is_none() {
                 entries.extend(fdb_entry(message));
             }
@@ -117,7 +122,7 @@ impl Links {
         Ok(entries)
     }
 
-    /// The forwarding table of a bridge, sorted; without the addresses of the ports themselves.
+    /// The FDB of a bridge, sorted; without the addresses of its ports.
     ///
     /// # Errors
     /// As [`Links::links`].
@@ -126,13 +131,13 @@ impl Links {
         let mut entries = Vec::new();
         for row in self.neighbour_rows(AddressFamily::Bridge, None, WHAT).await? {
             let Message::Route(RouteNetlinkMessage::NewNeighbour(message)) = &row else {
-                return Err(self.odd(WHAT, &row));
+                return Err(self.malformed(WHAT, &row));
             };
-            // Where the kernel's bridges know of VLANs, a row that is written for none is there for each VLAN of the port as
-            // well. Ours tell no VLANs apart, and ask only for the first.
+            // With VLANs in the kernel's bridge, an entry without a VLAN appears for each VLAN of the port, too. The
+            // bridges of privnet use no VLANs, so the entry without a VLAN is enough.
             let has_vlan = message.attributes.iter().any(|attribute| matches!(attribute, NeighbourAttribute::Vlan(_)));
             if controller(message) == Some(bridge) && !is_permanent(message) && !has_vlan {
-                let mac = link_layer_address(message).ok_or_else(|| self.odd(WHAT, &row))?;
+                let mac = link_layer_address(message).ok_or_else(|| self.malformed(WHAT, &row))?;
                 let fixed = u16::from(message.header.state) & u16::from(NeighbourState::Noarp) != 0;
                 entries.push(BridgeFdbEntry { mac, port: message.header.ifindex, fixed });
             }
@@ -150,33 +155,33 @@ impl Links {
         let mut neighbours = Vec::new();
         for row in self.neighbour_rows(AddressFamily::Inet, Some(index), WHAT).await? {
             let Message::Route(RouteNetlinkMessage::NewNeighbour(message)) = &row else {
-                return Err(self.odd(WHAT, &row));
+                return Err(self.malformed(WHAT, &row));
             };
             if message.header.ifindex == index {
-                neighbours.push(neighbour(message).ok_or_else(|| self.odd(WHAT, &row))?);
+                neighbours.push(neighbour(message).ok_or_else(|| self.malformed(WHAT, &row))?);
             }
         }
         neighbours.sort();
         Ok(neighbours)
     }
 
-    /// The filters at one hook of a link's clsact, in the order in which they run. None when it has no clsact.
+    /// The filters at one hook of a link's clsact, in the order in which they run; none without clsact.
     ///
     /// # Errors
     /// As [`Links::links`].
-    pub async fn filters(&self, index: u32, hook: Hook) -> Result<Vec<Filter>, Error> {
+    pub async fn filters(&self, index: u32, hook: FilterHook) -> Result<Vec<Filter>, Error> {
         const WHAT: &str = "filters";
         let mut request = TcMessage::default();
         request.header.index = index.cast_signed();
         let minor = match hook {
-            Hook::Ingress => TcHandle::MIN_INGRESS,
-            Hook::Egress => TcHandle::MIN_EGRESS,
+            FilterHook::Ingress => TcHandle::MIN_INGRESS,
+            FilterHook::Egress => TcHandle::MIN_EGRESS,
         };
         request.header.parent = TcHandle { major: 0xffff, minor };
         let mut filters = Vec::new();
-        for row in self.wire.dump(RouteNetlinkMessage::GetTrafficFilter(request), WHAT).await? {
+        for row in self.socket.dump(RouteNetlinkMessage::GetTrafficFilter(request), WHAT).await? {
             let Message::Route(RouteNetlinkMessage::NewTrafficFilter(message)) = &row else {
-                return Err(self.odd(WHAT, &row));
+                return Err(self.malformed(WHAT, &row));
             };
             filters.extend(filter(message));
         }
@@ -184,16 +189,16 @@ impl Links {
         Ok(filters)
     }
 
-    /// Whether the link has a clsact (or ingress) qdisc, without which it has no filters.
+    /// Whether the link has a clsact (or ingress) qdisc, which its filters need.
     ///
     /// # Errors
     /// As [`Links::links`].
     pub async fn has_clsact(&self, index: u32) -> Result<bool, Error> {
         const WHAT: &str = "qdiscs";
         let mut found = false;
-        for row in self.wire.dump(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()), WHAT).await? {
+        for row in self.socket.dump(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()), WHAT).await? {
             let Message::Route(RouteNetlinkMessage::NewQueueDiscipline(message)) = &row else {
-                return Err(self.odd(WHAT, &row));
+                return Err(self.malformed(WHAT, &row));
             };
             let is_clsact = message.header.parent == TcHandle::CLSACT;
             found |= is_clsact && message.header.index == index.cast_signed();
@@ -201,8 +206,8 @@ impl Links {
         Ok(found)
     }
 
-    /// The id by which this namespace knows `other`, as in [`Link::lower_nsid`]; `None` when it has none, which means
-    /// that no link of this namespace has its other half there. Of itself it has none either.
+    /// The id of the namespace `other` in this one, as in [`Link::lower_nsid`]. `None` when there is no such id,
+    /// because no link of this namespace has its other end or its socket there, or when `other` is this namespace.
     ///
     /// # Errors
     /// As [`Links::link`].
@@ -210,8 +215,8 @@ impl Links {
         let mut request = NsidMessage::default();
         let fd = other.fd().as_raw_fd().cast_unsigned();
         request.attributes.push(NsidAttribute::Fd(fd));
-        let doing = Doing::new("identify", other.id().to_string());
-        let answers = self.wire.get(RouteNetlinkMessage::GetNsId(request), 0, doing).await?;
+        let operation = Operation::new("identify", other.id().to_string());
+        let answers = self.socket.get(RouteNetlinkMessage::GetNsId(request), 0, operation).await?;
         let ids = answers.iter().filter_map(|answer| match answer {
             Message::Route(RouteNetlinkMessage::NewNsId(message)) => {
                 message.attributes.iter().find_map(|attribute| match attribute {
@@ -233,21 +238,21 @@ impl Links {
         let mut request = NeighbourMessage::default();
         request.header.family = family;
         request.attributes.extend(index.map(NeighbourAttribute::IfIndex));
-        self.wire.dump(RouteNetlinkMessage::GetNeighbour(request), what).await
+        self.socket.dump(RouteNetlinkMessage::GetNeighbour(request), what).await
     }
 
-    /// A row that is not what was asked for, or lacks what it must have.
-    fn odd(&self, what: &'static str, row: &Message) -> Error {
+    /// The error for a row of another object, or without an attribute that every such row has.
+    fn malformed(&self, what: &'static str, row: &Message) -> Error {
         let reason = match row {
             Message::Undecodable { reason, .. } => format!("cannot decode an entry: {reason}"),
-            Message::Route(_) => "an entry lacks what every such entry has".to_owned(),
+            Message::Route(_) => "an entry lacks an attribute that every such entry has".to_owned(),
         };
         Error::Incomplete { what, netns: self.netns(), reason }
     }
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {
-    // IFA_LOCAL is the address itself; IFA_ADDRESS is the peer's on a point-to-point link, else the same.
+    // IFA_LOCAL is the address; on a point-to-point link IFA_ADDRESS is the peer's.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
         _ => None,
@@ -277,12 +282,12 @@ fn route(message: &RouteMessage) -> Option<Route> {
     Some(Route { destination, target, metric, protocol: message.header.protocol.into() })
 }
 
-/// `None` for entries without a MAC address (of a multicast route, say).
+/// `None` for entries without a MAC address, such as those of multicast routes.
 fn fdb_entry(message: &NeighbourMessage) -> Option<FdbEntry> {
     let mac = link_layer_address(message)?;
     let destination = message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
-        // In a bridge message the address has no family.
+        // A message of the bridge family has the address without its family.
         NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
             <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from)
         }
@@ -307,7 +312,7 @@ fn link_layer_address(message: &NeighbourMessage) -> Option<privnet_ebpf::net::M
     })
 }
 
-/// The bridge whose table the entry is in; `None` for an entry of a VXLAN link's own.
+/// The bridge whose FDB has the entry; `None` for an entry of a VXLAN link's FDB.
 fn controller(message: &NeighbourMessage) -> Option<u32> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Controller(index) => Some(*index),
@@ -319,11 +324,11 @@ fn is_permanent(message: &NeighbourMessage) -> bool {
     u16::from(message.header.state) & u16::from(NeighbourState::Permanent) != 0
 }
 
-/// `None` for the head of a chain, which is listed with each priority and has no handle.
+/// `None` for the head of a chain: the dump has one for each priority, without a handle.
 fn filter(message: &TcMessage) -> Option<Filter> {
     let handle = u32::from(message.header.handle);
     let mut filter = Filter {
-        // TC_H_MAJ of tcm_info is the priority, the rest the protocol.
+        // The upper 16 bits of tcm_info are the priority, the lower the protocol.
         priority: u16::try_from(message.header.info >> 16).ok()?,
         handle,
         kind: String::new(),

@@ -1,4 +1,4 @@
-//! Who holds a UDP port: the words for an error that the kernel gives as a number. Changes nothing.
+//! The holder of a UDP port, for the message of `EADDRINUSE`. Changes nothing.
 
 use std::fmt;
 use std::fs;
@@ -7,17 +7,17 @@ use std::path::Path;
 use super::{Error, LinkKind, Links};
 use crate::netns::Netns;
 
-/// Who has a UDP port in a namespace.
+/// The holder of a UDP port in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PortHolder {
     /// A VXLAN link in the same namespace.
     Vxlan {
         /// Its name.
         name: String,
-        /// Whether it is flow-based; then no other link can share its port.
+        /// Whether it is flow-based. Such a link shares its port with no other link.
         external: bool,
     },
-    /// Nobody that can be seen: the kernel, for a link in another namespace, or a process of another PID namespace.
+    /// A holder that the agent cannot see: a link in another namespace, or a process of another PID namespace.
     Unseen,
     /// A process's socket.
     Process {
@@ -39,9 +39,9 @@ impl fmt::Display for PortHolder {
     }
 }
 
-/// Finds out who holds UDP `port` in `netns`, of which `links` must be; `None` when nobody does.
+/// The holder of UDP `port` in `netns`, the namespace of `links`; `None` when the port is free.
 ///
-/// That it is held is no fault by itself: VXLAN links of the same options share a socket, ours do.
+/// A port with a holder can still be used: VXLAN links with the same options share a socket, as those of privnet do.
 ///
 /// # Errors
 /// When the namespace cannot be observed.
@@ -50,7 +50,7 @@ pub async fn udp_port_holder(netns: &Netns, links: &Links, port: u16) -> Result<
     if inodes.is_empty() {
         return Ok(None);
     }
-    // A socket of the kernel has an inode too, but no process has it open.
+    // A socket of the kernel has an inode, too, but no process has it open.
     if let Some(process) = inodes.into_iter().find_map(process_with) {
         return Ok(Some(process));
     }
@@ -64,7 +64,7 @@ pub async fn udp_port_holder(netns: &Netns, links: &Links, port: u16) -> Result<
 
 /// The inodes of the UDP sockets on `port` in the calling thread's namespace.
 fn sockets_on(port: u16) -> Vec<u64> {
-    // Not /proc/net, which is that of the process.
+    // /proc/net is of the process's namespace, this path of the thread's.
     ["udp", "udp6"]
         .into_iter()
         .filter_map(|table| fs::read_to_string(Path::new("/proc/thread-self/net").join(table)).ok())

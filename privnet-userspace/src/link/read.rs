@@ -1,4 +1,4 @@
-//! From netlink messages to values. Pure.
+//! Netlink messages as values. Pure.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the enums of netlink grow with the kernel")]
 
@@ -10,13 +10,13 @@ use rtnetlink::packet_route::link::{
     LinkMessage,
 };
 
-use super::wire::Message;
+use super::socket::Message;
 use super::{BridgePort, Link, LinkKind, Vxlan};
 
 /// `RTM_NEWLINK` and `RTM_DELLINK`, include/uapi/linux/rtnetlink.h.
 const LINK_MESSAGES: [u16; 2] = [16, 17];
 
-/// Reads a link out of an answer; `None` when the answer is about something else.
+/// The link of an answer; `None` when the answer is of another object.
 pub(super) fn link(message: &Message) -> Option<Link> {
     match message {
         Message::Route(RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) => {
@@ -29,7 +29,7 @@ pub(super) fn link(message: &Message) -> Option<Link> {
     }
 }
 
-/// Six bytes or nothing: other link layers have addresses of other lengths.
+/// The address of an Ethernet link; `None` for addresses of other link layers, which have other lengths.
 pub(super) fn mac(bytes: &[u8]) -> Option<MacAddr> {
     bytes.try_into().ok().map(MacAddr::new)
 }
@@ -92,7 +92,7 @@ fn link_kind(infos: &[LinkInfo]) -> LinkKind {
         (Some(InfoKind::Wireguard), _) => LinkKind::Wireguard,
         (Some(InfoKind::Tun), _) => LinkKind::Tun,
         (Some(other), _) => LinkKind::Other(kernel_name(other)),
-        // The loopback has no link info; a port of a bridge has port data but may have no kind.
+        // A device of hardware has no kind. As a port of a bridge it has port data.
         (None, _) => LinkKind::Other(String::new()),
     }
 }
@@ -102,7 +102,7 @@ fn bridge_port(infos: &[LinkInfo]) -> Option<BridgePort> {
         LinkInfo::PortData(InfoPortData::BridgePort(settings)) => Some(settings),
         _ => None,
     })?;
-    // Every kernel tells all four; what is not told is taken for the bridge's own default.
+    // Every kernel sends all four; the values here are the defaults of a bridge.
     let mut port = BridgePort { learning: true, unicast_flood: true, multicast_flood: true, broadcast_flood: true };
     for setting in settings {
         match setting {
@@ -154,8 +154,8 @@ const ADDRESS: u16 = 1;
 const NAME: u16 = 3;
 const MTU: u16 = 4;
 
-/// What can be said about a link, a stranger's most likely, of which an attribute makes no sense to the decoder:
-/// `struct ifinfomsg` and three attributes. `None` when not even that is there.
+/// A link with an attribute that the decoder does not understand, most likely a foreign link: `struct ifinfomsg` and
+/// three attributes. `None` without these.
 fn undecoded(payload: &[u8]) -> Option<Link> {
     let (header, attributes) = payload.split_at_checked(16)?;
     let number = |at: usize| header.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);

@@ -1,8 +1,8 @@
-//! One netlink socket: requests, acknowledgements, and dumps that are whole or an error.
+//! One netlink socket: requests, acknowledgements, and dumps that are complete or an error.
 //!
-//! Never knows what a message is about. What it guards against in the crates below: a message that cannot be decoded is
-//! dropped there with a log line, the end of a dump is not told from the end of the connection, and a dump that the
-//! kernel marks as inconsistent is passed on like any other.
+//! It does not interpret messages. It makes up for three gaps of the netlink crates: they drop a message that they
+//! cannot decode, with a log line only; they end a dump in the same way when the connection ends; and they return a
+//! dump that the kernel marks as inconsistent (`NLM_F_DUMP_INTR`) like any other.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the enums of netlink grow with the kernel")]
 
@@ -23,26 +23,26 @@ use tokio::task::AbortHandle;
 use super::error::{Error, Refusal};
 use crate::netns::{Netns, NetnsId};
 
-/// How long the kernel may think about one message. Creating and deleting links waits for the kernel's global lock.
+/// The bound of an answer. Creating and deleting links waits for the kernel's global lock (RTNL).
 const ANSWER_BOUND: Duration = Duration::from_secs(30);
 
-/// How often a dump is asked for again when the tables changed under it.
+/// The attempts for one dump: the kernel interrupts a dump when its table changes.
 const DUMP_ATTEMPTS: usize = 10;
 
-/// What a request is about, for its errors.
+/// The operation and object of a request, for its errors.
 #[derive(Clone, Debug)]
-pub(super) struct Doing {
+pub(super) struct Operation {
     pub op: &'static str,
     pub object: String,
 }
 
-impl Doing {
+impl Operation {
     pub(super) fn new(op: &'static str, object: impl Into<String>) -> Self {
         Self { op, object: object.into() }
     }
 }
 
-/// What the kernel sent. Decoding never fails, so that nothing is lost without a trace.
+/// A message of the kernel. Decoding does not fail, so that no message is lost.
 #[derive(Debug)]
 pub(super) enum Message {
     Route(RouteNetlinkMessage),
@@ -87,18 +87,19 @@ impl NetlinkSerializable for Message {
     }
 }
 
-/// A netlink socket in a namespace, served by a task on the runtime. Dropping it ends the task and closes the socket.
+/// A netlink socket in a namespace, and the task on the runtime that serves it. A drop ends the task and closes the
+/// socket.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(super) struct Socket {
     netns: NetnsId,
     requests: ConnectionHandle<Message>,
     task: AbortHandle,
 }
 
-/// What the kernel sends unasked.
+/// Messages of the kernel that answer no request.
 pub(super) type Notifications = UnboundedReceiver<(NetlinkMessage<Message>, SocketAddr)>;
 
-impl Wire {
+impl Socket {
     /// Opens a socket on the namespace's thread and serves it on the calling task's runtime; `groups` is a bit mask of
     /// multicast groups (bit n - 1 for `RTNLGRP` n).
     pub(super) async fn open(netns: &Netns, groups: u32) -> Result<(Self, Notifications), Error> {
@@ -120,101 +121,106 @@ impl Wire {
         self.netns
     }
 
-    /// Sends one request and waits until the kernel acknowledges it.
-    pub(super) async fn request(&self, message: RouteNetlinkMessage, flags: u16, doing: Doing) -> Result<(), Error> {
-        self.get(message, flags, doing).await.map(drop)
+    /// Sends one request and waits for the acknowledgement.
+    pub(super) async fn request(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        operation: Operation,
+    ) -> Result<(), Error> {
+        self.get(message, flags, operation).await.map(drop)
     }
 
-    /// Sends one request and returns what the kernel answers before it acknowledges.
+    /// Sends one request and returns the messages before the acknowledgement.
     pub(super) async fn get(
         &self,
         message: RouteNetlinkMessage,
         flags: u16,
-        doing: Doing,
+        operation: Operation,
     ) -> Result<Vec<Message>, Error> {
         let mut answers = Vec::new();
-        let replies = self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, &doing).await?;
+        let replies = self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, &operation).await?;
         for reply in replies {
             match reply.payload {
                 NetlinkPayload::InnerMessage(message) => answers.push(message),
                 NetlinkPayload::Error(answer) if answer.code.is_none() => return Ok(answers),
-                NetlinkPayload::Error(answer) => return Err(self.refused(&answer, &doing)),
+                NetlinkPayload::Error(answer) => return Err(self.refused(&answer, &operation)),
                 _ => {}
             }
         }
-        Err(self.no_answer(&doing))
+        Err(self.no_answer(&operation))
     }
 
-    /// Asks for a whole table.
+    /// Dumps a whole table.
     ///
-    /// Returns everything the kernel has, or an error: when the answer has no end, when the kernel reports one at its
-    /// end, or when the table changed under the dump every time it was asked for.
+    /// An error when the answer has no end, when the kernel reports an error at the end, or when the table changed
+    /// during each attempt.
     pub(super) async fn dump(&self, message: RouteNetlinkMessage, what: &'static str) -> Result<Vec<Message>, Error> {
-        let doing = Doing::new("observe", what);
+        let operation = Operation::new("observe", what);
         for _ in 0..DUMP_ATTEMPTS {
-            let replies = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &doing).await?;
+            let replies = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &operation).await?;
             let interrupted = replies.iter().any(|reply| reply.header.flags & NLM_F_DUMP_INTR != 0);
             if !interrupted {
-                return self.whole(replies, &doing);
+                return self.complete(replies, &operation);
             }
-            tracing::debug!(netns = %self.netns, what, "a dump was interrupted by a change, asking again");
+            tracing::debug!(netns = %self.netns, what, "a change interrupted a dump, dumping again");
         }
         let reason = format!("it changed during each of {DUMP_ATTEMPTS} attempts");
         Err(Error::Incomplete { what, netns: self.netns, reason })
     }
 
-    fn whole(&self, replies: Vec<NetlinkMessage<Message>>, doing: &Doing) -> Result<Vec<Message>, Error> {
+    fn complete(&self, replies: Vec<NetlinkMessage<Message>>, operation: &Operation) -> Result<Vec<Message>, Error> {
         let mut rows = Vec::new();
         for reply in replies {
             match reply.payload {
                 NetlinkPayload::InnerMessage(message) => rows.push(message),
                 NetlinkPayload::Done(end) if end.code == 0 => return Ok(rows),
                 NetlinkPayload::Done(end) => {
-                    return Err(self.refusal(end.code, extended_ack(&end.extended_ack), doing));
+                    return Err(self.refusal(end.code, extended_ack(&end.extended_ack), operation));
                 }
-                NetlinkPayload::Error(answer) => return Err(self.refused(&answer, doing)),
+                NetlinkPayload::Error(answer) => return Err(self.refused(&answer, operation)),
                 _ => {}
             }
         }
-        Err(self.no_answer(doing))
+        Err(self.no_answer(operation))
     }
 
     async fn exchange(
         &self,
         message: RouteNetlinkMessage,
         flags: u16,
-        doing: &Doing,
+        operation: &Operation,
     ) -> Result<Vec<NetlinkMessage<Message>>, Error> {
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         let message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(Message::Route(message)));
-        let replies = self.requests.request(message, SocketAddr::new(0, 0)).map_err(|_| self.no_answer(doing))?;
-        tokio::time::timeout(ANSWER_BOUND, replies.collect()).await.map_err(|_| self.no_answer(doing))
+        let replies = self.requests.request(message, SocketAddr::new(0, 0)).map_err(|_| self.no_answer(operation))?;
+        tokio::time::timeout(ANSWER_BOUND, replies.collect()).await.map_err(|_| self.no_answer(operation))
     }
 
-    /// A request that this room does not send.
-    pub(super) fn unsupported(&self, doing: &Doing) -> Error {
-        self.refusal(Errno::OPNOTSUPP.raw_os_error(), None, doing)
+    /// The error for a request that this room does not send.
+    pub(super) fn unsupported(&self, operation: &Operation) -> Error {
+        self.refusal(Errno::OPNOTSUPP.raw_os_error(), None, operation)
     }
 
-    pub(super) fn no_answer(&self, doing: &Doing) -> Error {
-        Error::NoAnswer { op: doing.op, object: doing.object.clone(), netns: self.netns }
+    pub(super) fn no_answer(&self, operation: &Operation) -> Error {
+        Error::NoAnswer { op: operation.op, object: operation.object.clone(), netns: self.netns }
     }
 
-    fn refused(&self, answer: &ErrorMessage, doing: &Doing) -> Error {
-        // NETLINK_CAP_ACK: of the request only its header is repeated, then come the attributes.
+    fn refused(&self, answer: &ErrorMessage, operation: &Operation) -> Error {
+        // NETLINK_CAP_ACK: the answer repeats the header of the request only, and the attributes follow.
         let attributes = answer.header.get(REQUEST_HEADER_BYTES..).unwrap_or_default();
-        self.refusal(answer.raw_code(), extended_ack(attributes), doing)
+        self.refusal(answer.raw_code(), extended_ack(attributes), operation)
     }
 
     /// `code` is a negated error number.
-    fn refusal(&self, code: i32, ack: Option<String>, doing: &Doing) -> Error {
+    fn refusal(&self, code: i32, ack: Option<String>, operation: &Operation) -> Error {
         let errno = Errno::from_raw_os_error(code.saturating_abs().clamp(1, 4095));
-        Error::refused(Refusal { op: doing.op, object: doing.object.clone(), netns: self.netns, errno, ack })
+        Error::refused(Refusal { op: operation.op, object: operation.object.clone(), netns: self.netns, errno, ack })
     }
 }
 
-impl Drop for Wire {
+impl Drop for Socket {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -223,7 +229,7 @@ impl Drop for Wire {
 /// `struct nlmsghdr`, include/uapi/linux/netlink.h.
 const REQUEST_HEADER_BYTES: usize = 16;
 
-/// `NLMSGERR_ATTR_MSG`, the kernel's message in words.
+/// `NLMSGERR_ATTR_MSG`, the kernel's message as text.
 const ACK_MESSAGE: u16 = 1;
 
 type Opened = (Connection<Message>, ConnectionHandle<Message>, Notifications);
@@ -236,7 +242,7 @@ fn open_here(groups: u32) -> std::io::Result<Opened> {
     let socket = connection.socket_mut().socket_mut();
     socket.set_ext_ack(true)?;
     socket.set_cap_ack(true)?;
-    // Lets the kernel filter dumps, and refuse what it does not know.
+    // Strict checking: the kernel filters dumps, and refuses attributes that it does not know.
     socket.set_netlink_get_strict_chk(true)?;
     if groups != 0 {
         socket.bind(&SocketAddr::new(0, groups))?;

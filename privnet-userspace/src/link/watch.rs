@@ -1,4 +1,4 @@
-//! Hearing of links: what appears, changes and goes in a namespace. Changes nothing.
+//! Notifications of links that appear, change and go in a namespace. Changes nothing.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the enums of netlink grow with the kernel")]
 
@@ -8,54 +8,54 @@ use futures::StreamExt;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::wire::{Message, Notifications, Wire};
+use super::socket::{Message, Notifications, Socket};
 use super::{Error, Link, Links, read};
 use crate::netns::Netns;
 
 /// `RTNLGRP_LINK` as a bit mask (include/uapi/linux/rtnetlink.h).
 const GROUP_LINK: u32 = 1;
 
-/// Something happened to a link.
+/// A notification of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// It appeared, or is as it is given.
+    /// The link appeared or changed, to these values.
     Changed(Link),
-    /// It is gone, or was moved to another namespace.
+    /// The link was deleted, or moved to another namespace.
     Gone {
         /// The index that it had.
         index: u32,
         /// The name that it had.
         name: String,
     },
-    /// Events were lost; only an observation says what is there.
+    /// Events were lost; an observation has to follow.
     Lost,
 }
 
-/// The events of one namespace's links, from when it was opened. Does not keep the namespace's thread.
+/// The events of one namespace's links from its opening on. It does not hold the namespace's thread.
 #[derive(Debug)]
 pub struct LinkWatch {
     // Held for its task, which feeds `notifications`.
-    _wire: Wire,
+    _socket: Socket,
     notifications: Notifications,
 }
 
 impl LinkWatch {
-    /// Listens in `netns`. To miss nothing: open, then observe, then read events.
+    /// Listens in `netns`. Open first, then observe, then read the events: so no change is missed.
     ///
     /// # Errors
     /// As [`Links::open`].
     pub async fn open(netns: &Netns) -> Result<Self, Error> {
-        let (wire, notifications) = Wire::open(netns, GROUP_LINK).await?;
-        Ok(Self { _wire: wire, notifications })
+        let (socket, notifications) = Socket::open(netns, GROUP_LINK).await?;
+        Ok(Self { _socket: socket, notifications })
     }
 
-    /// The next event; `None` when the socket was closed, after which there are no more. Cancel safe.
+    /// The next event; `None` after the socket was closed. Cancel safe.
     pub async fn next(&mut self) -> Option<LinkEvent> {
         loop {
             let (message, _) = self.notifications.next().await?;
             let event = match message.payload {
                 NetlinkPayload::InnerMessage(message) => event(&message),
-                // The kernel had more to say than the socket's buffer holds.
+                // The buffer of the socket was full.
                 NetlinkPayload::Overrun(_) => Some(LinkEvent::Lost),
                 _ => None,
             };
@@ -67,10 +67,10 @@ impl LinkWatch {
 }
 
 impl Links {
-    /// Waits until the link of that name has carrier; false when it has none after `bound`.
+    /// Waits until the link `name` has carrier; false when it has none after `bound`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is no such link at first; `netns` must be the one of these [`Links`].
+    /// [`Error::NotFound`] when the link does not exist at first. `netns` has to be the namespace of these [`Links`].
     pub async fn wait_carrier(&self, netns: &Netns, name: &str, bound: Duration) -> Result<bool, Error> {
         let mut watch = LinkWatch::open(netns).await?;
         if self.link(name).await?.carrier {
@@ -95,7 +95,7 @@ impl Links {
 
 fn event(message: &Message) -> Option<LinkEvent> {
     match message {
-        // A bridge speaks of its ports in the same words: there "gone" means "no longer a port".
+        // A notification of a bridge about its port: there RTM_DELLINK means "no longer a port".
         Message::Route(RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link))
             if link.header.interface_family != AddressFamily::Unspec =>
         {
@@ -106,7 +106,7 @@ fn event(message: &Message) -> Option<LinkEvent> {
         }
         Message::Route(RouteNetlinkMessage::NewLink(_)) => read::link(message).map(LinkEvent::Changed),
         Message::Route(_) => None,
-        // Whatever it was, it was about a link.
+        // The group has notifications of links only.
         Message::Undecodable { .. } => Some(LinkEvent::Lost),
     }
 }

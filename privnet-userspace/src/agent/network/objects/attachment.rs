@@ -20,7 +20,7 @@ pub async fn is_attached(
     let Ok(interface) = name.parse() else { return Ok(false) };
     match programs.attached_by_tcx(&netns.netns, &interface, hook).await {
         Ok(Attachment::Current) => return Ok(true),
-        Ok(Attachment::Overtaken) => return Ok(false),
+        Ok(Attachment::Preceded) => return Ok(false),
         Ok(Attachment::Absent | Attachment::Older) => {}
         // It went meanwhile, or its name is no text.
         Err(datapath::Error::NoInterface { .. }) => return Ok(false),
@@ -30,8 +30,8 @@ pub async fn is_attached(
         return Ok(false);
     }
     let direction = match hook {
-        Hook::FromMember | Hook::FromVtep | Hook::GuardIngress => link::Hook::Ingress,
-        Hook::GuardEgress => link::Hook::Egress,
+        Hook::FromMember | Hook::FromVtep | Hook::GuardIngress => link::FilterHook::Ingress,
+        Hook::GuardEgress => link::FilterHook::Egress,
     };
     let filters = netns.links.filters(index, direction).await?;
     Ok(filters.iter().any(|filter| filter.program_id == Some(programs.program_id(hook))))

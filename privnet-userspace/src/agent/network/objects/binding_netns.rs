@@ -38,7 +38,7 @@ impl Managed for kind::BindingNetns {
         let record = net.record(member)?;
         // With a container that is gone went its guards, but not the pins of those that had to go before strangers.
         if let (None, Some(programs)) = (&net.namespaces_of(member).await?.app, net.programs()) {
-            programs.lock().await.forget_links(record.netns)?;
+            programs.lock().await.unpin_links_of(record.netns)?;
         }
         let name = net.binding_name(&record.container);
         // Another network of the container writes its record before it looks for this namespace.
