@@ -1,4 +1,5 @@
-//! What a network's programs count and sample, and reading it: without a handle on the network, whichever build pinned it.
+//! What a network's programs count and sample, and reading it: without a handle on the network, whichever build pinned
+//! it.
 
 mod datapath;
 
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use datapath::*;
 use privnet::datapath::{Counters, Direction, DropReason, Error, Hook, MemberRow, Network, NetworkSpec, Outcome};
+use privnet_ebpf::abi::Config;
+use privnet_ebpf::maps::{MAP_COUNTERS, MAP_PORTS};
 
 #[test]
 fn reading_counters_loads_writes_and_pins_nothing_whichever_build_pinned_the_network() {
@@ -31,12 +34,12 @@ fn reading_counters_loads_writes_and_pins_nothing_whichever_build_pinned_the_net
 #[test]
 fn counters_of_another_abi_or_layout_are_an_error_of_that_network_alone() {
     let (good, other_abi, other_layout) = (Bed::new(), Bed::new(), Bed::new());
-    change_config(other_abi.network.pin_dir(), |config| config[0] = 9);
-    let strange = other_layout.network.pin_dir().join("pn_counters");
+    change_config(other_abi.network.pin_dir(), of_another_abi);
+    let strange = other_layout.network.pin_dir().join(MAP_COUNTERS.name);
     fs::remove_file(&strange).expect("unpinned");
-    let ports = aya::maps::MapData::from_pin(other_layout.network.pin_dir().join("pn_ports")).expect("pin");
+    let ports = aya::maps::MapData::from_pin(other_layout.network.pin_dir().join(MAP_PORTS.name)).expect("pin");
     ports.pin(&strange).expect("another map under the name of the counters");
-    for (bed, words) in [(&other_abi, "ABI version"), (&other_layout, "pn_counters")] {
+    for (bed, words) in [(&other_abi, "ABI version"), (&other_layout, MAP_COUNTERS.name)] {
         let before = pinned(bed.network.pin_dir());
         let error = Counters::read(bed.network.pin_dir()).expect_err("refused");
         assert!(matches!(error, Error::Layout { .. }) && error.to_string().contains(words), "{error}");
@@ -44,7 +47,7 @@ fn counters_of_another_abi_or_layout_are_an_error_of_that_network_alone() {
     }
     assert!(Counters::read(good.network.pin_dir()).expect("readable").is_some());
     assert_eq!(Counters::read(&good.ground.pin_dir()).expect("absent is nothing"), None);
-    change_config(good.network.pin_dir(), |config| config.fill(0));
+    change_config(good.network.pin_dir(), |config| *config = bytemuck::Zeroable::zeroed());
     assert_eq!(Counters::read(good.network.pin_dir()).expect("being set up"), None);
 }
 
@@ -57,7 +60,7 @@ fn when_the_counters_are_full_drops_are_laid_to_the_network() {
     fill_counters(bed.network.pin_dir());
     let another = Ipv4Addr::new(10, 240, 0, 14);
     let full = bed.network.set_member(another, MemberRow::local(CAROL.mac, 1, 99)).expect_err("no room");
-    assert!(matches!(full, Error::Full { map: "pn_counters", .. }), "{full}");
+    assert!(matches!(full, Error::Full { map, .. } if map == MAP_COUNTERS.name), "{full}");
     assert!(!bed.network.members().expect("members").contains_key(&another));
     bed.refuses(Hook::FromMember, ALICE_IF, &icmpv6(ALICE, 1), NETWORK, DropReason::Ipv6);
     bed.refuses(Hook::FromMember, ALICE_IF, &forged, ALICE.address, DropReason::SpoofedMac);
@@ -108,23 +111,23 @@ fn no_sample_rate_means_no_events() {
     assert_eq!(events.next_event(), None);
 }
 
-/// Each pin with the kernel's id of what is pinned, and the bytes of the config.
-fn pinned(pin_dir: &Path) -> (BTreeMap<String, u32>, [u8; 40]) {
+/// Each pin with the kernel's id of its map or program, and the config.
+fn pinned(pin_dir: &Path) -> (BTreeMap<String, u32>, Option<Config>) {
     let id = |path: &Path| match aya::maps::MapInfo::from_pin(path) {
         Ok(map) => map.id(),
         Err(_) => aya::programs::ProgramInfo::from_pin(path).expect("a program").id(),
     };
     let entries = fs::read_dir(pin_dir).expect("pins").flatten();
     let ids = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), id(&entry.path()))).collect();
-    let mut config = [0; 40];
-    change_config(pin_dir, |bytes| config = *bytes);
+    let mut config = None;
+    change_config(pin_dir, |present| config = Some(*present));
     (ids, config)
 }
 
 /// Adds rows until the map has no room for another.
 fn fill_counters(pin_dir: &Path) {
     use aya::maps::{Map, MapData, PerCpuHashMap, PerCpuValues};
-    let data = MapData::from_pin(pin_dir.join("pn_counters")).expect("pin");
+    let data = MapData::from_pin(pin_dir.join(MAP_COUNTERS.name)).expect("pin");
     let mut counters: PerCpuHashMap<_, u64, u128> = Map::PerCpuHashMap(data).try_into().expect("counters");
     let cpus = aya::util::nr_cpus().expect("CPUs");
     let zero = || PerCpuValues::try_from(vec![0_u128; cpus]).expect("one per CPU");

@@ -192,11 +192,7 @@ fn a_map_of_another_abi_closes_every_door() {
     let outside = with(datagram(ALICE, BOB), at::SOURCE, &[192, 0, 2, 1, 198, 51, 100, 1]);
     bed.forwards(Hook::FromMember, ALICE_IF, &to_bob(), ALICE.address, Outcome::ForwardedLocal);
     bed.passes(Hook::GuardIngress, STRANGER_IF, &outside);
-    let config = aya::maps::MapData::from_pin(bed.network.pin_dir().join("pn_config")).expect("pin");
-    let mut config: aya::maps::Array<_, [u8; 40]> = aya::maps::Map::Array(config).try_into().expect("config");
-    let mut other = config.get(&0, 0).expect("config");
-    other[0..4].copy_from_slice(&0_u32.to_ne_bytes());
-    config.set(0, other, 0).expect("config");
+    change_config(bed.network.pin_dir(), of_another_abi);
     bed.refuses(Hook::FromMember, ALICE_IF, &to_bob(), ALICE.address, DropReason::AbiMismatch);
     bed.refuses(Hook::FromVtep, VTEP_IF, &datagram(CAROL, ALICE), ALICE.address, DropReason::AbiMismatch);
     bed.refuses(Hook::GuardIngress, STRANGER_IF, &outside, NETWORK, DropReason::AbiMismatch);

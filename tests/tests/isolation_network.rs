@@ -21,6 +21,7 @@ use attacker::{
     Forger, Forgery, MARK, NOBODY, NOBODYS_MAC, datagram, forge, forgeries_from_afar, nothing_counted, wait_for_drop,
 };
 
+use privnet::datapath::{DropReason, Outcome};
 use privnet_tests::lab::frame::{self, BROADCAST, Datagram};
 use privnet_tests::lab::probe::{Server, ask_tcp, ask_udp, reaches};
 use privnet_tests::lab::{FOR_NOTHING, Joined, Lab, Options, SOON, Sniffer, say, send_frame, wait_until};
@@ -110,7 +111,7 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
             } else {
                 send_frame(&web.binding, &web.carrier(), &frame);
                 let counted = wait_for_drop(&host, &before);
-                assert_eq!(counted, BTreeMap::from([(reason.to_owned(), 1)]), "{what}");
+                assert_eq!(counted, BTreeMap::from([(reason, 1)]), "{what}");
                 assert_eq!(sniffers[1].count(MARK), seen, "{what} arrived");
                 assert_eq!(replies(&sniffers[0], &web), answered, "{what} was answered");
             }
@@ -126,7 +127,7 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
     let request = frame::arp(1, (honest.source_mac, honest.source), honest.destination);
     send_frame(&web.binding, &web.carrier(), &frame::ethernet(BROADCAST, honest.source_mac, frame::ARP, &request));
     wait_until("the answer is counted", || {
-        host.counters().of_reason("arp_answered") == before.of_reason("arp_answered") + 1
+        host.counters().of_outcome(Outcome::ArpAnswered) == before.of_outcome(Outcome::ArpAnswered) + 1
     });
     let answer = frame::arp(2, (honest.destination_mac, honest.destination), honest.source);
     wait_until("the answer is there", || sniffers[0].count(&answer[..18]) > 0);
@@ -183,7 +184,7 @@ fn forged_vxlan_from_the_underlay_finds_nothing() {
         let before = hosts[0].counters();
         let seen = inside[0].count(MARK);
         forger.vxlan(9, vni, &frame);
-        let expected: BTreeMap<String, u64> = reason.into_iter().map(|reason| (reason.to_owned(), 1)).collect();
+        let expected: BTreeMap<DropReason, u64> = reason.into_iter().map(|reason| (reason, 1)).collect();
         let counted =
             if expected.is_empty() { nothing_counted(&hosts[0], &before) } else { wait_for_drop(&hosts[0], &before) };
         assert_eq!(counted, expected, "{what}");
@@ -199,7 +200,7 @@ fn forged_vxlan_from_the_underlay_finds_nothing() {
 }
 
 /// What a member could send that it must not, each with one fact other than `honest`.
-fn forgeries(honest: &Datagram) -> Vec<(&'static str, &'static str, Vec<u8>)> {
+fn forgeries(honest: &Datagram) -> Vec<(&'static str, DropReason, Vec<u8>)> {
     let ethernet = |ethertype, payload: &[u8]| {
         frame::ethernet(honest.destination_mac, honest.source_mac, ethertype, &[payload, MARK].concat())
     };
@@ -210,51 +211,67 @@ fn forgeries(honest: &Datagram) -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let own = (honest.source_mac, honest.source);
     let router_advertisement = [&[134_u8, 0, 0, 0, 64, 0, 0, 30][..], &[0; 8]].concat();
     vec![
-        ("another's MAC", "spoofed_mac", forge(honest, |f| f.source_mac = NOBODYS_MAC)),
-        ("the destination's MAC as its own", "spoofed_mac", forge(honest, |f| f.source_mac = f.destination_mac)),
-        ("another's address", "spoofed_address", forge(honest, |f| f.source = NOBODY)),
-        ("UDP from another port", "wrong_source_port", forge(honest, |f| f.source_port = 5353)),
-        ("UDP to the application's port", "wrong_destination_port", forge(honest, |f| f.destination_port = PORT)),
-        ("to nobody", "unknown_destination", forge(honest, |f| f.destination = NOBODY)),
-        ("to the other network", "unknown_destination", forge(honest, |f| f.destination = Ipv4Addr::new(10, 91, 0, 2))),
-        ("to itself", "to_itself", forge(honest, |f| f.destination = f.source)),
-        ("to another MAC", "wrong_destination_mac", forge(honest, |f| f.destination_mac = NOBODYS_MAC)),
-        ("to all", "multicast_or_broadcast", forge(honest, |f| f.destination_mac = BROADCAST)),
-        ("to a group", "multicast_or_broadcast", forge(honest, |f| f.destination = Ipv4Addr::new(224, 0, 0, 251))),
-        ("a first fragment", "fragment", forge(honest, |f| f.fragment = 0x2000)),
-        ("a later fragment", "fragment", forge(honest, |f| f.fragment = 0x0010)),
-        ("DHCP", "dhcp", forge(honest, |f| (f.source_port, f.destination_port) = (68, 67))),
-        ("a DHCP server's answer", "dhcp", forge(honest, |f| (f.source_port, f.destination_port) = (67, 68))),
-        ("TCP", "not_udp", with_protocol(honest, 6, &frame::tcp_syn(51_820, 51_820))),
-        ("ICMP", "not_udp", with_protocol(honest, 1, &frame::icmp_echo(MARK))),
-        ("a VLAN tag", "vlan_tag", frame::tagged(&honest.frame(), 7)),
-        ("IPv6", "ipv6", ethernet(frame::IPV6, &frame::ipv6(17, &frame::udp(51_820, 51_820, MARK)))),
+        ("another's MAC", DropReason::SpoofedMac, forge(honest, |f| f.source_mac = NOBODYS_MAC)),
+        (
+            "the destination's MAC as its own",
+            DropReason::SpoofedMac,
+            forge(honest, |f| f.source_mac = f.destination_mac),
+        ),
+        ("another's address", DropReason::SpoofedAddress, forge(honest, |f| f.source = NOBODY)),
+        ("UDP from another port", DropReason::WrongSourcePort, forge(honest, |f| f.source_port = 5353)),
+        (
+            "UDP to the application's port",
+            DropReason::WrongDestinationPort,
+            forge(honest, |f| f.destination_port = PORT),
+        ),
+        ("to nobody", DropReason::UnknownDestination, forge(honest, |f| f.destination = NOBODY)),
+        (
+            "to the other network",
+            DropReason::UnknownDestination,
+            forge(honest, |f| f.destination = Ipv4Addr::new(10, 91, 0, 2)),
+        ),
+        ("to itself", DropReason::ToItself, forge(honest, |f| f.destination = f.source)),
+        ("to another MAC", DropReason::WrongDestinationMac, forge(honest, |f| f.destination_mac = NOBODYS_MAC)),
+        ("to all", DropReason::MulticastOrBroadcast, forge(honest, |f| f.destination_mac = BROADCAST)),
+        (
+            "to a group",
+            DropReason::MulticastOrBroadcast,
+            forge(honest, |f| f.destination = Ipv4Addr::new(224, 0, 0, 251)),
+        ),
+        ("a first fragment", DropReason::Fragment, forge(honest, |f| f.fragment = 0x2000)),
+        ("a later fragment", DropReason::Fragment, forge(honest, |f| f.fragment = 0x0010)),
+        ("DHCP", DropReason::Dhcp, forge(honest, |f| (f.source_port, f.destination_port) = (68, 67))),
+        ("a DHCP server's answer", DropReason::Dhcp, forge(honest, |f| (f.source_port, f.destination_port) = (67, 68))),
+        ("TCP", DropReason::NotUdp, with_protocol(honest, 6, &frame::tcp_syn(51_820, 51_820))),
+        ("ICMP", DropReason::NotUdp, with_protocol(honest, 1, &frame::icmp_echo(MARK))),
+        ("a VLAN tag", DropReason::VlanTag, frame::tagged(&honest.frame(), 7)),
+        ("IPv6", DropReason::Ipv6, ethernet(frame::IPV6, &frame::ipv6(17, &frame::udp(51_820, 51_820, MARK)))),
         (
             "a router advertisement",
-            "router_advertisement",
+            DropReason::RouterAdvertisement,
             ethernet(frame::IPV6, &frame::ipv6(58, &router_advertisement)),
         ),
         (
             "a neighbour advertisement",
-            "ipv6",
+            DropReason::Ipv6,
             ethernet(frame::IPV6, &frame::ipv6(58, &[&[136_u8, 0, 0, 0][..], &[0; 20]].concat())),
         ),
         (
             "a redirect of IPv6",
-            "ipv6",
+            DropReason::Ipv6,
             ethernet(frame::IPV6, &frame::ipv6(58, &[&[137_u8, 0, 0, 0][..], &[0; 36]].concat())),
         ),
-        ("an unknown EtherType", "unknown_ethertype", ethernet(0x88cc, &[0; 60])),
-        ("an ARP answer", "arp_not_request", arp(2, own, honest.destination)),
-        ("ARP for another's address", "arp_spoofed", arp(1, (honest.source_mac, NOBODY), honest.destination)),
-        ("ARP for another's MAC", "arp_spoofed", arp(1, (NOBODYS_MAC, honest.source), honest.destination)),
-        ("an announcement of its own address", "to_itself", arp(1, own, honest.source)),
+        ("an unknown EtherType", DropReason::UnknownEtherType, ethernet(0x88cc, &[0; 60])),
+        ("an ARP answer", DropReason::ArpNotRequest, arp(2, own, honest.destination)),
+        ("ARP for another's address", DropReason::ArpSpoofed, arp(1, (honest.source_mac, NOBODY), honest.destination)),
+        ("ARP for another's MAC", DropReason::ArpSpoofed, arp(1, (NOBODYS_MAC, honest.source), honest.destination)),
+        ("an announcement of its own address", DropReason::ToItself, arp(1, own, honest.source)),
         (
             "an announcement of another's address",
-            "arp_spoofed",
+            DropReason::ArpSpoofed,
             arp(1, (honest.source_mac, honest.destination), honest.destination),
         ),
-        ("ARP for nobody", "arp_unknown_target", arp(1, own, NOBODY)),
+        ("ARP for nobody", DropReason::ArpUnknownTarget, arp(1, own, NOBODY)),
     ]
 }
 

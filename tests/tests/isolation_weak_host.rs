@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::thread::sleep;
 use std::time::Duration;
 
+use privnet::datapath::DropReason;
 use privnet_tests::lab::frame;
 use privnet_tests::lab::probe::{Server, ask_tcp, ask_udp};
 use privnet_tests::lab::wait::holds_within;
@@ -66,8 +67,8 @@ fn a_neighbour_on_the_bridge_cannot_reach_the_private_address_through_eth0() {
             let on_web = attack(&attacker, &web.app, 2, web.address(), worker.address(), &servers[0]);
             assert_eq!(on_web, NOTHING, "rp_filter {rp_filter}");
             let drops = host.counters().drops_since(&before);
-            for reason in ["guard_source", "guard_destination", "guard_arp"] {
-                assert!(drops.contains_key(reason), "{reason} is counted: {drops:?}");
+            for reason in [DropReason::GuardSource, DropReason::GuardDestination, DropReason::GuardArp] {
+                assert!(drops.contains_key(&reason), "{reason:?} is counted: {drops:?}");
             }
         }
         // What is not private is left alone: the containers' own addresses answer as before.
@@ -177,16 +178,16 @@ fn a_more_specific_route_through_eth0_carries_no_private_traffic() {
         }
         let own = web.address();
         let as_connected = web.app.inside(move || UdpSocket::bind((own, 0))).expect("the member's address");
-        for reason in ["guard_destination", "guard_source"] {
+        for reason in [DropReason::GuardDestination, DropReason::GuardSource] {
             let before = host.counters();
             // A connection that was there before the route has the member's own address, a new one eth0's.
             let sent = match reason {
-                "guard_source" => as_connected.send_to(CANARY, (private, PORT)),
+                DropReason::GuardSource => as_connected.send_to(CANARY, (private, PORT)),
                 _ => shout(&web.app, private),
             };
             assert!(sent.is_ok(), "wg0 is up, and the route says eth0: {sent:?}");
-            wait_until(format!("{reason} is counted"), || !host.counters().drops_since(&before).is_empty());
-            let expected = std::collections::BTreeMap::from([(reason.to_owned(), 1)]);
+            wait_until(format!("{reason:?} is counted"), || !host.counters().drops_since(&before).is_empty());
+            let expected = std::collections::BTreeMap::from([(reason, 1)]);
             assert_eq!(host.counters().drops_since(&before), expected);
         }
         assert_eq!(bridge.count(CANARY), 0, "private traffic on the container's bridge");

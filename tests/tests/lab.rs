@@ -1,4 +1,5 @@
-//! The lab itself: its probes find what is there, and its leak check what stayed. Without this, every refusal would pass.
+//! The lab itself: its probes find what is there, and its leak check what stayed. Without this, every refusal would
+//! pass.
 //!
 //! ```text
 //!  h1 eth0 192.168.77.1 ══ br0 (underlay) ══ eth0 192.168.77.2 h2
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use privnet::datapath::{Network, NetworkSpec};
 use privnet::netns::{DEFAULT_DIR, Netns};
+use privnet_ebpf::maps::MAP_CONFIG;
 use privnet_ebpf::net::Vni;
 use privnet_tests::lab::frame::{Datagram, tagged};
 use privnet_tests::lab::leak::pinned;
@@ -78,7 +80,8 @@ fn a_forged_frame_is_sent_as_it_is() {
     lab.finish();
 }
 
-/// What the leak check says of a test that leaves something; the twin is every other test of this folder, which passes it.
+/// What the leak check says of a test that leaves something; the twin is every other test of this folder, which passes
+/// it.
 fn found(leak: impl FnOnce(&Ground)) -> String {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let ground = Ground::join();
@@ -149,9 +152,9 @@ fn a_pin_a_program_and_a_file_that_stay_behind_are_named() {
         let spec = NetworkSpec::new(Vni::new(7).expect("VNI"), "10.240.0.0/22".parse().expect("a prefix"));
         let network = Network::open(&dir, &spec).expect("a network's instance");
         ground.must_be_unloaded(pinned(&dir));
-        held = Some(data(&network.pin_dir().join("pn_config")));
+        held = Some(data(&network.pin_dir().join(MAP_CONFIG.name)));
     });
-    assert!(message.contains("pin /sys/fs/bpf/privnet-test-") && message.contains("pn_config"), "{message}");
+    assert!(message.contains("pin /sys/fs/bpf/privnet-test-") && message.contains(MAP_CONFIG.name), "{message}");
     assert!(message.contains("Map("), "one map is loaded still: {message}");
     assert!(!message.contains("Program("), "the programs went with their pins: {message}");
     drop(held);

@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 
 use attacker::{Forger, MARK, NOBODYS_MAC, VXLAN_PORT, datagram, forge, forgeries_from_afar};
 use attacker::{nothing_counted, wait_for_drop};
+use privnet::datapath::DropReason;
 use privnet_tests::lab::probe::Server;
 use privnet_tests::lab::{Container, Joined, Lab, Options, Sniffer, frame, say, wait_until};
 
@@ -45,8 +46,7 @@ fn what_a_container_beside_forges_is_dropped_and_counted_or_refused_by_wireguard
                 Some(_) => wait_for_drop(&hosts[0], &before),
                 None => nothing_counted(&hosts[0], &before),
             };
-            let expected: BTreeMap<String, u64> =
-                forgery.reason.iter().map(|reason| ((*reason).to_owned(), 1)).collect();
+            let expected: BTreeMap<DropReason, u64> = forgery.reason.iter().map(|reason| (*reason, 1)).collect();
             assert_eq!(counted, expected, "{} by {to}", forgery.what);
             assert_eq!([carrier.count(MARK), other.count(MARK)], [seen, 0], "{} by {to} arrived", forgery.what);
 

@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use attacker::{MARK, datagram, forge};
+use privnet::datapath::DropReason;
 use privnet::wireguard::{Support, kernel_support};
 use privnet_tests::lab::probe::{Server, Stream, reaches};
 use privnet_tests::lab::{Host, Lab, Options, Sender, Sniffer, Space, say, skip, wait_until};
@@ -159,7 +160,7 @@ fn nothing_opens_while_the_agent_goes_and_comes_fifty_times() {
     }
     let sent = blasts.map(Blast::finish);
     host.wait_until_settled();
-    let expected = BTreeMap::from([("spoofed_address".to_owned(), sent[0]), ("guard_source".to_owned(), sent[1])]);
+    let expected = BTreeMap::from([(DropReason::SpoofedAddress, sent[0]), (DropReason::GuardSource, sent[1])]);
     soak.tell(agents, "agents");
     say(&format!("forged frames over {agents} agents: {expected:?}"));
     wait_until("every one of them is counted", || host.counters().drops_since(&before) == expected);

@@ -15,6 +15,7 @@ use std::time::Duration;
 use attacker::{
     Forger, Forgery, MARK, NOBODY, datagram, forge, forgeries_from_afar, nothing_counted, underlay_of, wait_for_drop,
 };
+use privnet::datapath::DropReason;
 use privnet_tests::lab::frame::{self, Datagram};
 use privnet_tests::lab::probe::Server;
 use privnet_tests::lab::{Lab, Options, SOON, Sniffer, say, wait_until};
@@ -36,8 +37,8 @@ fn vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one() {
     let to_the_application = forge(&honest, |f| f.destination_port = PORT);
     let cases = [
         ("the wrong VNI", network.vni + 1, honest.frame(), None),
-        ("an unknown source", network.vni, forge(&honest, |f| f.source = NOBODY), Some("unknown_source")),
-        ("the application's port", network.vni, to_the_application, Some("wrong_destination_port")),
+        ("an unknown source", network.vni, forge(&honest, |f| f.source = NOBODY), Some(DropReason::UnknownSource)),
+        ("the application's port", network.vni, to_the_application, Some(DropReason::WrongDestinationPort)),
     ];
     // Host 2 is the VTEP that backend lives behind; 9 is no host's.
     for (number, whose) in [(2, "a known VTEP"), (9, "an unknown VTEP")] {
@@ -48,7 +49,7 @@ fn vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one() {
                 Some(_) => wait_for_drop(&hosts[0], &before),
                 None => nothing_counted(&hosts[0], &before),
             };
-            let expected: BTreeMap<String, u64> = reason.iter().map(|reason| ((*reason).to_owned(), 1)).collect();
+            let expected: BTreeMap<DropReason, u64> = reason.iter().map(|reason| (*reason, 1)).collect();
             assert_eq!(counted, expected, "{what} from {whose}");
             assert_eq!(carrier.count(MARK), seen, "{what} from {whose} arrived");
 
@@ -133,7 +134,7 @@ fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
             Some(_) => wait_for_drop(&hosts[0], &before),
             None => nothing_counted(&hosts[0], &before),
         };
-        let expected: BTreeMap<String, u64> = reason.into_iter().map(|reason| (reason.to_owned(), 1)).collect();
+        let expected: BTreeMap<DropReason, u64> = reason.into_iter().map(|reason| (reason, 1)).collect();
         assert_eq!(counted, expected, "{what}");
         assert_eq!(carrier.count(MARK), seen, "{what} arrived");
         forger.datagram(2, &whole);
@@ -144,7 +145,7 @@ fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
     let (before, seen) = (hosts[0].counters(), carrier.count(MARK));
     forger.datagram(2, &whole[..8 + 14]);
     let counted = nothing_counted(&hosts[0], &before);
-    assert!(counted.keys().all(|reason| reason == "truncated"), "{counted:?}");
+    assert!(counted.keys().all(|reason| *reason == DropReason::Truncated), "{counted:?}");
     assert_eq!(carrier.count(MARK), seen);
 
     say("a tag around it: the host has no such VLAN");
@@ -215,10 +216,14 @@ fn a_network_of_one_member_takes_nothing_from_anybody() {
         let mut honest = datagram(&web, &web);
         (honest.source, honest.source_mac) = (NOBODY, [0x02, 0, 10, 90, 0, 200]);
         let cases = [
-            ("somebody who is no member", "unknown_source", honest.frame()),
-            ("the member itself", "source_is_local", datagram(&web, &web).frame()),
-            ("somebody with its application", "wrong_destination_port", forge(&honest, |f| f.destination_port = PORT)),
-            ("ARP", "arp_from_vtep", {
+            ("somebody who is no member", DropReason::UnknownSource, honest.frame()),
+            ("the member itself", DropReason::SourceIsLocal, datagram(&web, &web).frame()),
+            (
+                "somebody with its application",
+                DropReason::WrongDestinationPort,
+                forge(&honest, |f| f.destination_port = PORT),
+            ),
+            ("ARP", DropReason::ArpFromVtep, {
                 let question = frame::arp(1, (honest.source_mac, honest.source), web.address());
                 frame::ethernet(frame::BROADCAST, honest.source_mac, frame::ARP, &question)
             }),
@@ -227,7 +232,7 @@ fn a_network_of_one_member_takes_nothing_from_anybody() {
             let before = hosts[0].counters();
             forger.vxlan(2, network.vni, &inner);
             if has_programs {
-                let expected = BTreeMap::from([(reason.to_owned(), 1)]);
+                let expected = BTreeMap::from([(reason, 1)]);
                 assert_eq!(wait_for_drop(&hosts[0], &before), expected, "{who}");
             }
         }
@@ -246,7 +251,7 @@ fn a_network_of_one_member_takes_nothing_from_anybody() {
 }
 
 /// Payloads for UDP 4789 that are no whole VXLAN of a whole datagram, and why `from_vtep` drops each that it sees.
-fn malformed(honest: &Datagram, vni: u32) -> Vec<(&'static str, Option<&'static str>, Vec<u8>)> {
+fn malformed(honest: &Datagram, vni: u32) -> Vec<(&'static str, Option<DropReason>, Vec<u8>)> {
     let whole = frame::vxlan(vni, &honest.frame());
     let cut = |bytes: usize| whole[..8 + bytes].to_vec();
     let with = |offset: usize, value: &[u8]| {
@@ -260,11 +265,11 @@ fn malformed(honest: &Datagram, vni: u32) -> Vec<(&'static str, Option<&'static 
         ("a VXLAN header alone", None, cut(0)),
         ("less than an Ethernet header", None, cut(13)),
         ("without the flag that says there is a VNI", None, with(0, &[0])),
-        ("cut within its headers", Some("truncated"), cut(41)),
-        ("cut within its payload", Some("malformed"), cut(45)),
-        ("longer than it says", Some("malformed"), [whole.clone(), vec![0; 900]].concat()),
-        ("shorter than UDP says", Some("malformed"), with(8 + 38, &[0xff, 0xff])),
-        ("a fragment within", Some("fragment"), frame::vxlan(vni, &forge(honest, |f| f.fragment = 0x2000))),
-        ("a tag within", Some("vlan_tag"), frame::vxlan(vni, &frame::tagged(&honest.frame(), 5))),
+        ("cut within its headers", Some(DropReason::Truncated), cut(41)),
+        ("cut within its payload", Some(DropReason::Malformed), cut(45)),
+        ("longer than it says", Some(DropReason::Malformed), [whole.clone(), vec![0; 900]].concat()),
+        ("shorter than UDP says", Some(DropReason::Malformed), with(8 + 38, &[0xff, 0xff])),
+        ("a fragment within", Some(DropReason::Fragment), frame::vxlan(vni, &forge(honest, |f| f.fragment = 0x2000))),
+        ("a tag within", Some(DropReason::VlanTag), frame::vxlan(vni, &frame::tagged(&honest.frame(), 5))),
     ]
 }

@@ -20,6 +20,7 @@ use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, sendto, setsockopt, socket, sockopt,
 };
 use nix::{libc, setsockopt_impl, sockopt_impl};
+use privnet::datapath::DropReason;
 use privnet_tests::lab::frame::{self, Datagram};
 use privnet_tests::lab::probe::Server;
 use privnet_tests::lab::{Joined, Lab, Options, Sniffer, Space, say, wait_until};
@@ -117,7 +118,7 @@ fn a_packet_socket_passes_ones_own_guard_and_no_other() {
         let before = host.counters();
         let told = held.send(&to(&bare.space, 4, b" held").frame());
         assert_eq!(told, Err(Errno::ENOBUFS), "what a program at egress drops, the sender hears of");
-        assert_eq!(wait_for_drop(&host, &before), BTreeMap::from([("guard_source".to_owned(), 1)]));
+        assert_eq!(wait_for_drop(&host, &before), BTreeMap::from([(DropReason::GuardSource, 1)]));
         assert_eq!(bridge.count(MARK), 0);
 
         say(
@@ -130,13 +131,13 @@ fn a_packet_socket_passes_ones_own_guard_and_no_other() {
         say("who is a member has a guard of its own, which no other container passes");
         let before = host.counters();
         past.send(&to(&worker.app, 3, b" past").frame()).expect("eth0 takes it");
-        assert_eq!(wait_for_drop(&host, &before), BTreeMap::from([("guard_source".to_owned(), 1)]));
+        assert_eq!(wait_for_drop(&host, &before), BTreeMap::from([(DropReason::GuardSource, 1)]));
         let mut private = to(&worker.app, 3, b" past");
         private.destination = worker.address();
         private.source = Ipv4Addr::new(172, 30, 0, 2);
         let before = host.counters();
         past.send(&private.frame()).expect("eth0 takes it");
-        assert_eq!(wait_for_drop(&host, &before), BTreeMap::from([("guard_destination".to_owned(), 1)]));
+        assert_eq!(wait_for_drop(&host, &before), BTreeMap::from([(DropReason::GuardDestination, 1)]));
         assert!(!servers[0].heard(&[MARK, b" past"].concat()), "worker heard what was never encrypted");
 
         say("on its own wg0 it is itself or nobody");

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use privnet::datapath::Outcome;
 use privnet_tests::lab::probe::{PATIENCE, Server, ask_tcp, reaches};
 use privnet_tests::lab::process::companions_below;
 use privnet_tests::lab::{
@@ -87,8 +88,8 @@ fn members_of_one_host_reach_each_other_on_any_port() {
         reach_each_other(&web, &worker);
         let counters = host.counters();
         match options.datapath {
-            "ebpf" => assert!(counters.of_reason("forwarded_local") > 0, "the programs forwarded: {counters:?}"),
-            _ => assert_eq!(counters.of_reason("forwarded_local"), 0, "the bridge forwarded"),
+            "ebpf" => assert!(counters.of_outcome(Outcome::ForwardedLocal) > 0, "the programs forwarded: {counters:?}"),
+            _ => assert_eq!(counters.of_outcome(Outcome::ForwardedLocal), 0, "the bridge forwarded"),
         }
         lab.finish();
     }

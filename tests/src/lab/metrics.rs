@@ -1,19 +1,20 @@
-//! The datapath's counters, as `privnet metrics` prints them.
+//! The counters of the programs, as `privnet metrics` prints them.
 
 use std::collections::BTreeMap;
 
 use privnet::agent::views::CounterRow;
+use privnet::datapath::{Direction, DropReason, Outcome};
 
-/// Packets by member, direction and reason; all networks of a host together.
+/// Packets by member, direction and outcome; all networks of a host together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters(BTreeMap<(String, String, String), u64>);
+pub struct Counters(BTreeMap<(String, Direction, Outcome), u64>);
 
 impl Counters {
-    /// From the rows of the agent's door.
+    /// From the rows of the agent's view.
     pub fn of_rows<'a>(rows: impl IntoIterator<Item = &'a CounterRow>) -> Self {
         let mut counters = Self::default();
         for row in rows {
-            counters.add(&row.member, row.direction.name(), row.outcome.name(), row.packets);
+            counters.add(row.member.clone(), row.direction, row.outcome, row.packets);
         }
         counters
     }
@@ -21,7 +22,7 @@ impl Counters {
     /// From the Prometheus text.
     ///
     /// # Panics
-    /// When a line of a packet counter is not of its form.
+    /// When a line of a packet counter is not of its form, or has a direction or reason that the programs do not count.
     #[must_use]
     pub fn of_text(text: &str) -> Self {
         let mut counters = Self::default();
@@ -38,30 +39,35 @@ impl Counters {
                     |pair: &str| pair.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"').map(str::to_owned);
                 labels.split(',').find_map(find).unwrap_or_else(|| panic!("a label {name}: {line}"))
             };
-            counters.add(&label("member"), &label("direction"), &label("reason"), value.parse().expect("a number"));
+            let (direction, reason) = (label("direction"), label("reason"));
+            let direction = Direction::ALL.into_iter().find(|known| known.name() == direction);
+            let outcome = Outcome::all().find(|known| known.name() == reason);
+            let (Some(direction), Some(outcome)) = (direction, outcome) else { panic!("of the programs: {line}") };
+            counters.add(label("member"), direction, outcome, value.parse().expect("a number"));
         }
         counters
     }
 
-    fn add(&mut self, member: &str, direction: &str, reason: &str, packets: u64) {
-        *self.0.entry((member.to_owned(), direction.to_owned(), reason.to_owned())).or_default() += packets;
+    fn add(&mut self, member: String, direction: Direction, outcome: Outcome, packets: u64) {
+        *self.0.entry((member, direction, outcome)).or_default() += packets;
     }
 
-    /// Packets of one reason, of all members and both directions.
+    /// Packets of one outcome, of all members and in both directions.
     #[must_use]
-    pub fn of_reason(&self, reason: &str) -> u64 {
-        self.0.iter().filter(|((_, _, of), _)| of == reason).map(|(_, packets)| packets).sum()
+    pub fn of_outcome(&self, outcome: Outcome) -> u64 {
+        self.0.iter().filter(|((_, _, of), _)| *of == outcome).map(|(_, packets)| packets).sum()
     }
 
-    /// What rose since `before`, one line per counter, reasons that are no drop left out.
+    /// The drops since `before`, by reason.
     #[must_use]
-    pub fn drops_since(&self, before: &Self) -> BTreeMap<String, u64> {
+    pub fn drops_since(&self, before: &Self) -> BTreeMap<DropReason, u64> {
         let mut risen = BTreeMap::new();
-        for ((member, direction, reason), packets) in &self.0 {
-            let was = before.0.get(&(member.clone(), direction.clone(), reason.clone())).copied().unwrap_or(0);
-            let is_drop = !["forwarded_local", "forwarded_remote", "arp_answered"].contains(&reason.as_str());
-            if is_drop && *packets != was {
-                *risen.entry(reason.clone()).or_default() += packets - was;
+        for (key, packets) in &self.0 {
+            let was = before.0.get(key).copied().unwrap_or(0);
+            if let Outcome::Dropped(reason) = key.2
+                && *packets != was
+            {
+                *risen.entry(reason).or_default() += packets - was;
             }
         }
         risen

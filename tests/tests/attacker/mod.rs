@@ -1,4 +1,5 @@
-//! What the attackers of the security tests share: forged frames, a machine on the underlay, and how drops are waited for.
+//! What the attackers of the security tests share: forged frames, a machine on the underlay, and how drops are waited
+//! for.
 
 #![allow(dead_code, missing_docs, reason = "each test binary uses some of it; the names say it")]
 
@@ -6,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::thread::sleep;
 
+use privnet::datapath::DropReason;
 use privnet::wireguard::Device;
 use privnet_tests::lab::frame::{self, Datagram};
 use privnet_tests::lab::metrics::Counters;
@@ -43,12 +45,13 @@ pub fn forge(honest: &Datagram, change: impl FnOnce(&mut Datagram)) -> Vec<u8> {
 pub struct Forgery {
     pub what: &'static str,
     /// Why `from_vtep` drops it; `None` when no network of the host has the VNI, so that no program sees it.
-    pub reason: Option<&'static str>,
+    pub reason: Option<DropReason>,
     pub vni: u32,
     pub frame: Vec<u8>,
 }
 
-/// What differs in one fact from `honest`, a datagram of a `remote` member to one of the host; `local` is another one there.
+/// What differs in one fact from `honest`, a datagram of a `remote` member to one of the host; `local` is another one
+/// there.
 pub fn forgeries_from_afar(honest: &Datagram, local: &Joined, remote: &Joined, vni: u32, port: u16) -> Vec<Forgery> {
     let arp = frame::arp(1, (honest.source_mac, honest.source), honest.destination);
     let arp = frame::ethernet(frame::BROADCAST, honest.source_mac, frame::ARP, &[&arp, MARK].concat());
@@ -59,18 +62,22 @@ pub fn forgeries_from_afar(honest: &Datagram, local: &Joined, remote: &Joined, v
         (f.source, f.source_mac, f.source_port) = (local.address(), local.mac(), local.port());
     });
     let cases = [
-        ("an unknown source", "unknown_source", forge(honest, |f| f.source = NOBODY)),
-        ("a member's address with another MAC", "spoofed_mac", forge(honest, |f| f.source_mac = NOBODYS_MAC)),
-        ("a member of the host itself", "source_is_local", of_local),
-        ("to nobody", "unknown_destination", forge(honest, |f| f.destination = NOBODY)),
-        ("to a member of another host", "destination_not_local", forge(honest, |f| f.destination = remote.address())),
-        ("to another MAC", "wrong_destination_mac", forge(honest, |f| f.destination_mac = NOBODYS_MAC)),
-        ("to all", "multicast_or_broadcast", forge(honest, |f| f.destination_mac = frame::BROADCAST)),
-        ("from another port", "wrong_source_port", forge(honest, |f| f.source_port = 53)),
-        ("to the application's port", "wrong_destination_port", forge(honest, |f| f.destination_port = port)),
-        ("ARP", "arp_from_vtep", arp),
-        ("TCP", "not_udp", tcp),
-        ("a tag", "vlan_tag", frame::tagged(&honest.frame(), 7)),
+        ("an unknown source", DropReason::UnknownSource, forge(honest, |f| f.source = NOBODY)),
+        ("a member's address with another MAC", DropReason::SpoofedMac, forge(honest, |f| f.source_mac = NOBODYS_MAC)),
+        ("a member of the host itself", DropReason::SourceIsLocal, of_local),
+        ("to nobody", DropReason::UnknownDestination, forge(honest, |f| f.destination = NOBODY)),
+        (
+            "to a member of another host",
+            DropReason::DestinationNotLocal,
+            forge(honest, |f| f.destination = remote.address()),
+        ),
+        ("to another MAC", DropReason::WrongDestinationMac, forge(honest, |f| f.destination_mac = NOBODYS_MAC)),
+        ("to all", DropReason::MulticastOrBroadcast, forge(honest, |f| f.destination_mac = frame::BROADCAST)),
+        ("from another port", DropReason::WrongSourcePort, forge(honest, |f| f.source_port = 53)),
+        ("to the application's port", DropReason::WrongDestinationPort, forge(honest, |f| f.destination_port = port)),
+        ("ARP", DropReason::ArpFromVtep, arp),
+        ("TCP", DropReason::NotUdp, tcp),
+        ("a tag", DropReason::VlanTag, frame::tagged(&honest.frame(), 7)),
     ];
     let known = cases.into_iter().map(|(what, reason, frame)| Forgery { what, reason: Some(reason), vni, frame });
     let unknown = Forgery { what: "an unknown VNI", reason: None, vni: vni + 1, frame: honest.frame() };
@@ -146,7 +153,7 @@ impl Forger {
 }
 
 /// Waits for a drop, and says which reasons rose by how much.
-pub fn wait_for_drop(host: &Host, before: &Counters) -> BTreeMap<String, u64> {
+pub fn wait_for_drop(host: &Host, before: &Counters) -> BTreeMap<DropReason, u64> {
     let mut risen = BTreeMap::new();
     wait_until("the drop is counted", || {
         risen = host.counters().drops_since(before);
@@ -156,7 +163,7 @@ pub fn wait_for_drop(host: &Host, before: &Counters) -> BTreeMap<String, u64> {
 }
 
 /// What was counted after a while in which nothing should be.
-pub fn nothing_counted(host: &Host, before: &Counters) -> BTreeMap<String, u64> {
+pub fn nothing_counted(host: &Host, before: &Counters) -> BTreeMap<DropReason, u64> {
     sleep(FOR_NOTHING);
     host.counters().drops_since(before)
 }

@@ -20,6 +20,8 @@ use privnet::datapath::{
     Direction, DropReason, Hook, MemberRow, Method, Network, NetworkSpec, Outcome, PortRow, Tally, features,
 };
 use privnet::netns::Netns;
+use privnet_ebpf::abi::{ABI_VERSION, Config};
+use privnet_ebpf::maps::MAP_CONFIG;
 use privnet_ebpf::net::{MacAddr, Vni};
 use privnet_tests::lab::leak::pinned;
 use privnet_tests::lab::{Ground, run_in, skip_part};
@@ -341,14 +343,20 @@ pub mod at {
 
 /// Makes the pinned programs look like those of another build.
 pub fn erase_mark(pin_dir: &Path) {
-    change_config(pin_dir, |config| config[32..40].copy_from_slice(&1_u64.to_ne_bytes()));
+    change_config(pin_dir, |config| *config = config.with_build(1));
 }
 
-/// Changes the bytes of the config map.
-pub fn change_config(pin_dir: &Path, change: impl FnOnce(&mut [u8; 40])) {
-    let data = aya::maps::MapData::from_pin(pin_dir.join("pn_config")).expect("pin");
-    let mut config: aya::maps::Array<_, [u8; 40]> = aya::maps::Map::Array(data).try_into().expect("config");
-    let mut bytes = config.get(&0, 0).expect("config");
-    change(&mut bytes);
-    config.set(0, bytes, 0).expect("config");
+/// Gives the config the version of another ABI: its first four bytes.
+pub fn of_another_abi(config: &mut Config) {
+    bytemuck::bytes_of_mut(config)[..4].copy_from_slice(&(ABI_VERSION + 1).to_ne_bytes());
+}
+
+/// Changes the config map.
+pub fn change_config(pin_dir: &Path, change: impl FnOnce(&mut Config)) {
+    let data = aya::maps::MapData::from_pin(pin_dir.join(MAP_CONFIG.name)).expect("pin");
+    let mut map: aya::maps::Array<_, [u8; size_of::<Config>()]> =
+        aya::maps::Map::Array(data).try_into().expect("config");
+    let mut config: Config = bytemuck::cast(map.get(&0, 0).expect("config"));
+    change(&mut config);
+    map.set(0, bytemuck::cast::<_, [u8; size_of::<Config>()]>(config), 0).expect("config");
 }
