@@ -37,6 +37,7 @@ pub use door::error::{ControlError, ErrorCode};
 pub use door::verbs::AgentApi;
 pub(crate) use door::verbs::verbs;
 pub use door::{control, doctor, error, views};
+pub use host::facts::Underlay;
 pub use start::Agent;
 
 pub use crate::store::{EtcdOptions, EtcdTls};

@@ -8,6 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::agent::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
+use crate::model::ids::ContainerNumber;
 use crate::model::{Forwarding, Port};
 
 /// Where the agent listens unless told otherwise.
@@ -188,7 +189,7 @@ pub struct MemberArgs {
     pub kind: Option<String>,
     /// The container's number [default: attach takes the lowest free one, detach the only one].
     #[arg(long, value_name = "N")]
-    pub number: Option<u32>,
+    pub number: Option<ContainerNumber>,
 }
 
 /// What `attach` accepts.
@@ -290,7 +291,7 @@ pub struct DnsArgs {
 /// What `mtu` accepts.
 #[derive(Debug, Args)]
 pub struct MtuArgs {
-    /// Calculate for an underlay of this MTU [default: the agent's, or 1500 without an agent].
+    /// Calculate for an underlay of this MTU [default: the agent's; without one, that of the default route's interface].
     #[arg(long, value_name = "N")]
     pub underlay_mtu: Option<u32>,
     /// The agent to ask.

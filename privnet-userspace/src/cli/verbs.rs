@@ -12,6 +12,7 @@ use crate::api::views::{
 };
 use crate::api::{ControlError, ErrorCode, exposition};
 use crate::model::explain::file_system_remedy;
+use crate::model::ids::ContainerNumber;
 use crate::model::{AppName, MemberState, NameOptions, Port, counted};
 
 /// `privnet network`.
@@ -93,6 +94,7 @@ pub(super) fn attach_request(
     target: Target,
 ) -> Attach {
     let MemberArgs { network, app, kind, number } = member;
+    let number = number.map(ContainerNumber::get);
     let ports = ports.iter().map(ToString::to_string).collect();
     Attach { network, app, kind, number, address, target, ports }
 }
@@ -127,6 +129,7 @@ pub async fn detach(arguments: DetachArgs, format: Format) -> Result<(), Control
 /// The request to detach `member`.
 pub(super) fn detach_request(member: MemberArgs) -> Detach {
     let MemberArgs { network, app, kind, number } = member;
+    let number = number.map(ContainerNumber::get);
     Detach { network, app, kind, number, drain: false }
 }
 

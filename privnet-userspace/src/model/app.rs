@@ -88,7 +88,7 @@ impl FromStr for App {
     /// Accepts a name, or `ap-<uuid>` with digits in either case.
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         if text.starts_with("ap-") {
-            return Ok(Self { id: text.to_ascii_lowercase().parse()?, name: None });
+            return Ok(Self { id: AppId::typed(text)?, name: None });
         }
         let name: AppName = text.parse()?;
         Ok(Self { id: name.id(), name: Some(name) })

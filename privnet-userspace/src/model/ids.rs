@@ -1,4 +1,4 @@
-//! Names of networks, apps, containers, hosts and interfaces. Each is constructed only through a check.
+//! Names of networks, apps, containers and hosts. Each is constructed only through a check.
 
 use std::fmt;
 use std::str::FromStr;
@@ -64,6 +64,14 @@ macro_rules! uuid_id {
                 Self(uuid)
             }
 
+            /// Reads an id as a person types it: its digits may be capitals.
+            ///
+            /// # Errors
+            /// Anything else.
+            pub fn typed(text: &str) -> Result<Self, InvalidName> {
+                if text.starts_with($prefix) { text.to_ascii_lowercase().parse() } else { text.parse() }
+            }
+
             /// The UUID without its prefix.
             #[must_use]
             pub const fn uuid(self) -> Uuid {
@@ -121,6 +129,7 @@ macro_rules! text_conversions {
         }
     };
 }
+pub(super) use text_conversions;
 
 uuid_id!(
     /// A private network's identifier, `pn-<uuid>`.
@@ -288,44 +297,6 @@ impl fmt::Debug for ContainerNumber {
     }
 }
 
-/// The name of a network interface, 1 to 15 bytes (`IFNAMSIZ` 16 with its end, include/uapi/linux/if.h).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct IfName(String);
-
-impl IfName {
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for IfName {
-    type Err = InvalidName;
-
-    /// Follows `dev_valid_name` (net/core/dev.c): no '/', ':' or white space, not "." or "..".
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let ok = (1..=15).contains(&text.len())
-            && text != "."
-            && text != ".."
-            && !text.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c == '\0');
-        if ok {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidName::new("interface name", text, "expected 1 to 15 bytes without '/', ':' and white space"))
-        }
-    }
-}
-
-impl fmt::Display for IfName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-text_conversions!(IfName);
-
 pub(super) fn is_label(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
@@ -353,6 +324,17 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_is_typed_may_have_capitals() {
+        let good = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
+        for typed in [good, "pn-AD0FD6A1-D05E-40EA-BF63-C4F8A75A9D8C"] {
+            assert_eq!(NetworkId::typed(typed).expect("an id").to_string(), good);
+        }
+        for bad in ["PN-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c", "pn-AD0FD6A1", "shop"] {
+            assert!(NetworkId::typed(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
     fn a_container_type_is_a_label_that_is_no_number() {
         for good in ["web", "a", "x2-y"] {
             assert!(good.parse::<ContainerType>().is_ok(), "{good:?} was refused");
@@ -372,15 +354,6 @@ mod tests {
             "0.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053",
         ] {
             assert!(bad.parse::<ContainerRef>().is_err(), "{bad:?} was accepted");
-        }
-    }
-
-    #[test]
-    fn an_interface_name_fits_the_kernel() {
-        assert!("wg0".parse::<IfName>().is_ok());
-        assert!("abcdefghijklmno".parse::<IfName>().is_ok());
-        for bad in ["", ".", "..", "a/b", "a b", "a:1", "abcdefghijklmnop"] {
-            assert!(bad.parse::<IfName>().is_err(), "{bad:?} was accepted");
         }
     }
 }

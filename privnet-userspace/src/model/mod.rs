@@ -6,6 +6,7 @@ pub mod explain;
 #[cfg(test)]
 pub(crate) mod hostile;
 pub mod ids;
+mod if_name;
 pub mod keys;
 pub mod member;
 pub mod member_id;
@@ -18,7 +19,8 @@ mod publish;
 pub use app::{App, AppName};
 pub use counted::counted;
 pub use explain::{ErrorCode, Explain, FileError};
-pub use ids::{AppId, ContainerRef, ContainerType, HostName, IfName, NetworkId};
+pub use ids::{AppId, ContainerRef, ContainerType, HostName, NetworkId};
+pub use if_name::IfName;
 pub use keys::{PrivateKey, PublicKey};
 pub use member::{Member, MemberName, MemberState};
 pub use member_id::MemberId;

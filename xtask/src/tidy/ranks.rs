@@ -18,9 +18,10 @@ const CLI: &str = "cli";
 /// What each file of it may name: the command line is a client of the API, and names its nouns.
 const CLI_USES: [&str; 2] = ["api", "model"];
 /// What a folder or file of it may name besides, and why. A row that nothing uses is a finding.
-const CLI_USES_MORE: [(&str, &[&str], &str); 4] = [
+const CLI_USES_MORE: [(&str, &[&str], &str); 5] = [
     ("agent/", &["agent", "netns"], "`privnet agent` starts the agent"),
     ("doctor.rs", &["agent"], "without an agent, `privnet doctor` looks at the host itself"),
+    ("mtu.rs", &["agent"], "without an agent, `privnet mtu` looks at the host itself"),
     ("processes.rs", &["dns", "wireguard"], "the processes that the agent starts are this binary"),
     ("run/child.rs", &["link", "netns"], "`privnet run` makes the namespaces of its command"),
 ];

@@ -100,7 +100,7 @@ impl Control {
 
     pub(in crate::agent) async fn find_network(&self, id_or_name: &str) -> Result<Network, ControlError> {
         let store = &*self.shared.store;
-        let found = match (id_or_name.parse::<NetworkId>(), id_or_name.parse::<NetworkName>()) {
+        let found = match (NetworkId::typed(id_or_name), id_or_name.parse::<NetworkName>()) {
             (Ok(id), _) => records::get_network(store, id).await?,
             (Err(_), Ok(name)) => records::find_network(store, &name).await?,
             (Err(_), Err(error)) => return Err(error.into()),

@@ -9,8 +9,9 @@ use uuid::{Uuid, uuid};
 use crate::agent::config::{Config, DatapathChoice};
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::netns_links::NetnsLinks;
-use crate::link::{LinkKind, RouteTarget};
+use crate::link::{Address, LinkKind, Links, RouteTarget};
 use crate::model::Mtu;
+use crate::netns::Netns;
 use crate::topology::Datapath;
 use crate::wireguard::{Backend, Support};
 use crate::{datapath, netns, wireguard};
@@ -55,11 +56,13 @@ impl HostFacts {
     /// # Errors
     /// When something that the configuration asks for is not there.
     pub async fn find(config: &Config, host: &NetnsLinks) -> Result<Self> {
-        let (vtep, underlay) = find_vtep(config, host).await?;
-        let mtu = Mtu::from_underlay(underlay)?;
+        let underlay = find_underlay(config.vtep, &host.links).await?;
+        if underlay.interface.is_none() {
+            tracing::warn!("there is no default route: the VTEP is on the loopback, and no other host can be reached");
+        }
         Ok(Self {
-            vtep,
-            mtu,
+            vtep: underlay.address,
+            mtu: Mtu::from_underlay(underlay.mtu)?,
             datapath: choose_datapath(config.datapath)?,
             wireguard: choose_wireguard(config)?,
             boot_id: netns::boot_id().context("reading the kernel's boot id")?,
@@ -74,43 +77,54 @@ fn machine(id: &str) -> Option<Uuid> {
     (id.len() == 32).then(|| Uuid::try_parse(id).ok()).flatten().map(|id| Uuid::new_v5(&MACHINES, id.as_bytes()))
 }
 
-/// The VTEP's address, and the MTU of the interface that has it.
-async fn find_vtep(config: &Config, host: &NetnsLinks) -> Result<(Ipv4Addr, u32)> {
-    let links = host.links.links().await?;
-    let addresses = host.links.addresses().await?;
-    let mtu_of = |index: u32| links.iter().find(|link| link.index == index);
-    if let Some(vtep) = config.vtep {
-        let found =
-            addresses.iter().find(|address| address.address.addr() == vtep).and_then(|address| mtu_of(address.index));
-        let link = found.ok_or_else(|| {
+/// The interface on the hosts' own network that VXLAN runs over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// The VTEP's address on it.
+    pub address: Ipv4Addr,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its name; none when the host has no default route, and [`Self::mtu`] is assumed.
+    pub interface: Option<String>,
+}
+
+impl Underlay {
+    /// The underlay of this process's network namespace, as an agent without `--vtep` finds it.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn of_default_route() -> Result<Self> {
+        find_underlay(None, &Links::open(&Netns::current()?).await?).await
+    }
+}
+
+/// The underlay: the interface that has the address `vtep`, or without one that of the default route.
+async fn find_underlay(vtep: Option<Ipv4Addr>, host: &Links) -> Result<Underlay> {
+    let links = host.links().await?;
+    let addresses = host.addresses().await?;
+    let on = |address: &Address| {
+        let link = links.iter().find(|link| link.index == address.index)?;
+        let mtu = if link.kind == LinkKind::Loopback { ETHERNET_MTU_BYTES } else { link.mtu };
+        Some(Underlay { address: address.address.addr(), mtu, interface: Some(link.name.clone()) })
+    };
+    if let Some(vtep) = vtep {
+        return addresses.iter().find(|address| address.address.addr() == vtep).and_then(on).ok_or_else(|| {
             ControlError::new(
                 ErrorCode::InvalidArgument,
                 format!("no interface of this host has the VTEP address {vtep}"),
                 "give --vtep an address that `ip -4 address` shows, or none to use the default route's",
             )
-        })?;
-        return Ok((vtep, usable_mtu(link)));
+            .into()
+        });
     }
-    let default = host
-        .links
-        .routes()
-        .await?
-        .into_iter()
-        .filter(|route| route.destination.prefix_len() == 0)
-        .min_by_key(|r| r.metric);
-    if let Some(RouteTarget::Link { index, .. }) = default.map(|route| route.target) {
-        let address = addresses.iter().find(|address| address.index == index);
-        if let (Some(address), Some(link)) = (address, mtu_of(index)) {
-            return Ok((address.address.addr(), usable_mtu(link)));
-        }
-    }
+    let routes = host.routes().await?;
+    let default = routes.into_iter().filter(|route| route.destination.prefix_len() == 0).min_by_key(|r| r.metric);
+    let found = default.and_then(|route| match route.target {
+        RouteTarget::Link { index, .. } => addresses.iter().find(|address| address.index == index).and_then(on),
+        RouteTarget::Unreachable | RouteTarget::Other(_) => None,
+    });
     // A laptop without a network: there is one host, and its loopback is underlay enough.
-    tracing::warn!("there is no default route: the VTEP is on the loopback, and no other host can be reached");
-    Ok((Ipv4Addr::LOCALHOST, ETHERNET_MTU_BYTES))
-}
-
-fn usable_mtu(link: &crate::link::Link) -> u32 {
-    if link.kind == LinkKind::Loopback { ETHERNET_MTU_BYTES } else { link.mtu }
+    Ok(found.unwrap_or(Underlay { address: Ipv4Addr::LOCALHOST, mtu: ETHERNET_MTU_BYTES, interface: None }))
 }
 
 fn choose_datapath(choice: DatapathChoice) -> Result<Datapath> {

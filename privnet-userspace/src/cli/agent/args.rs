@@ -1,6 +1,6 @@
 //! What `privnet agent` accepts, on the command line and in its file.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -21,7 +21,7 @@ pub struct AgentArgs {
     pub host: Option<String>,
     /// The VTEP's address on the underlay [default: the address of the default route's interface].
     #[arg(long, value_name = "ADDR")]
-    pub vtep: Option<Ipv4Addr>,
+    pub vtep: Option<VtepAddress>,
     /// The state directory [default: /var/lib/privnet].
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -61,6 +61,33 @@ pub struct AgentArgs {
     /// The bpffs, or a directory of it; for a second agent on the same kernel.
     #[arg(long, hide = true, value_name = "DIR")]
     pub bpffs: Option<PathBuf>,
+}
+
+/// The address of a VTEP: IPv4, since VXLAN runs over IPv4 here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct VtepAddress(pub Ipv4Addr);
+
+impl std::str::FromStr for VtepAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(IpAddr::V4(address)) => Ok(Self(address)),
+            Ok(IpAddr::V6(_)) => Err(format!(
+                "{text} is an IPv6 address, and VXLAN runs over IPv4: use an address that `ip -4 address` shows"
+            )),
+            Err(_) => Err(format!("{text:?} is no IPv4 address: use an address that `ip -4 address` shows")),
+        }
+    }
+}
+
+impl TryFrom<String> for VtepAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 /// Where containers send DNS queries.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
+use super::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, VtepAddress, WireguardChoice};
 use crate::agent::config::{DEFAULT_BPFFS, DEFAULT_DNS_ADDRESS, DEFAULT_STATE_DIR};
 use crate::agent::{ControlError, ErrorCode};
 use crate::cli::args::DEFAULT_SOCKET;
@@ -59,7 +59,7 @@ impl AgentOptions {
                 Some(host) => host.parse().map_err(|error| invalid(format!("{error}"), "give another --host"))?,
                 None => host_of(kernel_name)?,
             },
-            vtep: flags.vtep.or(file.vtep),
+            vtep: flags.vtep.or(file.vtep).map(|VtepAddress(address)| address),
             state_dir: flags.state_dir.or(file.state_dir).unwrap_or_else(|| DEFAULT_STATE_DIR.into()),
             socket: flags.socket.or(file.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
             store: flags.store.or(file.store).unwrap_or(StoreKind::Embedded),
@@ -170,6 +170,7 @@ dns_address = "off"
             ("host = \"a\"\nhots = \"b\"\n", 2),
             ("host = \"a\"\n\ndatapath = \"fast\"\n", 3),
             ("vtep = \"nowhere\"\n", 1),
+            ("vtep = \"2001:db8::1\"\n", 1),
             ("dns_address = \"192.0.2.1\"\n", 1),
             ("host = \n", 1),
             ("config = \"other.toml\"\n", 1),
@@ -178,6 +179,14 @@ dns_address = "off"
             assert_eq!(found, Some(line), "{text:?}: {message}");
             assert!(!message.contains('\n'), "{message:?}");
         }
+    }
+
+    #[test]
+    fn an_ipv6_address_of_a_vtep_is_refused_by_what_it_is() {
+        let refused = |text: &str| text.parse::<VtepAddress>().expect_err("refused");
+        assert!(refused("2001:db8::1").contains("is an IPv6 address, and VXLAN runs over IPv4"));
+        assert!(refused("192.0.2").contains("is no IPv4 address"));
+        assert_eq!("192.0.2.7".parse(), Ok(VtepAddress([192, 0, 2, 7].into())));
     }
 
     #[test]

@@ -228,8 +228,13 @@ impl Explain for MemberError {
             Self::MemberNotFound { .. } => "`privnet members` shows the containers that are members",
             Self::MemberChanged(_) | Self::Contended => "try again",
             Self::AddressTaken { .. } => "choose another, or none to get a free one",
-            Self::PoolExhausted { resting: 0, .. } => "detach a member, or make a larger network",
-            Self::PoolExhausted { .. } => "try again in a few seconds, or make a larger network",
+            Self::PoolExhausted { resting: 0, .. } => {
+                "detach a member, or create a network with a larger subnet: `privnet network create NAME --subnet PREFIX`"
+            }
+            Self::PoolExhausted { .. } => {
+                "try again in a few seconds, or create a network with a larger subnet: \
+                 `privnet network create NAME --subnet PREFIX`"
+            }
             Self::NumbersExhausted { .. } => "detach one of them",
             Self::PublicKeyInUse { .. } => "try again: each attach makes a new key pair",
             Self::AddressOutsideSubnet(error) | Self::AddressReserved(error) => return error.remedy(),

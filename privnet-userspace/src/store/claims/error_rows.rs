@@ -41,10 +41,10 @@ impl MemberError {
                 "choose 10.0.0.2 to 10.0.0.254";
             Self::PoolExhausted { .. } => exhausted(0), PoolExhausted,
                 "no address of 10.0.0.0/24 is free: members hold 9 of 10, and 0 wait until no name leads to them",
-                "detach a member, or make a larger network";
+                "detach a member, or create a network with a larger subnet: `privnet network create NAME --subnet PREFIX`";
             Self::PoolExhausted { .. } => exhausted(1), PoolExhausted,
                 "no address of 10.0.0.0/24 is free: members hold 9 of 10, and 1 wait until no name leads to them",
-                "try again in a few seconds, or make a larger network";
+                "try again in a few seconds, or create a network with a larger subnet: `privnet network create NAME --subnet PREFIX`";
             Self::NumbersExhausted { .. } => Self::NumbersExhausted { app: container().app, kind: container().kind }, InvalidArgument,
                 "all 99999 numbers of type web of ap-a71da13f-7c70-4c00-a644-eee8558d8053 are taken", "detach one of them";
             Self::PublicKeyInUse { .. } => Self::PublicKeyInUse { holder: container() }, Internal,
