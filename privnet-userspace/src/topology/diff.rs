@@ -1,4 +1,4 @@
-//! The ordered list of operations that leads from what was seen to what should be.
+//! The ordered list of operations that leads from the observed state to the plan.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,11 @@ use super::object::Key;
 use super::op::Op;
 use super::state::{Plan, State};
 
-/// Compares what should be with what was seen.
+/// Compares the plan with the observed state.
 ///
-/// Removals come first, dependents before what they depend on, without those that go by themselves; then creations and changes,
-/// the other way round. An object that is made anew takes its dependents with it, so these are created again.
+/// Removals come first, dependents before the objects that they depend on; an object that its container takes along has no
+/// operation. Then come creations and changes, dependents last. An object that is made anew takes its dependents with it,
+/// so these are created again.
 #[must_use]
 pub fn diff(desired: &Plan, observed: &State) -> Vec<Op> {
     let removed = |key: &Key| observed.contains(*key) && !desired.contains(*key);
@@ -22,7 +23,7 @@ pub fn diff(desired: &Plan, observed: &State) -> Vec<Op> {
     let mut renewed: BTreeSet<Key> = BTreeSet::new();
     for (key, object) in desired.iter() {
         let lost = key.parents().iter().any(|parent| renewed.contains(parent));
-        // What was not inside of what is made anew is still there, and has to make room.
+        // An object that was outside of the renewed one still exists, and has to be replaced.
         let gone = lost && key.contained_in().iter().any(|container| renewed.contains(container));
         match observed.get(key).filter(|_| !gone) {
             Some(seen) if !lost && seen.is(object) => {}

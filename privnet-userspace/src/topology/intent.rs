@@ -30,10 +30,10 @@ impl fmt::Display for Datapath {
     }
 }
 
-/// What only a member's own host knows of it.
+/// The facts about a member that only its own host knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalMember {
-    /// What its link in the network netns is named after.
+    /// The name of its link in the network netns.
     pub link: MemberLink,
     /// The n of its `wg<n>` and `vxlan-<n+1>-veth0`.
     pub index: u8,
@@ -56,7 +56,7 @@ pub struct Intent {
     pub members: BTreeMap<Ipv4Addr, Arc<Member>>,
     /// The addresses of the network whose members have left, and which have had no holder since; of any host.
     pub departed: BTreeSet<Ipv4Addr>,
-    /// What this host knows of its own members.
+    /// The members of this host.
     pub local: BTreeMap<MemberId, LocalMember>,
     /// The VTEP addresses of the hosts that have members in the network.
     pub vteps: BTreeMap<HostName, Ipv4Addr>,

@@ -13,7 +13,7 @@ use super::peers::PeerTable;
 use super::table::object_table;
 use crate::model::{ContainerRef, IfName, MemberId, PublicKey};
 
-/// What names one object among those of its kind.
+/// The name of an object among those of its kind.
 pub trait ObjectId: Copy {
     /// The member that it names.
     fn member(self) -> Option<MemberId>;
@@ -39,7 +39,7 @@ impl ObjectId for MemberLink {
 
 /// A kind of object, as a type: the objects of one kind have one form of id and one form of specification.
 pub trait Kind {
-    /// What names one of them.
+    /// The name of an object of the kind.
     type Id: Copy;
     /// How one should be.
     type Spec;

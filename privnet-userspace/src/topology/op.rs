@@ -5,7 +5,7 @@ use std::fmt;
 use super::object::{Key, Object};
 use super::state::{Seen, State};
 
-/// One step from what is to what should be.
+/// A step from the observed state to the plan.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Op {
     /// Makes an object that is not there.

@@ -19,7 +19,7 @@ pub const MAX_NETWORKS_PER_CONTAINER: u8 = 64;
 /// How many slots there are for links: their numbers have at most 7 digits, so that none looks like an address in hex.
 pub const MAX_LINK_SLOTS: u32 = 10_000_000;
 
-/// What a namespace of ours is for.
+/// The use of a namespace of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetnsName {
     /// A network's, `<prefix>pn-<uuid>`.
@@ -52,8 +52,8 @@ pub fn parse_netns(prefix: &str, name: &str) -> Option<NetnsName> {
     Some(NetnsName::Binding(digest))
 }
 
-/// FNV-1a of the container's text, 64 bits (draft-eastlake-fnv): it must be the same in every build, and resist nobody,
-/// since a container's name is unique on a host.
+/// FNV-1a of the container's text, 64 bits (draft-eastlake-fnv). It must be the same in every build; it need not resist an
+/// attacker, since a container's name is unique on a host.
 #[must_use]
 pub fn binding_digest(container: &ContainerRef) -> u64 {
     container
@@ -62,7 +62,7 @@ pub fn binding_digest(container: &ContainerRef) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-/// What the network netns's end of a member's veth pair is named after.
+/// The name of the network netns's end of a member's veth pair.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum MemberLink {
     /// A small number that no other member of this host has: `veth-<slot>`, below [`MAX_LINK_SLOTS`].

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::model::PublicKey;
 
-/// One peer of a WireGuard device.
+/// A peer of a WireGuard device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
     /// Where its socket is on the carrier.
@@ -52,7 +52,7 @@ impl PeerTable {
         if self.except.as_ref() == Some(key) { None } else { self.all.get(key) }
     }
 
-    /// What leads from `self` to `to`: the keys to remove, and then the peers to set. One that is to be made anew is in both.
+    /// The changes from `self` to `to`: the keys to remove, and then the peers to set. A peer that is made anew is in both.
     #[must_use]
     pub fn change_to(&self, to: &Self) -> (Vec<PublicKey>, Vec<(PublicKey, Peer)>) {
         let stays = |key: &PublicKey, peer: &Peer| to.get(key).is_some_and(|to| to.clock_steps == peer.clock_steps);

@@ -1,4 +1,4 @@
-//! What should be, and what was seen: objects by their keys.
+//! The desired and the observed objects of a network, by their keys.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub type State = Objects<Seen>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Objects<T>(BTreeMap<Key, T>);
 
-/// What has the key of an object.
+/// A value that has the key of an object.
 pub trait Keyed {
     /// The key.
     fn key(&self) -> Key;
@@ -23,20 +23,20 @@ pub trait Keyed {
 /// An object as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// As some plan could want it.
+    /// In a form that a plan could want.
     Sound(Object),
-    /// Not as any plan could want it, in the given way.
+    /// In a form that no plan could want; the text says which.
     Broken(Key, String),
 }
 
-/// What was there before a change, for the kind of the object.
+/// The object before a change, for the file of its kind.
 #[derive(Debug)]
 pub enum Before<'a, S> {
-    /// Nothing.
+    /// It did not exist.
     Absent,
-    /// An object that was not as any plan could want it.
+    /// It was in a form that no plan could want.
     Broken,
-    /// An object as it was.
+    /// Its specification.
     Was(&'a S),
 }
 
@@ -102,7 +102,7 @@ impl State {
 }
 
 impl From<Plan> for State {
-    /// What is there when everything is as it should be.
+    /// The state after a pass that carried out the whole plan.
     fn from(plan: Plan) -> Self {
         Self(plan.0.into_iter().map(|(key, object)| (key, Seen::Sound(object))).collect())
     }
@@ -130,13 +130,13 @@ impl Seen {
         }
     }
 
-    /// Whether it is as it should be.
+    /// Whether it is as `wanted`.
     #[must_use]
     pub fn is(&self, wanted: &Object) -> bool {
         matches!(self, Self::Sound(object) if object == wanted)
     }
 
-    /// What a kind's file is told of it.
+    /// The object before a change, for the file of its kind.
     #[must_use]
     pub fn before<K: Kind>(&self) -> Before<'_, K::Spec> {
         match self {

@@ -5,12 +5,12 @@
 //! - The order of the rows is the order of creation: an object comes after those that it depends on.
 //! - `id` names one object among those of its kind: the member that it belongs to, or the address that a row is about. A
 //!   kind without one is there once for the network.
-//! - `Anew`: changing one means removing it first, which takes its dependents along. `InPlace`: it is changed as it stands.
+//! - `Anew`: a change removes the object first, which takes its dependents along. `InPlace`: it is changed as it stands.
 //! - `InContainer`: its container's root can change it, or stand in the way of it. `Ours`: it is in a namespace of ours.
 //! - `parents`: the objects without which it cannot be; when one of them is made anew, so is this one.
 //! - `contained_in`: the objects whose removal removes this one as well, without an operation of its own.
-//! - `safeguards`: the objects without which it must not be made, though it could: what keeps private traffic off the
-//!   container's other interfaces is there before the tunnel. One that is there goes on without them.
+//! - `safeguards`: the objects without which it must not be made, though it could: the guards, which keep private traffic
+//!   off the container's other interfaces, exist before the tunnel. An object that exists goes on without them.
 //!
 //! `agent/network/objects` has one file per kind: how it is observed, made, changed and removed. To add a kind, add its row,
 //! its file, and plan it in `plan`.

@@ -1,4 +1,4 @@
-//! What one host must have for one network.
+//! The objects that a host must have for a network.
 //!
 //! | module | what it plans |
 //! |---|---|
@@ -36,7 +36,7 @@ trait Forwarding {
     fn remote(member: &Member, plan: &mut Plan);
 }
 
-/// What the members of a network have in common, made once and shared by their objects.
+/// The tables that the objects of all members of a network share.
 struct Tables {
     macs: Arc<BTreeMap<Ipv4Addr, MacAddr>>,
 }
