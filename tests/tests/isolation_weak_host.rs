@@ -52,7 +52,15 @@ fn a_neighbour_on_the_bridge_cannot_reach_the_private_address_through_eth0() {
         bare.space.run("ip tuntap add dev wg0 mode tun");
         bare.space.run(&format!("ip address add {BARE}/24 dev wg0"));
         bare.space.run("ip link set wg0 up");
-        let servers = [&web.app, &bare.space].map(|space| Server::echo(space, PORT));
+        let peer = worker.address();
+        let victim = |space: &Space, last, private| Victim {
+            space: space.clone(),
+            last,
+            private,
+            peer,
+            server: Server::echo(space, PORT),
+        };
+        let (on_web, on_bare) = (victim(&web.app, 2, web.address()), victim(&bare.space, 3, BARE));
 
         for rp_filter in [0, 1, 2] {
             for space in [&web.app, &bare.space] {
@@ -61,11 +69,10 @@ fn a_neighbour_on_the_bridge_cannot_reach_the_private_address_through_eth0() {
             }
             let strict = Got { forged_source: rp_filter != 1, ..EVERYTHING };
             wait_until(format!("the twin without guard gets all of it, rp_filter {rp_filter}"), || {
-                attack(&attacker, &bare.space, 3, BARE, worker.address(), &servers[1]) == strict
+                on_bare.attacked_by(&attacker) == strict
             });
             let before = host.counters();
-            let on_web = attack(&attacker, &web.app, 2, web.address(), worker.address(), &servers[0]);
-            assert_eq!(on_web, NOTHING, "rp_filter {rp_filter}");
+            assert_eq!(on_web.attacked_by(&attacker), NOTHING, "rp_filter {rp_filter}");
             let drops = host.counters().drops_since(&before);
             for reason in [DropReason::GuardSource, DropReason::GuardDestination, DropReason::GuardArp] {
                 assert!(drops.contains_key(&reason), "{reason:?} is counted: {drops:?}");
@@ -202,20 +209,53 @@ fn a_more_specific_route_through_eth0_carries_no_private_traffic() {
     }
 }
 
-/// Attacks the private address of a container whose `eth0` has 172.30.0.`last`.
-fn attack(attacker: &Container, victim: &Space, last: u8, private: Ipv4Addr, peer: Ipv4Addr, server: &Server) -> Got {
-    let outside = Ipv4Addr::new(172, 30, 0, last);
-    attacker.space.run(&format!("ip route replace {private} via {outside}"));
-    attacker.space.run("ip neighbour flush all");
-    let udp = ask_udp(&attacker.space, (private, PORT), b"weak host", PATIENCE).is_ok();
-    let tcp = ask_tcp(&attacker.space, (private, PORT), b"weak host", PATIENCE).is_ok();
-    let icmp = attacker.space.succeeds(&format!("ping -q -n -c 1 -W 1 {private}"));
-    Got {
-        udp,
-        tcp,
-        icmp,
-        arp: is_answered_by_arp(attacker, private),
-        forged_source: forges(attacker, victim, last, peer, server),
+/// A container with a server, which the attacker reaches by the bridge.
+struct Victim {
+    space: Space,
+    /// The last byte of the address of its `eth0`, 172.30.0.`last`.
+    last: u8,
+    /// Its private address.
+    private: Ipv4Addr,
+    /// A private peer that the attacker claims to be.
+    peer: Ipv4Addr,
+    server: Server,
+}
+
+impl Victim {
+    /// Attacks its private address.
+    fn attacked_by(&self, attacker: &Container) -> Got {
+        let private = self.private;
+        attacker.space.run(&format!("ip route replace {private} via {}", self.outside()));
+        attacker.space.run("ip neighbour flush all");
+        let udp = ask_udp(&attacker.space, (private, PORT), b"weak host", PATIENCE).is_ok();
+        let tcp = ask_tcp(&attacker.space, (private, PORT), b"weak host", PATIENCE).is_ok();
+        let icmp = attacker.space.succeeds(&format!("ping -q -n -c 1 -W 1 {private}"));
+        let arp = is_answered_by_arp(attacker, private);
+        Got { udp, tcp, icmp, arp, forged_source: self.hears_forged(attacker) }
+    }
+
+    /// Whether it receives a datagram that claims to come from a private peer, sent to its address on the bridge.
+    fn hears_forged(&self, attacker: &Container) -> bool {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static SENT: AtomicU32 = AtomicU32::new(0);
+        let payload = format!("forged {}", SENT.fetch_add(1, Ordering::Relaxed)).into_bytes();
+        let datagram = frame::Datagram {
+            source_mac: attacker.space.mac("eth0"),
+            destination_mac: self.space.mac("eth0"),
+            source: self.peer,
+            destination: self.outside(),
+            source_port: 5000,
+            destination_port: PORT,
+            fragment: 0,
+            payload: payload.clone(),
+        };
+        send_frame(&attacker.space, "eth0", &datagram.frame());
+        holds_within(PATIENCE, || self.server.heard(&payload))
+    }
+
+    /// Its address on the bridge.
+    fn outside(&self) -> Ipv4Addr {
+        Ipv4Addr::new(172, 30, 0, self.last)
     }
 }
 
@@ -227,25 +267,6 @@ fn is_answered_by_arp(attacker: &Container, private: Ipv4Addr) -> bool {
     // An answer is operation 2, and its sender is the address that was asked for.
     let is_answer = |bytes: &[u8]| bytes.len() >= 32 && bytes[20..22] == [0, 2] && bytes[28..32] == private.octets();
     holds_within(PATIENCE, || wire.seen().iter().any(|seen| !seen.outgoing && is_answer(&seen.bytes)))
-}
-
-/// Whether a datagram that claims to come from a private peer, sent to the victim's address on the bridge, is received.
-fn forges(attacker: &Container, victim: &Space, last: u8, peer: Ipv4Addr, server: &Server) -> bool {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static SENT: AtomicU32 = AtomicU32::new(0);
-    let payload = format!("forged {}", SENT.fetch_add(1, Ordering::Relaxed)).into_bytes();
-    let datagram = frame::Datagram {
-        source_mac: attacker.space.mac("eth0"),
-        destination_mac: victim.mac("eth0"),
-        source: peer,
-        destination: Ipv4Addr::new(172, 30, 0, last),
-        source_port: 5000,
-        destination_port: PORT,
-        fragment: 0,
-        payload: payload.clone(),
-    };
-    send_frame(&attacker.space, "eth0", &datagram.frame());
-    holds_within(PATIENCE, || server.heard(&payload))
 }
 
 /// Sends the canary to a private address, whatever becomes of it.

@@ -207,7 +207,8 @@ fn compare(group: &str, figures: &BTreeMap<(Load, &'static str), Series>, it: &C
     };
     let name = format!("{}: {} to {}", it.load.name(), it.ours, it.peer);
     let target = it.at_least.map(Target::RatioAtLeast);
-    Some(row(group, name, unit, measured(it.ours, ours)?, measured(it.peer, peer), ratios.median(), target))
+    let row = Row::new(group, name, unit, measured(it.ours, ours)?);
+    Some(row.beside(measured(it.peer, peer), ratios.median()).with_target(target))
 }
 
 /// What a packet's way through the host costs beyond a bare veth: the difference of two medians.
@@ -227,31 +228,37 @@ fn above_the_floor(group: &str, figures: &BTreeMap<(Load, &'static str), Series>
     let (ours, peer) = (above("ebpf")?, above("bridge")?);
     let ratio = (ours.median > 0.0).then(|| peer.median / ours.median);
     let name = "rr above bare-veth: ebpf to bridge".to_owned();
-    Some(row(group, name, Unit::Nanoseconds, ours, Some(peer), ratio, Some(Target::RatioAtLeast(2.5))))
+    let row = Row::new(group, name, Unit::Nanoseconds, ours).beside(Some(peer), ratio);
+    Some(row.with_target(Some(Target::RatioAtLeast(2.5))))
 }
 
 fn timed(group: &str, name: &str, ours: &Series, peer: Option<&Series>, target: Option<Target>) -> Option<Row> {
     let ratio = peer.and_then(|peer| peer.divided_by(ours).median());
     let peer = peer.and_then(|peer| measured("ip script", peer));
-    Some(row(group, name.to_owned(), Unit::Milliseconds, measured("agent", ours)?, peer, ratio, target))
+    let row = Row::new(group, name.to_owned(), Unit::Milliseconds, measured("agent", ours)?);
+    Some(row.beside(peer, ratio).with_target(target))
 }
 
-/// A row; whether it meets its target follows.
-pub fn row(
-    group: &str,
-    name: String,
-    unit: Unit,
-    ours: Measured,
-    peer: Option<Measured>,
-    ratio: Option<f64>,
-    target: Option<Target>,
-) -> Row {
-    let met = target.and_then(|target| match target {
-        Target::RatioAtLeast(least) => ratio.map(|ratio| ratio >= least),
-        Target::AtMost(most) => Some(ours.median <= most),
-        Target::AtLeast(least) => Some(ours.median >= least),
-    });
-    Row { group: group.to_owned(), name, unit, ours, peer, ratio, target, met }
+impl Row {
+    /// A figure of ours that stands alone.
+    pub fn new(group: &str, name: String, unit: Unit, ours: Measured) -> Self {
+        Self { group: group.to_owned(), name, unit, ours, peer: None, ratio: None, target: None, met: None }
+    }
+
+    /// The same beside a peer's figure.
+    pub fn beside(self, peer: Option<Measured>, ratio: Option<f64>) -> Self {
+        Self { peer, ratio, ..self }
+    }
+
+    /// The same with a target, and whether the figures meet it.
+    pub fn with_target(self, target: Option<Target>) -> Self {
+        let met = target.and_then(|target| match target {
+            Target::RatioAtLeast(least) => self.ratio.map(|ratio| ratio >= least),
+            Target::AtMost(most) => Some(self.ours.median <= most),
+            Target::AtLeast(least) => Some(self.ours.median >= least),
+        });
+        Self { target, met, ..self }
+    }
 }
 
 /// Figures with their middle; nothing of none.

@@ -33,12 +33,12 @@ pub async fn veth(links: &Links, a: (&Netns, &str, MacAddr), b: (&Netns, &str, M
 }
 
 pub async fn vxlan(host: &Links, into: &Netns, name: &str, vni: u32) -> Result<(), Error> {
-    vxlan_at(host, into, name, vni, "192.0.2.1", MAC_A).await
+    create(host, into, Vtep { name, vni, local: "192.0.2.1", mac: MAC_A }).await
 }
 
 /// A VXLAN link with an address, up, in `into`; returns that namespace's socket.
 pub async fn vtep(host: &Links, into: &Netns, local: &str, mac: MacAddr, address: &str) -> Links {
-    vxlan_at(host, into, "vxlan0", 7, local, mac).await.expect("vxlan");
+    create(host, into, Vtep { name: "vxlan0", vni: 7, local, mac }).await.expect("vxlan");
     let [links] = sockets([into]).await;
     let link = links.link("vxlan0").await.expect("vxlan0");
     links.add_address(link.index, address.parse().expect("address")).await.expect("address");
@@ -46,9 +46,15 @@ pub async fn vtep(host: &Links, into: &Netns, local: &str, mac: MacAddr, address
     links
 }
 
-async fn vxlan_at(host: &Links, into: &Netns, name: &str, vni: u32, local: &str, mac: MacAddr) -> Result<(), Error> {
-    let (name, local, vni) = (ifname(name), ip(local), Vni::new(vni).expect("VNI"));
-    let name = &name;
+struct Vtep<'a> {
+    name: &'a str,
+    vni: u32,
+    local: &'a str,
+    mac: MacAddr,
+}
+
+async fn create(host: &Links, into: &Netns, Vtep { name, vni, local, mac }: Vtep<'_>) -> Result<(), Error> {
+    let (name, local, vni) = (&ifname(name), ip(local), Vni::new(vni).expect("VNI"));
     let spec = VxlanSpec { name, into, vni, local, port: PORT, mac, mtu: 1450, proxy: false, udp_checksum: false };
     host.create_vxlan(&spec).await
 }

@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 use super::load::Cores;
 use super::options::Options;
 use super::place::Workspace;
-use super::rows::{Figures, Row, Target, Unit, measured, row};
+use super::rows::{Figures, Row, Target, Unit, measured};
 use super::series::Series;
 use super::tell;
 use perf::Perf;
@@ -86,13 +86,14 @@ fn contest(runtime: &Runtime, workspace: &Workspace, options: &Options, cores: &
 fn versus(name: &str, unit: Unit, figures: &Figured, target: Option<Target>) -> Vec<Row> {
     let Some(ours) = figures.get(servers::OURS) else { return vec![] };
     let Some(own) = measured(servers::OURS, ours) else { return vec![] };
-    let alone = row(GROUP, name.to_owned(), unit, own.clone(), None, None, target);
+    let alone = Row::new(GROUP, name.to_owned(), unit, own.clone()).with_target(target);
     let others = figures.iter().filter(|(peer, _)| **peer != servers::OURS).map(|(peer, theirs)| {
         let ratio = if unit == Unit::Milliseconds { theirs.divided_by(ours) } else { ours.divided_by(theirs) };
         // The target is for what the server can do, whatever it costs.
         let is_rate = matches!(target, Some(Target::AtLeast(_)));
         let target = (is_rate && *peer == servers::UNBOUND).then_some(Target::RatioAtLeast(0.6));
-        row(GROUP, format!("{name}: to {peer}"), unit, own.clone(), measured(peer, theirs), ratio.median(), target)
+        let row = Row::new(GROUP, format!("{name}: to {peer}"), unit, own.clone());
+        row.beside(measured(peer, theirs), ratio.median()).with_target(target)
     });
     std::iter::once(alone).chain(others).collect()
 }

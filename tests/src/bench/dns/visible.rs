@@ -16,7 +16,7 @@ use privnet::topology::Datapath;
 
 use super::super::options::Options;
 use super::super::place::{Hosts, Place, Workspace};
-use super::super::rows::{Row, Target, Unit, measured, row};
+use super::super::rows::{Row, Target, Unit, measured};
 use super::super::series::Series;
 use super::super::tunnel;
 use super::GROUP;
@@ -47,15 +47,8 @@ pub async fn measure(workspace: &Workspace, options: &Options) -> Result<Vec<Row
     let rows = rows.into_iter().flat_map(|(name, series, target)| {
         let late: Series = series.percentile(0.99).into_iter().collect();
         [("p50", series.clone(), None), ("p99", late, target)].map(|(which, series, target)| {
-            Some(row(
-                GROUP,
-                format!("{name}, {which}"),
-                Unit::Milliseconds,
-                measured("privnet", &series)?,
-                None,
-                None,
-                target,
-            ))
+            let ours = measured("privnet", &series)?;
+            Some(Row::new(GROUP, format!("{name}, {which}"), Unit::Milliseconds, ours).with_target(target))
         })
     });
     Ok(rows.flatten().collect())
