@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use privnet_ebpf::abi::ABI_VERSION;
 use serde_json::{Value, json};
-use support::{APP, FakeAgent, Memory, NETWORK, outcome, privnet};
+use support::{APP, FakeAgent, Memory, NETWORK, RESOLV_CONF, outcome, privnet};
 
 const NOWHERE: &str = "/nonexistent/privnet.sock";
 
@@ -220,6 +220,30 @@ fn a_running_agents_answers_are_printed_as_json() {
         let value: Value = serde_json::from_str(&stdout).expect("JSON");
         assert!(code == 0 && value.as_array().is_some_and(|array| !array.is_empty()), "{arguments:?}: {stdout}");
     }
+}
+
+#[test]
+fn root_has_the_agent_write_the_resolv_conf_and_another_user_writes_it() {
+    let agent = FakeAgent::start(Memory::default());
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (path, nowhere) = (directory.path().join("resolv.conf"), directory.path().join("nowhere/resolv.conf"));
+    std::fs::write(&path, "before\n").expect("written");
+    let attach = |path: &std::path::Path| {
+        let path = path.to_str().expect("UTF-8");
+        outcome(agent.privnet(&["attach", "--network", "shop", "--app", APP, "--pid", "1", "--resolv-conf", path]))
+    };
+    let is_root = rustix::process::geteuid().is_root();
+    let (code, stdout, stderr) = attach(&path);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    // What the agent says does not work is told to a person too.
+    assert!(stdout.contains("problem    a: b (c)\n"), "{stdout}");
+    let asked = agent.asked().pop().expect("asked");
+    assert!(asked.contains(&format!("{path:?}, by_caller: {}", !is_root)), "{asked}");
+    let expected = if is_root { "before\n" } else { RESOLV_CONF };
+    assert_eq!(std::fs::read_to_string(&path).expect("read"), expected);
+    // Where it cannot be written the container is attached all the same.
+    let (code, stdout, _) = attach(&nowhere);
+    assert_eq!((code, stdout.contains("cannot write it")), (0, !is_root), "{stdout}");
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn an_attach_that_cannot_be_is_refused_and_leaves_nothing() {
         room.is_as_it_was();
     }
     let nobody = Container { number: 77, ..other.clone() };
-    assert_eq!(host.detach(&shop, &nobody).expect("detach"), Detached { detached: false });
+    assert_eq!(host.detach(&shop, &nobody).expect("detach"), Detached::default());
     room.is_as_it_was();
 
     say("the twins: the same namespace, with everything in order");

@@ -129,6 +129,44 @@ fn the_verbs_say_which_names_there_are_and_why_not() {
 }
 
 #[test]
+fn resolve_says_what_a_container_gets_with_its_search_list() {
+    runtime().block_on(async {
+        let host = Host::start().await;
+        let (a, b) = (host.lab.container("a"), host.lab.container("b"));
+        host.network("shop").await;
+        host.network("bank").await;
+        let backend = host.attach(&a, "shop", "backend").await;
+        host.attach(&a, "bank", "web").await;
+        let teller = host.attach(&b, "bank", "teller").await;
+        let control = host.control();
+        let asker = format!("1.backend.{APP}");
+        let (in_shop, in_bank) = (format!("{}.{SUFFIX}.", backend.network), format!("{}.{SUFFIX}.", teller.network));
+        for (name, asked_as, records) in [
+            (format!("backend.{APP}"), format!("backend.{APP}.{in_shop}"), 1),
+            (format!("teller.{APP}"), format!("teller.{APP}.{in_bank}"), 1),
+            // With a final dot no domain is appended, and a program that has no search list asks so.
+            (format!("teller.{APP}."), format!("teller.{APP}."), 1),
+            (format!("nosuch.{APP}"), format!("nosuch.{APP}."), 0),
+            (format!("1.teller.{APP}.bank.{SUFFIX}"), format!("1.teller.{APP}.bank.{SUFFIX}."), 1),
+        ] {
+            let told = control.resolve(asking(&name, "A", &asker)).await.expect("resolved");
+            assert_eq!(told.name.trim_end_matches('.'), name.trim_end_matches('.'));
+            assert_eq!((told.asked_as.as_str(), told.records.len()), (asked_as.as_str(), records), "{told:?}");
+            let code = if records > 0 { ResponseCode::NoError } else { ResponseCode::NameError };
+            assert_eq!((told.source, told.rcode), (AnswerSource::Snapshot, Some(code)), "{told:?}");
+        }
+        let told = control.resolve(asking(&format!("nosuch.{APP}"), "A", &asker)).await.expect("resolved");
+        assert!(told.reason.contains("has other containers in network shop"), "{}", told.reason);
+        // Of another network, the id is known and the name is not; a readable name that is nowhere is asked elsewhere.
+        let told =
+            control.resolve(asking(&format!("backend.{APP}.{}", backend.network), "A", &format!("1.teller.{APP}")));
+        assert_eq!(told.await.expect("resolved").rcode, Some(ResponseCode::NameError));
+        let told = control.resolve(asking("nosuch.shop", "A", &asker)).await.expect("resolved");
+        assert_eq!((told.source, told.asked_as.as_str()), (AnswerSource::Forwarded, "nosuch.shop."));
+    });
+}
+
+#[test]
 fn what_a_network_says_about_its_names_is_heeded() {
     if !has_program("dig") {
         return skip("dig");

@@ -14,7 +14,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use names_lab::upstream::{ANSWER, Upstream};
 use names_lab::{APP, BANK, Container, Lab, SHOP, SUFFIX};
+use privnet::names::Forwarding;
 use privnet_tests::lab::{has_program, say, skip, skip_part};
 
 const C_ARES: &str = "c-ares";
@@ -128,6 +130,63 @@ fn every_resolver_finds_the_names_of_its_network_and_no_other() {
         assert_eq!(client.finds(&bank, &one), BTreeSet::new(), "{what}");
         assert_eq!(client.finds(&bank, &theirs), ["10.240.4.2".to_owned()].into(), "{what}");
     }
+}
+
+/// Names that hold an id, as programs without a search list ask for them: with an answer, and without.
+fn without_suffix() -> [(String, Option<&'static str>); 7] {
+    [
+        (format!("7.web.{APP}"), Some("10.240.0.8")),
+        (format!("7.web.{APP}").to_uppercase(), Some("10.240.0.8")),
+        (format!("7.web.{APP}.{SHOP}"), Some("10.240.0.8")),
+        (format!("nosuch.{APP}"), None),
+        (format!("nosuch.{APP}.{SHOP}"), None),
+        (format!("nosuch.{APP}.shop"), None),
+        (format!("1.web.{APP}.{BANK}"), None),
+    ]
+}
+
+#[test]
+fn no_resolver_leads_a_name_of_ours_to_another_server_and_each_leads_others_there() {
+    let upstream = Upstream::start(true);
+    let lab = Lab::forwarding(LONG, &Forwarding::Servers(vec![upstream.address()]));
+    let shop = lab.served("a", &[SHOP]);
+    for client in clients(&lab) {
+        let what = client.what;
+        say(&format!("# {what}"));
+        for (name, address) in without_suffix() {
+            assert_eq!(client.finds(&shop, &name), address.map(str::to_owned).into_iter().collect(), "{what}: {name}");
+        }
+        assert_eq!(upstream.asked(), [] as [String; 0], "{what}");
+        // The twins: a domain of others, and one whose top-level domain is a network of the container's as well.
+        for name in ["example.com", "nosuch.shop"] {
+            let output = shop.run(&client.line.replace("NAME", name));
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(text.contains(ANSWER), "{what}: {name}: {text}");
+            assert!(upstream.asked().iter().any(|asked| asked == name), "{what}: {:?}", upstream.asked());
+        }
+        upstream.forget();
+    }
+}
+
+#[test]
+fn a_dead_server_of_others_keeps_no_name_of_ours_waiting() {
+    let silent = Upstream::start(false);
+    let lab = Lab::forwarding(1, &Forwarding::Servers(vec![silent.address()]));
+    let shop = lab.served("a", &[SHOP]);
+    for client in clients(&lab) {
+        for name in [format!("nosuch.{APP}"), format!("nosuch.{APP}.{SUFFIX}"), SHOP.to_owned()] {
+            assert_eq!(client.finds(&shop, &name), BTreeSet::new(), "{}: {name}", client.what);
+        }
+    }
+    // Not known, which libc says by the code 2; a server that fails is asked again and again.
+    assert_eq!(shop.run(&format!("getent ahosts nosuch.{APP}")).status.code(), Some(2));
+    assert_eq!(silent.asked(), [] as [String; 0]);
+    if has_program("dig") {
+        let text = shop.prints(&format!("dig @127.0.0.82 nosuch.{APP} A"));
+        assert!(text.contains("status: NXDOMAIN") && text.contains("AUTHORITY: 1"), "{text}");
+    }
+    shop.run("getent ahosts nosuch.shop");
+    assert!(silent.asked().contains(&"nosuch.shop".to_owned()), "the twin: {:?}", silent.asked());
 }
 
 #[test]

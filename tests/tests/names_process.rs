@@ -67,7 +67,7 @@ fn a_process_serves_what_it_is_told_and_tells_what_it_has() {
         let told = lab.dns.resolve(id, "example.org", 1).await.expect("resolved");
         assert!(matches!(told.source, Source::Forwarded(_)));
 
-        lab.dns.change(id, &client(&[BANK])).await.expect("changed");
+        lab.dns.change(id, &client(&[BANK]), &[]).await.expect("changed");
         let told = lab.dns.resolve(id, &name(), 1).await.expect("resolved");
         assert_eq!(told.rcode.as_deref(), Some("nxdomain"));
         lab.dns.forget(id).await.expect("forgotten");

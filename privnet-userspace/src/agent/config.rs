@@ -23,7 +23,7 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/privnet";
 /// Most threads that serve names by UDP: each answers more than 100,000 queries a second.
 const MAX_DNS_THREADS: usize = 4;
 /// Where the host's own resolvers are named.
-const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
+pub const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Which datapath to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,6 +146,12 @@ impl Config {
     #[must_use]
     pub fn dns_dirs(&self) -> [PathBuf; 2] {
         dns_dirs(&self.state_dir)
+    }
+
+    /// Where it is kept what stood in the containers' `resolv.conf` files.
+    #[must_use]
+    pub fn resolv_conf_dir(&self) -> PathBuf {
+        self.state_dir.join("resolv-conf")
     }
 
     /// Where the records of this host's members are.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::door::views::ProblemView;
 use super::host::journal::Record;
+use super::names::resolv_conf;
 use super::shared::Memberships as Shared;
 use super::world::Concerns;
 use crate::model::Member;
@@ -54,11 +56,12 @@ pub async fn end_dead(shared: &Shared) -> Result<()> {
     release_unrecorded(shared).await
 }
 
-/// Releases a member's place in the store, and leaves its teardown to the network's worker.
+/// Releases a member's place in the store, and leaves its teardown to the network's worker. Returns what could not be done in
+/// the container's files.
 ///
 /// # Errors
 /// When the store or the record cannot be changed.
-pub async fn end(shared: &Shared, record: &Record) -> Result<()> {
+pub async fn end(shared: &Shared, record: &Record) -> Result<Vec<ProblemView>> {
     let _claims = shared.claims.lock().await;
     if is_stored(shared, record).await? {
         claims::release_member(
@@ -115,9 +118,11 @@ fn is_of(member: &Member, record: &Record, shared: &Shared) -> bool {
     member.address == record.address && member.host == shared.host.config.host
 }
 
-fn leave(shared: &Shared, record: &Record) -> Result<()> {
+fn leave(shared: &Shared, record: &Record) -> Result<Vec<ProblemView>> {
     shared.journal().mark_leaving(record.id)?;
+    // While names are still answered in the container.
+    let problems = resolv_conf::after_change(shared, record.netns);
     shared.workers.of(record.network).wake();
     shared.names.wake(&Concerns::Networks(BTreeSet::from([record.network])));
-    Ok(())
+    Ok(problems)
 }

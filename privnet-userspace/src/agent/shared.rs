@@ -3,7 +3,8 @@
 //!
 //! Locks are taken in this order; none is waited for while one of a later line is held:
 //! 1. [`Memberships::claims`] or the lease of [`Presence`]: held across calls to the store.
-//! 2. [`Workers`], then the journal, then the world: held for reads and writes of memory and small files, never across an await.
+//! 2. [`Workers`], then the [`ResolvConfs`], then the journal, then the world: held for reads and writes of memory and small
+//!    files, never across an await.
 //! 3. All others (store problems, a handle's requests, a network's handles and programs): no other lock is taken meanwhile.
 
 use std::ops::Deref;
@@ -14,6 +15,7 @@ use super::host::facts::Host;
 use super::host::journal::{Journal, SharedJournal};
 use super::host::presence::Presence;
 use super::names::handle::NamesHandle;
+use super::names::resolv_conf::ResolvConfs;
 use super::network::handle::Workers;
 use super::store_problems::StoreProblems;
 use super::world::{SharedWorld, World};
@@ -33,6 +35,8 @@ pub struct Memberships {
     pub workers: Arc<Workers>,
     /// The names' task.
     pub names: Arc<NamesHandle>,
+    /// The `resolv.conf` files of its containers.
+    pub resolv_confs: Arc<ResolvConfs>,
     /// Serializes the claims of this host: index, address and record belong together.
     pub claims: tokio::sync::Mutex<()>,
 }

@@ -24,6 +24,7 @@ use super::host::presence::{self, Known, Presence};
 use super::membership;
 use super::names::drain::finish_drains;
 use super::names::handle::NamesHandle;
+use super::names::resolv_conf::{self, ResolvConfs};
 use super::names::worker::run_names;
 use super::netns_links::NetnsLinks;
 use super::network::handle::Workers;
@@ -61,6 +62,7 @@ impl Agent {
         let mut journal = Journal::open(&config.journal_dir())?;
         journal.carry_over()?;
         journal.sweep()?;
+        let resolv_confs = Arc::new(ResolvConfs::open(&config.resolv_conf_dir())?);
         let lease = presence::announce(&*store, &config, &facts, Known::NotYet).await?;
         match claims::remove_leftovers(&*store).await {
             Ok(0) => {}
@@ -91,11 +93,18 @@ impl Agent {
             workers: Arc::clone(&workers),
         };
         let clock = watch_clock(Arc::clone(&host), Arc::clone(&store));
-        let telling = run_names(Arc::clone(&host), Arc::clone(&world), Arc::clone(&journal), Arc::clone(&names));
+        let telling = run_names(
+            Arc::clone(&host),
+            Arc::clone(&world),
+            Arc::clone(&journal),
+            Arc::clone(&names),
+            Arc::clone(&resolv_confs),
+        );
         let claims = tokio::sync::Mutex::new(());
-        let memberships = Arc::new(Memberships { host, store, world, journal, workers, names, claims });
+        let memberships = Arc::new(Memberships { host, store, world, journal, workers, names, resolv_confs, claims });
         membership::detect_reused_netns(&memberships).await?;
         membership::end_dead(&memberships).await?;
+        resolv_conf::after_start(&memberships);
         let networks: Vec<_> = memberships.journal().records().values().map(|record| record.network).collect();
         for network in networks {
             memberships.workers.of(network).wake();

@@ -80,9 +80,10 @@ impl AgentApi for Fake {
     }
 
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
-        let Attach { network, app, kind, number, address, target, ports } = request;
+        let Attach { network, app, kind, number, address, target, ports, resolv_conf } = request;
         let ports = if ports.is_empty() { String::new() } else { format!(" {ports:?}") };
-        self.hear(format!("attach {network} {app} {kind:?} {number:?} {address:?} {target:?}{ports}"))?;
+        let file = resolv_conf.map_or_else(String::new, |file| format!(" {file:?}"));
+        self.hear(format!("attach {network} {app} {kind:?} {number:?} {address:?} {target:?}{ports}{file}"))?;
         Ok(attached())
     }
 
@@ -92,7 +93,7 @@ impl AgentApi for Fake {
             "detach {} {} {:?} {:?}{drain}",
             request.network, request.app, request.kind, request.number
         ))?;
-        Ok(Detached { detached: true })
+        Ok(Detached { detached: true, problems: Vec::new() })
     }
 
     async fn members(&self, query: MembersQuery) -> Result<Vec<MemberView>, ControlError> {
@@ -163,6 +164,7 @@ pub(crate) fn attached() -> Attached {
         ready: true,
         env: BTreeMap::from([("PRIVNET_ADDRESS".to_owned(), "10.240.0.2".to_owned())]),
         resolv_conf: Some("nameserver 127.0.0.82\n".to_owned()),
+        problems: Vec::new(),
     }
 }
 
@@ -192,6 +194,7 @@ pub(crate) fn domain_name_view() -> DomainNameView {
 pub(crate) fn resolve_view() -> ResolveView {
     ResolveView {
         name: format!("{APP}.shop.private-network.internal."),
+        asked_as: format!("{APP}.shop.private-network.internal."),
         kind: "A".to_owned(),
         asker: format!("1.web.{APP}"),
         source: AnswerSource::Snapshot,

@@ -16,7 +16,7 @@ use super::peer::{Accounts, Peer};
 use super::request::MAX_BODY_BYTES;
 use super::router::routes;
 use super::{Surface, metrics_router, router};
-use crate::agent::views::{Deleted, Detached, VersionView};
+use crate::agent::views::{Deleted, Detached, ProblemView, VersionView};
 use crate::agent::{ControlError, ErrorCode};
 
 const ROOT: Peer = Peer { uid: 0, gid: 0 };
@@ -136,6 +136,36 @@ async fn a_stranger_may_read_and_nothing_else_and_a_member_of_the_group_may_chan
     let fake = Arc::new(Fake::default());
     let response = send(&fake, STRANGER, request("GET", "/v1/members", &Value::Null)).await;
     assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn only_root_has_the_agent_write_a_file_and_the_group_may_say_that_it_writes_it() {
+    let etc = tempfile::tempdir().expect("temporary directory");
+    std::fs::write(etc.path().join("group"), "privnet:x:990:alice\n").expect("written");
+    std::fs::write(etc.path().join("passwd"), "alice:x:1000:1000::/:/bin/sh\n").expect("written");
+    let alice = Peer { uid: 1000, gid: 1000 };
+    // Also in the group root, which is not the user root.
+    let of_group = Peer { uid: 1001, gid: 990 };
+    for (file, peer, allowed) in [
+        (json!({"path": "/run/a"}), ROOT, true),
+        (json!({"path": "/run/a", "by_caller": true}), ROOT, true),
+        (json!({"path": "/run/a", "by_caller": true}), alice, true),
+        (json!({"path": "/run/a"}), alice, false),
+        (json!({"path": "/run/a", "by_caller": false}), alice, false),
+        (json!({"path": "/run/a"}), of_group, false),
+        (Value::Null, alice, true),
+    ] {
+        let fake = Arc::new(Fake::default());
+        let body = json!({"network": "shop", "app": APP, "target": {"pid": 7}, "resolv_conf": file});
+        let mut request = request("POST", "/v1/members", &body);
+        request.extensions_mut().insert(peer);
+        let response = router(surface(&fake, etc.path())).oneshot(request).await.expect("infallible");
+        assert_eq!(response.status().is_success(), allowed, "{file} by {peer:?}");
+        assert_eq!(fake.asked.lock().expect("unpoisoned").len(), usize::from(allowed), "{file} by {peer:?}");
+        if !allowed {
+            assert_eq!(code_of(response).await, ErrorCode::PermissionDenied);
+        }
+    }
 }
 
 #[tokio::test]
@@ -296,8 +326,9 @@ fn the_documents_schemas_are_the_views() {
         ("NameOptions", json!(crate::model::NameOptions::default())),
         ("Check", json!(fake::check())),
         ("Version", json!(VersionView::of_this_binary())),
+        ("Problem", json!(ProblemView { what: "a".to_owned(), why: "b".to_owned(), remedy: "c".to_owned() })),
         ("Deleted", json!(Deleted { deleted: true })),
-        ("Detached", json!(Detached { detached: true })),
+        ("Detached", json!(Detached { detached: true, problems: Vec::new() })),
     ] {
         let described: BTreeSet<&String> =
             schemas[name]["properties"].as_object().expect("properties").keys().collect();

@@ -204,7 +204,8 @@ pub struct AttachArgs {
     /// A port to publish as an SRV record, http=8080 or dns=53/udp; may be repeated.
     #[arg(long = "port", value_name = "NAME=N[/udp]")]
     pub ports: Vec<Port>,
-    /// Write the container's resolv.conf to this file.
+    /// The container's resolv.conf on this host, to be written from all its networks. As root: with each attach and detach,
+    /// and what stood there comes back with the last one.
     #[arg(long, value_name = "PATH")]
     pub resolv_conf: Option<PathBuf>,
     /// The container.

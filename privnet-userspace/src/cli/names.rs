@@ -45,6 +45,10 @@ fn resolve_fields(view: &ResolveView) -> String {
         ("rcode", view.rcode.map_or("-", ResponseCode::name).to_owned()),
         ("age", age),
     ];
+    let whole = view.asked_as.trim_end_matches('.');
+    if !whole.is_empty() && whole != view.name.trim_end_matches('.') {
+        rows.insert(1, ("asked as", view.asked_as.clone()));
+    }
     rows.extend(view.records.iter().map(|record| ("record", record.clone())));
     rows.push(("reason", view.reason.clone()));
     fields(&rows)

@@ -7,8 +7,8 @@ use super::client::Client;
 use super::output::{fields, print, print_text, table};
 use super::{docker, human};
 use crate::api::views::{
-    Attach, Attached, CreateNetwork, Detach, MemberView, MembersQuery, NamesView, NetworkPath, NetworkView, StatusView,
-    Target, VersionView,
+    Attach, Attached, CreateNetwork, Detach, MemberView, MembersQuery, NamesView, NetworkPath, NetworkView,
+    ProblemView, ResolvConfFile, StatusView, Target, VersionView,
 };
 use crate::api::{ControlError, ErrorCode, exposition};
 use crate::model::explain::file_system_remedy;
@@ -61,29 +61,35 @@ fn name_options(arguments: NameArgs) -> Option<NameOptions> {
 /// The agent's, or why it cannot be asked, or why the container cannot be found.
 pub async fn attach(arguments: AttachArgs, format: Format) -> Result<(), ControlError> {
     let target = find_container(arguments.container).await?;
+    let file = arguments.resolv_conf.as_deref().map(resolv_conf_file).transpose()?;
     let request = attach_request(arguments.member, arguments.address, &arguments.ports, target);
-    let attached = Client::new(&arguments.agent.socket).attach(&request).await?;
-    if let Some(path) = arguments.resolv_conf {
-        write_resolv_conf(&path, &attached)?;
+    let request = Attach { resolv_conf: file.clone(), ..request };
+    let mut attached = Client::new(&arguments.agent.socket).attach(&request).await?;
+    if let Some(file) = file.filter(|file| file.by_caller) {
+        attached.problems.extend(write_resolv_conf(&file.path, &attached));
     }
     print(format, &attached, attached_fields)
 }
 
-/// Writes the container's `resolv.conf`, in place: it may be mounted into a container already.
-fn write_resolv_conf(path: &Path, attached: &Attached) -> Result<(), ControlError> {
-    let Some(text) = &attached.resolv_conf else {
-        return Err(ControlError::new(
-            ErrorCode::Unsupported,
-            format!("the container is attached, but {} was not written: this host runs no DNS server", path.display()),
-            "start the agent without `--dns-address off`",
-        ));
-    };
-    std::fs::write(path, text).map_err(|error| {
-        let message = format!("the container is attached, but {} cannot be written: {error}", path.display());
-        let remedy = file_system_remedy(&error, &path.display().to_string());
-        let remedy = remedy.unwrap_or_else(|| "give another --resolv-conf, and attach again".to_owned());
-        ControlError::new(ErrorCode::InvalidArgument, message, remedy)
-    })
+/// The file of `--resolv-conf`. Root has the agent write it, which keeps what stands there; any other user writes it here.
+fn resolv_conf_file(path: &Path) -> Result<ResolvConfFile, ControlError> {
+    // A relative path means something in this process's directory, and nothing in the agent's.
+    let path = std::path::absolute(path).map_err(|error| {
+        let message = format!("cannot make {} absolute: {error}", path.display());
+        ControlError::new(ErrorCode::InvalidArgument, message, "give the path of the container's resolv.conf")
+    })?;
+    Ok(ResolvConfFile { path, by_caller: !rustix::process::geteuid().is_root() })
+}
+
+/// Writes the container's `resolv.conf`, in place: it may be mounted into a container already. Returns why not.
+fn write_resolv_conf(path: &Path, attached: &Attached) -> Option<ProblemView> {
+    let what = path.display().to_string();
+    // The agent says why it must not be written.
+    let text = attached.resolv_conf.as_ref().filter(|_| attached.problems.iter().all(|known| known.what != what))?;
+    let error = std::fs::write(path, text).err()?;
+    let remedy = file_system_remedy(&error, &what);
+    let remedy = remedy.unwrap_or_else(|| "give another --resolv-conf, and attach again".to_owned());
+    Some(ProblemView { what, why: format!("cannot write it: {error}"), remedy })
 }
 
 /// The request to attach `member`.
@@ -96,7 +102,7 @@ pub(super) fn attach_request(
     let MemberArgs { network, app, kind, number } = member;
     let number = number.map(ContainerNumber::get);
     let ports = ports.iter().map(ToString::to_string).collect();
-    Attach { network, app, kind, number, address, target, ports }
+    Attach { network, app, kind, number, address, target, ports, resolv_conf: None }
 }
 
 async fn find_container(arguments: ContainerArgs) -> Result<Target, ControlError> {
@@ -123,7 +129,10 @@ async fn find_container(arguments: ContainerArgs) -> Result<Target, ControlError
 pub async fn detach(arguments: DetachArgs, format: Format) -> Result<(), ControlError> {
     let request = Detach { drain: arguments.drain, ..detach_request(arguments.member) };
     let detached = Client::new(&arguments.agent.socket).detach(&request).await?;
-    print(format, &detached, |done| if done.detached { "detached\n" } else { "was not attached\n" }.to_owned())
+    print(format, &detached, |done| {
+        let first = if done.detached { "detached\n" } else { "was not attached\n" };
+        first.to_owned() + &fields(&problem_rows(&done.problems))
+    })
 }
 
 /// The request to detach `member`.
@@ -224,7 +233,13 @@ fn attached_fields(view: &Attached) -> String {
         ("ready", view.ready.to_string()),
     ];
     rows.extend(view.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
+    rows.extend(problem_rows(&view.problems));
     fields(&rows)
+}
+
+fn problem_rows(problems: &[ProblemView]) -> Vec<(&'static str, String)> {
+    let row = |ProblemView { what, why, remedy }: &ProblemView| ("problem", format!("{what}: {why} ({remedy})"));
+    problems.iter().map(row).collect()
 }
 
 /// An app as a person gave it, with the id that follows from a name.

@@ -16,15 +16,15 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
-/// Most descriptors in one message.
-const MOST_FILES: usize = 3;
+/// Most descriptors in one message; the kernel takes 253.
+const MOST_FILES: usize = 64;
 /// How much is read at once, in octets.
 const CHUNK_OCTETS: usize = 64 << 10;
 
 /// Sends one message, the descriptors with its first octets, and shuts the writing side.
 ///
 /// # Errors
-/// When the other side is gone, or there are more descriptors than three, or no octets.
+/// When the other side is gone, or there are more descriptors than one message takes, or no octets.
 pub async fn send(stream: &UnixStream, message: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut sent = 0;
     let mut files = files;

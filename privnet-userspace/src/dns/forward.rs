@@ -1,12 +1,14 @@
 //! Other people's names: asked of resolvers, for as long as a client waits.
 //!
 //! Each query goes out with an id and a source port that nobody could know, from a socket that hears one resolver only,
-//! without anything of the container's but the question. Nothing here waits for anything that names of ours need.
+//! without anything of the container's but the question. The servers that a container asked before it was attached are asked
+//! from its namespace, the host's and those of a network from the host's. Nothing here waits for anything that names of ours
+//! need.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,6 +16,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::engine::{Engine, Transport, most_octets};
+use super::own::OwnServers;
 use super::tenant::Tenant;
 use super::upstream::{Health, HostResolvers};
 use super::wire::{self, Incoming, Limits, Query, ResponseCode, Written};
@@ -31,6 +34,8 @@ const ROUNDS: usize = 2;
 /// A query for a name that is none of ours.
 #[derive(Debug)]
 pub struct Job {
+    /// The container that asks.
+    pub tenant: Arc<Tenant>,
     /// The query, which was read before.
     pub query: Vec<u8>,
     /// The resolvers to ask.
@@ -43,7 +48,7 @@ pub struct Job {
 #[derive(Debug)]
 pub enum ReplyTo {
     /// To an address, from the container's UDP socket.
-    Udp(Arc<Tenant>, SocketAddrV4),
+    Udp(SocketAddrV4),
     /// To the writing half of a TCP connection.
     Tcp(mpsc::Sender<Vec<u8>>),
 }
@@ -115,10 +120,10 @@ impl Forwarder {
             ReplyTo::Udp(..) => Transport::Udp,
             ReplyTo::Tcp(_) => Transport::Tcp,
         };
-        let reply = self.reply(&query, &job.forwarding, transport).await;
+        let reply = self.reply(&query, &job, transport).await;
         match &job.reply_to {
-            ReplyTo::Udp(tenant, client) => {
-                if tenant.udp().send_to(&reply, client).is_err() {
+            ReplyTo::Udp(client) => {
+                if job.tenant.udp().send_to(&reply, client).is_err() {
                     self.engine.counters.send_failures.add();
                 }
             }
@@ -128,10 +133,10 @@ impl Forwarder {
     }
 
     /// The reply for the client: a resolver's, or that there is none.
-    async fn reply(&self, query: &Query<'_>, forwarding: &Forwarding, transport: Transport) -> Vec<u8> {
+    async fn reply(&self, query: &Query<'_>, job: &Job, transport: Transport) -> Vec<u8> {
         let counters = &self.engine.counters;
         let octets = most_octets(query, transport);
-        if let Some(mut reply) = self.ask(query, forwarding, transport).await {
+        if let Some(mut reply) = self.ask(query, job, transport).await {
             let truncated = wire::cut_off(query, octets, &mut reply);
             counters.forwarded.add();
             counters.wrote(transport, Written { code: ResponseCode::of(&reply), truncated });
@@ -145,73 +150,117 @@ impl Forwarder {
         reply
     }
 
-    /// What the first resolver says that has something to say; failing that, what the last one said.
-    async fn ask(&self, query: &Query<'_>, forwarding: &Forwarding, transport: Transport) -> Option<Vec<u8>> {
-        let deadline = Instant::now() + PATIENCE;
-        let servers = match forwarding {
-            Forwarding::Off => return None,
-            Forwarding::Servers(servers) => servers.clone(),
-            Forwarding::Host => {
+    /// What the servers say that are to be asked; nothing when none says anything.
+    async fn ask(&self, query: &Query<'_>, job: &Job, transport: Transport) -> Option<Vec<u8>> {
+        let servers = match (&job.forwarding, job.tenant.own_servers()) {
+            (Forwarding::Off, _) => return None,
+            (Forwarding::Servers(servers), _) => servers.clone(),
+            (Forwarding::Host, Some(own)) => {
+                let through = Through { health: &own.health, own: Some(&own) };
+                let asked = ask_each(query, &own.servers, through, transport);
+                let mut reply = own.once(wire::question_key(query, transport == Transport::Tcp), asked).await?;
+                wire::make_reply_to(query, &mut reply);
+                return Some(reply);
+            }
+            (Forwarding::Host, None) => {
                 self.host.lock().unwrap_or_else(PoisonError::into_inner).servers(Instant::now()).to_vec()
             }
         };
-        let chosen = self.health().choose(&servers, Instant::now());
-        let mut lame = None;
-        for server in std::iter::repeat_n(&chosen, ROUNDS).flatten() {
-            let patience = ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
-            if patience.is_zero() {
-                break;
-            }
-            match tokio::time::timeout(patience, exchange(*server, query, transport)).await {
-                Ok(Ok(reply)) => {
-                    self.health().answered(*server);
-                    match ResponseCode::of(&reply) {
-                        ResponseCode::ServerFailure | ResponseCode::Refused | ResponseCode::NotImplemented => {
-                            lame = Some(reply)
-                        }
-                        ResponseCode::NoError
-                        | ResponseCode::FormatError
-                        | ResponseCode::NameError
-                        | ResponseCode::BadVersion
-                        | ResponseCode::Other => {
-                            return Some(reply);
-                        }
-                    }
-                }
-                Ok(Err(_)) | Err(_) => self.health().failed(*server, Instant::now()),
-            }
-            // Said once by each is enough.
-            if lame.is_some() && chosen.last() == Some(server) {
-                break;
-            }
-        }
-        lame
+        ask_each(query, &servers, Through { health: &self.health, own: None }, transport).await
     }
+}
 
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
+/// Through what servers are asked.
+#[derive(Clone, Copy)]
+struct Through<'a> {
+    /// Which of them answer.
+    health: &'a Mutex<Health>,
+    /// The sockets in the container's namespace; from the host's, where they are none of the container's own.
+    own: Option<&'a OwnServers>,
+}
+
+impl Through<'_> {
+    fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Asks one resolver, and makes its reply the client's.
-async fn exchange(server: SocketAddr, query: &Query<'_>, transport: Transport) -> io::Result<Vec<u8>> {
+/// What the first server says that has something to say; failing that, what the last one said.
+async fn ask_each(
+    query: &Query<'_>,
+    servers: &[SocketAddr],
+    through: Through<'_>,
+    transport: Transport,
+) -> Option<Vec<u8>> {
+    let deadline = Instant::now() + PATIENCE;
+    let chosen = through.health().choose(servers, Instant::now());
+    let mut lame = None;
+    for server in std::iter::repeat_n(&chosen, ROUNDS).flatten() {
+        let patience = ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
+        if patience.is_zero() {
+            break;
+        }
+        match tokio::time::timeout(patience, exchange(*server, query, through, transport)).await {
+            Ok(Ok(reply)) => {
+                through.health().answered(*server);
+                match ResponseCode::of(&reply) {
+                    ResponseCode::ServerFailure | ResponseCode::Refused | ResponseCode::NotImplemented => {
+                        lame = Some(reply);
+                    }
+                    ResponseCode::NoError
+                    | ResponseCode::FormatError
+                    | ResponseCode::NameError
+                    | ResponseCode::BadVersion
+                    | ResponseCode::Other => return Some(reply),
+                }
+            }
+            Ok(Err(_)) | Err(_) => through.health().failed(*server, Instant::now()),
+        }
+        // Said once by each is enough.
+        if lame.is_some() && chosen.last() == Some(server) {
+            break;
+        }
+    }
+    lame
+}
+
+/// Asks one server, and makes its reply the client's.
+async fn exchange(
+    server: SocketAddr,
+    query: &Query<'_>,
+    through: Through<'_>,
+    transport: Transport,
+) -> io::Result<Vec<u8>> {
     let id = rand::random::<u16>();
     let request = wire::forwarded(query, id);
-    let mut reply = by_udp(server, query, &request, id).await?;
+    let by_datagram = async |socket: UdpSocket| by_udp(&socket, query, &request, id).await;
+    let by_stream = async |stream: TcpStream| by_tcp(stream, query, &request, id).await;
+    let mut reply = match through.own {
+        Some(own) => own.by_udp(server, by_datagram).await?,
+        None => by_datagram(connected(server).await?).await?,
+    };
     if transport == Transport::Tcp && wire::is_truncated(&reply) {
-        reply = by_tcp(server, query, &request, id).await?;
+        reply = match through.own {
+            Some(own) => own.by_tcp(server, by_stream).await?,
+            None => by_stream(TcpStream::connect(server).await?).await?,
+        };
     }
     wire::make_reply_to(query, &mut reply);
     Ok(reply)
 }
 
-async fn by_udp(server: SocketAddr, query: &Query<'_>, request: &[u8], id: u16) -> io::Result<Vec<u8>> {
+/// A datagram socket in the process's namespace that hears `server` only.
+async fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(server).await?;
+    Ok(socket)
+}
+
+async fn by_udp(socket: &UdpSocket, query: &Query<'_>, request: &[u8], id: u16) -> io::Result<Vec<u8>> {
     socket.send(request).await?;
     let mut reply = vec![0; 4096];
     loop {
@@ -224,8 +273,7 @@ async fn by_udp(server: SocketAddr, query: &Query<'_>, request: &[u8], id: u16) 
     }
 }
 
-async fn by_tcp(server: SocketAddr, query: &Query<'_>, request: &[u8], id: u16) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
+async fn by_tcp(mut stream: TcpStream, query: &Query<'_>, request: &[u8], id: u16) -> io::Result<Vec<u8>> {
     let length = u16::try_from(request.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), request].concat()).await?;
     let length = stream.read_u16().await?;

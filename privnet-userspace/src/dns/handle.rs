@@ -11,10 +11,10 @@ use zeroize::Zeroizing;
 
 use super::error::Error;
 use super::protocol::{Dns, ProcessState, Request, Resolved, Response, ServedContainer, Start};
-use super::sockets::Sockets;
+use super::sockets::{Sockets, open_own};
 use crate::companion::{Cause, Ending, Given, Handle, Liveness};
 use crate::names::{Difference, DnsClient};
-use crate::netns::NetnsId;
+use crate::netns::{Netns, NetnsId};
 
 /// How a process is started.
 #[derive(Clone, Debug)]
@@ -107,17 +107,21 @@ impl DnsProcess {
         sockets: &Sockets,
     ) -> Result<(), Error> {
         let (liveness, process) = Liveness::of(path, container)?;
-        let files: Vec<BorrowedFd<'_>> =
-            [sockets.udp.as_fd(), sockets.tcp.as_fd()].into_iter().chain(process.as_ref().map(AsFd::as_fd)).collect();
+        let files: Vec<BorrowedFd<'_>> = [sockets.udp.as_fd(), sockets.tcp.as_fd()]
+            .into_iter()
+            .chain(process.as_ref().map(AsFd::as_fd))
+            .chain(sockets.own.iter().map(AsFd::as_fd))
+            .collect();
         self.done(Some(container), Request::Serve { container, client: client.clone(), liveness }, &files).await
     }
 
-    /// Changes the networks of a container.
+    /// Changes the networks of a container, and its own servers, which are asked by the sockets `own` in its namespace.
     ///
     /// # Errors
     /// [`Error::NotServed`] when it is not served.
-    pub async fn change(&self, container: NetnsId, client: &DnsClient) -> Result<(), Error> {
-        self.done(Some(container), Request::Change { container, client: client.clone() }, &[]).await
+    pub async fn change(&self, container: NetnsId, client: &DnsClient, own: &[OwnedFd]) -> Result<(), Error> {
+        let files: Vec<BorrowedFd<'_>> = own.iter().map(AsFd::as_fd).collect();
+        self.done(Some(container), Request::Change { container, client: client.clone() }, &files).await
     }
 
     /// Stops serving a container. That no process runs, or that it does not serve the container, is no error.
@@ -181,7 +185,11 @@ impl DnsProcess {
                 (Response::NotServed, _) => continue,
                 (other, _) => return Err(self.unexpected(Some(container), &other)),
             };
-            match successor.serve(container, &path, &served.client, &Sockets { udp, tcp }).await {
+            let own = match Netns::open(&path) {
+                Ok(netns) => open_own(&netns, &served.client.upstreams).await?,
+                Err(_) => continue,
+            };
+            match successor.serve(container, &path, &served.client, &Sockets { udp, tcp, own }).await {
                 Ok(()) => {}
                 Err(Error::Liveness(_) | Error::Netns(_)) => {}
                 Err(error) => return Err(error),

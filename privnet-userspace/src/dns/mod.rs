@@ -15,6 +15,7 @@
 //! | `process` | the process `privnet dns` |
 //! | `handle`, `sockets`, `protocol` | the agent's door to the process; the sockets it is handed; their messages |
 //! | `forward`, `upstream` | names of others: the resolvers that are asked, and for how long |
+//! | `own` | the servers that a container asked before, and sockets in its namespace |
 //! | [`stub`] | one question, asked as a program in a container asks it |
 
 pub mod engine;
@@ -23,6 +24,7 @@ mod forward;
 mod handle;
 #[cfg(test)]
 mod hostile;
+mod own;
 mod process;
 mod protocol;
 pub mod responder;
@@ -44,7 +46,8 @@ pub use error::Error;
 pub use handle::{DnsProcess, ProcessSpec};
 pub use process::serve_process;
 pub use protocol::{Dns, ProcessState, Resolved, ServedContainer, Source};
-pub use sockets::Sockets;
+pub use sockets::{Sockets, open_own};
+pub use upstream::servers_of;
 pub use wire::ResponseCode;
 
 /// Where a container's names are answered, unless it is set otherwise: on its loopback, at an address that neither

@@ -87,7 +87,7 @@ impl Service<Dns> for Process {
                 self.begin(container, client, liveness, files)?;
                 Response::Done
             }
-            Request::Change { container, client } => served(self.responder.set_client(container, client)),
+            Request::Change { container, client } => served(self.responder.set_client(container, client, files)?),
             Request::Forget { container } => {
                 let was_served = self.watches.contains_key(&container);
                 self.forget(container);
@@ -179,10 +179,11 @@ impl Process {
     ) -> anyhow::Result<()> {
         let mut files = files.into_iter();
         let (Some(udp), Some(tcp)) = (files.next(), files.next()) else { anyhow::bail!("the sockets are missing") };
-        let watched = Arc::new(LivenessWatch::new(liveness, files.next()).context("cannot watch the container")?);
+        let process = if liveness == Liveness::Process { files.next() } else { None };
+        let watched = Arc::new(LivenessWatch::new(liveness, process).context("cannot watch the container")?);
         self.forget(container);
         self.responder
-            .serve(container, client, UdpSocket::from(udp), TcpListener::from(tcp))
+            .serve(container, client, (UdpSocket::from(udp), TcpListener::from(tcp)), files.collect())
             .context("cannot use the sockets")?;
         let (of_task, ended) = (Arc::clone(&watched), self.ended.clone());
         let watching = tokio::spawn(async move {
@@ -226,6 +227,7 @@ impl Process {
             }
         };
         let age_seconds = engine.age().map(|age| age.as_secs_f64());
-        Ok(Resolved { source, rcode, records, age_seconds, is_stale: engine.is_stale() })
+        let upstreams = client.upstreams.clone();
+        Ok(Resolved { source, rcode, records, age_seconds, is_stale: engine.is_stale(), upstreams })
     }
 }

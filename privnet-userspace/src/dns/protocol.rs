@@ -1,5 +1,6 @@
 //! The protocol of the DNS process: the messages between the agent and the process. Values without decisions.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -41,7 +42,8 @@ pub struct Start {
 pub enum Request {
     /// The process's state.
     Observe,
-    /// Serve this container. Descriptors: its UDP socket, its TCP listener, and its process if that is watched.
+    /// Serve this container. Descriptors: its UDP socket, its TCP listener, its process if that is watched, and the sockets
+    /// to ask its own servers by.
     Serve {
         /// The container's namespace.
         container: NetnsId,
@@ -52,7 +54,7 @@ pub enum Request {
         #[serde(rename = "anchor")]
         liveness: Liveness,
     },
-    /// Change the networks of a container that is served.
+    /// Change the networks and servers of a container that is served. Descriptors: the sockets to ask its own servers by.
     Change {
         /// The container's namespace.
         container: NetnsId,
@@ -150,6 +152,9 @@ pub struct Resolved {
     pub age_seconds: Option<f64>,
     /// Whether they are too old to be answered from: the container gets SERVFAIL.
     pub is_stale: bool,
+    /// The container's own servers, which are asked instead of the host's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<SocketAddr>,
 }
 
 /// The origin of an answer.
@@ -171,7 +176,7 @@ mod tests {
     #[test]
     fn the_messages_are_those_of_the_builds_before() {
         let container = NetnsId { dev: 4, ino: 7 };
-        let client = DnsClient { networks: [].into(), server: None };
+        let client = DnsClient { networks: [].into(), server: None, upstreams: Vec::new() };
         for (request, text) in [
             (Request::Observe, r#""observe""#),
             (Request::Forget { container }, r#"{"forget":{"container":{"dev":4,"ino":7}}}"#),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,13 +81,20 @@ impl Responder {
         self.containers.iter().map(|(id, container)| (*id, container.tenant.client()))
     }
 
-    /// Serves a container by the sockets that were bound in its namespace, in place of sockets that it had before.
+    /// Serves a container by the sockets that were bound in its namespace, in place of sockets that it had before, and asks its
+    /// own servers by `own`.
     ///
     /// # Errors
     /// When the sockets cannot be used. It is not served then.
-    pub fn serve(&mut self, id: NetnsId, client: DnsClient, udp: UdpSocket, listener: TcpListener) -> io::Result<()> {
+    pub fn serve(
+        &mut self,
+        id: NetnsId,
+        client: DnsClient,
+        (udp, listener): (UdpSocket, TcpListener),
+        own: Vec<OwnedFd>,
+    ) -> io::Result<()> {
         self.forget(id);
-        let tenant = Tenant::new(client, udp)?;
+        let tenant = Tenant::new(client, udp, own)?;
         listener.set_nonblocking(true)?;
         let accepted = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
         // The thread with the fewest sockets.
@@ -104,9 +112,14 @@ impl Responder {
         self.forwards.is_idle() && self.tcp.is_idle()
     }
 
-    /// Changes the networks that exist for a container; false when it is not served.
-    pub fn set_client(&self, id: NetnsId, client: DnsClient) -> bool {
-        self.containers.get(&id).map(|container| container.tenant.set_client(client)).is_some()
+    /// Changes what exists for a container, and the sockets to ask its own servers by; false when it is not served.
+    ///
+    /// # Errors
+    /// When the sockets cannot be used; nothing is changed.
+    pub fn set_client(&self, id: NetnsId, client: DnsClient, own: Vec<OwnedFd>) -> io::Result<bool> {
+        let Some(container) = self.containers.get(&id) else { return Ok(false) };
+        container.tenant.set_client(client, own)?;
+        Ok(true)
     }
 
     /// The sockets of a container, for another process to go on with.

@@ -1,13 +1,13 @@
 //! The sockets of one container: bound in its namespace, served outside it.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::PORT;
 use super::error::Error;
+use super::{PORT, own};
 use crate::netns::Netns;
 
 /// What may wait to be read by UDP, in octets as the kernel counts them, which is more than ten to one of a short question:
@@ -21,6 +21,8 @@ const BACKLOG: i32 = 128;
 pub struct Sockets {
     pub(super) udp: OwnedFd,
     pub(super) tcp: OwnedFd,
+    /// To ask the container's own servers by.
+    pub(super) own: Vec<OwnedFd>,
 }
 
 impl Sockets {
@@ -39,6 +41,27 @@ impl Sockets {
             }
         })
     }
+
+    /// With sockets to ask `servers` by, the container's own.
+    ///
+    /// # Errors
+    /// As [`open_own`].
+    pub async fn with_own(self, netns: &Netns, servers: &[SocketAddr]) -> Result<Self, Error> {
+        Ok(Self { own: open_own(netns, servers).await?, ..self })
+    }
+}
+
+/// Opens sockets in the container's namespace to ask `servers` by; none for none.
+///
+/// # Errors
+/// When the namespace is gone, or has no sockets of a family that the servers have.
+pub async fn open_own(netns: &Netns, servers: &[SocketAddr]) -> Result<Vec<OwnedFd>, Error> {
+    if servers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (servers, container) = (servers.to_vec(), netns.id());
+    let opened = netns.run(move || own::open(&servers)).await?;
+    opened.map_err(Error::io("open", format!("sockets in namespace {container}")))
 }
 
 fn bind(address: SocketAddrV4) -> io::Result<Sockets> {
@@ -57,7 +80,7 @@ fn bind(address: SocketAddrV4) -> io::Result<Sockets> {
     rustix::net::bind(&udp, &address)?;
     rustix::net::bind(&tcp, &address)?;
     rustix::net::listen(&tcp, BACKLOG)?;
-    Ok(Sockets { udp, tcp })
+    Ok(Sockets { udp, tcp, own: Vec::new() })
 }
 
 /// The sockets, for a server in this process.

@@ -96,7 +96,7 @@ impl TcpServer {
                 Step::Reply => {}
                 Step::Forward(forwarding) => {
                     let reply_to = ReplyTo::Tcp(replies.clone());
-                    let job = || Job { query: query.clone(), forwarding, reply_to };
+                    let job = || Job { tenant: Arc::clone(tenant), query: query.clone(), forwarding, reply_to };
                     if tenant.forward_permit().is_some_and(|permits| self.forwards.forward(job(), permits)) {
                         continue;
                     }

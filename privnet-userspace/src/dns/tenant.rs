@@ -1,10 +1,13 @@
-//! A tenant: one container that the DNS process serves. Its UDP socket, its networks, and its share of what all tenants use.
+//! A tenant: one container that the DNS process serves. Its UDP socket, its networks, its own servers, and its share of what
+//! all tenants use.
 
 use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::own::OwnServers;
 use crate::names::DnsClient;
 
 /// How many forwarded queries of one container are under way at most.
@@ -16,19 +19,21 @@ pub(super) const CONNECTIONS_PER_CONTAINER: usize = 32;
 #[derive(Debug)]
 pub struct Tenant {
     client: RwLock<Arc<DnsClient>>,
+    own: RwLock<Option<Arc<OwnServers>>>,
     udp: UdpSocket,
     forwards: Arc<Semaphore>,
     connections: Arc<Semaphore>,
 }
 
 impl Tenant {
-    /// A container whose programs send their queries to `udp`.
+    /// A container whose programs send their queries to `udp`, and whose own servers are asked by `own`.
     ///
     /// # Errors
-    /// When the socket cannot be made non-blocking.
-    pub fn new(client: DnsClient, udp: UdpSocket) -> std::io::Result<Arc<Self>> {
+    /// When the socket cannot be made non-blocking, or one of `own` is none.
+    pub fn new(client: DnsClient, udp: UdpSocket, own: Vec<OwnedFd>) -> std::io::Result<Arc<Self>> {
         udp.set_nonblocking(true)?;
         Ok(Arc::new(Self {
+            own: RwLock::new(OwnServers::new(client.upstreams.clone(), own)?),
             client: RwLock::new(Arc::new(client)),
             udp,
             forwards: Arc::new(Semaphore::new(FORWARDS_PER_CONTAINER)),
@@ -42,9 +47,20 @@ impl Tenant {
         Arc::clone(&self.client.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes the networks that exist for the container.
-    pub fn set_client(&self, client: DnsClient) {
+    /// Changes the networks that exist for the container, and the servers that it asked before.
+    ///
+    /// # Errors
+    /// When one of `own` is no socket; nothing is changed.
+    pub fn set_client(&self, client: DnsClient, own: Vec<OwnedFd>) -> std::io::Result<()> {
+        let own = OwnServers::new(client.upstreams.clone(), own)?;
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = own;
         *self.client.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(client);
+        Ok(())
+    }
+
+    /// The container's own servers; nothing when it has none, and the host's are asked.
+    pub(super) fn own_servers(&self) -> Option<Arc<OwnServers>> {
+        self.own.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The UDP socket.

@@ -166,8 +166,8 @@ impl Batch {
                 Step::Silence => continue,
                 Step::Reply => {}
                 Step::Forward(forwarding) => {
-                    let reply_to = || ReplyTo::Udp(Arc::clone(tenant), SocketAddrV4::new(sender.ip(), sender.port()));
-                    let job = || Job { query: bytes.to_vec(), forwarding, reply_to: reply_to() };
+                    let reply_to = ReplyTo::Udp(SocketAddrV4::new(sender.ip(), sender.port()));
+                    let job = || Job { tenant: Arc::clone(tenant), query: bytes.to_vec(), forwarding, reply_to };
                     if tenant.forward_permit().is_some_and(|permits| self.forwards.forward(job(), permits)) {
                         continue;
                     }

@@ -41,7 +41,8 @@ impl HostResolvers {
             let modified = modified(&self.path);
             if modified.is_none() || modified != self.modified {
                 self.modified = modified;
-                self.servers = std::fs::read_to_string(&self.path).map_or_else(|_| Vec::new(), |text| parse(&text));
+                self.servers =
+                    std::fs::read_to_string(&self.path).map_or_else(|_| Vec::new(), |text| servers_of(&text));
             }
         }
         &self.servers
@@ -52,8 +53,9 @@ fn modified(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path).ok()?.modified().ok()
 }
 
-/// The name servers of a `resolv.conf`.
-fn parse(text: &str) -> Vec<SocketAddr> {
+/// The name servers of a `resolv.conf`, at most three.
+#[must_use]
+pub fn servers_of(text: &str) -> Vec<SocketAddr> {
     let servers = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         (words.next() == Some("nameserver")).then(|| words.next()?.parse::<IpAddr>().ok()).flatten()
@@ -118,7 +120,7 @@ mod tests {
         let text = "# nameserver 192.0.2.9\nsearch x\nnameserver 192.0.2.1\n nameserver\t2001:db8::1 \nnameserver\n\
                     nameserver nonsense\nnameserver 127.0.0.53 # stub\nnameserver 192.0.2.4\noptions ndots:1\n";
         let expected = ["192.0.2.1:53", "[2001:db8::1]:53", "127.0.0.53:53"];
-        assert_eq!(parse(text), expected.map(|server| server.parse::<SocketAddr>().expect("an address")));
+        assert_eq!(servers_of(text), expected.map(|server| server.parse::<SocketAddr>().expect("an address")));
     }
 
     #[test]

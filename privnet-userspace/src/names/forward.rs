@@ -1,4 +1,4 @@
-//! What a name below the suffix stands for.
+//! What the labels left of the suffix stand for.
 
 use super::catalogue::MemberNames;
 use super::zone::{App, DnsClient, Kind, Zone, Zones, has_port};
@@ -64,7 +64,8 @@ fn network_of<'a>(zones: &'a Zones, client: &'a DnsClient, label: &str) -> Optio
     }
 }
 
-fn in_network<'a>(zone: &'a Zone, labels: &[&'a [u8]]) -> Place<'a> {
+/// What `labels`, those left of a network's own, stand for in it.
+pub(super) fn in_network<'a>(zone: &'a Zone, labels: &[&'a [u8]]) -> Place<'a> {
     let Some((last, rest)) = labels.split_last() else { return Place::Network };
     if is_inventory(last, rest) {
         return Place::Inventory(None);
@@ -145,12 +146,12 @@ fn number(label: &str) -> Option<ContainerNumber> {
     canonical.then(|| label.parse().ok()).flatten()
 }
 
-fn text(label: &[u8]) -> Option<&str> {
+pub(super) fn text(label: &[u8]) -> Option<&str> {
     std::str::from_utf8(label).ok()
 }
 
 /// The UUID of an id in its canonical form, the case aside.
-fn id(label: &str, prefix: &str) -> Option<uuid::Uuid> {
+pub(super) fn id(label: &str, prefix: &str) -> Option<uuid::Uuid> {
     const HYPHENATED: usize = 36;
     let rest = label.strip_prefix(prefix).filter(|rest| rest.len() == HYPHENATED)?;
     uuid::Uuid::try_parse(rest).ok()

@@ -8,6 +8,7 @@ use rand::seq::SliceRandom as _;
 use super::answer::{Answer, Data, Owner, QueryType, Question, Record, Resolution, Soa};
 use super::catalogue::MemberNames;
 use super::forward::{Found, Place, Set};
+use super::short::{self, Short};
 use super::zone::{DnsClient, Zone, Zones};
 use super::{SUFFIX_LABELS, forward, of_member, reverse};
 use crate::model::naming::{DEFAULT_NEGATIVE_TTL_SECONDS, DEFAULT_TTL_SECONDS};
@@ -34,8 +35,11 @@ impl Zones {
         if let Some(rest) = labels.strip_suffix(&SUFFIX_LABELS) {
             return Resolution::Answered(query.below_suffix(rest));
         }
-        let reverse = labels.strip_suffix(&REVERSE_LABELS).and_then(|rest| reverse::find(self, client, rest));
-        reverse.map_or(Resolution::Elsewhere, |found| Resolution::Answered(query.of_address(&found)))
+        let answer = match labels.strip_suffix(&REVERSE_LABELS) {
+            Some(rest) => reverse::find(self, client, rest).map(|found| query.of_address(&found)),
+            None => query.without_suffix(labels),
+        };
+        answer.map_or(Resolution::Elsewhere, Resolution::Answered)
     }
 }
 
@@ -108,6 +112,30 @@ impl<'a, R: RngCore> Query<'a, R> {
                 self.in_network(Authority { skip, zone: Some(zone) }, (network, zone), &place)
             }
         }
+    }
+
+    /// Answers a name that has no suffix; nothing when others may be asked for it.
+    fn without_suffix(&mut self, labels: &[&'a [u8]]) -> Option<Answer> {
+        let (_, rest) = labels.split_last()?;
+        let (skip, zones, client) = (rest.len(), self.zones, self.client);
+        let Short { in_app, in_network, is_ours } = short::read(zones, client, labels, self.kind)?;
+        let places = in_app
+            .then(|| zones.of(client))
+            .into_iter()
+            .flatten()
+            .map(|(network, zone)| (network, zone, forward::in_network(zone, labels)))
+            .chain(in_network.map(|(network, zone)| (network, zone, forward::in_network(zone, rest))));
+        let mut empty = None;
+        for (network, zone, place) in places.filter(|(.., place)| !matches!(place, Place::Nothing)) {
+            let answer = self.in_network(Authority { skip, zone: Some(zone) }, (network, zone), &place);
+            // As libc does with a search list: it goes on from a name without a record of the type to one that has it.
+            if !answer.answers.is_empty() {
+                return Some(answer);
+            }
+            empty.get_or_insert(answer);
+        }
+        let nothing = || Answer::name_error(Authority { skip, zone: in_network.map(|(_, zone)| zone) }.soa());
+        empty.or_else(|| is_ours.then(nothing))
     }
 
     fn in_network(

@@ -1,6 +1,6 @@
 //! The snapshot, indexed: one zone per network, and all of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,14 @@ use crate::model::{AppId, ContainerRef, ContainerType, Forwarding, NetworkId, Pr
 /// A container as a client of the DNS: the networks that it is in, and the address of the server that it asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsClient {
-    /// The networks that it is in. No other exists for it.
-    pub networks: BTreeSet<NetworkId>,
+    /// The networks that it is in, in the order in which they are searched. No other exists for it.
+    pub networks: Vec<NetworkId>,
     /// The address at which it asks, which is the name server's as far as it knows.
     pub server: Option<Ipv4Addr>,
+    /// The servers that it asked before it was attached: other names are asked of these, from its namespace, and not of the
+    /// host's resolvers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<SocketAddr>,
 }
 
 /// All zones of a host.

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use privnet::agent::views::{
     AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Deleted, Detach, Detached, DomainNameView,
-    DomainNamesQuery, MemberRef, MemberView, MembersQuery, NetworkPath, NetworkView, ResolveQuery, ResolveView,
-    ResponseCode, Scrape, StatusView, Target, VersionView,
+    DomainNamesQuery, MemberRef, MemberView, MembersQuery, NetworkPath, NetworkView, ProblemView, ResolveQuery,
+    ResolveView, ResponseCode, Scrape, StatusView, Target, VersionView,
 };
 use privnet::agent::{AgentApi, ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Surface};
@@ -131,7 +131,8 @@ impl AgentApi for Fake {
     }
 
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
-        self.0.asked.lock().expect("unpoisoned").push(format!("attach {:?}", request.target));
+        let file = request.resolv_conf.map_or_else(String::new, |file| format!(" {file:?}"));
+        self.0.asked.lock().expect("unpoisoned").push(format!("attach {:?}{file}", request.target));
         if self.0.refuse_attach {
             return Err(ControlError::new(ErrorCode::PoolExhausted, "no address of shop is free", "detach somebody"));
         }
@@ -142,7 +143,8 @@ impl AgentApi for Fake {
     async fn detach(&self, request: Detach) -> Result<Detached, ControlError> {
         let line = format!("detach {} {} {:?} {:?}", request.network, request.app, request.kind, request.number);
         self.0.asked.lock().expect("unpoisoned").push(line);
-        Ok(Detached { detached: self.0.attached.lock().expect("unpoisoned").pop().is_some() })
+        let detached = self.0.attached.lock().expect("unpoisoned").pop().is_some();
+        Ok(Detached { detached, problems: Vec::new() })
     }
 
     async fn members(&self, _query: MembersQuery) -> Result<Vec<MemberView>, ControlError> {
@@ -164,6 +166,7 @@ impl AgentApi for Fake {
     async fn resolve(&self, query: ResolveQuery) -> Result<ResolveView, ControlError> {
         let ResolveQuery { name, kind, asker } = query;
         Ok(ResolveView {
+            asked_as: format!("{name}."),
             name,
             kind: kind.unwrap_or_default(),
             asker,
@@ -247,6 +250,7 @@ fn attached() -> Attached {
         ready: true,
         env: BTreeMap::from([("PRIVNET_ADDRESS".to_owned(), "10.240.0.2".to_owned())]),
         resolv_conf: Some(RESOLV_CONF.to_owned()),
+        problems: vec![ProblemView { what: "a".to_owned(), why: "b".to_owned(), remedy: "c".to_owned() }],
     }
 }
 

@@ -160,6 +160,7 @@ impl Crew {
             address: None,
             target: Target::Netns(container.to_owned()),
             ports: Vec::new(),
+            resolv_conf: None,
         }
     }
 

@@ -139,6 +139,7 @@ impl Lab {
             address: None,
             target: Target::Netns(path),
             ports: Vec::new(),
+            resolv_conf: None,
         };
         let address = agent.control().attach(attach).await?.member.address;
         let helpers = threads_below(&config.wireguard_dir(self.network.id, address));

@@ -229,6 +229,7 @@ impl Shared {
             address,
             target: Target::Netns(container.space.path()),
             ports: Vec::new(),
+            resolv_conf: None,
         };
         let attached = self.driver.borrow().attach(self, request);
         let _ = self.programs();

@@ -1,11 +1,14 @@
 //! An agent with members and names, in a namespace that it takes for its host's.
 
+use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use privnet::agent::views::{Attach, Attached, CreateNetwork, Detach, MembersQuery, Target};
+use privnet::agent::views::{
+    Attach, Attached, CreateNetwork, Detach, Detached, MembersQuery, ProblemView, ResolvConfFile, Target,
+};
 use privnet::agent::{Agent, AgentApi as _, Config, Control, DatapathChoice, NamesConfig};
 use privnet::dns::DnsProcess;
 use privnet::model::NameOptions;
@@ -27,6 +30,8 @@ pub struct Host {
     vtep: Ipv4Addr,
     /// What the DNS process is started from.
     pub dns_binary: PathBuf,
+    /// The host's own `resolv.conf`.
+    pub resolv_conf: PathBuf,
     /// The truth of several hosts; a host alone keeps its own.
     store: Option<Arc<dyn Store>>,
     bpffs: PathBuf,
@@ -59,7 +64,8 @@ impl Host {
 
     fn prepare(lab: Lab, space: Space, name: &'static str, vtep: Ipv4Addr, store: Option<Arc<dyn Store>>) -> Self {
         let dns_binary = env!("CARGO_BIN_EXE_dns_process").into();
-        Self { agent: None, space, name, vtep, dns_binary, store, bpffs: lab.ground.pin_dir(), lab }
+        let resolv_conf = lab.ground.directory().join("host.resolv.conf");
+        Self { agent: None, space, name, vtep, dns_binary, resolv_conf, store, bpffs: lab.ground.pin_dir(), lab }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -75,9 +81,14 @@ impl Host {
         DnsProcess::new(&self.state().join("dns-0"))
     }
 
-    /// Ends the agent, as abruptly as a drop can, and starts the next one.
-    pub async fn restart(&mut self) {
+    /// Ends the agent, as abruptly as a drop can.
+    pub fn stop(&mut self) {
         drop(self.agent.take());
+    }
+
+    /// Ends the agent, and starts the next one.
+    pub async fn restart(&mut self) {
+        self.stop();
         let config = Config {
             host: self.name.parse().expect("a name"),
             vtep: Some(self.vtep),
@@ -90,7 +101,7 @@ impl Host {
             datapath: DatapathChoice::Only(Datapath::Bridge),
             wireguard: Choice::Userspace,
             wireguard_binary: env!("CARGO_BIN_EXE_wireguard_process").into(),
-            names: Some(NamesConfig::new(self.dns_binary.clone())),
+            names: Some(self.names()),
         };
         // The store and the lock of the one before go with its last task.
         let start = Instant::now();
@@ -108,6 +119,12 @@ impl Host {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    fn names(&self) -> NamesConfig {
+        let mut names = NamesConfig::new(self.dns_binary.clone());
+        names.process.resolv_conf.clone_from(&self.resolv_conf);
+        names
     }
 
     pub fn control(&self) -> Control {
@@ -131,6 +148,13 @@ impl Host {
         self.attach_at(container, network, kind, None).await
     }
 
+    /// Attaches as root does with `--resolv-conf`.
+    pub async fn attach_with(&self, container: &Container, network: &str, kind: &str, file: &Path) -> Attached {
+        let resolv_conf = Some(ResolvConfFile { path: file.to_owned(), by_caller: false });
+        let request = Attach { resolv_conf, ..request(container, network, kind, None) };
+        self.control().attach(request).await.expect("attached")
+    }
+
     pub async fn attach_at(
         &self,
         container: &Container,
@@ -138,19 +162,15 @@ impl Host {
         kind: &str,
         address: Option<Ipv4Addr>,
     ) -> Attached {
-        let request = Attach {
-            network: network.to_owned(),
-            app: APP.to_owned(),
-            kind: Some(kind.to_owned()),
-            number: None,
-            address,
-            target: Target::Netns(container.path.clone()),
-            ports: vec!["http=8080".to_owned()],
-        };
-        self.control().attach(request).await.expect("attached")
+        self.control().attach(request(container, network, kind, address)).await.expect("attached")
     }
 
     pub async fn detach(&self, network: &str, kind: &str) {
+        assert_eq!(self.detach_with_problems(network, kind).await, []);
+    }
+
+    /// Detaches, and returns what the agent left.
+    pub async fn detach_with_problems(&self, network: &str, kind: &str) -> Vec<ProblemView> {
         let request = Detach {
             network: network.to_owned(),
             app: APP.to_owned(),
@@ -158,8 +178,34 @@ impl Host {
             number: None,
             drain: false,
         };
-        assert!(self.control().detach(request).await.expect("detached").detached);
+        let Detached { detached, problems } = self.control().detach(request).await.expect("detached");
+        assert!(detached);
+        problems
     }
+}
+
+fn request(container: &Container, network: &str, kind: &str, address: Option<Ipv4Addr>) -> Attach {
+    Attach {
+        network: network.to_owned(),
+        app: APP.to_owned(),
+        kind: Some(kind.to_owned()),
+        number: None,
+        address,
+        target: Target::Netns(container.path.clone()),
+        ports: vec!["http=8080".to_owned()],
+        resolv_conf: None,
+    }
+}
+
+/// A file with this content, in a directory of its own without a link in its path.
+pub fn file(host: &Host, name: &str, content: Option<&str>) -> PathBuf {
+    let directory = host.lab.ground.directory().canonicalize().expect("there").join(name);
+    fs::create_dir_all(&directory).expect("made");
+    let path = directory.join("resolv.conf");
+    if let Some(content) = content {
+        fs::write(&path, content).expect("written");
+    }
+    path
 }
 
 impl Drop for Host {

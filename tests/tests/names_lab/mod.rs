@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part of the lab")]
 
 pub mod host;
+pub mod upstream;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use privnet::dns::{DEFAULT_ADDRESS, DnsProcess, ProcessSpec, Sockets};
-use privnet::names::{Catalogue, Difference, DnsClient, MemberNames, NetworkHead, NetworkNames};
+use privnet::names::{Catalogue, Difference, DnsClient, Forwarding, MemberNames, NetworkHead, NetworkNames};
 use privnet::netns::Netns;
 use privnet_tests::lab::{Ground, runtime, say};
 use rustix::process::{Pid, Signal, kill_process};
@@ -45,8 +46,15 @@ impl Lab {
 
     /// A lab whose process runs and knows the names of [`catalogue`].
     pub fn serving(members: u8) -> Self {
+        Self::forwarding(members, &Forwarding::Host)
+    }
+
+    /// As [`Lab::serving`], with networks that say where other names are asked.
+    pub fn forwarding(members: u8, forwarding: &Forwarding) -> Self {
         let lab = Self::new();
-        let difference = Difference::between(&Catalogue::new(), &catalogue(members));
+        let mut catalogue = catalogue(members);
+        catalogue.values_mut().for_each(|network| network.head.options.forwarding = forwarding.clone());
+        let difference = Difference::between(&Catalogue::new(), &catalogue);
         runtime().block_on(async {
             lab.dns.start(&lab.spec()).await.expect("it starts");
             lab.dns.tell(true, difference).await.expect("it is told");
@@ -166,6 +174,7 @@ pub fn client(networks: &[&str]) -> DnsClient {
     DnsClient {
         networks: networks.iter().map(|id| id.parse().expect("an id")).collect(),
         server: Some(DEFAULT_ADDRESS),
+        upstreams: Vec::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::gone::wait_until_gone;
 use super::target::find;
-use super::views::{Attach, Attached, MemberRef};
+use super::views::{Attach, Attached, MemberRef, ResolvConfFile};
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::names;
@@ -50,8 +50,7 @@ pub(in crate::agent) async fn attach(
     let record = match claim_or_existing(shared, network, &wanted, &found).await? {
         Membership::Existing(record) => {
             wait_until_ready(shared, &record, 0).await?;
-            names::wait::wait_until_told(shared, &record).await;
-            return attached(shared, network.id, &record, app_name);
+            return attached(shared, &record, app_name, request.resolv_conf.as_ref()).await;
         }
         Membership::New(record) => record,
     };
@@ -63,10 +62,7 @@ pub(in crate::agent) async fn attach(
     let earlier = handle.reports().borrow().pass;
     handle.wake();
     match wait_until_ready(shared, &record, earlier + 1).await {
-        Ok(()) => {
-            names::wait::wait_until_told(shared, &record).await;
-            attached(shared, network.id, &record, app_name)
-        }
+        Ok(()) => attached(shared, &record, app_name, request.resolv_conf.as_ref()).await,
         Err(error) => {
             membership::end(shared, &record).await.map_err(|undo| explain(&undo))?;
             // Why it could not be attached says more than what is still in the way of its end.
@@ -99,12 +95,16 @@ async fn wait_until_ready(shared: &Shared, record: &Record, pass: u64) -> Result
     }
 }
 
-fn attached(
+/// Lets the container have its names, and says what it has.
+async fn attached(
     shared: &Shared,
-    network: NetworkId,
     record: &Record,
     app_name: Option<AppName>,
+    file: Option<&ResolvConfFile>,
 ) -> Result<Attached, ControlError> {
+    names::wait::wait_until_told(shared, record).await;
+    let problems = names::resolv_conf::after_attach(shared, record, file).await;
+    let network = record.network;
     let ContainerRef { app, kind, number } = record.container.clone();
     let hostname = hostname(network, &record.container);
     let env = BTreeMap::from([
@@ -115,11 +115,11 @@ fn attached(
     ]);
     let interface = ownership::wireguard_interface(record.index);
     let ready = shared.workers.of(network).reports().borrow().ready.contains(&record.id);
-    let resolv_conf = names::wait::resolv_conf(shared, network);
+    let resolv_conf = names::wait::resolv_conf(shared, record.netns);
     let app_name = app_name.or_else(|| {
         let stored = |world: &World| world.member(network, &record.container)?.app_name.clone();
         shared.world(stored)
     });
     let member = MemberRef { app, app_name, kind, number, address: record.address, hostname };
-    Ok(Attached { network, member, interface, ready, env, resolv_conf })
+    Ok(Attached { network, member, interface, ready, env, resolv_conf, problems })
 }

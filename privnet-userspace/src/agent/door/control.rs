@@ -225,11 +225,11 @@ impl AgentApi for Control {
         let network = match self.find_network(&request.network).await {
             Ok(network) => network,
             // The members of a network that is gone are gone.
-            Err(error) if error.code == ErrorCode::NetworkNotFound => return Ok(Detached { detached: false }),
+            Err(error) if error.code == ErrorCode::NetworkNotFound => return Ok(Detached::default()),
             Err(error) => return Err(error),
         };
         let Some(member) = self.find_member(&network, app, &kind, number).await? else {
-            return Ok(Detached { detached: false });
+            return Ok(Detached::default());
         };
         let record = self.shared.journal().at(network.id, member.address).cloned();
         if member.host != self.shared.host.config.host {
@@ -239,12 +239,13 @@ impl AgentApi for Control {
                 "detach it there",
             ));
         }
+        let mut problems = Vec::new();
         match record.filter(|record| record.container == member.container) {
             Some(record) => {
                 if request.drain {
                     names::drain::drain(&self.shared, &network, &member, &record).await?;
                 }
-                membership::end(&self.shared, &record).await.map_err(|error| explain(&error))?;
+                problems = membership::end(&self.shared, &record).await.map_err(|error| explain(&error))?;
                 let gone = wait_until_gone(&self.shared, &record).await;
                 names::wait::wait_until_withdrawn(&self.shared, &record).await;
                 gone?;
@@ -259,7 +260,7 @@ impl AgentApi for Control {
         let left =
             |world: &World| world.member(network.id, &member.container).is_none_or(|known| known.id != member.id);
         self.shared.world.wait_until(UNTIL_SEEN, left).await;
-        Ok(Detached { detached: true })
+        Ok(Detached { detached: true, problems })
     }
 
     async fn members(&self, query: MembersQuery) -> Result<Vec<MemberView>, ControlError> {

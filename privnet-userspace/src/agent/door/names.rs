@@ -8,12 +8,13 @@ use super::views::{
     AnswerSource, DomainNameView, DomainNamesQuery, NamesView, ResolveQuery, ResolveView, ResponseCode,
 };
 use crate::agent::host::journal::Record;
-use crate::agent::names::desired;
 use crate::agent::names::reason::reason;
-use crate::dns::{DnsProcess, ProcessState, Source};
+use crate::agent::names::{self, desired};
+use crate::dns::{DnsProcess, ProcessState, Resolved, Source};
 use crate::model::ids::ContainerNumber;
 use crate::model::{App, AppId, ContainerRef, ContainerType, Forwarding, Network, NetworkId};
 use crate::names::{Name, NetworkNames, SUFFIX};
+use crate::netns::NetnsId;
 
 /// The types that can be asked for by name, with their numbers (IANA).
 pub(super) const TYPES: [(&str, u16); 9] =
@@ -43,15 +44,11 @@ impl Control {
     /// When the container is none of this host's, or this host answers no names.
     pub(super) async fn ask_for_name(&self, query: ResolveQuery) -> Result<ResolveView, ControlError> {
         let record = self.find_asker(&query.asker)?;
-        let asked: Name = query.name.parse()?;
+        let typed: Name = query.name.parse()?;
         let (kind, number) = parse_type(query.kind.as_deref().unwrap_or("A"))?;
         let process = self.process()?;
-        let told = process.resolve(record.netns, &asked.to_string(), number).await?;
-        let networks = {
-            let journal = self.shared.journal();
-            let same = journal.records().values().filter(|other| !other.leaving && other.netns == record.netns);
-            same.map(|other| other.network).collect()
-        };
+        let (asked, told) = self.search(&process, record.netns, (&query.name, &typed), number).await?;
+        let networks = desired::networks(self.shared.journal().records().values(), record.netns);
         let reason = self.shared.world(|world| reason(world, &networks, &asked, &kind, &told));
         let (source, rcode) = match (&told.source, told.rcode) {
             (Source::Forwarded(Forwarding::Off), _) => (AnswerSource::Refused, Some(ResponseCode::Refused)),
@@ -63,7 +60,8 @@ impl Control {
             }
         };
         Ok(ResolveView {
-            name: asked.to_string(),
+            name: typed.to_string(),
+            asked_as: asked.to_string(),
             kind,
             asker: record.container.to_string(),
             source,
@@ -72,6 +70,37 @@ impl Control {
             age_seconds: told.age_seconds.map(whole),
             reason,
         })
+    }
+
+    /// Asks as libc does: for one name of the search list after the other, until one has what is asked for. Returns what was
+    /// told, and under which name; where none has it, what is told about the name as it is, or that a name has none of the type.
+    async fn search(
+        &self,
+        process: &DnsProcess,
+        netns: NetnsId,
+        (text, typed): (&str, &Name),
+        kind: u16,
+    ) -> Result<(Name, Resolved), ControlError> {
+        let mut empty = None;
+        let mut as_it_is = None;
+        for name in names::wait::search(&self.shared, netns).tries(text) {
+            // A search domain may make it too long: libc goes on with the next.
+            let Ok(asked) = name.parse::<Name>() else { continue };
+            let told = process.resolve(netns, &name, kind).await?;
+            let is_told = told.source == Source::Snapshot && !told.is_stale;
+            if !is_told || !told.records.is_empty() {
+                return Ok((asked, told));
+            }
+            if told.rcode.as_deref() == Some("noerror") {
+                empty.get_or_insert((asked, told));
+            } else if asked == *typed {
+                as_it_is = Some((asked, told));
+            }
+        }
+        match empty.or(as_it_is) {
+            Some(found) => Ok(found),
+            None => Ok((typed.clone(), process.resolve(netns, &typed.to_string(), kind).await?)),
+        }
     }
 
     /// How names are answered on this host; nothing when they are not, or the process is not there to ask.

@@ -113,6 +113,35 @@ pub struct Attach {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(test, schemars(with = "Vec<crate::model::Port>"))]
     pub ports: Vec<String>,
+    /// The container's `resolv.conf`; it stays as it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolv_conf: Option<ResolvConfFile>,
+}
+
+/// A container's `resolv.conf` on this host, and who writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ResolvConfFile {
+    /// Its path, without symbolic links. The agent writes the file from all networks of the container, with each attach and
+    /// detach, and puts back what stood there with the last one.
+    #[cfg_attr(test, schemars(with = "schemas::AbsolutePath"))]
+    pub path: PathBuf,
+    /// Whether the caller writes it instead, with the `resolv_conf` of the answer: only root may have the agent write a file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_caller: bool,
+}
+
+/// What is not as it should be, although what was asked for is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Problem"))]
+pub struct ProblemView {
+    /// The object.
+    pub what: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// What to do about it.
+    pub remedy: String,
 }
 
 /// A member: its container, its address and its name, in the object that tells of it.
@@ -153,6 +182,9 @@ pub struct Attached {
     /// What to put into the container's `/etc/resolv.conf`; nothing when this host answers no names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolv_conf: Option<String>,
+    /// What does not work, although the container is a member.
+    #[serde(default)]
+    pub problems: Vec<ProblemView>,
 }
 
 /// Asks for the end of a member.
@@ -209,11 +241,14 @@ pub struct MembersQuery {
 }
 
 /// What a detach did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Detached {
     /// Whether there was a member; false when it was gone already.
     pub detached: bool,
+    /// What was left in the container that is not as it was before.
+    #[serde(default)]
+    pub problems: Vec<ProblemView>,
 }
 
 /// A member as it is shown.

@@ -1,7 +1,7 @@
 //! What should be told: the names of the networks that have members on this host, and who asks.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,19 +20,37 @@ pub struct Container {
     pub client: DnsClient,
 }
 
-/// The containers of this host, by their namespace.
-pub fn containers<'a>(records: impl Iterator<Item = &'a Record>, server: Ipv4Addr) -> BTreeMap<NetnsId, Container> {
+/// The containers of this host, by their namespace. `upstreams` are the servers that they asked before.
+pub fn containers<'a>(
+    records: impl Iterator<Item = &'a Record>,
+    server: Ipv4Addr,
+    upstreams: &BTreeMap<NetnsId, Vec<SocketAddr>>,
+) -> BTreeMap<NetnsId, Container> {
     let mut containers: BTreeMap<NetnsId, Container> = BTreeMap::new();
-    for record in records.filter(|record| !record.leaving) {
-        let none_yet =
-            || Container { paths: Vec::new(), client: DnsClient { networks: [].into(), server: Some(server) } };
+    for record in by_interface(records) {
+        let none_yet = || {
+            let upstreams = upstreams.get(&record.netns).cloned().unwrap_or_default();
+            Container { paths: Vec::new(), client: DnsClient { networks: Vec::new(), server: Some(server), upstreams } }
+        };
         let container = containers.entry(record.netns).or_insert_with(none_yet);
-        container.client.networks.insert(record.network);
+        container.client.networks.push(record.network);
         if !container.paths.contains(&record.netns_path) {
             container.paths.push(record.netns_path.clone());
         }
     }
     containers
+}
+
+/// The networks of the container with this namespace, in the order in which its names are searched.
+pub fn networks<'a>(records: impl Iterator<Item = &'a Record>, netns: NetnsId) -> Vec<NetworkId> {
+    by_interface(records.filter(|record| record.netns == netns)).into_iter().map(|record| record.network).collect()
+}
+
+/// The records of members that stay, in the order of their interfaces: `wg0` is of the network that was attached first.
+fn by_interface<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<&'a Record> {
+    let mut records: Vec<&Record> = records.filter(|record| !record.leaving).collect();
+    records.sort_by_key(|record| (record.index, record.network));
+    records
 }
 
 /// The names of a network as the world has them: of its members that are ready, on whichever host that is there. Nothing when it
@@ -142,11 +160,18 @@ pub(in crate::agent) mod tests {
         };
         let bank = SHOP.replace("pn-ad", "pn-bd");
         let server = Ipv4Addr::new(127, 0, 0, 82);
-        let networks = |records: [Record; 2]| {
-            containers(records.iter(), server).get(&netns).map_or(0, |container| container.client.networks.len())
+        let count = |records: [Record; 2]| {
+            containers(records.iter(), server, &BTreeMap::new())
+                .get(&netns)
+                .map_or(0, |container| container.client.networks.len())
         };
-        assert_eq!(networks([record(SHOP, false), record(&bank, false)]), 2);
-        assert_eq!(networks([record(SHOP, false), record(&bank, true)]), 1);
-        assert_eq!(networks([record(SHOP, true), record(&bank, true)]), 0);
+        assert_eq!(count([record(SHOP, false), record(&bank, false)]), 2);
+        assert_eq!(count([record(SHOP, false), record(&bank, true)]), 1);
+        assert_eq!(count([record(SHOP, true), record(&bank, true)]), 0);
+        // They are searched in the order of their interfaces, whatever their ids.
+        let second = Record { index: 1, ..record(SHOP, false) };
+        let searched = networks([&second, &record(&bank, false)].into_iter(), netns);
+        assert_eq!(searched.iter().map(ToString::to_string).collect::<Vec<_>>(), [bank.as_str(), SHOP]);
+        assert_eq!(networks([&second].into_iter(), NetnsId { ino: 8, ..netns }), []);
     }
 }

@@ -10,7 +10,7 @@ use crate::agent::host::journal::Record;
 use crate::agent::world::Concerns;
 use crate::dns::DnsProcess;
 use crate::model::NetworkId;
-use crate::names::Catalogue;
+use crate::names::{Catalogue, DnsClient};
 use crate::netns::NetnsId;
 
 /// Calls for the names to be told anew.
@@ -38,8 +38,8 @@ pub struct NamesReport {
     pub process: Option<DnsProcess>,
     /// What the process was told, and has acknowledged.
     pub told: Arc<Catalogue>,
-    /// The containers that it serves.
-    pub served: BTreeSet<NetnsId>,
+    /// The containers that it serves, as it knows them.
+    pub served: BTreeMap<NetnsId, DnsClient>,
     /// What went wrong, with a container or altogether.
     pub problems: BTreeMap<Option<NetnsId>, String>,
 }

@@ -1,6 +1,5 @@
 //! Why a container is told what it is told, in a sentence. Pure.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::agent::world::World;
@@ -10,8 +9,15 @@ use crate::names::{Name, SUFFIX};
 
 /// Why a container in `networks` is told `told` about `asked`.
 #[must_use]
-pub fn reason(world: &World, networks: &BTreeSet<NetworkId>, asked: &Name, kind: &str, told: &Resolved) -> String {
+pub fn reason(world: &World, networks: &[NetworkId], asked: &Name, kind: &str, told: &Resolved) -> String {
     match &told.source {
+        Source::Forwarded(Forwarding::Host) if !told.upstreams.is_empty() => {
+            let servers: Vec<String> = told.upstreams.iter().map(ToString::to_string).collect();
+            let servers = servers.join(", ");
+            return format!(
+                "it is no name of the container's networks: {servers} are asked from its namespace, as its resolv.conf said before"
+            );
+        }
         Source::Forwarded(Forwarding::Host) => {
             return "it is no name of the container's networks: the host's resolvers are asked".to_owned();
         }
@@ -37,11 +43,18 @@ pub fn reason(world: &World, networks: &BTreeSet<NetworkId>, asked: &Name, kind:
     missing(world, networks, asked)
 }
 
-/// Why a name below the suffix does not exist for a container in `networks`.
-fn missing(world: &World, networks: &BTreeSet<NetworkId>, asked: &Name) -> String {
+/// Why a name of ours does not exist for a container in `networks`.
+fn missing(world: &World, networks: &[NetworkId], asked: &Name) -> String {
     let text = asked.to_lowercase().to_string();
-    let Some(below) = text.strip_suffix(SUFFIX).map(|below| below.trim_end_matches('.')) else {
+    if text.ends_with(".in-addr.arpa.") {
         return "no member has this address".to_owned();
+    }
+    let below = text.strip_suffix(SUFFIX).unwrap_or(&text).trim_end_matches('.');
+    // A name that ends with an app was looked for in all networks of the container; one of them says enough.
+    let is_app = below.len() + 1 == text.len() && below.rsplit('.').next().is_some_and(|last| last.starts_with("ap-"));
+    let below = match networks.first() {
+        Some(network) if is_app => &format!("{below}.{network}"),
+        Some(_) | None => below,
     };
     let mut labels = below.rsplit('.');
     let label = labels.next().unwrap_or_default();
@@ -84,14 +97,21 @@ mod tests {
 
     fn told(source: Source, rcode: Option<&str>, records: &[&str], is_stale: bool) -> Resolved {
         let records = records.iter().map(|record| (*record).to_owned()).collect();
-        Resolved { source, rcode: rcode.map(str::to_owned), records, age_seconds: Some(1.0), is_stale }
+        Resolved {
+            source,
+            rcode: rcode.map(str::to_owned),
+            records,
+            age_seconds: Some(1.0),
+            is_stale,
+            upstreams: Vec::new(),
+        }
     }
 
     #[test]
     fn the_reason_is_the_first_thing_that_stands_in_the_way() {
         let world = world(&["ready", "attaching", "draining"]);
-        let inside: BTreeSet<NetworkId> = [SHOP.parse().expect("an id")].into();
-        let outside = BTreeSet::new();
+        let inside: Vec<NetworkId> = vec![SHOP.parse().expect("an id")];
+        let outside = Vec::new();
         let nxdomain = || told(Source::Snapshot, Some("nxdomain"), &[], false);
         let other_app = APP.replace("ap-a7", "ap-b7");
         for (networks, name, told, expected) in [
@@ -100,6 +120,15 @@ mod tests {
                 "example.org".to_owned(),
                 told(Source::Forwarded(Forwarding::Host), None, &[], false),
                 "the host's resolvers are asked",
+            ),
+            (
+                &inside,
+                "example.org".to_owned(),
+                Resolved {
+                    upstreams: vec!["127.0.0.11:53".parse().expect("an address")],
+                    ..told(Source::Forwarded(Forwarding::Host), None, &[], false)
+                },
+                "127.0.0.11:53 are asked from its namespace",
             ),
             (
                 &inside,
@@ -131,6 +160,10 @@ mod tests {
             (&inside, format!("9.web.{APP}.shop.{SUFFIX}"), nxdomain(), "has other containers"),
             (&inside, format!("_http._udp.1.web.{APP}.shop.{SUFFIX}"), nxdomain(), "no such name of this container"),
             (&inside, "9.0.240.10.in-addr.arpa".to_owned(), nxdomain(), "no member has this address"),
+            (&inside, format!("9.web.{APP}"), nxdomain(), "has other containers in network shop"),
+            (&inside, format!("9.web.{APP}.{SHOP}"), nxdomain(), "has other containers in network shop"),
+            (&outside, format!("{APP}.{SHOP}"), nxdomain(), "not in network shop"),
+            (&inside, other_app.clone(), nxdomain(), "has no container in network shop"),
         ] {
             let found = reason(&world, networks, &name.parse().expect("a name"), "A", &told);
             assert!(found.contains(expected), "{name}: {found}");

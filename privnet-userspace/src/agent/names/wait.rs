@@ -2,33 +2,42 @@
 
 use std::time::Duration;
 
+use super::desired;
+use super::search::Search;
 use crate::agent::host::journal::Record;
-use crate::agent::shared::Shared;
-use crate::model::NetworkId;
+use crate::agent::shared::Memberships;
+use crate::agent::world::World;
+use crate::model::{NetworkId, NetworkName};
+use crate::netns::NetnsId;
 
 /// How long an attach or a detach waits for the names; they follow later, or `privnet status` says why not.
 pub const PATIENCE: Duration = Duration::from_secs(2);
-/// Names with fewer dots are looked for in the network first: `_http._tcp.1.web.ap-<uuid>` has four, so that what is meant
-/// within the network is not asked outside of it.
-const NDOTS: u8 = 5;
 
-/// What to put into the `resolv.conf` of a container in `network`; nothing when this host answers no names.
+/// The search list of the container with this namespace.
 #[must_use]
-pub fn resolv_conf(shared: &Shared, network: NetworkId) -> Option<String> {
+pub fn search(shared: &Memberships, netns: NetnsId) -> Search {
+    let networks = desired::networks(shared.journal().records().values(), netns);
+    let named = |world: &World| -> Vec<(NetworkId, Option<NetworkName>)> {
+        networks.iter().map(|id| (*id, world.networks().get(id).map(|network| network.name.clone()))).collect()
+    };
+    Search::of(&shared.world(named))
+}
+
+/// What to put into the `resolv.conf` of the container with this namespace; nothing when this host answers no names.
+#[must_use]
+pub fn resolv_conf(shared: &Memberships, netns: NetnsId) -> Option<String> {
     let address = shared.host.config.names.as_ref()?.address;
-    let apex = crate::names::of_network(network).to_string();
-    let search = apex.trim_end_matches('.');
-    Some(format!("# Written by privnet.\nnameserver {address}\nsearch {search}\noptions ndots:{NDOTS}\n"))
+    Some(search(shared, netns).resolv_conf(address))
 }
 
 /// Waits until the member's container can ask, and the member's own name is known on this host, or patience ends.
-pub async fn wait_until_told(shared: &Shared, record: &Record) {
+pub async fn wait_until_told(shared: &Memberships, record: &Record) {
     if shared.host.config.names.is_none() {
         return;
     }
     let mut reports = shared.names.reports();
     let told = reports.wait_for(|report| {
-        let served = report.served.contains(&record.netns) || report.problems.contains_key(&Some(record.netns));
+        let served = report.served.contains_key(&record.netns) || report.problems.contains_key(&Some(record.netns));
         (report.names(record) && served) || report.problems.contains_key(&None)
     });
     if tokio::time::timeout(PATIENCE, told).await.is_err() {
@@ -38,7 +47,7 @@ pub async fn wait_until_told(shared: &Shared, record: &Record) {
 
 /// Waits until a member that left has no name on this host, and its container, if this was its last network, is served no
 /// longer; or patience ends.
-pub async fn wait_until_withdrawn(shared: &Shared, record: &Record) {
+pub async fn wait_until_withdrawn(shared: &Memberships, record: &Record) {
     if shared.host.config.names.is_none() {
         return;
     }
@@ -47,8 +56,8 @@ pub async fn wait_until_withdrawn(shared: &Shared, record: &Record) {
         journal.records().values().any(|other| !other.leaving && other.netns == record.netns)
     };
     let mut reports = shared.names.reports();
-    let withdrawn =
-        reports.wait_for(|report| !report.names(record) && (serves_others || !report.served.contains(&record.netns)));
+    let withdrawn = reports
+        .wait_for(|report| !report.names(record) && (serves_others || !report.served.contains_key(&record.netns)));
     if tokio::time::timeout(PATIENCE, withdrawn).await.is_err() {
         tracing::warn!(network = %record.network, "{} is detached, and the DNS process may still know its name", record.container);
     }

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use super::desired::{self, Container};
 use super::handle::{Dirty, NamesHandle, NamesReport};
+use super::resolv_conf::ResolvConfs;
 use crate::agent::config::NamesConfig;
 use crate::agent::door::explain::{problem, shown};
 use crate::agent::host::facts::Host;
 use crate::agent::host::journal::{Record, SharedJournal};
 use crate::agent::world::SharedWorld;
 use crate::companion::{Ending, Standing};
-use crate::dns::{DnsProcess, Error, ServedContainer, Sockets};
+use crate::dns::{DnsProcess, Error, ServedContainer, Sockets, open_own};
 use crate::model::NetworkId;
 use crate::names::{Catalogue, Difference, DnsClient};
 use crate::netns::{self, Netns, NetnsId};
@@ -26,13 +27,20 @@ const LOOK: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Keeps the DNS process as it should be. Never ends; does nothing where this host answers no names.
-pub async fn run_names(host: Arc<Host>, world: Arc<SharedWorld>, journal: Arc<SharedJournal>, names: Arc<NamesHandle>) {
+pub async fn run_names(
+    host: Arc<Host>,
+    world: Arc<SharedWorld>,
+    journal: Arc<SharedJournal>,
+    names: Arc<NamesHandle>,
+    resolv_confs: Arc<ResolvConfs>,
+) {
     let Some(config) = host.config.names.clone() else { return };
     let mut worker = NamesWorker {
         host,
         world,
         journal,
         names: Arc::clone(&names),
+        resolv_confs,
         config,
         known: None,
         catalogue: Catalogue::new(),
@@ -58,6 +66,7 @@ struct NamesWorker {
     world: Arc<SharedWorld>,
     journal: Arc<SharedJournal>,
     names: Arc<NamesHandle>,
+    resolv_confs: Arc<ResolvConfs>,
     config: NamesConfig,
     /// The process that serves, and what it serves; nothing when that is to be found out.
     known: Option<Known>,
@@ -91,7 +100,7 @@ impl NamesWorker {
         self.names.publish(NamesReport {
             process: self.known.as_ref().map(|known| known.process.clone()),
             told: self.told.as_ref().map(|(_, told)| Arc::clone(told)).unwrap_or_default(),
-            served: self.known.as_ref().map(|known| known.served.keys().copied().collect()).unwrap_or_default(),
+            served: self.known.as_ref().map(|known| known.served.clone()).unwrap_or_default(),
             problems,
         });
         failed
@@ -123,7 +132,8 @@ impl NamesWorker {
 
     async fn converge(&mut self, problems: &mut BTreeMap<Option<NetnsId>, String>) -> Result<(), Error> {
         let records: Vec<Record> = self.journal.lock().records().values().cloned().collect();
-        let wanted = desired::containers(records.iter(), self.config.address);
+        let upstreams = self.resolv_confs.servers(self.config.address);
+        let wanted = desired::containers(records.iter(), self.config.address, &upstreams);
         if wanted.is_empty() {
             return self.rest().await;
         }
@@ -231,16 +241,27 @@ async fn ended(known: Option<&Known>) {
 async fn serve(known: &mut Known, id: NetnsId, container: &Container, config: &NamesConfig) -> Result<(), Error> {
     match known.served.get(&id) {
         Some(client) if *client == container.client => return Ok(()),
-        Some(_) => known.process.change(id, &container.client).await?,
+        Some(_) => {
+            let own = match &container.client.upstreams[..] {
+                [] => Vec::new(),
+                servers => open_own(&Netns::open(&known_path(id, container)?)?, servers).await?,
+            };
+            known.process.change(id, &container.client, &own).await?;
+        }
         None => {
-            let object = || container.paths.iter().map(|path| path.display().to_string()).collect();
-            let path = path_of(id, container).ok_or_else(|| netns::Error::NotFound { object: object() })?;
-            let sockets = Sockets::open(&Netns::open(&path)?, config.address).await?;
-            known.process.serve(id, &path, &container.client, &sockets).await?;
+            let path = known_path(id, container)?;
+            let netns = Netns::open(&path)?;
+            let sockets = Sockets::open(&netns, config.address).await?.with_own(&netns, &container.client.upstreams);
+            known.process.serve(id, &path, &container.client, &sockets.await?).await?;
         }
     }
     known.served.insert(id, container.client.clone());
     Ok(())
+}
+
+fn known_path(id: NetnsId, container: &Container) -> Result<PathBuf, netns::Error> {
+    let object = || container.paths.iter().map(|path| path.display().to_string()).collect();
+    path_of(id, container).ok_or_else(|| netns::Error::NotFound { object: object() })
 }
 
 /// A path that names the container's namespace still.

@@ -22,7 +22,8 @@ async fn every_row_of_the_table_is_answered_as_it_says() {
     let (one, service) = (format!("1.web.{web}"), format!("_http._tcp.{web}"));
     let (shop, bank, members) =
         (format!("{SHOP}.{SUFFIX}"), format!("{APP}.{BANK}.{SUFFIX}"), format!("_members.shop.{SUFFIX}"));
-    let table: [(&str, Rtype, Class, Option<u16>, &str); 25] = [
+    let (short, short_gone, whole) = (format!("web.{APP}."), format!("nosuch.{APP}."), format!("1.web.{APP}.{SHOP}."));
+    let table: [(&str, Rtype, Class, Option<u16>, &str); 33] = [
         (&web, Rtype::A, Class::IN, None, "NOERROR qr aa rd q1 a3 n0 +0"),
         (&web, Rtype::A, Class::IN, Some(4096), "NOERROR qr aa rd q1 a3 n0 +1 edns 1232"),
         (&web, Rtype::A, Class::IN, Some(0), "NOERROR qr aa rd q1 a3 n0 +1 edns 1232"),
@@ -43,7 +44,15 @@ async fn every_row_of_the_table_is_answered_as_it_says() {
         (&members, Rtype::TXT, Class::IN, None, "NOERROR qr aa rd q1 a1 n0 +0"),
         ("2.0.240.10.in-addr.arpa.", Rtype::PTR, Class::IN, None, "NOERROR qr aa rd q1 a1 n0 +0"),
         ("9.0.240.10.in-addr.arpa.", Rtype::PTR, Class::IN, None, "NXDOMAIN qr aa rd q1 a0 n1 +0"),
+        (&short, Rtype::A, Class::IN, None, "NOERROR qr aa rd q1 a3 n0 +0"),
+        (&short, Rtype::AAAA, Class::IN, None, "NOERROR qr aa rd q1 a0 n1 +0"),
+        (&short_gone, Rtype::A, Class::IN, None, "NXDOMAIN qr aa rd q1 a0 n1 +0"),
+        (&short_gone, Rtype::AAAA, Class::IN, Some(1232), "NXDOMAIN qr aa rd q1 a0 n1 +1 edns 1232"),
+        (&whole, Rtype::A, Class::IN, None, "NOERROR qr aa rd q1 a1 n0 +0"),
         ("example.org.", Rtype::A, Class::IN, None, "REFUSED qr rd q1 a0 n0 +0"),
+        ("nosuch.shop.", Rtype::A, Class::IN, None, "REFUSED qr rd q1 a0 n0 +0"),
+        ("shop.", Rtype::DS, Class::IN, None, "REFUSED qr rd q1 a0 n0 +0"),
+        ("example.dev.", Rtype::A, Class::IN, None, "REFUSED qr rd q1 a0 n0 +0"),
         (&web, Rtype::A, Class::CH, None, "REFUSED qr rd q1 a0 n0 +0"),
         (&web, Rtype::A, Class::ANY, Some(1232), "REFUSED qr rd q1 a0 n0 +1 edns 1232"),
         (&shop, Rtype::AXFR, Class::IN, None, "REFUSED qr rd q1 a0 n0 +0"),
@@ -123,7 +132,7 @@ async fn a_snapshot_that_is_too_old_is_not_answered_from() {
     let mut responder = Responder::start(&config).expect("started");
     let (udp, tcp) = sockets();
     let (udp_address, tcp_address) = (udp.local_addr().expect("bound"), tcp.local_addr().expect("bound"));
-    responder.serve(CONTAINER, client(&[SHOP]), udp, tcp).expect("served");
+    responder.serve(CONTAINER, client(&[SHOP]), (udp, tcp), Vec::new()).expect("served");
     let lab = Lab { responder, udp: v4(udp_address), tcp: v4(tcp_address) };
     let asked = query(&format!("{APP}.{SHOP}.{SUFFIX}"), Rtype::A);
     assert_eq!(summary(&lab.ask(&asked).await), "SERVFAIL qr rd ra q1 a0 n0 +0", "it knows no names yet");

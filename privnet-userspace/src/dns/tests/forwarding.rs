@@ -146,6 +146,13 @@ async fn nothing_of_ours_is_ever_asked_elsewhere_and_other_names_are() {
         "2.0.240.10.in-addr.arpa.",
         "99.0.240.10.in-addr.arpa.",
         "x.2.0.240.10.IN-ADDR.arpa.",
+        &format!("nosuch.{APP}."),
+        &format!("backend.{}.", APP.to_uppercase()),
+        &format!("{APP}.{BANK}."),
+        &format!("{}.", SHOP.to_uppercase()),
+        &format!("nosuch.{APP}.shop."),
+        "pn-00000000-0000-4000-8000-000000000000.",
+        "ap-00000000000040008000000000000000.",
     ] {
         for class in [Class::IN, Class::CH, Class::ANY] {
             for kind in kinds {
@@ -154,8 +161,11 @@ async fn nothing_of_ours_is_ever_asked_elsewhere_and_other_names_are() {
         }
     }
     assert_eq!(upstream.asked(), Vec::<Vec<u8>>::new());
-    lab.ask(&query("example.org.", Rtype::A)).await;
-    assert_eq!(upstream.asked().len(), 1);
+    // The twins: `shop` is a network, and a top-level domain too.
+    for (count, name) in (1..).zip(["example.org.", "nosuch.shop.", "shop.", "ap-x."]) {
+        lab.ask(&query(name, Rtype::A)).await;
+        assert_eq!(upstream.asked().len(), count, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -233,7 +243,7 @@ async fn a_container_that_asks_too_much_elsewhere_hurts_itself_alone() {
     lab.responder.engine().replace(Difference::between(&Catalogue::new(), &catalogue));
     let (udp, tcp) = sockets();
     let other = v4(udp.local_addr().expect("bound"));
-    lab.responder.serve(NetnsId { dev: 4, ino: 2 }, client(&[BANK]), udp, tcp).expect("served");
+    lab.responder.serve(NetnsId { dev: 4, ino: 2 }, client(&[BANK]), (udp, tcp), Vec::new()).expect("served");
     let flood = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
     flood.connect(lab.udp).await.expect("connected");
     for _ in 0..200 {

@@ -42,7 +42,7 @@ impl Lab {
         responder.engine().replace(Difference::between(&Catalogue::new(), &catalogue(members)));
         let (udp, tcp) = sockets();
         let (udp_address, tcp_address) = (udp.local_addr().expect("bound"), tcp.local_addr().expect("bound"));
-        responder.serve(CONTAINER, client(&[SHOP]), udp, tcp).expect("served");
+        responder.serve(CONTAINER, client(&[SHOP]), (udp, tcp), Vec::new()).expect("served");
         Self { responder, udp: v4(udp_address), tcp: v4(tcp_address) }
     }
 
@@ -79,6 +79,7 @@ pub fn client(networks: &[&str]) -> DnsClient {
     DnsClient {
         networks: networks.iter().map(|id| id.parse().expect("an id")).collect(),
         server: Some(super::DEFAULT_ADDRESS),
+        upstreams: Vec::new(),
     }
 }
 

@@ -85,7 +85,7 @@ async fn a_container_with_too_many_connections_gets_no_more_and_another_does() {
     let other = NetnsId { dev: 4, ino: 2 };
     let (udp, tcp) = sockets();
     let other_tcp = tcp.local_addr().expect("bound");
-    lab.responder.serve(other, client(&[BANK]), udp, tcp).expect("served");
+    lab.responder.serve(other, client(&[BANK]), (udp, tcp), Vec::new()).expect("served");
     let ask = query(&format!("{APP}.{SHOP}.{SUFFIX}"), Rtype::A);
     let mut streams = Vec::new();
     for _ in 0..CONNECTIONS_PER_CONTAINER {
@@ -120,13 +120,13 @@ async fn the_socket_decides_what_exists_and_follows_its_container() {
     let answers = async |lab: &Lab, name: &str| summary(&lab.ask(&query(name, Rtype::A)).await);
     assert!(answers(&lab, &shop).await.starts_with("NOERROR"));
     assert!(answers(&lab, &bank).await.starts_with("NXDOMAIN"));
-    assert!(lab.responder.set_client(CONTAINER, client(&[SHOP, BANK])));
+    assert!(lab.responder.set_client(CONTAINER, client(&[SHOP, BANK]), Vec::new()).expect("no sockets"));
     assert!(answers(&lab, &bank).await.starts_with("NOERROR"));
-    assert!(lab.responder.set_client(CONTAINER, client(&[BANK])));
+    assert!(lab.responder.set_client(CONTAINER, client(&[BANK]), Vec::new()).expect("no sockets"));
     assert!(answers(&lab, &shop).await.starts_with("NXDOMAIN"));
     assert!(lab.responder.forget(CONTAINER));
     assert!(!lab.responder.forget(CONTAINER));
-    assert!(!lab.responder.set_client(CONTAINER, client(&[BANK])));
+    assert!(!lab.responder.set_client(CONTAINER, client(&[BANK]), Vec::new()).expect("no sockets"));
     // Its sockets are closed: the port can be bound again.
     eventually("the sockets are closed", async || {
         UdpSocket::bind(lab.udp).is_ok() && TcpStream::connect(lab.tcp).await.is_err()
@@ -143,7 +143,7 @@ async fn sockets_that_were_handed_on_are_served_by_both() {
         let config = ResponderConfig { threads: 1, max_age: PATIENCE, resolv_conf: PathBuf::from("/nowhere") };
         let mut responder = Responder::start(&config).expect("started");
         responder.engine().replace(Difference::between(&Catalogue::new(), &catalogue(3)));
-        responder.serve(CONTAINER, client(&[SHOP]), udp, tcp).expect("served");
+        responder.serve(CONTAINER, client(&[SHOP]), (udp, tcp), Vec::new()).expect("served");
         responder
     };
     let (address, tcp_address) = (lab.udp, lab.tcp);

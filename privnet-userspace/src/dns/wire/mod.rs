@@ -10,7 +10,7 @@ mod reply;
 
 pub use code::ResponseCode;
 pub use query::{Edns, Head, Incoming, Problem, Query, read};
-pub use relay::{forwarded, is_reply, is_truncated, make_reply_to};
+pub use relay::{forwarded, is_reply, is_truncated, make_reply_to, question_key};
 pub use reply::{Limits, Written, cut_off, write_answer, write_error, write_problem};
 
 /// The largest reply by UDP, in octets, also to a client that takes more: it fits every path (DNS flag day 2020).

@@ -31,6 +31,18 @@ pub fn forwarded(query: &Query<'_>, id: u16) -> Vec<u8> {
     request
 }
 
+/// What tells a question from others, for replies that several clients may share: all of the query but its id and its letters'
+/// case; and whether it came by TCP.
+#[must_use]
+pub fn question_key(query: &Query<'_>, by_tcp: bool) -> Vec<u8> {
+    let mut key = forwarded(query, 0);
+    // All of the question but type and class; the lengths of its labels are below every letter.
+    let name = HEADER_OCTETS..HEADER_OCTETS + query.question().len() - 4;
+    key[name].make_ascii_lowercase();
+    key.push(u8::from(by_tcp));
+    key
+}
+
 /// Whether `reply` answers the query with this id: it has the same question, in letters of either case.
 #[must_use]
 pub fn is_reply(reply: &[u8], query: &Query<'_>, id: u16) -> bool {

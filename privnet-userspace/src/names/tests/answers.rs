@@ -4,7 +4,7 @@ use super::*;
 use crate::names::Rcode;
 
 /// Two networks: `shop` with three web containers, a worker and another app's backend; `bank` with one web container.
-fn catalogue() -> Catalogue {
+pub fn catalogue() -> Catalogue {
     let shop = vec![
         member(&format!("1.web.{APP}"), "10.240.0.2", &["http=8080", "admin=9000"]),
         member(&format!("2.web.{APP}"), "10.240.0.3", &["http=8081"]),

@@ -3,6 +3,7 @@
 mod answers;
 mod model;
 mod property;
+mod short;
 mod text;
 
 use std::collections::BTreeSet;
@@ -49,7 +50,7 @@ pub fn zones(catalogue: &Catalogue) -> Zones {
 }
 
 pub fn client(networks: &[&str]) -> DnsClient {
-    DnsClient { networks: networks.iter().map(|id| network(id)).collect::<BTreeSet<_>>(), server: Some(SERVER) }
+    DnsClient { networks: networks.iter().map(|id| network(id)).collect(), server: Some(SERVER), upstreams: Vec::new() }
 }
 
 pub fn random() -> SmallRng {

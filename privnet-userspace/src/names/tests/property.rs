@@ -64,6 +64,36 @@ fn some_name() -> impl Strategy<Value = String> {
     prop_oneof![8 => below, 1 => address]
 }
 
+/// A name without the suffix, of labels that may exist.
+fn some_short_name() -> impl Strategy<Value = String> {
+    let label = prop::sample::select(vec!["1", "2", "web", "worker", "x", "_tcp", "_http", "_members", APP, OTHER_APP]);
+    let stranger = "ap-f71da13f-7c70-4c00-a644-eee8558d8053";
+    let last = prop::sample::select(vec![APP, OTHER_APP, stranger, SHOP, BANK, "shop", "bank", "example"]);
+    (prop::collection::vec(label, 0..4), last)
+        .prop_map(|(labels, last)| labels.into_iter().chain([last]).map(|label| format!("{label}.")).collect())
+}
+
+/// What libc would find for a short name with the search list of all of the client's networks; where it finds nothing, whether
+/// that is ours to say.
+fn expected_short(model: &Model, client: &DnsClient, name: &str, kind: &str) -> Option<Option<BTreeSet<String>>> {
+    let labels: Vec<&str> = name.trim_end_matches('.').split('.').collect();
+    let last = labels[labels.len() - 1];
+    let suffix = "private-network.internal.";
+    let below_network = format!("{name}{suffix}");
+    let tried: Vec<String> = match last {
+        last if last.starts_with("ap-") => client.networks.iter().map(|id| format!("{name}{id}.{suffix}")).collect(),
+        last if last.starts_with("pn-") || labels.len() > 1 => vec![below_network],
+        _ => Vec::new(),
+    };
+    let found: Vec<BTreeSet<String>> = tried.iter().filter_map(|name| expected(model, name, kind)).collect();
+    let is_network = model.contains_key(&format!("{last}.{suffix}"));
+    let is_ours = last.len() == 39 || (is_network && labels.len() > 1 && labels[labels.len() - 2].starts_with("ap-"));
+    match found.iter().find(|records| !records.is_empty()).or(found.first()) {
+        Some(records) => Some(Some(records.clone())),
+        None => is_ours.then_some(None),
+    }
+}
+
 /// The records of an answer in the model's text, without the inventories and the apexes' own.
 fn text(answer: &Answer) -> BTreeSet<String> {
     let lines = answer.answers.iter().filter_map(|record| match &record.data {
@@ -133,6 +163,24 @@ proptest! {
             let members: usize = catalogue.values().map(|network| network.members.len()).sum();
             prop_assert_eq!((followed.networks(), followed.members()), (catalogue.len(), members));
             before = catalogue;
+        }
+    }
+
+    #[test]
+    fn a_short_name_is_what_the_search_list_finds_and_an_id_is_never_given_away(
+        catalogue in some_catalogue(),
+        client in some_asker(),
+        names in prop::collection::vec(some_short_name(), 1..40),
+    ) {
+        let (zones, model) = (zones(&catalogue), write_out(&catalogue, &client));
+        for name in &names {
+            for (kind, query) in [("A", QueryType::A), ("SRV", QueryType::Srv), ("?", QueryType::Other(28))] {
+                let found = match ask(&zones, &client, name, query) {
+                    Resolution::Elsewhere => None,
+                    Resolution::Answered(answer) => Some((answer.rcode == Rcode::NoError).then(|| text(&answer))),
+                };
+                prop_assert_eq!(found, expected_short(&model, &client, name, kind), "{} {}", name, kind);
+            }
         }
     }
 

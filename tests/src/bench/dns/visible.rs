@@ -145,6 +145,7 @@ fn request(network: &NetworkView, number: usize, container: &Path) -> Attach {
         address: None,
         target: Where::Netns(container.to_owned()),
         ports: Vec::new(),
+        resolv_conf: None,
     }
 }
 

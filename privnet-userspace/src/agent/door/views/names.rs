@@ -65,6 +65,9 @@ pub struct DomainNameView {
 pub struct ResolveView {
     /// The name, with the final dot.
     pub name: String,
+    /// The name that has the answer: itself, or with a domain of the container's search list appended.
+    #[serde(default)]
+    pub asked_as: String,
     /// The type of record.
     #[serde(rename = "type")]
     pub kind: String,
@@ -145,7 +148,7 @@ published! {
     AnswerSource {
         /// The names that the agent told the DNS process.
         Snapshot "snapshot",
-        /// The resolvers of the host, or those that the network names.
+        /// The servers that the container asked before, the resolvers of the host, or those that the network names.
         Forwarded "forwarded",
         /// Nowhere: the name belongs to others, and the network forwards nothing.
         Refused "refused",
@@ -201,6 +204,7 @@ mod tests {
     fn a_code_is_published_by_its_name_and_its_absence_as_the_empty_string() {
         let view = |rcode| ResolveView {
             name: "a.".to_owned(),
+            asked_as: "a.".to_owned(),
             kind: "A".to_owned(),
             asker: "1.web.ap-x".to_owned(),
             source: AnswerSource::Snapshot,
