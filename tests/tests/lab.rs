@@ -201,11 +201,13 @@ fn what_agents_leave_standing_is_taken_down_and_what_is_held_is_named_all_the_sa
         run(&format!("mkfifo {}", fifo.display()));
         let mut command = Command::new("sh");
         command.args(["-c", "read -r line < \"$0\""]).arg(fifo).arg("--run-dir").arg(ground.directory().join("a"));
-        (dir, pin, command.spawn().expect("sh starts"))
+        let process = command.spawn().expect("sh starts");
+        // The kernel shows the command line of a process a moment after it has become the command.
+        wait_until("the process is found by its run directory", || companions_below(ground.directory()).len() == 1);
+        (dir, pin, process)
     };
     let ground = Ground::join();
     let (dir, pin, mut process) = stand(&ground);
-    assert_eq!(companions_below(ground.directory()).len(), 1);
     ground.take_down();
     assert!(!dir.exists() && Netns::identify(&pin).is_err() && companions_below(ground.directory()).is_empty());
     process.wait().expect("its end");
