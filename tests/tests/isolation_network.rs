@@ -18,7 +18,8 @@ use std::net::Ipv4Addr;
 use std::thread::sleep;
 
 use attacker::{
-    Forger, Forgery, MARK, NOBODY, NOBODYS_MAC, datagram, forge, forgeries_from_afar, nothing_counted, wait_for_drop,
+    Forger, Forgery, MARK, NOBODY, NOBODYS_MAC, Shop, assert_counted, datagram, forge, forgeries_from_afar,
+    wait_for_drop,
 };
 
 use privnet::datapath::{DropReason, Outcome};
@@ -168,13 +169,8 @@ fn behind_a_bridge_a_forged_frame_of_a_member_ends_at_wireguard_and_moves_nobody
 
 #[test]
 fn forged_vxlan_from_the_underlay_finds_nothing() {
-    let lab = Lab::new("forged_vxlan_from_the_underlay_finds_nothing");
-    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
-    let network = hosts[0].network("shop", SUBNET);
-    let web = lab.member(&hosts[0], &network, "web-1");
-    let worker = lab.member(&hosts[0], &network, "worker-1");
-    let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", || backend.pings(web.address()));
+    let Shop { lab, hosts, network, web, worker, backend } =
+        Shop::open("forged_vxlan_from_the_underlay_finds_nothing", &Options::ebpf());
     let forger = Forger::plug_in(&lab, &hosts[0]);
     let inside = [&web.binding, &worker.binding].map(Sniffer::start);
     let app = Sniffer::start(&web.app);
@@ -184,10 +180,7 @@ fn forged_vxlan_from_the_underlay_finds_nothing() {
         let before = hosts[0].counters();
         let seen = inside[0].count(MARK);
         forger.vxlan(9, vni, &frame);
-        let expected: BTreeMap<DropReason, u64> = reason.into_iter().map(|reason| (reason, 1)).collect();
-        let counted =
-            if expected.is_empty() { nothing_counted(&hosts[0], &before) } else { wait_for_drop(&hosts[0], &before) };
-        assert_eq!(counted, expected, "{what}");
+        assert_counted(&hosts[0], &before, reason, what);
         assert_eq!(inside.each_ref().map(|sniffer| sniffer.count(MARK)), [seen, 0], "{what} arrived");
 
         forger.vxlan(9, network.vni, &honest.frame());

@@ -9,29 +9,20 @@
 
 mod attacker;
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 
-use attacker::{Forger, MARK, NOBODYS_MAC, VXLAN_PORT, datagram, forge, forgeries_from_afar};
-use attacker::{nothing_counted, wait_for_drop};
-use privnet::datapath::DropReason;
+use attacker::{Forger, MARK, NOBODYS_MAC, Shop, VXLAN_PORT, assert_counted, datagram, forge, forgeries_from_afar};
 use privnet_tests::lab::probe::Server;
-use privnet_tests::lab::{Container, Joined, Lab, Options, Sniffer, frame, say, wait_until};
+use privnet_tests::lab::{Container, Joined, Options, Sniffer, frame, say, wait_until};
 
-const SUBNET: &str = "10.90.0.0/24";
 const PORT: u16 = 7000;
 /// The host on its Docker bridge.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
 
 #[test]
 fn what_a_container_beside_forges_is_dropped_and_counted_or_refused_by_wireguard() {
-    let lab = Lab::new("what_a_container_beside_forges_is_dropped_and_counted_or_refused_by_wireguard");
-    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
-    let network = hosts[0].network("shop", SUBNET);
-    let web = lab.member(&hosts[0], &network, "web-1");
-    let worker = lab.member(&hosts[0], &network, "worker-1");
-    let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", || backend.pings(web.address()));
+    let Shop { lab, hosts, network, web, worker, backend } =
+        Shop::open("what_a_container_beside_forges_is_dropped_and_counted_or_refused_by_wireguard", &Options::ebpf());
     let beside = Beside::of(&lab.container("beside-1").with_eth0(&hosts[0].space, 9));
     let (carrier, other, app) =
         (Sniffer::start(&web.binding), Sniffer::start(&worker.binding), Sniffer::start(&web.app));
@@ -42,12 +33,7 @@ fn what_a_container_beside_forges_is_dropped_and_counted_or_refused_by_wireguard
         for forgery in forgeries_from_afar(&honest, &worker, &backend, network.vni, PORT) {
             let (before, seen) = (hosts[0].counters(), carrier.count(MARK));
             beside.vxlan(to, forgery.vni, &forgery.frame);
-            let counted = match forgery.reason {
-                Some(_) => wait_for_drop(&hosts[0], &before),
-                None => nothing_counted(&hosts[0], &before),
-            };
-            let expected: BTreeMap<DropReason, u64> = forgery.reason.iter().map(|reason| (*reason, 1)).collect();
-            assert_eq!(counted, expected, "{} by {to}", forgery.what);
+            assert_counted(&hosts[0], &before, forgery.reason, format!("{} by {to}", forgery.what));
             assert_eq!([carrier.count(MARK), other.count(MARK)], [seen, 0], "{} by {to} arrived", forgery.what);
 
             beside.vxlan(to, network.vni, &honest.frame());
@@ -64,12 +50,8 @@ fn what_a_container_beside_forges_is_dropped_and_counted_or_refused_by_wireguard
 
 #[test]
 fn a_forged_source_on_the_bridge_moves_no_member() {
-    let lab = Lab::new("a_forged_source_on_the_bridge_moves_no_member");
-    let hosts = lab.hosts(&[Options::bridge(), Options::bridge()]);
-    let network = hosts[0].network("shop", SUBNET);
-    let web = lab.member(&hosts[0], &network, "web-1");
-    let worker = lab.member(&hosts[0], &network, "worker-1");
-    let backend = lab.member(&hosts[1], &network, "backend-1");
+    let Shop { lab, hosts, network, web, worker, backend } =
+        Shop::open("a_forged_source_on_the_bridge_moves_no_member", &Options::bridge());
     let all_reach_web = || worker.pings(web.address()) && backend.pings(web.address());
     wait_until("web is reached", all_reach_web);
     hosts[0].wait_until_settled();

@@ -13,7 +13,8 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use attacker::{
-    Forger, Forgery, MARK, NOBODY, datagram, forge, forgeries_from_afar, nothing_counted, underlay_of, wait_for_drop,
+    Forger, Forgery, MARK, NOBODY, Shop, assert_counted, datagram, forge, forgeries_from_afar, nothing_counted,
+    underlay_of, wait_for_drop,
 };
 use privnet::datapath::DropReason;
 use privnet_tests::lab::frame::{self, Datagram};
@@ -25,12 +26,8 @@ const PORT: u16 = 7000;
 
 #[test]
 fn vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one() {
-    let lab = Lab::new("vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one");
-    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
-    let network = hosts[0].network("shop", SUBNET);
-    let web = lab.member(&hosts[0], &network, "web-1");
-    let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", || backend.pings(web.address()));
+    let Shop { lab, hosts, network, web, backend, .. } =
+        Shop::open("vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one", &Options::ebpf());
     let forger = Forger::plug_in(&lab, &hosts[0]);
     let (carrier, app) = (Sniffer::start(&web.binding), Sniffer::start(&web.app));
     let honest = datagram(&backend, &web);
@@ -45,12 +42,7 @@ fn vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one() {
         for (what, vni, inner, reason) in &cases {
             let (before, seen) = (hosts[0].counters(), carrier.count(MARK));
             forger.vxlan(number, *vni, inner);
-            let counted = match reason {
-                Some(_) => wait_for_drop(&hosts[0], &before),
-                None => nothing_counted(&hosts[0], &before),
-            };
-            let expected: BTreeMap<DropReason, u64> = reason.iter().map(|reason| (*reason, 1)).collect();
-            assert_eq!(counted, expected, "{what} from {whose}");
+            assert_counted(&hosts[0], &before, *reason, format!("{what} from {whose}"));
             assert_eq!(carrier.count(MARK), seen, "{what} from {whose} arrived");
 
             forger.vxlan(number, network.vni, &honest.frame());
@@ -66,12 +58,8 @@ fn vxlan_from_a_known_vtep_finds_no_more_than_from_an_unknown_one() {
 #[test]
 fn a_datagram_that_is_sent_again_is_not_heard_again() {
     for options in [Options::ebpf(), Options::bridge()] {
-        let lab = Lab::new("a_datagram_that_is_sent_again_is_not_heard_again");
-        let hosts = lab.hosts(&[options.clone(), options]);
-        let network = hosts[0].network("shop", SUBNET);
-        let web = lab.member(&hosts[0], &network, "web-1");
-        let backend = lab.member(&hosts[1], &network, "backend-1");
-        wait_until("backend reaches web", || backend.pings(web.address()));
+        let Shop { lab, hosts, web, backend, .. } =
+            Shop::open("a_datagram_that_is_sent_again_is_not_heard_again", &options);
         let listener = web.app.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))).expect("a port");
         let heard = |patience: Duration| {
             listener.set_read_timeout(Some(patience)).expect("a timeout");
@@ -117,12 +105,8 @@ fn a_datagram_that_is_sent_again_is_not_heard_again() {
 
 #[test]
 fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
-    let lab = Lab::new("what_is_cut_too_long_in_pieces_or_tagged_harms_nobody");
-    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
-    let network = hosts[0].network("shop", SUBNET);
-    let web = lab.member(&hosts[0], &network, "web-1");
-    let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", || backend.pings(web.address()));
+    let Shop { lab, hosts, network, web, backend, .. } =
+        Shop::open("what_is_cut_too_long_in_pieces_or_tagged_harms_nobody", &Options::ebpf());
     let forger = Forger::plug_in(&lab, &hosts[0]);
     let (carrier, app) = (Sniffer::start(&web.binding), Sniffer::start(&web.app));
     let honest = datagram(&backend, &web);
@@ -130,12 +114,7 @@ fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
     for (what, reason, payload) in malformed(&honest, network.vni) {
         let (before, seen) = (hosts[0].counters(), carrier.count(MARK));
         forger.datagram(2, &payload);
-        let counted = match reason {
-            Some(_) => wait_for_drop(&hosts[0], &before),
-            None => nothing_counted(&hosts[0], &before),
-        };
-        let expected: BTreeMap<DropReason, u64> = reason.into_iter().map(|reason| (reason, 1)).collect();
-        assert_eq!(counted, expected, "{what}");
+        assert_counted(&hosts[0], &before, reason, what);
         assert_eq!(carrier.count(MARK), seen, "{what} arrived");
         forger.datagram(2, &whole);
         wait_until(format!("the twin of {what} reaches WireGuard"), || carrier.count(MARK) == seen + 1);
@@ -169,13 +148,8 @@ fn what_is_cut_too_long_in_pieces_or_tagged_harms_nobody() {
 
 #[test]
 fn behind_a_bridge_whatever_is_forged_ends_at_wireguard() {
-    let lab = Lab::new("behind_a_bridge_whatever_is_forged_ends_at_wireguard");
-    let hosts = lab.hosts(&[Options::bridge(), Options::bridge()]);
-    let network = hosts[0].network("shop", SUBNET);
-    let web = lab.member(&hosts[0], &network, "web-1");
-    let worker = lab.member(&hosts[0], &network, "worker-1");
-    let backend = lab.member(&hosts[1], &network, "backend-1");
-    wait_until("backend reaches web", || backend.pings(web.address()) && worker.pings(web.address()));
+    let Shop { lab, hosts, network, web, worker, backend } =
+        Shop::open("behind_a_bridge_whatever_is_forged_ends_at_wireguard", &Options::bridge());
     let forger = Forger::plug_in(&lab, &hosts[0]);
     let carrier = Sniffer::start(&web.binding);
     // Not the host that the frames claim to come from: the kernel refuses a closed port by ICMP, which quotes them.

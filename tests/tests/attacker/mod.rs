@@ -4,18 +4,23 @@
 #![allow(dead_code, missing_docs, reason = "each test binary uses some of it; the names say it")]
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::thread::sleep;
 
+use privnet::agent::config::wireguard_dir;
+use privnet::agent::views::NetworkView;
 use privnet::datapath::DropReason;
 use privnet::wireguard::Device;
 use privnet_tests::lab::frame::{self, Datagram};
 use privnet_tests::lab::metrics::Counters;
-use privnet_tests::lab::{FOR_NOTHING, Host, Joined, Lab, Sender, Space, underlay_address, wait_until};
+use privnet_tests::lab::{FOR_NOTHING, Host, Joined, Lab, Options, Sender, Space, underlay_address, wait_until};
 
 /// What every forged frame carries and no application may see.
 pub const MARK: &[u8] = b"forged-9c41";
 pub const VXLAN_PORT: u16 = 4789;
+/// Of the network of [`Shop`].
+const SUBNET: &str = "10.90.0.0/24";
 /// An address and a MAC of the networks that no member has.
 pub const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 90, 0, 200);
 pub const NOBODYS_MAC: [u8; 6] = [0x02, 0, 0xde, 0xad, 0xbe, 0xef];
@@ -82,6 +87,29 @@ pub fn forgeries_from_afar(honest: &Datagram, local: &Joined, remote: &Joined, v
     let known = cases.into_iter().map(|(what, reason, frame)| Forgery { what, reason: Some(reason), vni, frame });
     let unknown = Forgery { what: "an unknown VNI", reason: None, vni: vni + 1, frame: honest.frame() };
     std::iter::once(unknown).chain(known).collect()
+}
+
+/// Two hosts and one network: `web` and `worker` are on the first, `backend` is on the second and reaches both.
+pub struct Shop {
+    pub lab: Lab,
+    pub hosts: Vec<Host>,
+    pub network: NetworkView,
+    pub web: Joined,
+    pub worker: Joined,
+    pub backend: Joined,
+}
+
+impl Shop {
+    #[track_caller]
+    pub fn open(test: &str, options: &Options) -> Self {
+        let lab = Lab::new(test);
+        let hosts = lab.hosts(&[options.clone(), options.clone()]);
+        let network = hosts[0].network("shop", SUBNET);
+        let [web, worker] = ["web-1", "worker-1"].map(|name| lab.member(&hosts[0], &network, name));
+        let backend = lab.member(&hosts[1], &network, "backend-1");
+        wait_until("all reach web", || backend.pings(web.address()) && worker.pings(web.address()));
+        Self { lab, hosts, network, web, worker, backend }
+    }
 }
 
 /// The namespace that joins the lab's hosts.
@@ -152,6 +180,16 @@ impl Forger {
     }
 }
 
+/// Sees that a shot was counted once, by its reason; nothing, when no program sees it.
+#[track_caller]
+pub fn assert_counted(host: &Host, before: &Counters, reason: Option<DropReason>, what: impl Display) {
+    let counted = match reason {
+        Some(_) => wait_for_drop(host, before),
+        None => nothing_counted(host, before),
+    };
+    assert_eq!(counted, reason.into_iter().map(|reason| (reason, 1)).collect(), "{what}");
+}
+
 /// Waits for a drop, and says which reasons rose by how much.
 pub fn wait_for_drop(host: &Host, before: &Counters) -> BTreeMap<DropReason, u64> {
     let mut risen = BTreeMap::new();
@@ -171,15 +209,12 @@ pub fn nothing_counted(host: &Host, before: &Counters) -> BTreeMap<DropReason, u
 /// A member's WireGuard device, and a runtime to talk to it.
 pub fn device_of(host: &Host, member: &Joined) -> (Device, tokio::runtime::Runtime) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let of_member = format!("-{:08x}", u32::from(member.address()));
-    let processes = std::fs::read_dir(host.paths().state.join("wireguard")).into_iter().flatten().flatten();
-    let run_dir = processes.map(|entry| entry.path()).find(|path| path.to_string_lossy().ends_with(&of_member));
-    let device = match run_dir {
-        Some(run_dir) => Device::userspace(&run_dir),
-        None => {
-            let netns = privnet::netns::Netns::open(&member.app.path()).expect("the app netns");
-            Device::kernel(netns, member.attached.interface.clone())
-        }
+    let run_dir = wireguard_dir(&host.paths().state, member.attached.network, member.address());
+    let device = if run_dir.exists() {
+        Device::userspace(&run_dir)
+    } else {
+        let netns = privnet::netns::Netns::open(&member.app.path()).expect("the app netns");
+        Device::kernel(netns, member.attached.interface.clone())
     };
     (device, runtime)
 }
