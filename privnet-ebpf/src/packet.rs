@@ -55,9 +55,9 @@ pub const fn is_vlan(ethertype: u16) -> bool {
 ///
 /// **A workaround for the verifier, 29 November 2026.** The packet keeps the headers as bytes, and [`Kind`] lends views
 /// of them. A packet that owned the fields of its kind would leave them undefined for the other kinds. The compiler
-/// (rustc 1.95, LLVM 22) then copies an arbitrary register, and Linux 6.18.44 refuses `from_member`: "R1 pointer
-/// arithmetic with >>= operator prohibited", because that register holds a packet pointer. A register that was never
-/// written gives "R1 !read_ok". All kernels have both rules (`adjust_ptr_min_max_vals` and `__check_reg_arg` in
+/// (rustc 1.95, LLVM 22) then copies an arbitrary register, and Linux 6.1, 6.12 and 6.18 refuse `from_member`: "R1
+/// pointer arithmetic with >>= operator prohibited", because that register holds a packet pointer. A register that was
+/// never written gives "R1 !read_ok". All kernels have both rules (`adjust_ptr_min_max_vals` and `__check_reg_arg` in
 /// <https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/verifier.c>). The workaround may go when the compiler
 /// copies no undefined value on BPF: own the fields, and see whether `datapath_verifier` loads the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

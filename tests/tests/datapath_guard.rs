@@ -76,7 +76,7 @@ fn what_is_refused_is_counted_for_the_member_of_this_host_whose_netns_it_is() {
     bed.refuses(Hook::GuardEgress, STRANGER_IF, &ipv4(alice, OUTSIDE), ALICE.address, DropReason::GuardSource);
     bed.refuses(Hook::GuardIngress, STRANGER_IF, &arp(OUTSIDE, alice), ALICE.address, DropReason::GuardArp);
     bed.refuses(Hook::GuardEgress, STRANGER_IF, &arp(alice, OUTSIDE), ALICE.address, DropReason::GuardArp);
-    // A remote member's netns is on its own host; whoever forges addresses gets no row of its own.
+    // The netns of a remote member is on its own host. A sender of forged addresses gets no row in the counters.
     bed.refuses(Hook::GuardIngress, STRANGER_IF, &ipv4(OUTSIDE, carol), NETWORK, DropReason::GuardDestination);
     bed.refuses(Hook::GuardIngress, STRANGER_IF, &ipv4(alice, OUTSIDE), NETWORK, DropReason::GuardSource);
 }

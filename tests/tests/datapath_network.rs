@@ -227,7 +227,7 @@ async fn a_guard_is_put_before_whoever_came_before_it() {
     let ours = || filters(&bed.netns, &interface, "ingress");
     bed.network.attach(&bed.netns, &interface, hook).await.expect("attached");
     assert_eq!((seen().await, ours().len()), (Attachment::Absent, 1), "the twin: a filter is enough");
-    // As good strangers as any: they have other names.
+    // Programs of other names are foreign on this hook.
     for stranger in [Hook::FromMember, Hook::FromVtep] {
         bed.network.attach_by(Method::Tcx, &bed.netns, &interface, stranger).await.expect("attached");
         assert_eq!(seen().await, Attachment::Preceded);

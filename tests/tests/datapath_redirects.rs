@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  far (everything that frames go in by and come out of)          room (the programs)
-//!   f11 ALICE, f21 BOB, f41 nobody ═══════════════ m11 m21 m41   from_member ─┐ BLUE's maps
+//!   f11 ALICE, f21 BOB, f41 (none) ═══════════════ m11 m21 m41   from_member ─┐ BLUE's maps
 //!   f31 the other hosts            ═══════════════ m31           from_vtep  ──┘
 //!   f51, f61 members of RED with the same addresses ═ m51 m61    from_member ─┐ RED's maps
 //!   f71 the other hosts of RED     ═══════════════ m71           from_vtep  ──┘
@@ -49,7 +49,7 @@ fn as_red(member: Member) -> Member {
 fn sides(ground: &Ground, redirect_peer: bool) -> [Side; 2] {
     let blue = World::new(7, 31).local(ALICE, 11).local(BOB, 21).remote(CAROL).remote(DAVE).stranger(NOBODY);
     let red = World::new(8, 71).local(as_red(ALICE), 51).local(as_red(BOB), 61).remote(as_red(CAROL));
-    // RED's members are nobody to BLUE, although they have the addresses of BLUE's.
+    // RED's members are unknown to BLUE, although they have the addresses of BLUE's.
     let blue = blue.stranger(as_red(ALICE)).stranger(as_red(CAROL));
     let red = red.stranger(as_red(DAVE)).stranger(ALICE).stranger(CAROL);
     let into = |hook, indexes: &[u32]| indexes.iter().map(|index| (hook, *index)).collect::<Vec<_>>();

@@ -5,7 +5,7 @@
 //!   the bed's namespace: interfaces that only lend their indexes
 //!   ALICE 11 ── 10.240.0.2, generation 1        REMOTE, behind the VTEP 31:
 //!   BOB   21 ── 10.240.0.3, generation 4          CAROL 10.240.0.9, generation 2
-//!   41       ── nobody                             DAVE 10.240.0.10, generation 255
+//!   41       ── no member                          DAVE 10.240.0.10, generation 255
 //! ```
 
 #![allow(dead_code, missing_docs, reason = "each test binary uses some of it; the names say it")]
