@@ -9,75 +9,28 @@
 //! |---|---|
 //! | `file` | how a file is reached, opened and written |
 //! | `kept` | what is known of it, on the disk |
+//! | `files` | the files of all containers |
 
 mod file;
+mod files;
 mod kept;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use anyhow::Result;
 
 use self::file::{Place, problem};
-use self::kept::{Directory, Kept, leads_to};
+pub use self::files::ResolvConfs;
+use self::kept::{Kept, leads_to};
 use super::desired;
 use super::wait::{PATIENCE, resolv_conf, search};
 use crate::agent::config::HOST_RESOLV_CONF;
-use crate::agent::door::explain::explain;
 use crate::agent::door::views::{ProblemView, ResolvConfFile};
 use crate::agent::host::journal::Record;
 use crate::agent::shared::Memberships;
 use crate::agent::world::Concerns;
 use crate::dns;
 use crate::netns::NetnsId;
-
-/// The files, by their paths.
-#[derive(Debug)]
-pub struct ResolvConfs {
-    directory: Directory,
-    kept: Mutex<BTreeMap<PathBuf, Kept>>,
-}
-
-impl ResolvConfs {
-    /// Reads what earlier agents kept in `directory`.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
-    pub fn open(directory: &Path) -> Result<Self> {
-        let (directory, kept) = Directory::open(directory)?;
-        Ok(Self { directory, kept: Mutex::new(kept) })
-    }
-
-    /// The servers that the files of each container named before, without the one at `ours`.
-    #[must_use]
-    pub fn servers(&self, ours: Ipv4Addr) -> BTreeMap<NetnsId, Vec<SocketAddr>> {
-        let mut servers: BTreeMap<NetnsId, Vec<SocketAddr>> = BTreeMap::new();
-        for kept in self.lock().values() {
-            let of_container = servers.entry(kept.netns).or_default();
-            of_container.extend(
-                kept.servers(ours).into_iter().filter(|server| !of_container.contains(server)).collect::<Vec<_>>(),
-            );
-        }
-        servers
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, kept: &Kept) -> Result<(), ProblemView> {
-        self.directory.write(kept).map_err(|error| {
-            let told = explain(&error);
-            problem(
-                &kept.path,
-                format!("what stands in it cannot be kept, so it stays as it is: {}", told.message),
-                told.remedy,
-            )
-        })
-    }
-}
 
 /// Writes the files of a container that has become a member, and the one that its attach names. Returns what was not done.
 pub async fn after_attach(shared: &Memberships, record: &Record, wish: Option<&ResolvConfFile>) -> Vec<ProblemView> {
@@ -136,7 +89,7 @@ fn keep_what_stands(
         refuse_shared(shared, path, &other)?;
         // Its container is gone.
         put_back(shared, &other)?;
-        forget(files, &mut all, path);
+        files.forget(&mut all, path);
     }
     let mut kept = all.get(path).cloned().unwrap_or_else(|| Kept::new(path, record.netns, boot_id, !by_caller));
     kept.is_ours_to_write |= !by_caller;
@@ -193,7 +146,7 @@ pub fn after_change(shared: &Memberships, netns: NetnsId) -> Vec<ProblemView> {
             Some(_) | None => {
                 let done = put_back(shared, kept);
                 // Where it could not be put back, that is told now, and later nothing would be another's.
-                forget(files, &mut all, &path);
+                files.forget(&mut all, &path);
                 done
             }
         };
@@ -269,14 +222,6 @@ fn put_back(shared: &Memberships, kept: &Kept) -> Result<(), ProblemView> {
     }
     let why = "another program has changed it since, so it stays as it is, and names a server that no longer answers";
     Err(problem(&kept.path, why, remedy))
-}
-
-fn forget(files: &ResolvConfs, all: &mut BTreeMap<PathBuf, Kept>, path: &Path) {
-    if let Some(kept) = all.remove(path)
-        && let Err(error) = files.directory.remove(&kept)
-    {
-        tracing::warn!("the record of {} stays: {error:#}", path.display());
-    }
 }
 
 /// The host's own file.
