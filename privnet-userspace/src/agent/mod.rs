@@ -9,6 +9,7 @@
 //! | `names` | the DNS process, its sockets and what it is told |
 //! | `world` | the store's image in memory |
 //! | `netns_links` | a namespace with its netlink socket |
+//! | `foreign_ranges` | where a namespace sends packets by interfaces that are no private network's |
 //! | `follow`, `checks` | what happens without a request: the store's changes, the members' checks |
 //! | `membership` | how a membership ends |
 //! | `shared`, `store_problems`, `backoff` | the parts that the tasks are handed, and the order of their locks; pauses between attempts |
@@ -18,6 +19,7 @@ mod checks;
 pub mod config;
 mod door;
 mod follow;
+mod foreign_ranges;
 mod host;
 #[cfg(test)]
 mod hostile;

@@ -7,6 +7,7 @@ use rand::RngCore as _;
 use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::gone::wait_until_gone;
+use super::overlap::check_own_interfaces;
 use super::target::TargetNetns;
 use crate::agent::host::journal::{Record, text_of_entry};
 use crate::agent::shared::Shared;
@@ -158,6 +159,7 @@ async fn claim(
     found: &TargetNetns,
 ) -> Result<Record, ClaimFailure> {
     check_overlap(shared, network, found)?;
+    check_own_interfaces(shared, network, found).await?;
     let index = free_index(shared, found).await?;
     let netns_cookie = found.netns.cookie().await.map_err(ControlError::from)?;
     let key = new_key();

@@ -11,6 +11,7 @@ use super::doctor;
 use super::error::{ControlError, ErrorCode};
 use super::explain::{explain, problem};
 use super::gone::wait_until_gone;
+use super::overlap::avoided_ranges;
 use super::scrape;
 use super::verbs::AgentApi;
 use super::views::{
@@ -176,6 +177,7 @@ impl AgentApi for Control {
         let wanted = NewNetwork {
             name,
             subnet,
+            avoided: if subnet.is_none() { avoided_ranges(&self.shared).await } else { Vec::new() },
             mtu: self.shared.host.facts.mtu.wireguard,
             names: request.names.unwrap_or_default(),
             now_unix_seconds: crate::agent::now_unix_seconds(),

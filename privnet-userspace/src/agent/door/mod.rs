@@ -5,6 +5,7 @@
 //! | [`control`] | every request that a surface can make |
 //! | [`verbs`] | the table of everything that can be asked |
 //! | `attach`, `claim`, `target` | one attach from end to end; its claim; which namespace it means |
+//! | `overlap` | the ranges of host and containers that a network must not take away |
 //! | `gone` | waits until nothing of a member remains |
 //! | `scrape`, `read_failures` | what the metrics read: counters, devices, the state; a read that fails is counted |
 //! | `names` | what surfaces may ask about names |
@@ -20,6 +21,7 @@ pub mod error;
 pub mod explain;
 mod gone;
 mod names;
+mod overlap;
 pub mod read_failures;
 mod scrape;
 mod target;

@@ -181,6 +181,7 @@ async fn a_claim_from_the_image_costs_one_transaction_and_gets_what_the_store_wo
         let wanted = claims::NewNetwork {
             name: "small".parse().expect("a name"),
             subnet: Some("10.0.0.0/29".parse().expect("a prefix")),
+            avoided: Vec::new(),
             mtu: 1390,
             names: crate::model::NameOptions::default(),
             now_unix_seconds: 1,

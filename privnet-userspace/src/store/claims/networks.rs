@@ -27,6 +27,8 @@ pub struct NewNetwork {
     pub name: NetworkName,
     /// Its subnet; the next free /22 of 10.240.0.0/12 when none is asked for.
     pub subnet: Option<Ipv4Net>,
+    /// Ranges from which the next free subnet keeps away, as long as there is another.
+    pub avoided: Vec<Ipv4Net>,
     /// The MTU of its members' WireGuard interfaces, in bytes.
     pub mtu: u32,
     /// What it says about its names.
@@ -44,7 +46,7 @@ pub async fn create_network(
     wanted: &NewNetwork,
     rng: &mut (dyn RngCore + Send),
 ) -> Result<Network, NetworkError> {
-    let NewNetwork { name, subnet, mtu, names, now_unix_seconds } = wanted;
+    let NewNetwork { name, subnet, avoided, mtu, names, now_unix_seconds } = wanted;
     let subnet = *subnet;
     if let Some(subnet) = subnet {
         ipam::check_subnet(subnet)?;
@@ -58,7 +60,7 @@ pub async fn create_network(
         }
         let subnet = match subnet {
             Some(subnet) => subnet,
-            None => free_subnet(store).await?,
+            None => free_subnet(store, avoided).await?,
         };
         let vni = ipam::free_vni(&taken_vnis(store).await?, rng.next_u32()).ok_or(NetworkError::VnisExhausted)?;
         let id = random_id(rng);
@@ -153,9 +155,9 @@ fn creation(network: &Network, fence: Option<&Entry>) -> Transaction {
         .put(keys::networks_fence(), [])
 }
 
-async fn free_subnet(store: &dyn Store) -> Result<Ipv4Net, RecordError> {
+async fn free_subnet(store: &dyn Store, avoided: &[Ipv4Net]) -> Result<Ipv4Net, RecordError> {
     let networks = records::list_networks(store).await?.records;
-    Ok(ipam::next_subnet(networks.iter().map(|network| network.subnet)))
+    Ok(ipam::next_subnet(networks.iter().map(|network| network.subnet).chain(avoided.iter().copied())))
 }
 
 async fn taken_vnis(store: &dyn Store) -> Result<BTreeSet<Vni>, RecordError> {

@@ -26,7 +26,12 @@ async fn create(store: &dyn Store, name: &str, subnet: Option<&str>) -> Result<N
     let subnet = subnet.map(|text| text.parse::<Ipv4Net>().expect("a prefix"));
     let mut rng = StdRng::from_os_rng();
     let (name, names) = (name.parse().expect("a name"), NameOptions::default());
-    create_network(store, &NewNetwork { name, subnet, mtu: 1390, names, now_unix_seconds: NOW }, &mut rng).await
+    create_network(
+        store,
+        &NewNetwork { name, subnet, avoided: Vec::new(), mtu: 1390, names, now_unix_seconds: NOW },
+        &mut rng,
+    )
+    .await
 }
 
 /// Claims as an agent does that has seen nothing of the store.

@@ -1,0 +1,62 @@
+//! What a network must not take away: the ranges of the host, and of the containers on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::Ipv4Net;
+
+use super::error::{ControlError, ErrorCode};
+use super::target::TargetNetns;
+use crate::agent::foreign_ranges;
+use crate::agent::host::journal::Record;
+use crate::agent::shared::Shared;
+use crate::ipam::{self, Conflict};
+use crate::link::Links;
+use crate::model::{IfName, Network};
+use crate::netns::{Netns, NetnsId};
+use crate::topology::ownership;
+
+/// Refuses a network whose subnet takes packets from the container's own interfaces, or its packets go there.
+///
+/// # Errors
+/// [`ErrorCode::SubnetOverlap`] with the range and its interface; or when the kernel cannot be asked.
+pub(in crate::agent) async fn check_own_interfaces(
+    shared: &Shared,
+    network: &Network,
+    found: &TargetNetns,
+) -> Result<(), ControlError> {
+    let links = Links::open(&found.netns).await?;
+    let own = own_interfaces(shared.journal().records().values(), found.netns.id());
+    let ranges = foreign_ranges::read(&links, &own).await?;
+    match ranges.iter().find(|range| range.conflict(network.subnet) == Some(Conflict::Breaks)) {
+        None => Ok(()),
+        Some(range) => Err(ControlError::new(
+            ErrorCode::SubnetOverlap,
+            format!(
+                "subnet {} of network {} overlaps {range} of the container: one of the two would be dead",
+                network.subnet, network.name
+            ),
+            "use a network with another subnet (`privnet network create NAME --subnet PREFIX`), or give the container's \
+             interface another range",
+        )),
+    }
+}
+
+/// The ranges of the host and of the containers on it, from which a new network keeps away.
+///
+/// A container that cannot be asked is passed over: the check at its attach decides.
+pub(in crate::agent) async fn avoided_ranges(shared: &Shared) -> Vec<Ipv4Net> {
+    let records: Vec<Record> = shared.journal().records().values().cloned().collect();
+    let mut ranges = foreign_ranges::read(&shared.host.netns.links, &BTreeSet::new()).await.unwrap_or_default();
+    let containers: BTreeMap<NetnsId, &Record> = records.iter().map(|record| (record.netns, record)).collect();
+    for (id, record) in containers {
+        // The path may lead to another namespace by now.
+        let Some(netns) = Netns::open(&record.netns_path).ok().filter(|netns| netns.id() == id) else { continue };
+        let Ok(links) = Links::open(&netns).await else { continue };
+        ranges.extend(foreign_ranges::read(&links, &own_interfaces(records.iter(), id)).await.unwrap_or_default());
+    }
+    foreign_ranges::avoided(ranges, ipam::subnet::POOL_SUBNET_PREFIX_LENGTH)
+}
+
+fn own_interfaces<'a>(records: impl Iterator<Item = &'a Record>, netns: NetnsId) -> BTreeSet<IfName> {
+    records.filter(|record| record.netns == netns).map(|record| ownership::wireguard_interface(record.index)).collect()
+}

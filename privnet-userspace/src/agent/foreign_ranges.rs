@@ -1,0 +1,60 @@
+//! The ranges that a namespace reaches by interfaces that are no private network's.
+
+use std::collections::BTreeSet;
+
+use ipnet::Ipv4Net;
+
+use crate::ipam::{ForeignRange, Reach};
+use crate::link::{self, Address, Link, Links, Route, RouteTarget};
+use crate::model::IfName;
+
+/// What a namespace has, without what belongs to the interfaces in `own`.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub async fn read(links: &Links, own: &BTreeSet<IfName>) -> Result<BTreeSet<ForeignRange>, link::Error> {
+    Ok(of(&links.links().await?, &links.addresses().await?, &links.routes().await?, own))
+}
+
+/// The ranges of links, addresses and routes that were read.
+///
+/// The metrics of our `unreachable` routes are the highest two: no route of an administrator needs one of them.
+pub fn of(links: &[Link], addresses: &[Address], routes: &[Route], own: &BTreeSet<IfName>) -> BTreeSet<ForeignRange> {
+    let foreign = |index: u32| {
+        let link = links.iter().find(|link| link.index == index)?;
+        (!own.iter().any(|own| own.as_str() == link.name)).then(|| link.name.clone())
+    };
+    let mut ranges = BTreeSet::new();
+    for address in addresses {
+        if let Some(interface) = foreign(address.index) {
+            let range = address.address.trunc();
+            ranges.insert(ForeignRange { range, reach: Reach::Connected, interface: Some(interface) });
+        }
+    }
+    for route in routes {
+        let range = route.destination;
+        match route.target {
+            RouteTarget::Link { index, gateway } => {
+                let Some(interface) = foreign(index) else { continue };
+                if let Some(gateway) = gateway {
+                    let interface = Some(interface.clone());
+                    ranges.insert(ForeignRange { range: gateway.into(), reach: Reach::Gateway, interface });
+                }
+                let connected = |reach| ForeignRange { range, reach, interface: Some(interface.clone()) };
+                if !ranges.contains(&connected(Reach::Connected)) {
+                    ranges.insert(connected(Reach::Route));
+                }
+            }
+            RouteTarget::Unreachable if route.metric >= u32::MAX - 1 => {}
+            RouteTarget::Unreachable | RouteTarget::Other(_) => {
+                ranges.insert(ForeignRange { range, reach: Reach::Route, interface: None });
+            }
+        }
+    }
+    ranges
+}
+
+/// The ranges from which a new network with a subnet of `prefix_length` keeps away.
+pub fn avoided(ranges: impl IntoIterator<Item = ForeignRange>, prefix_length: u8) -> Vec<Ipv4Net> {
+    ranges.into_iter().filter(|range| range.is_avoided(prefix_length)).map(|range| range.range).collect()
+}

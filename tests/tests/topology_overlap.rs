@@ -1,0 +1,96 @@
+//! A network whose subnet overlaps what the container has already is refused, and both go on as before.
+//!
+//! ```text
+//!  gateway 172.17.0.1/24 ── eth0 172.17.0.50/24 ─ container ─ wg0 10.90.0.2/24       shop, attached before
+//!                                                     └╌╌╌╌╌╌ refused: networks that overlap 172.17.0.0/24
+//! ```
+
+use privnet::agent::{ControlError, ErrorCode};
+use privnet_tests::lab::{Container, Host, Lab, Options, Space, say, wait_until};
+
+/// Gives the container an `eth0` with this address, whose other end is in `gateway`.
+fn connect(container: &Space, gateway: &Space, address: &str, gateways: &str) {
+    let far = gateway.path();
+    container.run(&format!("ip link add eth0 type veth peer name e0 netns {}", far.display()));
+    gateway.run(&format!("ip address add {gateways} dev e0"));
+    gateway.run("ip link set e0 up");
+    container.run("ip link set lo up");
+    container.run(&format!("ip address add {address} dev eth0"));
+    container.run("ip link set eth0 up");
+}
+
+fn refusal(host: &Host, name: &str, subnet: &str, container: &Container) -> ControlError {
+    let network = host.network(name, subnet);
+    let before = host.leftovers();
+    let routes = container.space.run("ip -4 route show table all");
+    let error = host.attach(&network, container, None).expect_err("an overlap");
+    assert_eq!(error.code, ErrorCode::SubnetOverlap, "{error:?}");
+    assert_eq!(container.space.run("ip -4 route show table all"), routes, "nothing is half done");
+    assert_eq!(host.leftovers(), before);
+    error
+}
+
+#[test]
+fn a_network_that_would_cut_off_an_interface_of_the_container_is_refused() {
+    let lab = Lab::new("a_network_that_would_cut_off_an_interface_of_the_container_is_refused");
+    let host = lab.host(&Options::ebpf());
+    let (web, gateway) = (lab.container("web-1"), lab.space("gateway"));
+    connect(&web.space, &gateway, "172.17.0.50/24", "172.17.0.1/24");
+    web.space.run("ip route add default via 172.17.0.1");
+    web.space.run("ip route add 10.60.8.0/22 via 172.17.0.1");
+    web.space.run("ip route add 100.64.0.0/10 via 172.17.0.1");
+    web.space.run("ip route add blackhole 10.61.0.0/24");
+
+    say("connected: equal, contained and containing");
+    for (name, subnet) in [("equal", "172.17.0.0/24"), ("inside", "172.17.0.0/28"), ("around", "172.17.0.0/16")] {
+        let error = refusal(&host, name, subnet, &web);
+        assert!(error.message.contains("172.17.0.0/24, which is connected to eth0"), "{}", error.message);
+        assert!(error.remedy.contains("--subnet"), "{}", error.remedy);
+    }
+    say("routes that are as narrow or narrower");
+    for (name, subnet, said) in [
+        ("route", "10.60.8.0/22", "10.60.8.0/22, which has a route through eth0"),
+        ("wider", "10.60.0.0/16", "10.60.8.0/22, which has a route through eth0"),
+        ("hole", "10.61.0.0/22", "10.61.0.0/24, which has a route of its own"),
+    ] {
+        let error = refusal(&host, name, subnet, &web);
+        assert!(error.message.contains(said), "{}", error.message);
+    }
+
+    say("the twins: a subnet beside it, one inside a wider route, and one under the default route");
+    let shop = host.network("shop", "172.17.1.0/24");
+    let joined = host.join(&shop, &web);
+    let within = host.network("within", "100.64.3.0/24");
+    host.attach(&within, &web, None).expect("a narrower subnet than the route around it");
+    let worker = lab.member(&host, &shop, "worker-1");
+    wait_until("the member talks", || joined.pings(worker.address()));
+    assert!(web.space.succeeds("ping -c 1 -W 5 172.17.0.1"), "and eth0 goes on");
+    for network in [&shop, &within] {
+        assert!(host.detach(network, &web).expect("detach").detached);
+    }
+    assert!(host.detach(&shop, &worker.container).expect("detach").detached);
+    lab.finish_detached();
+}
+
+#[test]
+fn a_network_without_a_wish_gets_a_subnet_that_host_and_containers_do_not_have() {
+    let lab = Lab::new("a_network_without_a_wish_gets_a_subnet_that_host_and_containers_do_not_have");
+    let host = lab.host(&Options::ebpf());
+    let (web, gateway) = (lab.container("web-1"), lab.space("gateway"));
+    let shop = host.network("shop", "10.90.0.0/24");
+    let _joined = host.join(&shop, &web);
+    assert_eq!(host.create_network("first", None).expect("created").subnet.to_string(), "10.240.0.0/22");
+
+    say("an interface of the host, and one of a container that is attached");
+    host.space.run("ip link add z0 type veth peer name z1");
+    host.space.run("ip address add 10.240.5.1/24 dev z0");
+    connect(&web.space, &gateway, "10.240.8.9/24", "10.240.8.1/24");
+    assert_eq!(host.create_network("second", None).expect("created").subnet.to_string(), "10.240.12.0/22");
+
+    say("the twin: they are gone");
+    host.space.run("ip link del z0");
+    web.space.run("ip link del eth0");
+    assert_eq!(host.create_network("third", None).expect("created").subnet.to_string(), "10.240.4.0/22");
+    assert!(host.detach(&shop, &web).expect("detach").detached);
+    lab.finish_detached();
+}
