@@ -188,10 +188,9 @@ fn a_more_specific_route_through_eth0_carries_no_private_traffic() {
         for reason in [DropReason::GuardDestination, DropReason::GuardSource] {
             let before = host.counters();
             // A connection that was there before the route has the member's own address, a new one eth0's.
-            let sent = match reason {
-                DropReason::GuardSource => as_connected.send_to(CANARY, (private, PORT)),
-                _ => shout(&web.app, private),
-            };
+            let is_connected = reason == DropReason::GuardSource;
+            let sent =
+                if is_connected { as_connected.send_to(CANARY, (private, PORT)) } else { shout(&web.app, private) };
             assert!(sent.is_ok(), "wg0 is up, and the route says eth0: {sent:?}");
             wait_until(format!("{reason:?} is counted"), || !host.counters().drops_since(&before).is_empty());
             let expected = std::collections::BTreeMap::from([(reason, 1)]);
