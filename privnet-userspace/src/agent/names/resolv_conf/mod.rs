@@ -179,7 +179,7 @@ fn write(shared: &Memberships, kept: &mut Kept, text: &str) -> Result<(), Proble
     if content == Some(text) && kept.written.last().is_some_and(|last| last == text) {
         return Ok(());
     }
-    if !kept.is_written(content) && !(kept.written.is_empty() && kept.stands_again(content)) {
+    if !(kept.is_written(content) || kept.written.is_empty() && kept.stands_again(content)) {
         let why = "another program has changed it since, so it stays as it is";
         return Err(problem(&kept.path, why, "attach with --resolv-conf to have it written again"));
     }
