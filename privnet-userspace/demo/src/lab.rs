@@ -325,7 +325,7 @@ impl Wanted<'_> {
         let members = records::list_members(store, Some(self.network.id)).await?.records;
         let member = members.into_iter().find(|member| member.address == attached.member.address);
         let member = member.with_context(|| format!("the store has no record of {}", self.label))?;
-        let binding_name = ownership::binding_netns(&config.netns_prefix, &member.container);
+        let binding_name = ownership::binding_netns(&config.netns_prefix, ownership::binding_digest(&member.container));
         Ok(Container {
             label: self.label,
             host: self.host,

@@ -10,9 +10,10 @@ use super::host::journal::Record;
 use super::names::resolv_conf;
 use super::shared::Memberships as Shared;
 use super::world::Concerns;
-use crate::model::Member;
+use crate::model::{ContainerRef, Member};
 use crate::netns::Netns;
-use crate::store::claims::End;
+use crate::store::claims::{End, Released, Written};
+use crate::store::records::Stored;
 use crate::store::{claims, records};
 
 /// Finds the records of namespaces that went while no agent held them, and whose path and number another one has now:
@@ -24,7 +25,8 @@ pub async fn detect_reused_netns(shared: &Shared) -> Result<()> {
     let records: Vec<Record> = shared.journal().records().values().cloned().collect();
     for record in records.iter().filter(|record| record.is_alive(&shared.host.facts.boot_id)) {
         // What is gone by now is gone.
-        let Ok(netns) = Netns::open(&record.netns_path) else { continue };
+        let Some(path) = record.living_path(&shared.host.facts.boot_id) else { continue };
+        let Ok(netns) = Netns::open(path) else { continue };
         if record.netns_cookie.is_some() && Some(netns.cookie().await?) != record.netns_cookie {
             tracing::info!(network = %record.network, "the namespace of {} was deleted, and another one has its inode number", record.container);
             shared.journal().mark_netns_reused(record.id)?;
@@ -33,27 +35,50 @@ pub async fn detect_reused_netns(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// Ends the memberships of containers whose namespace is gone, and the records of members that the store does not know.
+/// Ends the memberships of containers whose namespace is gone, the names of those whose namespace lives on by another
+/// container, and the records of members that the store does not know.
 ///
 /// # Errors
 /// When the store or a record cannot be changed; the next pulse tries again.
 pub async fn end_dead(shared: &Shared) -> Result<()> {
-    let records: Vec<Record> = shared.journal().records().values().cloned().collect();
-    for record in records.iter().filter(|record| !record.leaving && !record.is_alive(&shared.host.facts.boot_id)) {
-        tracing::info!(network = %record.network, "the namespace of {} was deleted: its membership ends", record.container);
-        end(shared, record).await?;
+    for record in staying(shared) {
+        if !record.is_alive(&shared.host.facts.boot_id) {
+            tracing::info!(network = %record.network, "the namespace of {} was deleted: its membership ends", record.names_text());
+            end(shared, &record).await?;
+            continue;
+        }
+        for name in record.dead_names() {
+            tracing::info!(network = %record.network, "{name} is gone, and other containers of its namespace are not: its name ends");
+            end_name(shared, &record, &name).await?;
+        }
     }
     // Holding the claims, a member that is being attached has its record and its place in the store, or neither.
     let _claims = shared.claims.lock().await;
-    let records: Vec<Record> = shared.journal().records().values().cloned().collect();
-    for record in records.iter().filter(|record| !record.leaving) {
-        let known = shared
-            .world(|world| world.member(record.network, &record.container).is_some_and(|m| is_of(m, record, shared)));
-        if !known && !is_stored(shared, record).await? {
-            leave(shared, record)?;
+    for record in staying(shared) {
+        let is_known = shared.world(|world| {
+            let known = world.membership(record.id).or_else(|| world.member(record.network, &record.container));
+            known.is_some_and(|known| is_of(known, &record, shared) && record.has_names_of(known))
+        });
+        if !is_known {
+            take_over_names(shared, &record).await?;
         }
     }
     release_unrecorded(shared).await
+}
+
+/// The records of this host's memberships, without those that are leaving.
+fn staying(shared: &Shared) -> Vec<Record> {
+    shared.journal().records().values().filter(|record| !record.leaving).cloned().collect()
+}
+
+/// Gives a record the names that the store has for the membership, or ends the record of one that is not there: an agent may
+/// have died between the two. The claims are held.
+async fn take_over_names(shared: &Shared, record: &Record) -> Result<Vec<ProblemView>> {
+    match stored(shared, record).await? {
+        Some(member) if record.has_names_of(&member) => Ok(Vec::new()),
+        Some(member) => shared.journal().note_names(&Written::nothing(member), None).map(|()| Vec::new()),
+        None => leave(shared, record),
+    }
 }
 
 /// Releases a member's place in the store, and leaves its teardown to the network's worker. Returns what could not be done in
@@ -63,17 +88,63 @@ pub async fn end_dead(shared: &Shared) -> Result<()> {
 /// When the store or the record cannot be changed.
 pub async fn end(shared: &Shared, record: &Record) -> Result<Vec<ProblemView>> {
     let _claims = shared.claims.lock().await;
-    if is_stored(shared, record).await? {
-        claims::release_member(
-            &*shared.store,
-            record.network,
-            &record.container,
-            End::by_its_host(super::now_unix_seconds()),
-        )
-        .await
-        .with_context(|| format!("releasing {} in {}", record.container, record.network))?;
+    end_with_claims(shared, record).await
+}
+
+/// As [`end`], for a task that holds the claims.
+///
+/// # Errors
+/// When the store or the record cannot be changed.
+pub async fn end_with_claims(shared: &Shared, record: &Record) -> Result<Vec<ProblemView>> {
+    if let Some(member) = stored(shared, record).await? {
+        claims::release_member(&*shared.store, member.network, &member.container, now())
+            .await
+            .with_context(|| format!("releasing {} in {}", member.container, record.network))?;
     }
     leave(shared, record)
+}
+
+/// What the end of a name led to.
+pub struct Ended {
+    /// Whether the membership has ended with it.
+    pub membership: bool,
+    /// What could not be done in the container's files.
+    pub problems: Vec<ProblemView>,
+}
+
+/// Takes one name from a membership, and ends the membership with its last one.
+///
+/// # Errors
+/// When the store or the record cannot be changed.
+pub async fn end_name(shared: &Shared, record: &Record, name: &ContainerRef) -> Result<Ended> {
+    let _claims = shared.claims.lock().await;
+    end_name_with_claims(shared, record, name).await
+}
+
+/// As [`end_name`], for a task that holds the claims.
+///
+/// # Errors
+/// When the store or the record cannot be changed.
+pub async fn end_name_with_claims(shared: &Shared, record: &Record, name: &ContainerRef) -> Result<Ended> {
+    let released = claims::release_name(&*shared.store, record.network, record.id, name, now())
+        .await
+        .with_context(|| format!("releasing {name} in {}", record.network))?;
+    let problems = match released {
+        Some(Released::Name(written)) => {
+            shared.journal().note_names(&written, None)?;
+            shared.names.wake(&Concerns::Networks(BTreeSet::from([record.network])));
+            Vec::new()
+        }
+        Some(Released::Membership(_)) => leave(shared, record)?,
+        None => take_over_names(shared, record).await?,
+    };
+    let membership = shared.journal().records().get(&record.id).is_none_or(|record| record.leaving);
+    Ok(Ended { membership, problems })
+}
+
+/// The end that this host makes of a membership or a name now.
+fn now() -> End {
+    End::by_its_host(super::now_unix_seconds())
 }
 
 /// Members of this host of which it has no record were being claimed when an agent died: no answer named them.
@@ -96,22 +167,24 @@ async fn release_one_unrecorded(shared: &Shared, seen: &Member) -> Result<()> {
     let stored = records::get_member(&*shared.store, seen.network, &seen.container).await?;
     let is_recorded = |member: &Member| shared.journal().at(member.network, member.address).is_some();
     if stored.is_some_and(|stored| stored.record.host == shared.host.config.host && !is_recorded(&stored.record)) {
-        claims::release_member(
-            &*shared.store,
-            seen.network,
-            &seen.container,
-            End::by_its_host(super::now_unix_seconds()),
-        )
-        .await?;
+        claims::release_member(&*shared.store, seen.network, &seen.container, now()).await?;
     }
     Ok(())
 }
 
-async fn is_stored(shared: &Shared, record: &Record) -> Result<bool> {
-    let stored = records::get_member(&*shared.store, record.network, &record.container)
-        .await
-        .with_context(|| format!("reading {} in {}", record.container, record.network))?;
-    Ok(stored.is_some_and(|stored| is_of(&stored.record, record, shared)))
+/// What the store has of a membership of this host, whatever its oldest name is there.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn stored(shared: &Shared, record: &Record) -> Result<Option<Member>> {
+    let reading = || format!("reading {} in {}", record.container, record.network);
+    let store = &*shared.store;
+    let is_it = |stored: &Stored<Member>| is_of(&stored.record, record, shared);
+    let mut found = records::get_member(store, record.network, &record.container).await.with_context(reading)?;
+    if !found.as_ref().is_some_and(is_it) {
+        found = records::member_at(store, record.network, record.address).await.with_context(reading)?;
+    }
+    Ok(found.filter(is_it).map(|stored| stored.record))
 }
 
 fn is_of(member: &Member, record: &Record, shared: &Shared) -> bool {

@@ -15,8 +15,9 @@ use tokio::sync::watch;
 
 use self::quarantine::Quarantine;
 use super::door::explain;
-use crate::model::{ContainerRef, HostName, Member, Network, NetworkId};
-use crate::store::claims::{Choice, Found, MemberClaim, MemberError, Occupancy, Seen};
+use crate::model::ids::ContainerNumber;
+use crate::model::{AppId, ContainerRef, ContainerType, HostName, Member, MemberId, Network, NetworkId};
+use crate::store::claims::{Choice, Found, MemberClaim, MemberError, NumberWish, Occupancy, Seen};
 use crate::store::records::{self, AddressRecord, HostRecord, RecordError, Stored};
 use crate::store::{Entry, Event, Key, Store, keys};
 
@@ -24,7 +25,10 @@ use crate::store::{Entry, Event, Key, Store, keys};
 #[derive(Clone, Debug, Default)]
 pub struct World {
     networks: BTreeMap<NetworkId, Network>,
+    /// By their oldest names.
     members: BTreeMap<NetworkId, BTreeMap<ContainerRef, Arc<Member>>>,
+    /// The oldest name of each membership.
+    oldest: BTreeMap<MemberId, (NetworkId, ContainerRef)>,
     /// The same members, by host.
     by_host: BTreeMap<HostName, BTreeMap<(NetworkId, ContainerRef), Arc<Member>>>,
     /// What is given out in each network.
@@ -78,6 +82,15 @@ impl Seen for SharedWorld {
             let network = network.ok_or(MemberError::NetworkNotFound { id: claim.network })?;
             world.occupancy.get(&claim.network).unwrap_or(&Occupancy::default()).choose(network, claim, found)
         })
+    }
+
+    fn choose_name(
+        &self,
+        network: NetworkId,
+        wish: NumberWish<'_>,
+        found: &Found,
+    ) -> Result<ContainerRef, MemberError> {
+        self.read(|world| world.occupancy.get(&network).unwrap_or(&Occupancy::default()).choose_name(wish, found))
     }
 }
 
@@ -146,10 +159,24 @@ impl World {
         self.quarantine.expire(now_unix_seconds)
     }
 
-    /// One member.
+    /// One member, by its oldest name.
     #[must_use]
     pub fn member(&self, network: NetworkId, container: &ContainerRef) -> Option<&Arc<Member>> {
         self.members.get(&network)?.get(container)
+    }
+
+    /// One member, by its membership.
+    #[must_use]
+    pub fn membership(&self, id: MemberId) -> Option<&Arc<Member>> {
+        let (network, container) = self.oldest.get(&id)?;
+        self.member(*network, container)
+    }
+
+    /// The numbers that containers of an app and a type have in networks other than this one.
+    #[must_use]
+    pub fn numbers_elsewhere(&self, network: NetworkId, app: AppId, kind: &ContainerType) -> BTreeSet<ContainerNumber> {
+        let others = self.occupancy.iter().filter(|(other, _)| **other != network);
+        others.flat_map(|(_, occupancy)| occupancy.numbers(app, kind)).collect()
     }
 
     /// All members of a host, in all networks.
@@ -243,8 +270,13 @@ impl World {
     fn put_member(&mut self, member: Member) {
         let (network, container, host) = (member.network, member.container.clone(), member.host.clone());
         self.forget_member(network, &container);
+        // The end of its record under the name that was the oldest before comes after this.
+        if let Some((_, before)) = self.oldest.remove(&member.id).filter(|(of, _)| *of == network) {
+            self.forget_member(network, &before);
+        }
         let member = Arc::new(member);
-        self.occupancy.entry(network).or_default().put_container(&container);
+        self.occupancy.entry(network).or_default().put_member(&member);
+        self.oldest.insert(member.id, (network, container.clone()));
         self.by_host.entry(host).or_default().insert((network, container.clone()), Arc::clone(&member));
         self.members.entry(network).or_default().insert(container, member);
     }
@@ -258,7 +290,8 @@ impl World {
                 self.by_host.remove(&member.host);
             }
         }
-        self.occupancy.entry(network).or_default().remove_container(container);
+        self.oldest.remove(&member.id);
+        self.occupancy.entry(network).or_default().remove_member(&member);
         Some(member)
     }
 

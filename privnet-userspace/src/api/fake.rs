@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 
 use crate::agent::views::{
     AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, MemberRef, MemberView, MembersQuery, NamesCounted, NamesView, NetworkCounters,
-    NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode, Scrape, StatusView, VersionView,
+    DomainNameView, DomainNamesQuery, MemberRef, MemberView, MembersQuery, NameView, NamesCounted, NamesView,
+    NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode, Scrape, StatusView,
+    VersionView,
 };
 use crate::agent::{AgentApi, ControlError, ErrorCode};
 use crate::datapath::{Direction, Outcome};
@@ -177,6 +178,11 @@ pub(crate) fn member_view() -> MemberView {
         host: "one".parse().expect("host"),
         state: MemberState::Ready,
         interface: Some("wg0".parse().expect("interface")),
+        names: vec![NameView {
+            name: member_ref(),
+            state: MemberState::Ready,
+            ports: ["http=8080".parse().expect("a port")].into(),
+        }],
     }
 }
 

@@ -187,7 +187,7 @@ pub struct MemberArgs {
     /// The container's type [default: web].
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<String>,
-    /// The container's number [default: attach takes the lowest free one, detach the only one].
+    /// The container's number [default: attach takes the namespace's own, or the lowest free one; detach the only one].
     #[arg(long, value_name = "N")]
     pub number: Option<ContainerNumber>,
 }

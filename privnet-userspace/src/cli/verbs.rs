@@ -7,7 +7,7 @@ use super::client::Client;
 use super::output::{fields, print, print_text, table};
 use super::{docker, human};
 use crate::api::views::{
-    Attach, Attached, CreateNetwork, Detach, MemberView, MembersQuery, NamesView, NetworkPath, NetworkView,
+    Attach, Attached, CreateNetwork, Detach, MemberView, MembersQuery, NameView, NamesView, NetworkPath, NetworkView,
     ProblemView, ResolvConfFile, StatusView, Target, VersionView,
 };
 use crate::api::{ControlError, ErrorCode, exposition};
@@ -247,9 +247,10 @@ fn app_text(name: Option<&AppName>, id: &str) -> String {
     name.map_or_else(|| id.to_owned(), |name| format!("{name} ({id})"))
 }
 
+/// A line for each name; several with one address are those of one member.
 fn member_table(views: &[MemberView]) -> String {
-    let row = |view: &MemberView| {
-        let member = &view.member;
+    let row = |view: &MemberView, name: &NameView| {
+        let member = &name.name;
         vec![
             view.network_name.to_string(),
             member.app_name.as_ref().map_or_else(|| member.app.to_string(), ToString::to_string),
@@ -257,7 +258,7 @@ fn member_table(views: &[MemberView]) -> String {
             member.number.to_string(),
             member.address.to_string(),
             view.host.to_string(),
-            match view.state {
+            match name.state {
                 MemberState::Attaching => "attaching",
                 MemberState::Ready => "ready",
                 MemberState::Draining => "draining",
@@ -266,7 +267,17 @@ fn member_table(views: &[MemberView]) -> String {
             view.interface.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
         ]
     };
-    table(&["NETWORK", "APP", "TYPE", "NUMBER", "ADDRESS", "HOST", "STATE", "INTERFACE"], views.iter().map(row))
+    let rows =
+        views.iter().flat_map(|view| names_of(view).into_iter().map(|name| row(view, &name)).collect::<Vec<_>>());
+    table(&["NETWORK", "APP", "TYPE", "NUMBER", "ADDRESS", "HOST", "STATE", "INTERFACE"], rows)
+}
+
+/// A member's names. An agent of a build before further names tells the oldest alone.
+fn names_of(view: &MemberView) -> Vec<NameView> {
+    if !view.names.is_empty() {
+        return view.names.clone();
+    }
+    vec![NameView { name: view.member.clone(), state: view.state, ports: [].into() }]
 }
 
 fn names_field(names: &NamesView) -> String {

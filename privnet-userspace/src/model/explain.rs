@@ -73,7 +73,7 @@ pub enum ErrorCode {
     SubnetOverlap,
     /// No such member.
     MemberNotFound,
-    /// The member exists, in another namespace or on another host.
+    /// The member exists, in another namespace, on another host, or otherwise than it is asked for.
     MemberExists,
     /// Another member holds the address.
     AddressTaken,

@@ -84,4 +84,44 @@ impl Member {
     pub const fn mac(&self) -> MacAddr {
         MacAddr::of_member(self.address.octets(), self.generation)
     }
+
+    /// The oldest of its names, which stands for it.
+    #[must_use]
+    pub const fn oldest_name(&self) -> NameOf<'_> {
+        NameOf { container: &self.container, app_name: self.app_name.as_ref(), ports: &self.ports, state: self.state }
+    }
+
+    /// Its names, the oldest first.
+    pub fn each_name(&self) -> impl Iterator<Item = NameOf<'_>> {
+        let further = self.names.iter().map(|name| NameOf {
+            container: &name.container,
+            app_name: name.app_name.as_ref(),
+            ports: &name.ports,
+            state: match self.state {
+                _ if name.draining => MemberState::Draining,
+                MemberState::Attaching => MemberState::Attaching,
+                MemberState::Ready | MemberState::Draining => MemberState::Ready,
+            },
+        });
+        std::iter::once(self.oldest_name()).chain(further)
+    }
+
+    /// One of its names; nothing when it does not have it.
+    #[must_use]
+    pub fn name(&self, container: &ContainerRef) -> Option<NameOf<'_>> {
+        self.each_name().find(|name| name.container == container)
+    }
+}
+
+/// One of a membership's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameOf<'a> {
+    /// The name.
+    pub container: &'a ContainerRef,
+    /// The name of its app, where the app was given by name.
+    pub app_name: Option<&'a AppName>,
+    /// The ports that were declared with it.
+    pub ports: &'a BTreeSet<Port>,
+    /// How far its host has come with it.
+    pub state: MemberState,
 }

@@ -22,7 +22,7 @@ pub use explain::{ErrorCode, Explain, FileError};
 pub use ids::{AppId, ContainerRef, ContainerType, HostName, NetworkId};
 pub use if_name::IfName;
 pub use keys::{PrivateKey, PublicKey};
-pub use member::{Member, MemberName, MemberState};
+pub use member::{Member, MemberName, MemberState, NameOf};
 pub use member_id::MemberId;
 pub use mtu::Mtu;
 pub use naming::{Forwarding, NameOptions};

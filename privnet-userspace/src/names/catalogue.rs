@@ -18,7 +18,7 @@ pub type Catalogue = BTreeMap<NetworkId, NetworkNames>;
 pub struct NetworkNames {
     /// What concerns the network as a whole.
     pub head: NetworkHead,
-    /// Its ready members.
+    /// The names of its ready members.
     pub members: BTreeMap<ContainerRef, MemberNames>,
 }
 
@@ -44,7 +44,7 @@ impl NetworkHead {
     }
 }
 
-/// A ready member.
+/// A name of a ready member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberNames {
     /// Its container.
@@ -55,6 +55,9 @@ pub struct MemberNames {
     /// The ports that it declared.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ports: BTreeSet<Port>,
+    /// Whether the address stands for an older name of the same member.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub further: bool,
 }
 
 /// What turns one catalogue into another.

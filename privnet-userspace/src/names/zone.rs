@@ -128,7 +128,9 @@ impl Zone {
             self.remove(&member.container);
         }
         for member in change.set {
-            self.holders.insert(member.address, member.container.clone());
+            if !member.further {
+                self.holders.insert(member.address, member.container.clone());
+            }
             let ContainerRef { app, kind, number } = member.container.clone();
             self.apps.entry(app).or_default().entry(kind).or_default().insert(number, member);
         }

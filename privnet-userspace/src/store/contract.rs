@@ -4,7 +4,8 @@
 //!   carries its revision. In a shared cluster the transactions of others count as well: revisions grow, but not by one.
 //! - A **commit** happens whole and is durable when it is answered, or does not happen. A failed compare names its key.
 //! - A **watch** delivers every change after its revision, in order, once; where it cannot, its last event is
-//!   [`Event::Resync`]. It is never silent about a gap.
+//!   [`Event::Resync`]. It is never silent about a gap. Of one transaction the puts come before the deletions, so that a
+//!   record that moves to another key is never gone in between.
 //! - A **lease** that is not kept alive deletes the keys attached to it. In a store of one host it lives as long as the
 //!   process that holds the store; in a cluster it outlives that, and time stands still for it while the cluster has no
 //!   leader.

@@ -6,6 +6,7 @@
 //! | `names/<network name>` | the network that bears the name |
 //! | `vnis/<vni>` | the network that holds the VNI |
 //! | `members/<pn>/<member>` | [`Member`](crate::model::Member); `<member>` is the container's text, `1.web.ap-<uuid>` |
+//! | `member-names/<pn>/<member>` | [`MemberPointer`](super::records::MemberPointer): the member that has this further name |
 //! | `addresses/<pn>/<ipv4>` | [`AddressRecord`](super::records::AddressRecord): the holder now, and what the next one must know |
 //! | `public-keys/<pn>/<hex>` | [`MemberPointer`](super::records::MemberPointer): the member whose WireGuard key it is |
 //! | `hosts/<host>` | [`HostRecord`](super::records::HostRecord) |
@@ -42,6 +43,12 @@ pub fn vni(vni: Vni) -> Key {
 #[must_use]
 pub fn member(network: NetworkId, container: &ContainerRef) -> Key {
     key(&format!("members/{network}/{container}"))
+}
+
+/// `member-names/<pn>/<member>`.
+#[must_use]
+pub fn member_name(network: NetworkId, container: &ContainerRef) -> Key {
+    key(&format!("member-names/{network}/{container}"))
 }
 
 /// `addresses/<pn>/<ipv4>`.
@@ -103,6 +110,12 @@ pub fn all_members() -> Prefix {
 #[must_use]
 pub fn members(network: NetworkId) -> Prefix {
     prefix(&format!("members/{network}/"))
+}
+
+/// `member-names/<pn>/`.
+#[must_use]
+pub fn member_names(network: NetworkId) -> Prefix {
+    prefix(&format!("member-names/{network}/"))
 }
 
 /// `addresses/`: the addresses of every network.

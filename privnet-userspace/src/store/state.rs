@@ -198,7 +198,8 @@ impl State {
     pub(super) fn apply(&mut self, prepared: Prepared) {
         let Prepared { revision, changes } = prepared;
         self.revision = revision;
-        for (key, change) in changes {
+        let (puts, deletes): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, change)| change.is_some());
+        for (key, change) in puts.into_iter().chain(deletes) {
             let value = change.as_ref().map(|entry| entry.value.clone());
             self.history.push(Change { key: key.clone(), value, revision });
             match change {

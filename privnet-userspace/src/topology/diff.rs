@@ -98,7 +98,7 @@ mod tests {
             departed: [].into(),
             local: local
                 .iter()
-                .map(|n| (id(*n), LocalMember { link: MemberLink::Slot((*n).into()), index: 0 }))
+                .map(|n| (id(*n), LocalMember { link: MemberLink::Slot((*n).into()), index: 0, binding: (*n).into() }))
                 .collect(),
             vteps: BTreeMap::from([("there".parse().expect("valid"), Ipv4Addr::new(192, 0, 2, 2))]),
             clock_steps: BTreeMap::new(),

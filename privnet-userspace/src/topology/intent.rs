@@ -37,6 +37,8 @@ pub struct LocalMember {
     pub link: MemberLink,
     /// The n of its `wg<n>` and `vxlan-<n+1>-veth0`.
     pub index: u8,
+    /// The digits in the name of its container's binding netns.
+    pub binding: u64,
 }
 
 /// Input of the planner: a value, taken from the store and the host's own records.

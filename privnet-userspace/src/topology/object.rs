@@ -11,7 +11,7 @@ use privnet_ebpf::net::{MacAddr, Vni};
 use super::ownership::MemberLink;
 use super::peers::PeerTable;
 use super::table::object_table;
-use crate::model::{ContainerRef, IfName, MemberId, PublicKey};
+use crate::model::{IfName, MemberId, PublicKey};
 
 /// The name of an object among those of its kind.
 pub trait ObjectId: Copy {

@@ -24,7 +24,7 @@ pub const MAX_LINK_SLOTS: u32 = 10_000_000;
 pub enum NetnsName {
     /// A network's, `<prefix>pn-<uuid>`.
     Network(NetworkId),
-    /// A container's binding netns, `<prefix>bind-<16 hex>`; the digits are [`binding_digest`] of the container.
+    /// A container's binding netns, `<prefix>bind-<16 hex>`; the digits are mostly [`binding_digest`] of its first name.
     Binding(u64),
 }
 
@@ -36,8 +36,8 @@ pub fn network_netns(prefix: &str, network: NetworkId) -> String {
 
 /// The name under which a container's binding netns is pinned.
 #[must_use]
-pub fn binding_netns(prefix: &str, container: &ContainerRef) -> String {
-    format!("{prefix}bind-{:016x}", binding_digest(container))
+pub fn binding_netns(prefix: &str, digits: u64) -> String {
+    format!("{prefix}bind-{digits:016x}")
 }
 
 /// Recognizes a name that [`network_netns`] or [`binding_netns`] made with this prefix.
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_prefix_separates_two_hosts_on_one_kernel() {
-        let name = binding_netns("demo-1-", &container(1));
+        let name = binding_netns("demo-1-", binding_digest(&container(1)));
         assert_eq!(parse_netns("demo-1-", &name), Some(NetnsName::Binding(binding_digest(&container(1)))));
         assert_eq!(parse_netns("demo-2-", &name), None);
         assert_eq!(parse_netns("", &name), None);

@@ -64,8 +64,8 @@ macro_rules! object_table {
 
             /// The container's binding netns.
             BindingNetns(member: MemberId) {
-                /// Whose.
-                container: ContainerRef,
+                /// The digits in its name.
+                digits: u64,
             } Anew, Ours, "the binding netns" {}
 
             /// The `unreachable` route in the app netns.

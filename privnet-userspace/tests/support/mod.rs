@@ -263,5 +263,6 @@ fn member_view() -> MemberView {
         host: "one".parse().expect("host"),
         state: MemberState::Ready,
         interface: None,
+        names: Vec::new(),
     }
 }

@@ -252,7 +252,7 @@ impl Shared {
     /// A member with its namespaces.
     #[must_use]
     pub fn joined(&self, network: &NetworkView, container: &Container, attached: Attached) -> Joined {
-        let binding = ownership::binding_netns(&self.paths.prefix, &container.reference());
+        let binding = ownership::binding_netns(&self.paths.prefix, ownership::binding_digest(&container.reference()));
         let of_network = ownership::network_netns(&self.paths.prefix, network.id);
         let label = format!("{}-{}", container.kind, container.number);
         let network = Space::of_pin(&format!("{} {}", self.name, network.name), &of_network);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use privnet::agent::views::{
-    Attach, Attached, CreateNetwork, Detach, Detached, MembersQuery, ProblemView, ResolvConfFile, Target,
+    Attach, Attached, CreateNetwork, Detach, Detached, MemberView, MembersQuery, ProblemView, ResolvConfFile, Target,
 };
 use privnet::agent::{Agent, AgentApi as _, Config, Control, DatapathChoice, NamesConfig};
 use privnet::dns::DnsProcess;
@@ -66,6 +66,15 @@ impl Host {
         let dns_binary = env!("CARGO_BIN_EXE_dns_process").into();
         let resolv_conf = lab.ground.directory().join("host.resolv.conf");
         Self { agent: None, space, name, vtep, dns_binary, resolv_conf, store, bpffs: lab.ground.pin_dir(), lab }
+    }
+
+    /// An agent whose truth the test can reach, as an agent that died in the middle of something would leave it.
+    pub async fn start_on(store: Arc<dyn Store>) -> Self {
+        let lab = Lab::new();
+        let space = lab.ground.space("host");
+        let mut host = Self::prepare(lab, space, "one", Ipv4Addr::LOCALHOST, Some(store));
+        host.restart().await;
+        host
     }
 
     pub fn state(&self) -> PathBuf {
@@ -234,8 +243,12 @@ async fn detach_all(control: &Control, host: &str) -> Vec<String> {
         if *member.host.as_str() != *host {
             continue;
         }
-        let ended = control.detach(detach_request(&member)).await;
-        left.extend(ended.err().map(|error| format!("cannot detach: {error:?}")));
+        // Each of its names: the last one ends the membership.
+        for name in &member.names {
+            let ended =
+                control.detach(detach_request(&MemberView { member: name.name.clone(), ..member.clone() })).await;
+            left.extend(ended.err().map(|error| format!("cannot detach: {error:?}")));
+        }
     }
     left
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use privnet::dns::{DEFAULT_ADDRESS, DnsProcess, ProcessSpec, Sockets};
 use privnet::names::{Catalogue, Difference, DnsClient, Forwarding, MemberNames, NetworkHead, NetworkNames};
 use privnet::netns::Netns;
-use privnet_tests::lab::{Ground, runtime, say};
+use privnet_tests::lab::{Ground, runtime, say, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 pub const SHOP: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
@@ -145,6 +145,32 @@ impl Asking {
     }
 }
 
+/// A ping twenty times a second, of which every packet comes back.
+pub struct Ping(Child, u32);
+
+impl Ping {
+    /// Starts it once the two reach each other: the other host may not have heard of a new member yet.
+    pub fn start(from: &Container, to: Ipv4Addr, count: u32) -> Self {
+        let reaches = || from.run(&format!("ping -q -n -c 1 -W 1 {to}")).status.success();
+        wait_until(format!("{} reaches {to}", from.name), reaches);
+        say(&format!("[{}] ping {to}", from.name));
+        let (address, packets) = (to.to_string(), count.to_string());
+        let net = format!("--net={}", from.path.display());
+        let ping = Command::new("nsenter")
+            .args([&net, "ping", "-q", "-n", "-i", "0.05", "-c", &packets, "-W", "10", &address])
+            .stdout(Stdio::piped())
+            .spawn();
+        Self(ping.expect("nsenter starts"), count)
+    }
+
+    pub fn loses_nothing(self) {
+        let output = self.0.wait_with_output().expect("it ends");
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        let expected = format!("{0} packets transmitted, {0} received", self.1);
+        assert!(report.contains(&expected), "{report}");
+    }
+}
+
 impl Container {
     /// Runs a command in the container, with a `resolv.conf` that names the process.
     pub fn run(&self, line: &str) -> Output {
@@ -186,7 +212,7 @@ pub fn catalogue(members: u8) -> Catalogue {
         let member = |number: u8| {
             let container = format!("{number}.web.{APP}").parse().expect("a container");
             let address = Ipv4Addr::new(10, 240, third, number + 1);
-            MemberNames { container, address, ports: ["http=80".parse().expect("a port")].into() }
+            MemberNames { container, address, ports: ["http=80".parse().expect("a port")].into(), further: false }
         };
         let members: BTreeMap<_, _> =
             (1..=members).map(member).map(|member| (member.container.clone(), member)).collect();

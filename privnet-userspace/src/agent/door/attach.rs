@@ -1,9 +1,12 @@
 //! One attach from end to end: check, claim, record, wait for the worker; undo when it fails.
+//!
+//! A namespace has one membership in a network. The same app and type is the membership that is there, and another one is a
+//! further name of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::claim::{MemberWish, Membership, claim_or_existing};
+use super::claim::{Claimed, Made, MemberWish, claim_or_existing};
 use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::gone::wait_until_gone;
@@ -45,31 +48,36 @@ pub(in crate::agent) async fn attach(
     }
     let found = find(shared, &request.target)?;
     let ports = request.ports.iter().map(|port| port.parse()).collect::<Result<BTreeSet<Port>, _>>()?;
-    let app_name = app.name.clone();
     let wanted = MemberWish { app, kind, number, address: request.address, ports };
-    let record = match claim_or_existing(shared, network, &wanted, &found).await? {
-        Membership::Existing(record) => {
-            wait_until_ready(shared, &record, 0).await?;
-            return attached(shared, &record, app_name, request.resolv_conf.as_ref()).await;
-        }
-        Membership::New(record) => record,
-    };
+    let claimed = claim_or_existing(shared, network, &wanted, &found).await?;
     drop(found);
+    let Claimed { record, name, made } = &claimed;
     // Its sockets are opened while its interfaces are made.
     shared.names.wake(&Concerns::Networks(BTreeSet::from([network.id])));
     let handle = shared.workers.of(network.id);
-    // What an earlier pass said of this address, it said of an earlier holder.
-    let earlier = handle.reports().borrow().pass;
-    handle.wake();
-    match wait_until_ready(shared, &record, earlier + 1).await {
-        Ok(()) => attached(shared, &record, app_name, request.resolv_conf.as_ref()).await,
-        Err(error) => {
-            membership::end(shared, &record).await.map_err(|undo| explain(&undo))?;
-            // Why it could not be attached says more than what is still in the way of its end.
-            let _ = wait_until_gone(shared, &record).await;
-            Err(error)
+    let first_pass = if *made == Made::Membership {
+        // What an earlier pass said of this address, it said of an earlier holder.
+        let earlier = handle.reports().borrow().pass;
+        handle.wake();
+        earlier + 1
+    } else {
+        0
+    };
+    if let Err(error) = wait_until_ready(shared, record, first_pass).await {
+        match made {
+            Made::Nothing => {}
+            Made::Name => {
+                membership::end_name(shared, record, name).await.map_err(|undo| explain(&undo))?;
+            }
+            Made::Membership => {
+                membership::end(shared, record).await.map_err(|undo| explain(&undo))?;
+                // Why it could not be attached says more than what is still in the way of its end.
+                let _ = wait_until_gone(shared, record).await;
+            }
         }
+        return Err(error);
     }
+    attached(shared, claimed, wanted.app.name, request.resolv_conf.as_ref()).await
 }
 
 /// The full domain name of a container in a network.
@@ -89,7 +97,7 @@ async fn wait_until_ready(shared: &Shared, record: &Record, pass: u64) -> Result
         Ok(Err(_)) => Err(ControlError::new(ErrorCode::Internal, "the agent is stopping", "try again once it runs")),
         Err(_) => Err(ControlError::new(
             ErrorCode::Timeout,
-            format!("{} was not ready within {} s", record.container, PATIENCE.as_secs()),
+            format!("{} was not ready within {} s", record.names_text(), PATIENCE.as_secs()),
             "see the problems in `privnet status`, and try again",
         )),
     }
@@ -98,14 +106,21 @@ async fn wait_until_ready(shared: &Shared, record: &Record, pass: u64) -> Result
 /// Lets the container have its names, and says what it has.
 async fn attached(
     shared: &Shared,
-    record: &Record,
+    claimed: Claimed,
     app_name: Option<AppName>,
     file: Option<&ResolvConfFile>,
 ) -> Result<Attached, ControlError> {
-    names::wait::wait_until_told(shared, record).await;
-    let problems = names::resolv_conf::after_attach(shared, record, file).await;
+    let Claimed { record, name, .. } = claimed;
+    names::wait::wait_until_told(shared, &record, &name).await;
+    let problems = names::resolv_conf::after_attach(shared, &record, file).await;
+    // Another attach or detach may have given it another oldest name meanwhile.
+    let record = shared.journal().records().get(&record.id).cloned().unwrap_or(record);
     let network = record.network;
-    let ContainerRef { app, kind, number } = record.container.clone();
+    let app_name = app_name.or_else(|| {
+        let stored = |world: &World| world.membership(record.id)?.name(&name)?.app_name.cloned();
+        shared.world(stored)
+    });
+    let ContainerRef { app, kind, number } = name;
     let hostname = hostname(network, &record.container);
     let env = BTreeMap::from([
         ("PRIVNET_NETWORK_ID".to_owned(), network.to_string()),
@@ -116,10 +131,6 @@ async fn attached(
     let interface = ownership::wireguard_interface(record.index);
     let ready = shared.workers.of(network).reports().borrow().ready.contains(&record.id);
     let resolv_conf = names::wait::resolv_conf(shared, record.netns);
-    let app_name = app_name.or_else(|| {
-        let stored = |world: &World| world.member(network, &record.container)?.app_name.clone();
-        shared.world(stored)
-    });
     let member = MemberRef { app, app_name, kind, number, address: record.address, hostname };
     Ok(Attached { network, member, interface, ready, env, resolv_conf, problems })
 }

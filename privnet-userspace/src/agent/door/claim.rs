@@ -4,34 +4,50 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngCore as _;
 
+use super::difference;
 use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::gone::wait_until_gone;
+use super::numbers::{Numbers, free_dead, refuse_taken_number};
 use super::overlap::check_own_interfaces;
 use super::target::TargetNetns;
 use crate::agent::host::journal::{Record, text_of_entry};
+use crate::agent::membership;
 use crate::agent::shared::Shared;
 use crate::ipam;
 use crate::link::Links;
 use crate::model::ids::ContainerNumber;
-use crate::model::{App, ContainerRef, ContainerType, MemberId, Network, NetworkId, Port, PrivateKey};
-use crate::store::claims::{self, End, MemberClaim, MemberError, Written};
+use crate::model::{App, ContainerRef, ContainerType, MemberId, NameOf, Network, NetworkId, Port, PrivateKey};
+use crate::store::claims::{self, End, MemberClaim, MemberError, NameClaim, Written};
 use crate::topology::ownership;
 
 /// How often an attach waits for an address that is still being taken down.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// Where a member is.
-pub enum Membership {
-    /// It was attached before.
-    Existing(Record),
-    /// Its place is claimed, and nothing is built.
-    New(Record),
+/// A membership under the name that was asked for.
+pub struct Claimed {
+    /// This host's record of it.
+    pub record: Record,
+    /// The name.
+    pub name: ContainerRef,
+    /// What the attach did to that end.
+    pub made: Made,
+}
+
+/// What an attach made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// Nothing: the membership has the name.
+    Nothing,
+    /// A further name of a membership.
+    Name,
+    /// The membership: its place is claimed, and nothing is built.
+    Membership,
 }
 
 /// Why a place could not be claimed.
 enum ClaimFailure {
-    /// This host is still taking down the address's earlier holder.
+    /// This host is still taking down the address's earlier holder, or the namespace's earlier membership.
     StillLeaving(Box<Record>),
     /// Everything else.
     Error(ControlError),
@@ -44,10 +60,10 @@ impl From<ClaimFailure> for ControlError {
             ClaimFailure::StillLeaving(earlier) => Self::new(
                 ErrorCode::AddressTaken,
                 format!(
-                    "address {} is still held by objects of {}, which are being removed",
-                    earlier.address, earlier.container
+                    "{} has left, and its objects, which hold address {}, are still being removed",
+                    earlier.container, earlier.address
                 ),
-                "try again in a moment, or choose another address",
+                "try again in a moment; `privnet status` shows what stands in the way",
             ),
         }
     }
@@ -71,7 +87,7 @@ pub struct MemberWish {
     pub app: App,
     /// The type of container.
     pub kind: ContainerType,
-    /// Its number; the lowest free one when absent.
+    /// Its number; when absent, the one that its namespace has already, or the lowest that is free in all networks.
     pub number: Option<ContainerNumber>,
     /// Its address; one that has rested longest when absent.
     pub address: Option<std::net::Ipv4Addr>,
@@ -79,66 +95,30 @@ pub struct MemberWish {
     pub ports: BTreeSet<Port>,
 }
 
-/// The record of the member when the same container stands attached in the same namespace: attaching again is no error.
-///
-/// A member whose namespace has died makes room.
-async fn existing_membership(
-    shared: &Shared,
-    network: NetworkId,
-    wanted: &MemberWish,
-    found: &TargetNetns,
-) -> Result<Option<Record>, ControlError> {
-    let records: Vec<Record> = shared.journal().records().values().filter(|record| !record.leaving).cloned().collect();
-    let Some(number) = wanted.number else { return Ok(None) };
-    let container = ContainerRef { app: wanted.app.id, kind: wanted.kind.clone(), number };
-    for record in records.iter().filter(|record| record.container == container) {
-        let alive = record.is_alive(&shared.host.facts.boot_id);
-        if alive && record.netns != found.netns.id() {
-            return Err(ControlError::new(
-                ErrorCode::MemberExists,
-                format!(
-                    "container {container} is attached to {} in another namespace, {}",
-                    record.network,
-                    record.netns_path.display()
-                ),
-                "choose another number, or detach that container first",
-            ));
-        }
-        let same_address = wanted.address.is_none_or(|address| address == record.address);
-        if alive && record.network == network && same_address {
-            return Ok(Some(record.clone()));
-        }
-        if !alive {
-            // Its housekeeping would come within a second; the lock is ours, so it is done here.
-            claims::release_member(
-                &*shared.store,
-                record.network,
-                &record.container,
-                End::by_its_host(crate::agent::now_unix_seconds()),
-            )
-            .await?;
-            shared.journal().mark_leaving(record.id).map_err(|error| explain(&error))?;
-            shared.workers.of(record.network).wake();
-        }
-    }
-    Ok(None)
-}
-
-/// Finds the member where it stands, or claims its place; waits for an earlier holder of the address to be taken down.
+/// Finds the membership of the namespace, or claims a place for it; waits for an earlier holder of the address to be taken
+/// down. The same network, app and type in the same namespace is the membership that is there.
 pub async fn claim_or_existing(
     shared: &Shared,
     network: &Network,
     wanted: &MemberWish,
     found: &TargetNetns,
-) -> Result<Membership, ControlError> {
+) -> Result<Claimed, ControlError> {
     let mut attempts = 0;
     loop {
         let claims = shared.claims.lock().await;
-        if let Some(record) = existing_membership(shared, network.id, wanted, found).await? {
-            return Ok(Membership::Existing(record));
-        }
-        match claim(shared, network, wanted, found).await {
-            Ok(record) => return Ok(Membership::New(record)),
+        free_dead(shared, network.id, wanted, found).await?;
+        refuse_taken_number(shared, wanted, found)?;
+        let claimed = match membership_of(shared, network.id, found) {
+            Some(record) if !record.leaving => return join(shared, network, record, wanted, found).await,
+            // What is in the container for the earlier one, its routes and its guard, would be taken from the next one.
+            Some(record) => Err(ClaimFailure::StillLeaving(Box::new(record))),
+            None => claim(shared, network, wanted, found).await,
+        };
+        match claimed {
+            Ok(record) => {
+                let name = record.container.clone();
+                return Ok(Claimed { record, name, made: Made::Membership });
+            }
             Err(ClaimFailure::StillLeaving(earlier)) if attempts < MAX_ATTEMPTS => {
                 drop(claims);
                 if wait_until_gone(shared, &earlier).await.is_err() {
@@ -149,6 +129,68 @@ pub async fn claim_or_existing(
             Err(failure) => return Err(failure.into()),
         }
     }
+}
+
+/// The membership that a namespace has in a network, or, where it has none, one that is leaving.
+fn membership_of(shared: &Shared, network: NetworkId, found: &TargetNetns) -> Option<Record> {
+    let journal = shared.journal();
+    let is_of = |record: &&Record| record.network == network && record.netns == found.netns.id();
+    journal.records().values().filter(is_of).min_by_key(|record| record.leaving).cloned()
+}
+
+/// Gives the attach the membership that its namespace has in the network, under a further name if need be.
+async fn join(
+    shared: &Shared,
+    network: &Network,
+    record: Record,
+    wanted: &MemberWish,
+    found: &TargetNetns,
+) -> Result<Claimed, ControlError> {
+    let member = membership::stored(shared, &record).await.map_err(|error| explain(&error))?;
+    let member = member
+        .ok_or_else(|| MemberError::MemberNotFound { network: network.id, container: record.container.clone() })?;
+    difference::refuse_address(network, &member, wanted)?;
+    let is_wanted = |name: &NameOf<'_>| name.container.app == wanted.app.id && name.container.kind == wanted.kind;
+    let stands = member.each_name().find(is_wanted);
+    let (written, made) = if let Some(stands) = &stands {
+        difference::refuse_name(network, stands, wanted)?;
+        (Written::nothing(member.clone()), Made::Nothing)
+    } else {
+        let numbers = Numbers::of(shared, network.id, wanted, found);
+        let claim = NameClaim {
+            network: network.id,
+            member: member.id,
+            known_as: member.container.clone(),
+            app: wanted.app.id,
+            app_name: wanted.app.name.clone(),
+            kind: wanted.kind.clone(),
+            number: wanted.number,
+            own_numbers: numbers.own,
+            numbers_elsewhere: numbers.elsewhere,
+            ports: wanted.ports.clone(),
+        };
+        (claims::add_name(&*shared.store, &claim, &*shared.world).await?, Made::Name)
+    };
+    let name = stands.or_else(|| written.member.each_name().last()).map(|name| name.container.clone());
+    let name = name.unwrap_or_else(|| record.container.clone());
+    let noted = {
+        let mut journal = shared.journal();
+        let noted = journal.note_names(&written, Some(&found.path));
+        // A path that leads there still is kept: the new one may be that of a process that ends soon.
+        let is_dead = journal
+            .records()
+            .get(&record.id)
+            .is_some_and(|record| record.each_name().any(|(known, path)| *known == name && !record.leads_there(path)));
+        noted.and_then(|()| if is_dead { journal.note_path(record.id, &name, &found.path) } else { Ok(()) })
+    };
+    if let Err(error) = noted {
+        if made == Made::Name {
+            membership::end_name_with_claims(shared, &record, &name).await.map_err(|undo| explain(&undo))?;
+        }
+        return Err(explain(&error));
+    }
+    let record = shared.journal().records().get(&record.id).cloned().unwrap_or(record);
+    Ok(Claimed { record, name, made })
 }
 
 /// Claims the member in the store and records it.
@@ -163,6 +205,7 @@ async fn claim(
     let index = free_index(shared, found).await?;
     let netns_cookie = found.netns.cookie().await.map_err(ControlError::from)?;
     let key = new_key();
+    let numbers = Numbers::of(shared, network.id, wanted, found);
     let claim = MemberClaim {
         id: MemberId::random(&mut rand::rng()),
         network: network.id,
@@ -170,6 +213,8 @@ async fn claim(
         app_name: wanted.app.name.clone(),
         kind: wanted.kind.clone(),
         number: wanted.number,
+        own_numbers: numbers.own,
+        numbers_elsewhere: numbers.elsewhere,
         address: wanted.address,
         host: shared.host.config.host.clone(),
         public_key: key.public_key(),
@@ -177,7 +222,7 @@ async fn claim(
         ports: wanted.ports.clone(),
         now_unix_seconds: crate::agent::now_unix_seconds(),
     };
-    let Written { member, records } = claims::claim_member(&*shared.store, &claim, &*shared.world).await?;
+    let Written { member, records, .. } = claims::claim_member(&*shared.store, &claim, &*shared.world).await?;
     let container = member.container.clone();
     let record = Record {
         id: member.id,
@@ -186,7 +231,9 @@ async fn claim(
         address: member.address,
         index,
         slot: None,
+        binding: None,
         netns_path: found.path.clone(),
+        names: Vec::new(),
         netns: found.netns.id(),
         netns_cookie: Some(netns_cookie),
         boot_id: shared.host.facts.boot_id.clone(),
@@ -205,24 +252,25 @@ async fn claim(
     }
 }
 
-/// Records the member, unless its container is known in another namespace, or its address is still being torn down.
+/// Records the member, unless its address is still being torn down.
 fn record_member(shared: &Shared, record: Record, key: &PrivateKey) -> Result<Record, ClaimFailure> {
     let mut journal = shared.journal();
-    let elsewhere = journal
-        .records()
-        .values()
-        .find(|other| !other.leaving && other.container == record.container && other.netns != record.netns);
-    if let Some(other) = elsewhere {
-        return Err(ClaimFailure::Error(ControlError::new(
-            ErrorCode::MemberExists,
-            format!("container {} is attached to {} in another namespace", record.container, other.network),
-            "choose another number: a container has one namespace, in all its networks",
-        )));
-    }
     if let Some(other) = journal.at(record.network, record.address) {
         return Err(ClaimFailure::StillLeaving(Box::new(other.clone())));
     }
-    journal.add(record, key).map_err(|error| ClaimFailure::Error(explain(&error)))
+    let binding = Some(binding_of(journal.records().values(), &record));
+    journal.add(Record { binding, ..record }, key).map_err(|error| ClaimFailure::Error(explain(&error)))
+}
+
+/// The digits in the name of the binding netns of a new record's container: what the other memberships of its namespace have,
+/// else those of its name. A name may have been another container's whose binding netns is there still: then those of its
+/// membership.
+fn binding_of<'a>(mut records: impl Iterator<Item = &'a Record> + Clone, new: &Record) -> u64 {
+    if let Some(other) = records.clone().find(|record| record.netns == new.netns) {
+        return other.binding();
+    }
+    let digits = ownership::binding_digest(&new.container);
+    if records.any(|record| record.binding() == digits) { new.id.get() } else { digits }
 }
 
 fn check_overlap(shared: &Shared, network: &Network, found: &TargetNetns) -> Result<(), ControlError> {

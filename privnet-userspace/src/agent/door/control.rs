@@ -16,8 +16,8 @@ use super::scrape;
 use super::verbs::AgentApi;
 use super::views::{
     Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, MemberRef,
-    MemberView, MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape,
-    ScrapeErrorKind, StatusView, VersionView,
+    MemberView, MembersQuery, NameView, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery,
+    ResolveView, Scrape, ScrapeErrorKind, StatusView, VersionView,
 };
 use crate::agent::membership;
 use crate::agent::names;
@@ -25,7 +25,9 @@ use crate::agent::shared::Shared;
 use crate::agent::world::World;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
-use crate::model::{App, AppId, ContainerRef, ContainerType, Member, MemberId, Network, NetworkId, NetworkName};
+use crate::model::{
+    App, AppId, ContainerRef, ContainerType, Member, MemberId, NameOf, Network, NetworkId, NetworkName,
+};
 use crate::store::claims::{self, End, NewNetwork};
 use crate::store::records;
 use crate::topology::ownership;
@@ -67,7 +69,7 @@ impl Control {
             let name = |id: &MemberId| {
                 let journal = shared.journal();
                 let record = journal.records().get(id);
-                record.map_or_else(|| id.to_string(), |record| format!("{} ({})", record.container, record.address))
+                record.map_or_else(|| id.to_string(), |record| format!("{} ({})", record.names_text(), record.address))
             };
             let failed = |(id, error)| format!("{network} {}: {}", name(id), problem(error));
             problems.extend(report.failed.iter().map(failed));
@@ -115,29 +117,35 @@ impl Control {
         })
     }
 
-    /// The member that a detach means; without a number, the only one of its type on this host.
+    /// The member that a detach means, and the name; without a number, the only one of its type on this host.
     async fn find_member(
         &self,
         network: &Network,
         app: AppId,
         kind: &ContainerType,
         number: Option<ContainerNumber>,
-    ) -> Result<Option<Member>, ControlError> {
+    ) -> Result<Option<(Member, ContainerRef)>, ControlError> {
         let store = &*self.shared.store;
         if let Some(number) = number {
-            let container = ContainerRef { app, kind: kind.clone(), number };
-            return Ok(records::get_member(store, network.id, &container).await?.map(|stored| stored.record));
+            let name = ContainerRef { app, kind: kind.clone(), number };
+            let found = records::find_member(store, network.id, &name).await?;
+            return Ok(found.map(|stored| (stored.record, name)));
         }
-        let is_meant = |member: &Member| {
-            member.container.app == app && member.container.kind == *kind && member.host == self.shared.host.config.host
-        };
         let members = records::list_members(store, Some(network.id)).await?.records;
-        let mut meant: Vec<Member> = members.into_iter().filter(is_meant).collect();
+        let own = members.into_iter().filter(|member| member.host == self.shared.host.config.host);
+        let mut meant: Vec<(Member, ContainerRef)> = own
+            .flat_map(|member| {
+                let names: Vec<ContainerRef> = member.each_name().map(|name| name.container.clone()).collect();
+                names.into_iter().map(move |name| (member.clone(), name))
+            })
+            .filter(|(_, name)| name.app == app && name.kind == *kind)
+            .collect();
         if meant.len() > 1 {
+            let numbers: Vec<String> = meant.iter().map(|(_, name)| name.number.to_string()).collect();
             return Err(ControlError::new(
                 ErrorCode::InvalidArgument,
                 format!("{} containers of type {kind} of {app} are in {} on this host", meant.len(), network.name),
-                "choose one with --number",
+                format!("choose one with --number: {}", numbers.join(", ")),
             ));
         }
         Ok(meant.pop())
@@ -145,18 +153,22 @@ impl Control {
 
     fn member_view(&self, network: &Network, member: Member) -> MemberView {
         let record = self.shared.journal().at(network.id, member.address).cloned();
-        let own = record.filter(|record| record.container == member.container && !record.leaving);
+        let own = record.filter(|record| record.id == member.id && !record.leaving);
+        let member_ref = |name: &NameOf<'_>| MemberRef {
+            app: name.container.app,
+            app_name: name.app_name.cloned(),
+            kind: name.container.kind.clone(),
+            number: name.container.number,
+            address: member.address,
+            hostname: hostname(network.id, name.container),
+        };
+        let name_view =
+            |name: NameOf<'_>| NameView { name: member_ref(&name), state: name.state, ports: name.ports.clone() };
         MemberView {
+            names: member.each_name().map(name_view).collect(),
             network: network.id,
             network_name: network.name.clone(),
-            member: MemberRef {
-                hostname: hostname(network.id, &member.container),
-                app: member.container.app,
-                app_name: member.app_name,
-                kind: member.container.kind,
-                number: member.container.number,
-                address: member.address,
-            },
+            member: member_ref(&member.oldest_name()),
             public_key: member.public_key,
             host: member.host,
             state: member.state,
@@ -230,37 +242,37 @@ impl AgentApi for Control {
             Err(error) if error.code == ErrorCode::NetworkNotFound => return Ok(Detached::default()),
             Err(error) => return Err(error),
         };
-        let Some(member) = self.find_member(&network, app, &kind, number).await? else {
+        let Some((member, name)) = self.find_member(&network, app, &kind, number).await? else {
             return Ok(Detached::default());
         };
         let record = self.shared.journal().at(network.id, member.address).cloned();
         if member.host != self.shared.host.config.host {
             return Err(ControlError::new(
                 ErrorCode::InvalidArgument,
-                format!("{} is on host {}", member.container, member.host),
+                format!("{name} is on host {}", member.host),
                 "detach it there",
             ));
         }
         let mut problems = Vec::new();
-        match record.filter(|record| record.container == member.container) {
+        match record.filter(|record| record.id == member.id) {
             Some(record) => {
                 if request.drain {
-                    names::drain::drain(&self.shared, &network, &member, &record).await?;
+                    names::drain::drain(&self.shared, &network, &record, &name).await?;
                 }
-                problems = membership::end(&self.shared, &record).await.map_err(|error| explain(&error))?;
-                let gone = wait_until_gone(&self.shared, &record).await;
-                names::wait::wait_until_withdrawn(&self.shared, &record).await;
+                let ended = membership::end_name(&self.shared, &record, &name).await;
+                let ended = ended.map_err(|error| explain(&error))?;
+                problems = ended.problems;
+                let gone = if ended.membership { wait_until_gone(&self.shared, &record).await } else { Ok(()) };
+                names::wait::wait_until_withdrawn(&self.shared, &record, &name).await;
                 gone?;
             }
             None => {
-                let now = crate::agent::now_unix_seconds();
-                claims::release_member(&*self.shared.store, network.id, &member.container, End::by_its_host(now))
-                    .await?;
+                let end = End::by_its_host(crate::agent::now_unix_seconds());
+                claims::release_name(&*self.shared.store, network.id, member.id, &name, end).await?;
             }
         }
         // The next attach chooses from what is seen: its number and address are free there too.
-        let left =
-            |world: &World| world.member(network.id, &member.container).is_none_or(|known| known.id != member.id);
+        let left = |world: &World| world.membership(member.id).is_none_or(|known| known.name(&name).is_none());
         self.shared.world.wait_until(UNTIL_SEEN, left).await;
         Ok(Detached { detached: true, problems })
     }

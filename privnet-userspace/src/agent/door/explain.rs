@@ -46,6 +46,7 @@ known_errors! {
     crate::store::records::RecordError,
     crate::store::claims::NetworkError,
     crate::store::claims::MemberError,
+    super::difference::Difference,
 }
 
 /// What a chain of causes says: all messages, and code and remedy of the first error that has them.

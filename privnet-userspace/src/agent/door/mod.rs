@@ -6,8 +6,10 @@
 //! | [`verbs`] | the table of everything that can be asked |
 //! | `attach`, `claim`, `target` | one attach from end to end; its claim; which namespace it means |
 //! | `overlap` | the ranges of host and containers that a network must not take away |
+//! | `difference` | what an attach asks for and the membership that is there does not have |
 //! | `gone` | waits until nothing of a member remains |
 //! | `scrape`, `read_failures` | what the metrics read: counters, devices, the state; a read that fails is counted |
+//! | `numbers` | the numbers of containers as an attach finds them |
 //! | `names` | what surfaces may ask about names |
 //! | [`doctor`] | what the host can do, one check a line |
 //! | [`views`], [`error`] | what the surfaces may see |
@@ -16,11 +18,13 @@
 pub mod attach;
 mod claim;
 pub mod control;
+mod difference;
 pub mod doctor;
 pub mod error;
 pub mod explain;
 mod gone;
 mod names;
+mod numbers;
 mod overlap;
 pub mod read_failures;
 mod scrape;

@@ -43,7 +43,7 @@ impl Control {
     /// # Errors
     /// When the container is none of this host's, or this host answers no names.
     pub(super) async fn ask_for_name(&self, query: ResolveQuery) -> Result<ResolveView, ControlError> {
-        let record = self.find_asker(&query.asker)?;
+        let (record, name) = self.find_asker(&query.asker)?;
         let typed: Name = query.name.parse()?;
         let (kind, number) = parse_type(query.kind.as_deref().unwrap_or("A"))?;
         let process = self.process()?;
@@ -63,7 +63,7 @@ impl Control {
             name: typed.to_string(),
             asked_as: asked.to_string(),
             kind,
-            asker: record.container.to_string(),
+            asker: name.to_string(),
             source,
             rcode,
             records: if told.is_stale { Vec::new() } else { told.records },
@@ -130,8 +130,8 @@ impl Control {
         })
     }
 
-    /// The record of the container that `asker` means.
-    fn find_asker(&self, asker: &str) -> Result<Record, ControlError> {
+    /// The record of the container that `asker` means, and the name by which it means it.
+    fn find_asker(&self, asker: &str) -> Result<(Record, ContainerRef), ControlError> {
         let text = asker.trim_end_matches('.').trim_end_matches(SUFFIX.trim_end_matches('.')).trim_end_matches('.');
         let container: Option<ContainerRef> = {
             let mut labels = text.split('.');
@@ -145,13 +145,18 @@ impl Control {
         };
         let address: Option<Ipv4Addr> = text.parse().ok();
         let journal = self.shared.journal();
-        let is_meant = |record: &&Record| {
-            !record.leaving && (Some(&record.container) == container.as_ref() || Some(record.address) == address)
+        let name_of = |record: &Record| {
+            let has_name = |name: &ContainerRef| record.each_name().any(|(known, _)| known == name);
+            let by_address = || (Some(record.address) == address).then(|| record.container.clone());
+            container.clone().filter(has_name).or_else(by_address)
         };
-        let mut meant: Vec<&Record> = journal.records().values().filter(is_meant).collect();
-        meant.dedup_by_key(|record| record.netns);
+        let staying = journal.records().values().filter(|record| !record.leaving);
+        let mut meant: Vec<(&Record, ContainerRef)> =
+            staying.filter_map(|record| Some((record, name_of(record)?))).collect();
+        meant.sort_by_key(|(record, _)| record.netns);
+        meant.dedup_by_key(|(record, _)| record.netns);
         match &meant[..] {
-            [record] => Ok((*record).clone()),
+            [(record, name)] => Ok(((*record).clone(), name.clone())),
             [] => Err(ControlError::new(
                 ErrorCode::MemberNotFound,
                 format!("no container of this host is {asker}"),

@@ -102,7 +102,7 @@ async fn tunnel_of(shared: &Shared, record: &Record) -> Result<Option<TunnelView
 
 fn device(shared: &Shared, record: &Record) -> Result<Option<Device>> {
     match shared.host.facts.wireguard {
-        Backend::Kernel => match Netns::open(&record.netns_path) {
+        Backend::Kernel => match Netns::open(record.best_path(&shared.host.facts.boot_id)) {
             Ok(netns) if netns.id() == record.netns => {
                 Ok(Some(Device::kernel(netns, ownership::wireguard_interface(record.index))))
             }

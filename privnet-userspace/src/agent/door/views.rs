@@ -1,6 +1,6 @@
 //! What the surfaces may see and ask: the JSON of the API, field for field. Names are stable; fields are only added.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ids::ContainerNumber;
 use crate::model::{
-    AppId, AppName, ContainerType, HostName, IfName, MemberState, NameOptions, NetworkId, NetworkName, PublicKey,
+    AppId, AppName, ContainerType, HostName, IfName, MemberState, NameOptions, NetworkId, NetworkName, Port, PublicKey,
     published,
 };
 use crate::store::StoreKind;
@@ -100,7 +100,7 @@ pub struct Attach {
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<ContainerType>"))]
     pub kind: Option<String>,
-    /// The container's number; the lowest free one when absent.
+    /// The container's number; when absent the one that its namespace has already, or the lowest that is free in all networks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<ContainerNumber>"))]
     pub number: Option<u32>,
@@ -160,7 +160,7 @@ pub struct MemberRef {
     pub number: ContainerNumber,
     /// The member's address.
     pub address: Ipv4Addr,
-    /// The member's full domain name.
+    /// The full domain name; of a member as a whole, and in the answer to an attach, that of its oldest name.
     pub hostname: String,
 }
 
@@ -271,6 +271,23 @@ pub struct MemberView {
     /// On its own host: the WireGuard interface in the app netns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<IfName>,
+    /// All names of the member, the oldest first: app, type, number, hostname and state above are those of the oldest.
+    #[serde(default)]
+    pub names: Vec<NameView>,
+}
+
+/// One name of a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "MemberName"))]
+pub struct NameView {
+    /// The name.
+    #[serde(flatten)]
+    pub name: MemberRef,
+    /// How far the host has come with it.
+    pub state: MemberState,
+    /// The ports that were declared with it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ports: BTreeSet<Port>,
 }
 
 /// The agent's state.

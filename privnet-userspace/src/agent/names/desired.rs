@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::agent::host::journal::Record;
 use crate::agent::world::World;
-use crate::model::{Member, MemberState, NetworkId};
+use crate::model::{MemberState, NameOf, NetworkId};
 use crate::names::{Catalogue, DnsClient, MemberNames, NetworkHead, NetworkNames};
 use crate::netns::NetnsId;
 
@@ -34,8 +33,10 @@ pub fn containers<'a>(
         };
         let container = containers.entry(record.netns).or_insert_with(none_yet);
         container.client.networks.push(record.network);
-        if !container.paths.contains(&record.netns_path) {
-            container.paths.push(record.netns_path.clone());
+        for (_, path) in record.each_name() {
+            if container.paths.iter().all(|known| known != path) {
+                container.paths.push(path.to_owned());
+            }
         }
     }
     containers
@@ -53,20 +54,31 @@ fn by_interface<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<&'a Record
     records
 }
 
-/// The names of a network as the world has them: of its members that are ready, on whichever host that is there. Nothing when it
-/// does not exist.
+/// The names of a network as the world has them: those that are ready of its members, on whichever host that is there. Of a
+/// member's names the oldest of these stands for its address. Nothing when the network does not exist.
 pub fn names(world: &World, network: NetworkId) -> Option<NetworkNames> {
     let found = world.networks().get(&network)?;
     let head = NetworkHead { options: found.names.clone(), ..NetworkHead::new(found.name.clone(), found.subnet) };
-    let is_named = |member: &&Arc<Member>| match member.state {
-        MemberState::Ready => !world.is_gone(&member.host),
-        MemberState::Attaching | MemberState::Draining => false,
-    };
-    let members = world.members(network).filter(is_named).map(|member| {
-        let (container, ports) = (member.container.clone(), member.ports.clone());
-        (container.clone(), MemberNames { container, address: member.address, ports })
-    });
-    Some(NetworkNames { head, members: members.collect() })
+    let mut members = BTreeMap::new();
+    for member in world.members(network).filter(|member| !world.is_gone(&member.host)) {
+        let ready = member.each_name().filter(|name| name.state == MemberState::Ready);
+        for (place, NameOf { container, ports, .. }) in ready.enumerate() {
+            let container = container.clone();
+            let names = MemberNames {
+                container: container.clone(),
+                address: member.address,
+                ports: ports.clone(),
+                further: place > 0,
+            };
+            // An agent that knows no further names may have claimed one of them: its member has it as the oldest, and keeps it.
+            if container == member.container {
+                members.insert(container, names);
+            } else {
+                members.entry(container).or_insert(names);
+            }
+        }
+    }
+    Some(NetworkNames { head, members })
 }
 
 /// Puts a network's names into a catalogue, with the next serial if they are not what they were; whether they are not.
@@ -128,6 +140,36 @@ pub(in crate::agent) mod tests {
         let named: Vec<String> = names.members.values().map(|member| format!("{member:?}")).collect();
         assert_eq!(named.len(), 1);
         assert!(named[0].contains("10.240.0.3") && named[0].contains("http=80"), "{named:?}");
+    }
+
+    /// A name that is further, draining, or of another membership that has it as its oldest.
+    #[test]
+    fn each_name_of_a_member_leads_to_its_address_and_the_oldest_ready_one_stands_for_it() {
+        let mut world = world(&["ready"]);
+        let put = |world: &mut World, state: &str, web_number: u32, side: &str| {
+            let key = PublicKey::new([9; 32]);
+            let member = format!(
+                r#"{{"version":1,"network":"{SHOP}","app":"{APP}","type":"log","number":{web_number},"address":"10.240.0.9","generation":0,"public_key":"{key}","wireguard_port":51820,"host":"a","state":"{state}","names":[{{"app":"{APP}","type":"side","number":1{side}}},{{"app":"{APP}","type":"web","number":1}}]}}"#
+            );
+            follow(world, format!("members/{SHOP}/{web_number}.log.{APP}"), member);
+            assert_eq!(world.problems().collect::<Vec<_>>(), Vec::<&String>::new());
+            let names = names(world, SHOP.parse().expect("an id")).expect("it exists");
+            let text = |member: &MemberNames| {
+                let (container, ports) = (&member.container, member.ports.len());
+                format!("{}.{} {} {} {}", container.number, container.kind, member.address, ports, member.further)
+            };
+            names.members.values().map(text).collect::<Vec<String>>()
+        };
+        let other = "1.web 10.240.0.2 1 false".to_owned();
+        let log = "1.log 10.240.0.9 0 false".to_owned();
+        let side = |further: bool, ports: u8| format!("1.side 10.240.0.9 {ports} {further}");
+        assert_eq!(put(&mut world, "attaching", 1, ""), std::slice::from_ref(&other));
+        assert_eq!(
+            put(&mut world, "ready", 1, r#","ports":["admin=81"]"#),
+            [log.clone(), side(true, 1), other.clone()]
+        );
+        assert_eq!(put(&mut world, "draining", 1, ""), [side(false, 0), other.clone()]);
+        assert_eq!(put(&mut world, "ready", 1, r#","draining":true"#), [log, other]);
     }
 
     #[test]

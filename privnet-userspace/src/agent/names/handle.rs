@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use crate::agent::host::journal::Record;
 use crate::agent::world::Concerns;
 use crate::dns::DnsProcess;
-use crate::model::NetworkId;
+use crate::model::{ContainerRef, NetworkId};
 use crate::names::{Catalogue, DnsClient};
 use crate::netns::NetnsId;
 
@@ -45,10 +45,10 @@ pub struct NamesReport {
 }
 
 impl NamesReport {
-    /// Whether the process knows the member's name.
+    /// Whether the process knows one of the member's names.
     #[must_use]
-    pub fn names(&self, record: &Record) -> bool {
-        let member = self.told.get(&record.network).and_then(|names| names.members.get(&record.container));
+    pub fn names(&self, record: &Record, name: &ContainerRef) -> bool {
+        let member = self.told.get(&record.network).and_then(|names| names.members.get(name));
         member.is_some_and(|member| member.address == record.address)
     }
 }

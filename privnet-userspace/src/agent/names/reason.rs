@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::agent::world::World;
 use crate::dns::{Resolved, ResponseCode, Source};
-use crate::model::{App, Forwarding, Member, MemberState, Network, NetworkId, counted};
+use crate::model::{App, Forwarding, Member, MemberState, NameOf, Network, NetworkId, counted};
 use crate::names::{Name, SUFFIX};
 
 /// Why a container in `networks` is told `told` about `asked`.
@@ -72,17 +72,17 @@ fn missing(world: &World, networks: &[NetworkId], asked: &Name) -> String {
     let Ok(App { id, .. }) = app.parse::<App>() else {
         return format!("{app} is no app's name or id, ap-<uuid>");
     };
-    let members: Vec<&Member> =
-        world.members(network.id).map(Arc::as_ref).filter(|member| member.container.app == id).collect();
-    if members.is_empty() {
+    let members = world.members(network.id).map(Arc::as_ref);
+    let names: Vec<NameOf<'_>> = members.flat_map(Member::each_name).filter(|name| name.container.app == id).collect();
+    if names.is_empty() {
         return format!("{app} has no container in network {}", network.name);
     }
     let rest: Vec<&str> = labels.collect();
-    let is_of = |member: &&&Member| {
-        let (kind, number) = (member.container.kind.to_string(), member.container.number.to_string());
+    let is_of = |name: &&NameOf<'_>| {
+        let (kind, number) = (name.container.kind.to_string(), name.container.number.to_string());
         rest.iter().filter(|label| !label.starts_with('_')).all(|label| **label == kind || **label == number)
     };
-    match members.iter().find(is_of).map(|member| member.state) {
+    match names.iter().find(is_of).map(|name| name.state) {
         Some(MemberState::Attaching) => "the container is being attached, and not ready yet".to_owned(),
         Some(MemberState::Draining) => "the container is about to leave".to_owned(),
         Some(MemberState::Ready) => "there is no such name of this container: see `privnet domain-names`".to_owned(),

@@ -7,7 +7,7 @@ use super::search::Search;
 use crate::agent::host::journal::Record;
 use crate::agent::shared::Memberships;
 use crate::agent::world::World;
-use crate::model::{NetworkId, NetworkName};
+use crate::model::{ContainerRef, NetworkId, NetworkName};
 use crate::netns::NetnsId;
 
 /// How long an attach or a detach waits for the names; they follow later, or `privnet status` says why not.
@@ -30,24 +30,24 @@ pub fn resolv_conf(shared: &Memberships, netns: NetnsId) -> Option<String> {
     Some(search(shared, netns).resolv_conf(address))
 }
 
-/// Waits until the member's container can ask, and the member's own name is known on this host, or patience ends.
-pub async fn wait_until_told(shared: &Memberships, record: &Record) {
+/// Waits until the member's container can ask, and one of the member's names is known on this host, or patience ends.
+pub async fn wait_until_told(shared: &Memberships, record: &Record, name: &ContainerRef) {
     if shared.host.config.names.is_none() {
         return;
     }
     let mut reports = shared.names.reports();
     let told = reports.wait_for(|report| {
         let served = report.served.contains_key(&record.netns) || report.problems.contains_key(&Some(record.netns));
-        (report.names(record) && served) || report.problems.contains_key(&None)
+        (report.names(record, name) && served) || report.problems.contains_key(&None)
     });
     if tokio::time::timeout(PATIENCE, told).await.is_err() {
-        tracing::warn!(network = %record.network, "{} is attached, and the DNS process does not know its name yet", record.container);
+        tracing::warn!(network = %record.network, "{name} is attached, and the DNS process does not know its name yet");
     }
 }
 
-/// Waits until a member that left has no name on this host, and its container, if this was its last network, is served no
-/// longer; or patience ends.
-pub async fn wait_until_withdrawn(shared: &Memberships, record: &Record) {
+/// Waits until a member has lost a name on this host, and its container, if this was the last one in its last network, is
+/// served no longer; or patience ends.
+pub async fn wait_until_withdrawn(shared: &Memberships, record: &Record, name: &ContainerRef) {
     if shared.host.config.names.is_none() {
         return;
     }
@@ -56,9 +56,10 @@ pub async fn wait_until_withdrawn(shared: &Memberships, record: &Record) {
         journal.records().values().any(|other| !other.leaving && other.netns == record.netns)
     };
     let mut reports = shared.names.reports();
-    let withdrawn = reports
-        .wait_for(|report| !report.names(record) && (serves_others || !report.served.contains_key(&record.netns)));
+    let withdrawn = reports.wait_for(|report| {
+        !report.names(record, name) && (serves_others || !report.served.contains_key(&record.netns))
+    });
     if tokio::time::timeout(PATIENCE, withdrawn).await.is_err() {
-        tracing::warn!(network = %record.network, "{} is detached, and the DNS process may still know its name", record.container);
+        tracing::warn!(network = %record.network, "{name} is detached, and the DNS process may still know its name");
     }
 }

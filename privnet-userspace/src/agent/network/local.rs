@@ -16,7 +16,7 @@ use crate::agent::netns_links::NetnsLinks;
 use crate::agent::world::SharedWorld;
 use crate::datapath;
 use crate::link::AbsentIsDone;
-use crate::model::{ContainerRef, HostName, MemberId, NetworkId, PrivateKey, PublicKey};
+use crate::model::{HostName, MemberId, NetworkId, PrivateKey, PublicKey};
 use crate::netns::{self, Netns};
 use crate::topology::{Intent, Key, ownership};
 use crate::wireguard::{Backend, Device};
@@ -157,14 +157,14 @@ impl LocalNetwork {
         if let Some(namespaces) = self.namespaces.lock().await.get(&member) {
             return Ok(Arc::clone(namespaces));
         }
-        let app = if record.is_alive(&self.host.facts.boot_id) {
-            let netns = Netns::open(&record.netns_path)?;
+        let app = if let Some(path) = record.living_path(&self.host.facts.boot_id) {
+            let netns = Netns::open(path)?;
             // Between the check and the opening the path may have become another's.
             if netns.id() == record.netns { Some(NetnsLinks::enter(netns).await?) } else { None }
         } else {
             None
         };
-        let binding = match self.open_pinned(&self.binding_name(&record.container))? {
+        let binding = match self.open_pinned(&self.binding_name(record))? {
             Some(netns) => OnceCell::new_with(Some(NetnsLinks::enter(netns).await?)),
             None => OnceCell::new(),
         };
@@ -198,7 +198,7 @@ impl LocalNetwork {
 
     /// An object, for a person: with the name and address of the member that it belongs to.
     pub fn describe(&self, key: Key) -> String {
-        let name = |id| self.records.get(&id).map(|record| format!("{} ({})", record.container, record.address));
+        let name = |id| self.records.get(&id).map(|record| format!("{} ({})", record.names_text(), record.address));
         key.describe(name)
     }
 
@@ -241,9 +241,9 @@ impl LocalNetwork {
         Ok(())
     }
 
-    /// The name under which a container's binding netns is pinned.
-    pub fn binding_name(&self, container: &ContainerRef) -> String {
-        ownership::binding_netns(&self.host.config.netns_prefix, container)
+    /// The name under which the binding netns of a member's container is pinned.
+    pub fn binding_name(&self, record: &Record) -> String {
+        ownership::binding_netns(&self.host.config.netns_prefix, record.binding())
     }
 
     fn open_pinned(&self, name: &str) -> Result<Option<Netns>> {

@@ -41,7 +41,7 @@ impl Watchers {
             if !stays(&record.id) || self.members.contains_key(&record.id) {
                 continue;
             }
-            if let Ok(netns) = Netns::open(&record.netns_path) {
+            if let Ok(netns) = Netns::open(record.best_path(&net.host.facts.boot_id)) {
                 let watcher = tokio::spawn(watch_app_netns(netns, record.clone(), Arc::clone(&self.handle)));
                 self.members.insert(record.id, watcher);
             }

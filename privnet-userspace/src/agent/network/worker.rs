@@ -188,7 +188,7 @@ impl Worker {
         {
             match claims::set_member_state(&*self.memberships.store, member, MemberState::Ready).await {
                 Ok(told) => {
-                    if let Err(error) = self.memberships.journal().note_stored(told.member.id, &told.records) {
+                    if let Err(error) = self.memberships.journal().note_stored(&told) {
                         report.problems.push(problem(&explain(&error)));
                     }
                 }
@@ -220,7 +220,11 @@ impl Worker {
                 || failures.members.contains_key(&record.id);
             if remains {
                 report.records.insert(record.id);
-            } else if let Err(error) = self.memberships.journal().remove(record.id) {
+                continue;
+            }
+            let mut journal = self.memberships.journal();
+            let removed = objects::remove_with_the_last(&self.net, &journal, record);
+            if let Err(error) = removed.and_then(|()| journal.remove(record.id)) {
                 report.records.insert(record.id);
                 report.problems.push(problem(&explain(&error)));
             }

@@ -156,18 +156,70 @@ fn a_member_is_in_the_index_of_the_host_that_it_is_on() {
     assert_eq!(world.members(BANK.parse().expect("an id")).count(), 1);
 }
 
+fn put_member(world: &mut World, names: &[&str]) -> Concerns {
+    let (first, further) = names.split_first().expect("a name");
+    let fields = |name: &str| {
+        let (number, kind) = name.split_once('.').expect("a number and a type");
+        format!(r#""app":"{APP}","type":"{kind}","number":{number}"#)
+    };
+    let further: Vec<String> = further.iter().map(|name| format!("{{{}}}", fields(name))).collect();
+    let record = format!(
+        r#"{{"version":1,"id":"0000000000000007","network":"{SHOP}",{},"address":"{ADDRESS}","generation":0,"public_key":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","wireguard_port":51820,"host":"a","state":"ready","names":[{}]}}"#,
+        fields(first),
+        further.join(",")
+    );
+    let container = format!("{first}.{APP}").parse().expect("a container");
+    let key = keys::member(shop(), &container);
+    let concerns = world.follow(&Event::Put { key, value: record.into_bytes().into(), revision: Revision::default() });
+    assert_eq!(world.problems().collect::<Vec<_>>(), Vec::<&String>::new());
+    concerns
+}
+
+fn delete_member(world: &mut World, name: &str) -> Concerns {
+    let container = format!("{name}.{APP}").parse().expect("a container");
+    world.follow(&Event::Delete { key: keys::member(shop(), &container), revision: Revision::default() })
+}
+
+#[test]
+fn a_membership_that_changes_its_oldest_name_stays_and_its_address_does_not_rest() {
+    let mut world = world(&[]);
+    let id = MemberId::new(7);
+    let numbers = |world: &World, kind: &str| {
+        let kind: ContainerType = kind.parse().expect("a type");
+        let other = NetworkId::from_uuid(uuid::Uuid::nil());
+        world.numbers_elsewhere(other, APP.parse().expect("an app"), &kind).len()
+    };
+    assert_eq!(put_member(&mut world, &["1.web", "4.side"]), one(shop()));
+    assert_eq!((numbers(&world, "web"), numbers(&world, "side")), (1, 1));
+    assert_eq!(put_member(&mut world, &["4.side", "1.log"]), one(shop()));
+    assert_eq!(delete_member(&mut world, "1.web"), one(shop()));
+    assert_eq!(world.members(shop()).count(), 1);
+    assert_eq!(world.members_on(&"a".parse().expect("a name")).count(), 1);
+    let named = world.membership(id).expect("it stays").container.to_string();
+    assert!(named.starts_with("4.side"), "{named}");
+    assert_eq!(world.departed(shop()), [].into());
+    assert_eq!(["web", "side", "log"].map(|kind| numbers(&world, kind)), [0, 1, 1]);
+    // The twin: the end of the record that stands.
+    assert_eq!(delete_member(&mut world, "4.side"), one(shop()));
+    assert_eq!((world.members(shop()).count(), world.membership(id)), (0, None));
+    assert_eq!(world.departed(shop()), [ADDRESS].into());
+    assert_eq!(["web", "side", "log"].map(|kind| numbers(&world, kind)), [0, 0, 0]);
+}
+
 /// What the store's image says of a claim is what the store itself says of it, after any history.
 #[tokio::test]
 async fn a_claim_from_the_image_costs_one_transaction_and_gets_what_the_store_would_give() {
     use crate::store::claims::{self, End, NothingSeen};
     let (seen, asked) = (crate::store::Memory::new(), crate::store::Memory::new());
     let claim = |network: NetworkId, key: u8, now: u64| MemberClaim {
-        id: crate::model::MemberId::new(key.into()),
+        id: MemberId::new(key.into()),
         network,
         app: APP.parse().expect("an app"),
         app_name: None,
         kind: "web".parse().expect("a type"),
         number: None,
+        own_numbers: [].into(),
+        numbers_elsewhere: [].into(),
         address: None,
         host: "a".parse().expect("a host"),
         public_key: crate::model::PublicKey::new([key; 32]),

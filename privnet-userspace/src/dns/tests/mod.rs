@@ -90,7 +90,7 @@ pub fn catalogue(members: u8) -> Catalogue {
         let member = |number: u8| {
             let container = format!("{number}.web.{APP}").parse().expect("a container");
             let address = Ipv4Addr::new(10, 240, third, number + 1);
-            MemberNames { container, address, ports: ["http=80".parse().expect("a port")].into() }
+            MemberNames { container, address, ports: ["http=80".parse().expect("a port")].into(), further: false }
         };
         let members: BTreeMap<_, _> =
             (1..=members).map(member).map(|member| (member.container.clone(), member)).collect();

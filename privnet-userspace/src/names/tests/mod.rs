@@ -33,6 +33,7 @@ pub fn member(container: &str, address: &str, ports: &[&str]) -> MemberNames {
         container: container.parse().expect("a container"),
         address: address.parse().expect("an address"),
         ports: ports.iter().map(|port| port.parse().expect("a port")).collect(),
+        further: false,
     }
 }
 

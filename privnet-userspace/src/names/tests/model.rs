@@ -30,7 +30,7 @@ pub fn write_out(catalogue: &Catalogue, client: &DnsClient) -> Model {
                 model.entry(zone).or_default();
             }
         }
-        for member in network.members.values() {
+        for member in network.members.values().filter(|member| !member.further) {
             let [a, b, c, d] = member.address.octets();
             add(&mut model, &format!("{d}.{c}.{b}.{a}.in-addr.arpa."), Some(pointer(*id, member)));
         }

@@ -22,17 +22,27 @@ fn some_member(network: usize) -> impl Strategy<Value = MemberNames> {
                 format!("{number}.{}.{}", KINDS[kind], [APP, OTHER_APP][app]).parse().expect("a container");
             let third = [0, 4, 6][network];
             let ports = ports.into_iter().map(|index| PORTS[index].parse::<Port>().expect("a port")).collect();
-            MemberNames { container, address: Ipv4Addr::new(10, 240, third, last), ports }
+            MemberNames { container, address: Ipv4Addr::new(10, 240, third, last), ports, further: false }
         },
     )
 }
 
-/// Members of one network, no address twice.
+/// Names of members of one network. Some are further names of the member before; else no address is there twice.
 fn some_members(network: usize) -> impl Strategy<Value = Vec<MemberNames>> {
-    prop::collection::vec(some_member(network), 0..8).prop_map(|members| {
+    prop::collection::vec((some_member(network), any::<bool>()), 0..8).prop_map(|members| {
         let mut seen = BTreeSet::new();
         let mut containers = BTreeSet::new();
-        members.into_iter().filter(|m| seen.insert(m.address) && containers.insert(m.container.clone())).collect()
+        let mut names: Vec<MemberNames> = Vec::new();
+        for (name, is_further) in members {
+            let name = match names.last() {
+                Some(before) if is_further => MemberNames { address: before.address, further: true, ..name },
+                Some(_) | None => name,
+            };
+            if (name.further || seen.insert(name.address)) && containers.insert(name.container.clone()) {
+                names.push(name);
+            }
+        }
+        names
     })
 }
 
@@ -160,7 +170,8 @@ proptest! {
             for name in model.keys() {
                 check(&followed, &model, &client, name)?;
             }
-            let members: usize = catalogue.values().map(|network| network.members.len()).sum();
+            let names = catalogue.values().flat_map(|network| network.members.values());
+            let members = names.filter(|name| !name.further).count();
             prop_assert_eq!((followed.networks(), followed.members()), (catalogue.len(), members));
             before = catalogue;
         }

@@ -1,10 +1,10 @@
-//! What a claim of a membership asks for.
+//! What a claim of a membership, or of a further name of one, asks for.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, AppName, ContainerType, HostName, MemberId, NetworkId, Port, PublicKey};
+use crate::model::{AppId, AppName, ContainerRef, ContainerType, HostName, MemberId, NetworkId, Port, PublicKey};
 
 /// What a new member is, and what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +19,12 @@ pub struct MemberClaim {
     pub app_name: Option<AppName>,
     /// The container's type.
     pub kind: ContainerType,
-    /// The container's number; the lowest free one when none is asked for.
+    /// The container's number; as [`NumberWish`] says when none is asked for.
     pub number: Option<ContainerNumber>,
+    /// The numbers that its namespace has for the app and type in other networks.
+    pub own_numbers: BTreeSet<ContainerNumber>,
+    /// The numbers that other namespaces have for the app and type in other networks.
+    pub numbers_elsewhere: BTreeSet<ContainerNumber>,
     /// The address; a free one when none is asked for.
     pub address: Option<Ipv4Addr>,
     /// The host that it lives on.
@@ -33,4 +37,51 @@ pub struct MemberClaim {
     pub ports: BTreeSet<Port>,
     /// When that is, in seconds since 1970-01-01 UTC: an address that was just released rests.
     pub now_unix_seconds: u64,
+}
+
+impl MemberClaim {
+    pub(super) const fn number_wish(&self) -> NumberWish<'_> {
+        let (own, elsewhere) = (&self.own_numbers, &self.numbers_elsewhere);
+        NumberWish { app: self.app, kind: &self.kind, number: self.number, own, elsewhere }
+    }
+}
+
+/// What a further name of a membership is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameClaim {
+    /// The network.
+    pub network: NetworkId,
+    /// The membership.
+    pub member: MemberId,
+    /// One of its names.
+    pub known_as: ContainerRef,
+    /// The new name's app.
+    pub app: AppId,
+    /// The name of the app, where it was given by name.
+    pub app_name: Option<AppName>,
+    /// The new name's type.
+    pub kind: ContainerType,
+    /// The new name's number; as [`NumberWish`] says when none is asked for.
+    pub number: Option<ContainerNumber>,
+    /// The numbers that its namespace has for the app and type in other networks.
+    pub own_numbers: BTreeSet<ContainerNumber>,
+    /// The numbers that other namespaces have for the app and type in other networks.
+    pub numbers_elsewhere: BTreeSet<ContainerNumber>,
+    /// The ports that are declared with it.
+    pub ports: BTreeSet<Port>,
+}
+
+/// Which number a container asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct NumberWish<'a> {
+    /// The app.
+    pub app: AppId,
+    /// The type.
+    pub kind: &'a ContainerType,
+    /// The number; one that is free when absent.
+    pub number: Option<ContainerNumber>,
+    /// The numbers that its namespace has for the app and type in other networks: one of these is preferred.
+    pub own: &'a BTreeSet<ContainerNumber>,
+    /// The numbers that other namespaces have for the app and type in other networks: none of these is chosen.
+    pub elsewhere: &'a BTreeSet<ContainerNumber>,
 }

@@ -65,6 +65,16 @@ pub enum MemberError {
     /// The container is a member already.
     #[error("container {} is a member of {} already, at {} on host {}", .0.container, .0.network, .0.address, .0.host)]
     MemberExists(Box<Member>),
+    /// A membership has as many names as a transaction has room for.
+    #[error("the container of {holder} has {most} names in {network} already")]
+    TooManyNames {
+        /// The network.
+        network: NetworkId,
+        /// The oldest name.
+        holder: ContainerRef,
+        /// How many it can have.
+        most: usize,
+    },
     /// The container is not a member.
     #[error("container {container} is not a member of {network}")]
     MemberNotFound {
@@ -213,7 +223,7 @@ impl Explain for MemberError {
             Self::AddressTaken { .. } => ErrorCode::AddressTaken,
             Self::AddressOutsideSubnet(error) | Self::AddressReserved(error) => error.code(),
             Self::PoolExhausted { .. } => ErrorCode::PoolExhausted,
-            Self::NumbersExhausted { .. } => ErrorCode::InvalidArgument,
+            Self::NumbersExhausted { .. } | Self::TooManyNames { .. } => ErrorCode::InvalidArgument,
             Self::PublicKeyInUse { .. } => ErrorCode::Internal,
             Self::Contended => ErrorCode::StoreUnavailable,
             Self::Record(error) => error.code(),
@@ -235,7 +245,7 @@ impl Explain for MemberError {
                 "try again in a few seconds, or create a network with a larger subnet: \
                  `privnet network create NAME --subnet PREFIX`"
             }
-            Self::NumbersExhausted { .. } => "detach one of them",
+            Self::NumbersExhausted { .. } | Self::TooManyNames { .. } => "detach one of them",
             Self::PublicKeyInUse { .. } => "try again: each attach makes a new key pair",
             Self::AddressOutsideSubnet(error) | Self::AddressReserved(error) => return error.remedy(),
             Self::Record(error) => return error.remedy(),
@@ -257,7 +267,8 @@ impl Explain for MemberError {
             | Self::AddressTaken { .. }
             | Self::AddressOutsideSubnet(_)
             | Self::AddressReserved(_)
-            | Self::NumbersExhausted { .. } => self.code().can_retry(),
+            | Self::NumbersExhausted { .. }
+            | Self::TooManyNames { .. } => self.code().can_retry(),
         }
     }
 

@@ -23,6 +23,9 @@ impl MemberError {
                 "container 1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053 is a member of \
                  pn-a71da13f-7c70-4c00-a644-eee8558d8053 already, at 10.0.0.9 on host h1",
                 "detach it first, or choose another number";
+            Self::TooManyNames { .. } => Self::TooManyNames { network: network(), holder: container(), most: 32 }, InvalidArgument,
+                "the container of 1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053 has 32 names in \
+                 pn-a71da13f-7c70-4c00-a644-eee8558d8053 already", "detach one of them";
             Self::MemberNotFound { .. } => Self::MemberNotFound { network: network(), container: container() }, MemberNotFound,
                 "container 1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053 is not a member of \
                  pn-a71da13f-7c70-4c00-a644-eee8558d8053",

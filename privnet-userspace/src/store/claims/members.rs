@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 
 use super::claim::MemberClaim;
 use super::error::MemberError;
+use super::names::{find_holder, require_free};
 use super::occupancy::{Choice, Found, Read, Seen};
-use super::{MAX_ATTEMPTS, unchanged};
+use super::{MAX_ATTEMPTS, STALE_CHOICES, unchanged};
 use crate::ipam;
 use crate::model::{ContainerRef, Member, MemberState, NetworkId, PublicKey};
 use crate::store::contract::Store;
@@ -15,9 +16,6 @@ use crate::store::path::Key;
 use crate::store::records::{self, AddressRecord, EndedBy, Envelope, MemberPointer, Stored};
 use crate::store::transaction::{Expected, Transaction, Value, Write};
 
-/// How many choices may turn out to be taken before everything is read: what has been seen is far behind then.
-const STALE_CHOICES: u32 = 4;
-
 /// A member as it is now, and what was written to make it so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
@@ -25,6 +23,29 @@ pub struct Written {
     pub member: Member,
     /// The records of the membership that were written, by key; none when nothing had to change.
     pub records: Vec<(Key, Value)>,
+    /// The keys of those that were deleted.
+    pub deleted: Vec<Key>,
+}
+
+impl Written {
+    /// What a transaction that made `member` so wrote, without the fences.
+    pub(super) fn by(member: Member, transaction: &Transaction) -> Self {
+        let (mut records, mut deleted) = (Vec::new(), Vec::new());
+        for (key, write) in &transaction.writes {
+            match write {
+                Write::Put { value, .. } if value.is_empty() => {}
+                Write::Put { value, .. } => records.push((key.clone(), Value::clone(value))),
+                Write::Delete => deleted.push(key.clone()),
+            }
+        }
+        Self { member, records, deleted }
+    }
+
+    /// That `member` is so already.
+    #[must_use]
+    pub const fn nothing(member: Member) -> Self {
+        Self { member, records: Vec::new(), deleted: Vec::new() }
+    }
 }
 
 /// Makes a container a member, in the state [`MemberState::Attaching`]: claims its number and its address, both or none.
@@ -56,17 +77,17 @@ pub async fn claim_member(store: &dyn Store, claim: &MemberClaim, seen: &dyn See
                 continue;
             }
         };
-        let (member, transaction) = arrival(claim, choice);
-        let records = records_in(&transaction);
+        let (member, transaction) = arrival(claim, choice, &found);
+        let written = Written::by(member, &transaction);
         match store.commit(transaction).await {
             Ok(revision) => {
-                let Member { network, container, address, .. } = &member;
+                let Member { network, container, address, .. } = &written.member;
                 tracing::debug!(%network, %container, %address, %revision, "member claimed");
-                return Ok(Written { member, records });
+                return Ok(written);
             }
             Err(CommitError::Conflict { key, .. }) => {
                 stale += 1;
-                find_what_stands(store, claim, &member, &key, &mut found).await?;
+                find_what_stands(store, claim, &written.member, &key, &mut found).await?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -106,7 +127,7 @@ pub async fn update_member(store: &dyn Store, member: &Member) -> Result<Written
             ..stored.record.clone()
         };
         if stored.record == member {
-            return Ok(Written { member, records: Vec::new() });
+            return Ok(Written::nothing(member));
         }
         let mut update = Transaction::new()
             .require(key.clone(), Expected::Revision(stored.revision))
@@ -115,9 +136,9 @@ pub async fn update_member(store: &dyn Store, member: &Member) -> Result<Written
             refuse_known_key(store, member.network, member.public_key).await?;
             update = claim_key(update, &member).delete(keys::public_key(member.network, stored.record.public_key));
         }
-        let records = records_in(&update);
+        let written = Written::by(member, &update);
         match store.commit(update).await {
-            Ok(_) => return Ok(Written { member, records }),
+            Ok(_) => return Ok(written),
             Err(CommitError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -142,7 +163,8 @@ impl End {
     }
 }
 
-/// Ends a membership and frees its address, and returns what it was; nothing when there was none.
+/// Ends a membership with all its names and frees its address, and returns what it was; nothing when there was none.
+/// `container` is the oldest of its names.
 ///
 /// The address record stays: the next holder gets the next generation, and gets it the later, the later it was freed.
 ///
@@ -163,6 +185,9 @@ pub async fn release_member(
             .require(keys::address(network, member.address), unchanged(address.as_ref()))
             .delete(keys::member(network, container))
             .delete(keys::public_key(network, member.public_key));
+        for name in &member.names {
+            departure = departure.delete(keys::member_name(network, &name.container));
+        }
         let row = address.as_ref().map(records::read::<AddressRecord>).transpose()?;
         if let Some(row) = row.filter(|row| is_held_by(&row.record, &member)) {
             let freed = AddressRecord {
@@ -188,7 +213,7 @@ pub async fn release_member(
 }
 
 /// The new member, and the transaction that makes it one.
-fn arrival(claim: &MemberClaim, choice: Choice) -> (Member, Transaction) {
+fn arrival(claim: &MemberClaim, choice: Choice, found: &Found) -> (Member, Transaction) {
     let Choice { container, address, row } = choice;
     let before = row.as_ref().map(|row| &row.record);
     let held = AddressRecord {
@@ -216,24 +241,14 @@ fn arrival(claim: &MemberClaim, choice: Choice) -> (Member, Transaction) {
     let envelope = row.as_ref().map_or_else(Envelope::first, |row| row.envelope.next());
     let unchanged = row.map_or(Expected::Absent, |row| Expected::Revision(row.revision));
     let (network, container) = (member.network, &member.container);
-    let transaction = Transaction::new()
-        .require(keys::network(network), Expected::Exists)
-        .require(keys::member(network, container), Expected::Absent)
+    let transaction = Transaction::new().require(keys::network(network), Expected::Exists);
+    let transaction = require_free(transaction, network, container, found)
         .require(keys::address(network, address), unchanged)
         .put(keys::member(network, container), records::encode(&member, &Envelope::first()))
         .put(keys::address(network, address), records::encode(&held, &envelope))
         .put(keys::members_fence(network), []);
     let transaction = claim_key(transaction, &member);
     (member, transaction)
-}
-
-/// What a transaction writes, without the fences.
-fn records_in(transaction: &Transaction) -> Vec<(Key, Value)> {
-    let put = |(key, write): (&Key, &Write)| match write {
-        Write::Put { value, .. } if !value.is_empty() => Some((key.clone(), Value::clone(value))),
-        Write::Put { .. } | Write::Delete => None,
-    };
-    transaction.writes.iter().filter_map(put).collect()
 }
 
 /// Finds out why `key` was not as `member` needs it: what was asked for is refused, and what was chosen is chosen anew.
@@ -250,14 +265,9 @@ async fn find_what_stands(
             None => Err(MemberError::NetworkNotFound { id: claim.network }),
         };
     }
-    if *key == keys::member(claim.network, &member.container) {
-        let number = member.container.number;
-        if claim.number.is_none() {
-            found.numbers.insert(number.get());
-        } else if let Some(stands) = records::get_member(store, claim.network, &member.container).await? {
-            return Err(MemberError::MemberExists(Box::new(stands.record)));
-        }
-        return Ok(());
+    let name = &member.container;
+    if [keys::member(claim.network, name), keys::member_name(claim.network, name)].contains(key) {
+        return find_holder(store, claim.network, (name, key), claim.number.is_some(), found).await;
     }
     if *key == keys::address(claim.network, member.address) {
         let row = store.get(key).await?.as_ref().map(records::read::<AddressRecord>).transpose()?;
@@ -307,10 +317,10 @@ fn refuse_held(address: Ipv4Addr, row: Option<&Stored<AddressRecord>>) -> Result
 }
 
 /// Whether the record of a member's address says so too. If it does not, it is another's and is left alone.
-fn is_held_by(row: &AddressRecord, member: &Member) -> bool {
+pub(super) fn is_held_by(row: &AddressRecord, member: &Member) -> bool {
     row.holder.as_ref() == Some(&member.container) && row.member.is_none_or(|id| id == member.id)
 }
 
-fn not_found(network: NetworkId, container: &ContainerRef) -> MemberError {
+pub(super) fn not_found(network: NetworkId, container: &ContainerRef) -> MemberError {
     MemberError::MemberNotFound { network, container: container.clone() }
 }

@@ -7,15 +7,17 @@ pub mod error;
 #[cfg(test)]
 mod error_rows;
 pub mod members;
+pub mod names;
 pub mod networks;
 pub mod occupancy;
 
 #[cfg(test)]
 mod tests;
 
-pub use claim::MemberClaim;
+pub use claim::{MemberClaim, NameClaim, NumberWish};
 pub use error::{MemberError, NetworkError};
 pub use members::{End, Written, claim_member, release_member, set_member_state, update_member};
+pub use names::{MAX_NAMES, Released, add_name, drain_name, release_name};
 pub use networks::{NewNetwork, create_network, delete_network, remove_leftovers};
 pub use occupancy::{Choice, Found, NothingSeen, Occupancy, Seen};
 
@@ -24,6 +26,9 @@ use super::transaction::Expected;
 
 /// How often a transaction is tried while others get in between; each failure is another one's success.
 const MAX_ATTEMPTS: u32 = 1000;
+
+/// How many choices may turn out to be taken before everything is read: what has been seen is far behind then.
+const STALE_CHOICES: u32 = 4;
 
 /// That a key is as it was read.
 fn unchanged(entry: Option<&Entry>) -> Expected {

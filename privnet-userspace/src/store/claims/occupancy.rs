@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::claim::MemberClaim;
+use super::claim::{MemberClaim, NumberWish};
 use super::error::MemberError;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, Network, NetworkId};
+use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId};
 use crate::store::contract::Store;
 use crate::store::keys;
 use crate::store::records::{self, AddressRecord, Stored};
+use crate::store::transaction::Revision;
 
 /// What a claim chooses from. It may be older than the store: the transaction decides.
 pub trait Seen: Send + Sync {
@@ -19,6 +20,13 @@ pub trait Seen: Send + Sync {
     /// # Errors
     /// When there is none, or the network is not known. The store is asked before a claim fails by that.
     fn choose(&self, claim: &MemberClaim, found: &Found) -> Result<Choice, MemberError>;
+
+    /// Chooses a number for a further name of a member of `network`, beside what was found since to be taken.
+    ///
+    /// # Errors
+    /// When there is none, or the network is not known. The store is asked before a claim fails by that.
+    fn choose_name(&self, network: NetworkId, wish: NumberWish<'_>, found: &Found)
+    -> Result<ContainerRef, MemberError>;
 }
 
 /// What a claim has chosen.
@@ -36,7 +44,9 @@ pub struct Choice {
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     /// Numbers of the claim's app and type that are taken.
-    pub numbers: BTreeSet<u32>,
+    pub numbers: BTreeSet<ContainerNumber>,
+    /// Further names whose pointer leads to no member that has them, and the pointer's revision: they are free.
+    pub abandoned: BTreeMap<ContainerRef, Revision>,
     /// The records of addresses; nothing where there is none.
     pub rows: BTreeMap<Ipv4Addr, Option<Stored<AddressRecord>>>,
 }
@@ -49,30 +59,47 @@ impl Seen for NothingSeen {
     fn choose(&self, claim: &MemberClaim, _: &Found) -> Result<Choice, MemberError> {
         Err(MemberError::NetworkNotFound { id: claim.network })
     }
+
+    fn choose_name(&self, network: NetworkId, _: NumberWish<'_>, _: &Found) -> Result<ContainerRef, MemberError> {
+        Err(MemberError::NetworkNotFound { id: network })
+    }
 }
 
 /// The numbers and the addresses of one network.
 #[derive(Clone, Debug, Default)]
 pub struct Occupancy {
-    numbers: BTreeMap<(AppId, ContainerType), BTreeSet<u32>>,
+    numbers: BTreeMap<(AppId, ContainerType), BTreeSet<ContainerNumber>>,
     rows: BTreeMap<Ipv4Addr, Stored<AddressRecord>>,
 }
 
 impl Occupancy {
-    /// Notes that a container is a member.
-    pub fn put_container(&mut self, container: &ContainerRef) {
-        self.numbers.entry((container.app, container.kind.clone())).or_default().insert(container.number.get());
+    /// Notes all names of a member.
+    pub fn put_member(&mut self, member: &Member) {
+        for name in member.each_name() {
+            self.put_name(name.container);
+        }
     }
 
-    /// Notes that a container is a member no more.
-    pub fn remove_container(&mut self, container: &ContainerRef) {
-        let key = (container.app, container.kind.clone());
-        if let Some(numbers) = self.numbers.get_mut(&key) {
-            numbers.remove(&container.number.get());
-            if numbers.is_empty() {
-                self.numbers.remove(&key);
+    /// Notes that a member has left, and its names with it.
+    pub fn remove_member(&mut self, member: &Member) {
+        for ContainerRef { app, kind, number } in member.each_name().map(|name| name.container) {
+            let key = (*app, kind.clone());
+            if let Some(numbers) = self.numbers.get_mut(&key) {
+                numbers.remove(number);
+                if numbers.is_empty() {
+                    self.numbers.remove(&key);
+                }
             }
         }
+    }
+
+    /// The numbers that are given out for an app and a type.
+    pub fn numbers(&self, app: AppId, kind: &ContainerType) -> impl Iterator<Item = ContainerNumber> + '_ {
+        self.numbers.get(&(app, kind.clone())).into_iter().flatten().copied()
+    }
+
+    fn put_name(&mut self, container: &ContainerRef) {
+        self.numbers.entry((container.app, container.kind.clone())).or_default().insert(container.number);
     }
 
     /// Notes the record of an address.
@@ -90,13 +117,7 @@ impl Occupancy {
     /// # Errors
     /// When all numbers or all addresses are given out.
     pub fn choose(&self, network: &Network, claim: &MemberClaim, found: &Found) -> Result<Choice, MemberError> {
-        let number = match claim.number {
-            Some(number) => number,
-            None => self
-                .free_number(claim, found)
-                .ok_or_else(|| MemberError::NumbersExhausted { app: claim.app, kind: claim.kind.clone() })?,
-        };
-        let container = ContainerRef { app: claim.app, kind: claim.kind.clone(), number };
+        let container = self.choose_name(claim.number_wish(), found)?;
         let (address, row) = match claim.address {
             Some(address) => {
                 ipam::check_address(network.subnet, address)?;
@@ -107,11 +128,24 @@ impl Occupancy {
         Ok(Choice { container, address, row })
     }
 
-    fn free_number(&self, claim: &MemberClaim, found: &Found) -> Option<ContainerNumber> {
-        let taken = self.numbers.get(&(claim.app, claim.kind.clone()));
-        let is_free =
-            |number: &u32| !found.numbers.contains(number) && taken.is_none_or(|taken| !taken.contains(number));
-        (ContainerNumber::FIRST.get()..=ContainerNumber::MAX.get()).find(is_free)?.try_into().ok()
+    /// The name that a container gets; see [`NumberWish`].
+    ///
+    /// # Errors
+    /// When all numbers are given out.
+    pub fn choose_name(&self, wish: NumberWish<'_>, found: &Found) -> Result<ContainerRef, MemberError> {
+        let NumberWish { app, kind, number, own, elsewhere } = wish;
+        let taken = self.numbers.get(&(app, kind.clone()));
+        let is_free = |number: &ContainerNumber| {
+            !found.numbers.contains(number) && taken.is_none_or(|taken| !taken.contains(number))
+        };
+        let lowest = || {
+            (ContainerNumber::FIRST.get()..=ContainerNumber::MAX.get())
+                .filter_map(|number| ContainerNumber::try_from(number).ok())
+                .find(|number| is_free(number) && !elsewhere.contains(number))
+        };
+        let number = number.or_else(|| own.iter().copied().find(is_free)).or_else(lowest);
+        let exhausted = || MemberError::NumbersExhausted { app, kind: kind.clone() };
+        Ok(ContainerRef { app, kind: kind.clone(), number: number.ok_or_else(exhausted)? })
     }
 
     /// An address that nobody ever had, the lowest first; else the one that has been free for longest and has rested.
@@ -161,10 +195,11 @@ impl Read {
     pub(super) async fn from(store: &dyn Store, id: NetworkId) -> Result<Self, MemberError> {
         let network = records::get_network(store, id).await?.ok_or(MemberError::NetworkNotFound { id })?.record;
         let mut occupancy = Occupancy::default();
-        let members = keys::members(id);
-        for entry in store.list(&members).await?.entries {
-            if let Some(container) = entry.key.below(&members).and_then(|text| text.parse().ok()) {
-                occupancy.put_container(&container);
+        for names in [keys::members(id), keys::member_names(id)] {
+            for entry in store.list(&names).await?.entries {
+                if let Some(container) = entry.key.below(&names).and_then(|text| text.parse().ok()) {
+                    occupancy.put_name(&container);
+                }
             }
         }
         for entry in store.list(&keys::addresses(id)).await?.entries {
@@ -178,5 +213,9 @@ impl Read {
 impl Seen for Read {
     fn choose(&self, claim: &MemberClaim, found: &Found) -> Result<Choice, MemberError> {
         self.occupancy.choose(&self.network, claim, found)
+    }
+
+    fn choose_name(&self, _: NetworkId, wish: NumberWish<'_>, found: &Found) -> Result<ContainerRef, MemberError> {
+        self.occupancy.choose_name(wish, found)
     }
 }

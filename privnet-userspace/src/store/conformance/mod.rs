@@ -167,9 +167,9 @@ async fn a_watch_from_a_listing_misses_nothing_and_repeats_nothing(lab: Lab) {
     let mut watch = lab.store.watch(&prefix("a/"), listing.revision).await.expect("watching");
     put(&lab, "a/4").await;
     let revision = Revision(2);
-    assert_eq!(next(&mut watch).await, Event::Delete { key: key("a/1"), revision });
     assert_eq!(next(&mut watch).await, Event::Put { key: key("a/2"), value: [2].into(), revision });
     assert_eq!(next(&mut watch).await, Event::Put { key: key("a/3"), value: [3].into(), revision });
+    assert_eq!(next(&mut watch).await, Event::Delete { key: key("a/1"), revision });
     assert_eq!(next(&mut watch).await, Event::Put { key: key("a/4"), value: [0].into(), revision: Revision(3) });
     // And nothing more, until there is more.
     let waiting = tokio::spawn(async move { next(&mut watch).await });

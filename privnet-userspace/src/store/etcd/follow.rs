@@ -175,7 +175,8 @@ impl Follower {
     }
 
     /// Delivers events; those of the same revision always come in the same answer.
-    async fn hand_over(&mut self, events: Vec<WatchEvent>) -> Result<(), End> {
+    async fn hand_over(&mut self, mut events: Vec<WatchEvent>) -> Result<(), End> {
+        events.sort_by_key(|event| (event.kv.as_ref().map_or(0, |kv| kv.mod_revision), event.kind == DELETE));
         for event in events {
             let Some(kv) = event.kv else { continue };
             let revision = kv.mod_revision;

@@ -93,6 +93,53 @@ pub async fn get_member(
         .transpose()
 }
 
+/// How often a membership is looked for whose oldest name changes meanwhile.
+const FIND_ATTEMPTS: u32 = 3;
+
+/// Reads the member that has a name, its oldest or a further one; nothing when none has it.
+///
+/// # Errors
+/// When the store or one of the records is at fault.
+pub async fn find_member(
+    store: &dyn Store,
+    network: NetworkId,
+    name: &ContainerRef,
+) -> Result<Option<Stored<Member>>, RecordError> {
+    for _ in 0..FIND_ATTEMPTS {
+        let mut found = get_member(store, network, name).await?;
+        if found.is_none()
+            && let Some(entry) = store.get(&keys::member_name(network, name)).await?
+        {
+            let MemberPointer { holder, .. } = decode(&entry.key, &entry.value)?;
+            found = get_member(store, network, &holder).await?.filter(|found| found.record.name(name).is_some());
+        }
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the member that holds an address; nothing when none does.
+///
+/// # Errors
+/// When the store or one of the records is at fault.
+pub async fn member_at(
+    store: &dyn Store,
+    network: NetworkId,
+    address: Ipv4Addr,
+) -> Result<Option<Stored<Member>>, RecordError> {
+    for _ in 0..FIND_ATTEMPTS {
+        let Some(entry) = store.get(&keys::address(network, address)).await? else { return Ok(None) };
+        let Some(holder) = decode::<AddressRecord>(&entry.key, &entry.value)?.holder else { return Ok(None) };
+        let found = get_member(store, network, &holder).await?.filter(|found| found.record.address == address);
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
 /// Reads the members of one network, or of all.
 ///
 /// # Errors

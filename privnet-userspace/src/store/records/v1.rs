@@ -150,10 +150,10 @@ pub struct NetworkPointer {
     pub network: NetworkId,
 }
 
-/// What `public-keys/<pn>/<hex>` holds: the member that it belongs to.
+/// What `public-keys/<pn>/<hex>` and `member-names/<pn>/<member>` hold: the member that the key or the name belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberPointer {
-    /// The member's container.
+    /// The member's container, by its oldest name.
     #[serde(with = "container_text")]
     pub holder: ContainerRef,
     /// The membership; unknown where an earlier build claimed the key.

@@ -85,8 +85,7 @@ fn plan_network<F: Forwarding>(intent: &Intent, plan: &mut Plan) {
 
 /// The road of a member's datagrams between its binding netns and the network netns.
 fn plan_carrier<F: Forwarding>(intent: &Intent, member: &Member, local: LocalMember, plan: &mut Plan) {
-    let container = member.container.clone();
-    plan.insert(Object::BindingNetns(member.id, spec::BindingNetns { container }));
+    plan.insert(Object::BindingNetns(member.id, spec::BindingNetns { digits: local.binding }));
     let veth = spec::Veth {
         name: local.link.name(),
         binding_name: ownership::binding_veth(local.index),

@@ -99,7 +99,7 @@ impl Server {
         let network: NetworkId = NETWORK.parse()?;
         let head = NetworkHead::new("bench".parse()?, "10.240.0.0/16".parse()?);
         let members = names().map(|(container, _, address)| {
-            (container.clone(), MemberNames { container, address, ports: BTreeSet::new() })
+            (container.clone(), MemberNames { container, address, ports: BTreeSet::new(), further: false })
         });
         let catalogue = Catalogue::from([(network, NetworkNames { head, members: members.collect() })]);
         let process = DnsProcess::new(&workspace.files().join("dns-ours"));

@@ -25,8 +25,9 @@ pub use files::replace;
 use files::{Durability, Read, read, read_key, rename_over, text_of};
 pub use record::Record;
 
-use crate::model::{FileError, HostName, MemberId, NetworkId, PrivateKey};
+use crate::model::{ContainerRef, FileError, HostName, MemberId, NetworkId, PrivateKey};
 use crate::netns::NetnsId;
+use crate::store::claims::Written;
 use crate::store::{Key, Value};
 use crate::topology::ownership;
 
@@ -184,15 +185,50 @@ impl Journal {
         }
     }
 
-    /// Notes what the store's records of a membership say, as they were written.
+    /// Notes what the store's records of a membership say, as they were written. What is known to be newer stays.
     ///
     /// # Errors
     /// The record is as it was.
-    pub fn note_stored(&mut self, id: MemberId, written: &[(Key, Value)]) -> Result<()> {
-        let Some(record) = self.records.get(&id) else { return Ok(()) };
-        let mut record = record.clone();
-        record.stored.extend(written.iter().map(text_of_entry));
-        if self.records.get(&id) == Some(&record) { Ok(()) } else { self.write(record) }
+    pub fn note_stored(&mut self, written: &Written) -> Result<()> {
+        let Some(known) = self.records.get(&written.member.id) else { return Ok(()) };
+        // Another task may have moved the membership to another name since this was written.
+        if known.container != written.member.container {
+            return Ok(());
+        }
+        let mut record = known.clone();
+        record.note_stored(written);
+        if *known == record { Ok(()) } else { self.write(record) }
+    }
+
+    /// Notes that the names of a membership changed, and what was written in the store to that end. A name that is new here
+    /// was attached to the namespace at `path`. Only for the task that holds the claims.
+    ///
+    /// # Errors
+    /// The record is as it was.
+    pub fn note_names(&mut self, written: &Written, path: Option<&Path>) -> Result<()> {
+        let Some(known) = self.records.get(&written.member.id) else { return Ok(()) };
+        let mut record = known.clone();
+        record.note_stored(written);
+        if !record.has_names_of(&written.member) {
+            record.rename(&written.member, path.unwrap_or(&known.netns_path));
+        }
+        if *known == record { Ok(()) } else { self.write(record) }
+    }
+
+    /// Notes that a name of a membership was attached again, to the same namespace at another path.
+    ///
+    /// # Errors
+    /// The record is as it was.
+    pub fn note_path(&mut self, id: MemberId, name: &ContainerRef, path: &Path) -> Result<()> {
+        let Some(known) = self.records.get(&id) else { return Ok(()) };
+        let mut record = known.clone();
+        if record.container == *name {
+            path.clone_into(&mut record.netns_path);
+        }
+        for further in record.names.iter_mut().filter(|further| further.container == *name) {
+            path.clone_into(&mut further.netns_path);
+        }
+        if *known == record { Ok(()) } else { self.write(record) }
     }
 
     /// Removes a record and the key. Idempotent.

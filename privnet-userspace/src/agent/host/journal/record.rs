@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ContainerRef, HostName, MemberId, NetworkId};
+use super::text_of_entry;
+use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
 use crate::netns::{Netns, NetnsId};
-use crate::topology::ownership::MemberLink;
+use crate::store::claims::Written;
+use crate::topology::ownership::{self, MemberLink};
 
 /// What this host knows of one of its members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +19,7 @@ pub struct Record {
     pub id: MemberId,
     /// The network.
     pub network: NetworkId,
-    /// The container.
+    /// The container, by its oldest name.
     pub container: ContainerRef,
     /// The member's address.
     pub address: Ipv4Addr,
@@ -27,8 +29,14 @@ pub struct Record {
     /// attached the member: its link is named by its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
-    /// Where the app netns was found.
+    /// The digits in the name of the container's binding netns, where they are not those of `container`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<u64>,
+    /// Where the app netns was found, when the oldest name was attached.
     pub netns_path: PathBuf,
+    /// The membership's further names, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<FurtherName>,
     /// Which namespace that was: paths are recycled, this is not as long as the namespace lives.
     pub netns: NetnsId,
     /// Which one it was among all that ever had that number; absent where it was not asked for.
@@ -49,7 +57,96 @@ pub struct Record {
     pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
+/// A further name of a membership, as its host knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FurtherName {
+    /// The name.
+    pub container: ContainerRef,
+    /// Where the app netns was found, when the name was attached.
+    pub netns_path: PathBuf,
+}
+
 impl Record {
+    /// The membership's names, the oldest first, and where the app netns was found for each.
+    pub fn each_name(&self) -> impl Iterator<Item = (&ContainerRef, &Path)> {
+        let further = self.names.iter().map(|name| (&name.container, &*name.netns_path));
+        std::iter::once((&self.container, &*self.netns_path)).chain(further)
+    }
+
+    /// The membership's names, for a person.
+    #[must_use]
+    pub fn names_text(&self) -> String {
+        let names: Vec<String> = self.each_name().map(|(container, _)| container.to_string()).collect();
+        names.join(", ")
+    }
+
+    /// The digits in the name of the container's binding netns.
+    #[must_use]
+    pub fn binding(&self) -> u64 {
+        self.binding.unwrap_or_else(|| ownership::binding_digest(&self.container))
+    }
+
+    /// A path that leads to the container's namespace now; nothing when none does. `boot_id` is the running boot's.
+    #[must_use]
+    pub fn living_path(&self, boot_id: &str) -> Option<&Path> {
+        let mut paths = self.each_name().map(|(_, path)| path);
+        paths.find(|path| self.leads_there(path)).filter(|_| self.boot_id == boot_id)
+    }
+
+    /// Whether a path leads to the container's namespace now.
+    #[must_use]
+    pub fn leads_there(&self, path: &Path) -> bool {
+        Netns::identify(path).is_ok_and(|id| id == self.netns)
+    }
+
+    /// The path to open the container's namespace at: one that leads there, or, where none does, the first.
+    #[must_use]
+    pub fn best_path(&self, boot_id: &str) -> &Path {
+        self.living_path(boot_id).unwrap_or(&self.netns_path)
+    }
+
+    /// The names whose containers are gone while the namespace lives on by another one's path.
+    #[must_use]
+    pub fn dead_names(&self) -> Vec<ContainerRef> {
+        if self.names.is_empty() {
+            return Vec::new();
+        }
+        let dead = self.each_name().filter(|(_, path)| !self.leads_there(path));
+        dead.map(|(container, _)| container.clone()).collect()
+    }
+
+    /// Takes over the store's records of the membership, where they are not older than those that are known.
+    pub(super) fn note_stored(&mut self, written: &Written) {
+        for (key, text) in written.records.iter().map(text_of_entry) {
+            let is_newer = |known: &String| serial_of(&text) >= serial_of(known);
+            if self.stored.get(&key).is_none_or(is_newer) {
+                self.stored.insert(key, text);
+            }
+        }
+        for key in &written.deleted {
+            self.stored.remove(key.as_str());
+        }
+    }
+
+    /// Whether it has the names that the store has for the membership.
+    #[must_use]
+    pub fn has_names_of(&self, member: &Member) -> bool {
+        self.each_name().map(|(container, _)| container).eq(member.each_name().map(|name| name.container))
+    }
+
+    /// Takes over the names that the store has for the membership. A name that this host has not seen yet was attached to
+    /// the namespace at `path`.
+    pub(super) fn rename(&mut self, member: &Member, path: &Path) {
+        self.binding = Some(self.binding());
+        let known: BTreeMap<ContainerRef, PathBuf> =
+            self.each_name().map(|(container, path)| (container.clone(), path.to_owned())).collect();
+        let path_of = |name: &ContainerRef| known.get(name).map_or_else(|| path.to_owned(), PathBuf::clone);
+        self.netns_path = path_of(&member.container);
+        self.container = member.container.clone();
+        let further = member.names.iter().map(|name| &name.container);
+        self.names = further.map(|name| FurtherName { container: name.clone(), netns_path: path_of(name) }).collect();
+    }
+
     /// What the member's link in the network netns is named after.
     #[must_use]
     pub fn link(&self) -> MemberLink {
@@ -59,6 +156,16 @@ impl Record {
     /// Whether the container's namespace is still the one that was attached; `boot_id` is the running boot's.
     #[must_use]
     pub fn is_alive(&self, boot_id: &str) -> bool {
-        self.boot_id == boot_id && Netns::identify(&self.netns_path).is_ok_and(|id| id == self.netns)
+        self.living_path(boot_id).is_some()
     }
+}
+
+/// How often a record of the store had been written, by its text; 0 where that does not say.
+fn serial_of(text: &str) -> u64 {
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(default)]
+        serial: u64,
+    }
+    serde_json::from_str(text).map_or(0, |Head { serial }| serial)
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use super::record::FurtherName;
 use super::*;
 use crate::agent::world::World;
 use crate::store::Embedded;
@@ -15,7 +16,9 @@ pub fn record() -> Record {
         address: Ipv4Addr::new(10, 240, 0, 2),
         index: 0,
         slot: None,
+        binding: None,
         netns_path: PathBuf::from("/run/netns/a"),
+        names: Vec::new(),
         netns: NetnsId { dev: 4, ino: 4_026_532_000 },
         netns_cookie: None,
         boot_id: "boot".to_owned(),
@@ -159,14 +162,112 @@ fn what_the_store_was_told_and_what_this_build_does_not_know_is_kept() {
     let key: Key = "members/a/b".parse().expect("a key");
     let text = |state: &str| format!(r#"{{"version":1,"state":"{state}"}}"#);
     for state in ["attaching", "ready"] {
-        let written = [(key.clone(), Value::from(text(state).as_bytes()))];
-        journal.note_stored(record().id, &written).expect("noted");
+        journal.note_stored(&written(&[(&key, &text(state))])).expect("noted");
     }
     let again = Journal::open(dir.path()).expect("opens again");
     assert_eq!(again.records(), journal.records());
     let kept = &again.records()[&record().id];
     assert_eq!(kept.stored.get("members/a/b"), Some(&text("ready")));
     assert!(kept.unknown.contains_key("colour") && kept.unknown.len() == 1, "{:?}", kept.unknown);
+}
+
+/// The store's member of [`record`], and what was written to make it so.
+fn written(records: &[(&Key, &str)]) -> Written {
+    let member = r#"{"version":1,"id":"0000000000000007","network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","app":"ap-a71da13f-7c70-4c00-a644-eee8558d8053","type":"web","number":1,"address":"10.240.0.2","generation":0,"public_key":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","wireguard_port":51820,"host":"host-1","state":"ready"}"#;
+    let member = crate::store::records::decode(&"a/1".parse().expect("a key"), member.as_bytes()).expect("a member");
+    let records = records.iter().map(|(key, text)| ((*key).clone(), Value::from(text.as_bytes()))).collect();
+    Written { member, records, deleted: Vec::new() }
+}
+
+fn container(text: &str) -> ContainerRef {
+    format!("{text}.ap-a71da13f-7c70-4c00-a644-eee8558d8053").parse().expect("a container")
+}
+
+/// [`written`] under these names.
+fn named(names: &[&str]) -> Written {
+    let (first, further) = names.split_first().expect("a name");
+    let name_of = |text: &&str| crate::model::MemberName {
+        container: container(text),
+        app_name: None,
+        ports: [].into(),
+        draining: false,
+        unknown: [].into(),
+    };
+    let mut written = written(&[]);
+    written.member.container = container(first);
+    written.member.names = further.iter().map(name_of).collect();
+    written
+}
+
+fn names_and_paths(record: &Record) -> Vec<String> {
+    record.each_name().map(|(name, path)| format!("{}.{} {}", name.number, name.kind, path.display())).collect()
+}
+
+#[test]
+fn the_names_of_a_membership_come_and_go_and_each_keeps_the_path_of_its_attach() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut journal = Journal::open(dir.path()).expect("opens");
+    let before = journal.add(record(), &PrivateKey::from_random([7; 32])).expect("added");
+    let side = Path::new("/proc/7/ns/net");
+    for (names, path, expected) in [
+        (&["1.web", "1.side"][..], Some(side), &["1.web /run/netns/a", "1.side /proc/7/ns/net"][..]),
+        // An agent died between the store and the journal: the next one learns of the name, and not of its path.
+        (&["1.web", "1.side", "2.log"], None, &["1.web /run/netns/a", "1.side /proc/7/ns/net", "2.log /run/netns/a"]),
+        (&["1.side", "2.log"], None, &["1.side /proc/7/ns/net", "2.log /run/netns/a"]),
+        (&["1.side", "1.web"], Some(Path::new("/run/netns/b")), &["1.side /proc/7/ns/net", "1.web /run/netns/b"]),
+    ] {
+        journal.note_names(&named(names), path).expect("noted");
+        let journal = Journal::open(dir.path()).expect("opens again");
+        let now = &journal.records()[&before.id];
+        assert_eq!(names_and_paths(now), expected);
+        assert_eq!(now.binding(), before.binding(), "its binding netns keeps its name");
+    }
+    journal.note_path(before.id, &container("1.web"), Path::new("/run/netns/c")).expect("noted");
+    assert_eq!(names_and_paths(&journal.records()[&before.id])[1], "1.web /run/netns/c");
+}
+
+#[test]
+fn a_namespace_is_alive_by_any_of_its_paths_and_a_name_by_its_own() {
+    let own = PathBuf::from("/proc/self/ns/net");
+    let netns = crate::netns::Netns::identify(&own).expect("a namespace");
+    let gone = PathBuf::from("/run/netns/there-is-no-such");
+    let record = |first: &Path, second: &Path| Record {
+        netns,
+        netns_path: first.to_owned(),
+        names: vec![FurtherName { container: container("1.side"), netns_path: second.to_owned() }],
+        ..record()
+    };
+    for (first, second, alive, dead) in [
+        (&own, &own, Some(&own), &[][..]),
+        (&gone, &own, Some(&own), &["1.web"]),
+        (&own, &gone, Some(&own), &["1.side"]),
+        (&gone, &gone, None, &["1.web", "1.side"]),
+    ] {
+        let record = record(first, second);
+        assert_eq!(record.living_path("boot"), alive.map(PathBuf::as_path));
+        assert_eq!(record.dead_names(), dead.iter().map(|name| container(name)).collect::<Vec<_>>());
+        assert!(!record.is_alive("another boot"));
+    }
+}
+
+#[test]
+fn what_was_written_later_is_not_replaced_by_what_was_written_before() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut journal = Journal::open(dir.path()).expect("opens");
+    let id = journal.add(record(), &PrivateKey::from_random([7; 32])).expect("added").id;
+    let (key, pointer): (Key, Key) = ("members/a/b".parse().expect("a key"), "names/a/b".parse().expect("a key"));
+    let text = |serial: u32| format!(r#"{{"version":1,"serial":{serial}}}"#);
+    for (serial, stays) in [(2, 2), (1, 2), (3, 3)] {
+        journal.note_stored(&written(&[(&key, &text(serial)), (&pointer, "{}")])).expect("noted");
+        assert_eq!(journal.records()[&id].stored["members/a/b"], text(stays));
+    }
+    let deleted = Written { deleted: vec![pointer], ..written(&[]) };
+    journal.note_stored(&deleted).expect("noted");
+    assert_eq!(journal.records()[&id].stored.keys().collect::<Vec<_>>(), ["members/a/b"]);
+    // Another task has moved the membership to another name meanwhile.
+    journal.note_names(&named(&["1.side"]), None).expect("noted");
+    journal.note_stored(&written(&[(&key, &text(9))])).expect("noted");
+    assert_eq!(journal.records()[&id].stored["members/a/b"], text(3));
 }
 
 #[test]

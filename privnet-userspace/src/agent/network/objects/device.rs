@@ -45,7 +45,7 @@ impl Managed for kind::Device {
                     binary: net.host.config.wireguard_binary.clone(),
                     run_dir: net.wireguard_dir(record),
                     app: app.netns.clone(),
-                    app_path: record.netns_path.clone(),
+                    app_path: record.best_path(&net.host.facts.boot_id).to_owned(),
                     binding: binding.netns.clone(),
                     interface: to.interface.clone(),
                     mtu: to.mtu,

@@ -31,6 +31,7 @@ mod vtep_program;
 
 use anyhow::{Context, Result};
 
+pub use self::binding_netns::remove_with_the_last;
 use super::local::LocalNetwork;
 use super::scan::{MemberScan, NetworkScan};
 use crate::topology::table::object_table;

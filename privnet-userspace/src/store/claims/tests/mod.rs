@@ -2,6 +2,7 @@
 
 mod cost;
 mod members;
+mod names;
 mod networks;
 mod races;
 
@@ -13,7 +14,7 @@ use rand::rngs::StdRng;
 
 use super::*;
 use crate::model::{ContainerRef, Member, MemberId, MemberState, NameOptions, Network, PublicKey};
-use crate::store::records::{self, AddressRecord, EndedBy, Envelope};
+use crate::store::records::{self, AddressRecord, EndedBy, Envelope, MemberPointer};
 use crate::store::{Memory, Store, Transaction, keys};
 
 const NOW: u64 = 1_700_000_000;
@@ -47,6 +48,27 @@ async fn set_member_state(store: &dyn Store, member: &Member, state: MemberState
     super::set_member_state(store, member, state).await.map(|written| written.member)
 }
 
+/// Claims a further name of the next free number of `kind`, as an agent does that has seen nothing of the store.
+async fn add_name(store: &dyn Store, of: &Member, kind: &str, number: Option<u32>) -> Result<Member, MemberError> {
+    let claim = name_claim(of, kind, number);
+    super::add_name(store, &claim, &NothingSeen).await.map(|written| written.member)
+}
+
+fn name_claim(of: &Member, kind: &str, number: Option<u32>) -> NameClaim {
+    NameClaim {
+        network: of.network,
+        member: of.id,
+        known_as: of.container.clone(),
+        app: of.container.app,
+        app_name: None,
+        kind: kind.parse().expect("a type"),
+        number: number.map(self::number),
+        own_numbers: [].into(),
+        numbers_elsewhere: [].into(),
+        ports: [].into(),
+    }
+}
+
 /// A claim of the next `web`, with a key made of `key`.
 fn claim(network: &Network, key: u32) -> MemberClaim {
     let mut bytes = [0; 32];
@@ -58,6 +80,8 @@ fn claim(network: &Network, key: u32) -> MemberClaim {
         app_name: None,
         kind: "web".parse().expect("a type"),
         number: None,
+        own_numbers: [].into(),
+        numbers_elsewhere: [].into(),
         address: None,
         host: "host-1".parse().expect("a host"),
         public_key: PublicKey::new(bytes),
@@ -97,6 +121,20 @@ async fn assert_consistent(store: &dyn Store) {
         let key = keys::public_key(member.network, member.public_key);
         assert!(store.get(&key).await.expect("read").is_some());
     }
+    let pointers = store.list(&"member-names/".parse().expect("a prefix")).await.expect("listed").entries;
+    assert_eq!(pointers.len(), members.iter().map(|member| member.names.len()).sum::<usize>());
+    for (member, further) in members.iter().flat_map(|member| member.names.iter().map(move |further| (member, further)))
+    {
+        let pointer = store.get(&keys::member_name(member.network, &further.container)).await.expect("read");
+        let pointer: MemberPointer = records::read(&pointer.expect("a pointer")).expect("a record").record;
+        assert_eq!(pointer, MemberPointer { holder: member.container.clone(), member: Some(member.id) });
+    }
+    let mut names: Vec<_> =
+        members.iter().flat_map(|m| m.each_name().map(|name| (m.network, name.container))).collect();
+    let all = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all, "a name that two memberships have");
     let public_keys = store.list(&"public-keys/".parse().expect("a prefix")).await.expect("listed").entries;
     assert_eq!(public_keys.len(), members.len());
     let mut held = 0;
