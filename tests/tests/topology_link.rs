@@ -16,8 +16,8 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use links::{MAC_A, MAC_B, MAC_C, PORT, ifname, ip, listens, names, ping, sockets, underlay, until, veth, vtep, vxlan};
 use privnet::link::{
-    AbsentIsDone, BridgeFdbEntry, BridgePort, BridgeSpec, Error, FilterHook, Link, LinkEvent, LinkKind, LinkWatch,
-    Links, PortHolder, Route, RouteTarget, ensure_loopback_up, udp_port_holder,
+    AbsentIsDone, BridgeFdbEntry, BridgePort, BridgeSpec, Error, Event, FilterHook, Link, LinkEvent, LinkKind, Links,
+    PortHolder, Route, RouteTarget, Watch, ensure_loopback_up, udp_port_holder,
 };
 use privnet_tests::lab::{Ground, run_in};
 
@@ -273,13 +273,14 @@ async fn an_interface_that_appears_and_goes_is_heard_of() {
     let ground = Ground::join();
     let [host, app, other] = ground.namespaces();
     let [on_host, in_app] = sockets([&host, &app]).await;
-    let mut watch = LinkWatch::open(&app).await.expect("watch");
+    let mut watch = Watch::open(&app, &[]).await.expect("watch");
     veth(&on_host, (&app, "eth0", MAC_A), (&other, "b", MAC_B)).await.expect("veth");
-    let appeared = until(&mut watch, |event| matches!(event, LinkEvent::Changed(link) if link.name == "eth0")).await;
-    let LinkEvent::Changed(Link { index, .. }) = appeared else { unreachable!() };
+    let appeared =
+        until(&mut watch, |event| matches!(event, Event::Link(LinkEvent::Changed(link)) if link.name == "eth0")).await;
+    let Event::Link(LinkEvent::Changed(Link { index, .. })) = appeared else { unreachable!() };
     in_app.delete(index).await.expect("delete");
-    let gone = until(&mut watch, |event| matches!(event, LinkEvent::Gone { .. })).await;
-    assert_eq!(gone, LinkEvent::Gone { index, name: "eth0".to_owned() });
+    let gone = until(&mut watch, |event| matches!(event, Event::Link(LinkEvent::Gone { .. }))).await;
+    assert_eq!(gone, Event::Link(LinkEvent::Gone { index, name: "eth0".to_owned() }));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ipnet::Ipv4Net;
-use privnet::agent::config::NamesConfig;
+use privnet::agent::config::{DEFAULT_OBSERVE_INTERVAL, NamesConfig};
 use privnet::agent::views::{Attach, CreateNetwork, NetworkView, ResolveQuery, StatusView, Target};
 use privnet::agent::{Agent, AgentApi as _, Config, Control, DatapathChoice};
 use privnet::link::{Links, VethEnd, VethSpec, ensure_loopback_up};
@@ -286,6 +286,7 @@ impl Host {
             wireguard,
             names: Some(NamesConfig::new(privnet.to_owned())),
             wireguard_binary: privnet.to_owned(),
+            observe_interval: DEFAULT_OBSERVE_INTERVAL,
         };
         let agent = Agent::start(config.clone(), store).await?;
         Ok(Self { netns, vtep, config, control: agent.control(), _agent: agent })

@@ -10,14 +10,13 @@ use super::world::Concerns;
 
 /// How often the namespaces of this host's members are looked at: a container that dies is noticed within this time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// How often every network is observed anew, whatever is believed.
-const OBSERVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Checks the members of this host again and again. Never ends.
 pub async fn check_periodically(memberships: Arc<Memberships>) {
     let mut interval = tokio::time::interval(CHECK_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let checks_per_observation = OBSERVE_INTERVAL.as_millis() / CHECK_INTERVAL.as_millis();
+    let checks_per_observation =
+        (memberships.host.config.observe_interval.as_millis() / CHECK_INTERVAL.as_millis()).max(1);
     let mut checks: u128 = 0;
     loop {
         interval.tick().await;
@@ -31,7 +30,7 @@ pub async fn check_periodically(memberships: Arc<Memberships>) {
         checks += 1;
         if checks.is_multiple_of(checks_per_observation) {
             for handle in memberships.workers.all().values() {
-                handle.wake_and_observe();
+                let _ = handle.wake_and_observe();
             }
         }
     }

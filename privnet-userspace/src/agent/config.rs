@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::companion::{BinaryId, Program};
 pub use crate::dns::DEFAULT_ADDRESS as DEFAULT_DNS_ADDRESS;
@@ -19,6 +20,9 @@ pub use crate::wireguard::Choice as WireguardChoice;
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 /// The state directory, unless told otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/privnet";
+
+/// How often every network is observed anew, whatever is believed, unless told otherwise.
+pub const DEFAULT_OBSERVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Most threads that serve names by UDP: each answers more than 100,000 queries a second.
 const MAX_DNS_THREADS: usize = 4;
@@ -74,6 +78,8 @@ pub struct Config {
     pub wireguard_binary: PathBuf,
     /// How names are answered in this host's containers; nothing when they are not.
     pub names: Option<NamesConfig>,
+    /// How often every network is observed anew, whatever is believed.
+    pub observe_interval: Duration,
 }
 
 /// How names are answered in this host's containers.

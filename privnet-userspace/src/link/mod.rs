@@ -15,7 +15,8 @@
 //! | `observe` | what a namespace holds |
 //! | `create` | making links |
 //! | `change` | changing what exists |
-//! | `watch` | notifications of links |
+//! | `watch` | notifications of links, addresses, routes, neighbours and filters |
+//! | `routes` | the routes that the kernel makes for an address |
 //! | `port` | the holder of a UDP port |
 
 mod change;
@@ -24,6 +25,7 @@ mod error;
 mod observe;
 mod port;
 mod read;
+mod routes;
 mod socket;
 mod watch;
 
@@ -38,7 +40,7 @@ use crate::netns::{Netns, NetnsId};
 pub use create::{BridgeSpec, VethEnd, VethSpec, VxlanSpec};
 pub use error::{AbsentIsDone, Error, Refusal};
 pub use port::{PortHolder, udp_port_holder};
-pub use watch::{LinkEvent, LinkWatch};
+pub use watch::{Event, FdbEvent, GoneRoute, LinkEvent, Topic, Watch};
 
 /// The loopback interface, which has the same index in every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 pub const LOOPBACK_INDEX: u32 = 1;
@@ -166,6 +168,20 @@ pub struct Address {
     pub index: u32,
     /// The address and its prefix length.
     pub address: Ipv4Net,
+    /// Whether it is as the kernel makes one without options: it stays, may be the source of any packet, and the kernel makes
+    /// the route of its prefix.
+    pub is_plain: bool,
+}
+
+/// A route that the kernel makes by itself for an address of a link that is up, and does not make again when it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddressRoute {
+    /// `local`: the address is this namespace's own.
+    Local,
+    /// The prefix is behind the link, and the address is the source of what goes there.
+    Connected,
+    /// The last address of the prefix is everybody's.
+    Broadcast,
 }
 
 /// An IPv4 route of the main table.

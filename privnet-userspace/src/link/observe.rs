@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
@@ -242,7 +242,7 @@ impl Links {
     }
 
     /// The error for a row of another object, or without an attribute that every such row has.
-    fn malformed(&self, what: &'static str, row: &Message) -> Error {
+    pub(super) fn malformed(&self, what: &'static str, row: &Message) -> Error {
         let reason = match row {
             Message::Undecodable { reason, .. } => format!("cannot decode an entry: {reason}"),
             Message::Route(_) => "an entry lacks an attribute that every such entry has".to_owned(),
@@ -251,16 +251,25 @@ impl Links {
     }
 }
 
-fn address(message: &AddressMessage) -> Option<Address> {
+pub(super) fn address(message: &AddressMessage) -> Option<Address> {
     // IFA_LOCAL is the address; on a point-to-point link IFA_ADDRESS is the peer's.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
         _ => None,
     })?;
-    Some(Address { index: message.header.index, address: Ipv4Net::new(local, message.header.prefix_len).ok()? })
+    let address = Ipv4Net::new(local, message.header.prefix_len).ok()?;
+    let told = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    let flags = told.unwrap_or_else(|| AddressFlags::from_bits_retain(message.header.flags.bits().into()));
+    let is_plain = flags.contains(AddressFlags::Permanent)
+        && !flags.intersects(AddressFlags::Deprecated | AddressFlags::Noprefixroute)
+        && message.header.scope == AddressScope::Universe;
+    Some(Address { index: message.header.index, address, is_plain })
 }
 
-fn route(message: &RouteMessage) -> Option<Route> {
+pub(super) fn route(message: &RouteMessage) -> Option<Route> {
     let mut destination = Ipv4Addr::UNSPECIFIED;
     let (mut index, mut gateway, mut metric) = (None, None, 0);
     for attribute in &message.attributes {
@@ -283,7 +292,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
 }
 
 /// `None` for entries without a MAC address, such as those of multicast routes.
-fn fdb_entry(message: &NeighbourMessage) -> Option<FdbEntry> {
+pub(super) fn fdb_entry(message: &NeighbourMessage) -> Option<FdbEntry> {
     let mac = link_layer_address(message)?;
     let destination = message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
@@ -296,7 +305,7 @@ fn fdb_entry(message: &NeighbourMessage) -> Option<FdbEntry> {
     Some(FdbEntry { mac, destination, permanent: is_permanent(message) })
 }
 
-fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
+pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
     let address = message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
         _ => None,
@@ -313,7 +322,7 @@ fn link_layer_address(message: &NeighbourMessage) -> Option<privnet_ebpf::net::M
 }
 
 /// The bridge whose FDB has the entry; `None` for an entry of a VXLAN link's FDB.
-fn controller(message: &NeighbourMessage) -> Option<u32> {
+pub(super) fn controller(message: &NeighbourMessage) -> Option<u32> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Controller(index) => Some(*index),
         _ => None,

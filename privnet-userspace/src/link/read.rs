@@ -116,6 +116,32 @@ fn bridge_port(infos: &[LinkInfo]) -> Option<BridgePort> {
     Some(port)
 }
 
+/// `IFLA_BRPORT_…`, include/uapi/linux/if_link.h.
+const LEARNING: u16 = 8;
+const UNICAST_FLOOD: u16 = 9;
+const MULTICAST_FLOOD: u16 = 27;
+const BROADCAST_FLOOD: u16 = 30;
+
+/// How a bridge treats a port, as the bridge itself announces it; `None` when it says nothing of it.
+pub(super) fn port_settings(message: &LinkMessage) -> Option<BridgePort> {
+    let settings = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::ProtoInfoBridge(settings) => Some(settings),
+        _ => None,
+    })?;
+    let is_on = |kind: u16| {
+        let setting = settings.iter().find(|setting| setting.kind() == kind && setting.value_len() == 1)?;
+        let mut value = [0];
+        setting.emit_value(&mut value);
+        Some(value != [0])
+    };
+    Some(BridgePort {
+        learning: is_on(LEARNING)?,
+        unicast_flood: is_on(UNICAST_FLOOD)?,
+        multicast_flood: is_on(MULTICAST_FLOOD)?,
+        broadcast_flood: is_on(BROADCAST_FLOOD)?,
+    })
+}
+
 fn vxlan(settings: &[InfoVxlan]) -> Vxlan {
     let mut vxlan = Vxlan {
         vni: 0,

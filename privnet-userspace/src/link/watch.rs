@@ -1,19 +1,36 @@
-//! Notifications of links that appear, change and go in a namespace. Changes nothing.
+//! Notifications of what appears, changes and goes in a namespace. Changes nothing.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the enums of netlink grow with the kernel")]
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use futures::StreamExt;
-use rtnetlink::packet_core::NetlinkPayload;
+use ipnet::Ipv4Net;
+use rtnetlink::packet_core::{NLM_F_REPLACE, NetlinkPayload};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::packet_route::tc::TcHandle;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::socket::{Message, Notifications, Socket};
-use super::{Error, Link, Links, read};
+use super::{Address, BridgePort, Error, FdbEntry, Link, Links, Neighbour, observe, read, routes};
 use crate::netns::Netns;
 
 /// `RTNLGRP_LINK` as a bit mask (include/uapi/linux/rtnetlink.h).
-const GROUP_LINK: u32 = 1;
+const LINK_GROUP: u32 = 1;
+
+/// What a watch listens to besides links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// IPv4 addresses.
+    Addresses,
+    /// IPv4 routes that go or are replaced.
+    Routes,
+    /// IPv4 neighbours and forwarding tables.
+    Neighbours,
+    /// Filters that go.
+    Filters,
+}
 
 /// A notification of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,32 +48,93 @@ pub enum LinkEvent {
     Lost,
 }
 
-/// The events of one namespace's links from its opening on. It does not hold the namespace's thread.
+/// Something happened in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// To a link, or events were lost.
+    Link(LinkEvent),
+    /// A bridge treats a port as it is given.
+    PortChanged {
+        /// The port's index.
+        index: u32,
+        /// How.
+        port: BridgePort,
+    },
+    /// An address was added, or is as it is given.
+    AddressChanged(Address),
+    /// An address is gone.
+    AddressGone(Address),
+    /// A route is gone, or another one has its place.
+    RouteGone(GoneRoute),
+    /// A neighbour was added, or is as it is given.
+    NeighbourChanged(Neighbour),
+    /// A neighbour is gone.
+    NeighbourGone(Neighbour),
+    /// An entry of a forwarding table was added, or is as it is given.
+    FdbChanged(FdbEvent),
+    /// An entry of a forwarding table is gone.
+    FdbGone(FdbEvent),
+    /// A filter is gone, or all of them.
+    FilterGone {
+        /// Of which link.
+        index: u32,
+        /// Its handle; 0 for all.
+        handle: u32,
+    },
+}
+
+/// A route of the main or the local table that is gone, or that another one replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GoneRoute {
+    /// Whether it was in the local table.
+    pub is_local: bool,
+    /// Where it led.
+    pub destination: Ipv4Net,
+    /// Its metric.
+    pub metric: u32,
+    /// The link that it went by; nothing when it went by none, or when it was replaced and the kernel does not say.
+    pub index: Option<u32>,
+}
+
+/// An entry of a forwarding table, with where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdbEvent {
+    /// The VXLAN link, or the port of the bridge.
+    pub index: u32,
+    /// Whether it is in the table of a bridge.
+    pub is_of_bridge: bool,
+    /// The entry.
+    pub entry: FdbEntry,
+}
+
+/// The events of one namespace, from when it was opened. Does not keep the namespace's thread.
 #[derive(Debug)]
-pub struct LinkWatch {
+pub struct Watch {
     // Held for its task, which feeds `notifications`.
     _socket: Socket,
     notifications: Notifications,
 }
 
-impl LinkWatch {
-    /// Listens in `netns`. Open first, then observe, then read the events: so no change is missed.
+impl Watch {
+    /// Listens in `netns`, to links and to the given topics. To miss nothing: open, then observe, then read events.
     ///
     /// # Errors
     /// As [`Links::open`].
-    pub async fn open(netns: &Netns) -> Result<Self, Error> {
-        let (socket, notifications) = Socket::open(netns, GROUP_LINK).await?;
+    pub async fn open(netns: &Netns, topics: &[Topic]) -> Result<Self, Error> {
+        let groups = topics.iter().fold(LINK_GROUP, |groups, topic| groups | group(*topic));
+        let (socket, notifications) = Socket::open(netns, groups).await?;
         Ok(Self { _socket: socket, notifications })
     }
 
-    /// The next event; `None` after the socket was closed. Cancel safe.
-    pub async fn next(&mut self) -> Option<LinkEvent> {
+    /// The next event; `None` when the socket was closed, after which there are no more. Cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
         loop {
             let (message, _) = self.notifications.next().await?;
+            let replaced = message.header.flags & NLM_F_REPLACE != 0;
             let event = match message.payload {
-                NetlinkPayload::InnerMessage(message) => event(&message),
-                // The buffer of the socket was full.
-                NetlinkPayload::Overrun(_) => Some(LinkEvent::Lost),
+                NetlinkPayload::InnerMessage(message) => event(&message, replaced),
+                // The kernel had more to say than the socket's buffer holds.
+                NetlinkPayload::Overrun(_) => Some(Event::Link(LinkEvent::Lost)),
                 _ => None,
             };
             if event.is_some() {
@@ -72,16 +150,16 @@ impl Links {
     /// # Errors
     /// [`Error::NotFound`] when the link does not exist at first. `netns` has to be the namespace of these [`Links`].
     pub async fn wait_carrier(&self, netns: &Netns, name: &str, bound: Duration) -> Result<bool, Error> {
-        let mut watch = LinkWatch::open(netns).await?;
+        let mut watch = Watch::open(netns, &[]).await?;
         if self.link(name).await?.carrier {
             return Ok(true);
         }
         let carrier = async {
             while let Some(event) = watch.next().await {
                 let up = match event {
-                    LinkEvent::Changed(link) => link.name == name && link.carrier,
-                    LinkEvent::Lost => self.link(name).await?.carrier,
-                    LinkEvent::Gone { .. } => false,
+                    Event::Link(LinkEvent::Changed(link)) => link.name == name && link.carrier,
+                    Event::Link(LinkEvent::Lost) => self.link(name).await?.carrier,
+                    _ => false,
                 };
                 if up {
                     return Ok(true);
@@ -93,7 +171,59 @@ impl Links {
     }
 }
 
-fn event(message: &Message) -> Option<LinkEvent> {
+/// The bit of `RTNLGRP_…`, include/uapi/linux/rtnetlink.h.
+const fn group(topic: Topic) -> u32 {
+    let number = match topic {
+        Topic::Neighbours => 3,
+        Topic::Filters => 4,
+        Topic::Addresses => 5,
+        Topic::Routes => 7,
+    };
+    1 << (number - 1)
+}
+
+fn event(message: &Message, replaced: bool) -> Option<Event> {
+    match message {
+        Message::Route(RouteNetlinkMessage::NewAddress(message)) => {
+            observe::address(message).map(Event::AddressChanged)
+        }
+        Message::Route(RouteNetlinkMessage::DelAddress(message)) => observe::address(message).map(Event::AddressGone),
+        // One that is added, or appended, takes nobody's place.
+        Message::Route(RouteNetlinkMessage::NewRoute(message)) if replaced => {
+            gone_route(message).map(|route| Event::RouteGone(GoneRoute { index: None, ..route }))
+        }
+        Message::Route(RouteNetlinkMessage::DelRoute(message)) => gone_route(message).map(Event::RouteGone),
+        Message::Route(RouteNetlinkMessage::NewNeighbour(message)) if is_fdb(message.header.family) => {
+            fdb(message).map(Event::FdbChanged)
+        }
+        Message::Route(RouteNetlinkMessage::DelNeighbour(message)) if is_fdb(message.header.family) => {
+            fdb(message).map(Event::FdbGone)
+        }
+        Message::Route(RouteNetlinkMessage::NewNeighbour(message)) => {
+            observe::neighbour(message).map(Event::NeighbourChanged)
+        }
+        Message::Route(RouteNetlinkMessage::DelNeighbour(message)) => {
+            observe::neighbour(message).map(Event::NeighbourGone)
+        }
+        Message::Route(RouteNetlinkMessage::DelTrafficFilter(message)) => {
+            let handle = message.header.handle.into();
+            Some(Event::FilterGone { index: message.header.index.cast_unsigned(), handle })
+        }
+        Message::Route(RouteNetlinkMessage::DelQueueDiscipline(message))
+            if message.header.parent == TcHandle::CLSACT =>
+        {
+            Some(Event::FilterGone { index: message.header.index.cast_unsigned(), handle: 0 })
+        }
+        Message::Route(RouteNetlinkMessage::NewLink(message))
+            if message.header.interface_family == AddressFamily::Bridge =>
+        {
+            read::port_settings(message).map(|port| Event::PortChanged { index: message.header.index, port })
+        }
+        message => link_event(message).map(Event::Link),
+    }
+}
+
+fn link_event(message: &Message) -> Option<LinkEvent> {
     match message {
         // A notification of a bridge about its port: there RTM_DELLINK means "no longer a port".
         Message::Route(RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link))
@@ -108,5 +238,43 @@ fn event(message: &Message) -> Option<LinkEvent> {
         Message::Route(_) => None,
         // The group has notifications of links only.
         Message::Undecodable { .. } => Some(LinkEvent::Lost),
+    }
+}
+
+fn is_fdb(family: AddressFamily) -> bool {
+    family == AddressFamily::Bridge
+}
+
+fn fdb(message: &rtnetlink::packet_route::neighbour::NeighbourMessage) -> Option<FdbEvent> {
+    let entry = observe::fdb_entry(message)?;
+    Some(FdbEvent { index: message.header.ifindex, is_of_bridge: observe::controller(message).is_some(), entry })
+}
+
+/// Of the main and the local table only: privnet has nothing in another one.
+fn gone_route(message: &RouteMessage) -> Option<GoneRoute> {
+    let is_local = message.header.table == routes::LOCAL_TABLE;
+    if message.header.address_family != AddressFamily::Inet
+        || !(is_local || message.header.table == RouteHeader::RT_TABLE_MAIN)
+    {
+        return None;
+    }
+    let route = observe::route(message)?;
+    let index = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    Some(GoneRoute { is_local, destination: route.destination, metric: route.metric, index })
+}
+
+impl GoneRoute {
+    /// Whether it could have been one of the routes that the kernel makes for an address of a link.
+    #[must_use]
+    pub fn may_be_of(&self, index: u32, address: Ipv4Net) -> bool {
+        let own: [Ipv4Addr; 2] = [address.addr(), address.broadcast()];
+        let is_of_address = match self.is_local {
+            true => own.iter().any(|own| self.destination == Ipv4Net::from(*own)),
+            false => self.destination == address.trunc(),
+        };
+        is_of_address && self.index.is_none_or(|by| by == index)
     }
 }

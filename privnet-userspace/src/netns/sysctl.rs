@@ -18,6 +18,31 @@ impl Netns {
         self.run(move || read(&path)).await?
     }
 
+    /// Those of several settings that are not as given, read in one visit to the namespace's thread. One that the namespace
+    /// does not have is none of them.
+    ///
+    /// # Errors
+    /// As [`Netns::get_sysctl`], but for [`Error::NotFound`].
+    pub async fn differing_sysctls(
+        &self,
+        settings: Vec<(String, &'static str)>,
+    ) -> Result<Vec<(String, &'static str)>, Error> {
+        let paths = settings.iter().map(|(key, _)| path_of(key)).collect::<Result<Vec<_>, _>>()?;
+        self.run(move || {
+            let mut differing = Vec::new();
+            for (setting, path) in settings.into_iter().zip(&paths) {
+                match read(path) {
+                    Ok(value) if value == setting.1 => {}
+                    Ok(_) => differing.push(setting),
+                    Err(Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(differing)
+        })
+        .await?
+    }
+
     /// Sets a setting of this namespace; true when it had another value.
     ///
     /// # Errors

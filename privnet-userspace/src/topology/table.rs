@@ -22,6 +22,12 @@ macro_rules! object_table {
             /// The network netns.
             NetworkNetns {} Anew, Ours, "the network netns" {}
 
+            /// How the network netns is set: it does not forward, and speaks no IPv6.
+            NetworkSettings {} InPlace, Ours, "the settings of the network netns" {
+                parents: [NetworkNetns],
+                contained_in: [NetworkNetns],
+            }
+
             /// The loaded programs and their maps.
             Programs {
                 /// The network's VNI.
@@ -67,6 +73,12 @@ macro_rules! object_table {
                 /// The digits in its name.
                 digits: u64,
             } Anew, Ours, "the binding netns" {}
+
+            /// How the binding netns is set: it does not forward, and speaks no IPv6.
+            BindingSettings(member: MemberId) {} InPlace, Ours, "the settings of the binding netns" {
+                parents: [BindingNetns(member)],
+                contained_in: [BindingNetns(member)],
+            }
 
             /// The `unreachable` route in the app netns.
             Backstop(member: MemberId) {
@@ -119,7 +131,7 @@ macro_rules! object_table {
                 contained_in: [NetworkNetns, BindingNetns(member), Veth(member)],
             }
 
-            /// The carrier address on the veth's end in the binding netns; both ends up.
+            /// The carrier address on the veth's end in the binding netns, with its routes; both ends up.
             Carrier(member: MemberId) {
                 /// The interface's address with the subnet's prefix length.
                 address: Ipv4Net,
@@ -212,7 +224,7 @@ macro_rules! object_table {
                 contained_in: [Device(member)],
             }
 
-            /// The WireGuard device's address, up.
+            /// The WireGuard device's address, up, with its routes.
             Tunnel(member: MemberId) {
                 /// The interface's address with the subnet's prefix length.
                 address: Ipv4Net,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
+use privnet::agent::config::DEFAULT_OBSERVE_INTERVAL;
 use privnet::agent::views::{
     Attach, Attached, CreateNetwork, Detach, Detached, MemberView, MembersQuery, NetworkPath, NetworkView, StatusView,
     Target,
@@ -196,9 +197,14 @@ pub(crate) fn agent_line(host: &Shared) -> String {
         Some(url) => format!("--store etcd --etcd-endpoints {url}"),
         None => "--store embedded".to_owned(),
     };
+    let observe = host
+        .options
+        .observe_interval
+        .map(|interval| format!(" --observe-interval-seconds {}", interval.as_secs()))
+        .unwrap_or_default();
     format!(
         "{binary} agent --host {name} --vtep {vtep} --state-dir {state} --socket {socket} {store} --datapath {datapath} \
-         --wireguard {wireguard} --netns-prefix {prefix} --bpffs {bpffs}",
+         --wireguard {wireguard} --netns-prefix {prefix} --bpffs {bpffs}{observe}",
         binary = binary().display(),
         name = host.name,
         vtep = host.vtep,
@@ -234,6 +240,7 @@ fn start(host: &Shared, store: Arc<dyn Store>) -> (Runtime, Agent) {
         wireguard: host.options.wireguard.parse().expect("a WireGuard"),
         wireguard_binary: binary(),
         names: Some(NamesConfig::new(binary())),
+        observe_interval: host.options.observe_interval.unwrap_or(DEFAULT_OBSERVE_INTERVAL),
     };
     let runtime = super::runtime();
     let agent = runtime.block_on(Agent::start(config, store)).expect("the agent starts");

@@ -1,5 +1,7 @@
 //! How a host of the lab is set up.
 
+use std::time::Duration;
+
 /// How a host is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -11,19 +13,27 @@ pub struct Options {
     pub underlay_mtu: u32,
     /// The URL of the etcd that the agent's process shares with others; the embedded store without one.
     pub etcd: Option<String>,
+    /// How often the agent observes everything anew; its default without one.
+    pub observe_interval: Option<Duration>,
 }
 
 impl Options {
     /// The eBPF datapath over an underlay of 1500 bytes.
     #[must_use]
     pub const fn ebpf() -> Self {
-        Self { datapath: "ebpf", wireguard: "auto", underlay_mtu: 1500, etcd: None }
+        Self { datapath: "ebpf", wireguard: "auto", underlay_mtu: 1500, etcd: None, observe_interval: None }
     }
 
     /// The bridge datapath over an underlay of 1500 bytes.
     #[must_use]
     pub const fn bridge() -> Self {
-        Self { datapath: "bridge", wireguard: "auto", underlay_mtu: 1500, etcd: None }
+        Self { datapath: "bridge", wireguard: "auto", underlay_mtu: 1500, etcd: None, observe_interval: None }
+    }
+
+    /// The same, and the agent observes nothing anew by itself: what is repaired, the kernel announced.
+    #[must_use]
+    pub fn without_periodic_observation(self) -> Self {
+        Self { observe_interval: Some(Duration::from_secs(1_000_000)), ..self }
     }
 
     /// The same with an etcd as the store.

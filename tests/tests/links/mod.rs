@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use privnet::link::{Error, LinkEvent, LinkWatch, Links, VethEnd, VethSpec, VxlanSpec};
+use privnet::link::{Error, Event, Links, VethEnd, VethSpec, VxlanSpec, Watch};
 use privnet::model::IfName;
 use privnet::netns::Netns;
 use privnet_ebpf::net::{MacAddr, Vni};
@@ -73,7 +73,7 @@ pub async fn names(links: &Links) -> Vec<String> {
     links.links().await.expect("links").into_iter().map(|link| link.name).collect()
 }
 
-pub async fn until(watch: &mut LinkWatch, wanted: impl Fn(&LinkEvent) -> bool) -> LinkEvent {
+pub async fn until(watch: &mut Watch, wanted: impl Fn(&Event) -> bool) -> Event {
     let search = async {
         loop {
             let event = watch.next().await.expect("the watch ended");

@@ -72,7 +72,7 @@ impl Control {
                 record.map_or_else(|| id.to_string(), |record| format!("{} ({})", record.names_text(), record.address))
             };
             let failed = |(id, error)| format!("{network} {}: {}", name(id), problem(error));
-            problems.extend(report.failed.iter().map(failed));
+            problems.extend(report.failed.iter().chain(&report.in_the_way).map(failed));
             problems.extend(report.problems.iter().map(|problem| format!("{network}: {problem}")));
         }
         problems.extend(shared.names.reports().borrow().problems.values().map(|problem| format!("names: {problem}")));

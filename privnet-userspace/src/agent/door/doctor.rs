@@ -1,6 +1,7 @@
 //! What the host can and cannot do, one check a line, each with what to do about it. Changes nothing.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::error::ControlError;
 use super::views::{Check, CheckStatus};
@@ -10,6 +11,9 @@ use crate::datapath;
 use crate::link::{self, Links, PortHolder};
 use crate::netns::Netns;
 use crate::wireguard::{self, Support};
+
+/// How long the networks may take to be observed.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The checks that need no agent, and why there is none.
 pub async fn without_agent(why: &ControlError) -> Vec<Check> {
@@ -38,22 +42,42 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
         check("vtep", CheckStatus::Ok, format!("{} on the underlay", shared.host.facts.vtep), "")
     });
     checks.push(store(shared).await);
+    let is_observed = observe_now(shared).await;
     let problems: usize = shared
         .workers
         .all()
         .values()
         .map(|handle| {
             let report = handle.reports().borrow().clone();
-            report.problems.len() + report.failed.len()
+            report.problems.len() + report.failed.len() + report.in_the_way.len()
         })
         .sum();
     checks.push(match problems {
-        0 => check("agent", CheckStatus::Ok, "every network is in its desired state", ""),
+        0 if is_observed => check("agent", CheckStatus::Ok, "every network is in its desired state", ""),
+        0 => check(
+            "agent",
+            CheckStatus::Warn,
+            format!("the last pass had no problems; a new observation took more than {} s", PATIENCE.as_secs()),
+            "run it again when this host is less busy",
+        ),
         n => {
             check("agent", CheckStatus::Fail, format!("the last pass had {n} problems"), "`privnet status` lists them")
         }
     });
     checks
+}
+
+/// Has every network observed, and repaired, before anything is said of it; false when that took too long.
+async fn observe_now(shared: &Shared) -> bool {
+    let asked = shared.workers.all().into_values().map(|handle| {
+        let number = handle.wake_and_observe();
+        (handle.reports(), number)
+    });
+    let answered = asked.map(|(mut reports, number)| async move {
+        // A worker that ended has nothing left.
+        drop(reports.wait_for(|report| report.answered >= number).await);
+    });
+    tokio::time::timeout(PATIENCE, futures::future::join_all(answered)).await.is_ok()
 }
 
 /// Whether the store answers now, and is the one that knows this host.

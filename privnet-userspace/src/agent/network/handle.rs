@@ -1,7 +1,7 @@
 //! The workers of this host's networks: wakes them, and follows what they report.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -22,9 +22,23 @@ pub struct Workers {
 /// Wakes one network's worker, and follows its reports.
 pub struct WorkerHandle {
     wake: Notify,
-    observe: AtomicBool,
-    unguarded: Mutex<BTreeSet<MemberId>>,
+    doubts: Mutex<Doubts>,
+    /// How many observations of everything were asked for.
+    asked: AtomicU64,
     report: watch::Sender<Report>,
+}
+
+/// What of the last observation may not be so any more: a pass observes it anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doubts {
+    /// Everything.
+    pub everything: bool,
+    /// What belongs to the network, or to no member of this host.
+    pub network: bool,
+    /// What belongs to these members.
+    pub members: BTreeSet<MemberId>,
+    /// In these members' app netns an interface appeared, which is not guarded.
+    pub unguarded: BTreeSet<MemberId>,
 }
 
 /// What a worker's last pass led to.
@@ -32,10 +46,14 @@ pub struct WorkerHandle {
 pub struct Report {
     /// How many passes there were.
     pub pass: u64,
+    /// The latest request for an observation that it came after.
+    pub answered: u64,
     /// The members of this host that can send.
     pub ready: BTreeSet<MemberId>,
     /// The members of this host that cannot, and why.
     pub failed: BTreeMap<MemberId, ControlError>,
+    /// What of the containers of members of this host is in the way, which only their owners change.
+    pub in_the_way: BTreeMap<MemberId, ControlError>,
     /// What went wrong otherwise.
     pub problems: Vec<String>,
     /// The members whose records remain.
@@ -95,8 +113,8 @@ impl WorkerHandle {
         Self {
             wake: Notify::new(),
             // The first pass takes nothing for granted.
-            observe: AtomicBool::new(true),
-            unguarded: Mutex::default(),
+            doubts: Mutex::new(Doubts { everything: true, ..Doubts::default() }),
+            asked: AtomicU64::new(0),
             report: watch::Sender::new(Report::default()),
         }
     }
@@ -106,15 +124,15 @@ impl WorkerHandle {
         self.wake.notify_one();
     }
 
-    /// Asks for a pass that observes the kernel first.
-    pub fn wake_and_observe(&self) {
-        self.observe.store(true, Ordering::Release);
-        self.wake();
+    /// Asks for a pass that observes the kernel first; returns the number of the request, see [`Report::answered`].
+    pub fn wake_and_observe(&self) -> u64 {
+        self.wake_and_doubt(Doubts { everything: true, ..Doubts::default() });
+        self.asked.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Tells that an interface appeared in a member's app netns.
-    pub fn interface_appeared(&self, member: MemberId) {
-        self.unguarded.lock().unwrap_or_else(PoisonError::into_inner).insert(member);
+    /// Asks for a pass that first observes anew what is doubted.
+    pub fn wake_and_doubt(&self, doubts: Doubts) {
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner).add(doubts);
         self.wake();
     }
 
@@ -128,18 +146,30 @@ impl WorkerHandle {
         self.wake.notified().await;
     }
 
-    /// The worker's side: whether to observe the kernel first.
-    pub(super) fn take_observe_request(&self) -> bool {
-        self.observe.swap(false, Ordering::AcqRel)
-    }
-
-    /// The worker's side: in whose app netns interfaces appeared.
-    pub(super) fn take_unguarded(&self) -> BTreeSet<MemberId> {
-        std::mem::take(&mut *self.unguarded.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The worker's side: what to observe anew, and which request that answers.
+    pub(super) fn take_doubts(&self) -> (Doubts, u64) {
+        // First, for a request doubts before it is counted.
+        let asked = self.asked.load(Ordering::Acquire);
+        (std::mem::take(&mut *self.doubts.lock().unwrap_or_else(PoisonError::into_inner)), asked)
     }
 
     /// The worker's side: publishes what a pass led to.
     pub(super) fn publish(&self, report: Report) {
         self.report.send_replace(report);
+    }
+}
+
+impl Doubts {
+    /// Whether something is to be observed.
+    pub fn exist(&self) -> bool {
+        self.everything || self.network || !self.members.is_empty()
+    }
+
+    /// Adds others.
+    pub fn add(&mut self, other: Self) {
+        self.everything |= other.everything;
+        self.network |= other.network;
+        self.members.extend(other.members);
+        self.unguarded.extend(other.unguarded);
     }
 }

@@ -6,12 +6,14 @@
 //! | `handle` | wakes a worker, and follows its reports |
 //! | `intent` | what this host must have, from the store and its own records |
 //! | `local` | the records, namespaces, sockets and programs of one network, kept for a pass |
+//! | `container` | what a member needs of its container |
 //! | `objects` | one file per kind of object: how it is observed, made, changed and removed |
 //! | `observe`, `scan` | a look at everything; each list is read once |
 //! | `watch` | watchers in the namespaces, which wake the worker |
 //! | `own_netns` | namespaces of ours, hardened |
 //! | `orphans` | veth pairs without a record |
 
+mod container;
 pub mod handle;
 mod intent;
 mod local;

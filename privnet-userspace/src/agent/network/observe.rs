@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt};
 
+use super::handle::Doubts;
 use super::local::LocalNetwork;
-use super::objects;
 use super::scan::{MemberScan, NetworkScan};
+use super::{container, objects};
+use crate::agent::door::error::ControlError;
 use crate::agent::host::journal::Record;
 use crate::model::MemberId;
-use crate::topology::State;
+use crate::topology::{Key, State};
 
 /// How many members are looked at at once.
 const CONCURRENCY: usize = 8;
@@ -25,6 +27,8 @@ pub struct Observation {
     pub state: State,
     /// Why nothing could be seen in a member's container.
     pub unobserved: BTreeMap<MemberId, anyhow::Error>,
+    /// What of a member's container, which only its owner changes, is in the way of what is promised; of those looked at.
+    pub in_the_way: BTreeMap<MemberId, ControlError>,
 }
 
 /// Looks at everything.
@@ -32,14 +36,49 @@ pub struct Observation {
 /// # Errors
 /// When anything outside of the containers could not be read. Nothing was changed.
 pub async fn observe(net: &LocalNetwork) -> Result<Observation> {
+    observe_all(&NetworkScan::begin(net).await?).await
+}
+
+/// Looks at what is doubted, and takes the rest as it was last seen.
+///
+/// # Errors
+/// As [`observe`].
+pub async fn observe_doubted(net: &LocalNetwork, mut seen: State, doubts: &Doubts) -> Result<Observation> {
+    let known = net.netns().await?.map(|netns| netns.netns.id());
     let scan = NetworkScan::begin(net).await?;
+    let has_netns = seen.contains(Key::NetworkNetns) == scan.netns().is_some();
+    let has_programs = seen.contains(Key::Programs) == scan.programs().is_some();
+    // What members have is in the namespace, and by the programs, that were seen.
+    if doubts.everything || !has_netns || !has_programs || scan.netns().map(|netns| netns.netns.id()) != known {
+        return observe_all(&scan).await;
+    }
+    if doubts.network {
+        seen.retain(|key| key.member().is_some());
+        objects::observe_network(&scan, &mut seen).await?;
+    }
+    let records: Vec<&Record> = net.records.values().filter(|record| doubts.members.contains(&record.id)).collect();
+    seen.retain(|key| !records.iter().any(|record| key.member() == Some(record.id)));
+    observe_members(&scan, &records, Observation { state: seen, ..Observation::default() }).await
+}
+
+async fn observe_all(scan: &NetworkScan<'_>) -> Result<Observation> {
     let mut observation = Observation::default();
-    objects::observe_network(&scan, &mut observation.state).await?;
-    let looks: Vec<_> = net.records.values().map(|record| observe_member(&scan, record)).collect();
+    objects::observe_network(scan, &mut observation.state).await?;
+    let records: Vec<&Record> = scan.net.records.values().collect();
+    observe_members(scan, &records, observation).await
+}
+
+async fn observe_members(
+    scan: &NetworkScan<'_>,
+    records: &[&Record],
+    mut observation: Observation,
+) -> Result<Observation> {
+    let looks: Vec<_> = records.iter().map(|record| observe_member(scan, record)).collect();
     let members: Vec<Observation> = futures::stream::iter(looks).buffer_unordered(CONCURRENCY).try_collect().await?;
     for member in members {
         observation.state.extend(member.state);
         observation.unobserved.extend(member.unobserved);
+        observation.in_the_way.extend(member.in_the_way);
     }
     Ok(observation)
 }
@@ -50,7 +89,10 @@ async fn observe_member(scan: &NetworkScan<'_>, record: &Record) -> Result<Obser
     objects::observe_member(&scan, &mut observation.state).await?;
     let mut container = State::default();
     match objects::observe_container(&scan, &mut container).await {
-        Ok(()) => observation.state.extend(container),
+        Ok(()) => {
+            observation.state.extend(container);
+            observation.in_the_way.extend(container::fault(&scan).await?.map(|fault| (record.id, fault)));
+        }
         Err(error) => drop(observation.unobserved.insert(record.id, error.context("looking into its container"))),
     }
     Ok(observation)

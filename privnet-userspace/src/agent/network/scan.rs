@@ -5,14 +5,13 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::Result;
-use ipnet::Ipv4Net;
 use privnet_ebpf::abi::{MemberRow, PortRow};
 use tokio::sync::OnceCell;
 
 use super::local::{LocalNetwork, MemberNamespaces, Programs};
 use crate::agent::host::journal::Record;
 use crate::agent::netns_links::NetnsLinks;
-use crate::link::{Address, BridgeFdbEntry, Link, LinkKind, Route};
+use crate::link::{BridgeFdbEntry, Link, LinkKind, Route};
 use crate::model::PublicKey;
 use crate::topology::ownership;
 use crate::wireguard::DeviceState;
@@ -221,22 +220,9 @@ pub fn if_up<S>(is_up: bool, spec: S) -> Result<S, &'static str> {
     if is_up { Ok(spec) } else { Err("down") }
 }
 
-/// The address of a link.
-pub fn address_of(addresses: &[Address], index: u32) -> Option<Ipv4Net> {
-    addresses.iter().find(|address| address.index == index).map(|address| address.address)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_address_of_a_link_is_its_own_and_no_neighbours() {
-        let address = |index, text: &str| Address { index, address: text.parse().expect("valid") };
-        let addresses = [address(2, "10.240.0.2/22"), address(3, "10.240.0.3/22")];
-        assert_eq!(address_of(&addresses, 3), Some(addresses[1].address), "not cut to its prefix");
-        assert_eq!(address_of(&addresses, 4), None);
-    }
 
     #[test]
     fn an_object_that_is_down_is_none_that_a_plan_wants() {

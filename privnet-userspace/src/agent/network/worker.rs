@@ -11,11 +11,11 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::StreamExt;
 
-use super::handle::{Report, WorkerHandle};
+use super::handle::{Doubts, Report, WorkerHandle};
 use super::intent::intent;
 use super::local::LocalNetwork;
 use super::objects;
-use super::observe::{Observation, observe};
+use super::observe::{Observation, observe, observe_doubted};
 use super::watch::Watchers;
 use crate::agent::door::error::ControlError;
 use crate::agent::door::explain::{explain, problem};
@@ -40,6 +40,10 @@ pub struct Worker {
     watchers: Watchers,
     /// What was last seen, kept up to date by our own operations; absent when it may be wrong.
     seen: Option<State>,
+    /// The members of whom it may be wrong: an operation of theirs failed.
+    unseen: BTreeSet<MemberId>,
+    /// What of the members' containers was in the way when it was last seen.
+    in_the_way: BTreeMap<MemberId, ControlError>,
     passes: u64,
 }
 
@@ -60,7 +64,17 @@ impl Worker {
         let Memberships { host, world, journal, .. } = &*memberships;
         let net = LocalNetwork::new(network, Arc::clone(host), Arc::clone(world), Arc::clone(journal));
         let watchers = Watchers::new(Arc::clone(&handle));
-        Self { network, memberships, handle, net, watchers, seen: None, passes: 0 }
+        Self {
+            network,
+            memberships,
+            handle,
+            net,
+            watchers,
+            seen: None,
+            unseen: [].into(),
+            in_the_way: [].into(),
+            passes: 0,
+        }
     }
 
     /// Works until the network is gone and nothing of it is left on this host.
@@ -90,43 +104,52 @@ impl Worker {
 
     async fn pass(&mut self) -> Report {
         self.passes += 1;
-        let look = self.handle.take_observe_request();
+        let (mut doubts, answered) = self.handle.take_doubts();
         // What is missing may be missing because its container is gone: then nothing is to be built again.
-        if look && let Err(error) = membership::end_dead(&self.memberships).await {
+        if doubts.exist()
+            && let Err(error) = membership::end_dead(&self.memberships).await
+        {
             tracing::warn!("cannot end the memberships of containers that are gone: {error:#}");
         }
-        let unguarded = self.handle.take_unguarded();
+        doubts.members.append(&mut self.unseen);
         let (intent, records) = intent(&self.net.host, &self.net.world, &self.net.journal, self.network);
-        let desired = intent.as_ref().map(plan).unwrap_or_default();
+        let desired = Arc::new(intent.as_ref().map(plan).unwrap_or_default());
         self.net.begin_pass(&records, intent.as_ref());
+        // Before anything goes by our own hand, which is not to be taken for a stranger's.
+        self.watchers.expect(&desired);
         let mut failures = Failures::default();
-        match self.observed(look).await {
-            Ok(Observation { state: mut observed, unobserved }) => {
-                for guard in unguarded.into_iter().map(Key::Guard) {
+        match self.observed(&doubts).await {
+            Ok(Observation { state: mut observed, unobserved, in_the_way }) => {
+                self.in_the_way.retain(|member, _| !doubts.everything && !doubts.members.contains(member));
+                self.in_the_way.extend(in_the_way);
+                for guard in doubts.unguarded.into_iter().map(Key::Guard) {
                     if observed.contains(guard) {
                         observed.insert(Seen::Broken(guard, "an interface appeared".to_owned()));
                     }
                 }
-                let mut goal = desired.clone();
+                let mut goal = Plan::clone(&desired);
                 for (member, error) in unobserved {
                     leave_unobserved(member, &mut goal, &mut observed);
                     failures.add(Key::Device(member), explain(&error));
                 }
                 self.apply(&diff(&goal, &observed), &mut observed, &mut failures).await;
-                self.seen = failures.keys.is_empty().then_some(observed);
+                self.unseen = failures.keys.iter().filter_map(|key| key.member()).collect();
+                self.seen = failures.keys.iter().all(|key| key.member().is_some()).then_some(observed);
             }
             Err(error) => failures.network = Some(explain(&error)),
         }
+        self.watchers.update(&self.net).await;
         self.net.end_pass().await;
-        self.watchers.update(&self.net, &desired).await;
-        self.report(intent.as_ref(), &records, failures).await
+        Report { answered, ..self.report(intent.as_ref(), &records, failures).await }
     }
 
-    async fn observed(&mut self, look: bool) -> anyhow::Result<Observation> {
+    async fn observed(&mut self, doubts: &Doubts) -> anyhow::Result<Observation> {
         match self.seen.take() {
-            Some(state) if !look => Ok(Observation { state, ..Observation::default() }),
-            Some(_) | None => observe(&self.net).await.context("observing the network"),
+            Some(state) if !doubts.exist() => Ok(Observation { state, ..Observation::default() }),
+            Some(state) => observe_doubted(&self.net, state, doubts).await,
+            None => observe(&self.net).await,
         }
+        .context("observing the network")
     }
 
     /// Applies operations in order, those of one kind at once, and records in `observed` what succeeded.
@@ -181,6 +204,8 @@ impl Worker {
                 }
             }
         }
+        let stays = |(member, _): &(&MemberId, &ControlError)| local.contains(member);
+        report.in_the_way = self.in_the_way.iter().filter(stays).map(|(id, fault)| (*id, fault.clone())).collect();
         self.remove_finished_records(records, &local, &failures, &mut report);
         let attaching = intent.into_iter().flat_map(|intent| intent.members.values());
         for member in

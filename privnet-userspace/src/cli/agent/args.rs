@@ -61,6 +61,9 @@ pub struct AgentArgs {
     /// The bpffs, or a directory of it; for a second agent on the same kernel.
     #[arg(long, hide = true, value_name = "DIR")]
     pub bpffs: Option<PathBuf>,
+    /// How often every network is observed anew, in seconds; for tests of what the kernel announces.
+    #[arg(long, hide = true, value_name = "SECONDS")]
+    pub observe_interval_seconds: Option<u64>,
 }
 
 /// The address of a VTEP: IPv4, since VXLAN runs over IPv4 here.

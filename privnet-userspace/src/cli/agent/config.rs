@@ -2,9 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, VtepAddress, WireguardChoice};
-use crate::agent::config::{DEFAULT_BPFFS, DEFAULT_DNS_ADDRESS, DEFAULT_STATE_DIR};
+use crate::agent::config::{DEFAULT_BPFFS, DEFAULT_DNS_ADDRESS, DEFAULT_OBSERVE_INTERVAL, DEFAULT_STATE_DIR};
 use crate::agent::{ControlError, ErrorCode};
 use crate::cli::args::DEFAULT_SOCKET;
 use crate::model::HostName;
@@ -40,6 +41,8 @@ pub struct AgentOptions {
     pub netns_prefix: String,
     /// The bpffs, or a directory of it.
     pub bpffs: PathBuf,
+    /// How often every network is observed anew.
+    pub observe_interval: Duration,
 }
 
 impl AgentOptions {
@@ -72,6 +75,10 @@ impl AgentOptions {
             dns_address: flags.dns_address.or(file.dns_address).unwrap_or(DnsAddress::At(DEFAULT_DNS_ADDRESS)),
             netns_prefix: flags.netns_prefix.or(file.netns_prefix).unwrap_or_default(),
             bpffs: flags.bpffs.or(file.bpffs).unwrap_or_else(|| DEFAULT_BPFFS.into()),
+            observe_interval: flags
+                .observe_interval_seconds
+                .or(file.observe_interval_seconds)
+                .map_or(DEFAULT_OBSERVE_INTERVAL, Duration::from_secs),
         };
         match (options.store, options.etcd_endpoints.is_empty()) {
             (StoreKind::Etcd, true) => Err(invalid("--store etcd has no endpoints", "give --etcd-endpoints URL,…")),

@@ -55,6 +55,7 @@ async fn start_agent(
         wireguard: options.wireguard.into(),
         wireguard_binary: binary,
         names,
+        observe_interval: options.observe_interval,
     };
     match options.store {
         StoreKind::Embedded => Agent::start_embedded(config).await,

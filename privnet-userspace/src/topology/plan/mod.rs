@@ -74,6 +74,7 @@ fn plan_with<F: Forwarding>(intent: &Intent) -> Plan {
 
 fn plan_network<F: Forwarding>(intent: &Intent, plan: &mut Plan) {
     plan.insert(Object::NetworkNetns(spec::NetworkNetns {}));
+    plan.insert(Object::NetworkSettings(spec::NetworkSettings {}));
     // Also where they do not forward: their `guard` is on the members' foreign interfaces in every datapath.
     let (vni, prefix) = (intent.network.vni, intent.network.subnet);
     plan.insert(Object::Programs(spec::Programs { vni, prefix }));
@@ -86,6 +87,7 @@ fn plan_network<F: Forwarding>(intent: &Intent, plan: &mut Plan) {
 /// The road of a member's datagrams between its binding netns and the network netns.
 fn plan_carrier<F: Forwarding>(intent: &Intent, member: &Member, local: LocalMember, plan: &mut Plan) {
     plan.insert(Object::BindingNetns(member.id, spec::BindingNetns { digits: local.binding }));
+    plan.insert(Object::BindingSettings(member.id, spec::BindingSettings {}));
     let veth = spec::Veth {
         name: local.link.name(),
         binding_name: ownership::binding_veth(local.index),

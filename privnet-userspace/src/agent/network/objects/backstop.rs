@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use super::Managed;
 use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::MemberScan;
-use crate::link::{self, AbsentIsDone, Route, RouteTarget};
+use crate::link::{self, AbsentIsDone, GoneRoute, Route, RouteTarget};
 use crate::model::MemberId;
 use crate::topology::{Before, State, kind, spec};
 
@@ -54,6 +54,11 @@ pub(super) fn prefix(routes: &[Route], member: Ipv4Addr) -> Option<Ipv4Net> {
         route.target == RouteTarget::Unreachable && route.metric == u32::MAX && route.destination.contains(&member)
     };
     routes.iter().find(is_backstop).map(|route| route.destination)
+}
+
+/// Whether a route that is gone was the backstop of `prefix`.
+pub fn was(gone: &GoneRoute, prefix: Ipv4Net) -> bool {
+    !gone.is_local && gone.metric == u32::MAX && gone.destination == prefix
 }
 
 const fn route(prefix: Ipv4Net) -> Route {

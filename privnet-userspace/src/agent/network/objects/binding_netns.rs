@@ -6,7 +6,7 @@ use super::Managed;
 use crate::agent::host::journal::{Journal, Record};
 use crate::agent::netns_links::NetnsLinks;
 use crate::agent::network::local::LocalNetwork;
-use crate::agent::network::own_netns::{create_or_open, harden};
+use crate::agent::network::own_netns::create_or_open;
 use crate::agent::network::scan::MemberScan;
 use crate::model::MemberId;
 use crate::netns::Netns;
@@ -27,7 +27,6 @@ impl Managed for kind::BindingNetns {
             let _journal = net.journal.lock();
             create_or_open(&net.host.config.netns_dir, &name)?
         };
-        harden(&netns).await?;
         let binding = NetnsLinks::enter(netns).await?;
         // Another network of the container may have entered it first: it is the same namespace.
         let _ = net.namespaces_of(member).await?.binding.set(binding);

@@ -17,7 +17,9 @@ pub const PORT: BridgePort =
 impl Managed for kind::Bridge {
     async fn observe(scan: &NetworkScan<'_>, state: &mut State) -> Result<()> {
         if let Some(bridge) = scan.bridge() {
-            state.see::<Self>((), if_up(bridge.up, spec::Bridge { mtu: bridge.mtu }));
+            let has_mac = bridge.mac == Some(MacAddr::of_bridge(scan.net.host.facts.vtep.octets()));
+            let spec = spec::Bridge { mtu: bridge.mtu };
+            state.see::<Self>((), if has_mac { if_up(bridge.up, spec) } else { Err("with another MAC") });
         }
         Ok(())
     }
@@ -25,15 +27,14 @@ impl Managed for kind::Bridge {
     /// The one that is there is put right: its ports would not follow it into another one.
     async fn make(net: &LocalNetwork, (): (), before: Before<'_, Self::Spec>, to: &Self::Spec) -> Result<()> {
         let netns = net.existing_netns().await?;
+        let mac = MacAddr::of_bridge(net.host.facts.vtep.octets());
         if before.exists() {
-            netns.links.set_mtu(netns.index_of(ownership::BRIDGE).await?, to.mtu).await?;
+            let index = netns.index_of(ownership::BRIDGE).await?;
+            netns.links.set_mtu(index, to.mtu).await?;
+            netns.links.set_mac(index, mac).await?;
         } else {
-            let bridge = BridgeSpec {
-                name: &ownership::fixed(ownership::BRIDGE),
-                into: &netns.netns,
-                mac: MacAddr::of_bridge(net.host.facts.vtep.octets()),
-                mtu: to.mtu,
-            };
+            let bridge =
+                BridgeSpec { name: &ownership::fixed(ownership::BRIDGE), into: &netns.netns, mac, mtu: to.mtu };
             netns.links.create_bridge(&bridge).await?;
         }
         Ok(netns.links.set_up(netns.index_of(ownership::BRIDGE).await?).await?)

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use super::{Managed, backstop};
 use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::MemberScan;
-use crate::link::{self, AbsentIsDone, Route, RouteTarget};
+use crate::link::{self, AbsentIsDone, GoneRoute, Route, RouteTarget};
 use crate::model::MemberId;
 use crate::topology::{Before, State, kind, spec};
 
@@ -66,6 +66,12 @@ fn departed(routes: &[Route], subnet: Ipv4Net) -> BTreeSet<Ipv4Addr> {
         route.target == RouteTarget::Unreachable && route.metric == METRIC && route.destination.prefix_len() == 32
     });
     ours.map(|route| route.destination.addr()).filter(|address| subnet.contains(address)).collect()
+}
+
+/// Whether a route that is gone was one of ours to one of these addresses.
+pub fn was(gone: &GoneRoute, addresses: &BTreeSet<Ipv4Addr>) -> bool {
+    let is_ours = !gone.is_local && gone.metric == METRIC && gone.destination.prefix_len() == 32;
+    is_ours && addresses.contains(&gone.destination.addr())
 }
 
 fn route(address: Ipv4Addr) -> Route {

@@ -4,13 +4,14 @@
 //! [`Managed`] does not compile.
 
 mod attachment;
-mod backstop;
+pub mod backstop;
 mod binding_netns;
+mod binding_settings;
 pub mod bridge;
 mod bridge_fdb;
 mod bridge_port;
 mod carrier;
-mod departed;
+pub mod departed;
 mod device;
 mod fdb;
 mod guard;
@@ -18,6 +19,7 @@ mod local_row;
 mod member_program;
 mod neighbours;
 mod network_netns;
+mod network_settings;
 mod orphan_port;
 mod orphan_veth;
 mod peers;
@@ -134,13 +136,13 @@ macro_rules! dispatch_objects {
 object_table!(dispatch_objects);
 
 #[cfg(test)]
-mod tests {
+pub(in crate::agent::network) mod tests {
     use privnet_ebpf::net::MacAddr;
 
     use crate::link::{Link, LinkKind};
 
     /// A link as the kernel shows it: up, with the MAC of the VTEP 192.0.2.1, and no port of anything.
-    pub(super) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
+    pub(in crate::agent::network) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         Link {
             index,
             name: name.to_owned(),

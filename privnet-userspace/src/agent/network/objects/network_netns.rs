@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::Managed;
 use super::vtep::delete_vtep;
 use crate::agent::network::local::LocalNetwork;
-use crate::agent::network::own_netns::{create_or_open, harden};
+use crate::agent::network::own_netns::create_or_open;
 use crate::agent::network::scan::NetworkScan;
 use crate::netns::Netns;
 use crate::topology::{Before, State, kind, ownership, spec};
@@ -20,8 +20,7 @@ impl Managed for kind::NetworkNetns {
 
     async fn make(net: &LocalNetwork, (): (), _: Before<'_, Self::Spec>, _: &Self::Spec) -> Result<()> {
         net.forget_netns();
-        let netns = create_or_open(&net.host.config.netns_dir, &name(net))?;
-        harden(&netns).await
+        create_or_open(&net.host.config.netns_dir, &name(net)).map(drop)
     }
 
     async fn remove(net: &LocalNetwork, (): (), _: Before<'_, Self::Spec>) -> Result<()> {

@@ -1,11 +1,11 @@
-//! The address of a member's WireGuard device, up.
+//! The address of a member's WireGuard device, up, with the routes that the kernel makes for it.
 
 use anyhow::Result;
 
 use super::Managed;
 use super::device::device_of;
 use crate::agent::network::local::LocalNetwork;
-use crate::agent::network::scan::{MemberScan, SeenDevice, address_of, if_up};
+use crate::agent::network::scan::{MemberScan, SeenDevice};
 use crate::model::MemberId;
 use crate::netns;
 use crate::topology::{Before, State, kind, ownership, spec};
@@ -15,29 +15,38 @@ impl Managed for kind::Tunnel {
         let (Some(SeenDevice::Sound(_, link, _)), Some(app)) = (device_of(scan).await?, &scan.namespaces.app) else {
             return Ok(());
         };
-        if let Some(address) = address_of(&app.links.addresses().await?, link.index) {
-            state.see::<Self>(scan.record.id, if_up(link.up, spec::Tunnel { address }));
-        }
+        let Some(found) = app.address(link, scan.record.address).await? else { return Ok(()) };
+        let speaks_ipv6 = !app.netns.differing_sysctls(vec![no_ipv6(&link.name)]).await?.is_empty();
+        let found = found.and_then(|address| if speaks_ipv6 { Err("it speaks IPv6") } else { Ok(address) });
+        state.see::<Self>(scan.record.id, found.map(|address| spec::Tunnel { address }));
         Ok(())
     }
 
-    async fn make(net: &LocalNetwork, member: MemberId, _: Before<'_, Self::Spec>, to: &Self::Spec) -> Result<()> {
+    async fn make(net: &LocalNetwork, member: MemberId, before: Before<'_, Self::Spec>, to: &Self::Spec) -> Result<()> {
         let namespaces = net.namespaces_of(member).await?;
         let app = namespaces.existing_app()?;
         let interface = ownership::wireguard_interface(net.record(member)?.index);
         let index = app.index_of(interface.as_str()).await?;
         // Before it is up, so that it never has a link-local address.
-        match app.netns.set_sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "1").await {
+        let (key, value) = no_ipv6(interface.as_str());
+        match app.netns.set_sysctl(&key, value).await {
             // A kernel without IPv6 has no such setting.
             Ok(_) | Err(netns::Error::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         app.set_address(index, to.address).await?;
-        Ok(app.links.set_up(index).await?)
+        app.links.set_up(index).await?;
+        // For an address that is new the kernel makes them.
+        if before.exists() { app.repair_routes(index, to.address).await } else { Ok(()) }
     }
 
     /// The device goes, or is made anew, in the same pass.
     async fn remove(_: &LocalNetwork, _: MemberId, _: Before<'_, Self::Spec>) -> Result<()> {
         Ok(())
     }
+}
+
+/// The setting without which an interface has a link-local address.
+fn no_ipv6(interface: &str) -> (String, &'static str) {
+    (format!("net/ipv6/conf/{interface}/disable_ipv6"), "1")
 }

@@ -17,6 +17,9 @@ impl Managed for kind::Veth {
             return Ok(());
         }
         let found = match pair_of(scan).await? {
+            Some(VethPair { near, far, .. }) if near.mac != far.mac.map(MacAddr::near_end) => {
+                Err("its ends' MACs do not fit")
+            }
             Some(VethPair { near, far, bridged }) => Ok(spec::Veth {
                 name,
                 binding_name: ownership::binding_veth(scan.record.index),

@@ -73,10 +73,11 @@ fn observe(vtep: &Link, bridge: Option<&Link>) -> Result<spec::Vtep, &'static st
         return Err("it has no MAC, no underlay address or no VNI");
     };
     let bridged = bridge.is_some_and(|bridge| vtep.controller == Some(bridge.index));
-    if vtep.up && !vxlan.learning && !vxlan.proxy && (!bridged || vtep.bridge_port == Some(PORT)) {
+    let has_settings = !vxlan.learning && !vxlan.proxy && !vxlan.external && vxlan.remote.is_none();
+    if vtep.up && has_settings && (!bridged || vtep.bridge_port == Some(PORT)) {
         Ok(spec::Vtep { vni, local, mac, mtu: vtep.mtu, bridged })
     } else {
-        Err("down, or learning, or a port that floods, or answering ARP")
+        Err("down, or learning, or a port that floods, or answering ARP, or with a default destination")
     }
 }
 
@@ -122,6 +123,7 @@ mod tests {
             Link { kind: LinkKind::Tun, ..vtep.clone() },
             Link { kind: LinkKind::Vxlan(Vxlan { learning: true, ..vxlan.clone() }), ..vtep.clone() },
             Link { kind: LinkKind::Vxlan(Vxlan { proxy: true, ..vxlan.clone() }), ..vtep.clone() },
+            Link { kind: LinkKind::Vxlan(Vxlan { remote: vxlan.local, ..vxlan.clone() }), ..vtep.clone() },
             Link { kind: LinkKind::Vxlan(Vxlan { local: None, ..vxlan }), ..vtep.clone() },
             Link { bridge_port: Some(learns), ..port },
         ] {

@@ -1,0 +1,176 @@
+//! Whatever the kernel holds of a healthy member is made again when a stranger removes or changes it.
+//!
+//! ```text
+//!  app netns              binding netns         network netns          host h1           host h2
+//! ┌────────────────┐     ┌────────────────┐    ┌──────────────────┐    ┌──────┐  192.  ┌─────────┐
+//! │ wg0, lo, eth0  │~~~~~│ vxlan-1-veth0 ═╪════╪═ veth-<n> vxlan0 ╪════╪══════╪════════╪═ backend │
+//! └────────────────┘     └────────────────┘    └──────────────────┘    └──────┘ 168.77 └─────────┘
+//!   ▲ in each: links, addresses, routes of all tables, neighbours, forwarding entries, filters, settings, as the kernel
+//!     lists them; each is removed, and has to come back, with the traffic
+//! ```
+
+#[path = "kernel/mod.rs"]
+mod kernel;
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::time::Duration;
+
+use kernel::{Removal, announced, listed, quiet, wait_until_watched};
+use privnet_tests::lab::{Host, Joined, Lab, Options, say, wait_until};
+
+const SUBNET: &str = "10.90.0.0/24";
+
+/// Two hosts with a member each; the first member has an `eth0`, and strangers' objects beside what is privnet's.
+struct Stage {
+    lab: Lab,
+    hosts: Vec<Host>,
+    web: Joined,
+    backend: Joined,
+    strangers: BTreeSet<String>,
+}
+
+impl Stage {
+    fn set(name: &str, options: &Options) -> Self {
+        let lab = Lab::new(name);
+        let hosts = lab.hosts(&[options.clone(), options.clone()]);
+        let network = hosts[0].network("shop", SUBNET);
+        let container = lab.container("web-1").with_eth0(&hosts[0].space, 9);
+        let web = hosts[0].join(&network, &container);
+        let backend = lab.member(&hosts[1], &network, "backend-1");
+        for space in [&web.app, &web.binding, &web.network] {
+            space.run("ip link add s0 type veth peer name s1");
+            space.run("ip address add 203.0.113.5/24 dev s0");
+            space.run("ip link set s0 up");
+            space.run("ip link set s1 up");
+            space.run("ip route add 198.51.100.0/24 via 203.0.113.1");
+            space.run("ip route add 10.90.0.128/25 via 203.0.113.1 table 100");
+        }
+        wait_until("web reaches backend", || web.pings(backend.address()));
+        hosts.iter().for_each(|host| host.wait_until_settled());
+        let mut stage = Self { lab, hosts, web, backend, strangers: BTreeSet::new() };
+        stage.strangers = stage.of_strangers();
+        stage
+    }
+
+    /// What of the listing is none of privnet's.
+    fn of_strangers(&self) -> BTreeSet<String> {
+        let of_s = |line: &String| [" s0 ", " s1 ", "203.0.113.", "table 100"].iter().any(|sign| line.contains(sign));
+        listed(&self.web).into_iter().filter(of_s).collect()
+    }
+
+    /// Removes one thing, and waits until it and the traffic are back.
+    fn remove(&self, removal: &Removal, whole: &BTreeSet<String>) {
+        removal.carry_out();
+        let mut missing = BTreeSet::new();
+        wait_until(format!("the repair after {removal}"), || {
+            let now = listed(&self.web);
+            let differs: BTreeSet<String> = now.symmetric_difference(whole).cloned().collect();
+            if differs != missing {
+                differs.iter().for_each(|line| say(&format!("    differs: {line}")));
+                missing = differs;
+            }
+            missing.is_empty() && self.web.pings(self.backend.address())
+        });
+        self.hosts[0].wait_until_settled();
+        assert_eq!(self.of_strangers(), self.strangers, "what is a stranger's stays");
+    }
+
+    fn finish(self) {
+        for space in [&self.web.app, &self.web.binding, &self.web.network] {
+            space.run("ip link delete s0");
+        }
+        self.lab.finish();
+    }
+}
+
+#[test]
+fn what_the_kernel_announces_is_made_again_without_a_periodic_observation() {
+    for options in [Options::ebpf(), Options::bridge()] {
+        let stage = Stage::set(
+            "what_the_kernel_announces_is_made_again_without_a_periodic_observation",
+            &options.clone().without_periodic_observation(),
+        );
+        wait_until_watched(&stage.web);
+        let whole = listed(&stage.web);
+        let removals = announced(&stage.web);
+        assert!(removals.len() > 20, "too little was found: {removals:?}");
+        for removal in &removals {
+            stage.remove(removal, &whole);
+        }
+        stage.finish();
+    }
+}
+
+#[test]
+fn what_the_kernel_does_not_announce_is_made_again_by_the_next_observation() {
+    for options in [Options::ebpf(), Options::bridge()] {
+        let options = Options { observe_interval: Some(Duration::from_secs(1)), ..options };
+        let stage = Stage::set("what_the_kernel_does_not_announce_is_made_again_by_the_next_observation", &options);
+        let whole = listed(&stage.web);
+        let removals = quiet(&stage.hosts[0], &stage.web);
+        assert!(removals.len() >= 5, "too little was found: {removals:?}");
+        for removal in &removals {
+            stage.remove(removal, &whole);
+            let left: Vec<String> = quiet(&stage.hosts[0], &stage.web).iter().map(ToString::to_string).collect();
+            assert!(left.contains(&removal.to_string()), "{removal} is there again: {left:?}");
+        }
+        stage.finish();
+    }
+}
+
+#[test]
+fn a_container_that_changes_what_is_privnets_all_the_time_stands_in_nobodys_way() {
+    let lab = Lab::new("a_container_that_changes_what_is_privnets_all_the_time_stands_in_nobodys_way");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
+    wait_until("web reaches worker", || web.pings(worker.address()));
+    // Thousands of changes a second, of privnet's own routes and of others, as a busy routing daemon makes.
+    let script = "while :; do for n in $(seq 100); do \
+        echo \"route del 10.90.0.0/24 dev wg0\"; echo \"route add 198.51.100.$n dev wg0\"; \
+        echo \"route del 198.51.100.$n dev wg0\"; done | ip -force -batch - 2>/dev/null; done";
+    let mut flood = std::process::Command::new("nsenter")
+        .args([&format!("--net={}", web.app.path().display()), "--", "sh", "-c", script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("nsenter starts");
+    for name in ["other-1", "other-2", "other-3"] {
+        let other = lab.member(&host, &network, name);
+        wait_until("another member is reached meanwhile", || worker.pings(other.address()));
+        worker.app.run("ip route del 10.90.0.0/24 dev wg0");
+        wait_until("what another member lost comes back meanwhile", || worker.pings(other.address()));
+    }
+    flood.kill().expect("the flood ends");
+    flood.wait().expect("the flood has ended");
+    wait_until("web is whole again", || web.pings(worker.address()));
+    host.wait_until_settled();
+    lab.finish();
+}
+
+#[test]
+fn a_loopback_that_is_down_is_the_containers_own_and_is_named() {
+    let lab = Lab::new("a_loopback_that_is_down_is_the_containers_own_and_is_named");
+    let host = lab.host(&Options::ebpf().without_periodic_observation());
+    let network = host.network("shop", SUBNET);
+    let web = lab.member(&host, &network, "web-1");
+    wait_until_watched(&web);
+    host.wait_until_settled();
+    web.app.run("ip link set lo down");
+    let problems = || host.status().expect("status").problems;
+    let names_it = |problem: &String| {
+        problem.contains(&web.address().to_string()) && problem.contains("the loopback of the container is down")
+    };
+    wait_until("status names the member", || problems().iter().any(names_it));
+    let doctor: Vec<serde_json::Value> =
+        serde_json::from_slice(&host.cli().output(&["doctor", "-o", "json"]).stdout).expect("doctor's JSON");
+    let agent = doctor.iter().find(|check| check["check"] == "agent").expect("the agent's check");
+    assert_ne!(agent["status"], "ok", "{agent}");
+    // It is the container's: nothing but its owner sets it up.
+    assert!(!web.app.run("ip -br link show lo").contains("LOWER_UP"));
+    web.app.run("ip link set lo up");
+    wait_until("and forgets it", || !problems().iter().any(names_it));
+    host.wait_until_settled();
+    lab.finish();
+}
