@@ -238,7 +238,10 @@ fn root_has_the_agent_write_the_resolv_conf_and_another_user_writes_it() {
     // What the agent says does not work is told to a person too.
     assert!(stdout.contains("problem    a: b (c)\n"), "{stdout}");
     let asked = agent.asked().pop().expect("asked");
-    assert!(asked.contains(&format!("{path:?}, by_caller: {}", !is_root)), "{asked}");
+    assert!(
+        asked.contains(&format!("{path:?}, by_caller: {}, before: {:?}", !is_root, (!is_root).then_some("before\n"))),
+        "{asked}"
+    );
     let expected = if is_root { "before\n" } else { RESOLV_CONF };
     assert_eq!(std::fs::read_to_string(&path).expect("read"), expected);
     // Where it cannot be written the container is attached all the same.

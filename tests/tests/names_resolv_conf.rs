@@ -15,7 +15,7 @@ use std::path::Path;
 use names_lab::host::{Host, file};
 use names_lab::{APP, Container, SUFFIX};
 use privnet::agent::AgentApi as _;
-use privnet::agent::views::{Attach, Attached, ProblemView, ResolvConfFile, Target};
+use privnet::agent::views::{Attach, Attached, ProblemView, ResolvConfFile, ResolveQuery, Target};
 use privnet::dns::DEFAULT_ADDRESS;
 use privnet_tests::lab::{ProcessSpace, runtime, wait_until};
 use rustix::fs::{CWD, Mode, mkfifoat};
@@ -131,12 +131,7 @@ fn what_was_cut_short_is_finished_and_what_another_program_wrote_stays() {
             host.stop();
             fs::write(&path, &torn).expect("written");
             host.restart().await;
-            assert_eq!(
-                read(&path),
-                if torn == long { long.clone() } else { written.clone() },
-                "what stood there, or ours"
-            );
-            fs::write(&path, &written).expect("written");
+            assert_eq!(read(&path), written, "the next agent finishes it");
         }
         // Another program's: the second network's attach does not touch it, and says so.
         let theirs = "nameserver 192.0.2.9\n";
@@ -271,10 +266,18 @@ fn a_file_that_its_caller_writes_is_not_the_agents_and_detach_says_what_is_left(
             address: None,
             target: Target::Netns(container.path.clone()),
             ports: Vec::new(),
-            resolv_conf: Some(ResolvConfFile { path: path.clone(), by_caller: true }),
+            resolv_conf: Some(ResolvConfFile {
+                path: path.clone(),
+                by_caller: true,
+                before: Some("nameserver 127.0.0.11\n".to_owned()),
+            }),
         };
         let member = host.control().attach(attach).await.expect("attached");
         assert_eq!((member.problems, read(&path)), (vec![], BEFORE.to_owned()));
+        // The servers that it named are asked all the same.
+        let query = ResolveQuery { name: "example.com".to_owned(), kind: None, asker: format!("1.web.{APP}") };
+        let told = host.control().resolve(query).await.expect("resolved");
+        assert!(told.reason.contains("127.0.0.11:53 are asked"), "{}", told.reason);
         let left = host.detach_with_problems("shop", "web").await;
         assert!(one_problem(&left, &path).why.contains("not root's"), "{left:?}");
         assert_eq!(read(&path), BEFORE);

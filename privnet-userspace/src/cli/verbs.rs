@@ -78,7 +78,10 @@ fn resolv_conf_file(path: &Path) -> Result<ResolvConfFile, ControlError> {
         let message = format!("cannot make {} absolute: {error}", path.display());
         ControlError::new(ErrorCode::InvalidArgument, message, "give the path of the container's resolv.conf")
     })?;
-    Ok(ResolvConfFile { path, by_caller: !rustix::process::geteuid().is_root() })
+    let by_caller = !rustix::process::geteuid().is_root();
+    // A file that is not there, or is no text, names no servers.
+    let before = if by_caller { std::fs::read_to_string(&path).ok() } else { None };
+    Ok(ResolvConfFile { path, by_caller, before })
 }
 
 /// Writes the container's `resolv.conf`, in place: it may be mounted into a container already. Returns why not.

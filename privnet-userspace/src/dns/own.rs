@@ -236,6 +236,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn servers_of_both_families_have_their_own_sockets() {
+        let addresses: [SocketAddr; 2] = ["127.0.0.1:0", "[::1]:0"].map(|text| text.parse().expect("an address"));
+        let mut servers = Vec::new();
+        for address in addresses {
+            // A machine without IPv6 has the other family alone.
+            if let Ok(server) = UdpSocket::bind(address).await {
+                servers.push(server);
+            }
+        }
+        let bound: Vec<SocketAddr> = servers.iter().map(|server| server.local_addr().expect("bound")).collect();
+        let sockets = open(&bound).expect("opened");
+        assert_eq!(sockets.len(), 18 * bound.len());
+        let own = OwnServers::new(bound.clone(), sockets).expect("sockets").expect("servers");
+        for (server, address) in servers.iter().zip(bound) {
+            let ask = async |socket: UdpSocket| socket.send(b"question").await.map(drop);
+            own.by_udp(address, ask).await.expect("sent");
+            let (length, client) = server.recv_from(&mut [0; 16]).await.expect("received");
+            assert_eq!((length, client.is_ipv4()), (8, address.is_ipv4()));
+        }
+    }
+
+    #[tokio::test]
     async fn a_question_that_is_under_way_is_not_asked_again() {
         let server: SocketAddr = "192.0.2.1:53".parse().expect("an address");
         let own = OwnServers::new(vec![server], Vec::new()).expect("no sockets").expect("servers");

@@ -161,7 +161,7 @@ impl Host {
 
     /// Attaches as root does with `--resolv-conf`.
     pub async fn attach_with(&self, container: &Container, network: &str, kind: &str, file: &Path) -> Attached {
-        let resolv_conf = Some(ResolvConfFile { path: file.to_owned(), by_caller: false });
+        let resolv_conf = Some(ResolvConfFile { path: file.to_owned(), by_caller: false, before: None });
         let request = Attach { resolv_conf, ..request(container, network, kind, None) };
         self.control().attach(request).await.expect("attached")
     }

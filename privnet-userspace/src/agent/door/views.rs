@@ -130,6 +130,9 @@ pub struct ResolvConfFile {
     /// Whether the caller writes it instead, with the `resolv_conf` of the answer: only root may have the agent write a file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_caller: bool,
+    /// What stands in it, where the caller writes it: the servers that it names are asked for the names of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 /// What is not as it should be, although what was asked for is done.

@@ -23,6 +23,7 @@ use self::file::{Place, problem};
 pub use self::files::ResolvConfs;
 use self::kept::{Kept, leads_to};
 use super::desired;
+use super::search::WRITTEN;
 use super::wait::{PATIENCE, resolv_conf, search};
 use crate::agent::config::HOST_RESOLV_CONF;
 use crate::agent::door::views::{ProblemView, ResolvConfFile};
@@ -80,7 +81,7 @@ fn keep_what_stands(
     wish: &ResolvConfFile,
     ours: Ipv4Addr,
 ) -> Result<(), ProblemView> {
-    let ResolvConfFile { path, by_caller } = wish;
+    let ResolvConfFile { path, by_caller, before } = wish;
     let boot_id = &shared.host.facts.boot_id;
     let files = &*shared.resolv_confs;
     let mut all = files.lock();
@@ -107,6 +108,10 @@ fn keep_what_stands(
         if !kept.is_written(content.as_deref()) {
             kept.stood(content.as_deref());
         }
+    }
+    // The caller's word, of which the servers are used: what an earlier attach wrote says nothing of them.
+    if let Some(before) = before.as_deref().filter(|before| !kept.is_ours_to_write && !before.starts_with(WRITTEN)) {
+        kept.stood(Some(before));
     }
     files.keep(&kept)?;
     all.insert(path.clone(), kept);
@@ -179,7 +184,8 @@ fn write(shared: &Memberships, kept: &mut Kept, text: &str) -> Result<(), Proble
     if content == Some(text) && kept.written.last().is_some_and(|last| last == text) {
         return Ok(());
     }
-    if !(kept.is_written(content) || kept.written.is_empty() && kept.stands_again(content)) {
+    // What stood there before may stand there still: an agent died before it wrote.
+    if !(kept.is_written(content) || kept.stands_again(content)) {
         let why = "another program has changed it since, so it stays as it is";
         return Err(problem(&kept.path, why, "attach with --resolv-conf to have it written again"));
     }
