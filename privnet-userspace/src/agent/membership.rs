@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::door::views::ProblemView;
 use super::host::journal::Record;
 use super::names::resolv_conf;
-use super::shared::Memberships as Shared;
+use super::shared::Memberships;
 use super::world::Concerns;
 use crate::model::{ContainerRef, Member};
 use crate::netns::Netns;
@@ -21,15 +21,15 @@ use crate::store::{claims, records};
 ///
 /// # Errors
 /// When a namespace cannot be asked, or a record cannot be changed.
-pub async fn detect_reused_netns(shared: &Shared) -> Result<()> {
-    let records: Vec<Record> = shared.journal().records().values().cloned().collect();
-    for record in records.iter().filter(|record| record.is_alive(&shared.host.facts.boot_id)) {
+pub async fn detect_reused_netns(memberships: &Memberships) -> Result<()> {
+    let records: Vec<Record> = memberships.journal().records().values().cloned().collect();
+    for record in records.iter().filter(|record| record.is_alive(&memberships.host.facts.boot_id)) {
         // What is gone by now is gone.
-        let Some(path) = record.living_path(&shared.host.facts.boot_id) else { continue };
+        let Some(path) = record.living_path(&memberships.host.facts.boot_id) else { continue };
         let Ok(netns) = Netns::open(path) else { continue };
         if record.netns_cookie.is_some() && Some(netns.cookie().await?) != record.netns_cookie {
             tracing::info!(network = %record.network, "the namespace of {} was deleted, and another one has its inode number", record.container);
-            shared.journal().mark_netns_reused(record.id)?;
+            memberships.journal().mark_netns_reused(record.id)?;
         }
     }
     Ok(())
@@ -40,44 +40,44 @@ pub async fn detect_reused_netns(shared: &Shared) -> Result<()> {
 ///
 /// # Errors
 /// When the store or a record cannot be changed; the next pulse tries again.
-pub async fn end_dead(shared: &Shared) -> Result<()> {
-    for record in staying(shared) {
-        if !record.is_alive(&shared.host.facts.boot_id) {
+pub async fn end_dead(memberships: &Memberships) -> Result<()> {
+    for record in staying(memberships) {
+        if !record.is_alive(&memberships.host.facts.boot_id) {
             tracing::info!(network = %record.network, "the namespace of {} was deleted: its membership ends", record.names_text());
-            end(shared, &record).await?;
+            end(memberships, &record).await?;
             continue;
         }
         for name in record.dead_names() {
             tracing::info!(network = %record.network, "{name} is gone, and other containers of its namespace are not: its name ends");
-            end_name(shared, &record, &name).await?;
+            end_name(memberships, &record, &name).await?;
         }
     }
     // Holding the claims, a member that is being attached has its record and its place in the store, or neither.
-    let _claims = shared.claims.lock().await;
-    for record in staying(shared) {
-        let is_known = shared.world(|world| {
+    let _claims = memberships.claims.lock().await;
+    for record in staying(memberships) {
+        let is_known = memberships.world(|world| {
             let known = world.membership(record.id).or_else(|| world.member(record.network, &record.container));
-            known.is_some_and(|known| is_of(known, &record, shared) && record.has_names_of(known))
+            known.is_some_and(|known| is_of(known, &record, memberships) && record.has_names_of(known))
         });
         if !is_known {
-            take_over_names(shared, &record).await?;
+            take_over_names(memberships, &record).await?;
         }
     }
-    release_unrecorded(shared).await
+    release_unrecorded(memberships).await
 }
 
 /// The records of this host's memberships, without those that are leaving.
-fn staying(shared: &Shared) -> Vec<Record> {
-    shared.journal().records().values().filter(|record| !record.leaving).cloned().collect()
+fn staying(memberships: &Memberships) -> Vec<Record> {
+    memberships.journal().records().values().filter(|record| !record.leaving).cloned().collect()
 }
 
 /// Gives a record the names that the store has for the membership, or ends the record of one that is not there: an agent may
 /// have died between the two. The claims are held.
-async fn take_over_names(shared: &Shared, record: &Record) -> Result<Vec<ProblemView>> {
-    match stored(shared, record).await? {
+async fn take_over_names(memberships: &Memberships, record: &Record) -> Result<Vec<ProblemView>> {
+    match stored(memberships, record).await? {
         Some(member) if record.has_names_of(&member) => Ok(Vec::new()),
-        Some(member) => shared.journal().note_names(&Written::nothing(member), None).map(|()| Vec::new()),
-        None => leave(shared, record),
+        Some(member) => memberships.journal().note_names(&Written::nothing(member), None).map(|()| Vec::new()),
+        None => leave(memberships, record),
     }
 }
 
@@ -86,22 +86,22 @@ async fn take_over_names(shared: &Shared, record: &Record) -> Result<Vec<Problem
 ///
 /// # Errors
 /// When the store or the record cannot be changed.
-pub async fn end(shared: &Shared, record: &Record) -> Result<Vec<ProblemView>> {
-    let _claims = shared.claims.lock().await;
-    end_with_claims(shared, record).await
+pub async fn end(memberships: &Memberships, record: &Record) -> Result<Vec<ProblemView>> {
+    let _claims = memberships.claims.lock().await;
+    end_with_claims(memberships, record).await
 }
 
 /// As [`end`], for a task that holds the claims.
 ///
 /// # Errors
 /// When the store or the record cannot be changed.
-pub async fn end_with_claims(shared: &Shared, record: &Record) -> Result<Vec<ProblemView>> {
-    if let Some(member) = stored(shared, record).await? {
-        claims::release_member(&*shared.store, member.network, &member.container, now())
+pub async fn end_with_claims(memberships: &Memberships, record: &Record) -> Result<Vec<ProblemView>> {
+    if let Some(member) = stored(memberships, record).await? {
+        claims::release_member(&*memberships.store, member.network, &member.container, now())
             .await
             .with_context(|| format!("releasing {} in {}", member.container, record.network))?;
     }
-    leave(shared, record)
+    leave(memberships, record)
 }
 
 /// What the end of a name led to.
@@ -116,29 +116,29 @@ pub struct Ended {
 ///
 /// # Errors
 /// When the store or the record cannot be changed.
-pub async fn end_name(shared: &Shared, record: &Record, name: &ContainerRef) -> Result<Ended> {
-    let _claims = shared.claims.lock().await;
-    end_name_with_claims(shared, record, name).await
+pub async fn end_name(memberships: &Memberships, record: &Record, name: &ContainerRef) -> Result<Ended> {
+    let _claims = memberships.claims.lock().await;
+    end_name_with_claims(memberships, record, name).await
 }
 
 /// As [`end_name`], for a task that holds the claims.
 ///
 /// # Errors
 /// When the store or the record cannot be changed.
-pub async fn end_name_with_claims(shared: &Shared, record: &Record, name: &ContainerRef) -> Result<Ended> {
-    let released = claims::release_name(&*shared.store, record.network, record.id, name, now())
+pub async fn end_name_with_claims(memberships: &Memberships, record: &Record, name: &ContainerRef) -> Result<Ended> {
+    let released = claims::release_name(&*memberships.store, record.network, record.id, name, now())
         .await
         .with_context(|| format!("releasing {name} in {}", record.network))?;
     let problems = match released {
         Some(Released::Name(written)) => {
-            shared.journal().note_names(&written, None)?;
-            shared.names.wake(&Concerns::Networks(BTreeSet::from([record.network])));
+            memberships.journal().note_names(&written, None)?;
+            memberships.names.wake(&Concerns::Networks(BTreeSet::from([record.network])));
             Vec::new()
         }
-        Some(Released::Membership(_)) => leave(shared, record)?,
-        None => take_over_names(shared, record).await?,
+        Some(Released::Membership(_)) => leave(memberships, record)?,
+        None => take_over_names(memberships, record).await?,
     };
-    let membership = shared.journal().records().get(&record.id).is_none_or(|record| record.leaving);
+    let membership = memberships.journal().records().get(&record.id).is_none_or(|record| record.leaving);
     Ok(Ended { membership, problems })
 }
 
@@ -148,14 +148,14 @@ fn now() -> End {
 }
 
 /// Members of this host of which it has no record were being claimed when an agent died: no answer named them.
-async fn release_unrecorded(shared: &Shared) -> Result<()> {
+async fn release_unrecorded(memberships: &Memberships) -> Result<()> {
     let unrecorded: Vec<Arc<Member>> = {
-        let journal = shared.journal();
+        let journal = memberships.journal();
         let recorded = |member: &&Arc<Member>| journal.at(member.network, member.address).is_none();
-        shared.world(|world| world.members_on(&shared.host.config.host).filter(recorded).cloned().collect())
+        memberships.world(|world| world.members_on(&memberships.host.config.host).filter(recorded).cloned().collect())
     };
     for member in unrecorded {
-        release_one_unrecorded(shared, &member)
+        release_one_unrecorded(memberships, &member)
             .await
             .with_context(|| format!("releasing {} in {}", member.container, member.network))?;
     }
@@ -163,11 +163,11 @@ async fn release_unrecorded(shared: &Shared) -> Result<()> {
 }
 
 /// What was seen of the store may be older than the record of the same container's next membership: the store decides.
-async fn release_one_unrecorded(shared: &Shared, seen: &Member) -> Result<()> {
-    let stored = records::get_member(&*shared.store, seen.network, &seen.container).await?;
-    let is_recorded = |member: &Member| shared.journal().at(member.network, member.address).is_some();
-    if stored.is_some_and(|stored| stored.record.host == shared.host.config.host && !is_recorded(&stored.record)) {
-        claims::release_member(&*shared.store, seen.network, &seen.container, now()).await?;
+async fn release_one_unrecorded(memberships: &Memberships, seen: &Member) -> Result<()> {
+    let stored = records::get_member(&*memberships.store, seen.network, &seen.container).await?;
+    let is_recorded = |member: &Member| memberships.journal().at(member.network, member.address).is_some();
+    if stored.is_some_and(|stored| stored.record.host == memberships.host.config.host && !is_recorded(&stored.record)) {
+        claims::release_member(&*memberships.store, seen.network, &seen.container, now()).await?;
     }
     Ok(())
 }
@@ -176,10 +176,10 @@ async fn release_one_unrecorded(shared: &Shared, seen: &Member) -> Result<()> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub async fn stored(shared: &Shared, record: &Record) -> Result<Option<Member>> {
+pub async fn stored(memberships: &Memberships, record: &Record) -> Result<Option<Member>> {
     let reading = || format!("reading {} in {}", record.container, record.network);
-    let store = &*shared.store;
-    let is_it = |stored: &Stored<Member>| is_of(&stored.record, record, shared);
+    let store = &*memberships.store;
+    let is_it = |stored: &Stored<Member>| is_of(&stored.record, record, memberships);
     let mut found = records::get_member(store, record.network, &record.container).await.with_context(reading)?;
     if !found.as_ref().is_some_and(is_it) {
         found = records::member_at(store, record.network, record.address).await.with_context(reading)?;
@@ -187,15 +187,15 @@ pub async fn stored(shared: &Shared, record: &Record) -> Result<Option<Member>> 
     Ok(found.filter(is_it).map(|stored| stored.record))
 }
 
-fn is_of(member: &Member, record: &Record, shared: &Shared) -> bool {
-    member.address == record.address && member.host == shared.host.config.host
+fn is_of(member: &Member, record: &Record, memberships: &Memberships) -> bool {
+    member.address == record.address && member.host == memberships.host.config.host
 }
 
-fn leave(shared: &Shared, record: &Record) -> Result<Vec<ProblemView>> {
-    shared.journal().mark_leaving(record.id)?;
+fn leave(memberships: &Memberships, record: &Record) -> Result<Vec<ProblemView>> {
+    memberships.journal().mark_leaving(record.id)?;
     // While names are still answered in the container.
-    let problems = resolv_conf::after_change(shared, record.netns);
-    shared.workers.of(record.network).wake();
-    shared.names.wake(&Concerns::Networks(BTreeSet::from([record.network])));
+    let problems = resolv_conf::after_change(memberships, record.netns);
+    memberships.workers.of(record.network).wake();
+    memberships.names.wake(&Concerns::Networks(BTreeSet::from([record.network])));
     Ok(problems)
 }

@@ -15,7 +15,7 @@ use super::host::facts::Host;
 use super::host::journal::{Journal, SharedJournal};
 use super::host::presence::Presence;
 use super::names::handle::NamesHandle;
-use super::names::resolv_conf::ResolvConfs;
+use super::names::resolv_conf::files::ResolvConfs;
 use super::network::handle::Workers;
 use super::store_problems::StoreProblems;
 use super::world::{SharedWorld, World};

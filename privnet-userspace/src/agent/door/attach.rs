@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::claim::{Claimed, Made, MemberWish, claim_or_existing};
+use super::claim::{Claimed, Made, claim_or_existing};
 use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::gone::wait_until_gone;
 use super::target::find;
 use super::views::{Attach, Attached, MemberRef, ResolvConfFile};
+use super::wish::MemberWish;
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::names;

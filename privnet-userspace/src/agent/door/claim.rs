@@ -1,6 +1,6 @@
 //! The claim of an attach: which membership it means, or a new one in store and journal; nothing is built.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rand::RngCore as _;
 
@@ -11,13 +11,13 @@ use super::gone::wait_until_gone;
 use super::numbers::{Numbers, free_dead, refuse_taken_number};
 use super::overlap::check_own_interfaces;
 use super::target::TargetNetns;
+use super::wish::MemberWish;
 use crate::agent::host::journal::{Record, text_of_entry};
 use crate::agent::membership;
 use crate::agent::shared::Shared;
 use crate::ipam;
 use crate::link::Links;
-use crate::model::ids::ContainerNumber;
-use crate::model::{App, ContainerRef, ContainerType, MemberId, NameOf, Network, NetworkId, Port, PrivateKey};
+use crate::model::{ContainerRef, MemberId, NameOf, Network, NetworkId, PrivateKey};
 use crate::store::claims::{self, End, MemberClaim, MemberError, NameClaim, Written};
 use crate::topology::ownership;
 
@@ -79,20 +79,6 @@ impl From<MemberError> for ClaimFailure {
     fn from(error: MemberError) -> Self {
         Self::Error(error.into())
     }
-}
-
-/// What an attach asks for.
-pub struct MemberWish {
-    /// The app.
-    pub app: App,
-    /// The type of container.
-    pub kind: ContainerType,
-    /// Its number; when absent, the one that its namespace has already, or the lowest that is free in all networks.
-    pub number: Option<ContainerNumber>,
-    /// Its address; one that has rested longest when absent.
-    pub address: Option<std::net::Ipv4Addr>,
-    /// The ports that it declares by name.
-    pub ports: BTreeSet<Port>,
 }
 
 /// Finds the membership of the namespace, or claims a place for it; waits for an earlier holder of the address to be taken

@@ -11,6 +11,7 @@ use super::doctor;
 use super::error::{ControlError, ErrorCode};
 use super::explain::{explain, problem};
 use super::gone::wait_until_gone;
+use super::names::{ask_for_name, names_of_app, observe_names};
 use super::overlap::avoided_ranges;
 use super::scrape;
 use super::verbs::AgentApi;
@@ -101,7 +102,7 @@ impl Control {
         }
     }
 
-    pub(in crate::agent) async fn find_network(&self, id_or_name: &str) -> Result<Network, ControlError> {
+    async fn find_network(&self, id_or_name: &str) -> Result<Network, ControlError> {
         let store = &*self.shared.store;
         let found = match (NetworkId::typed(id_or_name), id_or_name.parse::<NetworkName>()) {
             (Ok(id), _) => records::get_network(store, id).await?,
@@ -300,15 +301,20 @@ impl AgentApi for Control {
     }
 
     async fn domain_names(&self, query: DomainNamesQuery) -> Result<Vec<DomainNameView>, ControlError> {
-        self.names_of_app(query).await
+        let App { id: app, .. } = query.app.parse()?;
+        let networks: Vec<Network> = match &query.network {
+            Some(network) => vec![self.find_network(network).await?],
+            None => self.shared.world(|world| world.networks().values().cloned().collect()),
+        };
+        Ok(names_of_app(&self.shared, app, &networks))
     }
 
     async fn resolve(&self, query: ResolveQuery) -> Result<ResolveView, ControlError> {
-        self.ask_for_name(query).await
+        ask_for_name(&self.shared, query).await
     }
 
     async fn status(&self) -> Result<StatusView, ControlError> {
-        Ok(self.state(self.observe_names().await))
+        Ok(self.state(observe_names(&self.shared).await))
     }
 
     async fn doctor(&self) -> Result<Vec<Check>, ControlError> {
@@ -322,7 +328,7 @@ impl AgentApi for Control {
     async fn scrape(&self) -> Result<Scrape, ControlError> {
         let shared = &self.shared;
         let (names, counters, tunnels) =
-            tokio::join!(self.observe_names(), scrape::counters(shared), scrape::tunnels(shared));
+            tokio::join!(observe_names(shared), scrape::counters(shared), scrape::tunnels(shared));
         if let Err(error) = &names {
             shared.read_failures.note::<()>(ScrapeErrorKind::Names, &error.message);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use super::claim::MemberWish;
+use super::wish::MemberWish;
 #[cfg(test)]
 use crate::model::explain::{Row, rows};
 use crate::model::ids::ContainerNumber;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`control`] | every request that a surface can make |
 //! | [`verbs`] | the table of everything that can be asked |
-//! | `attach`, `claim`, `target` | one attach from end to end; its claim; which namespace it means |
+//! | `attach`, `wish`, `claim`, `target` | one attach from end to end; what it asks for; its claim; which namespace it means |
 //! | `overlap` | the ranges of host and containers that a network must not take away |
 //! | `difference` | what an attach asks for and the membership that is there does not have |
 //! | `gone` | waits until nothing of a member remains |
@@ -31,3 +31,4 @@ mod scrape;
 mod target;
 pub mod verbs;
 pub mod views;
+mod wish;

@@ -2,14 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use super::control::Control;
 use super::error::{ControlError, ErrorCode};
-use super::views::{
-    AnswerSource, DomainNameView, DomainNamesQuery, NamesView, ResolveQuery, ResolveView, ResponseCode,
-};
+use super::views::{AnswerSource, DomainNameView, NamesView, ResolveQuery, ResolveView, ResponseCode};
 use crate::agent::host::journal::Record;
 use crate::agent::names::reason::reason;
 use crate::agent::names::{self, desired};
+use crate::agent::shared::Shared;
 use crate::dns::{DnsProcess, ProcessState, Resolved, Source};
 use crate::model::ids::ContainerNumber;
 use crate::model::{App, AppId, ContainerRef, ContainerType, Forwarding, Network, NetworkId};
@@ -20,154 +18,140 @@ use crate::netns::NetnsId;
 pub(super) const TYPES: [(&str, u16); 9] =
     [("A", 1), ("NS", 2), ("SOA", 6), ("PTR", 12), ("TXT", 16), ("AAAA", 28), ("SRV", 33), ("HTTPS", 65), ("ANY", 255)];
 
-impl Control {
-    /// Every name of an app's ready containers, in one network (id or name) or in all.
-    ///
-    /// # Errors
-    /// When the app's id is none, or the network does not exist.
-    pub(super) async fn names_of_app(&self, query: DomainNamesQuery) -> Result<Vec<DomainNameView>, ControlError> {
-        let App { id: app, .. } = query.app.parse()?;
-        let networks: Vec<Network> = match &query.network {
-            Some(network) => vec![self.find_network(network).await?],
-            None => self.shared.world(|world| world.networks().values().cloned().collect()),
-        };
-        let views = networks.into_iter().flat_map(|network| {
-            let names = self.shared.world(|world| desired::names(world, network.id));
-            names.map(|names| names_of(&network, app, &names)).unwrap_or_default()
-        });
-        Ok(views.collect())
-    }
+/// Every name of an app's ready containers, in these networks.
+pub(super) fn names_of_app(shared: &Shared, app: AppId, networks: &[Network]) -> Vec<DomainNameView> {
+    let views = networks.iter().flat_map(|network| {
+        let names = shared.world(|world| desired::names(world, network.id));
+        names.map(|names| names_of(network, app, &names)).unwrap_or_default()
+    });
+    views.collect()
+}
 
-    /// What a container of this host is told about a name. `asker` is its name, or its address in a network.
-    ///
-    /// # Errors
-    /// When the container is none of this host's, or this host answers no names.
-    pub(super) async fn ask_for_name(&self, query: ResolveQuery) -> Result<ResolveView, ControlError> {
-        let (record, name) = self.find_asker(&query.asker)?;
-        let typed: Name = query.name.parse()?;
-        let (kind, number) = parse_type(query.kind.as_deref().unwrap_or("A"))?;
-        let process = self.process()?;
-        let (asked, told) = self.search(&process, record.netns, (&query.name, &typed), number).await?;
-        let networks = desired::networks(self.shared.journal().records().values(), record.netns);
-        let reason = self.shared.world(|world| reason(world, &networks, &asked, &kind, &told));
-        let (source, rcode) = match (&told.source, told.rcode) {
-            (Source::Forwarded(Forwarding::Off), _) => (AnswerSource::Refused, Some(ResponseCode::Refused)),
-            (Source::Forwarded(Forwarding::Host | Forwarding::Servers(_)), _) => (AnswerSource::Forwarded, None),
-            (Source::Snapshot, _) if told.is_stale => (AnswerSource::Snapshot, Some(ResponseCode::ServerFailure)),
-            (Source::Snapshot, rcode) => {
-                let code = rcode.map(|name| ResponseCode::from_name(&name).unwrap_or(ResponseCode::Other));
-                (AnswerSource::Snapshot, code)
-            }
-        };
-        Ok(ResolveView {
-            name: typed.to_string(),
-            asked_as: asked.to_string(),
-            kind,
-            asker: name.to_string(),
-            source,
-            rcode,
-            records: if told.is_stale { Vec::new() } else { told.records },
-            age_seconds: told.age_seconds.map(whole),
-            reason,
-        })
-    }
-
-    /// Asks as libc does: for one name of the search list after the other, until one has what is asked for. Returns what was
-    /// told, and under which name; where none has it, what is told about the name as it is, or that a name has none of the type.
-    async fn search(
-        &self,
-        process: &DnsProcess,
-        netns: NetnsId,
-        (text, typed): (&str, &Name),
-        kind: u16,
-    ) -> Result<(Name, Resolved), ControlError> {
-        let mut empty = None;
-        let mut as_it_is = None;
-        for name in names::wait::search(&self.shared, netns).tries(text) {
-            // A search domain may make it too long: libc goes on with the next.
-            let Ok(asked) = name.parse::<Name>() else { continue };
-            let told = process.resolve(netns, &name, kind).await?;
-            let is_told = told.source == Source::Snapshot && !told.is_stale;
-            if !is_told || !told.records.is_empty() {
-                return Ok((asked, told));
-            }
-            if told.rcode.as_deref() == Some("noerror") {
-                empty.get_or_insert((asked, told));
-            } else if asked == *typed {
-                as_it_is = Some((asked, told));
-            }
+/// What a container of this host is told about a name. `asker` is its name, or its address in a network.
+///
+/// # Errors
+/// When the container is none of this host's, or this host answers no names.
+pub(super) async fn ask_for_name(shared: &Shared, query: ResolveQuery) -> Result<ResolveView, ControlError> {
+    let (record, name) = find_asker(shared, &query.asker)?;
+    let typed: Name = query.name.parse()?;
+    let (kind, number) = parse_type(query.kind.as_deref().unwrap_or("A"))?;
+    let process = process(shared)?;
+    let (asked, told) = search(shared, &process, record.netns, (&query.name, &typed), number).await?;
+    let networks = desired::networks(shared.journal().records().values(), record.netns);
+    let reason = shared.world(|world| reason(world, &networks, &asked, &kind, &told));
+    let (source, rcode) = match (&told.source, told.rcode) {
+        (Source::Forwarded(Forwarding::Off), _) => (AnswerSource::Refused, Some(ResponseCode::Refused)),
+        (Source::Forwarded(Forwarding::Host | Forwarding::Servers(_)), _) => (AnswerSource::Forwarded, None),
+        (Source::Snapshot, _) if told.is_stale => (AnswerSource::Snapshot, Some(ResponseCode::ServerFailure)),
+        (Source::Snapshot, rcode) => {
+            let code = rcode.map(|name| ResponseCode::from_name(&name).unwrap_or(ResponseCode::Other));
+            (AnswerSource::Snapshot, code)
         }
-        match empty.or(as_it_is) {
-            Some(found) => Ok(found),
-            None => Ok((typed.clone(), process.resolve(netns, &typed.to_string(), kind).await?)),
+    };
+    Ok(ResolveView {
+        name: typed.to_string(),
+        asked_as: asked.to_string(),
+        kind,
+        asker: name.to_string(),
+        source,
+        rcode,
+        records: if told.is_stale { Vec::new() } else { told.records },
+        age_seconds: told.age_seconds.map(whole),
+        reason,
+    })
+}
+
+/// Asks as libc does: for one name of the search list after the other, until one has what is asked for. Returns what was
+/// told, and under which name; where none has it, what is told about the name as it is, or that a name has none of the type.
+async fn search(
+    shared: &Shared,
+    process: &DnsProcess,
+    netns: NetnsId,
+    (text, typed): (&str, &Name),
+    kind: u16,
+) -> Result<(Name, Resolved), ControlError> {
+    let mut empty = None;
+    let mut as_it_is = None;
+    for name in names::wait::search(shared, netns).tries(text) {
+        // A search domain may make it too long: libc goes on with the next.
+        let Ok(asked) = name.parse::<Name>() else { continue };
+        let told = process.resolve(netns, &name, kind).await?;
+        let is_told = told.source == Source::Snapshot && !told.is_stale;
+        if !is_told || !told.records.is_empty() {
+            return Ok((asked, told));
+        }
+        if told.rcode.as_deref() == Some("noerror") {
+            empty.get_or_insert((asked, told));
+        } else if asked == *typed {
+            as_it_is = Some((asked, told));
         }
     }
-
-    /// How names are answered on this host; nothing when they are not, or the process is not there to ask.
-    ///
-    /// # Errors
-    /// When the process that answers them cannot be asked.
-    pub(super) async fn observe_names(&self) -> Result<Option<NamesView>, ControlError> {
-        let (Some(config), Ok(process)) = (&self.shared.host.config.names, self.process()) else { return Ok(None) };
-        let state: Option<ProcessState> = process.observe().await?;
-        Ok(state.map(|state| NamesView {
-            address: config.address,
-            containers: state.containers.len(),
-            networks: state.networks,
-            members: state.members,
-            age_seconds: state.age_seconds.map(whole),
-            is_stale: state.is_stale,
-            counted: state.counted.into(),
-        }))
+    match empty.or(as_it_is) {
+        Some(found) => Ok(found),
+        None => Ok((typed.clone(), process.resolve(netns, &typed.to_string(), kind).await?)),
     }
+}
 
-    fn process(&self) -> Result<DnsProcess, ControlError> {
-        let process = self.shared.names.reports().borrow().process.clone();
-        process.ok_or_else(|| {
-            let message = "no DNS process runs on this host";
-            let remedy = "attach a container, and start the agent without `--dns-address off`; `privnet status` shows the state of names";
-            ControlError::new(ErrorCode::Unsupported, message, remedy)
-        })
-    }
+/// How names are answered on this host; nothing when they are not, or the process is not there to ask.
+///
+/// # Errors
+/// When the process that answers them cannot be asked.
+pub(super) async fn observe_names(shared: &Shared) -> Result<Option<NamesView>, ControlError> {
+    let (Some(config), Ok(process)) = (&shared.host.config.names, process(shared)) else { return Ok(None) };
+    let state: Option<ProcessState> = process.observe().await?;
+    Ok(state.map(|state| NamesView {
+        address: config.address,
+        containers: state.containers.len(),
+        networks: state.networks,
+        members: state.members,
+        age_seconds: state.age_seconds.map(whole),
+        is_stale: state.is_stale,
+        counted: state.counted.into(),
+    }))
+}
 
-    /// The record of the container that `asker` means, and the name by which it means it.
-    fn find_asker(&self, asker: &str) -> Result<(Record, ContainerRef), ControlError> {
-        let text = asker.trim_end_matches('.').trim_end_matches(SUFFIX.trim_end_matches('.')).trim_end_matches('.');
-        let container: Option<ContainerRef> = {
-            let mut labels = text.split('.');
-            let mut next = || labels.next().unwrap_or_default();
-            let (number, kind, app) = (next().parse(), next().parse(), next().parse::<App>());
-            number.ok().zip(kind.ok()).zip(app.ok()).map(|((number, kind), app)| ContainerRef {
-                app: app.id,
-                kind,
-                number,
-            })
-        };
-        let address: Option<Ipv4Addr> = text.parse().ok();
-        let journal = self.shared.journal();
-        let name_of = |record: &Record| {
-            let has_name = |name: &ContainerRef| record.each_name().any(|(known, _)| known == name);
-            let by_address = || (Some(record.address) == address).then(|| record.container.clone());
-            container.clone().filter(has_name).or_else(by_address)
-        };
-        let staying = journal.records().values().filter(|record| !record.leaving);
-        let mut meant: Vec<(&Record, ContainerRef)> =
-            staying.filter_map(|record| Some((record, name_of(record)?))).collect();
-        meant.sort_by_key(|(record, _)| record.netns);
-        meant.dedup_by_key(|(record, _)| record.netns);
-        match &meant[..] {
-            [(record, name)] => Ok(((*record).clone(), name.clone())),
-            [] => Err(ControlError::new(
-                ErrorCode::MemberNotFound,
-                format!("no container of this host is {asker}"),
-                "give it as `<number>.<type>.<app>` or by its address; `privnet members` shows them and their hosts",
-            )),
-            [_, ..] => Err(ControlError::new(
-                ErrorCode::InvalidArgument,
-                format!("{asker} is an address of {} containers, in different networks", meant.len()),
-                "give the container as `<number>.<type>.<app>`",
-            )),
-        }
+fn process(shared: &Shared) -> Result<DnsProcess, ControlError> {
+    let process = shared.names.reports().borrow().process.clone();
+    process.ok_or_else(|| {
+        let message = "no DNS process runs on this host";
+        let remedy = "attach a container, and start the agent without `--dns-address off`; `privnet status` shows the state of names";
+        ControlError::new(ErrorCode::Unsupported, message, remedy)
+    })
+}
+
+/// The record of the container that `asker` means, and the name by which it means it.
+fn find_asker(shared: &Shared, asker: &str) -> Result<(Record, ContainerRef), ControlError> {
+    let text = asker.trim_end_matches('.').trim_end_matches(SUFFIX.trim_end_matches('.')).trim_end_matches('.');
+    let container: Option<ContainerRef> = {
+        let mut labels = text.split('.');
+        let mut next = || labels.next().unwrap_or_default();
+        let (number, kind, app) = (next().parse(), next().parse(), next().parse::<App>());
+        number.ok().zip(kind.ok()).zip(app.ok()).map(|((number, kind), app)| ContainerRef { app: app.id, kind, number })
+    };
+    let address: Option<Ipv4Addr> = text.parse().ok();
+    let journal = shared.journal();
+    let name_of = |record: &Record| {
+        let has_name = |name: &ContainerRef| record.each_name().any(|(known, _)| known == name);
+        let by_address = || (Some(record.address) == address).then(|| record.container.clone());
+        container.clone().filter(has_name).or_else(by_address)
+    };
+    let staying = journal.records().values().filter(|record| !record.leaving);
+    let mut meant: Vec<(&Record, ContainerRef)> =
+        staying.filter_map(|record| Some((record, name_of(record)?))).collect();
+    meant.sort_by_key(|(record, _)| record.netns);
+    meant.dedup_by_key(|(record, _)| record.netns);
+    match &meant[..] {
+        [(record, name)] => Ok(((*record).clone(), name.clone())),
+        [] => Err(ControlError::new(
+            ErrorCode::MemberNotFound,
+            format!("no container of this host is {asker}"),
+            "give it as `<number>.<type>.<app>` or by its address; `privnet members` shows them and their hosts",
+        )),
+        [_, ..] => Err(ControlError::new(
+            ErrorCode::InvalidArgument,
+            format!("{asker} is an address of {} containers, in different networks", meant.len()),
+            "give the container as `<number>.<type>.<app>`",
+        )),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::claim::MemberWish;
 use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::target::TargetNetns;
+use super::wish::MemberWish;
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::shared::Shared;

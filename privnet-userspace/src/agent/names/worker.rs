@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::desired::{self, Container};
 use super::handle::{Dirty, NamesHandle, NamesReport};
-use super::resolv_conf::ResolvConfs;
+use super::resolv_conf::files::ResolvConfs;
 use crate::agent::config::NamesConfig;
 use crate::agent::door::explain::{problem, shown};
 use crate::agent::host::facts::Host;

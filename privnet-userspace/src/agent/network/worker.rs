@@ -248,7 +248,7 @@ impl Worker {
                 continue;
             }
             let mut journal = self.memberships.journal();
-            let removed = objects::remove_with_the_last(&self.net, &journal, record);
+            let removed = objects::binding_netns::remove_with_the_last(&self.net, &journal, record);
             if let Err(error) = removed.and_then(|()| journal.remove(record.id)) {
                 report.records.insert(record.id);
                 report.problems.push(problem(&explain(&error)));

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::claim::MemberClaim;
 use super::error::MemberError;
-use super::names::{find_holder, require_free};
+use super::free::{find_holder, require_free};
 use super::occupancy::{Choice, Found, Read, Seen};
 use super::{MAX_ATTEMPTS, STALE_CHOICES, unchanged};
 use crate::ipam;

@@ -6,6 +6,7 @@ pub mod claim;
 pub mod error;
 #[cfg(test)]
 mod error_rows;
+mod free;
 pub mod members;
 pub mod names;
 pub mod networks;

@@ -5,6 +5,7 @@
 
 use super::claim::{NameClaim, NumberWish};
 use super::error::MemberError;
+use super::free::{find_holder, require_free};
 use super::members::{End, Written, is_held_by, not_found, release_member};
 use super::occupancy::{Found, Read, Seen};
 use super::{MAX_ATTEMPTS, STALE_CHOICES, unchanged};
@@ -12,7 +13,6 @@ use crate::model::{ContainerRef, Member, MemberId, MemberName, MemberState, Name
 use crate::store::contract::Store;
 use crate::store::error::CommitError;
 use crate::store::keys;
-use crate::store::path::Key;
 use crate::store::records::{self, AddressRecord, Envelope, MemberPointer, Stored};
 use crate::store::transaction::{Expected, Transaction, Value};
 
@@ -228,49 +228,4 @@ fn changed(stored: &Stored<Member>, member: &Member) -> Transaction {
 fn pointer_to(member: &Member) -> Value {
     let pointer = MemberPointer { holder: member.container.clone(), member: Some(member.id) };
     records::encode(&pointer, &Envelope::first())
-}
-
-/// Makes a transaction depend on a name being free: it is no membership's oldest name, and no further one.
-pub(super) fn require_free(
-    transaction: Transaction,
-    network: NetworkId,
-    name: &ContainerRef,
-    found: &Found,
-) -> Transaction {
-    let further = keys::member_name(network, name);
-    let transaction = transaction.require(keys::member(network, name), Expected::Absent);
-    match found.abandoned.get(name) {
-        Some(revision) => transaction.require(further.clone(), Expected::Revision(*revision)).delete(further),
-        None => transaction.require(further, Expected::Absent),
-    }
-}
-
-/// Finds out which member has a name that a claim needed and found taken at `key`: a name that was asked for is refused, one
-/// that was chosen is noted. A pointer that leads to no member with the name is noted to be abandoned.
-pub(super) async fn find_holder(
-    store: &dyn Store,
-    network: NetworkId,
-    (name, key): (&ContainerRef, &Key),
-    was_asked_for: bool,
-    found: &mut Found,
-) -> Result<(), MemberError> {
-    if !was_asked_for && *key == keys::member(network, name) {
-        found.numbers.insert(name.number);
-        return Ok(());
-    }
-    match records::find_member(store, network, name).await? {
-        Some(_) if !was_asked_for => {
-            found.numbers.insert(name.number);
-        }
-        Some(holder) => {
-            let named = Member { container: name.clone(), ..holder.record };
-            return Err(MemberError::MemberExists(Box::new(named)));
-        }
-        None => {
-            if let Some(pointer) = store.get(&keys::member_name(network, name)).await? {
-                found.abandoned.insert(name.clone(), pointer.revision);
-            }
-        }
-    }
-    Ok(())
 }

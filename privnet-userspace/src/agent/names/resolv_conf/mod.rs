@@ -12,7 +12,7 @@
 //! | `files` | the files of all containers |
 
 mod file;
-mod files;
+pub mod files;
 mod kept;
 
 use std::collections::BTreeSet;
@@ -20,7 +20,6 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use self::file::{Place, problem};
-pub use self::files::ResolvConfs;
 use self::kept::{Kept, leads_to};
 use super::desired;
 use super::search::WRITTEN;

@@ -5,7 +5,7 @@
 
 mod attachment;
 pub mod backstop;
-mod binding_netns;
+pub mod binding_netns;
 mod binding_settings;
 pub mod bridge;
 mod bridge_fdb;
@@ -33,7 +33,6 @@ mod vtep_program;
 
 use anyhow::{Context, Result};
 
-pub use self::binding_netns::remove_with_the_last;
 use super::local::LocalNetwork;
 use super::scan::{MemberScan, NetworkScan};
 use crate::topology::table::object_table;
