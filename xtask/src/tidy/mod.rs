@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::environment;
 
 mod abi;
+mod circles;
 mod claims;
 mod commits;
 mod crates;
@@ -64,6 +65,7 @@ pub fn task(accept_abi: bool) -> Result<()> {
     }
     let checks = [
         ranks::check,
+        circles::check,
         crates::check,
         places::check,
         form::check,
