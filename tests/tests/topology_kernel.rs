@@ -169,8 +169,15 @@ fn a_loopback_that_is_down_is_the_containers_own_and_is_named() {
     assert_ne!(agent["status"], "ok", "{agent}");
     // It is the container's: nothing but its owner sets it up.
     assert!(!web.app.run("ip -br link show lo").contains("LOWER_UP"));
+    // A container that is attached with its loopback down is told so at once.
+    let late = lab.container("late-1");
+    late.space.run("ip link set lo down");
+    let attached = host.attach(&network, &late, None).expect("attach");
+    assert!(attached.ready, "on this host's side");
+    assert!(attached.problems.iter().any(|problem| problem.why.contains("loopback")), "{:?}", attached.problems);
+    late.space.run("ip link set lo up");
     web.app.run("ip link set lo up");
-    wait_until("and forgets it", || !problems().iter().any(names_it));
+    wait_until("and forgets it", || !problems().iter().any(|problem| problem.contains("the loopback")));
     host.wait_until_settled();
     lab.finish();
 }

@@ -14,9 +14,9 @@ use futures::StreamExt;
 use super::handle::{Doubts, Report, WorkerHandle};
 use super::intent::intent;
 use super::local::LocalNetwork;
-use super::objects;
 use super::observe::{Observation, observe, observe_doubted};
 use super::watch::Watchers;
+use super::{container, objects};
 use crate::agent::door::error::ControlError;
 use crate::agent::door::explain::{explain, problem};
 use crate::agent::host::journal::Record;
@@ -128,11 +128,19 @@ impl Worker {
                     }
                 }
                 let mut goal = Plan::clone(&desired);
+                let local = intent.iter().flat_map(|intent| intent.local.keys().copied());
+                let fresh: Vec<MemberId> = local.filter(|id| !observed.contains(Key::Tunnel(*id))).collect();
                 for (member, error) in unobserved {
                     leave_unobserved(member, &mut goal, &mut observed);
                     failures.add(Key::Device(member), explain(&error));
                 }
                 self.apply(&diff(&goal, &observed), &mut observed, &mut failures).await;
+                for member in fresh {
+                    // One that cannot be asked has failed, or is asked by the next observation.
+                    if let Ok(Some(fault)) = container::fault_of_new(&self.net, member).await {
+                        self.in_the_way.insert(member, fault);
+                    }
+                }
                 self.unseen = failures.keys.iter().filter_map(|key| key.member()).collect();
                 self.seen = failures.keys.iter().all(|key| key.member().is_some()).then_some(observed);
             }

@@ -22,7 +22,10 @@ pub async fn watch(netns: Netns, record: Record, listening: Listening) {
     let known = there.iter().map(|link| link.index).collect();
     let lo_is_up = there.iter().any(|link| link.index == LOOPBACK_INDEX && link.up);
     let own_link = there.into_iter().find(|link| link.name == own);
-    let first = Doubts { unguarded: [record.id].into(), ..Doubts::default() };
+    let mut first = Doubts { unguarded: [record.id].into(), ..Doubts::default() };
+    if !lo_is_up {
+        first.add(member(record.id));
+    }
     listening.follow(watch, AppJudge { record, known, own, own_link, lo_is_up }, first).await;
 }
 
