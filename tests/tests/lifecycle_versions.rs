@@ -15,7 +15,7 @@ use attacker::device_of;
 use privnet::model::PublicKey;
 use privnet::store::{Embedded, Entry, Store as _};
 use privnet_tests::lab::container::APP;
-use privnet_tests::lab::{Etcd, Joined, Lab, Options, runtime, wait_until};
+use privnet_tests::lab::{Container, Etcd, Joined, Lab, Options, runtime, wait_until};
 use version_before::records::{self, State, rewrite};
 use version_before::{OldHost, address_key, member_key};
 
@@ -183,8 +183,16 @@ fn agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes() {
     wait_until("the old host's member is a peer again", || is_peer(&backend.public_key));
     wait_until("its name is told again", || told(&web, &name) == address);
 
-    // A member's record changes, and keeps what its agent does not know; then the member leaves, and nothing else does.
+    // A further name of web's membership has a key that the old build does not read: it goes on seeing one member.
     let own = old.own(&shop, &[&backend]);
+    let side = Container { kind: "side".to_owned(), ..web.container.clone() };
+    assert_eq!(one.attach(&network, &side, None).expect("a further name").member.address, web.address());
+    assert_eq!(old.faults(), Vec::<String>::new());
+    let side_key = format!("members/{}/1.side.{APP}", shop.id);
+    assert!(old.entry(&side_key).is_none());
+
+    // A member's record changes, and keeps what its agent does not know; then its oldest name goes, and the old build sees
+    // the membership under the other one.
     colour(&old, &web_key);
     let arguments = ["detach", "--network", "shop", "--app", APP, "--type", "web", "--number", "1", "--drain"];
     let mut draining = one.cli().command(&arguments).spawn().expect("privnet starts");
@@ -195,7 +203,17 @@ fn agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes() {
     });
     assert!(drained.ends_with(COLOUR), "{drained}");
     assert!(draining.wait().expect("its end").success());
-    assert!(old.entry(&web_key).is_none(), "the member has left");
+    assert!(old.entry(&web_key).is_none(), "the name has left");
+    assert_coloured(&old, &side_key);
+    assert_eq!(old.faults(), Vec::<String>::new());
+    let seen: records::Member = old.seen(&side_key).expect("a member");
+    assert_eq!((seen.address, seen.generation, seen.state), (web.address(), 0, State::Ready));
+    let row = old.row(&shop, web.address()).expect("a row");
+    assert_eq!((row.holder.map(|holder| holder.0), row.generation), (Some(format!("1.side.{APP}")), 0));
+
+    // Then the member leaves, and nothing else does.
+    assert!(one.detach(&network, &side).expect("detach").detached);
+    assert!(old.entry(&side_key).is_none(), "the member has left");
     let row = old.row(&shop, web.address()).expect("a row");
     assert!(row.holder.is_none() && row.generation == 0 && row.released_unix_seconds.is_some(), "{row:?}");
     assert_eq!(old.own(&shop, &[&backend]), own);

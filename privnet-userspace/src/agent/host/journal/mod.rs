@@ -23,12 +23,11 @@ use anyhow::Result;
 
 pub use files::replace;
 use files::{Durability, Read, read, read_key, rename_over, text_of};
-pub use record::Record;
+pub use record::{Record, text_of_entry};
 
 use crate::model::{ContainerRef, FileError, HostName, MemberId, NetworkId, PrivateKey};
 use crate::netns::NetnsId;
 use crate::store::claims::Written;
-use crate::store::{Key, Value};
 use crate::topology::ownership;
 
 /// All records of this host.
@@ -267,11 +266,6 @@ fn remove_if_there(path: &Path) -> Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::at("remove", path)(error).into()),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-/// A record of the store as text; the store's values are JSON.
-pub fn text_of_entry((key, value): &(Key, Value)) -> (String, String) {
-    (key.to_string(), String::from_utf8_lossy(value).into_owned())
 }
 
 /// The journal, shared by the agent's tasks. A task that makes or removes a binding netns holds the lock while doing so.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::text_of_entry;
 use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
 use crate::netns::{Netns, NetnsId};
 use crate::store::claims::Written;
+use crate::store::{Key, Value};
 use crate::topology::ownership::{self, MemberLink};
 
 /// What this host knows of one of its members.
@@ -168,4 +168,9 @@ fn serial_of(text: &str) -> u64 {
         serial: u64,
     }
     serde_json::from_str(text).map_or(0, |Head { serial }| serial)
+}
+
+/// A record of the store as text; the store's values are JSON.
+pub fn text_of_entry((key, value): &(Key, Value)) -> (String, String) {
+    (key.to_string(), String::from_utf8_lossy(value).into_owned())
 }

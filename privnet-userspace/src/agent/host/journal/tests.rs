@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::record::FurtherName;
 use super::*;
 use crate::agent::world::World;
-use crate::store::Embedded;
+use crate::store::{Embedded, Key, Value};
 use crate::topology::ownership::MAX_LINK_SLOTS;
 
 pub fn record() -> Record {
