@@ -50,7 +50,11 @@ pub(in crate::agent) async fn avoided_ranges(shared: &Shared) -> Vec<Ipv4Net> {
     let containers: BTreeMap<NetnsId, &Record> = records.iter().map(|record| (record.netns, record)).collect();
     for (id, record) in containers {
         // The path may lead to another namespace by now.
-        let Some(netns) = Netns::open(&record.netns_path).ok().filter(|netns| netns.id() == id) else { continue };
+        let Some(netns) =
+            Netns::open(record.best_path(&shared.host.facts.boot_id)).ok().filter(|netns| netns.id() == id)
+        else {
+            continue;
+        };
         let Ok(links) = Links::open(&netns).await else { continue };
         ranges.extend(foreign_ranges::read(&links, &own_interfaces(records.iter(), id)).await.unwrap_or_default());
     }
