@@ -175,7 +175,7 @@ fn what_a_network_says_about_its_names_is_heeded() {
         let host = Host::start().await;
         let a = host.lab.container("a");
         let options = NameOptions { ttl_seconds: 2, negative_ttl_seconds: 3, forwarding: Forwarding::Off };
-        let mut request = CreateNetwork { name: "shop".to_owned(), subnet: None, names: Some(options) };
+        let mut request = CreateNetwork { name: "shop".to_owned(), subnet: None, mtu: None, names: Some(options) };
         let created = host.control().create_network(request.clone()).await.expect("created");
         assert_eq!(Some(&created.names), request.names.as_ref());
         request.name = "slow".to_owned();

@@ -118,6 +118,9 @@ pub enum NetworkVerb {
         /// Its subnet [default: the next free /22 of 10.240.0.0/12].
         #[arg(long, value_name = "CIDR")]
         subnet: Option<String>,
+        /// The MTU of its members' interfaces, in bytes [default: what this host's underlay leaves].
+        #[arg(long, value_name = "N")]
+        mtu: Option<u32>,
         /// The options of its names.
         #[command(flatten)]
         names: NameArgs,

@@ -21,8 +21,8 @@ use crate::model::{AppName, MemberState, NameOptions, Port, counted};
 /// The agent's, or why it cannot be asked.
 pub async fn network(verb: NetworkVerb, format: Format) -> Result<(), ControlError> {
     match verb {
-        NetworkVerb::Create { name, subnet, names, agent } => {
-            let request = CreateNetwork { name, subnet, names: name_options(names) };
+        NetworkVerb::Create { name, subnet, mtu, names, agent } => {
+            let request = CreateNetwork { name, subnet, mtu, names: name_options(names) };
             let view = Client::new(&agent.socket).create_network(&request).await?;
             print(format, &view, network_fields)
         }

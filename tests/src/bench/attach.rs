@@ -124,7 +124,7 @@ impl Crew {
         let (workspace, outside) = (workspace.clone(), Place::new().await?);
         let mut crew = Self { agent, workspace, networks: Vec::new(), outside, containers: 0, _hosts: hosts };
         for number in 0..case.networks() {
-            let wanted = CreateNetwork { name: format!("bench-{number}"), subnet: None, names: None };
+            let wanted = CreateNetwork { name: format!("bench-{number}"), subnet: None, mtu: None, names: None };
             crew.networks.push(crew.control().create_network(wanted).await?.id.to_string());
         }
         for member in 0..case.size {

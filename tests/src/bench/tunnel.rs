@@ -116,7 +116,7 @@ impl Lab {
             let agent = Agent::start(config.clone(), Arc::clone(&store)).await?;
             agents.push((agent, config));
         }
-        let wanted = CreateNetwork { name: "bench".to_owned(), subnet: None, names: None };
+        let wanted = CreateNetwork { name: "bench".to_owned(), subnet: None, mtu: None, names: None };
         let network = agents[0].0.control().create_network(wanted).await?;
         Ok(Self { workspace: workspace.clone(), name, hosts, agents, network })
     }

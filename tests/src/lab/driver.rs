@@ -99,6 +99,10 @@ impl Driver {
         if let Some(subnet) = &request.subnet {
             arguments.extend(["--subnet", subnet]);
         }
+        let mtu = request.mtu.map(|mtu| mtu.to_string());
+        if let Some(mtu) = &mtu {
+            arguments.extend(["--mtu", mtu]);
+        }
         host.cli().json(&arguments)
     }
 

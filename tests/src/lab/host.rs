@@ -181,7 +181,8 @@ impl Shared {
     /// # Errors
     /// The agent's.
     pub fn create_network(&self, name: &str, subnet: Option<&str>) -> Result<NetworkView, ControlError> {
-        let request = CreateNetwork { name: name.to_owned(), subnet: subnet.map(str::to_owned), names: None };
+        let request =
+            CreateNetwork { name: name.to_owned(), subnet: subnet.map(str::to_owned), mtu: None, names: None };
         self.driver.borrow().create_network(self, request)
     }
 

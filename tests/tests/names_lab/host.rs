@@ -151,7 +151,7 @@ impl Host {
     }
 
     async fn create(&self, name: &str, names: Option<NameOptions>) {
-        let request = CreateNetwork { name: name.to_owned(), subnet: None, names };
+        let request = CreateNetwork { name: name.to_owned(), subnet: None, mtu: None, names };
         self.control().create_network(request).await.expect("created");
     }
 

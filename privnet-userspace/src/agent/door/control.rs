@@ -26,8 +26,9 @@ use crate::agent::shared::Shared;
 use crate::agent::world::World;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
+use crate::model::mtu::MIN_WIREGUARD_MTU_BYTES;
 use crate::model::{
-    App, AppId, ContainerRef, ContainerType, Member, MemberId, NameOf, Network, NetworkId, NetworkName,
+    App, AppId, ContainerRef, ContainerType, Member, MemberId, Mtu, NameOf, Network, NetworkId, NetworkName,
 };
 use crate::store::claims::{self, End, NewNetwork};
 use crate::store::records;
@@ -178,6 +179,26 @@ impl Control {
     }
 }
 
+/// The MTU of a new network: the one that is asked for, or all that the host's underlay leaves.
+fn network_mtu(asked: Option<u32>, host: Mtu) -> Result<u32, ControlError> {
+    let mtu = asked.unwrap_or(host.wireguard);
+    if mtu < MIN_WIREGUARD_MTU_BYTES {
+        return Err(ControlError::new(
+            ErrorCode::InvalidArgument,
+            format!("MTU {mtu} is too small: every IPv4 host accepts {MIN_WIREGUARD_MTU_BYTES} bytes"),
+            format!("choose {MIN_WIREGUARD_MTU_BYTES} to {}, or none", host.wireguard),
+        ));
+    }
+    if mtu > host.wireguard {
+        return Err(ControlError::new(
+            ErrorCode::MtuTooSmall,
+            format!("MTU {mtu} is too large: the underlay of this host, {}, leaves {}", host.underlay, host.wireguard),
+            format!("choose {MIN_WIREGUARD_MTU_BYTES} to {}, or raise the underlay's MTU", host.wireguard),
+        ));
+    }
+    Ok(mtu)
+}
+
 #[async_trait]
 impl AgentApi for Control {
     async fn create_network(&self, request: CreateNetwork) -> Result<NetworkView, ControlError> {
@@ -187,11 +208,12 @@ impl AgentApi for Control {
         }
         let subnet =
             request.subnet.as_deref().map(ipam::parse_subnet).transpose().map_err(claims::NetworkError::from)?;
+        let mtu = network_mtu(request.mtu, self.shared.host.facts.mtu)?;
         let wanted = NewNetwork {
             name,
             subnet,
             avoided: if subnet.is_none() { avoided_ranges(&self.shared).await } else { Vec::new() },
-            mtu: self.shared.host.facts.mtu.wireguard,
+            mtu,
             names: request.names.unwrap_or_default(),
             now_unix_seconds: crate::agent::now_unix_seconds(),
         };

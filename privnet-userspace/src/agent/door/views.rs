@@ -42,6 +42,10 @@ pub struct CreateNetwork {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schemas::Subnet>"))]
     pub subnet: Option<String>,
+    /// The MTU of its members' interfaces in bytes; what the underlay of the creating host leaves when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 576, max = 65_425)))]
+    pub mtu: Option<u32>,
     /// What it says about its names; the defaults when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<NameOptions>,

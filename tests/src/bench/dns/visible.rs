@@ -74,7 +74,7 @@ impl Lab {
             anyhow::Ok(Agent::start(config, Arc::clone(&store)).await?)
         };
         let agents = [start(0).await?, start(1).await?];
-        let wanted = CreateNetwork { name: "bench".to_owned(), subnet: None, names: None };
+        let wanted = CreateNetwork { name: "bench".to_owned(), subnet: None, mtu: None, names: None };
         let network = agents[0].control().create_network(wanted).await?;
         let mut askers = Vec::new();
         for (number, agent) in agents.iter().enumerate() {
