@@ -13,8 +13,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use privnet::agent::ErrorCode;
-use privnet::agent::views::NetworkView;
 use privnet::datapath::Outcome;
 use privnet_tests::lab::probe::{PATIENCE, Server, ask_tcp, reaches};
 use privnet_tests::lab::process::companions_below;
@@ -356,25 +354,6 @@ fn pids(host: &Host) -> Vec<i32> {
 }
 
 /// The subnet's second address, the first that a member can have, depends on the allocator: nothing here does.
-#[test]
-fn a_network_may_have_a_smaller_mtu_than_the_underlay_leaves() {
-    let lab = Lab::new("a_network_may_have_a_smaller_mtu_than_the_underlay_leaves");
-    let host = lab.host(&Options::ebpf());
-    let create = |name: &str, mtu: &str| {
-        host.cli().json::<NetworkView>(&["network", "create", name, "--subnet", SUBNET, "--mtu", mtu])
-    };
-    assert_eq!(create("tiny", "575").expect_err("too small").code, ErrorCode::InvalidArgument);
-    assert_eq!(create("large", "1391").expect_err("too large").code, ErrorCode::MtuTooSmall);
-    let network = create("small", "1000").expect("in between");
-    assert_eq!(network.mtu, 1000);
-    let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
-    assert_eq!((mtu(&web.app, "wg0"), mtu(&worker.app, "wg0")), (1000, 1000));
-    let ping = |bytes: usize| web.app.succeeds(&format!("ping -c 1 -W 1 -M do -s {bytes} {}", worker.address()));
-    wait_until("the largest packet passes", || ping(1000 - PING_HEADERS));
-    assert!(!ping(1001 - PING_HEADERS), "and one that is larger does not");
-    lab.finish();
-}
-
 #[test]
 fn an_address_that_was_asked_for_is_the_one_that_is_given() {
     let lab = Lab::new("an_address_that_was_asked_for_is_the_one_that_is_given");

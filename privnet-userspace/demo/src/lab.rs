@@ -144,7 +144,7 @@ impl Lab {
         let two = HostSpec { number: 1, netns: two, datapath, wireguard };
         let two = Host::start(two, name, privnet, Arc::clone(&store)).await?;
         let hosts = [one, two];
-        let network = |name: &str| CreateNetwork { name: name.to_owned(), subnet: None, names: None };
+        let network = |name: &str| CreateNetwork { name: name.to_owned(), subnet: None, mtu: None, names: None };
         let shop = hosts[0].control.create_network(network("shop")).await?;
         let other = hosts[0].control.create_network(network("other")).await?;
         let [app, foreign] = [(); 2].map(|()| AppId::from_uuid(Uuid::new_v4()));

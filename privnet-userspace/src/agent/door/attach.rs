@@ -10,8 +10,9 @@ use super::claim::{Claimed, Made, claim_or_existing};
 use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::gone::wait_until_gone;
+use super::problems::of_member;
 use super::target::find;
-use super::views::{Attach, Attached, MemberRef, ProblemView, ResolvConfFile};
+use super::views::{Attach, Attached, MemberRef, ResolvConfFile};
 use super::wish::MemberWish;
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
@@ -104,13 +105,6 @@ async fn wait_until_ready(shared: &Shared, record: &Record, pass: u64) -> Result
     }
 }
 
-/// What of the container itself is in the way of what is promised.
-fn in_the_way(shared: &Shared, record: &Record) -> Option<ProblemView> {
-    let reports = shared.workers.of(record.network).reports();
-    let fault = reports.borrow().in_the_way.get(&record.id).cloned()?;
-    Some(ProblemView { what: record.names_text(), why: fault.message, remedy: fault.remedy })
-}
-
 /// Lets the container have its names, and says what it has.
 async fn attached(
     shared: &Shared,
@@ -121,7 +115,7 @@ async fn attached(
     let Claimed { record, name, .. } = claimed;
     names::wait::wait_until_told(shared, &record, &name).await;
     let mut problems = names::resolv_conf::after_attach(shared, &record, file).await;
-    problems.extend(in_the_way(shared, &record));
+    problems.extend(of_member(shared, &record));
     // Another attach or detach may have given it another oldest name meanwhile.
     let record = shared.journal().records().get(&record.id).cloned().unwrap_or(record);
     let network = record.network;

@@ -13,6 +13,7 @@ use super::explain::{explain, problem};
 use super::gone::wait_until_gone;
 use super::names::{ask_for_name, names_of_app, observe_names};
 use super::overlap::avoided_ranges;
+use super::problems::of_names;
 use super::scrape;
 use super::verbs::AgentApi;
 use super::views::{
@@ -77,7 +78,7 @@ impl Control {
             problems.extend(report.failed.iter().chain(&report.in_the_way).map(failed));
             problems.extend(report.problems.iter().map(|problem| format!("{network}: {problem}")));
         }
-        problems.extend(shared.names.reports().borrow().problems.values().map(|problem| format!("names: {problem}")));
+        problems.extend(of_names(shared));
         let names = names.unwrap_or_else(|error| {
             problems.push(format!("names: {error}"));
             None

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::ControlError;
+use super::problems::of_names;
 use super::views::{Check, CheckStatus};
 use crate::agent::config;
 use crate::agent::shared::Shared;
@@ -52,6 +53,7 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
             report.problems.len() + report.failed.len() + report.in_the_way.len()
         })
         .sum();
+    checks.push(names(shared));
     checks.push(match problems {
         0 if is_observed => check("agent", CheckStatus::Ok, "every network is in its desired state", ""),
         0 => check(
@@ -78,6 +80,17 @@ async fn observe_now(shared: &Shared) -> bool {
         drop(reports.wait_for(|report| report.answered >= number).await);
     });
     tokio::time::timeout(PATIENCE, futures::future::join_all(answered)).await.is_ok()
+}
+
+/// Whether every container on this host can ask for names.
+fn names(shared: &Shared) -> Check {
+    match of_names(shared).as_slice() {
+        _ if shared.host.config.names.is_none() => {
+            check("names", CheckStatus::Ok, "off: the agent was started with --dns-address off", "")
+        }
+        [] => check("names", CheckStatus::Ok, "every container on this host can ask for names", ""),
+        problems => check("names", CheckStatus::Fail, problems.join("; "), "`privnet status` says when it is over"),
+    }
 }
 
 /// Whether the store answers now, and is the one that knows this host.

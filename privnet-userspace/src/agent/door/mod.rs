@@ -7,6 +7,7 @@
 //! | `attach`, `wish`, `claim`, `target` | one attach from end to end; what it asks for; its claim; which namespace it means |
 //! | `overlap` | the ranges of host and containers that a network must not take away |
 //! | `difference` | what an attach asks for and the membership that is there does not have |
+//! | `problems` | what does not work of the containers, with the members that it concerns |
 //! | `gone` | waits until nothing of a member remains |
 //! | `scrape`, `read_failures` | what the metrics read: counters, devices, the state; a read that fails is counted |
 //! | `numbers` | the numbers of containers as an attach finds them |
@@ -26,6 +27,7 @@ mod gone;
 mod names;
 mod numbers;
 mod overlap;
+mod problems;
 pub mod read_failures;
 mod scrape;
 mod target;

@@ -1,13 +1,18 @@
 //! What a member needs of its container and privnet does not change, for it is the container's own.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 
 use super::local::LocalNetwork;
 use super::scan::MemberScan;
 use crate::agent::door::error::{ControlError, ErrorCode};
+use crate::agent::foreign_ranges;
 use crate::agent::host::journal::Record;
+use crate::ipam::Conflict;
 use crate::link::{LOOPBACK_INDEX, Link};
-use crate::model::MemberId;
+use crate::model::{IfName, MemberId};
+use crate::topology::ownership;
 
 /// What of a member's container is in the way of what is promised.
 ///
@@ -18,7 +23,34 @@ pub async fn fault(scan: &MemberScan<'_>) -> Result<Option<ControlError>> {
         return Ok(None);
     }
     let loopback = scan.app_links().await?.iter().find(|link| link.index == LOOPBACK_INDEX);
-    Ok(of_loopback(scan.net(), scan.record, loopback))
+    match of_loopback(scan.net(), scan.record, loopback) {
+        Some(fault) => Ok(Some(fault)),
+        None => overlap(scan).await,
+    }
+}
+
+/// An interface, a gateway or a route of the container that came after the attach, and is in the network's subnet.
+async fn overlap(scan: &MemberScan<'_>) -> Result<Option<ControlError>> {
+    let (Some(app), Some(subnet)) = (&scan.namespaces.app, scan.net().subnet()) else { return Ok(None) };
+    let own: BTreeSet<IfName> = {
+        let journal = scan.net().journal.lock();
+        let here = journal.records().values().filter(|record| record.netns == scan.record.netns);
+        here.map(|record| ownership::wireguard_interface(record.index)).collect()
+    };
+    let links = scan.app_links().await?;
+    // The most frequent case costs nothing: a container with no interface but ours.
+    let is_own = |link: &Link| link.index == LOOPBACK_INDEX || own.iter().any(|own| own.as_str() == link.name);
+    if scan.record.leaving || links.iter().all(is_own) {
+        return Ok(None);
+    }
+    let ranges = foreign_ranges::of(links, &app.links.addresses().await?, scan.app_routes().await?, &own);
+    Ok(ranges.iter().find(|range| range.conflict(subnet) == Some(Conflict::Breaks)).map(|range| {
+        ControlError::new(
+            ErrorCode::SubnetOverlap,
+            format!("subnet {subnet} overlaps {range} of the container: packets to one of the two go the wrong way"),
+            "give the container's interface another range, or attach the container to a network with another subnet",
+        )
+    }))
 }
 
 /// The same of a member that was just made, by one question.

@@ -1,10 +1,13 @@
-//! A network whose subnet overlaps what the container has already is refused, and both go on as before.
+//! What a network is given: a subnet beside what containers have already, and an MTU that fits.
 //!
 //! ```text
 //!  gateway 172.17.0.1/24 ── eth0 172.17.0.50/24 ─ container ─ wg0 10.90.0.2/24       shop, attached before
 //!                                                     └╌╌╌╌╌╌ refused: networks that overlap 172.17.0.0/24
 //! ```
 
+use std::time::Duration;
+
+use privnet::agent::views::NetworkView;
 use privnet::agent::{ControlError, ErrorCode};
 use privnet_tests::lab::{Container, Host, Lab, Options, Space, say, wait_until};
 
@@ -33,7 +36,7 @@ fn refusal(host: &Host, name: &str, subnet: &str, container: &Container) -> Cont
 #[test]
 fn a_network_that_would_cut_off_an_interface_of_the_container_is_refused() {
     let lab = Lab::new("a_network_that_would_cut_off_an_interface_of_the_container_is_refused");
-    let host = lab.host(&Options::ebpf());
+    let host = lab.host(&Options { observe_interval: Some(Duration::from_secs(1)), ..Options::ebpf() });
     let (web, gateway) = (lab.container("web-1"), lab.space("gateway"));
     connect(&web.space, &gateway, "172.17.0.50/24", "172.17.0.1/24");
     web.space.run("ip route add default via 172.17.0.1");
@@ -65,6 +68,18 @@ fn a_network_that_would_cut_off_an_interface_of_the_container_is_refused() {
     let worker = lab.member(&host, &shop, "worker-1");
     wait_until("the member talks", || joined.pings(worker.address()));
     assert!(web.space.succeeds("ping -c 1 -W 5 172.17.0.1"), "and eth0 goes on");
+
+    say("an interface that comes later is a problem with the member's name, and over when it goes");
+    let problem = || {
+        let problems = host.status().expect("status").problems;
+        problems.into_iter().find(|problem| problem.contains("172.17.1.0/24, which is connected to late"))
+    };
+    assert_eq!(problem(), None);
+    web.space.run("ip link add late type veth peer name late1");
+    web.space.run("ip address add 172.17.1.77/24 dev late");
+    wait_until("the problem is said", || problem().is_some_and(|problem| problem.contains("1.web.")));
+    web.space.run("ip link del late");
+    wait_until("it is over", || problem().is_none());
     for network in [&shop, &within] {
         assert!(host.detach(network, &web).expect("detach").detached);
     }
@@ -93,4 +108,25 @@ fn a_network_without_a_wish_gets_a_subnet_that_host_and_containers_do_not_have()
     assert_eq!(host.create_network("third", None).expect("created").subnet.to_string(), "10.240.4.0/22");
     assert!(host.detach(&shop, &web).expect("detach").detached);
     lab.finish_detached();
+}
+
+#[test]
+fn a_network_may_have_a_smaller_mtu_than_the_underlay_leaves() {
+    /// IPv4 and ICMP headers of an echo request.
+    const HEADERS: usize = 28;
+    let lab = Lab::new("a_network_may_have_a_smaller_mtu_than_the_underlay_leaves");
+    let host = lab.host(&Options::ebpf());
+    let create = |name: &str, mtu: &str| {
+        host.cli().json::<NetworkView>(&["network", "create", name, "--subnet", "10.90.0.0/24", "--mtu", mtu])
+    };
+    assert_eq!(create("tiny", "575").expect_err("too small").code, ErrorCode::InvalidArgument);
+    assert_eq!(create("large", "1391").expect_err("too large").code, ErrorCode::MtuTooSmall);
+    let network = create("small", "1000").expect("in between");
+    assert_eq!(network.mtu, 1000);
+    let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
+    assert_eq!([&web.app, &worker.app].map(|app| app.link("wg0").expect("wg0")["mtu"].as_u64()), [Some(1000); 2]);
+    let ping = |bytes: usize| web.app.succeeds(&format!("ping -c 1 -W 1 -M do -s {bytes} {}", worker.address()));
+    wait_until("the largest packet passes", || ping(1000 - HEADERS));
+    assert!(!ping(1001 - HEADERS), "and one that is larger does not");
+    lab.finish();
 }
