@@ -115,8 +115,14 @@ fn an_attach_that_cannot_be_is_refused_and_leaves_nothing() {
     for kind in ["", "Web", "1", "a.b", "../x", long.as_str()] {
         assert_eq!(with(&["--type", kind]), ErrorCode::InvalidArgument, "{kind:?}");
     }
-    for number in ["0", "100000"] {
-        assert_eq!(with(&["--number", number]), ErrorCode::InvalidArgument, "{number}");
+    for number in ["0", "100000", "4294967296"] {
+        let wrong = ["attach", "--network", &id, "--app", APP, "--netns", &path, "--number", number, "-o", "json"];
+        let output = host.cli().output(&wrong);
+        assert_eq!(output.status.code(), Some(2), "{number} is wrong usage");
+        let error = failure(&String::from_utf8_lossy(&output.stderr));
+        assert_eq!(error.code, ErrorCode::InvalidArgument, "{number}");
+        assert!(error.message.contains("expected 1 to 99999"), "{number}: {}", error.message);
+        room.is_as_it_was();
     }
     for (network, app, code) in [
         ("nowhere", APP, ErrorCode::NetworkNotFound),
