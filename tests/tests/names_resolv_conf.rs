@@ -241,7 +241,9 @@ fn where_names_are_not_answered_the_file_stays_and_the_attach_says_so() {
             container.netns.run_blocking(|| UdpSocket::bind((DEFAULT_ADDRESS, 53))).expect("ran").expect("bound");
         let member = host.attach_with(&container, "shop", "web", &path).await;
         assert!(member.ready);
-        assert!(one_problem(&member.problems, &path).why.contains("no name is answered"), "{:?}", member.problems);
+        let [file, names] = &member.problems[..] else { panic!("{:?}", member.problems) };
+        assert!(one_problem(std::slice::from_ref(file), &path).why.contains("no name is answered"), "{file:?}");
+        assert!(names.what.contains("1.web.") && names.why.contains("is taken"), "{names:?}");
         assert_eq!(read(&path), BEFORE);
         host.detach("shop", "web").await;
         drop(taken);

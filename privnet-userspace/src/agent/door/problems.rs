@@ -1,14 +1,18 @@
 //! What does not work of the containers of this host, with the members that it concerns.
 
+use super::error::ControlError;
+use super::explain::problem;
 use super::views::ProblemView;
 use crate::agent::host::journal::Record;
 use crate::agent::shared::Shared;
+use crate::netns::NetnsId;
 
 /// What does not work of names, a line each.
 pub(in crate::agent) fn of_names(shared: &Shared) -> Vec<String> {
     let problems = shared.names.reports().borrow().problems.clone();
     let journal = shared.journal();
-    let line = |(netns, problem)| {
+    let line = |(netns, error): (Option<NetnsId>, ControlError)| {
+        let problem = problem(&error);
         let Some(netns) = netns else { return format!("names: {problem}") };
         let here = journal.records().values().filter(|record| record.netns == netns);
         let members: Vec<String> = here.map(Record::names_text).collect();
@@ -20,15 +24,9 @@ pub(in crate::agent) fn of_names(shared: &Shared) -> Vec<String> {
 /// What does not work for a member, although it can send.
 pub(in crate::agent) fn of_member(shared: &Shared, record: &Record) -> Vec<ProblemView> {
     let in_the_way = shared.workers.of(record.network).reports().borrow().in_the_way.get(&record.id).cloned();
-    let container =
-        in_the_way.map(|fault| ProblemView { what: record.names_text(), why: fault.message, remedy: fault.remedy });
-    let names = shared.names.reports().borrow().problems.get(&Some(record.netns)).cloned().map(|why| ProblemView {
-        what: format!("names of {}", record.names_text()),
-        why,
-        remedy:
-            "free port 53 of the container's loopback address, or set its loopback up; `privnet status` says when it \
-                 is over"
-                .to_owned(),
-    });
-    container.into_iter().chain(names).collect()
+    let of_names = shared.names.reports().borrow().problems.get(&Some(record.netns)).cloned();
+    let container = in_the_way.map(|error| (record.names_text(), error));
+    let names = of_names.map(|error| (format!("names of {}", record.names_text()), error));
+    let view = |(what, error): (String, ControlError)| ProblemView { what, why: error.message, remedy: error.remedy };
+    container.into_iter().chain(names).map(view).collect()
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
+use crate::agent::door::error::ControlError;
 use crate::agent::host::journal::Record;
 use crate::agent::world::Concerns;
 use crate::dns::DnsProcess;
@@ -41,7 +42,7 @@ pub struct NamesReport {
     /// The containers that it serves, as it knows them.
     pub served: BTreeMap<NetnsId, DnsClient>,
     /// What went wrong, with a container or altogether.
-    pub problems: BTreeMap<Option<NetnsId>, String>,
+    pub problems: BTreeMap<Option<NetnsId>, ControlError>,
 }
 
 impl NamesReport {

@@ -11,6 +11,7 @@ use super::desired::{self, Container};
 use super::handle::{Dirty, NamesHandle, NamesReport};
 use super::resolv_conf::files::ResolvConfs;
 use crate::agent::config::NamesConfig;
+use crate::agent::door::error::ControlError;
 use crate::agent::door::explain::{problem, shown};
 use crate::agent::host::facts::Host;
 use crate::agent::host::journal::{Record, SharedJournal};
@@ -92,8 +93,9 @@ impl NamesWorker {
         self.changed |= self.renew();
         let mut problems = BTreeMap::new();
         if let Err(error) = self.converge(&mut problems).await {
-            tracing::warn!("the DNS process is not in its desired state: {}", chain(&error));
-            problems.insert(None, chain(&error));
+            let error = shown(&error);
+            tracing::warn!("the DNS process is not in its desired state: {}", problem(&error));
+            problems.insert(None, error);
             self.known = None;
         }
         let failed = problems.contains_key(&None);
@@ -130,7 +132,7 @@ impl NamesWorker {
         changed
     }
 
-    async fn converge(&mut self, problems: &mut BTreeMap<Option<NetnsId>, String>) -> Result<(), Error> {
+    async fn converge(&mut self, problems: &mut BTreeMap<Option<NetnsId>, ControlError>) -> Result<(), Error> {
         let records: Vec<Record> = self.journal.lock().records().values().cloned().collect();
         let upstreams = self.resolv_confs.servers(self.config.address);
         let wanted = desired::containers(records.iter(), self.config.address, &upstreams);
@@ -159,9 +161,10 @@ impl NamesWorker {
                     | Error::Netns(_)
                     | Error::NotServed { .. }),
                 ) => {
-                    tracing::warn!("a container has no DNS server: {}", chain(&error));
+                    let error = shown(&error);
+                    tracing::warn!("a container has no DNS server: {}", problem(&error));
                     known.served.remove(&id);
-                    problems.insert(Some(id), chain(&error));
+                    problems.insert(Some(id), error);
                 }
                 Err(error) => return Err(error),
             }
@@ -267,9 +270,4 @@ fn known_path(id: NetnsId, container: &Container) -> Result<PathBuf, netns::Erro
 /// A path that names the container's namespace still.
 fn path_of(id: NetnsId, container: &Container) -> Option<PathBuf> {
     container.paths.iter().find(|path| Netns::identify(path).is_ok_and(|found| found == id)).cloned()
-}
-
-/// An error with its causes, and what to do about it.
-fn chain(error: &Error) -> String {
-    problem(&shown(error))
 }
