@@ -32,14 +32,17 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     findings
 }
 
+/// Whether a word is the one that a place may hold.
+type Meant<'a> = &'a dyn Fn(&Word<'_>) -> bool;
+
 /// Places that may hold a word, and do not.
 fn needless(files: &[SourceFile]) -> Vec<Finding> {
-    let holds = |place: &str, is_meant: &dyn Fn(&Word<'_>) -> bool| {
+    let holds = |place: &str, is_meant: Meant<'_>| {
         files.iter().filter(|file| file.path.starts_with(place)).any(|file| file.words().any(|word| is_meant(&word)))
     };
     let is_unsafe = |word: &Word<'_>| word.text == "unsafe";
     let idle = UNSAFE.into_iter().filter(|place| !holds(place, &is_unsafe)).map(|place| (place, "`unsafe`"));
-    let others: [(&str, &str, &dyn Fn(&Word<'_>) -> bool); 3] = [
+    let others: [(&str, &str, Meant<'_>); 3] = [
         (UNSAFE_ATTRIBUTES, "`#[unsafe(…)]`", &is_unsafe_attribute),
         (ENTERS_PLACE, "word that enters a namespace", &|word: &Word<'_>| ENTERS.contains(&word.text)),
         (EXIT, "`TC_ACT_`", &|word: &Word<'_>| word.text.starts_with("TC_ACT_")),
