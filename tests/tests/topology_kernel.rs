@@ -115,6 +115,8 @@ fn what_the_kernel_does_not_announce_is_made_again_by_the_next_observation() {
             let left: Vec<String> = quiet(&stage.hosts[0], &stage.web).iter().map(ToString::to_string).collect();
             assert!(left.contains(&removal.to_string()), "{removal} is there again: {left:?}");
         }
+        // With the kernel's WireGuard they hold the app netns, and the leak check would find that.
+        drop(removals);
         stage.finish();
     }
 }

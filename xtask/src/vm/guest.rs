@@ -21,12 +21,12 @@ use crate::{build, environment, shell};
 const VARIABLES: &str = "/vm/variables";
 
 /// Programs that the tests start, or that a person in the shell wants. `setup` has seen to those that matter.
-const PROGRAMS: [&str; 69] = [
+const PROGRAMS: [&str; 70] = [
     "bash", "bpftool", "bridge", "busybox", "cat", "chmod", "cp", "curl", "cut", "date", "df", "dig", "dmesg",
     "dnsperf", "echo", "env", "etcd", "false", "find", "getent", "grep", "head", "id", "ip", "jq", "kdig", "kill",
     "less", "ln", "ls", "lsmod", "mkdir", "mkfifo", "modinfo", "modprobe", "mount", "mv", "nsenter", "ping",
-    "promtool", "ps", "readlink", "rm", "rmdir", "rmmod", "sed", "setpriv", "setsid", "sh", "sleep", "sort", "ss",
-    "stat", "strace", "sync", "sysctl", "tail", "tc", "tcpdump", "tee", "test", "timeout", "touch", "tr", "true",
+    "promtool", "ps", "readlink", "rm", "rmdir", "rmmod", "sed", "seq", "setpriv", "setsid", "sh", "sleep", "sort",
+    "ss", "stat", "strace", "sync", "sysctl", "tail", "tc", "tcpdump", "tee", "test", "timeout", "touch", "tr", "true",
     "umount", "uname", "unshare", "wg",
 ];
 
