@@ -4,9 +4,18 @@ use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 
+use crate::agent::host::journal::Record;
 use crate::ipam::{ForeignRange, Reach};
 use crate::link::{self, Address, Link, Links, Route, RouteTarget};
 use crate::model::IfName;
+use crate::netns::NetnsId;
+use crate::topology::ownership;
+
+/// The interfaces of a namespace that are private networks': those of its records.
+pub fn own_interfaces<'a>(records: impl IntoIterator<Item = &'a Record>, netns: NetnsId) -> BTreeSet<IfName> {
+    let here = records.into_iter().filter(|record| record.netns == netns);
+    here.map(|record| ownership::wireguard_interface(record.index)).collect()
+}
 
 /// What a namespace has, without what belongs to the interfaces in `own`.
 ///
@@ -17,8 +26,6 @@ pub async fn read(links: &Links, own: &BTreeSet<IfName>) -> Result<BTreeSet<Fore
 }
 
 /// The ranges of links, addresses and routes that were read.
-///
-/// The metrics of our `unreachable` routes are the highest two: no route of an administrator needs one of them.
 pub fn of(links: &[Link], addresses: &[Address], routes: &[Route], own: &BTreeSet<IfName>) -> BTreeSet<ForeignRange> {
     let foreign = |index: u32| {
         let link = links.iter().find(|link| link.index == index)?;
@@ -45,7 +52,7 @@ pub fn of(links: &[Link], addresses: &[Address], routes: &[Route], own: &BTreeSe
                     ranges.insert(connected(Reach::Route));
                 }
             }
-            RouteTarget::Unreachable if route.metric >= u32::MAX - 1 => {}
+            RouteTarget::Unreachable if ownership::is_own_metric(route.metric) => {}
             RouteTarget::Unreachable | RouteTarget::Other(_) => {
                 ranges.insert(ForeignRange { range, reach: Reach::Route, interface: None });
             }

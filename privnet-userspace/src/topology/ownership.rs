@@ -105,6 +105,17 @@ pub fn binding_veth(index: u8) -> IfName {
     name(format!("vxlan-{}-veth0", u16::from(index) + 1))
 }
 
+/// The metric of the backstop: the kernel prefers every other route of the prefix.
+pub const BACKSTOP_METRIC: u32 = u32::MAX;
+/// The metric that tells our routes to departed members from others: the longer prefix wins, whatever the metric.
+pub const DEPARTED_METRIC: u32 = u32::MAX - 1;
+
+/// Whether an `unreachable` route of this metric is ours: no route of an administrator needs one of the highest two.
+#[must_use]
+pub const fn is_own_metric(metric: u32) -> bool {
+    metric == BACKSTOP_METRIC || metric == DEPARTED_METRIC
+}
+
 /// The WireGuard interface in the app netns: `wg<n>`.
 #[must_use]
 pub fn wireguard_interface(index: u8) -> IfName {

@@ -11,9 +11,8 @@ use crate::agent::host::journal::Record;
 use crate::agent::shared::Shared;
 use crate::ipam::{self, Conflict};
 use crate::link::Links;
-use crate::model::{IfName, Network};
+use crate::model::Network;
 use crate::netns::{Netns, NetnsId};
-use crate::topology::ownership;
 
 /// Refuses a network whose subnet takes packets from the container's own interfaces, or its packets go there.
 ///
@@ -25,7 +24,7 @@ pub(in crate::agent) async fn check_own_interfaces(
     found: &TargetNetns,
 ) -> Result<(), ControlError> {
     let links = Links::open(&found.netns).await?;
-    let own = own_interfaces(shared.journal().records().values(), found.netns.id());
+    let own = foreign_ranges::own_interfaces(shared.journal().records().values(), found.netns.id());
     let ranges = foreign_ranges::read(&links, &own).await?;
     match ranges.iter().find(|range| range.conflict(network.subnet) == Some(Conflict::Breaks)) {
         None => Ok(()),
@@ -56,11 +55,8 @@ pub(in crate::agent) async fn avoided_ranges(shared: &Shared) -> Vec<Ipv4Net> {
             continue;
         };
         let Ok(links) = Links::open(&netns).await else { continue };
-        ranges.extend(foreign_ranges::read(&links, &own_interfaces(records.iter(), id)).await.unwrap_or_default());
+        let own = foreign_ranges::own_interfaces(&records, id);
+        ranges.extend(foreign_ranges::read(&links, &own).await.unwrap_or_default());
     }
     foreign_ranges::avoided(ranges, ipam::subnet::POOL_SUBNET_PREFIX_LENGTH)
-}
-
-fn own_interfaces<'a>(records: impl Iterator<Item = &'a Record>, netns: NetnsId) -> BTreeSet<IfName> {
-    records.filter(|record| record.netns == netns).map(|record| ownership::wireguard_interface(record.index)).collect()
 }

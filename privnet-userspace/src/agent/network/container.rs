@@ -1,7 +1,5 @@
 //! What a member needs of its container and privnet does not change, for it is the container's own.
 
-use std::collections::BTreeSet;
-
 use anyhow::Result;
 
 use super::local::LocalNetwork;
@@ -11,8 +9,7 @@ use crate::agent::foreign_ranges;
 use crate::agent::host::journal::Record;
 use crate::ipam::Conflict;
 use crate::link::{LOOPBACK_INDEX, Link};
-use crate::model::{IfName, MemberId};
-use crate::topology::ownership;
+use crate::model::MemberId;
 
 /// What of a member's container is in the way of what is promised.
 ///
@@ -32,18 +29,15 @@ pub async fn fault(scan: &MemberScan<'_>) -> Result<Option<ControlError>> {
 /// An interface, a gateway or a route of the container that came after the attach, and is in the network's subnet.
 async fn overlap(scan: &MemberScan<'_>) -> Result<Option<ControlError>> {
     let (Some(app), Some(subnet)) = (&scan.namespaces.app, scan.net().subnet()) else { return Ok(None) };
-    let own: BTreeSet<IfName> = {
-        let journal = scan.net().journal.lock();
-        let here = journal.records().values().filter(|record| record.netns == scan.record.netns);
-        here.map(|record| ownership::wireguard_interface(record.index)).collect()
-    };
-    let links = scan.app_links().await?;
-    // The most frequent case costs nothing: a container with no interface but ours.
-    let is_own = |link: &Link| link.index == LOOPBACK_INDEX || own.iter().any(|own| own.as_str() == link.name);
-    if scan.record.leaving || links.iter().all(is_own) {
+    if scan.record.leaving {
         return Ok(None);
     }
-    let ranges = foreign_ranges::of(links, &app.links.addresses().await?, scan.app_routes().await?, &own);
+    let own = foreign_ranges::own_interfaces(scan.net().journal.lock().records().values(), scan.record.netns);
+    let links = scan.app_links().await?;
+    // The most frequent case costs no dump: a container with no interface but ours has no address that matters.
+    let is_own = |link: &Link| link.index == LOOPBACK_INDEX || own.iter().any(|own| own.as_str() == link.name);
+    let addresses = if links.iter().all(is_own) { Vec::new() } else { app.links.addresses().await? };
+    let ranges = foreign_ranges::of(links, &addresses, scan.app_routes().await?, &own);
     Ok(ranges.iter().find(|range| range.conflict(subnet) == Some(Conflict::Breaks)).map(|range| {
         ControlError::new(
             ErrorCode::SubnetOverlap,

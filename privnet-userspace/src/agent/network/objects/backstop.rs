@@ -10,6 +10,7 @@ use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::MemberScan;
 use crate::link::{self, AbsentIsDone, GoneRoute, Route, RouteTarget};
 use crate::model::MemberId;
+use crate::topology::ownership::BACKSTOP_METRIC;
 use crate::topology::{Before, State, kind, spec};
 
 /// `RTPROT_STATIC` of include/uapi/linux/rtnetlink.h: what our routes say of their origin.
@@ -51,18 +52,20 @@ impl Managed for kind::Backstop {
 /// The prefix of the member's backstop, when it is there.
 pub(super) fn prefix(routes: &[Route], member: Ipv4Addr) -> Option<Ipv4Net> {
     let is_backstop = |route: &&Route| {
-        route.target == RouteTarget::Unreachable && route.metric == u32::MAX && route.destination.contains(&member)
+        route.target == RouteTarget::Unreachable
+            && route.metric == BACKSTOP_METRIC
+            && route.destination.contains(&member)
     };
     routes.iter().find(is_backstop).map(|route| route.destination)
 }
 
 /// Whether a route that is gone was the backstop of `prefix`.
 pub fn was(gone: &GoneRoute, prefix: Ipv4Net) -> bool {
-    !gone.is_local && gone.metric == u32::MAX && gone.destination == prefix
+    !gone.is_local && gone.metric == BACKSTOP_METRIC && gone.destination == prefix
 }
 
 const fn route(prefix: Ipv4Net) -> Route {
-    Route { destination: prefix, target: RouteTarget::Unreachable, metric: u32::MAX, protocol: STATIC }
+    Route { destination: prefix, target: RouteTarget::Unreachable, metric: BACKSTOP_METRIC, protocol: STATIC }
 }
 
 #[cfg(test)]

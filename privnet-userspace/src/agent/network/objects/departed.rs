@@ -12,10 +12,8 @@ use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::MemberScan;
 use crate::link::{self, AbsentIsDone, GoneRoute, Route, RouteTarget};
 use crate::model::MemberId;
+use crate::topology::ownership::DEPARTED_METRIC;
 use crate::topology::{Before, State, kind, spec};
-
-/// The metric that tells our routes to departed members from others: the longer prefix wins, whatever the metric.
-const METRIC: u32 = u32::MAX - 1;
 
 impl Managed for kind::Departed {
     async fn observe_member(scan: &MemberScan<'_>, state: &mut State) -> Result<()> {
@@ -63,20 +61,22 @@ async fn change(
 /// The addresses of `subnet` that our routes say are of departed members.
 fn departed(routes: &[Route], subnet: Ipv4Net) -> BTreeSet<Ipv4Addr> {
     let ours = routes.iter().filter(|route| {
-        route.target == RouteTarget::Unreachable && route.metric == METRIC && route.destination.prefix_len() == 32
+        route.target == RouteTarget::Unreachable
+            && route.metric == DEPARTED_METRIC
+            && route.destination.prefix_len() == 32
     });
     ours.map(|route| route.destination.addr()).filter(|address| subnet.contains(address)).collect()
 }
 
 /// Whether a route that is gone was one of ours to one of these addresses.
 pub fn was(gone: &GoneRoute, addresses: &BTreeSet<Ipv4Addr>) -> bool {
-    let is_ours = !gone.is_local && gone.metric == METRIC && gone.destination.prefix_len() == 32;
+    let is_ours = !gone.is_local && gone.metric == DEPARTED_METRIC && gone.destination.prefix_len() == 32;
     is_ours && addresses.contains(&gone.destination.addr())
 }
 
 fn route(address: Ipv4Addr) -> Route {
     let destination = address.into();
-    Route { destination, target: RouteTarget::Unreachable, metric: METRIC, protocol: backstop::STATIC }
+    Route { destination, target: RouteTarget::Unreachable, metric: DEPARTED_METRIC, protocol: backstop::STATIC }
 }
 
 #[cfg(test)]
