@@ -201,8 +201,7 @@ fn an_agent_that_is_killed_and_replaced_under_load_costs_no_datagram() {
     }
     for member in &members {
         // What is lost is counted when it is too late for its answer.
-        let flow = member.flows_on(LATE);
-        assert_eq!(flow.lost, 0, "{flow:?}");
+        member.flows_without_loss(LATE);
     }
     for member in &members {
         member.stops_to_flow();

@@ -51,7 +51,7 @@ pub struct Member<'a> {
 pub struct Flow {
     /// Datagrams sent.
     pub sent: u64,
-    /// Datagrams without an answer for longer than one may take.
+    /// Datagrams that are without an answer for longer than one may take; an answer that comes later is one.
     pub lost: u64,
     /// The longest time without an answer, in milliseconds.
     pub longest: u64,
@@ -228,6 +228,20 @@ impl Member<'_> {
         });
         assert!(flows, "the flow ended: {flow:?}");
         flow
+    }
+
+    /// Waits until the flow has sent so many more and every datagram is answered. An emulated machine can stand still for
+    /// seconds: an answer may be late, and none may be missing.
+    ///
+    /// # Panics
+    /// When one is never answered.
+    pub fn flows_without_loss(&self, more: u64) {
+        let mut flow = self.flows_on(more);
+        let is_whole = holds_within(SOON, || {
+            flow = self.flow();
+            flow.lost == 0
+        });
+        assert!(is_whole, "{flow:?}");
     }
 
     /// Ends the flow.
