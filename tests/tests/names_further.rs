@@ -17,7 +17,7 @@ use privnet::agent::views::{Attach, Attached, Detach, MemberView, MembersQuery, 
 use privnet::agent::{AgentApi as _, ControlError, ErrorCode};
 use privnet::dns::DEFAULT_ADDRESS;
 use privnet::model::{ContainerRef, MemberState};
-use privnet::store::claims::{self, End, NameClaim, NothingSeen, Released};
+use privnet::store::claims::{self, End, NameClaim, NameWish, NothingSeen, Released};
 use privnet::store::{Memory, Store, records};
 use privnet_tests::lab::{ProcessSpace, has_program, runtime, say, skip, until, wait_until};
 
@@ -234,13 +234,15 @@ fn an_agent_that_dies_between_the_store_and_its_own_record_leaves_a_membership_t
                 network: main.network,
                 member: of.id,
                 known_as: of.container,
-                app: main.member.app,
-                app_name: None,
-                kind: kind.parse().expect("a type"),
-                number: None,
-                own_numbers: [].into(),
-                numbers_elsewhere: [].into(),
-                ports: [].into(),
+                name: NameWish {
+                    app: main.member.app,
+                    app_name: None,
+                    kind: kind.parse().expect("a type"),
+                    number: None,
+                    own: [].into(),
+                    elsewhere: [].into(),
+                    ports: [].into(),
+                },
             };
             claims::add_name(&*store, &claim, &NothingSeen).await.expect("named");
             if dies {

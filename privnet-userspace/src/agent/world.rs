@@ -17,7 +17,7 @@ use self::quarantine::Quarantine;
 use super::door::explain;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, HostName, Member, MemberId, Network, NetworkId};
-use crate::store::claims::{Choice, Found, MemberClaim, MemberError, NumberWish, Occupancy, Seen};
+use crate::store::claims::{Choice, Found, MemberClaim, MemberError, NameWish, Occupancy, Seen};
 use crate::store::records::{self, AddressRecord, HostRecord, RecordError, Stored};
 use crate::store::{Entry, Event, Key, Store, keys};
 
@@ -84,12 +84,7 @@ impl Seen for SharedWorld {
         })
     }
 
-    fn choose_name(
-        &self,
-        network: NetworkId,
-        wish: NumberWish<'_>,
-        found: &Found,
-    ) -> Result<ContainerRef, MemberError> {
+    fn choose_name(&self, network: NetworkId, wish: &NameWish, found: &Found) -> Result<ContainerRef, MemberError> {
         self.read(|world| world.occupancy.get(&network).unwrap_or(&Occupancy::default()).choose_name(wish, found))
     }
 }

@@ -8,7 +8,7 @@ use super::difference;
 use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::gone::wait_until_gone;
-use super::numbers::{Numbers, free_dead, refuse_taken_number};
+use super::numbers::{free_dead, name_wish, refuse_taken_number};
 use super::overlap::check_own_interfaces;
 use super::target::TargetNetns;
 use super::wish::MemberWish;
@@ -142,18 +142,11 @@ async fn join(
         difference::refuse_name(network, stands, wanted)?;
         (Written::nothing(member.clone()), Made::Nothing)
     } else {
-        let numbers = Numbers::of(shared, network.id, wanted, found);
         let claim = NameClaim {
             network: network.id,
             member: member.id,
             known_as: member.container.clone(),
-            app: wanted.app.id,
-            app_name: wanted.app.name.clone(),
-            kind: wanted.kind.clone(),
-            number: wanted.number,
-            own_numbers: numbers.own,
-            numbers_elsewhere: numbers.elsewhere,
-            ports: wanted.ports.clone(),
+            name: name_wish(shared, network.id, wanted, found),
         };
         (claims::add_name(&*shared.store, &claim, &*shared.world).await?, Made::Name)
     };
@@ -191,21 +184,14 @@ async fn claim(
     let index = free_index(shared, found).await?;
     let netns_cookie = found.netns.cookie().await.map_err(ControlError::from)?;
     let key = new_key();
-    let numbers = Numbers::of(shared, network.id, wanted, found);
     let claim = MemberClaim {
         id: MemberId::random(&mut rand::rng()),
         network: network.id,
-        app: wanted.app.id,
-        app_name: wanted.app.name.clone(),
-        kind: wanted.kind.clone(),
-        number: wanted.number,
-        own_numbers: numbers.own,
-        numbers_elsewhere: numbers.elsewhere,
+        name: name_wish(shared, network.id, wanted, found),
         address: wanted.address,
         host: shared.host.config.host.clone(),
         public_key: key.public_key(),
         wireguard_port: ownership::wireguard_port(index),
-        ports: wanted.ports.clone(),
         now_unix_seconds: crate::agent::now_unix_seconds(),
     };
     let Written { member, records, .. } = claims::claim_member(&*shared.store, &claim, &*shared.world).await?;

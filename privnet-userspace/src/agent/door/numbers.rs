@@ -11,31 +11,31 @@ use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::shared::Shared;
 use crate::agent::world::World;
-use crate::model::ids::ContainerNumber;
 use crate::model::{ContainerRef, NetworkId};
+use crate::store::claims::NameWish;
 
 /// How long an attach waits until this host has seen the end of what it freed.
 const UNTIL_SEEN: Duration = Duration::from_secs(1);
 
-/// The numbers that are given out for an app and a type in networks other than the one that is attached to.
-pub(super) struct Numbers {
-    /// To this namespace.
-    pub(super) own: BTreeSet<ContainerNumber>,
-    /// To others, of this host in the same network as well: what was seen of the store may be older than the records.
-    pub(super) elsewhere: BTreeSet<ContainerNumber>,
-}
-
-impl Numbers {
-    pub(super) fn of(shared: &Shared, network: NetworkId, wanted: &MemberWish, found: &TargetNetns) -> Self {
-        let mut elsewhere = shared.world(|world| world.numbers_elsewhere(network, wanted.app.id, &wanted.kind));
-        let mut own = BTreeSet::new();
-        for record in shared.journal().records().values().filter(|record| !record.leaving) {
-            let names = record.each_name().map(|(name, _)| name);
-            let numbers =
-                names.filter(|name| name.app == wanted.app.id && name.kind == wanted.kind).map(|name| name.number);
-            if record.netns == found.netns.id() { own.extend(numbers) } else { elsewhere.extend(numbers) }
-        }
-        Self { own, elsewhere }
+/// The name that an attach asks for, with the numbers that are given out for its app and type: to its own namespace, and to
+/// others, of this host in the same network as well, since what was seen of the store may be older than the records.
+pub(super) fn name_wish(shared: &Shared, network: NetworkId, wanted: &MemberWish, found: &TargetNetns) -> NameWish {
+    let mut elsewhere = shared.world(|world| world.numbers_elsewhere(network, wanted.app.id, &wanted.kind));
+    let mut own = BTreeSet::new();
+    for record in shared.journal().records().values().filter(|record| !record.leaving) {
+        let names = record.each_name().map(|(name, _)| name);
+        let numbers =
+            names.filter(|name| name.app == wanted.app.id && name.kind == wanted.kind).map(|name| name.number);
+        if record.netns == found.netns.id() { own.extend(numbers) } else { elsewhere.extend(numbers) }
+    }
+    NameWish {
+        app: wanted.app.id,
+        app_name: wanted.app.name.clone(),
+        kind: wanted.kind.clone(),
+        number: wanted.number,
+        own,
+        elsewhere,
+        ports: wanted.ports.clone(),
     }
 }
 

@@ -214,17 +214,19 @@ async fn a_claim_from_the_image_costs_one_transaction_and_gets_what_the_store_wo
     let claim = |network: NetworkId, key: u8, now: u64| MemberClaim {
         id: MemberId::new(key.into()),
         network,
-        app: APP.parse().expect("an app"),
-        app_name: None,
-        kind: "web".parse().expect("a type"),
-        number: None,
-        own_numbers: [].into(),
-        numbers_elsewhere: [].into(),
+        name: NameWish {
+            app: APP.parse().expect("an app"),
+            app_name: None,
+            kind: "web".parse().expect("a type"),
+            number: None,
+            own: [].into(),
+            elsewhere: [].into(),
+            ports: [].into(),
+        },
         address: None,
         host: "a".parse().expect("a host"),
         public_key: crate::model::PublicKey::new([key; 32]),
         wireguard_port: 51820,
-        ports: [].into(),
         now_unix_seconds: now,
     };
     let mut networks = Vec::new();

@@ -6,6 +6,25 @@ use std::net::Ipv4Addr;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, AppName, ContainerRef, ContainerType, HostName, MemberId, NetworkId, Port, PublicKey};
 
+/// What a new name is, the first one of a membership or a further one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameWish {
+    /// The container's app.
+    pub app: AppId,
+    /// The name of the app, where it was given by name.
+    pub app_name: Option<AppName>,
+    /// The container's type.
+    pub kind: ContainerType,
+    /// The container's number; when absent, one of `own` that is free, else the lowest that is free in all networks.
+    pub number: Option<ContainerNumber>,
+    /// The numbers that its namespace has for the app and type in other networks: one of these is preferred.
+    pub own: BTreeSet<ContainerNumber>,
+    /// The numbers that other namespaces have for the app and type in other networks: none of these is chosen.
+    pub elsewhere: BTreeSet<ContainerNumber>,
+    /// The ports that are declared with it.
+    pub ports: BTreeSet<Port>,
+}
+
 /// What a new member is, and what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberClaim {
@@ -13,18 +32,8 @@ pub struct MemberClaim {
     pub id: MemberId,
     /// The network to become a member of.
     pub network: NetworkId,
-    /// The container's app.
-    pub app: AppId,
-    /// The name of the app, where it was given by name.
-    pub app_name: Option<AppName>,
-    /// The container's type.
-    pub kind: ContainerType,
-    /// The container's number; as [`NumberWish`] says when none is asked for.
-    pub number: Option<ContainerNumber>,
-    /// The numbers that its namespace has for the app and type in other networks.
-    pub own_numbers: BTreeSet<ContainerNumber>,
-    /// The numbers that other namespaces have for the app and type in other networks.
-    pub numbers_elsewhere: BTreeSet<ContainerNumber>,
+    /// Its name.
+    pub name: NameWish,
     /// The address; a free one when none is asked for.
     pub address: Option<Ipv4Addr>,
     /// The host that it lives on.
@@ -33,20 +42,11 @@ pub struct MemberClaim {
     pub public_key: PublicKey,
     /// The UDP port of its WireGuard socket.
     pub wireguard_port: u16,
-    /// The ports that it declares by name.
-    pub ports: BTreeSet<Port>,
     /// When that is, in seconds since 1970-01-01 UTC: an address that was just released rests.
     pub now_unix_seconds: u64,
 }
 
-impl MemberClaim {
-    pub(super) const fn number_wish(&self) -> NumberWish<'_> {
-        let (own, elsewhere) = (&self.own_numbers, &self.numbers_elsewhere);
-        NumberWish { app: self.app, kind: &self.kind, number: self.number, own, elsewhere }
-    }
-}
-
-/// What a further name of a membership is.
+/// A further name of a membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameClaim {
     /// The network.
@@ -55,33 +55,6 @@ pub struct NameClaim {
     pub member: MemberId,
     /// One of its names.
     pub known_as: ContainerRef,
-    /// The new name's app.
-    pub app: AppId,
-    /// The name of the app, where it was given by name.
-    pub app_name: Option<AppName>,
-    /// The new name's type.
-    pub kind: ContainerType,
-    /// The new name's number; as [`NumberWish`] says when none is asked for.
-    pub number: Option<ContainerNumber>,
-    /// The numbers that its namespace has for the app and type in other networks.
-    pub own_numbers: BTreeSet<ContainerNumber>,
-    /// The numbers that other namespaces have for the app and type in other networks.
-    pub numbers_elsewhere: BTreeSet<ContainerNumber>,
-    /// The ports that are declared with it.
-    pub ports: BTreeSet<Port>,
-}
-
-/// Which number a container asks for.
-#[derive(Clone, Copy, Debug)]
-pub struct NumberWish<'a> {
-    /// The app.
-    pub app: AppId,
-    /// The type.
-    pub kind: &'a ContainerType,
-    /// The number; one that is free when absent.
-    pub number: Option<ContainerNumber>,
-    /// The numbers that its namespace has for the app and type in other networks: one of these is preferred.
-    pub own: &'a BTreeSet<ContainerNumber>,
-    /// The numbers that other namespaces have for the app and type in other networks: none of these is chosen.
-    pub elsewhere: &'a BTreeSet<ContainerNumber>,
+    /// The new name.
+    pub name: NameWish,
 }

@@ -234,8 +234,8 @@ fn arrival(claim: &MemberClaim, choice: Choice, found: &Found) -> (Member, Trans
         wireguard_port: claim.wireguard_port,
         host: claim.host.clone(),
         state: MemberState::Attaching,
-        ports: claim.ports.clone(),
-        app_name: claim.app_name.clone(),
+        ports: claim.name.ports.clone(),
+        app_name: claim.name.app_name.clone(),
         names: Vec::new(),
     };
     let envelope = row.as_ref().map_or_else(Envelope::first, |row| row.envelope.next());
@@ -267,7 +267,7 @@ async fn find_what_stands(
     }
     let name = &member.container;
     if [keys::member(claim.network, name), keys::member_name(claim.network, name)].contains(key) {
-        return find_holder(store, claim.network, (name, key), claim.number.is_some(), found).await;
+        return find_holder(store, claim.network, (name, key), claim.name.number.is_some(), found).await;
     }
     if *key == keys::address(claim.network, member.address) {
         let row = store.get(key).await?.as_ref().map(records::read::<AddressRecord>).transpose()?;

@@ -15,7 +15,7 @@ pub mod occupancy;
 #[cfg(test)]
 mod tests;
 
-pub use claim::{MemberClaim, NameClaim, NumberWish};
+pub use claim::{MemberClaim, NameClaim, NameWish};
 pub use error::{MemberError, NetworkError};
 pub use members::{End, Written, claim_member, release_member, set_member_state, update_member};
 pub use names::{MAX_NAMES, Released, add_name, drain_name, release_name};

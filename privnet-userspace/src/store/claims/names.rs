@@ -3,7 +3,7 @@
 //! The member's record stands under its oldest name, where builds before this one look for it. A further name has a
 //! pointer under a key of its own, so that a claim of it fails.
 
-use super::claim::{NameClaim, NumberWish};
+use super::claim::NameClaim;
 use super::error::MemberError;
 use super::free::{find_holder, require_free};
 use super::members::{End, Written, is_held_by, not_found, release_member};
@@ -25,8 +25,8 @@ pub const MAX_NAMES: usize = 32;
 /// [`MemberError::MemberNotFound`] when the membership has ended; [`MemberError::MemberExists`] when another one has the
 /// name; [`MemberError::TooManyNames`], [`MemberError::NumbersExhausted`], or the store's.
 pub async fn add_name(store: &dyn Store, claim: &NameClaim, seen: &dyn Seen) -> Result<Written, MemberError> {
-    let NameClaim { network, app, kind, number, own_numbers: own, numbers_elsewhere: elsewhere, .. } = claim;
-    let (network, wish) = (*network, NumberWish { app: *app, kind, number: *number, own, elsewhere });
+    let NameClaim { network, name: wish, .. } = claim;
+    let network = *network;
     let (mut read, mut found, mut stale) = (None::<Read>, Found::default(), 0);
     for _ in 0..MAX_ATTEMPTS {
         let Some(stored) = membership(store, network, &claim.known_as, claim.member).await? else {
@@ -49,8 +49,8 @@ pub async fn add_name(store: &dyn Store, claim: &NameClaim, seen: &dyn Seen) -> 
         }
         let further = MemberName {
             container: name.clone(),
-            app_name: claim.app_name.clone(),
-            ports: claim.ports.clone(),
+            app_name: wish.app_name.clone(),
+            ports: wish.ports.clone(),
             draining: false,
             unknown: [].into(),
         };
@@ -69,7 +69,7 @@ pub async fn add_name(store: &dyn Store, claim: &NameClaim, seen: &dyn Seen) -> 
             Err(CommitError::Conflict { key, .. }) if key == keys::member(network, &stored.record.container) => {}
             Err(CommitError::Conflict { key, .. }) => {
                 stale += 1;
-                find_holder(store, network, (&name, &key), number.is_some(), &mut found).await?;
+                find_holder(store, network, (&name, &key), wish.number.is_some(), &mut found).await?;
             }
             Err(error) => return Err(error.into()),
         }

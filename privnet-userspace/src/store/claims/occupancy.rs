@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::claim::{MemberClaim, NumberWish};
+use super::claim::{MemberClaim, NameWish};
 use super::error::MemberError;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
@@ -25,8 +25,7 @@ pub trait Seen: Send + Sync {
     ///
     /// # Errors
     /// When there is none, or the network is not known. The store is asked before a claim fails by that.
-    fn choose_name(&self, network: NetworkId, wish: NumberWish<'_>, found: &Found)
-    -> Result<ContainerRef, MemberError>;
+    fn choose_name(&self, network: NetworkId, wish: &NameWish, found: &Found) -> Result<ContainerRef, MemberError>;
 }
 
 /// What a claim has chosen.
@@ -60,7 +59,7 @@ impl Seen for NothingSeen {
         Err(MemberError::NetworkNotFound { id: claim.network })
     }
 
-    fn choose_name(&self, network: NetworkId, _: NumberWish<'_>, _: &Found) -> Result<ContainerRef, MemberError> {
+    fn choose_name(&self, network: NetworkId, _: &NameWish, _: &Found) -> Result<ContainerRef, MemberError> {
         Err(MemberError::NetworkNotFound { id: network })
     }
 }
@@ -117,7 +116,7 @@ impl Occupancy {
     /// # Errors
     /// When all numbers or all addresses are given out.
     pub fn choose(&self, network: &Network, claim: &MemberClaim, found: &Found) -> Result<Choice, MemberError> {
-        let container = self.choose_name(claim.number_wish(), found)?;
+        let container = self.choose_name(&claim.name, found)?;
         let (address, row) = match claim.address {
             Some(address) => {
                 ipam::check_address(network.subnet, address)?;
@@ -128,13 +127,13 @@ impl Occupancy {
         Ok(Choice { container, address, row })
     }
 
-    /// The name that a container gets; see [`NumberWish`].
+    /// The name that a container gets; see [`NameWish::number`].
     ///
     /// # Errors
     /// When all numbers are given out.
-    pub fn choose_name(&self, wish: NumberWish<'_>, found: &Found) -> Result<ContainerRef, MemberError> {
-        let NumberWish { app, kind, number, own, elsewhere } = wish;
-        let taken = self.numbers.get(&(app, kind.clone()));
+    pub fn choose_name(&self, wish: &NameWish, found: &Found) -> Result<ContainerRef, MemberError> {
+        let NameWish { app, kind, number, own, elsewhere, .. } = wish;
+        let taken = self.numbers.get(&(*app, kind.clone()));
         let is_free = |number: &ContainerNumber| {
             !found.numbers.contains(number) && taken.is_none_or(|taken| !taken.contains(number))
         };
@@ -144,8 +143,8 @@ impl Occupancy {
                 .find(|number| is_free(number) && !elsewhere.contains(number))
         };
         let number = number.or_else(|| own.iter().copied().find(is_free)).or_else(lowest);
-        let exhausted = || MemberError::NumbersExhausted { app, kind: kind.clone() };
-        Ok(ContainerRef { app, kind: kind.clone(), number: number.ok_or_else(exhausted)? })
+        let exhausted = || MemberError::NumbersExhausted { app: *app, kind: kind.clone() };
+        Ok(ContainerRef { app: *app, kind: kind.clone(), number: number.ok_or_else(exhausted)? })
     }
 
     /// An address that nobody ever had, the lowest first; else the one that has been free for longest and has rested.
@@ -215,7 +214,7 @@ impl Seen for Read {
         self.occupancy.choose(&self.network, claim, found)
     }
 
-    fn choose_name(&self, _: NetworkId, wish: NumberWish<'_>, found: &Found) -> Result<ContainerRef, MemberError> {
+    fn choose_name(&self, _: NetworkId, wish: &NameWish, found: &Found) -> Result<ContainerRef, MemberError> {
         self.occupancy.choose_name(wish, found)
     }
 }

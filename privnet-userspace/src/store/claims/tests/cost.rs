@@ -145,7 +145,7 @@ async fn an_old_image_refuses_nothing_that_the_store_has_and_gives_nothing_that_
     let asked = MemberClaim { address: Some(next.address), ..claim(&small, 8) };
     let error = super::super::claim_member(&store, &asked, &empty).await.expect_err("taken");
     assert!(matches!(&error, MemberError::AddressTaken { holder, .. } if *holder == next.container), "{error}");
-    let asked = MemberClaim { number: Some(next.container.number), ..claim(&small, 9) };
+    let asked = MemberClaim { name: wish("web", Some(next.container.number.get())), ..claim(&small, 9) };
     let error = super::super::claim_member(&store, &asked, &empty).await.expect_err("exists");
     assert!(matches!(&error, MemberError::MemberExists(stands) if stands.id == next.id), "{error}");
     assert_consistent(&store).await;

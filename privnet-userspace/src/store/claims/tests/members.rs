@@ -64,11 +64,7 @@ async fn a_member_of_no_network_is_refused() {
 async fn a_number_is_given_once_per_app_and_type_and_the_lowest_first() {
     let store = Memory::new();
     let shop = network(&store, "shop").await;
-    let of = |key, kind: &str, wanted: Option<u32>| MemberClaim {
-        kind: kind.parse().expect("a type"),
-        number: wanted.map(number),
-        ..claim(&shop, key)
-    };
+    let of = |key, kind: &str, wanted: Option<u32>| MemberClaim { name: wish(kind, wanted), ..claim(&shop, key) };
     for (key, kind, wanted, given) in [
         (1, "web", None, "1.web"),
         (2, "web", Some(3), "3.web"),

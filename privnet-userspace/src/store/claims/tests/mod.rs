@@ -55,16 +55,17 @@ async fn add_name(store: &dyn Store, of: &Member, kind: &str, number: Option<u32
 }
 
 fn name_claim(of: &Member, kind: &str, number: Option<u32>) -> NameClaim {
-    NameClaim {
-        network: of.network,
-        member: of.id,
-        known_as: of.container.clone(),
-        app: of.container.app,
+    NameClaim { network: of.network, member: of.id, known_as: of.container.clone(), name: wish(kind, number) }
+}
+
+fn wish(kind: &str, number: Option<u32>) -> NameWish {
+    NameWish {
+        app: "ap-a71da13f-7c70-4c00-a644-eee8558d8053".parse().expect("an app"),
         app_name: None,
         kind: kind.parse().expect("a type"),
         number: number.map(self::number),
-        own_numbers: [].into(),
-        numbers_elsewhere: [].into(),
+        own: [].into(),
+        elsewhere: [].into(),
         ports: [].into(),
     }
 }
@@ -76,17 +77,11 @@ fn claim(network: &Network, key: u32) -> MemberClaim {
     MemberClaim {
         id: MemberId::new(key.into()),
         network: network.id,
-        app: "ap-a71da13f-7c70-4c00-a644-eee8558d8053".parse().expect("an app"),
-        app_name: None,
-        kind: "web".parse().expect("a type"),
-        number: None,
-        own_numbers: [].into(),
-        numbers_elsewhere: [].into(),
+        name: wish("web", None),
         address: None,
         host: "host-1".parse().expect("a host"),
         public_key: PublicKey::new(bytes),
         wireguard_port: 51820,
-        ports: [].into(),
         // Whatever was released has rested.
         now_unix_seconds: NOW + 1_000_000,
     }

@@ -59,10 +59,13 @@ async fn when_the_oldest_name_goes_the_next_one_takes_its_place_and_the_name_is_
     let web = claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
     set_member_state(&store, &web, MemberState::Ready).await.expect("ready");
     let ports = ["admin=81".parse().expect("a port")];
-    let with_ports = NameClaim { ports: ports.clone().into(), ..name_claim(&web, "side", None) };
+    let with_ports = NameClaim {
+        name: NameWish { ports: ports.clone().into(), ..wish("side", None) },
+        ..name_claim(&web, "side", None)
+    };
     super::super::add_name(&store, &with_ports, &NothingSeen).await.expect("named");
     add_name(&store, &web, "log", None).await.expect("named");
-    let first = MemberClaim { number: Some(number(1)), ..claim(&shop, 2) };
+    let first = MemberClaim { name: wish("web", Some(1)), ..claim(&shop, 2) };
     claim_member(&store, &first).await.expect_err("it is held");
     let row = address_record(&store, shop.id, web.address).await.expect("a row");
 
@@ -91,24 +94,20 @@ async fn when_the_oldest_name_goes_the_next_one_takes_its_place_and_the_name_is_
 async fn a_name_belongs_to_one_membership_whether_it_is_the_oldest_or_a_further_one() {
     let store = Memory::new();
     let shop = network(&store, "shop").await;
-    let of = |key, kind: &str, wanted| MemberClaim {
-        kind: kind.parse().expect("a type"),
-        number: Some(number(wanted)),
-        ..claim(&shop, key)
-    };
-    let web = claim_member(&store, &of(1, "web", 1)).await.expect("claimed");
+    let of = |key, name| MemberClaim { name, ..claim(&shop, key) };
+    let web = claim_member(&store, &of(1, wish("web", Some(1)))).await.expect("claimed");
     add_name(&store, &web, "side", Some(1)).await.expect("named");
-    let error = claim_member(&store, &of(2, "side", 1)).await.expect_err("a further name of another");
+    let error = claim_member(&store, &of(2, wish("side", Some(1)))).await.expect_err("a further name of another");
     let MemberError::MemberExists(holder) = &error else { panic!("{error}") };
     assert_eq!((&holder.container, holder.id), (&container("1.side"), web.id));
-    let side = claim_member(&store, &of(2, "side", 2)).await.expect("another number");
+    let side = claim_member(&store, &of(2, wish("side", Some(2)))).await.expect("another number");
     for taken in [1, 2] {
         let error = add_name(&store, &side, "web", Some(taken)).await;
         assert_eq!(error.is_err(), taken == 1, "{error:?}");
     }
     let error = add_name(&store, &web, "side", Some(2)).await.expect_err("the oldest name of another");
     assert!(matches!(&error, MemberError::MemberExists(holder) if holder.id == side.id), "{error}");
-    let third = claim_member(&store, &MemberClaim { number: None, ..of(3, "side", 1) }).await.expect("claimed");
+    let third = claim_member(&store, &of(3, wish("side", None))).await.expect("claimed");
     assert_eq!(third.container, container("3.side"), "the lowest that no membership has");
     assert_consistent(&store).await;
 }
@@ -117,24 +116,28 @@ async fn a_name_belongs_to_one_membership_whether_it_is_the_oldest_or_a_further_
 async fn a_number_is_the_namespaces_own_or_free_in_all_networks() {
     let store = Memory::new();
     let shop = network(&store, "shop").await;
-    let wish = |key, own: &[u32], elsewhere: &[u32]| MemberClaim {
-        own_numbers: own.iter().map(|n| number(*n)).collect(),
-        numbers_elsewhere: elsewhere.iter().map(|n| number(*n)).collect(),
-        ..claim(&shop, key)
+    let beside = |wanted, own: &[u32], elsewhere: &[u32]| NameWish {
+        own: own.iter().map(|n| number(*n)).collect(),
+        elsewhere: elsewhere.iter().map(|n| number(*n)).collect(),
+        ..wish("web", wanted)
     };
+    let of = |key, name| MemberClaim { name, ..claim(&shop, key) };
     for (key, own, elsewhere, given) in [
         (1, &[][..], &[1, 2, 4][..], "3.web"),
         (2, &[5], &[1, 5], "5.web"),
         (3, &[5], &[1, 5], "2.web"),
         (4, &[], &[], "1.web"),
     ] {
-        let member = claim_member(&store, &wish(key, own, elsewhere)).await.expect("claimed");
+        let member = claim_member(&store, &of(key, beside(None, own, elsewhere))).await.expect("claimed");
         assert_eq!(member.container, container(given), "own {own:?}, elsewhere {elsewhere:?}");
     }
-    let asked = MemberClaim { number: Some(number(9)), ..wish(5, &[], &[9]) };
+    let asked = of(5, beside(Some(9), &[], &[9]));
     assert_eq!(claim_member(&store, &asked).await.expect("it was asked for").container, container("9.web"));
-    let web = claim_member(&store, &wish(6, &[], &[])).await.expect("claimed");
-    let named = NameClaim { numbers_elsewhere: [number(1)].into(), ..name_claim(&web, "side", None) };
+    let web = claim_member(&store, &claim(&shop, 6)).await.expect("claimed");
+    let named = NameClaim {
+        name: NameWish { elsewhere: [number(1)].into(), ..wish("side", None) },
+        ..name_claim(&web, "side", None)
+    };
     let written = super::super::add_name(&store, &named, &NothingSeen).await.expect("named");
     assert_eq!(texts(&written.member)[1], "2.side Attaching");
 }
@@ -191,12 +194,11 @@ async fn a_pointer_that_leads_to_no_member_with_the_name_keeps_it_from_nobody() 
     let entry = store.get(&key).await.expect("read").expect("a member");
     let envelope = records::read::<Member>(&entry).expect("a record").envelope;
     store.commit(Transaction::new().put(key, records::encode(&forgetful, &envelope.next()))).await.expect("committed");
-    let side = MemberClaim { kind: "side".parse().expect("a type"), ..claim(&shop, 2) };
+    let side = MemberClaim { name: wish("side", None), ..claim(&shop, 2) };
     let member = claim_member(&store, &side).await.expect("claimed");
     // What was seen of the store says that the number is taken; the next one does as well.
     assert_eq!(member.container, container("2.side"));
-    let asked =
-        MemberClaim { number: Some(number(1)), public_key: claim(&shop, 3).public_key, id: MemberId::new(3), ..side };
+    let asked = MemberClaim { name: wish("side", Some(1)), ..claim(&shop, 3) };
     let member = claim_member(&store, &asked).await.expect("claimed");
     assert_eq!(member.container, container("1.side"));
     assert_consistent(&store).await;
@@ -250,8 +252,7 @@ async fn of_two_claims_of_one_name_exactly_one_wins() {
     let mut winners = std::collections::BTreeSet::new();
     for round in 2..302 {
         // One as the oldest name of a new membership, one as a further name.
-        let side =
-            MemberClaim { kind: "side".parse().expect("a type"), number: Some(number(1)), ..claim(&shop, round) };
+        let side = MemberClaim { name: wish("side", Some(1)), ..claim(&shop, round) };
         let (one, other) = (Arc::clone(&store), Arc::clone(&store));
         let first = tokio::spawn(async move { claim_member(&*one, &side).await });
         let second = tokio::spawn({
@@ -290,7 +291,7 @@ proptest! {
             for (step, (what, which, kind)) in (0_u32..).zip(steps) {
                 let kind = ["web", "side", "log"][kind];
                 if what == 0 || members.is_empty() {
-                    let claim = MemberClaim { kind: kind.parse().expect("a type"), ..claim(&shop, step) };
+                    let claim = MemberClaim { name: wish(kind, None), ..claim(&shop, step) };
                     members.push(claim_member(&store, &claim).await.expect("claimed"));
                 } else {
                     let at = which.index(members.len());

@@ -28,7 +28,7 @@ async fn of_two_claims_with_one_public_key_exactly_one_wins() {
         // The key is all that they have in common.
         let racers = [1, 2].map(|wanted| {
             let address = Some(Ipv4Addr::new(10, 240, 1, wanted));
-            let claim = MemberClaim { address, number: Some(number(wanted.into())), ..claim(&shop, round) };
+            let claim = MemberClaim { address, name: wish("web", Some(wanted.into())), ..claim(&shop, round) };
             let store = store.clone();
             tokio::spawn(async move { claim_member(&*store, &claim).await })
         });
@@ -117,7 +117,7 @@ async fn race_for_one_address(store: Arc<dyn Store>, rounds: u64) {
     for round in self::rounds(rounds) {
         let racers = [round * 2, round * 2 + 1].map(|key| {
             let claim =
-                MemberClaim { address: Some(address), number: Some(number(key % 1000 + 1)), ..claim(&shop, key) };
+                MemberClaim { address: Some(address), name: wish("web", Some(key % 1000 + 1)), ..claim(&shop, key) };
             let store = store.clone();
             tokio::spawn(async move { claim_member(&*store, &claim).await })
         });
