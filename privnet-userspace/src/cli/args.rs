@@ -223,8 +223,8 @@ pub struct AttachArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct ContainerArgs {
-    /// The network namespace at this path.
-    #[arg(long, value_name = "PATH")]
+    /// The network namespace at this path, or of this name of `ip netns`.
+    #[arg(long, value_name = "PATH|NAME")]
     pub netns: Option<PathBuf>,
     /// The network namespace of this process.
     #[arg(long, value_name = "PID")]

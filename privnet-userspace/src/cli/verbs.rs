@@ -1,6 +1,7 @@
 //! The verbs that ask the agent one thing and print its answer.
 
-use std::path::Path;
+use std::io;
+use std::path::{Component, Path, PathBuf};
 
 use super::args::{AgentSocket, AttachArgs, ContainerArgs, DetachArgs, Format, MemberArgs, NameArgs, NetworkVerb};
 use super::client::Client;
@@ -14,6 +15,9 @@ use crate::api::{ControlError, ErrorCode, exposition};
 use crate::model::explain::file_system_remedy;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppName, MemberState, NameOptions, Port, counted};
+
+/// Where `ip netns` keeps its namespaces (ip-netns(8)).
+const IP_NETNS: &str = "/run/netns";
 
 /// `privnet network`.
 ///
@@ -110,9 +114,8 @@ pub(super) fn attach_request(
 
 async fn find_container(arguments: ContainerArgs) -> Result<Target, ControlError> {
     match arguments {
-        // A relative path means something in this process's directory, and nothing in the agent's.
-        ContainerArgs { netns: Some(path), .. } => std::path::absolute(&path).map(Target::Netns).map_err(|error| {
-            let message = format!("cannot make {} absolute: {error}", path.display());
+        ContainerArgs { netns: Some(netns), .. } => netns_path(&netns).map(Target::Netns).map_err(|error| {
+            let message = format!("cannot make {} absolute: {error}", netns.display());
             ControlError::new(ErrorCode::NetnsNotFound, message, "give the path of a network namespace")
         }),
         ContainerArgs { pid: Some(pid), .. } => Ok(Target::Pid(pid)),
@@ -122,6 +125,16 @@ async fn find_container(arguments: ContainerArgs) -> Result<Target, ControlError
             "no container is named",
             "give one of --netns, --pid and --container",
         )),
+    }
+}
+
+/// The path of a network namespace. A word without `/` is a name of `ip netns`; another relative path means something in
+/// this process's directory, and nothing in the agent's.
+fn netns_path(netns: &Path) -> io::Result<PathBuf> {
+    let mut components = netns.components();
+    match (components.next(), components.next()) {
+        (Some(Component::Normal(name)), None) if name == netns.as_os_str() => Ok(Path::new(IP_NETNS).join(name)),
+        (_, _) => std::path::absolute(netns),
     }
 }
 
@@ -314,4 +327,24 @@ fn status_fields(view: &StatusView) -> String {
     }
     rows.extend(view.problems.iter().map(|problem| ("problem", problem.clone())));
     fields(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_namespace_is_given_by_path_or_by_its_name() {
+        let here = std::env::current_dir().expect("a directory");
+        for (given, path) in [
+            ("pod", PathBuf::from("/run/netns/pod")),
+            ("/run/netns/pod", PathBuf::from("/run/netns/pod")),
+            ("/proc/1/ns/net", PathBuf::from("/proc/1/ns/net")),
+            ("./pod", here.join("pod")),
+            ("pods/pod", here.join("pods/pod")),
+            ("..", here.join("..")),
+        ] {
+            assert_eq!(netns_path(Path::new(given)).ok(), Some(path), "{given}");
+        }
+    }
 }

@@ -85,8 +85,11 @@ pub struct App {
 impl FromStr for App {
     type Err = InvalidName;
 
-    /// Accepts a name, or `ap-<uuid>` with digits in either case.
+    /// Accepts a name, or `ap-<uuid>` with digits in either case. A UUID alone is neither: half of them would be names.
     fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if Uuid::try_parse(text).is_ok() {
+            return Err(InvalidName::new("app", text, "an id of an app begins with ap-: write ap-<uuid>"));
+        }
         if text.starts_with("ap-") {
             return Ok(Self { id: AppId::typed(text)?, name: None });
         }
@@ -138,9 +141,12 @@ mod tests {
             ("1shop", "shop1"),
             ("a.b", "a-b"),
             ("", "a"),
+            ("a71da13f-7c70-4c00-a644-eee8558d8053", "ap-a71da13f-7c70-4c00-a644-eee8558d8053"),
+            ("471da13f-7c70-4c00-a644-eee8558d8053", "ap-471da13f-7c70-4c00-a644-eee8558d8053"),
+            ("a71da13f7c704c00a644eee8558d8053", "a71da13f7c704c00a644eee8558d805"),
         ] {
             let error = wrong.parse::<App>().expect_err(wrong);
-            assert!(error.to_string().contains("expected"), "{error}");
+            assert!(error.expected.contains("expected") || error.expected.contains("ap-<uuid>"), "{error}");
             assert!(right.parse::<App>().is_ok(), "{right:?} was refused");
         }
         assert!("a".repeat(63).parse::<App>().is_ok());
