@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use futures::StreamExt;
 
 use super::backoff::Backoff;
 use super::door::explain::{explain, problem};
@@ -38,8 +37,8 @@ impl StoreFollower {
     pub async fn run(self, mut watch: Watch) {
         let problem = |text| self.problems.set(StoreProblem::Following, text);
         loop {
-            while let Some(event) = watch.next().await {
-                self.follow(&event);
+            while let Some(changes) = watch.next_transaction().await {
+                self.follow(&changes);
             }
             tracing::warn!("the watch of the store ended: the agent reads the whole store again");
             problem(Some("its watch ended, and it has not been read again yet".to_owned()));
@@ -79,12 +78,14 @@ impl StoreFollower {
         bail!("the store does not know host {}: it is another store, or lost its data", self.host.config.host)
     }
 
-    fn follow(&self, event: &Event) {
-        if matches!(event, Event::Delete { key, .. } if *key == keys::presence(&self.host.config.host)) {
+    /// Follows one transaction: a reader of the image sees all of it, or nothing.
+    fn follow(&self, changes: &[Event]) {
+        let own = keys::presence(&self.host.config.host);
+        if changes.iter().any(|change| matches!(change, Event::Delete { key, .. } if *key == own)) {
             // The agent was stopped for longer than its lease lives, and goes on.
             self.presence.was_lost();
         }
-        let concerns = self.world.write(|world| world.follow(event));
+        let concerns = self.world.write(|world| world.follow_all(changes));
         wake(&self.names, &self.workers, &concerns);
     }
 }
@@ -95,23 +96,13 @@ pub fn wake(names: &NamesHandle, workers: &Workers, concerns: &Concerns) {
     workers.wake(concerns);
 }
 
-/// Reads the store, and watches it from there.
+/// Reads the store as of one revision, and watches all of it from there.
 ///
 /// # Errors
 /// When the store or a record is at fault.
 pub async fn read_world(store: &dyn Store) -> Result<(World, Watch)> {
-    let (mut world, revisions) = World::read(store).await.context("reading the store")?;
+    let (mut world, revision) = World::read(store).await.context("reading the store")?;
     world.expire_quarantine(super::now_unix_seconds());
-    let networks = store.watch(&keys::networks(), revisions.networks).await.context("watching the networks")?;
-    let members = store.watch(&keys::all_members(), revisions.members).await.context("watching the members")?;
-    let addresses = store.watch(&keys::all_addresses(), revisions.addresses).await.context("watching the addresses")?;
-    let hosts = store.watch(&keys::hosts(), revisions.hosts).await.context("watching the hosts")?;
-    let presences = store.watch(&keys::presences(), revisions.presences).await.context("watching the presences")?;
-    let together = futures::stream::select_all([networks, members, addresses, hosts, presences]);
-    // The first of them that ends asks for everything to be read again.
-    let until_resync = together.scan(false, |ended, event| {
-        let go_on = !std::mem::replace(ended, matches!(event, Event::Resync(_)));
-        futures::future::ready(go_on.then_some(event))
-    });
-    Ok((world, Watch::new(until_resync)))
+    let watch = store.watch(&keys::everything(), revision).await.context("watching the store")?;
+    Ok((world, watch))
 }

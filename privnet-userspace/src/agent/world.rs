@@ -19,7 +19,7 @@ use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, HostName, Member, MemberId, Network, NetworkId};
 use crate::store::claims::{Choice, Found, MemberClaim, MemberError, NameWish, Occupancy, Seen};
 use crate::store::records::{self, AddressRecord, HostRecord, RecordError, Stored};
-use crate::store::{Entry, Event, Key, Store, keys};
+use crate::store::{Entry, Event, Key, Listing, Revision, Store, keys};
 
 /// Everything of the store that an agent acts on.
 #[derive(Clone, Debug, Default)]
@@ -100,36 +100,34 @@ pub enum Concerns {
     Everything,
 }
 
+impl Concerns {
+    /// What both concern.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, other) => other,
+            (concerns, Self::Nothing) => concerns,
+            (Self::Everything, _) | (_, Self::Everything) => Self::Everything,
+            (Self::Networks(mut networks), Self::Networks(others)) => {
+                networks.extend(others);
+                Self::Networks(networks)
+            }
+        }
+    }
+}
+
 impl World {
-    /// Reads everything, each room of the store as of one revision.
+    /// Reads everything as of one revision, and says which.
     ///
     /// # Errors
     /// When the store or a record is at fault.
-    pub async fn read(store: &dyn Store) -> Result<(Self, Revisions), RecordError> {
-        let networks = records::list_networks(store).await?;
-        let members = records::list_members(store, None).await?;
-        let addresses = records::list_addresses(store).await?;
-        let hosts = records::list_hosts(store).await?;
-        // After the hosts: one that begins in between is there.
-        let presences = store.list(&keys::presences()).await?;
-        let revisions = Revisions {
-            networks: networks.revision,
-            members: members.revision,
-            addresses: addresses.revision,
-            hosts: hosts.revision,
-            presences: presences.revision,
-        };
+    pub async fn read(store: &dyn Store) -> Result<(Self, Revision), RecordError> {
+        let Listing { entries, revision } = store.list(&keys::everything()).await?;
         let mut world = Self::default();
-        world.networks.extend(networks.records.into_iter().map(|network| (network.id, network)));
-        for member in members.records {
-            world.put_member(member);
+        for entry in &entries {
+            world.put(entry)?;
         }
-        for (network, address, row) in addresses.records {
-            world.put_address(network, address, row);
-        }
-        world.hosts.extend(hosts.records.into_iter().map(|host| (host.name.clone(), host)));
-        world.present.extend(presences.entries.iter().filter_map(|entry| present_host(&entry.key)));
-        Ok((world, revisions))
+        Ok((world, revision))
     }
 
     /// The networks, by id.
@@ -206,6 +204,11 @@ impl World {
         self.problems.values()
     }
 
+    /// Follows the changes of one transaction, and says whom they concern.
+    pub fn follow_all(&mut self, changes: &[Event]) -> Concerns {
+        changes.iter().fold(Concerns::Nothing, |concerns, change| concerns.and(self.follow(change)))
+    }
+
     /// Follows one change and says whom it concerns.
     pub fn follow(&mut self, event: &Event) -> Concerns {
         match event {
@@ -245,7 +248,7 @@ impl World {
             let (network, address, row) = records::address_from(entry)?;
             Ok(if self.put_address(network, address, row) { one(network) } else { Concerns::Nothing })
         } else if entry.key.below(&keys::hosts()).is_some() {
-            let host: HostRecord = records::decode(&entry.key, &entry.value)?;
+            let host = records::host_from(entry)?;
             let is_as_before = |known: &HostRecord| known.vtep == host.vtep && known.clock_steps == host.clock_steps;
             let changed = !self.hosts.get(&host.name).is_some_and(is_as_before);
             self.hosts.insert(host.name.clone(), host);
@@ -330,21 +333,6 @@ impl World {
         }
         Concerns::Nothing
     }
-}
-
-/// The revisions from which to watch.
-#[derive(Clone, Copy, Debug)]
-pub struct Revisions {
-    /// Of the networks.
-    pub networks: crate::store::Revision,
-    /// Of the members.
-    pub members: crate::store::Revision,
-    /// Of the addresses.
-    pub addresses: crate::store::Revision,
-    /// Of the hosts.
-    pub hosts: crate::store::Revision,
-    /// Of who is there.
-    pub presences: crate::store::Revision,
 }
 
 fn present_host(key: &Key) -> Option<HostName> {

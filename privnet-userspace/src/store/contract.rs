@@ -4,19 +4,21 @@
 //!   carries its revision. In a shared cluster the transactions of others count as well: revisions grow, but not by one.
 //! - A **commit** happens whole and is durable when it is answered, or does not happen. A failed compare names its key.
 //! - A **watch** delivers every change after its revision, in order, once; where it cannot, its last event is
-//!   [`Event::Resync`]. It is never silent about a gap. Of one transaction the puts come before the deletions, so that a
-//!   record that moves to another key is never gone in between.
+//!   [`Event::Resync`]. It is never silent about a gap. Its unit is the transaction: [`Watch::next_transaction`] delivers
+//!   all changes of one together. Of one transaction the puts come before the deletions, so that a record that moves to
+//!   another key is never gone in between.
 //! - A **lease** that is not kept alive deletes the keys attached to it. In a store of one host it lives as long as the
 //!   process that holds the store; in a cluster it outlives that, and time stands still for it while the cluster has no
 //!   leader.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::{BoxStream, Stream, StreamExt as _};
+use futures::stream::{BoxStream, Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::error::{CommitError, StoreError};
@@ -160,17 +162,35 @@ pub enum ResyncReason {
 }
 
 /// The changes below a prefix. Ends after [`Event::Resync`], and only then. Cancelling a read loses no event.
-pub struct Watch(BoxStream<'static, Event>);
+pub struct Watch {
+    transactions: BoxStream<'static, Vec<Event>>,
+    /// What was not read yet of the transaction that was delivered last.
+    rest: VecDeque<Event>,
+}
 
 impl Watch {
-    /// Wraps a stream that ends with [`Event::Resync`], which may be several watches joined.
-    pub fn new(events: impl Stream<Item = Event> + Send + 'static) -> Self {
-        Self(events.boxed())
+    /// Wraps a stream of transactions, each with all its changes below the prefix, that ends with [`Event::Resync`] alone.
+    pub(super) fn new(transactions: impl Stream<Item = Vec<Event>> + Send + 'static) -> Self {
+        Self { transactions: transactions.boxed(), rest: VecDeque::new() }
     }
 
     /// Waits for the next event; `None` once [`Event::Resync`] has been delivered.
     pub async fn next(&mut self) -> Option<Event> {
-        self.0.next().await
+        StreamExt::next(self).await
+    }
+
+    /// Waits for the next transaction that changed something below the prefix: its changes, all of the same revision, or
+    /// [`Event::Resync`] alone; `None` once that has been delivered.
+    pub async fn next_transaction(&mut self) -> Option<Vec<Event>> {
+        if !self.rest.is_empty() {
+            return Some(self.rest.drain(..).collect());
+        }
+        loop {
+            let transaction = self.transactions.next().await?;
+            if !transaction.is_empty() {
+                return Some(transaction);
+            }
+        }
     }
 }
 
@@ -178,7 +198,15 @@ impl Stream for Watch {
     type Item = Event;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.0.poll_next_unpin(context)
+        loop {
+            if let Some(event) = self.rest.pop_front() {
+                return Poll::Ready(Some(event));
+            }
+            match ready!(self.transactions.poll_next_unpin(context)) {
+                Some(transaction) => self.rest = transaction.into(),
+                None => return Poll::Ready(None),
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::transaction::{Revision, Value};
 
 /// How many changes a store remembers: a watch that is further behind has to list again.
 pub(super) const HISTORY_CHANGES: usize = 8192;
-/// How many changes a watch takes at a time; a transaction is never split.
+/// How many changes a watch takes at a time, and the rest of the last one's transaction.
 const BATCH_CHANGES: usize = 256;
 
 /// A change of a key; no value where it was deleted.
@@ -43,27 +43,32 @@ impl History {
         }
     }
 
-    /// The next changes after `cursor` below `prefix`, and the revision up to which these are all; `None` when changes
-    /// after `cursor` are forgotten.
+    /// The next transactions after `cursor` with their changes below `prefix`, and the revision up to which these are all;
+    /// `None` when changes after `cursor` are forgotten.
     pub(super) fn after(
         &self,
         cursor: Revision,
         newest: Revision,
         prefix: &Prefix,
-    ) -> Option<(VecDeque<Event>, Revision)> {
+    ) -> Option<(VecDeque<Vec<Event>>, Revision)> {
         if cursor < self.forgotten {
             return None;
         }
-        let mut batch = VecDeque::new();
-        let mut last = cursor;
+        let (mut batch, mut changes) = (VecDeque::<Vec<Event>>::new(), 0);
+        let (mut last, mut delivered) = (cursor, cursor);
         let first = self.changes.partition_point(|change| change.revision <= cursor);
         for change in self.changes.range(first..) {
-            if batch.len() >= BATCH_CHANGES && change.revision > last {
+            if changes >= BATCH_CHANGES && change.revision > last {
                 return Some((batch, last));
             }
             last = change.revision;
             if prefix.holds(&change.key) {
-                batch.push_back(change.event());
+                changes += 1;
+                match batch.back_mut().filter(|_| delivered == last) {
+                    Some(transaction) => transaction.push(change.event()),
+                    None => batch.push_back(vec![change.event()]),
+                }
+                delivered = last;
             }
         }
         Some((batch, newest))

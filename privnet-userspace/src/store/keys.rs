@@ -88,6 +88,12 @@ pub fn members_fence(network: NetworkId) -> Key {
     key(&format!("fences/members/{network}"))
 }
 
+/// Everything.
+#[must_use]
+pub fn everything() -> Prefix {
+    Prefix::all()
+}
+
 /// `networks/`.
 #[must_use]
 pub fn networks() -> Prefix {

@@ -12,7 +12,8 @@ pub const MAX_KEY_BYTES: usize = 512;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<str>);
 
-/// The start of the keys that a listing or a watch asks for: a key and a final `/`, so that `a/1/` never matches `a/10/b`.
+/// The start of the keys that a listing or a watch asks for: a key and a final `/`, so that `a/1/` never matches `a/10/b`;
+/// or nothing, with which every key starts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix(Arc<str>);
 
@@ -43,7 +44,13 @@ impl Key {
 }
 
 impl Prefix {
-    /// The text, which ends with `/`.
+    /// The start of every key.
+    #[must_use]
+    pub fn all() -> Self {
+        Self("".into())
+    }
+
+    /// The text, which ends with `/` or is empty.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -57,7 +64,7 @@ impl Prefix {
 
     /// The range of keys below this prefix: `0` is the character after `/`.
     pub(super) fn range(&self) -> (Bound<Key>, Bound<Key>) {
-        let segments = &self.0[..self.0.len() - 1];
+        let Some(segments) = self.0.strip_suffix('/') else { return (Bound::Unbounded, Bound::Unbounded) };
         (Bound::Included(Key(self.0.clone())), Bound::Excluded(Key(format!("{segments}0").into())))
     }
 }
@@ -151,6 +158,8 @@ mod tests {
             let key: Key = key.parse().expect("valid");
             assert_eq!(prefix.holds(&key), held, "{key}");
             assert_eq!(std::ops::RangeBounds::contains(&prefix.range(), &key), held, "{key}");
+            assert!(Prefix::all().holds(&key) && key.below(&Prefix::all()) == Some(key.as_str()));
+            assert!(std::ops::RangeBounds::contains(&Prefix::all().range(), &key));
         }
     }
 }

@@ -17,7 +17,7 @@ struct Reader {
     news: watch::Receiver<Revision>,
     prefix: Prefix,
     cursor: Revision,
-    batch: VecDeque<Event>,
+    batch: VecDeque<Vec<Event>>,
     ended: bool,
 }
 
@@ -31,18 +31,18 @@ pub(super) fn watch(shared: &Arc<Shared>, prefix: &Prefix, after: Revision) -> W
         batch: VecDeque::new(),
         ended: false,
     };
-    Watch::new(reader.events())
+    Watch::new(reader.transactions())
 }
 
 impl Reader {
-    fn events(self) -> impl Stream<Item = Event> + Send + 'static {
-        stream::unfold(self, |mut reader| async move { reader.next().await.map(|event| (event, reader)) })
+    fn transactions(self) -> impl Stream<Item = Vec<Event>> + Send + 'static {
+        stream::unfold(self, |mut reader| async move { reader.next().await.map(|changes| (changes, reader)) })
     }
 
-    async fn next(&mut self) -> Option<Event> {
+    async fn next(&mut self) -> Option<Vec<Event>> {
         loop {
-            if let Some(event) = self.batch.pop_front() {
-                return Some(event);
+            if let Some(changes) = self.batch.pop_front() {
+                return Some(changes);
             }
             if self.ended {
                 return None;
@@ -51,11 +51,11 @@ impl Reader {
             self.news.mark_unchanged();
             if let Err(reason) = self.refill() {
                 self.ended = true;
-                return Some(Event::Resync(reason));
+                return Some(vec![Event::Resync(reason)]);
             }
             if self.batch.is_empty() && self.news.changed().await.is_err() {
                 self.ended = true;
-                return Some(Event::Resync(ResyncReason::Closed));
+                return Some(vec![Event::Resync(ResyncReason::Closed)]);
             }
         }
     }

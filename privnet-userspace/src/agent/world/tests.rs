@@ -243,13 +243,9 @@ async fn a_claim_from_the_image_costs_one_transaction_and_gets_what_the_store_wo
         let made = claims::create_network(store, &wanted, &mut rng).await;
         networks.push(made.expect("created").id);
     }
-    let (world, revisions) = World::read(&seen).await.expect("read");
+    let (world, revision) = World::read(&seen).await.expect("read");
     let world = SharedWorld::new(world);
-    let mut watches = Vec::new();
-    for (prefix, after) in [(keys::all_members(), revisions.members), (keys::all_addresses(), revisions.addresses)] {
-        watches.push(seen.watch(&prefix, after).await.expect("watched"));
-    }
-    let mut watch = futures::stream::select_all(watches);
+    let mut watch = seen.watch(&keys::everything(), revision).await.expect("watched");
     for (key, leaves) in (1..).zip([0, 0, 0, 1, 0, 0, 0, 3, 2, 0, 0, 0, 1]) {
         let now = u64::from(key) * 1000;
         if leaves > 0 {
@@ -267,8 +263,8 @@ async fn a_claim_from_the_image_costs_one_transaction_and_gets_what_the_store_wo
             assert_eq!(given(from_image), given(from_store), "step {key}");
         }
         // A claim and a release change two records here.
-        while let Some(Some(event)) = futures::FutureExt::now_or_never(futures::StreamExt::next(&mut watch)) {
-            world.write(|world| world.follow(&event));
+        while let Some(Some(changes)) = futures::FutureExt::now_or_never(watch.next_transaction()) {
+            world.write(|world| world.follow_all(&changes));
         }
     }
 }

@@ -69,6 +69,7 @@ every_store! {
     a_prefix_lists_what_is_below_it_in_order
     a_watch_from_a_listing_misses_nothing_and_repeats_nothing
     a_watch_tells_of_its_prefix_only
+    a_watch_of_everything_delivers_each_transaction_whole
     a_slow_watch_gets_every_change_while_the_store_remembers_them
     a_watch_from_the_future_is_told_to_start_over
     a_closed_store_ends_its_watches
@@ -184,6 +185,36 @@ async fn a_watch_tells_of_its_prefix_only(lab: Lab) {
         put(&lab, name).await;
     }
     assert_eq!(next(&mut watch).await, Event::Put { key: key("a/1/x"), value: [0].into(), revision: Revision(4) });
+}
+
+async fn a_watch_of_everything_delivers_each_transaction_whole(lab: Lab) {
+    put(&lab, "a/1").await;
+    let everything = Prefix::all();
+    let mut watch = lab.store.watch(&everything, Revision(0)).await.expect("watching");
+    let mut of_one = lab.store.watch(&prefix("a/"), Revision(0)).await.expect("watching");
+    let moved = Transaction::new().put(key("b/1"), [1]).put(key("c"), [2]).delete(key("a/1"));
+    lab.store.commit(moved).await.expect("committed");
+    let many =
+        (0..MAX_OPERATIONS).fold(Transaction::new(), |change, at| change.put(key(&format!("d/{at}")), vec![0; 4000]));
+    lab.store.commit(many).await.expect("committed");
+    let (one, two) = (Revision(1), Revision(2));
+    let first = Event::Put { key: key("a/1"), value: [0].into(), revision: one };
+    let second = [
+        Event::Put { key: key("b/1"), value: [1].into(), revision: two },
+        Event::Put { key: key("c"), value: [2].into(), revision: two },
+        Event::Delete { key: key("a/1"), revision: two },
+    ];
+    // One event, and what is left of its transaction.
+    assert_eq!((next(&mut watch).await, watch.next_transaction().await), (first.clone(), Some(second.to_vec())));
+    assert_eq!(watch.next_transaction().await.map(|changes| changes.len()), Some(MAX_OPERATIONS));
+    assert_eq!(of_one.next_transaction().await, Some(vec![first]));
+    assert_eq!(of_one.next_transaction().await, Some(second[2..].to_vec()));
+    let listing = lab.store.list(&everything).await.expect("listed");
+    assert_eq!((listing.entries.len(), listing.revision), (MAX_OPERATIONS + 2, Revision(3)));
+    // What a watch could not read in time is told by a transaction of its own.
+    let mut late = lab.store.watch(&everything, Revision(9)).await.expect("watching");
+    assert_eq!(late.next_transaction().await, Some(vec![Event::Resync(ResyncReason::UnknownRevision)]));
+    assert_eq!(late.next_transaction().await, None);
 }
 
 async fn a_slow_watch_gets_every_change_while_the_store_remembers_them(lab: Lab) {

@@ -24,8 +24,8 @@ use crate::store::contract::{Event, ResyncReason, Watch};
 use crate::store::path::Prefix;
 use crate::store::transaction::Revision;
 
-/// How many events wait for a slow reader here; more wait in etcd.
-const WAITING_EVENTS: usize = 1024;
+/// How many transactions wait for a slow reader here; more wait in etcd.
+const WAITING_TRANSACTIONS: usize = 1024;
 
 /// A watch, as long as it is read.
 struct Follower {
@@ -35,7 +35,8 @@ struct Follower {
     /// The last revision of etcd of which everything was delivered.
     delivered: i64,
     cluster_id: u64,
-    events: mpsc::Sender<Event>,
+    /// Each message is a transaction.
+    events: mpsc::Sender<Vec<Event>>,
 }
 
 /// Why a stream ended.
@@ -60,9 +61,9 @@ pub(super) async fn watch(
     if head.revision < delivered {
         // etcd would wait for that revision, and not deliver the changes before it.
         let unknown = Event::Resync(ResyncReason::UnknownRevision);
-        return Ok(Watch::new(futures::stream::once(std::future::ready(unknown))));
+        return Ok(Watch::new(futures::stream::once(std::future::ready(vec![unknown]))));
     }
-    let (events, reader) = mpsc::channel(WAITING_EVENTS);
+    let (events, reader) = mpsc::channel(WAITING_TRANSACTIONS);
     let range = encode::range(prefix);
     let follower = Follower { cluster, open, range, delivered, cluster_id: head.cluster_id, events };
     tokio::spawn(follower.run());
@@ -99,7 +100,7 @@ impl Follower {
 
     async fn say_resync(self, reason: ResyncReason) {
         // A reader that has gone needs no event.
-        let _ = self.events.send(Event::Resync(reason)).await;
+        let _ = self.events.send(vec![Event::Resync(reason)]).await;
     }
 
     /// Opens a stream after the last delivered revision, and delivers until it ends.
@@ -174,19 +175,20 @@ impl Follower {
         }
     }
 
-    /// Delivers events; those of the same revision always come in the same answer.
+    /// Delivers events, a transaction at a time. Those of the same revision always come in the same answer: etcd splits one
+    /// only for a watch that asks for fragments, and these ask for none.
     async fn hand_over(&mut self, mut events: Vec<WatchEvent>) -> Result<(), End> {
-        events.sort_by_key(|event| (event.kv.as_ref().map_or(0, |kv| kv.mod_revision), event.kind == DELETE));
-        for event in events {
-            let Some(kv) = event.kv else { continue };
-            let revision = kv.mod_revision;
-            if let Some(event) = contract_event(event.kind, kv) {
+        let revision_of = |event: &WatchEvent| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+        events.sort_by_key(|event| (revision_of(event), event.kind == DELETE));
+        for transaction in events.chunk_by(|one, other| revision_of(one) == revision_of(other)) {
+            let changes: Vec<Event> = transaction.iter().filter_map(contract_event).collect();
+            if !changes.is_empty() {
                 tokio::select! {
-                    sent = self.events.send(event) => sent.map_err(|_| End::Unread)?,
+                    sent = self.events.send(changes) => sent.map_err(|_| End::Unread)?,
                     _ = self.open.changed() => return Err(End::Resync(ResyncReason::Closed)),
                 }
             }
-            self.delivered = self.delivered.max(revision);
+            self.delivered = self.delivered.max(transaction.first().map_or(0, revision_of));
         }
         Ok(())
     }
@@ -204,12 +206,13 @@ impl Follower {
     }
 }
 
-fn contract_event(kind: i32, kv: super::protocol::KeyValue) -> Option<Event> {
+fn contract_event(event: &WatchEvent) -> Option<Event> {
+    let kv = event.kv.as_ref()?;
     let key = encode::parse_key(&kv.key)?;
     let revision = encode::revision(kv.mod_revision);
-    Some(if kind == DELETE {
+    Some(if event.kind == DELETE {
         Event::Delete { key, revision }
     } else {
-        Event::Put { key, value: kv.value.into(), revision }
+        Event::Put { key, value: kv.value.as_slice().into(), revision }
     })
 }

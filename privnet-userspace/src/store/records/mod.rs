@@ -150,16 +150,6 @@ pub async fn list_members(store: &dyn Store, network: Option<NetworkId>) -> Resu
     Ok(Records { records, revision: listing.revision })
 }
 
-/// Reads the records of all addresses that have or had a holder, in every network.
-///
-/// # Errors
-/// When the store or any record is at fault: a list is whole or it is an error.
-pub async fn list_addresses(store: &dyn Store) -> Result<Records<AddressRow>, RecordError> {
-    let listing = store.list(&keys::all_addresses()).await?;
-    let records = listing.entries.iter().map(address_from).collect::<Result<_, RecordError>>()?;
-    Ok(Records { records, revision: listing.revision })
-}
-
 /// Reads the record of `addresses/<pn>/<ipv4>`.
 ///
 /// # Errors
@@ -173,19 +163,14 @@ pub fn address_from(entry: &Entry) -> Result<AddressRow, RecordError> {
     Ok((network, address, read(entry)?))
 }
 
-/// Reads every host.
+/// Reads the record of `hosts/<host>`.
 ///
 /// # Errors
-/// When the store or any record is at fault: a list is whole or it is an error.
-pub async fn list_hosts(store: &dyn Store) -> Result<Records<HostRecord>, RecordError> {
-    let listing = store.list(&keys::hosts()).await?;
-    let host_from = |entry: &Entry| {
-        let record: HostRecord = decode(&entry.key, &entry.value)?;
-        under_its_key(entry, &keys::host(&record.name))?;
-        Ok(record)
-    };
-    let records = listing.entries.iter().map(host_from).collect::<Result<_, RecordError>>()?;
-    Ok(Records { records, revision: listing.revision })
+/// When it is of a newer version, damaged, or of another host than its key says.
+pub fn host_from(entry: &Entry) -> Result<HostRecord, RecordError> {
+    let host: HostRecord = decode(&entry.key, &entry.value)?;
+    under_its_key(entry, &keys::host(&host.name))?;
+    Ok(host)
 }
 
 /// Reads the record of `networks/<pn>`.
