@@ -12,5 +12,11 @@ pub mod soak;
 /// as long and the machine is there for its kernel.
 #[must_use]
 pub fn repeats(count: u32) -> u32 {
-    if std::env::var_os("PRIVNET_EMULATED").is_some() { count.div_ceil(5) } else { count }
+    if is_emulated() { count.div_ceil(5) } else { count }
+}
+
+/// Whether this runs on an emulated machine, where a program takes ten times as long to start.
+#[must_use]
+pub fn is_emulated() -> bool {
+    std::env::var_os("PRIVNET_EMULATED").is_some()
 }

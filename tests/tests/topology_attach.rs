@@ -166,11 +166,16 @@ fn whatever_a_stranger_removes_is_made_again() {
 
         say("the rest is found by an agent that starts");
         let quiet = quiet_removals(&web, worker.address(), options.datapath);
-        for (space, command) in &quiet {
+        // What takes others with it goes by itself.
+        let (by_themselves, rest): (Vec<_>, Vec<_>) =
+            quiet.iter().partition(|(_, line)| line.starts_with("ip netns delete") || line.ends_with("nomaster"));
+        for removed in std::iter::once(rest).chain(by_themselves.into_iter().map(|removal| vec![removal])) {
             host.stop();
-            space.run(command);
+            for (space, command) in &removed {
+                space.run(command);
+            }
             host.start();
-            wait_until(format!("the repair after {command}"), is_whole);
+            wait_until(format!("the repair after {removed:?}"), is_whole);
             host.wait_until_settled();
         }
         if options.datapath == "ebpf" {
@@ -209,10 +214,12 @@ fn quiet_removals<'a>(web: &'a Joined, worker: Ipv4Addr, datapath: &str) -> Vec<
                 "bridge link set dev vxlan0 learning on flood on".to_owned(),
                 format!("bridge fdb delete {} dev {veth} master", web.mac_text()),
             ]
-            .map(|line| (&web.network, line))
-            .into_iter()
-            .chain([(&web.binding, format!("ip neighbour delete {worker} dev vxlan-1-veth0"))]),
+            .map(|line| (&web.network, line)),
         ),
+    }
+    if datapath == "bridge" {
+        // A link that goes down takes it along.
+        removals.insert(0, (&web.binding, format!("ip neighbour delete {worker} dev vxlan-1-veth0")));
     }
     removals.extend([&web.binding, &web.network].map(|space| (&web.app, format!("ip netns delete {}", space.pin()))));
     removals
@@ -310,7 +317,7 @@ fn mtu(space: &Space, interface: &str) -> u64 {
 /// What of a member a stranger could remove, as `ip` shows it.
 fn repairable(member: &Joined) -> Vec<String> {
     let show = |space: &Space, line: &str| {
-        let output = space.command(line).output().expect("nsenter starts");
+        let output = space.output(line);
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     vec![

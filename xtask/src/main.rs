@@ -15,6 +15,8 @@ mod build;
 mod debian;
 mod environment;
 mod lacks;
+mod lanes;
+mod listen;
 mod messages;
 mod object;
 mod report;

@@ -13,8 +13,8 @@ use crate::build::{self, Profile};
 use crate::messages::Executable;
 use crate::report::{Reader, Report};
 use crate::setup::{self, Purpose};
-use crate::test::{self, PRIVNET_BIN};
-use crate::{environment, shell};
+use crate::test::PRIVNET_BIN;
+use crate::{environment, listen, shell};
 
 /// How many seconds a run goes on.
 const SECONDS: &str = "PRIVNET_SOAK_SECONDS";
@@ -176,7 +176,7 @@ impl Run {
         command.args(["--foreground", "--kill-after=10", &limit_seconds.to_string()]).arg(&test.path);
         command.args(["--test-threads=1", "--nocapture", self.filter]).current_dir(&folder);
         let (mut reader, start) = (Reader::default(), Instant::now());
-        test::read(&mut command, &mut reader)?;
+        listen::read(&mut command, &mut reader)?;
         let mut report = reader.report();
         report.times.push((self.name.to_owned(), start.elapsed()));
         Ok(report)

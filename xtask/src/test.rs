@@ -5,20 +5,17 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::build::{self, Profile};
 use crate::messages::Executable;
 use crate::report::{Reader, Report};
 use crate::setup::{self, Purpose};
-use crate::{environment, lacks, shell, tidy};
+use crate::{environment, lacks, lanes, listen, shell, tidy};
 
 /// The variable in which a test finds the `privnet` binary.
 pub const PRIVNET_BIN: &str = "PRIVNET_BIN";
@@ -28,10 +25,8 @@ const ROOT_TESTS: &str = "privnet-tests";
 pub const ROOT_TESTS_FOLDER: &str = "tests";
 /// The file of tests there that run outside of several machines, which `cargo xtask vm` has.
 pub const MACHINES: &str = "machines";
-/// A test executable that takes longer hangs.
-const LIMIT_SECONDS: &str = "900";
-/// How long what was printed last may take to arrive after the end of a test executable.
-const GRACE: Duration = Duration::from_secs(2);
+/// How many tests without root run at once for each processor: some of them wait, for an etcd to be missed most of all.
+const TESTS_PER_PROCESSOR: usize = 2;
 
 /// The task. Its last line on stdout is the sum.
 pub fn task(filter: Option<&str>) -> ExitCode {
@@ -123,41 +118,26 @@ impl Steps {
 fn host_tests(object: &Path, filter: Option<&str>, variables: &[(&str, OsString)]) -> Result<Report> {
     let mut command = build::cargo("test", Profile::Dev, object);
     command.args(["--exclude", ROOT_TESTS, "--no-fail-fast"]).args(filter).args(["--", "--show-output"]);
+    command.arg(format!("--test-threads={}", lanes::processors() * TESTS_PER_PROCESSOR));
     command.envs(variables.iter().map(|(name, value)| (name, value)));
     let mut reader = Reader::default();
-    read(&mut command, &mut reader)?;
+    listen::read(&mut command, &mut reader)?;
     Ok(reader.report())
 }
 
-/// The executables of [`ROOT_TESTS`], one after another and one test at a time: they share the machine's namespaces.
+/// The executables of [`ROOT_TESTS`], each one test at a time, in lanes.
 fn root_tests(object: &Path, filter: Option<&str>, variables: &[(&str, OsString)]) -> Result<Report> {
     let mut command = build::cargo("test", Profile::Dev, object);
     let folder = environment::root().join(ROOT_TESTS_FOLDER);
     let is_of_machines = |built: &Executable| built.file_name().starts_with(&format!("{}-", MACHINES));
-    let is_one =
-        |built: &Executable| built.is_test && built.manifest.parent() == Some(&folder) && !is_of_machines(built);
+    let is_meant =
+        |test: &Executable| filter.is_none_or(|filter| !has_no_harness(test) || test.file_name().contains(filter));
+    let is_one = |built: &Executable| {
+        built.is_test && built.manifest.parent() == Some(&folder) && !is_of_machines(built) && is_meant(built)
+    };
     let mut tests: Vec<Executable> = build::executables(command.arg("--no-run"))?.into_iter().filter(is_one).collect();
     tests.sort_by_key(Executable::file_name);
-    let timeout = environment::which("timeout").context("`timeout` of the coreutils is missing")?;
-    let mut report = Report::default();
-    for test in tests {
-        if filter.is_some_and(|filter| has_no_harness(&test) && !test.file_name().contains(filter)) {
-            continue;
-        }
-        eprintln!("     Running {} as root", test.path.display());
-        let mut command = shell::as_root(&timeout, variables)?;
-        command.args(["--foreground", "--kill-after=10", LIMIT_SECONDS]).arg(&test.path);
-        // A filter that names a file asks for all of it.
-        let within = filter.filter(|filter| !test.file_name().contains(filter));
-        command.args(["--test-threads=1", "--show-output"]).args(within).current_dir(&folder);
-        let (mut reader, start) = (Reader::default(), Instant::now());
-        if read(&mut command, &mut reader)? {
-            reader.ended_well();
-        }
-        report.add(reader.report());
-        report.times.push((test.stem(), start.elapsed()));
-    }
-    Ok(report)
+    lanes::run(tests, &folder, filter, variables)
 }
 
 /// Whether the executable is one test that knows no filter.
@@ -166,46 +146,4 @@ pub fn has_no_harness(test: &Executable) -> bool {
     let name = test.stem();
     let named = format!("name = \"{name}\"");
     manifest.split("\n[").any(|section| section.contains("harness = false") && section.contains(&named))
-}
-
-/// Runs tests, shows what a person wants to see of them, and counts. Returns whether they ended well.
-///
-/// # Errors
-/// They could not be started.
-pub fn read(command: &mut Command, reader: &mut Reader) -> Result<bool> {
-    let shown = shell::shown(command);
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {shown}"))?;
-    let stdout = child.stdout.take().context("the tests have no stdout")?;
-    let (sender, lines) = mpsc::channel();
-    // Not joined: a process that outlives the tests may hold their stdout for ever.
-    thread::spawn(move || {
-        BufReader::new(stdout).split(b'\n').map_while(Result::ok).try_for_each(|line| sender.send(line))
-    });
-    loop {
-        match lines.recv_timeout(GRACE) {
-            // A program that a test runs may print what is not UTF-8.
-            Ok(line) => {
-                let line = String::from_utf8_lossy(&line);
-                if reader.line(&line) {
-                    println!("{line}");
-                }
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                if child.try_wait().with_context(|| format!("cannot wait for {shown}"))?.is_some() {
-                    println!("something that {shown} started still runs, and holds its output");
-                    reader.broken();
-                    break;
-                }
-            }
-        }
-    }
-    let status = child.wait().with_context(|| format!("cannot wait for {shown}"))?;
-    if !status.success() && !reader.has_failures() {
-        // 124: timeout(1) ended it.
-        println!("{shown} ended with {status} without naming a failed test");
-        reader.broken();
-    }
-    Ok(status.success())
 }

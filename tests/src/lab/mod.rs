@@ -59,19 +59,20 @@ pub struct Lab {
 pub(crate) struct Inner {
     agents: RefCell<Vec<Rc<host::Shared>>>,
     ground: Ground,
-    _alone: process::Alone,
+    _place: process::Place,
 }
 
 impl Lab {
-    /// Opens a lab for the test of this name. One lab exists at a time per built binary: others wait here.
+    /// Opens a lab for the test of this name. One lab exists at a time per built binary, or as many as `PRIVNET_LABS` says:
+    /// others wait here.
     ///
     /// # Panics
     /// Without root.
     #[must_use]
     pub fn new(test: &str) -> Self {
-        let alone = process::Alone::wait();
+        let place = process::Place::wait();
         say(&format!("a lab for {test}"));
-        let inner = Inner { agents: RefCell::default(), ground: Ground::join(), _alone: alone };
+        let inner = Inner { agents: RefCell::default(), ground: Ground::join(), _place: place };
         Self { inner: Rc::new(inner) }
     }
 

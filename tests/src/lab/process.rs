@@ -1,4 +1,4 @@
-//! Processes of a test, and of the binary under test: which run, and that no two labs with agents run at once.
+//! Processes of a test, and of the binary under test: which run, and how many labs with agents run at once.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,21 +12,37 @@ use rustix::process::{Pid, Signal};
 use super::cli::binary;
 use super::wait::{SOON, holds_within};
 
+/// How often a lab looks for a place.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
 /// What stands before the run directory on the command line of a WireGuard or DNS process.
 const RUN_DIR: &str = "--run-dir";
 
-/// A lock that labs with agents of one built binary share, also across processes: the machine is too small for two.
+/// The variable that says how many labs with agents of one built binary may be there at once; one without it.
+const LABS: &str = "PRIVNET_LABS";
+
+/// A lock of one of the places for labs with agents of one built binary, also across processes: a machine has room for few.
 #[derive(Debug)]
-pub(crate) struct Alone {
+pub(crate) struct Place {
     _file: File,
 }
 
-impl Alone {
+impl Place {
     pub(crate) fn wait() -> Self {
-        let path = binary().with_file_name(".privnet-lab.lock");
-        let file = File::create(&path).expect("the lab's lock file");
-        rustix::fs::flock(&file, FlockOperation::LockExclusive).expect("the lab's lock");
-        Self { _file: file }
+        let count = std::env::var(LABS).ok().and_then(|count| count.parse().ok()).unwrap_or(1).max(1);
+        let file = |number| {
+            let path = binary().with_file_name(format!(".privnet-lab-{number}.lock"));
+            File::create(&path).expect("the lab's lock file")
+        };
+        let files: Vec<File> = (1..=count).map(file).collect();
+        loop {
+            let is_taken = |file: &File| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
+            if let Some(taken) = files.iter().position(is_taken) {
+                let file = files.into_iter().nth(taken).expect("it is one of them");
+                return Self { _file: file };
+            }
+            std::thread::sleep(TRY_AGAIN);
+        }
     }
 }
 

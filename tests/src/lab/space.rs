@@ -1,5 +1,6 @@
 //! A namespace of the lab, or one of an agent's: run a command in it, or a closure.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -91,7 +92,56 @@ impl Space {
     #[track_caller]
     pub fn attempt(&self, line: &str) -> Output {
         say(&format!("[{}] {line}", self.label));
-        self.command(line).output().expect("nsenter starts")
+        self.output(line)
+    }
+
+    /// What a command printed that the transcript does not show.
+    ///
+    /// A child inherits the namespace of the thread that starts it: nsenter would be a second program to start, which is
+    /// what an emulated machine is slowest at.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    #[track_caller]
+    pub fn output(&self, line: &str) -> Output {
+        let Ok(netns) = Netns::open(&self.path()) else {
+            // It says that the namespace is gone, and fails.
+            return self.command(line).output().expect("nsenter starts");
+        };
+        let owned = line.to_owned();
+        let output = netns.run_blocking(move || {
+            let mut words = owned.split_whitespace();
+            let mut command = Command::new(words.next().expect("a command"));
+            command.args(words).stdin(Stdio::null()).output()
+        });
+        let output = output.unwrap_or_else(|error| panic!("[{}] {error}", self.label));
+        output.unwrap_or_else(|error| panic!("[{}] {line}: {error}", self.label))
+    }
+
+    /// What each line of a batch of `ip` or `tc` printed as JSON, in one program; empty when one of them failed, as of a
+    /// link that is being made again.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    #[track_caller]
+    pub fn batch(&self, program: &'static str, lines: &[String]) -> Vec<serde_json::Value> {
+        let Ok(netns) = Netns::open(&self.path()) else { return Vec::new() };
+        let (text, label) = (format!("{}\n", lines.join("\n")), self.label.clone());
+        let output = netns.run_blocking(move || {
+            let mut command = Command::new(program);
+            command.args(["-d", "-j", "-force", "-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.stderr(Stdio::null()).spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
+            let mut stdin = child.stdin.take().expect("its input");
+            // One that ended early reads no more, and its output is short.
+            let _ = stdin.write_all(text.as_bytes());
+            drop(stdin);
+            child.wait_with_output().unwrap_or_else(|error| panic!("{program}: {error}"))
+        });
+        let output = output.unwrap_or_else(|error| panic!("[{label}] {error}"));
+        let read = serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect::<Result<Vec<_>, _>>();
+        read.ok().filter(|read: &Vec<_>| read.len() == lines.len()).unwrap_or_default()
     }
 
     /// Whether a command succeeds.
@@ -124,7 +174,7 @@ impl Space {
     /// What `ip -d -j link show` says of an interface; `None` when there is none of this name.
     #[must_use]
     pub fn link(&self, interface: &str) -> Option<serde_json::Value> {
-        let output = self.command(&format!("ip -d -j link show dev {interface}")).output().expect("nsenter starts");
+        let output = self.output(&format!("ip -d -j link show dev {interface}"));
         let links: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).ok()?;
         links.into_iter().next()
     }
@@ -145,7 +195,7 @@ impl Space {
     /// The name of the interface whose MAC address, as the tools write it, is `is_it`.
     #[must_use]
     pub fn link_with_mac(&self, is_it: impl Fn(&str) -> bool) -> Option<String> {
-        let output = self.command("ip -j link show").output().expect("nsenter starts");
+        let output = self.output("ip -j link show");
         let links: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("JSON of ip");
         let text = |link: &serde_json::Value, field: &str| link.get(field)?.as_str().map(str::to_owned);
         links
@@ -160,7 +210,7 @@ impl Space {
     /// When `ip` fails.
     #[must_use]
     pub fn links(&self) -> Vec<String> {
-        let output = self.command("ip -j link show").output().expect("nsenter starts");
+        let output = self.output("ip -j link show");
         let links: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("JSON of ip");
         let name = |link: &serde_json::Value| link.get("ifname").and_then(|name| name.as_str().map(str::to_owned));
         let mut names: Vec<String> = links.iter().filter_map(name).filter(|name| name != "lo").collect();

@@ -179,6 +179,22 @@ impl Member<'_> {
         self.run(&question(protocol, whom)).is_well
     }
 
+    /// Which of `udp`, `tcp` and `icmp` are answered at an address, each in a line.
+    #[must_use]
+    pub fn answered_at(&self, address: &str) -> String {
+        self.answered(&["udp", "tcp", "icmp"].map(|protocol| (protocol, address)))
+    }
+
+    /// Which questions are answered, each a protocol and whom it asks, in a line. Asks all at once: silence takes its time.
+    #[must_use]
+    pub fn answered(&self, questions: &[(&str, &str)]) -> String {
+        let ask = |(protocol, whom): &(&str, &str)| {
+            format!("{{ {} > /dev/null 2>&1 && echo {protocol} {whom}; }} & ", question(protocol, whom))
+        };
+        let all: String = questions.iter().map(ask).collect();
+        self.run(&format!("sh -c '{all} wait'")).output
+    }
+
     /// Asks until there is an answer.
     pub fn reaches(&self, protocol: &str, whom: &str) {
         self.host.machine.soon(&format!("ip netns exec {} {}", self.container.netns, question(protocol, whom)));

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::qemu::{Machine, Place};
 use crate::report::{Reader, Report};
-use crate::{shell, test};
+use crate::{listen, shell};
 
 /// The variable in which the test finds the folder of the sockets.
 const FOLDER: &str = "PRIVNET_MACHINES";
@@ -52,7 +52,7 @@ pub fn run(kinds: &[Machine<'_>], executable: &Path, filters: &[String]) -> Resu
     let is_over = AtomicBool::new(false);
     let (ended_well, trouble) = thread::scope(|scope| {
         let watch = scope.spawn(|| watch(&machines, &mut guests, &is_over));
-        let ended_well = test::read(&mut command, &mut reader);
+        let ended_well = listen::read(&mut command, &mut reader);
         is_over.store(true, Ordering::Relaxed);
         (ended_well, watch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });

@@ -35,7 +35,7 @@ use crate::messages::Executable;
 use crate::report::{Report, Skip};
 use crate::setup::{self, Purpose};
 use crate::test::{MACHINES, PRIVNET_BIN, ROOT_TESTS_FOLDER, has_no_harness};
-use crate::{environment, lacks, shell};
+use crate::{environment, lacks, lanes, shell};
 
 /// A guest that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -240,8 +240,7 @@ impl<'a> Guest<'a> {
     fn run(&self, jobs: &[Job]) -> (Report, bool) {
         let name = &self.kernel.name;
         let release = self.kernel.release.as_deref().unwrap_or(name);
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        let guests = (processors / self.accelerator.processors()).clamp(1, MOST_GUESTS.min(jobs.len().max(1)));
+        let guests = (lanes::processors() / self.accelerator.processors()).clamp(1, MOST_GUESTS.min(jobs.len().max(1)));
         shell::say(&format!("Linux {release} in {guests} guests, {:?}, {} jobs", self.accelerator, jobs.len()));
         let start = Instant::now();
         let queue = Mutex::new(jobs.iter().collect());
