@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// The first pause and the longest.
-const LIMITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// The first pause and the longest. A store that is back is found within the longest one: an attempt at one that is away
+/// costs it nothing, and one that is back begins with a small question.
+const LIMITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
 /// Pauses that grow, and of random length, so that the hosts of a cluster that comes back do not come all at once.
 #[derive(Debug)]

@@ -191,7 +191,11 @@ fn is_of(member: &Member, record: &Record, memberships: &Memberships) -> bool {
     member.address == record.address && member.host == memberships.host.config.host
 }
 
-fn leave(memberships: &Memberships, record: &Record) -> Result<Vec<ProblemView>> {
+/// Ends a membership on this host, whatever the store says of it.
+///
+/// # Errors
+/// When the record cannot be changed.
+pub fn leave(memberships: &Memberships, record: &Record) -> Result<Vec<ProblemView>> {
     memberships.journal().mark_leaving(record.id)?;
     // While names are still answered in the container.
     let problems = resolv_conf::after_change(memberships, record.netns);

@@ -12,11 +12,13 @@
 //! | `foreign_ranges` | where a namespace sends packets by interfaces that are no private network's |
 //! | `follow`, `checks` | what happens without a request: the store's changes, the members' checks |
 //! | `membership` | how a membership ends |
-//! | `shared`, `store_problems`, `backoff` | the parts that the tasks are handed, and the order of their locks; pauses between attempts |
+//! | `contact`, `store_problems`, `backoff` | whether the store answers, how old its image is; pauses between attempts |
+//! | `shared` | the parts that the tasks are handed, and the order of their locks |
 
 mod backoff;
 mod checks;
 pub mod config;
+mod contact;
 mod door;
 mod follow;
 mod foreign_ranges;

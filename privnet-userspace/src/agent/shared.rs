@@ -9,7 +9,10 @@
 
 use std::ops::Deref;
 use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
+use super::contact::Contact;
+use super::door::error::ControlError;
 use super::door::read_failures::ReadFailures;
 use super::host::facts::Host;
 use super::host::journal::{Journal, SharedJournal};
@@ -20,6 +23,9 @@ use super::network::handle::Workers;
 use super::store_problems::StoreProblems;
 use super::world::{SharedWorld, World};
 use crate::store::Store;
+
+/// How long a change waits until this host has seen it in the store: a read that follows shows it.
+pub const UNTIL_SEEN: Duration = Duration::from_secs(1);
 
 /// The parts that a membership passes through from its claim to its end: for the tasks that may end one.
 pub struct Memberships {
@@ -45,6 +51,8 @@ pub struct Memberships {
 pub struct Shared {
     /// Its own and those of the tasks that may end a membership.
     pub memberships: Arc<Memberships>,
+    /// Whether the store answers.
+    pub contact: Arc<Contact>,
     /// What is wrong with the store, for status.
     pub store_problems: Arc<StoreProblems>,
     /// That this host is there, as the others see it.
@@ -58,6 +66,21 @@ impl Deref for Shared {
 
     fn deref(&self) -> &Memberships {
         &self.memberships
+    }
+}
+
+impl Shared {
+    /// Takes the claims for a request; a store that does not answer ends the wait, since each request that waits would wait
+    /// for those before it.
+    ///
+    /// # Errors
+    /// Why the store does not answer.
+    pub async fn claims_of_request(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, ControlError> {
+        tokio::select! {
+            biased;
+            claims = self.claims.lock() => Ok(claims),
+            fault = self.contact.away() => Err(fault),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::checks::check_periodically;
 use super::config::Config;
+use super::contact::{Contact, keep_contact};
 use super::door::control::Control;
 use super::door::error::{ControlError, ErrorCode};
 use super::door::explain::explain;
@@ -72,6 +73,7 @@ impl Agent {
             Err(error) => tracing::warn!("cannot remove the address records of a deleted network: {error}"),
         }
         let (world, watch) = read_world(&*store).await?;
+        let contact = Arc::new(Contact::new(tokio::time::Instant::now()));
         let host = Arc::new(Host { config, facts, netns });
         let journal = Arc::new(SharedJournal::new(journal));
         let store_problems = Arc::new(StoreProblems::default());
@@ -116,9 +118,10 @@ impl Agent {
         tasks.spawn(check_periodically(Arc::clone(&memberships)));
         tasks.spawn(Arc::clone(&presence).renew_periodically());
         tasks.spawn(clock);
+        tasks.spawn(keep_contact(Arc::clone(&contact), Arc::clone(&memberships.store), Arc::clone(&store_problems)));
         tasks.spawn(telling);
         tasks.spawn(finish_drains(Arc::clone(&memberships)));
-        let shared = Shared { memberships, store_problems, presence, read_failures: ReadFailures::default() };
+        let shared = Shared { memberships, contact, store_problems, presence, read_failures: ReadFailures::default() };
         Ok(Self { control: Control::new(Arc::new(shared)), _tasks: tasks, _lock: lock })
     }
 

@@ -9,7 +9,7 @@ use super::door::explain::explain;
 use super::host::journal::Journal;
 use super::host::presence;
 use super::start::{Agent, prepare_state_dir};
-use crate::store::{Etcd, EtcdOptions};
+use crate::store::{Etcd, EtcdOptions, Store as _};
 
 impl Agent {
     /// Starts an agent on an etcd cluster. Waits for the cluster as long as it does not answer, and calls `waiting` with the

@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 /// What can be wrong with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StoreProblem {
+    /// It does not answer.
+    Contact,
     /// It is not followed.
     Following,
     /// The others may take this host for gone.
@@ -24,6 +26,11 @@ impl StoreProblems {
             Some(text) => drop(problems.insert(problem, text)),
             None => drop(problems.remove(&problem)),
         }
+    }
+
+    /// Whether that is wrong now.
+    pub fn has(&self, problem: StoreProblem) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&problem)
     }
 
     /// What is wrong, one line each.

@@ -143,6 +143,7 @@ pub(crate) fn network_view() -> NetworkView {
         addresses_used: 1,
         addresses_max: 1021,
         names: NameOptions::default(),
+        store_age_seconds: None,
     }
 }
 
@@ -183,6 +184,7 @@ pub(crate) fn member_view() -> MemberView {
             state: MemberState::Ready,
             ports: ["http=8080".parse().expect("a port")].into(),
         }],
+        store_age_seconds: None,
     }
 }
 
@@ -194,6 +196,7 @@ pub(crate) fn domain_name_view() -> DomainNameView {
         kind: Some("web".parse().expect("type")),
         number: Some(1.try_into().expect("number")),
         addresses: vec![[10, 240, 0, 2].into()],
+        store_age_seconds: None,
     }
 }
 
@@ -239,6 +242,7 @@ pub(crate) fn status_view() -> StatusView {
         problems: Vec::new(),
         names: Some(names_view()),
         clock_steps: 0,
+        store_age_seconds: None,
     }
 }
 

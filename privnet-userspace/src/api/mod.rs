@@ -36,6 +36,6 @@ pub use crate::agent::{AgentApi, ControlError, ErrorCode, views};
 pub use crate::metrics::exposition;
 pub use peer::Accounts;
 pub use problem::ErrorBody;
-pub use router::{Surface, metrics_router, router};
+pub use router::{STORE_AGE_HEADER, Surface, metrics_router, router};
 pub use serve::{serve_control, serve_metrics, serve_waiting};
 pub use socket::ControlSocket;

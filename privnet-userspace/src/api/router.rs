@@ -17,6 +17,9 @@ use super::request::{Body, Path, Query};
 use crate::agent::{AgentApi, ControlError, ErrorCode, verbs, views};
 use crate::metrics;
 
+/// The header of an answer that is not current: how many seconds ago it was.
+pub const STORE_AGE_HEADER: &str = "privnet-store-age-seconds";
+
 /// What every handler may use.
 #[derive(Clone)]
 pub struct Surface {
@@ -35,7 +38,8 @@ impl Surface {
 /// The API of the control socket. Every request must carry the [`Peer`] that sent it as an extension.
 pub fn router(surface: Surface) -> Router {
     let router = routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.answer));
-    finish(router, surface.clone()).layer(middleware::from_fn_with_state(surface, refuse_strangers))
+    let told = finish(router, surface.clone()).layer(middleware::from_fn_with_state(surface.clone(), tell_age));
+    told.layer(middleware::from_fn_with_state(surface, refuse_strangers))
 }
 
 /// What the metrics listener serves: `GET /metrics`, to anybody, and nothing else.
@@ -94,6 +98,16 @@ async fn refuse_strangers(
         peer::may_change(peer, None) || peer::may_change(peer, surface.accounts.group().as_ref())
     });
     if allowed { next.run(request).await } else { Problem::from(stranger(peer.map(|found| found.0))).into_response() }
+}
+
+/// Says with each answer to a read how old it is, unless it is current: an empty list has no other place for it.
+async fn tell_age(State(surface): State<Surface>, request: Request, next: Next) -> Response {
+    let is_read = *request.method() == Method::GET;
+    let mut response = next.run(request).await;
+    if let Some(age) = surface.agent.store_age().filter(|_| is_read) {
+        response.headers_mut().insert(STORE_AGE_HEADER, age.as_secs().into());
+    }
+    response
 }
 
 fn stranger(peer: Option<Peer>) -> ControlError {

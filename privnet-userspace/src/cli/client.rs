@@ -2,19 +2,23 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::http::{self, HttpError, encode};
+use super::http::{self, Answer, HttpError, encode};
 use crate::api::{ControlError, ErrorBody, ErrorCode, verbs, views};
 
 /// Talks to the agent behind a control socket. Every error is the agent's own, or says why it cannot be asked.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// How old the last answer was, in seconds; 0 when it was current.
+    age: Arc<AtomicU64>,
 }
 
 /// Where HTTP carries a request.
@@ -44,7 +48,13 @@ impl Client {
     /// An agent's.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { socket: socket.to_owned(), age: Arc::default() }
+    }
+
+    /// How old the last answer was, in seconds; nothing when it was current.
+    #[must_use]
+    pub fn age(&self) -> Option<u64> {
+        Some(self.age.load(Ordering::Relaxed)).filter(|age| *age > 0)
     }
 
     /// The agent's state, as the type that the caller reads it as.
@@ -87,11 +97,12 @@ impl Client {
         body: Option<Vec<u8>>,
     ) -> Result<hyper::body::Bytes, ControlError> {
         let answer = http::request(&self.socket, method, target, body).await;
-        let (status, bytes) = answer.map_err(|error| unreachable(&self.socket, &error))?;
+        let Answer { status, age_seconds, body } = answer.map_err(|error| unreachable(&self.socket, &error))?;
+        self.age.store(age_seconds, Ordering::Relaxed);
         if status.is_success() {
-            return Ok(bytes);
+            return Ok(body);
         }
-        let body: ErrorBody = serde_json::from_slice(&bytes).map_err(|error| not_an_agent(&self.socket, &error))?;
+        let body: ErrorBody = serde_json::from_slice(&body).map_err(|error| not_an_agent(&self.socket, &error))?;
         Err(body.error)
     }
 }

@@ -23,7 +23,7 @@ pub async fn find_process(name: &str) -> Result<u32, ControlError> {
 
 async fn find_process_at(socket: PathBuf, name: &str) -> Result<u32, ControlError> {
     let answer = http::request(&socket, Method::GET, &format!("/containers/{}/json", http::encode(name)), None).await;
-    let (status, body) = answer.map_err(|error| unreachable(&socket, &error))?;
+    let http::Answer { status, body, .. } = answer.map_err(|error| unreachable(&socket, &error))?;
     match status {
         StatusCode::OK => running_process(name, &body),
         StatusCode::NOT_FOUND => Err(ControlError::new(

@@ -10,6 +10,8 @@ use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use crate::api::STORE_AGE_HEADER;
+
 /// How long a request may take. An attach waits for the kernel and for WireGuard, and has its own, shorter bounds.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// The largest answer that is read.
@@ -29,16 +31,22 @@ pub enum HttpError {
     Timeout,
 }
 
+/// An answer, whole.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// How old what it says is, in seconds; 0 when it is current.
+    pub age_seconds: u64,
+    /// Its body.
+    pub body: Bytes,
+}
+
 /// Sends one request, and reads the whole answer. `target` is a path with its query, percent-encoded.
 ///
 /// # Errors
 /// There is no answer; the other side may have acted all the same unless it is [`HttpError::Connect`].
-pub async fn request(
-    socket: &Path,
-    method: Method,
-    target: &str,
-    body: Option<Vec<u8>>,
-) -> Result<(StatusCode, Bytes), HttpError> {
+pub async fn request(socket: &Path, method: Method, target: &str, body: Option<Vec<u8>>) -> Result<Answer, HttpError> {
     let stream = UnixStream::connect(socket).await.map_err(HttpError::Connect)?;
     tokio::time::timeout(TIMEOUT, exchange(stream, method, target, body)).await.map_err(|_| HttpError::Timeout)?
 }
@@ -48,7 +56,7 @@ async fn exchange(
     method: Method,
     target: &str,
     body: Option<Vec<u8>>,
-) -> Result<(StatusCode, Bytes), HttpError> {
+) -> Result<Answer, HttpError> {
     let broken = |error: &dyn std::fmt::Display| HttpError::Exchange(error.to_string());
     // HTTP/1.1 demands a host (RFC 9112 section 3.2); on a unix socket it means nothing.
     let request = Request::builder()
@@ -63,9 +71,10 @@ async fn exchange(
     let connection = tokio::spawn(connection);
     let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
     let status = response.status();
+    let age = response.headers().get(STORE_AGE_HEADER).and_then(|age| age.to_str().ok()?.parse().ok());
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| broken(&error))?;
     connection.abort();
-    Ok((status, body.to_bytes()))
+    Ok(Answer { status, age_seconds: age.unwrap_or(0), body: body.to_bytes() })
 }
 
 /// Encodes one path segment or query value (RFC 3986 section 2): everything but unreserved characters.

@@ -1,7 +1,7 @@
 //! Commands and their printing; a client of the api, or the start of the agent.
 //!
-//! Data goes to stdout, everything else to stderr. Exit code 0 is success, 1 failure, 2 wrong usage; `run` has its
-//! command's.
+//! Data goes to stdout, everything else to stderr. Exit code 0 is success, 1 failure, 2 wrong usage, 3 an outcome that is
+//! not known; `run` has its command's.
 //!
 //! | module | what it owns |
 //! |---|---|
@@ -43,10 +43,13 @@ pub mod verbs;
 
 use std::process::ExitCode;
 
-use crate::api::ControlError;
 use crate::api::views::DomainNamesQuery;
+use crate::api::{ControlError, ErrorCode};
 use args::{Cli, Format, Verb};
 use runtime::wait;
+
+/// The exit code after a change of which it is not known whether it happened.
+const OUTCOME_UNKNOWN: u8 = 3;
 
 /// Runs the command line of this process.
 #[must_use]
@@ -64,7 +67,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::print_error(format, &error);
-            ExitCode::FAILURE
+            if error.code == ErrorCode::OutcomeUnknown { ExitCode::from(OUTCOME_UNKNOWN) } else { ExitCode::FAILURE }
         }
     }
 }

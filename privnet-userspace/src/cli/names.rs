@@ -3,7 +3,7 @@
 use super::args::{AgentSocket, Format, ResolveArgs};
 use super::client::Client;
 use super::human;
-use super::output::{fields, print, table};
+use super::output::{fields, print, print_age, table};
 use crate::api::ControlError;
 use crate::api::views::{DomainNameView, DomainNamesQuery, ResolveQuery, ResolveView, ResponseCode};
 
@@ -12,8 +12,11 @@ use crate::api::views::{DomainNameView, DomainNamesQuery, ResolveQuery, ResolveV
 /// # Errors
 /// The agent's, or why it cannot be asked.
 pub async fn domain_names(query: &DomainNamesQuery, agent: &AgentSocket, format: Format) -> Result<(), ControlError> {
-    let views = Client::new(&agent.socket).domain_names(query).await?;
-    print(format, views.as_slice(), domain_name_table)
+    let client = Client::new(&agent.socket);
+    let views = client.domain_names(query).await?;
+    print(format, views.as_slice(), domain_name_table)?;
+    print_age(format, client.age());
+    Ok(())
 }
 
 /// `privnet resolve`.

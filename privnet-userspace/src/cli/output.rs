@@ -6,6 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::args::Format;
+use super::human;
 use crate::api::ErrorBody;
 use crate::api::{ControlError, ErrorCode};
 
@@ -52,6 +53,14 @@ pub fn print_error(format: Format, error: &ControlError) {
         }
     };
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Says to a person, on stderr, that what was printed is not current. Programs have it in the JSON.
+pub fn print_age(format: Format, age_seconds: Option<u64>) {
+    if let (Format::Table, Some(age)) = (format, age_seconds) {
+        let age = human::duration(age);
+        let _ = writeln!(io::stderr().lock(), "note: the store answered last {age} ago, and this is from then");
+    }
 }
 
 /// Rows under a header, in columns without borders; two spaces apart, without colours. Lines fold at the width of the

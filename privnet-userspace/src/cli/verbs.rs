@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::args::{AgentSocket, AttachArgs, ContainerArgs, DetachArgs, Format, MemberArgs, NameArgs, NetworkVerb};
 use super::client::Client;
-use super::output::{fields, print, print_text, table};
+use super::output::{fields, print, print_age, print_text, table};
 use super::{docker, human};
 use crate::api::views::{
     Attach, Attached, CreateNetwork, Detach, MemberView, MembersQuery, NameView, NamesView, NetworkPath, NetworkView,
@@ -31,13 +31,19 @@ pub async fn network(verb: NetworkVerb, format: Format) -> Result<(), ControlErr
             print(format, &view, network_fields)
         }
         NetworkVerb::List(agent) => {
-            let views = Client::new(&agent.socket).networks().await?;
-            print(format, views.as_slice(), network_table)
+            let client = Client::new(&agent.socket);
+            let views = client.networks().await?;
+            print(format, views.as_slice(), network_table)?;
+            print_age(format, client.age());
+            Ok(())
         }
         NetworkVerb::Show(arguments) => {
             let network = NetworkPath { network: arguments.network };
-            let view = Client::new(&arguments.agent.socket).network(&network).await?;
-            print(format, &view, network_fields)
+            let client = Client::new(&arguments.agent.socket);
+            let view = client.network(&network).await?;
+            print(format, &view, network_fields)?;
+            print_age(format, client.age());
+            Ok(())
         }
         NetworkVerb::Delete(arguments) => {
             let network = NetworkPath { network: arguments.network };
@@ -163,8 +169,11 @@ pub(super) fn detach_request(member: MemberArgs) -> Detach {
 /// # Errors
 /// The agent's, or why it cannot be asked.
 pub async fn members(network: Option<String>, agent: &AgentSocket, format: Format) -> Result<(), ControlError> {
-    let views = Client::new(&agent.socket).members(&MembersQuery { network }).await?;
-    print(format, views.as_slice(), member_table)
+    let client = Client::new(&agent.socket);
+    let views = client.members(&MembersQuery { network }).await?;
+    print(format, views.as_slice(), member_table)?;
+    print_age(format, client.age());
+    Ok(())
 }
 
 /// `privnet status`.
@@ -308,6 +317,11 @@ fn names_field(names: &NamesView) -> String {
     )
 }
 
+fn store_field(view: &StatusView) -> String {
+    let age = view.store_age_seconds.map(|age| format!(", answered last {} ago", human::duration(age)));
+    format!("{}{}", view.store, age.unwrap_or_default())
+}
+
 fn status_fields(view: &StatusView) -> String {
     let pass = view.last_pass_unix_seconds;
     let mut rows = vec![
@@ -316,7 +330,7 @@ fn status_fields(view: &StatusView) -> String {
         ("vtep", view.vtep.to_string()),
         ("datapath", view.datapath.to_string()),
         ("wireguard", view.wireguard.to_string()),
-        ("store", view.store.to_string()),
+        ("store", store_field(view)),
         ("networks", view.networks.to_string()),
         ("members", format!("{} ({} ready)", view.members, view.members_ready)),
         ("last pass", pass.map_or_else(|| "none yet".to_owned(), human::date_and_age)),

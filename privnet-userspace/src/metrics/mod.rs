@@ -65,6 +65,8 @@ fn status_families(status: &StatusView) -> Vec<Family> {
     let mut steps = Family::counter("clock_steps_total", "How often the clock of this host was seen to step back.");
     steps.add(Labels::new(), status.clock_steps);
     families.push(steps);
+    let help = "How old what is known of the store is; 0 while it is current.";
+    families.push(Family::single("store_age_seconds", help, status.store_age_seconds.unwrap_or(0)));
     if let Some(seconds) = status.last_pass_unix_seconds {
         let help = "When the last complete pass of the agent ended, in seconds since 1970.";
         families.push(Family::single("last_pass_timestamp_seconds", help, seconds));

@@ -143,6 +143,7 @@ fn status() -> StatusView {
             },
         }),
         clock_steps: 2,
+        store_age_seconds: None,
     }
 }
 

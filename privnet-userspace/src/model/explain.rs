@@ -95,6 +95,8 @@ pub enum ErrorCode {
     PermissionDenied,
     /// The store cannot be reached, or refused.
     StoreUnavailable,
+    /// The store did not say whether the change happened; it may happen yet.
+    OutcomeUnknown,
     /// It did not finish in time; it may yet.
     Timeout,
     /// The agent is not running.
@@ -107,7 +109,7 @@ impl ErrorCode {
     /// Whether the same request can succeed later although nothing was changed.
     #[must_use]
     pub const fn can_retry(self) -> bool {
-        matches!(self, Self::StoreUnavailable | Self::Timeout | Self::AgentUnavailable)
+        matches!(self, Self::StoreUnavailable | Self::OutcomeUnknown | Self::Timeout | Self::AgentUnavailable)
     }
 }
 

@@ -22,6 +22,7 @@ use futures::stream::{BoxStream, Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::error::{CommitError, StoreError};
+use super::keys;
 use super::path::{Key, Prefix};
 use super::transaction::{LeaseId, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, Revision, Transaction, Value};
 
@@ -30,6 +31,14 @@ use super::transaction::{LeaseId, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, Revisio
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Which of the stores it is.
     fn kind(&self) -> StoreKind;
+
+    /// Asks whether the store answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    async fn check(&self) -> Result<(), StoreError> {
+        self.get(&keys::networks_fence()).await.map(drop)
+    }
 
     /// Reads a key; `None` when it is absent.
     ///
@@ -58,8 +67,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// goes on when the returned future is dropped.
     ///
     /// # Errors
-    /// [`CommitError::Conflict`] for the first compare that does not hold. After [`CommitError::Store`] it is unknown
-    /// whether the transaction happened; reading tells.
+    /// [`CommitError::Conflict`] for the first compare that does not hold. After [`StoreError::Unanswered`] it is unknown
+    /// whether the transaction happened, and it may happen yet; reading tells.
     async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError>;
 
     /// Creates a lease that expires unless it is kept alive within `ttl`. A cluster rounds `ttl` up: to seconds, and to

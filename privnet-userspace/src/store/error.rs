@@ -32,6 +32,12 @@ pub enum StoreError {
         /// Every member that was asked, and its answer or failure.
         detail: String,
     },
+    /// The cluster was sent a change and did not say whether it happened; it may happen yet.
+    #[error("it is not known whether the change happened: etcd did not answer ({detail})")]
+    Unanswered {
+        /// Every member that was asked, and its answer or failure.
+        detail: String,
+    },
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -133,14 +139,29 @@ fn pid_text(pid: Option<u32>) -> String {
 
 impl Explain for StoreError {
     fn code(&self) -> ErrorCode {
-        ErrorCode::StoreUnavailable
+        match self {
+            Self::Unanswered { .. } => ErrorCode::OutcomeUnknown,
+            Self::Disk { .. } | Self::Cluster { .. } | Self::Closed | Self::LeaseNotFound(_) => {
+                ErrorCode::StoreUnavailable
+            }
+        }
     }
 
     fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::Disk { path, source, .. } => disk_remedy(path, source),
+            Self::Cluster { detail, .. } if detail.contains("database space exceeded") => {
+                "etcd is full and takes no change: compact and defragment it, or raise its --quota-backend-bytes, then \
+                 `etcdctl alarm disarm`"
+                    .to_owned()
+            }
             Self::Cluster { .. } => {
                 "see that the etcd cluster runs, has a majority, and can be reached from this host".to_owned()
+            }
+            Self::Unanswered { .. } => {
+                "when `privnet status` shows no problem of the store, see `privnet members` and `privnet network list`; \
+                 repeating an attach or a detach is harmless"
+                    .to_owned()
             }
             Self::Closed => "start the agent again".to_owned(),
             Self::LeaseNotFound(_) => "try again in a moment: the agent takes a new lease".to_owned(),
@@ -175,6 +196,20 @@ impl Explain for StoreError {
                 }, StoreUnavailable,
                 "cannot list in etcd (http://192.0.2.1:2379: connection refused)",
                 "see that the etcd cluster runs, has a majority, and can be reached from this host";
+            Self::Cluster { .. } => Self::Cluster {
+                    operation: "commit",
+                    detail: "http://192.0.2.1:2379: etcdserver: mvcc: database space exceeded".to_owned(),
+                }, StoreUnavailable,
+                "cannot commit in etcd (http://192.0.2.1:2379: etcdserver: mvcc: database space exceeded)",
+                "etcd is full and takes no change: compact and defragment it, or raise its --quota-backend-bytes, then \
+                 `etcdctl alarm disarm`";
+            Self::Unanswered { .. } => Self::Unanswered {
+                    detail: "http://192.0.2.1:2379: no answer within 1.8 s".to_owned(),
+                }, OutcomeUnknown,
+                "it is not known whether the change happened: etcd did not answer \
+                 (http://192.0.2.1:2379: no answer within 1.8 s)",
+                "when `privnet status` shows no problem of the store, see `privnet members` and `privnet network list`; \
+                 repeating an attach or a detach is harmless";
             Self::Closed => Self::Closed, StoreUnavailable, "the store is closed", "start the agent again";
             Self::LeaseNotFound(_) => Self::LeaseNotFound(LeaseId(7)), StoreUnavailable,
                 "lease 7 has expired or was revoked", "try again in a moment: the agent takes a new lease";
@@ -184,7 +219,10 @@ impl Explain for StoreError {
 
 impl Explain for CommitError {
     fn code(&self) -> ErrorCode {
-        ErrorCode::StoreUnavailable
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Conflict { .. } | Self::TooLarge { .. } => ErrorCode::StoreUnavailable,
+        }
     }
 
     fn remedy(&self) -> Option<String> {

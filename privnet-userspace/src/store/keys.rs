@@ -11,6 +11,7 @@
 //! | `public-keys/<pn>/<hex>` | [`MemberPointer`](super::records::MemberPointer): the member whose WireGuard key it is |
 //! | `hosts/<host>` | [`HostRecord`](super::records::HostRecord) |
 //! | `presences/<host>` | [`PresenceRecord`](super::records::PresenceRecord), as long as the host is there |
+//! | `write-checks/<host>` | nothing; written by `doctor` on that host, to see whether the store takes changes |
 //! | `fences/networks` | nothing; moves with every network that is created, so that two never pick one subnet |
 //! | `fences/members/<pn>` | nothing; moves with every member that is claimed, so that a network with members is never deleted |
 
@@ -74,6 +75,12 @@ pub fn host(host: &HostName) -> Key {
 #[must_use]
 pub fn presence(host: &HostName) -> Key {
     key(&format!("presences/{host}"))
+}
+
+/// `write-checks/<host>`.
+#[must_use]
+pub fn write_check(host: &HostName) -> Key {
+    key(&format!("write-checks/{host}"))
 }
 
 /// `fences/networks`.

@@ -160,6 +160,7 @@ impl AgentApi for Fake {
             kind: Some("web".parse().expect("type")),
             number: None,
             addresses: vec![[10, 240, 0, 2].into(), [10, 240, 0, 3].into()],
+            store_age_seconds: None,
         }])
     }
 
@@ -194,6 +195,7 @@ impl AgentApi for Fake {
             problems: vec!["something is amiss".to_owned()],
             names: None,
             clock_steps: 0,
+            store_age_seconds: None,
         })
     }
 
@@ -228,6 +230,7 @@ fn network_view() -> NetworkView {
         addresses_used: 1,
         addresses_max: 1021,
         names: NameOptions::default(),
+        store_age_seconds: None,
     }
 }
 
@@ -264,5 +267,6 @@ fn member_view() -> MemberView {
         state: MemberState::Ready,
         interface: None,
         names: Vec::new(),
+        store_age_seconds: None,
     }
 }

@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use privnet::agent::ControlError;
+use privnet::agent::{ControlError, ErrorCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -71,7 +71,8 @@ impl Cli {
     /// What it says on stderr.
     ///
     /// # Panics
-    /// When it breaks its contract: an exit code other than 0 and 1, or an output of another form.
+    /// When it breaks its contract: an exit code other than 0, 1, and 3 for an outcome that is not known, or an output of
+    /// another form.
     #[track_caller]
     pub fn json<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T, ControlError> {
         let output = self.output(&[arguments, &["-o", "json"]].concat());
@@ -79,9 +80,11 @@ impl Cli {
         if output.status.success() {
             return Ok(serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}")));
         }
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert_eq!(stdout, "", "an error prints nothing to stdout");
-        Err(failure(&stderr))
+        let failure = failure(&stderr);
+        let code = if failure.code == ErrorCode::OutcomeUnknown { 3 } else { 1 };
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        Err(failure)
     }
 
     /// Runs a command that must succeed, and returns what it prints.

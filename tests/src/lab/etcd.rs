@@ -40,10 +40,19 @@ impl Etcd {
     /// When it does not.
     #[track_caller]
     pub fn start(&mut self) {
+        self.start_with("");
+    }
+
+    /// Starts it with further arguments, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn start_with(&mut self, further: &str) {
         let (url, peer) = (&self.url, "http://127.0.0.1:2380");
         let line = format!(
             "etcd --name one --data-dir {} --listen-client-urls {url} --advertise-client-urls {url} --listen-peer-urls {peer} \
-             --initial-advertise-peer-urls {peer} --initial-cluster one={peer} --logger zap --unsafe-no-fsync",
+             --initial-advertise-peer-urls {peer} --initial-cluster one={peer} --logger zap --unsafe-no-fsync {further}",
             self.data().display()
         );
         say(&format!("[etcd] {line}"));
@@ -87,6 +96,15 @@ impl Etcd {
             let id = lease["ID"].as_str().expect("its number");
             ask("/v3/lease/revoke", &format!("{{\"ID\":\"{id}\"}}"));
         }
+    }
+
+    /// Takes back that it is full: it says so until it is told.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn is_full_no_more(&self) {
+        let body = r#"{\"action\":\"DEACTIVATE\",\"alarm\":\"NOSPACE\"}"#;
+        self.space.run(&format!("curl -sf {}/v3/maintenance/alarm -d {body}", self.url));
     }
 
     /// Puts its data aside while it does not run: it will begin anew.

@@ -17,10 +17,10 @@ use super::wish::MemberWish;
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::names;
-use crate::agent::shared::Shared;
+use crate::agent::shared::{Shared, UNTIL_SEEN};
 use crate::agent::world::{Concerns, World};
 use crate::model::ids::ContainerNumber;
-use crate::model::{App, AppName, ContainerRef, ContainerType, Network, NetworkId, Port};
+use crate::model::{App, AppName, ContainerRef, ContainerType, MemberState, Network, NetworkId, Port};
 use crate::topology::ownership;
 
 /// How long an attach waits for its member to be ready.
@@ -72,7 +72,10 @@ pub(in crate::agent) async fn attach(
                 membership::end_name(shared, record, name).await.map_err(|undo| explain(&undo))?;
             }
             Made::Membership => {
-                membership::end(shared, record).await.map_err(|undo| explain(&undo))?;
+                if membership::end(shared, record).await.is_err() {
+                    // The store is away: nothing stays on this host, and what the store has is released when it answers.
+                    membership::leave(shared, record).map_err(|undo| explain(&undo))?;
+                }
                 // Why it could not be attached says more than what is still in the way of its end.
                 let _ = wait_until_gone(shared, record).await;
             }
@@ -105,6 +108,16 @@ async fn wait_until_ready(shared: &Shared, record: &Record, pass: u64) -> Result
     }
 }
 
+/// Waits until a read shows the member, and its container is told its name.
+async fn wait_until_known(shared: &Shared, record: &Record, name: &ContainerRef) {
+    let is_seen = |world: &World| {
+        let known = world.membership(record.id).and_then(|member| Some(member.name(name)?.state));
+        known.is_some_and(|state| state >= MemberState::Ready)
+    };
+    shared.world.wait_until(UNTIL_SEEN, is_seen).await;
+    names::wait::wait_until_told(shared, record, name).await;
+}
+
 /// Lets the container have its names, and says what it has.
 async fn attached(
     shared: &Shared,
@@ -113,7 +126,11 @@ async fn attached(
     file: Option<&ResolvConfFile>,
 ) -> Result<Attached, ControlError> {
     let Claimed { record, name, .. } = claimed;
-    names::wait::wait_until_told(shared, &record, &name).await;
+    tokio::select! {
+        () = wait_until_known(shared, &record, &name) => {}
+        // What the others are told waits for the store, and what was asked for is done.
+        _ = shared.contact.away() => {}
+    }
     let mut problems = names::resolv_conf::after_attach(shared, &record, file).await;
     problems.extend(of_member(shared, &record));
     // Another attach or detach may have given it another oldest name meanwhile.

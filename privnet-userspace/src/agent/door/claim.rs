@@ -91,7 +91,7 @@ pub async fn claim_or_existing(
 ) -> Result<Claimed, ControlError> {
     let mut attempts = 0;
     loop {
-        let claims = shared.claims.lock().await;
+        let claims = shared.claims_of_request().await?;
         free_dead(shared, network.id, wanted, found).await?;
         refuse_taken_number(shared, wanted, found)?;
         let claimed = match membership_of(shared, network.id, found) {

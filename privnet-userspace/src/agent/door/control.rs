@@ -1,12 +1,11 @@
 //! The agent's door for the surfaces: requests go in, views come out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::attach::{attach, hostname};
+use super::attach::attach;
 use super::doctor;
 use super::error::{ControlError, ErrorCode};
 use super::explain::{explain, problem};
@@ -14,29 +13,24 @@ use super::gone::wait_until_gone;
 use super::names::{ask_for_name, names_of_app, observe_names};
 use super::overlap::avoided_ranges;
 use super::problems::of_names;
+use super::reads::{self, find_network, look_for_network};
 use super::scrape;
 use super::verbs::AgentApi;
 use super::views::{
-    Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, MemberRef,
-    MemberView, MembersQuery, NameView, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery,
-    ResolveView, Scrape, ScrapeErrorKind, StatusView, VersionView,
+    Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, MemberView,
+    MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape,
+    ScrapeErrorKind, StatusView, VersionView,
 };
 use crate::agent::membership;
 use crate::agent::names;
-use crate::agent::shared::Shared;
+use crate::agent::shared::{Shared, UNTIL_SEEN};
 use crate::agent::world::World;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
 use crate::model::mtu::MIN_WIREGUARD_MTU_BYTES;
-use crate::model::{
-    App, AppId, ContainerRef, ContainerType, Member, MemberId, Mtu, NameOf, Network, NetworkId, NetworkName,
-};
+use crate::model::{App, AppId, ContainerRef, ContainerType, Member, MemberId, Mtu, Network, NetworkName};
 use crate::store::claims::{self, End, NewNetwork};
 use crate::store::records;
-use crate::topology::ownership;
-
-/// How long a detach waits until this host has seen the end of the membership in the store.
-const UNTIL_SEEN: Duration = Duration::from_secs(1);
 
 /// A handle to a running agent. Clones speak to the same agent.
 #[derive(Clone)]
@@ -101,23 +95,8 @@ impl Control {
             problems,
             names,
             clock_steps: shared.world(|world| world.clock_steps().get(&shared.host.config.host).copied().unwrap_or(0)),
+            store_age_seconds: reads::store_age_seconds(shared),
         }
-    }
-
-    async fn find_network(&self, id_or_name: &str) -> Result<Network, ControlError> {
-        let store = &*self.shared.store;
-        let found = match (NetworkId::typed(id_or_name), id_or_name.parse::<NetworkName>()) {
-            (Ok(id), _) => records::get_network(store, id).await?,
-            (Err(_), Ok(name)) => records::find_network(store, &name).await?,
-            (Err(_), Err(error)) => return Err(error.into()),
-        };
-        found.map(|stored| stored.record).ok_or_else(|| {
-            ControlError::new(
-                ErrorCode::NetworkNotFound,
-                format!("network {id_or_name} does not exist"),
-                "`privnet network list` shows those that do",
-            )
-        })
     }
 
     /// The member that a detach means, and the name; without a number, the only one of its type on this host.
@@ -152,31 +131,6 @@ impl Control {
             ));
         }
         Ok(meant.pop())
-    }
-
-    fn member_view(&self, network: &Network, member: Member) -> MemberView {
-        let record = self.shared.journal().at(network.id, member.address).cloned();
-        let own = record.filter(|record| record.id == member.id && !record.leaving);
-        let member_ref = |name: &NameOf<'_>| MemberRef {
-            app: name.container.app,
-            app_name: name.app_name.cloned(),
-            kind: name.container.kind.clone(),
-            number: name.container.number,
-            address: member.address,
-            hostname: hostname(network.id, name.container),
-        };
-        let name_view =
-            |name: NameOf<'_>| NameView { name: member_ref(&name), state: name.state, ports: name.ports.clone() };
-        MemberView {
-            names: member.each_name().map(name_view).collect(),
-            network: network.id,
-            network_name: network.name.clone(),
-            member: member_ref(&member.oldest_name()),
-            public_key: member.public_key,
-            host: member.host,
-            state: member.state,
-            interface: own.map(|record| ownership::wireguard_interface(record.index)),
-        }
     }
 }
 
@@ -221,38 +175,28 @@ impl AgentApi for Control {
         // Drawn from the system, so that it may cross an await.
         let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_os_rng();
         let network = claims::create_network(&*self.shared.store, &wanted, &mut rng).await?;
-        Ok(network_view(network, 0))
+        self.shared.world.wait_until(UNTIL_SEEN, |world| world.networks().contains_key(&network.id)).await;
+        Ok(reads::network_view(network, 0, None))
     }
 
     async fn networks(&self) -> Result<Vec<NetworkView>, ControlError> {
-        let networks = records::list_networks(&*self.shared.store).await?.records;
-        let mut used: BTreeMap<NetworkId, u64> = BTreeMap::new();
-        for member in records::list_members(&*self.shared.store, None).await?.records {
-            *used.entry(member.network).or_default() += 1;
-        }
-        let view = |network: Network| {
-            let used = used.get(&network.id).copied().unwrap_or(0);
-            network_view(network, used)
-        };
-        let mut views: Vec<NetworkView> = networks.into_iter().map(view).collect();
-        views.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(views)
+        Ok(reads::networks(&self.shared))
     }
 
     async fn network(&self, network: NetworkPath) -> Result<NetworkView, ControlError> {
-        let network = self.find_network(&network.network).await?;
-        let members = records::list_members(&*self.shared.store, Some(network.id)).await?.records;
-        Ok(network_view(network, members.len() as u64))
+        reads::network(&self.shared, &network.network).await
     }
 
     async fn delete_network(&self, network: NetworkPath) -> Result<Deleted, ControlError> {
-        let network = self.find_network(&network.network).await?;
+        let network = find_network(&self.shared, &network.network).await?;
         claims::delete_network(&*self.shared.store, network.id).await?;
+        let is_gone = |world: &World| !world.networks().contains_key(&network.id);
+        self.shared.world.wait_until(UNTIL_SEEN, is_gone).await;
         Ok(Deleted { deleted: true })
     }
 
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
-        let network = self.find_network(&request.network).await?;
+        let network = find_network(&self.shared, &request.network).await?;
         attach(&self.shared, &network, request).await
     }
 
@@ -260,7 +204,7 @@ impl AgentApi for Control {
         let App { id: app, .. } = request.app.parse()?;
         let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
         let number = request.number.map(ContainerNumber::try_from).transpose()?;
-        let network = match self.find_network(&request.network).await {
+        let network = match find_network(&self.shared, &request.network).await {
             Ok(network) => network,
             // The members of a network that is gone are gone.
             Err(error) if error.code == ErrorCode::NetworkNotFound => return Ok(Detached::default()),
@@ -302,31 +246,13 @@ impl AgentApi for Control {
     }
 
     async fn members(&self, query: MembersQuery) -> Result<Vec<MemberView>, ControlError> {
-        let network = query.network.as_deref();
-        let networks: BTreeMap<NetworkId, Network> = match network {
-            Some(network) => BTreeMap::from([self.find_network(network).await.map(|network| (network.id, network))?]),
-            None => {
-                let networks = records::list_networks(&*self.shared.store).await?.records;
-                networks.into_iter().map(|network| (network.id, network)).collect()
-            }
-        };
-        let only = network.and_then(|_| networks.keys().next().copied());
-        let members = records::list_members(&*self.shared.store, only).await?.records;
-        let mut views: Vec<MemberView> = members
-            .into_iter()
-            .filter_map(|member| networks.get(&member.network).map(|network| self.member_view(network, member)))
-            .collect();
-        let order = |MemberView { network_name, member, .. }: &MemberView| {
-            (network_name.clone(), member.app, member.kind.clone(), member.number)
-        };
-        views.sort_by_key(order);
-        Ok(views)
+        reads::members(&self.shared, query.network.as_deref()).await
     }
 
     async fn domain_names(&self, query: DomainNamesQuery) -> Result<Vec<DomainNameView>, ControlError> {
         let App { id: app, .. } = query.app.parse()?;
         let networks: Vec<Network> = match &query.network {
-            Some(network) => vec![self.find_network(network).await?],
+            Some(network) => vec![look_for_network(&self.shared, network).await?],
             None => self.shared.world(|world| world.networks().values().cloned().collect()),
         };
         Ok(names_of_app(&self.shared, app, &networks))
@@ -357,18 +283,8 @@ impl AgentApi for Control {
         }
         Ok(Scrape { status: self.state(names), counters, tunnels, errors: shared.read_failures.read() })
     }
-}
 
-fn network_view(network: Network, addresses_used: u64) -> NetworkView {
-    NetworkView {
-        id: network.id,
-        name: network.name,
-        vni: network.vni.get(),
-        subnet: network.subnet,
-        mtu: network.mtu,
-        created_unix_seconds: network.created_unix_seconds,
-        addresses_used,
-        addresses_max: ipam::capacity(network.subnet).into(),
-        names: network.names,
+    fn store_age(&self) -> Option<Duration> {
+        self.shared.contact.age(tokio::time::Instant::now())
     }
 }

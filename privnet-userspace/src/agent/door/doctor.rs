@@ -1,4 +1,5 @@
-//! What the host can and cannot do, one check a line, each with what to do about it. Changes nothing.
+//! What the host can and cannot do, one check a line, each with what to do about it. Changes a key of this host in
+//! the store, to see that it can, and nothing else.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::agent::shared::Shared;
 use crate::datapath;
 use crate::link::{self, Links, PortHolder};
 use crate::netns::Netns;
+use crate::store::{CommitError, Expected, Transaction, keys};
 use crate::wireguard::{self, Support};
 
 /// How long the networks may take to be observed.
@@ -42,7 +44,8 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
     } else {
         check("vtep", CheckStatus::Ok, format!("{} on the underlay", shared.host.facts.vtep), "")
     });
-    checks.push(store(shared).await);
+    let (reached, written) = tokio::join!(store(shared), store_write(shared));
+    checks.extend([reached, written]);
     let is_observed = observe_now(shared).await;
     let problems: usize = shared
         .workers
@@ -110,6 +113,25 @@ async fn store(shared: &Shared) -> Check {
         Err(error) => {
             let error = ControlError::from(error);
             check("store", CheckStatus::Fail, error.message, error.remedy)
+        }
+    }
+}
+
+/// Whether the store takes changes: one that is full answers reads. Writes a key of this host's own.
+async fn store_write(shared: &Shared) -> Check {
+    let host = &shared.host.config.host;
+    let write = Transaction::new().require(keys::host(host), Expected::Exists).put(keys::write_check(host), []);
+    match shared.store.commit(write).await {
+        Ok(_) => check("store_write", CheckStatus::Ok, format!("{} takes changes", shared.store.kind()), ""),
+        Err(CommitError::Conflict { .. }) => check(
+            "store_write",
+            CheckStatus::Fail,
+            format!("not tried: the store does not know host {host}"),
+            "see the check of the store",
+        ),
+        Err(error) => {
+            let error = ControlError::from(error);
+            check("store_write", CheckStatus::Fail, error.message, error.remedy)
         }
     }
 }

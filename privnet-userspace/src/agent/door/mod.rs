@@ -29,6 +29,7 @@ mod numbers;
 mod overlap;
 mod problems;
 pub mod read_failures;
+mod reads;
 mod scrape;
 mod target;
 pub mod verbs;

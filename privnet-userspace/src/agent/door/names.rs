@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::error::{ControlError, ErrorCode};
+use super::reads::store_age_seconds;
 use super::views::{AnswerSource, DomainNameView, NamesView, ResolveQuery, ResolveView, ResponseCode};
 use crate::agent::host::journal::Record;
 use crate::agent::names::reason::reason;
@@ -24,7 +25,8 @@ pub(super) fn names_of_app(shared: &Shared, app: AppId, networks: &[Network]) ->
         let names = shared.world(|world| desired::names(world, network.id));
         names.map(|names| names_of(network, app, &names)).unwrap_or_default()
     });
-    views.collect()
+    let store_age_seconds = store_age_seconds(shared);
+    views.map(|view| DomainNameView { store_age_seconds, ..view }).collect()
 }
 
 /// What a container of this host is told about a name. `asker` is its name, or its address in a network.
@@ -187,6 +189,7 @@ fn names_of(network: &Network, app: AppId, names: &NetworkNames) -> Vec<DomainNa
             kind: kind.cloned(),
             number,
             addresses: addresses.collect(),
+            store_age_seconds: None,
         }
     };
     let mut kinds: Vec<&ContainerType> = members.iter().map(|member| &member.container.kind).collect();

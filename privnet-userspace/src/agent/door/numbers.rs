@@ -1,7 +1,6 @@
 //! The numbers of containers as an attach finds them: given out elsewhere, and held by containers that are gone.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
@@ -9,13 +8,10 @@ use super::target::TargetNetns;
 use super::wish::MemberWish;
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
-use crate::agent::shared::Shared;
+use crate::agent::shared::{Shared, UNTIL_SEEN};
 use crate::agent::world::World;
 use crate::model::{ContainerRef, NetworkId};
 use crate::store::claims::NameWish;
-
-/// How long an attach waits until this host has seen the end of what it freed.
-const UNTIL_SEEN: Duration = Duration::from_secs(1);
 
 /// The name that an attach asks for, with the numbers that are given out for its app and type: to its own namespace, and to
 /// others, of this host in the same network as well, since what was seen of the store may be older than the records.

@@ -3,6 +3,8 @@
 //! A row gives the method of [`AgentApi`], the route and its handler (room `api`), the method of the command line's client,
 //! and the operation in `openapi.json`. `CONTRIBUTING.md` says how a verb is added.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::error::ControlError;
@@ -70,6 +72,11 @@ macro_rules! agent_api {
             /// What the metrics show; as text at `GET /metrics`. What cannot be read is missing, and counted in
             /// [`Scrape::errors`].
             async fn scrape(&self) -> Result<Scrape, ControlError>;
+
+            /// How old what the reads answer is; nothing while it is current.
+            fn store_age(&self) -> Option<Duration> {
+                None
+            }
         }
     };
 }

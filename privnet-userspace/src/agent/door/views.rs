@@ -76,6 +76,9 @@ pub struct NetworkView {
     /// What it says about its names.
     #[serde(default)]
     pub names: NameOptions,
+    /// How old what is known of the store is, in seconds; absent while it is current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_age_seconds: Option<u64>,
 }
 
 /// Which namespace to attach.
@@ -281,6 +284,9 @@ pub struct MemberView {
     /// All names of the member, the oldest first: app, type, number, hostname and state above are those of the oldest.
     #[serde(default)]
     pub names: Vec<NameView>,
+    /// How old what is known of the store is, in seconds; absent while it is current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_age_seconds: Option<u64>,
 }
 
 /// One name of a member.
@@ -331,6 +337,9 @@ pub struct StatusView {
     /// How often the host's clock was seen to step back.
     #[serde(default)]
     pub clock_steps: u64,
+    /// How old what is known of the store is, in seconds; absent while it is current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_age_seconds: Option<u64>,
 }
 
 /// The answer of one check of `doctor`.

@@ -1,7 +1,7 @@
 //! Calls to a cluster: which member is asked, how long an answer may take, and which outcomes a failure leaves unknown.
 //!
 //! Connections are made when they are needed and again when they broke. A member that does not answer is left for the
-//! next one. A call that may change something is repeated only if it certainly was not sent.
+//! next one. A call that may change something is repeated only if it certainly was not carried out.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -26,6 +26,9 @@ use crate::store::error::{OpenError, StoreError};
 /// The most octets of an HTTP/2 connection that wait unread: a watch whose reader rests must not hold up the others.
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 
+/// The least time that a member is given for an answer.
+const MIN_LIMIT: Duration = Duration::from_millis(100);
+
 /// The members of a cluster.
 #[derive(Debug)]
 pub(super) struct Cluster {
@@ -46,7 +49,7 @@ struct Member {
 pub(super) enum Repeat {
     /// It changes nothing when it is sent twice.
     Freely,
-    /// Only when it certainly was not sent.
+    /// Only when it certainly was not carried out.
     IfUnsent,
 }
 
@@ -68,6 +71,16 @@ impl Failure {
     pub(super) fn explain(&self, operation: &'static str) -> StoreError {
         StoreError::Cluster { operation, detail: self.detail.clone() }
     }
+
+    /// That a commit may have happened, or may happen yet.
+    pub(super) fn explain_unknown(&self) -> StoreError {
+        StoreError::Unanswered { detail: self.detail.clone() }
+    }
+
+    /// Whether the call may have been carried out, or may be yet.
+    pub(super) fn is_unknown(&self) -> bool {
+        is_passing(&self.status) && !is_unsent(&self.status)
+    }
 }
 
 impl Cluster {
@@ -84,13 +97,35 @@ impl Cluster {
         Q: Message + Clone + 'static,
         A: Message + Default + 'static,
     {
-        let started = Instant::now();
+        self.call_until(self.deadline(), path, request, repeat).await
+    }
+
+    /// When a call that begins now has taken too long.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.timing.patience
+    }
+
+    /// As [`Self::call`], until then.
+    pub(super) async fn call_until<Q, A>(
+        &self,
+        deadline: Instant,
+        path: &'static str,
+        request: Q,
+        repeat: Repeat,
+    ) -> Result<A, Failure>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
         let mut said = vec![String::new(); self.members.len()];
         loop {
             let mut last = Status::unavailable("no member was asked");
             for _ in 0..self.members.len() {
                 let index = self.current();
-                last = match self.ask(index, path, request.clone()).await {
+                let left = deadline.saturating_duration_since(Instant::now());
+                // A member that hangs leaves time for the others.
+                let limit = if self.members.len() > 1 { left / 2 } else { left };
+                last = match self.ask(index, path, request.clone(), limit.max(MIN_LIMIT)).await {
                     Ok(answer) => return Ok(answer),
                     Err(status) => status,
                 };
@@ -103,15 +138,15 @@ impl Cluster {
                     return Err(Failure::new(last, &said));
                 }
             }
-            // Everybody was asked, however long that took.
-            if started.elapsed() >= self.timing.patience {
+            let pause = self.timing.pause();
+            if Instant::now() + pause >= deadline {
                 return Err(Failure::new(last, &said));
             }
-            sleep(self.timing.pause()).await;
+            sleep(pause).await;
         }
     }
 
-    async fn ask<Q, A>(&self, index: usize, path: &'static str, request: Q) -> Result<A, Status>
+    async fn ask<Q, A>(&self, index: usize, path: &'static str, request: Q, limit: Duration) -> Result<A, Status>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
@@ -121,7 +156,7 @@ impl Cluster {
             client.ready().await.map_err(lost)?;
             client.unary(demanding_leader(request), PathAndQuery::from_static(path), codec()).await
         };
-        Ok(self.in_time(answer).await?.into_inner())
+        Ok(in_time(limit, answer).await?.into_inner())
     }
 
     /// Opens a stream to the member that answered last.
@@ -140,13 +175,13 @@ impl Cluster {
             client.ready().await.map_err(lost)?;
             client.streaming(demanding_leader(requests), PathAndQuery::from_static(path), codec()).await
         };
-        let answer = self.in_time(answer).await;
+        let answer = in_time(self.timing.call, answer).await;
         answer.map(tonic::Response::into_inner).map_err(|status| self.failed(index, status))
     }
 
     /// The next message of a stream, which must come in time; an end is a failure.
     pub(super) async fn next_of<A>(&self, stream: &mut Streaming<A>) -> Result<A, Failure> {
-        let message = self.in_time(stream.message()).await;
+        let message = in_time(self.timing.call, stream.message()).await;
         let message = message.and_then(|message| message.ok_or_else(|| Status::unavailable("the stream ended")));
         message.map_err(|status| self.failed(self.current(), status))
     }
@@ -168,14 +203,6 @@ impl Cluster {
         let request = RangeRequest { key: b"/".to_vec(), keys_only: true, ..RangeRequest::default() };
         let answer: RangeResponse = self.call(path::RANGE, request, Repeat::Freely).await?;
         Ok(answer.header.unwrap_or_default())
-    }
-
-    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-        let limit = self.timing.call;
-        match timeout(limit, answer).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} s", limit.as_secs_f32()))),
-        }
     }
 
     fn client(&self, index: usize) -> Grpc<Channel> {
@@ -230,6 +257,13 @@ fn endpoint(url: &str, options: &EtcdOptions) -> Result<Endpoint, OpenError> {
         config = config.identity(Identity::from_pem(certificate, key));
     }
     endpoint.tls_config(config).map_err(|error| invalid(cause(&error)))
+}
+
+async fn in_time<T>(limit: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    match timeout(limit, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {:.1} s", limit.as_secs_f32()))),
+    }
 }
 
 fn codec<Q: Message + 'static, A: Message + Default + 'static>() -> ProstCodec<Q, A> {

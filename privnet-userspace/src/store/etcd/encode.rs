@@ -58,10 +58,12 @@ pub(super) fn entry(kv: KeyValue) -> Option<Entry> {
     Some(Entry { key: parse_key(&kv.key)?, value: kv.value.into(), revision: revision(kv.mod_revision), lease })
 }
 
-/// A transaction; where a compare does not hold, etcd reads the compared keys instead.
+/// A transaction; where a compare does not hold, etcd reads the compared keys instead, and the values of those that were to be
+/// written.
 pub(super) fn transaction(transaction: &Transaction) -> TxnRequest {
     let found = |(key, _): &(Key, Expected)| {
-        let range = RangeRequest { key: self::key(key), keys_only: true, ..RangeRequest::default() };
+        let keys_only = !transaction.writes.contains_key(key);
+        let range = RangeRequest { key: self::key(key), keys_only, ..RangeRequest::default() };
         RequestOp { request: Some(Request::Range(range)) }
     };
     TxnRequest {
@@ -90,6 +92,35 @@ fn write((key, write): (&Key, &Write)) -> RequestOp {
         Write::Delete => Request::DeleteRange(DeleteRangeRequest { key }),
     };
     RequestOp { request: Some(request) }
+}
+
+/// Whether a transaction that happened would not happen again: it changes what it compares.
+pub(super) fn can_be_repeated(transaction: &Transaction) -> bool {
+    transaction.compares.iter().any(|(key, expected)| match (expected, transaction.writes.get(key)) {
+        (Expected::Absent, Some(Write::Put { .. })) | (Expected::Revision(_), Some(_)) => true,
+        (Expected::Absent | Expected::Exists | Expected::Revision(_), _) => false,
+    })
+}
+
+/// The revision at which a transaction happened whose compares do not hold now: each compared key that it writes is as it
+/// would have written it. Nothing when one is not.
+pub(super) fn happened_before(transaction: &Transaction, answer: &TxnResponse) -> Option<Revision> {
+    let mut newest = None;
+    let mut compared = false;
+    for ((key, _), response) in transaction.compares.iter().zip(&answer.responses) {
+        let found = response.range.as_ref().and_then(|range| range.kvs.first());
+        match (transaction.writes.get(key), found) {
+            (None, _) => continue,
+            (Some(Write::Put { value, .. }), Some(found)) if found.value[..] == value[..] => {
+                newest = newest.max(Some(found.mod_revision));
+            }
+            (Some(Write::Delete), None) => {}
+            (Some(_), _) => return None,
+        }
+        compared = true;
+    }
+    let now = answer.header.unwrap_or_default().revision;
+    compared.then(|| revision(newest.unwrap_or(now)))
 }
 
 /// The revision of a transaction, or the first compare that did not hold.

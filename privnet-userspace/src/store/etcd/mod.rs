@@ -21,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use self::cluster::{Cluster, Failure, Repeat};
@@ -59,14 +60,6 @@ impl Etcd {
         Ok(Self { cluster: Arc::new(Cluster::new(options)?), open: watch::Sender::new(()) })
     }
 
-    /// Asks whether the cluster answers.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub async fn check(&self) -> Result<(), StoreError> {
-        self.cluster.head().await.map(drop).map_err(|failure| failure.explain("answer"))
-    }
-
     /// Reads every key below `prefix`, page after page, as of the revision of the first page.
     async fn read_all(&self, prefix: &Prefix) -> Result<Listing, Failure> {
         let (mut start, end) = encode::range(prefix);
@@ -95,6 +88,10 @@ impl Store for Etcd {
         StoreKind::Etcd
     }
 
+    async fn check(&self) -> Result<(), StoreError> {
+        self.cluster.head().await.map(drop).map_err(|failure| failure.explain("ask"))
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let request = RangeRequest { key: encode::key(key), ..RangeRequest::default() };
         let answer: Result<RangeResponse, _> = self.cluster.call(path::RANGE, request, Repeat::Freely).await;
@@ -121,13 +118,7 @@ impl Store for Etcd {
         check_size(&transaction)?;
         let cluster = Arc::clone(&self.cluster);
         // A task of its own: it goes on when the caller stops waiting.
-        let commit = tokio::spawn(async move {
-            let request = encode::transaction(&transaction);
-            match cluster.call::<_, TxnResponse>(path::TXN, request, Repeat::IfUnsent).await {
-                Ok(answer) => encode::outcome(&transaction, answer),
-                Err(failure) => Err(refusal(&transaction, &failure).into()),
-            }
-        });
+        let commit = tokio::spawn(async move { commit(&cluster, &transaction).await });
         commit.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
     }
 
@@ -177,7 +168,37 @@ impl Etcd {
     }
 }
 
-/// The error for a transaction that was not answered with an outcome.
+/// Commits a transaction. One without an answer is sent again where its own compares make that harmless: if it happened the
+/// first time, they do not hold the second time, and what they find says so.
+async fn commit(cluster: &Cluster, transaction: &Transaction) -> Result<Revision, CommitError> {
+    let deadline = cluster.deadline();
+    let request = encode::transaction(transaction);
+    let mut may_have_happened = false;
+    loop {
+        let answer = cluster.call_until::<_, TxnResponse>(deadline, path::TXN, request.clone(), Repeat::IfUnsent).await;
+        let failure = match answer {
+            Ok(answer) if may_have_happened && !answer.succeeded => {
+                return match encode::happened_before(transaction, &answer) {
+                    Some(revision) => Ok(revision),
+                    None => encode::outcome(transaction, answer),
+                };
+            }
+            Ok(answer) => return encode::outcome(transaction, answer),
+            Err(failure) => failure,
+        };
+        may_have_happened |= failure.is_unknown();
+        if !may_have_happened {
+            return Err(refusal(transaction, &failure).into());
+        }
+        let pause = cluster.timing.pause();
+        if !encode::can_be_repeated(transaction) || Instant::now() + pause >= deadline {
+            return Err(failure.explain_unknown().into());
+        }
+        sleep(pause).await;
+    }
+}
+
+/// The error for a transaction that did not happen.
 fn refusal(transaction: &Transaction, failure: &Failure) -> StoreError {
     let lease = transaction.writes.values().find_map(|write| match write {
         Write::Put { lease, .. } => *lease,

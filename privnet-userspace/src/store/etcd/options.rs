@@ -27,9 +27,9 @@ pub struct EtcdTls {
 /// The timeouts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
-    /// For an answer of a member. etcd itself gives up after 7 s.
+    /// For the next answer of a stream, and for a connection. etcd itself gives up after 7 s.
     pub(super) call: Duration,
-    /// For all attempts of a call; the last one may end later. Outlasts the election of a leader.
+    /// For all attempts of a call together. A request of a user ends within 2 s, with an answer or without.
     pub(super) patience: Duration,
     /// Between two attempts, on average.
     pub(super) retry: Duration,
@@ -51,8 +51,8 @@ impl EtcdOptions {
 
 impl Timing {
     pub(super) const DEFAULT: Self = Self {
-        call: Duration::from_secs(5),
-        patience: Duration::from_secs(4),
+        call: Duration::from_millis(1800),
+        patience: Duration::from_millis(1800),
         retry: Duration::from_millis(300),
         probe: Duration::from_secs(8),
         silence: Duration::from_secs(20),

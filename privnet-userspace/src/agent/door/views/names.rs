@@ -57,6 +57,9 @@ pub struct DomainNameView {
     pub number: Option<ContainerNumber>,
     /// The addresses of the ready containers, in order.
     pub addresses: Vec<Ipv4Addr>,
+    /// How old what is known of the store is, in seconds; absent while it is current.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_age_seconds: Option<u64>,
 }
 
 /// What a container is told about a name.

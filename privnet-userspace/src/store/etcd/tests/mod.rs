@@ -4,6 +4,7 @@ mod members;
 mod outages;
 mod server;
 mod tls;
+mod unanswered;
 mod volume;
 mod watches;
 
@@ -22,7 +23,7 @@ pub(in crate::store) fn etcd_at(urls: &[&str]) -> Etcd {
 /// A store at these members that gives up as soon as a test wants to see it.
 fn impatient_etcd_at(urls: &[&str]) -> Etcd {
     let mut options = options_for(urls);
-    options.timing.patience = Duration::from_secs(8);
+    options.timing.patience = Duration::from_secs(4);
     options.timing.bridge = Duration::from_secs(4);
     Etcd::new(&options).expect("options")
 }

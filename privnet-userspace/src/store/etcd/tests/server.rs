@@ -9,6 +9,7 @@ use rand::Rng as _;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use tokio::time::Instant;
 
+use crate::store::Store as _;
 use crate::store::etcd::Etcd;
 
 /// How long an etcd may take to begin, on a busy machine.
