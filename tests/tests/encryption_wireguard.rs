@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use privnet::wireguard::{Backend, Error, Peer, PeerChange};
-use privnet_tests::lab::{SOON, Sniffer, runtime, wait_until};
+use privnet_tests::lab::{SOON, Sniffer, runtime, until, wait_until};
 use wireguard_lab::{Lab, Member, PORT, SILENCE, arrives, backends};
 
 /// Shows nowhere but where it was sent from and to.
@@ -106,6 +106,31 @@ fn a_removed_peer_is_silent_and_comes_back() {
         members[0].change(remove(&members[1])).await;
         members[0].change(set(&[members[1].as_peer()])).await;
         assert!(arrives(&there, &back, b"after"));
+    });
+}
+
+#[test]
+fn a_device_begins_sessions_with_the_peers_that_are_there_and_no_others() {
+    each_backend(async |backend| {
+        let lab = Lab::new();
+        let members = lab.mesh(backend, 3).await;
+        let (device, stranger) = (members[0].device(), lab.member(50).public_key());
+        let age = async |of: &Member, with: &Member| {
+            let state = of.device().observe().await.expect("answers").expect("is there");
+            state.peers[&with.public_key()].last_handshake_age
+        };
+        // The second time there is one already.
+        for _ in 0..2 {
+            device.begin_sessions(&[stranger, members[1].public_key()]).await.expect("begun");
+            until("both have a session", async || {
+                age(&members[0], &members[1]).await.is_some() && age(&members[1], &members[0]).await.is_some()
+            })
+            .await;
+        }
+        assert_eq!((age(&members[0], &members[2]).await, age(&members[2], &members[0]).await), (None, None));
+        let state = device.observe().await.expect("answers").expect("is there");
+        assert!(!state.peers.contains_key(&stranger), "a peer was added");
+        assert!(members[0].ping(&members[1]) && members[0].ping(&members[2]));
     });
 }
 
@@ -238,6 +263,7 @@ fn a_device_that_is_not_there_is_absent_and_none_is_made() {
         for result in [
             member.device().configure(&member.key, PORT).await,
             member.device().change_peers(&set(&[member.as_peer()])).await,
+            member.device().begin_sessions(&[member.public_key()]).await,
         ] {
             let refused = result.expect_err("there is no device");
             assert!(matches!(refused, Error::Absent { .. }), "{refused}");

@@ -331,6 +331,8 @@ fn a_process_of_the_build_before_is_observed_and_changed() {
         let old = Device::userspace(directory.path());
         assert_eq!(old.observe().await.expect("it answers").map(|state| state.listen_port), Some(PORT));
         old.change_peers(&PeerChange::default()).await.expect("changed");
+        let refused = old.begin_sessions(&[]).await.expect_err("it does not know the request");
+        assert!(refused.to_string().contains("the request is invalid"), "{refused}");
         let program = Program { path: "/bin/sh".into(), id: None };
         let found = Handle::<WireGuard>::new(directory.path()).find(&program).await.expect("it answers");
         assert_eq!(found, Found::Current, "it keeps its sessions");

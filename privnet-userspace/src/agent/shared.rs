@@ -20,6 +20,7 @@ use super::host::presence::Presence;
 use super::names::handle::NamesHandle;
 use super::names::resolv_conf::files::ResolvConfs;
 use super::network::handle::Workers;
+use super::network::resumption::Resumption;
 use super::store_problems::StoreProblems;
 use super::world::{SharedWorld, World};
 use crate::store::Store;
@@ -39,6 +40,8 @@ pub struct Memberships {
     pub journal: Arc<SharedJournal>,
     /// The workers of this host's networks.
     pub workers: Arc<Workers>,
+    /// The sessions that devices which were made anew are to begin again.
+    pub resumption: Arc<Resumption>,
     /// The names' task.
     pub names: Arc<NamesHandle>,
     /// The `resolv.conf` files of its containers.

@@ -30,6 +30,7 @@ use super::names::resolv_conf::files::ResolvConfs;
 use super::names::worker::run_names;
 use super::netns_links::NetnsLinks;
 use super::network::handle::Workers;
+use super::network::resumption::Resumption;
 use super::network::supervisor::run_workers;
 use super::shared::{Memberships, Shared};
 use super::store_problems::StoreProblems;
@@ -104,7 +105,9 @@ impl Agent {
             Arc::clone(&resolv_confs),
         );
         let claims = tokio::sync::Mutex::new(());
-        let memberships = Arc::new(Memberships { host, store, world, journal, workers, names, resolv_confs, claims });
+        let resumption = Arc::new(Resumption::new());
+        let memberships = Memberships { host, store, world, journal, workers, resumption, names, resolv_confs, claims };
+        let memberships = Arc::new(memberships);
         membership::detect_reused_netns(&memberships).await?;
         membership::end_dead(&memberships).await?;
         resolv_conf::after_start(&memberships);
@@ -114,6 +117,7 @@ impl Agent {
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(run_workers(Arc::clone(&memberships)));
+        tasks.spawn(Arc::clone(&memberships.resumption).run());
         tasks.spawn(follower.run(watch));
         tasks.spawn(check_periodically(Arc::clone(&memberships)));
         tasks.spawn(Arc::clone(&presence).renew_periodically());

@@ -10,11 +10,7 @@ use super::{DeviceState, Error, Peer, PeerChange, PeerState};
 use crate::model::PublicKey;
 
 /// How long a session lasts at most (the WireGuard paper, section 6.1: Reject-After-Time).
-const SESSION: Duration = Duration::from_secs(180);
-
-/// What a resumed peer gets as its keepalive, in seconds: the first one is sent at once, and begins a session; the longest
-/// that there is, so that hardly ever another one follows.
-pub(super) const RESUMING_KEEPALIVE_SECONDS: u16 = u16::MAX;
+pub const SESSION: Duration = Duration::from_secs(180);
 
 /// One message to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +19,21 @@ pub(super) enum Step {
     Remove(PublicKey),
     /// A peer that is not there comes.
     Add(Peer),
-    /// A peer that was there, with a session, comes anew, and begins the next session by itself: the other end holds on to the
-    /// one that is forgotten here, and would send into it for 15 s.
+    /// A peer that was there, with a session, comes anew, and the device begins the next session by itself: the other end holds
+    /// on to the one that is forgotten here, and would send into it for 15 s.
     Resume(Peer),
     /// A peer that is there moves to another endpoint; its session stays.
     Endpoint(PublicKey, SocketAddrV4),
+}
+
+impl Step {
+    /// The peer that the device is to begin a session with, after the step.
+    pub(super) const fn begins_with(&self) -> Option<PublicKey> {
+        match self {
+            Self::Resume(peer) => Some(peer.public_key),
+            Self::Remove(_) | Self::Add(_) | Self::Endpoint(..) => None,
+        }
+    }
 }
 
 /// The steps that make `change` of `observed`; none when it is so already.

@@ -14,13 +14,15 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 use wireguard_control::{Backend, Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder, PeerInfo};
 
-use super::change::{RESUMING_KEEPALIVE_SECONDS, Step, steps};
+use super::change::{Step, steps};
 use super::{DeviceState, Error, Peer, PeerChange, PeerState, Support};
 use crate::model::{IfName, PrivateKey, PublicKey};
 use crate::netns::Netns;
 
 /// Most peers in one request; the library cuts it into messages of 8 KiB.
 const PEERS_PER_REQUEST: usize = 64;
+/// The keepalive, in seconds, of a peer that something is to be sent to: it is sent the first one when it gets an interval.
+const BEGINNING_KEEPALIVE_SECONDS: u16 = u16::MAX;
 
 /// Whether the kernel has WireGuard and lets us use it.
 ///
@@ -81,13 +83,39 @@ pub(super) async fn change_peers(app: &Netns, interface: &IfName, change: &PeerC
     let (interface, change) = (interface.clone(), change.clone());
     app.run(move || {
         let observed = existing(&interface)?;
-        for request in steps(interface.as_str(), &observed, &change)?.chunks(PEERS_PER_REQUEST) {
+        let steps = steps(interface.as_str(), &observed, &change)?;
+        for request in steps.chunks(PEERS_PER_REQUEST) {
             let update = request.iter().fold(Update::new(&interface)?, |update, step| update.with(|u| add(u, step)));
             update.apply()?;
         }
-        Ok(())
+        begin(&interface, &steps.iter().filter_map(Step::begins_with).collect::<Vec<_>>())
     })
     .await?
+}
+
+pub(super) async fn begin_sessions(app: &Netns, interface: &IfName, peers: &[PublicKey]) -> Result<(), Error> {
+    let (interface, peers) = (interface.clone(), peers.to_vec());
+    app.run(move || {
+        // One that is not there would be added.
+        let observed = existing(&interface)?;
+        let there: Vec<PublicKey> = peers.into_iter().filter(|key| observed.peers.contains_key(key)).collect();
+        begin(&interface, &there)
+    })
+    .await?
+}
+
+/// Has the device send something to each of these peers, which are there, so that it begins a session where there is none.
+fn begin(interface: &IfName, peers: &[PublicKey]) -> Result<(), Error> {
+    for request in peers.chunks(PEERS_PER_REQUEST) {
+        // A peer that has a keepalive is sent nothing at once by another one.
+        for seconds in [0, BEGINNING_KEEPALIVE_SECONDS, 0] {
+            let peer =
+                |key: &PublicKey| PeerConfigBuilder::new(&Key(key.bytes())).set_persistent_keepalive_interval(seconds);
+            let set = |update: Update, key| update.with(|update| update.add_peer(peer(key)));
+            request.iter().fold(Update::new(interface)?, set).apply()?;
+        }
+    }
+    Ok(())
 }
 
 /// An update that can be applied but not printed.
@@ -125,10 +153,7 @@ impl Update {
 fn add(update: DeviceUpdate, step: &Step) -> DeviceUpdate {
     match step {
         Step::Remove(key) => update.remove_peer_by_key(&Key(key.bytes())),
-        Step::Add(peer) => update.add_peer(addition(peer)),
-        Step::Resume(peer) => {
-            update.add_peer(addition(peer).set_persistent_keepalive_interval(RESUMING_KEEPALIVE_SECONDS))
-        }
+        Step::Add(peer) | Step::Resume(peer) => update.add_peer(addition(peer)),
         Step::Endpoint(key, endpoint) => {
             update.add_peer(PeerConfigBuilder::new(&Key(key.bytes())).set_endpoint((*endpoint).into()))
         }

@@ -10,6 +10,7 @@ mod error;
 #[cfg(test)]
 mod hostile;
 mod kernel;
+mod predecessor;
 mod process;
 mod protocol;
 mod transport;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{IfName, PrivateKey, PublicKey};
 use crate::netns::Netns;
 
+pub use change::SESSION;
 pub use error::Error;
 pub use kernel::kernel_support;
 pub use process::serve_userspace;
@@ -214,6 +216,18 @@ impl Device {
         match &self.inner {
             Inner::Kernel { app, interface } => kernel::configure(app, interface, key, listen_port).await,
             Inner::Userspace { run_dir } => userspace::configure(run_dir, key.public_key(), listen_port).await,
+        }
+    }
+
+    /// Begins a session with each of these peers, unless there is one; passes over those that are not there. The device is
+    /// up. Does not wait for the peers.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] without a device. A process of a build before this one refuses.
+    pub async fn begin_sessions(&self, peers: &[PublicKey]) -> Result<(), Error> {
+        match &self.inner {
+            Inner::Kernel { app, interface } => kernel::begin_sessions(app, interface, peers).await,
+            Inner::Userspace { run_dir } => userspace::begin_sessions(run_dir, peers).await,
         }
     }
 

@@ -10,16 +10,19 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use futures::future::join_all;
 use gotatun::device::DeviceBuilder;
 use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags};
-use tokio::time::Interval;
+use tokio::time::{Instant, Interval};
 use zeroize::Zeroizing;
 
-use super::change::{RESUMING_KEEPALIVE_SECONDS, Step, steps};
+use super::change::{Step, steps};
+use super::predecessor::Predecessor;
 use super::protocol::{Request, Response, Start, WireGuard};
 use super::transport::{Carrier, FromApp, ToApp, tun};
 use super::{DeviceState, Error, Peer, PeerState};
@@ -29,6 +32,8 @@ use crate::model::{PrivateKey, PublicKey};
 
 /// How often the process checks that its container and its TUN link are still there.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long the peers may take to answer before others are begun with; to send takes less.
+const ANSWER_PATIENCE: Duration = Duration::from_millis(100);
 
 type Device = gotatun::device::Device<(Carrier, ToApp, FromApp)>;
 
@@ -45,6 +50,7 @@ pub fn serve_userspace(run_dir: &Path) -> anyhow::Result<()> {
 /// A device and what it needs to know when to end.
 struct Process {
     device: Device,
+    predecessor: Arc<Predecessor>,
     public_key: PublicKey,
     tun: OwnedFd,
     container: LivenessWatch,
@@ -64,19 +70,25 @@ impl Service<WireGuard> for Process {
         let container = LivenessWatch::new(liveness, files.next()).context("cannot watch the container's process")?;
         let watched = tun_file.try_clone()?;
         let (to_app, from_app) = tun(tun_file, mtu).context("cannot use the TUN link")?;
-        let carrier = Carrier::new(socket.into(), mtu).context("cannot use the UDP socket")?;
+        let predecessor = Arc::new(Predecessor::new(Instant::now()));
+        let carrier =
+            Carrier::new(socket.into(), mtu, Arc::clone(&predecessor)).context("cannot use the UDP socket")?;
         let device = DeviceBuilder::new().with_udp(carrier).with_ip_pair(to_app, from_app).build().await?;
         // Not in the builder: the device starts to forward when it gets its key, and only then notices a lost link.
         device.set_private_key(secret_of(&key)).await?;
         let mut check = tokio::time::interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tracing::info!(interface, "the WireGuard process is ready");
-        Ok(Self { device, public_key, tun: watched, container, interface, check })
+        Ok(Self { device, predecessor, public_key, tun: watched, container, interface, check })
     }
 
     async fn respond(&mut self, request: Request, _: Vec<OwnedFd>) -> anyhow::Result<(Response, Vec<OwnedFd>)> {
         let response = match request {
             Request::Observe => Response::Device(self.state().await),
+            Request::BeginSessions(peers) => {
+                self.begin_sessions(&peers).await;
+                Response::Changed
+            }
             Request::ChangePeers(change) => match steps(&self.interface, &self.state().await, &change) {
                 Ok(steps) => {
                     self.apply(steps).await?;
@@ -93,10 +105,20 @@ impl Service<WireGuard> for Process {
 
     async fn reason_to_end(&mut self) -> &'static str {
         loop {
+            // They stay on the list until they are begun with: this future may be dropped before.
+            let heard = self.predecessor.heard();
+            self.begin_sessions(&heard).await;
+            self.predecessor.is_done_with(heard.len());
             tokio::select! {
                 () = self.device.wait() => return "the device failed",
                 () = self.container.ended() => return "the container's process ended",
-                _ = self.check.tick() => if let Some(reason) = self.gone() { return reason },
+                () = self.predecessor.is_heard() => {}
+                now = self.check.tick() => {
+                    self.predecessor.check(now);
+                    if let Some(reason) = self.gone() {
+                        return reason;
+                    }
+                }
             }
         }
     }
@@ -133,22 +155,28 @@ impl Process {
         DeviceState { public_key: Some(self.public_key), listen_port, peers: peers.collect() }
     }
 
+    /// Begins a session with each of these peers that is there and has none.
+    async fn begin_sessions(&self, peers: &[PublicKey]) {
+        let begin = async |peer: &PublicKey| self.device.force_handshake(&library_key(*peer)).await;
+        // A peer that does not answer is sent another message by the device, and what a peer that is not there is answered
+        // concerns it alone.
+        let _ = tokio::time::timeout(ANSWER_PATIENCE, join_all(peers.iter().map(begin))).await;
+    }
+
     /// All steps under one lock of the device; none of them touches another peer or the socket.
     async fn apply(&self, steps: Vec<Step>) -> anyhow::Result<()> {
         tracing::debug!(steps = steps.len(), "changing peers");
+        let begin: Vec<PublicKey> = steps.iter().filter_map(Step::begins_with).collect();
         let apply = async |device: &mut gotatun::device::configure::DeviceWrite<'_, _>| {
             for step in steps {
                 match step {
                     Step::Remove(key) => drop(device.remove_peer(&library_key(key)).await),
-                    Step::Add(peer) => {
+                    Step::Add(peer) | Step::Resume(peer) => {
+                        self.predecessor.add(peer.public_key, peer.endpoint);
                         device.add_peer(addition(&peer));
                     }
-                    Step::Resume(peer) => {
-                        let mut addition = addition(&peer);
-                        addition.keepalive = Some(RESUMING_KEEPALIVE_SECONDS);
-                        device.add_peer(addition);
-                    }
                     Step::Endpoint(key, endpoint) => {
+                        self.predecessor.add(key, endpoint);
                         let set = |peer: &mut gotatun::device::configure::PeerMut| {
                             peer.set_endpoint(Some(endpoint.into()));
                         };
@@ -157,7 +185,9 @@ impl Process {
                 }
             }
         };
-        Ok(self.device.write(apply).await?)
+        self.device.write(apply).await?;
+        self.begin_sessions(&begin).await;
+        Ok(())
     }
 }
 

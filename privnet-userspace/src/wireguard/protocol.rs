@@ -52,6 +52,8 @@ pub enum Request {
     Observe,
     /// Add, correct and remove peers.
     ChangePeers(PeerChange),
+    /// Begin a session with each of these peers that is there and has none. A process of a build before this one refuses it.
+    BeginSessions(Vec<PublicKey>),
 }
 
 /// What the process answers.
@@ -60,7 +62,7 @@ pub enum Request {
 pub enum Response {
     /// To [`Request::Observe`].
     Device(DeviceState),
-    /// The peers are as they should be.
+    /// The peers are as they should be, or what is to be begun is begun.
     Changed,
     /// A peer that stays holds a wanted address; no peer was changed.
     AddressTaken {
@@ -84,6 +86,7 @@ mod tests {
         for (request, text) in [
             (Request::Observe, r#""observe""#),
             (Request::ChangePeers(PeerChange::default()), r#"{"change_peers":{"set":[],"remove":[]}}"#),
+            (Request::BeginSessions(Vec::new()), r#"{"begin_sessions":[]}"#),
         ] {
             let line = serde_json::to_string(&companion::Request { version: WireGuard::VERSION, request });
             let line = line.expect("serializable");

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
 
+use super::predecessor::Predecessor;
 use crate::companion::watch;
 
 /// Most packets taken from the kernel in one go: enough to save wake-ups, few enough to let the other tasks run.
@@ -102,20 +103,22 @@ impl IpRecv for FromApp {
 pub(super) struct Carrier {
     socket: Arc<UdpSocket>,
     datagram_bytes: usize,
+    predecessor: Arc<Predecessor>,
 }
 
 impl Carrier {
     /// Wraps a bound socket; needs a runtime. `mtu` is the TUN link's, in bytes.
-    pub(super) fn new(socket: std::net::UdpSocket, mtu: u16) -> io::Result<Self> {
+    pub(super) fn new(socket: std::net::UdpSocket, mtu: u16, predecessor: Arc<Predecessor>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
-        Ok(Self { socket, datagram_bytes: usize::from(mtu) + OVERHEAD_BYTES })
+        Ok(Self { socket, datagram_bytes: usize::from(mtu) + OVERHEAD_BYTES, predecessor })
     }
 
     fn try_receive(&self, pool: &PacketBufPool) -> io::Result<(Packet, SocketAddr)> {
         let mut datagram = sized(pool, self.datagram_bytes);
         let (length, source) = self.socket.try_recv_from(&mut datagram[..])?;
         datagram.truncate(length);
+        self.predecessor.look_at(&datagram, source);
         Ok((datagram, source))
     }
 }

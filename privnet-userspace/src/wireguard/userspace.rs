@@ -184,6 +184,16 @@ pub(super) async fn change_peers(run_dir: &Path, change: &PeerChange) -> Result<
     }
 }
 
+pub(super) async fn begin_sessions(run_dir: &Path, peers: &[PublicKey]) -> Result<(), Error> {
+    let handle = handle(run_dir);
+    match handle.ask(Request::BeginSessions(peers.to_vec()), &[]).await {
+        Ok((Response::Changed, _)) => Ok(()),
+        Ok((Response::Device(_) | Response::AddressTaken { .. }, _)) => Err(handle.error(Cause::OtherAnswer).into()),
+        Err(error) if error.is_absent() => Err(absent(run_dir)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn absent(run_dir: &Path) -> Error {
     Error::Absent { device: run_dir.display().to_string() }
 }

@@ -39,6 +39,8 @@ pub struct Doubts {
     pub members: BTreeSet<MemberId>,
     /// In these members' app netns an interface appeared, which is not guarded.
     pub unguarded: BTreeSet<MemberId>,
+    /// These members' WireGuard devices went down: the kernel's lost its sessions, also when it is up again.
+    pub interrupted: BTreeSet<MemberId>,
 }
 
 /// What a worker's last pass led to.
@@ -171,5 +173,6 @@ impl Doubts {
         self.network |= other.network;
         self.members.extend(other.members);
         self.unguarded.extend(other.unguarded);
+        self.interrupted.extend(other.interrupted);
     }
 }

@@ -10,9 +10,12 @@ use ipnet::Ipv4Net;
 use tokio::sync::OnceCell;
 
 use super::orphans::OrphanVeths;
+use super::resumption::Resumption;
+use super::sessions::Sessions;
 use crate::agent::host::facts::Host;
 use crate::agent::host::journal::{Record, SharedJournal};
 use crate::agent::netns_links::NetnsLinks;
+use crate::agent::shared::Memberships;
 use crate::agent::world::SharedWorld;
 use crate::datapath;
 use crate::link::AbsentIsDone;
@@ -49,15 +52,18 @@ pub struct LocalNetwork {
     unpinned: Mutex<Option<Arc<NetnsLinks>>>,
     /// The veth pairs without a record.
     orphans: Mutex<OrphanVeths>,
+    /// The sessions of the members' devices.
+    sessions: Mutex<Sessions>,
+    resumption: Arc<Resumption>,
 }
 
 impl LocalNetwork {
-    pub fn new(network: NetworkId, host: Arc<Host>, world: Arc<SharedWorld>, journal: Arc<SharedJournal>) -> Self {
+    pub fn new(network: NetworkId, memberships: &Memberships) -> Self {
         Self {
             network,
-            host,
-            world,
-            journal,
+            host: Arc::clone(&memberships.host),
+            world: Arc::clone(&memberships.world),
+            journal: Arc::clone(&memberships.journal),
             records: BTreeMap::new(),
             stepped: BTreeMap::new(),
             netns: Mutex::default(),
@@ -65,12 +71,15 @@ impl LocalNetwork {
             namespaces: tokio::sync::Mutex::default(),
             unpinned: Mutex::default(),
             orphans: Mutex::default(),
+            sessions: Mutex::default(),
+            resumption: Arc::clone(&memberships.resumption),
         }
     }
 
     /// Takes note of the records before a pass, and of what is wanted.
     pub fn begin_pass(&mut self, records: &[Record], intent: Option<&Intent>) {
         self.records = records.iter().map(|record| (record.id, record.clone())).collect();
+        lock(&self.sessions).retain(|member| self.records.contains_key(&member));
         let steps = intent.into_iter().flat_map(|intent| intent.clock_steps.keys());
         let stepped: BTreeSet<&HostName> = records.iter().flat_map(|r| r.clock_steps.keys()).chain(steps).collect();
         let members = intent.into_iter().flat_map(|intent| intent.members.values());
@@ -112,6 +121,25 @@ impl LocalNetwork {
     /// The veth pairs without a record.
     pub fn orphans(&self) -> MutexGuard<'_, OrphanVeths> {
         lock(&self.orphans)
+    }
+
+    /// The sessions of the members' devices as they were last seen.
+    pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        lock(&self.sessions)
+    }
+
+    /// Has a member's device, which is up again, begin the sessions that were last seen, since the peers go on in them.
+    ///
+    /// # Errors
+    /// When the container's namespace cannot be opened.
+    pub async fn resume_sessions(&self, member: MemberId) -> Result<()> {
+        let lost = self.sessions().take(member);
+        if !lost.is_empty()
+            && let Some(device) = self.device(member).await?
+        {
+            self.resumption.add(device, lost);
+        }
+        Ok(())
     }
 
     /// Takes what must make netns for a new VTEP.

@@ -10,6 +10,8 @@
 //! | `objects` | one file per kind of object: how it is observed, made, changed and removed |
 //! | `observe`, `scan` | a look at everything; each list is read once |
 //! | `watch` | watchers in the namespaces, which wake the worker |
+//! | `sessions`, `resumption` | the sessions that were last seen, and how those of a device that is made anew are begun again |
+//! | `pace` | how often something may happen |
 //! | `own_netns` | namespaces of ours, hardened |
 //! | `orphans` | veth pairs without a record |
 
@@ -21,7 +23,10 @@ pub mod objects;
 mod observe;
 mod orphans;
 mod own_netns;
+mod pace;
+pub mod resumption;
 mod scan;
+mod sessions;
 pub mod supervisor;
 mod watch;
 mod worker;

@@ -61,8 +61,7 @@ impl Worker {
     /// A worker that has not looked yet.
     #[must_use]
     pub fn new(network: NetworkId, memberships: Arc<Memberships>, handle: Arc<WorkerHandle>) -> Self {
-        let Memberships { host, world, journal, .. } = &*memberships;
-        let net = LocalNetwork::new(network, Arc::clone(host), Arc::clone(world), Arc::clone(journal));
+        let net = LocalNetwork::new(network, &memberships);
         let watchers = Watchers::new(Arc::clone(&handle));
         Self {
             network,
@@ -122,9 +121,11 @@ impl Worker {
             Ok(Observation { state: mut observed, unobserved, in_the_way }) => {
                 self.in_the_way.retain(|member, _| !doubts.everything && !doubts.members.contains(member));
                 self.in_the_way.extend(in_the_way);
-                for guard in doubts.unguarded.into_iter().map(Key::Guard) {
-                    if observed.contains(guard) {
-                        observed.insert(Seen::Broken(guard, "an interface appeared".to_owned()));
+                let unguarded = doubts.unguarded.into_iter().map(|id| (Key::Guard(id), "an interface appeared"));
+                let interrupted = doubts.interrupted.into_iter().map(|id| (Key::Tunnel(id), "it was down"));
+                for (key, why) in unguarded.chain(interrupted) {
+                    if observed.contains(key) {
+                        observed.insert(Seen::Broken(key, why.to_owned()));
                     }
                 }
                 let mut goal = Plan::clone(&desired);

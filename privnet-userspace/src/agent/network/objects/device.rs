@@ -1,6 +1,7 @@
 //! The WireGuard device of a member: its socket in the binding netns, its interface in the app netns.
 
 use anyhow::Result;
+use tokio::time::Instant;
 
 use super::Managed;
 use crate::agent::network::local::LocalNetwork;
@@ -79,6 +80,7 @@ async fn observe(scan: &MemberScan<'_>) -> Result<Option<SeenDevice>> {
     };
     let interface = ownership::wireguard_interface(scan.record.index);
     let link = scan.app_links().await?.iter().find(|link| link.name == interface.as_str());
+    scan.net().sessions().see(scan.record.id, &seen, Instant::now());
     match (link, seen.public_key) {
         (Some(link), Some(public_key)) => Ok(Some(SeenDevice::Sound(seen, link.clone(), public_key))),
         (_, _) => broken("it has no interface, or no key".to_owned()),

@@ -36,6 +36,9 @@ impl Managed for kind::Tunnel {
         }
         app.set_address(index, to.address).await?;
         app.links.set_up(index).await?;
+        // A device that is new has none, and the kernel's lost those that it had when it went down. Where they are there
+        // still, nothing is begun.
+        net.resume_sessions(member).await?;
         // For an address that is new the kernel makes them.
         if before.exists() { app.repair_routes(index, to.address).await } else { Ok(()) }
     }

@@ -50,7 +50,7 @@ impl Judge for AppJudge {
                 }
                 return Doubts { unguarded: [id].into(), ..Doubts::default() };
             }
-            Event::Link(LinkEvent::Changed(link)) => self.changed(link, plan),
+            Event::Link(LinkEvent::Changed(link)) => return self.changed(link, plan),
             Event::Link(LinkEvent::Gone { index, name }) => {
                 self.known.remove(&index);
                 name == self.own
@@ -73,21 +73,22 @@ impl Judge for AppJudge {
 }
 
 impl AppJudge {
-    /// Whether a link that was as it should be is not any more; or the loopback went up or down.
-    fn changed(&mut self, link: Link, plan: &Plan) -> bool {
+    /// What to doubt when a link that was as it should be is not any more, or the loopback went up or down.
+    fn changed(&mut self, link: Link, plan: &Plan) -> Doubts {
+        let id = self.record.id;
         if link.index == LOOPBACK_INDEX {
-            return std::mem::replace(&mut self.lo_is_up, link.up) != link.up;
+            let was_up = std::mem::replace(&mut self.lo_is_up, link.up);
+            return if was_up == link.up { Doubts::default() } else { member(id) };
         }
-        let is_own = self.own_link.as_ref().is_some_and(|own| own.index == link.index);
-        if !is_own {
-            return false;
-        }
-        let Some(Object::Device(_, device)) = plan.get(Key::Device(self.record.id)) else { return false };
+        let Some(own) = self.own_link.as_mut().filter(|own| own.index == link.index) else { return Doubts::default() };
+        let was = std::mem::replace(own, link);
+        let Some(Object::Device(_, device)) = plan.get(Key::Device(id)) else { return Doubts::default() };
         let is_sound = |link: &Link| link.up && link.mtu == device.mtu && link.name == self.own;
-        let was_sound = self.own_link.as_ref().is_some_and(is_sound);
-        let doubted = was_sound && !is_sound(&link);
-        self.own_link = Some(link);
-        doubted
+        let mut doubts = if is_sound(&was) && !is_sound(own) { member(id) } else { Doubts::default() };
+        if was.up && !own.up {
+            doubts.add(Doubts { interrupted: [id].into(), ..member(id) });
+        }
+        doubts
     }
 
     fn is_ours(&self, route: GoneRoute, own: Option<u32>, plan: &Plan) -> bool {
@@ -203,7 +204,9 @@ mod tests {
         let changed = |link| Event::Link(LinkEvent::Changed(link));
         let down = Link { up: false, ..own_link() };
         assert!(doubts(changed(down.clone())));
-        assert!(doubts(changed(Link { mtu: 1300, ..own_link() })));
+        assert_eq!(judge().judge(changed(down.clone()), &plan()).interrupted, [record().id].into());
+        let narrow = judge().judge(changed(Link { mtu: 1300, ..own_link() }), &plan());
+        assert_eq!((narrow.exist(), narrow.interrupted), (true, [].into()));
         assert!(!doubts(changed(own_link())));
         assert!(doubts(Event::Link(LinkEvent::Lost)));
         // As the agent makes it: down first, then up.

@@ -1,29 +1,28 @@
 //! Watchers in the namespaces of one network: what a stranger removes or changes wakes the worker in milliseconds.
 //!
 //! A watcher judges each event by the plan, so that what the agent does itself wakes nobody: what goes and should go, and what
-//! comes as it should be. What is left is doubted, member by member, and no more often than [`pace::Pace`] allows.
+//! comes as it should be. What is left is doubted, member by member, and no more often than [`Pace`] allows.
 //!
 //! | module | where |
 //! |---|---|
 //! | `app` | in a container: its `wg<n>`, the routes, the guard's filters, interfaces that appear |
 //! | `binding` | in a binding netns: the carrier, its address, routes and neighbours |
 //! | `network` | in the network netns: the veths, `vxlan0`, `br0`, forwarding entries, filters |
-//! | `pace` | how often a watcher may ask for a pass |
 
 mod app;
 mod binding;
 mod network;
-mod pace;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::pace::Pace;
 use super::handle::{Doubts, WorkerHandle};
 use super::local::LocalNetwork;
+use super::pace::Pace;
 use crate::link::{Event, Watch};
 use crate::model::MemberId;
 use crate::netns::NetnsId;
@@ -137,6 +136,11 @@ impl Watchers {
     }
 }
 
+/// How many passes a watcher may ask for at once, when it has not for long.
+const PASSES_AT_ONCE: u32 = 20;
+/// How far apart they are, in the long run: a container that changes what is privnet's all the time costs the others
+/// two passes a second, of one member each.
+const PASS_INTERVAL: Duration = Duration::from_millis(500);
 /// How many events a watcher reads before it lets other tasks run.
 const EVENTS_AT_ONCE: u32 = 64;
 
@@ -149,7 +153,7 @@ struct Listening {
 impl Listening {
     /// Reads events until the socket is closed, however many there are, and asks for passes at their pace.
     async fn follow(self, mut watch: Watch, mut judge: impl Judge, first: Doubts) {
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = Pace::new(PASSES_AT_ONCE, PASS_INTERVAL, Instant::now());
         let mut doubts = first;
         let mut events = 0_u32;
         loop {
