@@ -12,8 +12,8 @@ const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const PROTOCOL_UDP: u8 = 17;
 /// "The VNI is valid", RFC 7348 section 5.
 const VXLAN_FLAGS: u8 = 0x08;
-/// RFC 7348 section 8.
-const VXLAN_PORT: u16 = 4789;
+/// The port between the demo's hosts, which are a fleet of their own.
+pub const VXLAN_PORT: u16 = privnet::model::DEFAULT_VXLAN_PORT.get();
 
 /// An Ethernet frame with IPv4 without options and UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use privnet::cli::{beside, output};
 
 use crate::args::DemoArgs;
 use crate::claim::Claim;
+use crate::frame::VXLAN_PORT;
 use crate::http::{self, Server};
 use crate::lab::{self, Lab};
 use crate::name::Name;
@@ -124,7 +125,7 @@ fn how_to_look(name: &Name, privnet: &Path, lab: &Lab) -> Kept {
         format!("ip netns exec {} ping -c 3 {}", name.netns("web-1"), lab.web2.address()),
         format!("ip netns exec {} ip -s address", lab.web1.binding_name),
         format!("ip netns exec {} ip -d link", network),
-        format!("ip netns exec {} tcpdump -ni {} port 4789", name.netns("host-one"), lab::UNDERLAY),
+        format!("ip netns exec {} tcpdump -ni {} port {VXLAN_PORT}", name.netns("host-one"), lab::UNDERLAY),
     ];
     if lab.is_ebpf() {
         look.push(format!("nsenter --net={} bpftool net", host.netns_path(&network).display()));

@@ -2,24 +2,25 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::backoff::Backoff;
 use super::door::explain::{explain, problem};
 use super::host::facts::Host;
+use super::host::fleet;
 use super::host::presence::Presence;
 use super::names::handle::NamesHandle;
 use super::network::handle::Workers;
 use super::store_problems::{StoreProblem, StoreProblems};
 use super::world::{Concerns, SharedWorld, World};
-use crate::store::{Event, Store, Watch, keys};
+use crate::store::{Event, Fleet, Store as _, Watch, keys};
 
 /// Follows the store, and wakes the tasks that a change concerns.
 pub struct StoreFollower {
     /// This host, whose presence is looked for in the store.
     pub host: Arc<Host>,
     /// The store.
-    pub store: Arc<dyn Store>,
+    pub fleet: Arc<Fleet>,
     /// The image that follows it.
     pub world: Arc<SharedWorld>,
     /// Where it is said that the store is not followed.
@@ -37,11 +38,7 @@ impl StoreFollower {
     pub async fn run(self, mut watch: Watch) {
         let problem = |text| self.problems.set(StoreProblem::Following, text);
         loop {
-            while let Some(changes) = watch.next_transaction().await {
-                self.follow(&changes);
-            }
-            tracing::warn!("the watch of the store ended: the agent reads the whole store again");
-            problem(Some("its watch ended, and it has not been read again yet".to_owned()));
+            self.follow_while_it_is_ours(watch).await;
             self.names.mark_stale();
             let (world, again) = self.read_until_it_answers().await;
             self.world.write(|known| *known = world);
@@ -51,6 +48,26 @@ impl StoreFollower {
             self.names.mark_current();
             wake(&self.names, &self.workers, &Concerns::Everything);
         }
+    }
+
+    /// Follows the store until its watch ends, or it turns out to be another one.
+    async fn follow_while_it_is_ours(&self, mut watch: Watch) {
+        loop {
+            let changes = tokio::select! {
+                biased;
+                () = self.fleet.doubted() => Some(Vec::new()),
+                changes = watch.next_transaction() => changes,
+            };
+            let Some(changes) = changes else { break };
+            self.follow(&changes);
+            if self.fleet.refusal().is_some() {
+                break;
+            }
+        }
+        let why = self.fleet.refusal().map(|refusal| refusal.to_string());
+        let why = why.unwrap_or_else(|| "its watch ended, and it has not been read again yet".to_owned());
+        tracing::warn!("the agent reads the whole store again: {why}");
+        self.problems.set(StoreProblem::Following, Some(why));
     }
 
     /// Until then nothing is changed: a store that cannot be read is no reason to tear anything down.
@@ -67,26 +84,33 @@ impl StoreFollower {
         }
     }
 
-    /// Reads the store if it is the one that this host told of itself.
+    /// Reads the store if it is that of this host's fleet.
     async fn read_our_world(&self) -> Result<(World, Watch)> {
+        self.fleet.recognize().await?;
         // First, so that this host is there in what is read.
         self.presence.renew().await?;
-        let read = read_world(&*self.store).await?;
-        if self.presence.is_ours().await? {
-            return Ok(read);
-        }
-        bail!("the store does not know host {}: it is another store, or lost its data", self.host.config.host)
+        let read = read_world(&self.fleet).await?;
+        fleet::note(&self.host.config.state_dir, &self.fleet)?;
+        Ok(read)
     }
 
-    /// Follows one transaction: a reader of the image sees all of it, or nothing.
+    /// Follows one transaction: a reader of the image sees all of it, or nothing. One that ends the fleet's record is none of
+    /// the fleet's, and what it says is not believed.
     fn follow(&self, changes: &[Event]) {
+        let is_of_fleet = changes.iter().fold(false, |known, change| self.fleet.follow(change) || known);
+        if self.fleet.refusal().is_some() {
+            return;
+        }
+        if is_of_fleet && let Err(error) = fleet::note(&self.host.config.state_dir, &self.fleet) {
+            tracing::warn!("cannot note the record of the fleet: {error:#}");
+        }
         let own = keys::presence(&self.host.config.host);
         if changes.iter().any(|change| matches!(change, Event::Delete { key, .. } if *key == own)) {
             // The agent was stopped for longer than its lease lives, and goes on.
             self.presence.was_lost();
         }
         let concerns = self.world.write(|world| world.follow_all(changes));
-        wake(&self.names, &self.workers, &concerns);
+        wake(&self.names, &self.workers, if is_of_fleet { &Concerns::Everything } else { &concerns });
     }
 }
 
@@ -99,10 +123,12 @@ pub fn wake(names: &NamesHandle, workers: &Workers, concerns: &Concerns) {
 /// Reads the store as of one revision, and watches all of it from there.
 ///
 /// # Errors
-/// When the store or a record is at fault.
-pub async fn read_world(store: &dyn Store) -> Result<(World, Watch)> {
+/// When the store or a record is at fault, or it is not the fleet's.
+pub async fn read_world(store: &Fleet) -> Result<(World, Watch)> {
     let (mut world, revision) = World::read(store).await.context("reading the store")?;
     world.expire_quarantine(super::now_unix_seconds());
     let watch = store.watch(&keys::everything(), revision).await.context("watching the store")?;
+    // What was read is the fleet's if the store is still: another one may have taken its place meanwhile.
+    store.recognize().await?;
     Ok((world, watch))
 }

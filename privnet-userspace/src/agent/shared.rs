@@ -2,7 +2,7 @@
 //! for anything, is handed all of them.
 //!
 //! Locks are taken in this order; none is waited for while one of a later line is held:
-//! 1. [`Memberships::claims`] or the lease of [`Presence`]: held across calls to the store.
+//! 1. [`Memberships::claims`] or the lease of the host's presence: held across calls to the store.
 //! 2. [`Workers`], then the [`ResolvConfs`], then the journal, then the world: held for reads and writes of memory and small
 //!    files, never across an await.
 //! 3. All others (store problems, a handle's requests, a network's handles and programs): no other lock is taken meanwhile.
@@ -16,14 +16,13 @@ use super::door::error::ControlError;
 use super::door::read_failures::ReadFailures;
 use super::host::facts::Host;
 use super::host::journal::{Journal, SharedJournal};
-use super::host::presence::Presence;
 use super::names::handle::NamesHandle;
 use super::names::resolv_conf::files::ResolvConfs;
 use super::network::handle::Workers;
 use super::network::resumption::Resumption;
 use super::store_problems::StoreProblems;
 use super::world::{SharedWorld, World};
-use crate::store::Store;
+use crate::store::{Fleet, Store};
 
 /// How long a change waits until this host has seen it in the store: a read that follows shows it.
 pub const UNTIL_SEEN: Duration = Duration::from_secs(1);
@@ -32,7 +31,9 @@ pub const UNTIL_SEEN: Duration = Duration::from_secs(1);
 pub struct Memberships {
     /// This host, as it is while the agent runs.
     pub host: Arc<Host>,
-    /// The store.
+    /// The fleet that it belongs to.
+    pub fleet: Arc<Fleet>,
+    /// The fleet's store.
     pub store: Arc<dyn Store>,
     /// The store's image in memory.
     pub world: Arc<SharedWorld>,
@@ -58,8 +59,6 @@ pub struct Shared {
     pub contact: Arc<Contact>,
     /// What is wrong with the store, for status.
     pub store_problems: Arc<StoreProblems>,
-    /// That this host is there, as the others see it.
-    pub presence: Arc<Presence>,
     /// The reads of scrapes that failed.
     pub read_failures: ReadFailures,
 }

@@ -20,8 +20,9 @@ use super::door::read_failures::ReadFailures;
 use super::follow::{StoreFollower, read_world};
 use super::host::clock::watch_clock;
 use super::host::facts::{Host, HostFacts};
+use super::host::fleet;
 use super::host::journal::{Journal, SharedJournal};
-use super::host::presence::{self, Known, Presence};
+use super::host::presence::{self, Presence};
 use super::membership;
 use super::names::drain::finish_drains;
 use super::names::handle::NamesHandle;
@@ -66,30 +67,27 @@ impl Agent {
         journal.carry_over()?;
         journal.sweep()?;
         let resolv_confs = Arc::new(ResolvConfs::open(&config.resolv_conf_dir())?);
-        let lease = presence::announce(&*store, &config, &facts, Known::NotYet).await?;
+        let fleet = Arc::new(fleet::join(&config, store, journal.records().len()).await?);
+        let store: Arc<dyn Store> = Arc::clone(&fleet) as Arc<dyn Store>;
+        let lease = presence::announce(&fleet, &config, &facts).await?;
         match claims::remove_leftovers(&*store).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "removed the address records of networks that were deleted"),
             // They are harmless; a store that has failed will say so where it matters.
             Err(error) => tracing::warn!("cannot remove the address records of a deleted network: {error}"),
         }
-        let (world, watch) = read_world(&*store).await?;
+        let (world, watch) = read_world(&fleet).await?;
         let contact = Arc::new(Contact::new(tokio::time::Instant::now()));
         let host = Arc::new(Host { config, facts, netns });
         let journal = Arc::new(SharedJournal::new(journal));
         let store_problems = Arc::new(StoreProblems::default());
-        let presence = Arc::new(Presence::new(
-            Arc::clone(&host),
-            Arc::clone(&store),
-            Arc::clone(&journal),
-            Arc::clone(&store_problems),
-            lease,
-        ));
+        let presence =
+            Arc::new(Presence::new(Arc::clone(&host), Arc::clone(&fleet), Arc::clone(&store_problems), lease));
         let (world, names, workers) =
             (Arc::new(SharedWorld::new(world)), Arc::new(NamesHandle::new()), Arc::new(Workers::default()));
         let follower = StoreFollower {
             host: Arc::clone(&host),
-            store: Arc::clone(&store),
+            fleet: Arc::clone(&fleet),
             world: Arc::clone(&world),
             problems: Arc::clone(&store_problems),
             presence: Arc::clone(&presence),
@@ -106,7 +104,8 @@ impl Agent {
         );
         let claims = tokio::sync::Mutex::new(());
         let resumption = Arc::new(Resumption::new());
-        let memberships = Memberships { host, store, world, journal, workers, resumption, names, resolv_confs, claims };
+        let memberships =
+            Memberships { host, fleet, store, world, journal, workers, resumption, names, resolv_confs, claims };
         let memberships = Arc::new(memberships);
         membership::detect_reused_netns(&memberships).await?;
         membership::end_dead(&memberships).await?;
@@ -120,12 +119,12 @@ impl Agent {
         tasks.spawn(Arc::clone(&memberships.resumption).run());
         tasks.spawn(follower.run(watch));
         tasks.spawn(check_periodically(Arc::clone(&memberships)));
-        tasks.spawn(Arc::clone(&presence).renew_periodically());
+        tasks.spawn(presence.renew_periodically());
         tasks.spawn(clock);
         tasks.spawn(keep_contact(Arc::clone(&contact), Arc::clone(&memberships.store), Arc::clone(&store_problems)));
         tasks.spawn(telling);
         tasks.spawn(finish_drains(Arc::clone(&memberships)));
-        let shared = Shared { memberships, contact, store_problems, presence, read_failures: ReadFailures::default() };
+        let shared = Shared { memberships, contact, store_problems, read_failures: ReadFailures::default() };
         Ok(Self { control: Control::new(Arc::new(shared)), _tasks: tasks, _lock: lock })
     }
 
@@ -135,7 +134,6 @@ impl Agent {
     /// As [`Agent::start`], and when the store cannot be opened.
     pub async fn start_embedded(config: Config) -> Result<Self, ControlError> {
         prepare_state_dir(&config.state_dir).map_err(|error| explain(&error))?;
-        refuse_to_forget(&config).map_err(|error| explain(&error))?;
         let store = Embedded::open(&config.state_dir).await?;
         Self::start(config, Arc::new(store)).await
     }
@@ -150,23 +148,6 @@ impl Agent {
 pub(super) fn prepare_state_dir(dir: &Path) -> Result<()> {
     let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     Ok(created.map_err(FileError::at("create the state directory", dir))?)
-}
-
-/// A store that is new says nothing of the members whose records are here: the first pass would end them all.
-///
-/// Asked before the store is opened, for opening makes one, and the next start would find it.
-fn refuse_to_forget(config: &Config) -> Result<()> {
-    let members = Journal::open(&config.journal_dir())?.records().len();
-    if members == 0 || Embedded::exists(&config.state_dir) {
-        return Ok(());
-    }
-    let (state, records) = (config.state_dir.display(), config.journal_dir());
-    Err(ControlError::new(
-        ErrorCode::StoreUnavailable,
-        format!("there is no state file in {state}, and this host has records of {members} members"),
-        format!("put a copy of the state file back, or remove {} to end these memberships", records.display()),
-    )
-    .into())
 }
 
 /// Mounts a bpffs where none is: without one nothing can be pinned, and isolation would end with the agent.

@@ -8,13 +8,13 @@ use tokio::sync::Notify;
 
 use crate::agent::views::{
     AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, MemberRef, MemberView, MembersQuery, NameView, NamesCounted, NamesView,
-    NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode, Scrape, StatusView,
-    VersionView,
+    DomainNameView, DomainNamesQuery, FleetView, MemberRef, MemberView, MembersQuery, NameView, NamesCounted,
+    NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet,
+    StatusView, VersionView,
 };
 use crate::agent::{AgentApi, ControlError, ErrorCode};
 use crate::datapath::{Direction, Outcome};
-use crate::model::{MemberState, NameOptions, PublicKey};
+use crate::model::{DEFAULT_VXLAN_PORT, MemberState, NameOptions, PublicKey};
 use crate::store::StoreKind;
 use crate::topology::Datapath;
 use crate::wireguard::Backend;
@@ -113,6 +113,16 @@ impl AgentApi for Fake {
         Ok(resolve_view())
     }
 
+    async fn fleet(&self) -> Result<FleetView, ControlError> {
+        self.hear("fleet".to_owned())?;
+        Ok(fleet_view())
+    }
+
+    async fn set_fleet(&self, request: SetFleet) -> Result<FleetView, ControlError> {
+        self.hear(format!("set_fleet {}", request.vxlan_port))?;
+        Ok(FleetView { vxlan_port: request.vxlan_port, ..fleet_view() })
+    }
+
     async fn status(&self) -> Result<StatusView, ControlError> {
         self.hear("status".to_owned())?;
         Ok(status_view())
@@ -130,6 +140,11 @@ impl AgentApi for Fake {
         self.hear("scrape".to_owned())?;
         Ok(Scrape { status: status_view(), counters: vec![counters()], tunnels: Vec::new(), errors: BTreeMap::new() })
     }
+}
+
+pub(crate) fn fleet_view() -> FleetView {
+    let id = "fl-5c9f9c0e-3b61-4ab3-8a0e-2f5fd1d6f3b7".parse().expect("a fleet");
+    FleetView { id, epoch: 1, vxlan_port: DEFAULT_VXLAN_PORT }
 }
 
 pub(crate) fn network_view() -> NetworkView {

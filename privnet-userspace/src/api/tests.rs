@@ -74,6 +74,8 @@ async fn every_request_reaches_the_agent_and_its_answer_comes_back() {
         ("GET", "/v1/domain-names?app=ap-x&network=shop", Value::Null, 200, r#"domain_names ap-x Some("shop")"#),
         ("GET", "/v1/resolve?name=a.b&as=1.web.ap-x", Value::Null, 200, "resolve a.b None 1.web.ap-x"),
         ("GET", "/v1/resolve?name=a.b&type=srv&as=10.0.0.1", Value::Null, 200, r#"resolve a.b Some("srv") 10.0.0.1"#),
+        ("GET", "/v1/fleet", Value::Null, 200, "fleet"),
+        ("POST", "/v1/fleet", json!({"vxlan_port": 4790}), 200, "set_fleet 4790"),
         ("GET", "/v1/status", Value::Null, 200, "status"),
     ] {
         let fake = Arc::new(Fake::default());
@@ -92,6 +94,7 @@ async fn answers_are_the_views() {
         ("/v1/members", json!([fake::member_view()])),
         ("/v1/domain-names?app=x", json!([fake::domain_name_view()])),
         ("/v1/resolve?name=x&as=y", json!(fake::resolve_view())),
+        ("/v1/fleet", json!(fake::fleet_view())),
         ("/v1/status", json!(fake::status_view())),
         ("/v1/doctor", json!([fake::check()])),
         ("/v1/version", json!(VersionView::of_this_binary())),
@@ -113,6 +116,7 @@ async fn a_stranger_may_read_and_nothing_else_and_a_member_of_the_group_may_chan
         ("DELETE", "/v1/networks/shop", Value::Null),
         ("POST", "/v1/members", json!({"network": "shop", "app": APP, "target": {"pid": 7}})),
         ("POST", "/v1/members/detach", json!({"network": "shop", "app": APP})),
+        ("POST", "/v1/fleet", json!({"vxlan_port": 4790})),
     ] {
         for (peer, allowed) in [(Some(ROOT), true), (Some(alice), true), (Some(STRANGER), false), (None, false)] {
             let fake = Arc::new(Fake::default());

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -45,6 +46,12 @@ pub enum Verb {
         /// What to do with networks.
         #[command(subcommand)]
         verb: NetworkVerb,
+    },
+    /// Show and set what the hosts that share a store have in common.
+    Fleet {
+        /// What to do with the fleet.
+        #[command(subcommand)]
+        verb: FleetVerb,
     },
     /// Attach a container to a network; return when it can send.
     Attach(AttachArgs),
@@ -134,6 +141,22 @@ pub enum NetworkVerb {
     Show(NetworkArgs),
     /// Delete a network that has no members.
     Delete(NetworkArgs),
+}
+
+/// What to do with the fleet.
+#[derive(Debug, Subcommand)]
+pub enum FleetVerb {
+    /// Show the fleet of this host.
+    Show(AgentSocket),
+    /// Set what all hosts of the fleet use.
+    Set {
+        /// The UDP port of VXLAN between the hosts; refused while a network has members.
+        #[arg(long, value_name = "N")]
+        vxlan_port: NonZeroU16,
+        /// The agent to ask.
+        #[command(flatten)]
+        agent: AgentSocket,
+    },
 }
 
 /// The options of a network's names.
@@ -312,71 +335,4 @@ pub struct DemoArgs {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_grammar_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_container_is_named_in_exactly_one_way() {
-        let base = ["privnet", "attach", "--network", "shop", "--app", "ap-x"];
-        let parse = |more: &[&str]| Cli::try_parse_from(base.iter().chain(more));
-        assert!(parse(&["--pid", "1"]).is_ok());
-        assert!(parse(&["--netns", "/run/netns/a"]).is_ok());
-        assert!(parse(&["--container", "a"]).is_ok());
-        assert!(parse(&[]).is_err());
-        assert!(parse(&["--pid", "1", "--container", "a"]).is_err());
-    }
-
-    #[test]
-    fn a_commands_own_flags_are_the_commands() {
-        let cli = Cli::try_parse_from([
-            "privnet",
-            "run",
-            "--network",
-            "shop",
-            "--app",
-            "ap-x",
-            "--",
-            "sh",
-            "-o",
-            "json",
-            "--network",
-            "-c",
-        ])
-        .expect("parsed");
-        assert_eq!(cli.output, Format::Table);
-        let Verb::Run(run) = cli.verb else { panic!("not run") };
-        assert_eq!(run.command, ["sh", "-o", "json", "--network", "-c"]);
-    }
-
-    #[test]
-    fn what_the_demo_is_told_is_passed_on() {
-        for (line, expected, format) in [
-            ("privnet demo", "", Format::Table),
-            ("privnet demo --help", "--help", Format::Table),
-            ("privnet demo --datapath bridge -o json", "--datapath bridge -o json", Format::Table),
-            ("privnet -o json demo --remove privnet-demo-1", "--remove privnet-demo-1", Format::Json),
-        ] {
-            let cli = Cli::try_parse_from(line.split(' ')).expect("parsed");
-            let Verb::Demo(demo) = cli.verb else { panic!("not the demo") };
-            assert_eq!((demo.arguments.join(" ".as_ref()), cli.output), (expected.into(), format), "{line}");
-        }
-        // Wherever it stands, it arrives.
-        let cli = Cli::try_parse_from(["privnet", "demo", "-o", "json"]).expect("parsed");
-        let Verb::Demo(demo) = cli.verb else { panic!("not the demo") };
-        assert!(cli.output == Format::Json || demo.arguments == ["-o", "json"], "{demo:?}");
-    }
-
-    #[test]
-    fn output_may_stand_anywhere() {
-        for arguments in [["privnet", "-o", "json", "network", "list"], ["privnet", "network", "list", "-o", "json"]] {
-            assert_eq!(Cli::try_parse_from(arguments).expect("parsed").output, Format::Json);
-        }
-    }
-}
+mod tests;

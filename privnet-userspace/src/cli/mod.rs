@@ -76,6 +76,7 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
     match verb {
         Verb::Agent(arguments) => agent::run(arguments).map(done),
         Verb::Network { verb } => wait(verbs::network(verb, format)).map(done),
+        Verb::Fleet { verb } => wait(verbs::fleet(verb, format)).map(done),
         Verb::Attach(arguments) => wait(verbs::attach(arguments, format)).map(done),
         Verb::Detach(arguments) => wait(verbs::detach(arguments, format)).map(done),
         Verb::Run(arguments) => run::run(&arguments, format),

@@ -3,13 +3,15 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::args::{AgentSocket, AttachArgs, ContainerArgs, DetachArgs, Format, MemberArgs, NameArgs, NetworkVerb};
+use super::args::{
+    AgentSocket, AttachArgs, ContainerArgs, DetachArgs, FleetVerb, Format, MemberArgs, NameArgs, NetworkVerb,
+};
 use super::client::Client;
 use super::output::{fields, print, print_age, print_text, table};
 use super::{docker, human};
 use crate::api::views::{
     Attach, Attached, CreateNetwork, Detach, MemberView, MembersQuery, NameView, NamesView, NetworkPath, NetworkView,
-    ProblemView, ResolvConfFile, StatusView, Target, VersionView,
+    ProblemView, ResolvConfFile, SetFleet, StatusView, Target, VersionView,
 };
 use crate::api::{ControlError, ErrorCode, exposition};
 use crate::model::explain::file_system_remedy;
@@ -51,6 +53,24 @@ pub async fn network(verb: NetworkVerb, format: Format) -> Result<(), ControlErr
             print(format, &deleted, |_| "deleted\n".to_owned())
         }
     }
+}
+
+/// `privnet fleet`.
+///
+/// # Errors
+/// The agent's, or why it cannot be asked.
+pub async fn fleet(verb: FleetVerb, format: Format) -> Result<(), ControlError> {
+    let view = match verb {
+        FleetVerb::Show(agent) => Client::new(&agent.socket).fleet().await?,
+        FleetVerb::Set { vxlan_port, agent } => Client::new(&agent.socket).set_fleet(&SetFleet { vxlan_port }).await?,
+    };
+    print(format, &view, |view| {
+        fields(&[
+            ("id", view.id.to_string()),
+            ("epoch", view.epoch.to_string()),
+            ("vxlan_port", view.vxlan_port.to_string()),
+        ])
+    })
 }
 
 /// What was asked for; nothing when it was nothing.

@@ -51,7 +51,7 @@ pub struct VxlanSpec<'a> {
     pub vni: Vni,
     /// The underlay address that is the source of its packets.
     pub local: Ipv4Addr,
-    /// The UDP port, of its socket and of the destinations: 4789 by RFC 7348.
+    /// The UDP port, of its socket and of the destinations.
     pub port: u16,
     /// Its address.
     pub mac: MacAddr,

@@ -104,8 +104,7 @@ impl Explain for Error {
         Some(
             match self {
                 Self::PortInUse(_) => {
-                    "another program has UDP port 4789 on this host, `ss -lunp sport = :4789` shows it: stop it or give it \
-                     another port"
+                    "another program has the port on this host, `ss -lunp` shows it: stop it or give it another port"
                 }
                 Self::AlreadyExists(refusal) if refusal.object.contains("vxlan") => {
                     "another VXLAN device on this host has this VNI, `ip -d link show type vxlan` shows it: delete it, or \
@@ -170,7 +169,7 @@ impl Explain for Error {
                 "cannot create veth a in net:[4026532000]: Device or resource busy (os error 16)", "";
             Self::PortInUse(_) => refused("vxlan vxlan0", Errno::ADDRINUSE), VtepConflict,
                 "cannot create vxlan vxlan0 in net:[4026532000]: Address already in use (os error 98)",
-                "another program has UDP port 4789 on this host, `ss -lunp sport = :4789` shows it: stop it or give it another port";
+                "another program has the port on this host, `ss -lunp` shows it: stop it or give it another port";
             Self::Unsupported(_) => refused("wireguard wg0", Errno::OPNOTSUPP), Unsupported,
                 "cannot create wireguard wg0 in net:[4026532000]: Operation not supported (os error 95)",
                 "the kernel has no WireGuard: load it with `modprobe wireguard`, or run the agent with --wireguard userspace";

@@ -28,6 +28,14 @@ pub enum PortHolder {
     },
 }
 
+impl PortHolder {
+    /// Whether no VXLAN link of privnet can have the port beside it.
+    #[must_use]
+    pub const fn excludes_vxlan(&self) -> bool {
+        matches!(self, Self::Process { .. } | Self::Vxlan { external: true, .. })
+    }
+}
+
 impl fmt::Display for PortHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -87,7 +87,7 @@ pub enum ErrorCode {
     NetnsInvalid,
     /// The underlay leaves no room for the tunnels.
     MtuTooSmall,
-    /// Another user of UDP 4789 or of the VNI stands in the way.
+    /// Another user of the fleet's VXLAN port or of the VNI stands in the way.
     VtepConflict,
     /// The kernel lacks what was asked for.
     Unsupported,

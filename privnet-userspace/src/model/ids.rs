@@ -139,6 +139,10 @@ uuid_id!(
     /// An app's identifier, `ap-<uuid>`.
     AppId, "app", "ap-"
 );
+uuid_id!(
+    /// A fleet's identifier, `fl-<uuid>`.
+    FleetId, "fleet", "fl-"
+);
 
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal, $expected:literal) => {

@@ -3,6 +3,7 @@
 pub mod app;
 mod counted;
 pub mod explain;
+pub mod fleet;
 #[cfg(test)]
 pub(crate) mod hostile;
 pub mod ids;
@@ -19,7 +20,8 @@ mod publish;
 pub use app::{App, AppName};
 pub use counted::counted;
 pub use explain::{ErrorCode, Explain, FileError};
-pub use ids::{AppId, ContainerRef, ContainerType, HostName, NetworkId};
+pub use fleet::DEFAULT_VXLAN_PORT;
+pub use ids::{AppId, ContainerRef, ContainerType, FleetId, HostName, NetworkId};
 pub use if_name::IfName;
 pub use keys::{PrivateKey, PublicKey};
 pub use member::{Member, MemberName, MemberState, NameOf};

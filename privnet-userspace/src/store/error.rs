@@ -4,8 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::fleet_error::FleetError;
 use super::path::Key;
 use super::transaction::{Expected, LeaseId, MAX_OPERATIONS, MAX_TRANSACTION_BYTES, Revision};
+#[cfg(test)]
+use crate::model::FleetId;
 use crate::model::explain::file_system_remedy;
 #[cfg(test)]
 use crate::model::explain::{Row, rows};
@@ -44,6 +47,9 @@ pub enum StoreError {
     /// The lease has expired, was revoked, or belongs to an earlier process.
     #[error("lease {0} has expired or was revoked")]
     LeaseNotFound(LeaseId),
+    /// It is not the store of this host's fleet.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
 }
 
 /// A transaction did not happen; after [`CommitError::Store`] its outcome is unknown.
@@ -144,6 +150,7 @@ impl Explain for StoreError {
             Self::Disk { .. } | Self::Cluster { .. } | Self::Closed | Self::LeaseNotFound(_) => {
                 ErrorCode::StoreUnavailable
             }
+            Self::Fleet(error) => error.code(),
         }
     }
 
@@ -165,6 +172,7 @@ impl Explain for StoreError {
             }
             Self::Closed => "start the agent again".to_owned(),
             Self::LeaseNotFound(_) => "try again in a moment: the agent takes a new lease".to_owned(),
+            Self::Fleet(error) => return error.remedy(),
         })
     }
 
@@ -213,6 +221,9 @@ impl Explain for StoreError {
             Self::Closed => Self::Closed, StoreUnavailable, "the store is closed", "start the agent again";
             Self::LeaseNotFound(_) => Self::LeaseNotFound(LeaseId(7)), StoreUnavailable,
                 "lease 7 has expired or was revoked", "try again in a moment: the agent takes a new lease";
+            Self::Fleet(_) => FleetError::NoRecord { fleet: FleetId::from_uuid(uuid::Uuid::nil()) }.into(), StoreUnavailable,
+                "the store has no record of fleet fl-00000000-0000-0000-0000-000000000000: it is another store, or lost its data",
+                super::fleet_error::RIGHT_STORE;
         ]
     }
 }

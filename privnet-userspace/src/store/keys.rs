@@ -12,15 +12,18 @@
 //! | `hosts/<host>` | [`HostRecord`](super::records::HostRecord) |
 //! | `presences/<host>` | [`PresenceRecord`](super::records::PresenceRecord), as long as the host is there |
 //! | `write-checks/<host>` | nothing; written by `doctor` on that host, to see whether the store takes changes |
+//! | `fleet/record` | [`FleetRecord`](super::records::FleetRecord) |
+//! | `fleet/epochs/<fl>/<epoch>` | nothing; is there in the store of that fleet and epoch alone |
 //! | `fences/networks` | nothing; moves with every network that is created, so that two never pick one subnet |
 //! | `fences/members/<pn>` | nothing; moves with every member that is claimed, so that a network with members is never deleted |
+//! | `fences/members` | nothing; moves with every member that is claimed in any network, so that a VXLAN port in use never changes |
 
 use std::net::Ipv4Addr;
 
 use privnet_ebpf::net::Vni;
 
 use super::path::{Key, Prefix};
-use crate::model::{ContainerRef, HostName, NetworkId, NetworkName, PublicKey};
+use crate::model::{ContainerRef, FleetId, HostName, NetworkId, NetworkName, PublicKey};
 
 /// `networks/<pn>`.
 #[must_use]
@@ -81,6 +84,24 @@ pub fn presence(host: &HostName) -> Key {
 #[must_use]
 pub fn write_check(host: &HostName) -> Key {
     key(&format!("write-checks/{host}"))
+}
+
+/// `fleet/record`.
+#[must_use]
+pub fn fleet() -> Key {
+    key("fleet/record")
+}
+
+/// `fleet/epochs/<fl>/<epoch>`.
+#[must_use]
+pub fn fleet_epoch(fleet: FleetId, epoch: u64) -> Key {
+    key(&format!("fleet/epochs/{fleet}/{epoch}"))
+}
+
+/// `fences/members`.
+#[must_use]
+pub fn all_members_fence() -> Key {
+    key("fences/members")
 }
 
 /// `fences/networks`.

@@ -51,7 +51,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Member, MemberId, MemberState, Mtu, NameOptions, Network, PublicKey};
+    use crate::model::{DEFAULT_VXLAN_PORT, Member, MemberId, MemberState, Mtu, NameOptions, Network, PublicKey};
     use crate::topology::ownership::MemberLink;
     use crate::topology::{Datapath, Intent, LocalMember, Object, Seen, plan, spec};
 
@@ -92,6 +92,7 @@ mod tests {
             },
             host: "here".parse().expect("valid"),
             vtep: Ipv4Addr::new(192, 0, 2, 1),
+            vxlan_port: DEFAULT_VXLAN_PORT,
             mtu: Mtu::from_underlay(1500).expect("enough"),
             datapath,
             members: members.map(|member| (member.address, Arc::new(member))).collect(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,8 @@ pub struct Intent {
     pub host: HostName,
     /// This host's VTEP address on the underlay.
     pub vtep: Ipv4Addr,
+    /// The fleet's VXLAN port.
+    pub vxlan_port: NonZeroU16,
     /// This host's MTUs.
     pub mtu: Mtu,
     /// This host's datapath.

@@ -51,6 +51,8 @@ macro_rules! object_table {
                 vni: Vni,
                 /// Its address on the underlay.
                 local: Ipv4Addr,
+                /// Its UDP port, and that of the others.
+                port: u16,
                 /// Its MAC.
                 mac: MacAddr,
                 /// Its MTU in bytes.

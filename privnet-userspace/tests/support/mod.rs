@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use privnet::agent::views::{
     AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Deleted, Detach, Detached, DomainNameView,
-    DomainNamesQuery, MemberRef, MemberView, MembersQuery, NetworkPath, NetworkView, ProblemView, ResolveQuery,
-    ResolveView, ResponseCode, Scrape, StatusView, Target, VersionView,
+    DomainNamesQuery, FleetView, MemberRef, MemberView, MembersQuery, NetworkPath, NetworkView, ProblemView,
+    ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target, VersionView,
 };
 use privnet::agent::{AgentApi, ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Surface};
-use privnet::model::{MemberState, NameOptions, PublicKey};
+use privnet::model::{DEFAULT_VXLAN_PORT, MemberState, NameOptions, PublicKey};
 use privnet::store::StoreKind;
 use privnet::topology::Datapath;
 use privnet::wireguard::Backend;
@@ -179,6 +179,14 @@ impl AgentApi for Fake {
         })
     }
 
+    async fn fleet(&self) -> Result<FleetView, ControlError> {
+        Ok(fleet_view())
+    }
+
+    async fn set_fleet(&self, request: SetFleet) -> Result<FleetView, ControlError> {
+        Ok(FleetView { vxlan_port: request.vxlan_port, ..fleet_view() })
+    }
+
     async fn status(&self) -> Result<StatusView, ControlError> {
         Ok(StatusView {
             version: "0.1.0".to_owned(),
@@ -217,6 +225,11 @@ impl AgentApi for Fake {
         let status = self.status().await?;
         Ok(Scrape { status, counters: Vec::new(), tunnels: Vec::new(), errors: BTreeMap::new() })
     }
+}
+
+fn fleet_view() -> FleetView {
+    let id = "fl-5c9f9c0e-3b61-4ab3-8a0e-2f5fd1d6f3b7".parse().expect("a fleet");
+    FleetView { id, epoch: 1, vxlan_port: DEFAULT_VXLAN_PORT }
 }
 
 fn network_view() -> NetworkView {

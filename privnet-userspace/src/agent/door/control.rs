@@ -9,6 +9,7 @@ use super::attach::attach;
 use super::doctor;
 use super::error::{ControlError, ErrorCode};
 use super::explain::{explain, problem};
+use super::fleet;
 use super::gone::wait_until_gone;
 use super::names::{ask_for_name, names_of_app, observe_names};
 use super::overlap::avoided_ranges;
@@ -17,9 +18,9 @@ use super::reads::{self, find_network, look_for_network};
 use super::scrape;
 use super::verbs::AgentApi;
 use super::views::{
-    Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, MemberView,
-    MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape,
-    ScrapeErrorKind, StatusView, VersionView,
+    Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, FleetView,
+    MemberView, MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape,
+    ScrapeErrorKind, SetFleet, StatusView, VersionView,
 };
 use crate::agent::membership;
 use crate::agent::names;
@@ -260,6 +261,14 @@ impl AgentApi for Control {
 
     async fn resolve(&self, query: ResolveQuery) -> Result<ResolveView, ControlError> {
         ask_for_name(&self.shared, query).await
+    }
+
+    async fn fleet(&self) -> Result<FleetView, ControlError> {
+        Ok(fleet::show(&self.shared))
+    }
+
+    async fn set_fleet(&self, request: SetFleet) -> Result<FleetView, ControlError> {
+        fleet::set(&self.shared, request).await
     }
 
     async fn status(&self) -> Result<StatusView, ControlError> {

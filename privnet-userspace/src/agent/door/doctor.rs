@@ -10,9 +10,11 @@ use super::views::{Check, CheckStatus};
 use crate::agent::config;
 use crate::agent::shared::Shared;
 use crate::datapath;
-use crate::link::{self, Links, PortHolder};
+use crate::link::{self, Links};
+use crate::model::DEFAULT_VXLAN_PORT;
 use crate::netns::Netns;
-use crate::store::{CommitError, Expected, Transaction, keys};
+use crate::store::records::FleetRecord;
+use crate::store::{CommitError, Expected, Transaction, claims, keys};
 use crate::wireguard::{self, Support};
 
 /// How long the networks may take to be observed.
@@ -20,13 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The checks that need no agent, and why there is none.
 pub async fn without_agent(why: &ControlError) -> Vec<Check> {
-    let mut checks = host_checks(Path::new(config::DEFAULT_BPFFS)).await;
+    let mut checks = host_checks(Path::new(config::DEFAULT_BPFFS));
+    if let Ok(netns) = Netns::current() {
+        checks.push(vxlan_port(&netns, DEFAULT_VXLAN_PORT.get()).await);
+    }
     checks.push(check("agent", CheckStatus::Fail, &why.message, &why.remedy));
     checks
 }
 
 pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
-    let mut checks = host_checks(&shared.host.config.bpffs_dir).await;
+    let mut checks = host_checks(&shared.host.config.bpffs_dir);
+    checks.push(vxlan_port(&shared.host.netns.netns, shared.fleet.vxlan_port().get()).await);
     let mtu = shared.host.facts.mtu;
     checks.push(check(
         "mtu",
@@ -45,7 +51,7 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
         check("vtep", CheckStatus::Ok, format!("{} on the underlay", shared.host.facts.vtep), "")
     });
     let (reached, written) = tokio::join!(store(shared), store_write(shared));
-    checks.extend([reached, written]);
+    checks.extend([reached, written, fleet(shared).await]);
     let is_observed = observe_now(shared).await;
     let problems: usize = shared
         .workers
@@ -96,20 +102,10 @@ fn names(shared: &Shared) -> Check {
     }
 }
 
-/// Whether the store answers now, and is the one that knows this host.
+/// Whether the store answers now, and is that of this host's fleet.
 async fn store(shared: &Shared) -> Check {
-    let kind = shared.store.kind();
-    match shared.presence.is_ours().await {
-        Ok(true) => check("store", CheckStatus::Ok, format!("{kind}, reachable"), ""),
-        Ok(false) => check(
-            "store",
-            CheckStatus::Fail,
-            format!(
-                "the {kind} store does not know host {}: it is another store, or lost its data",
-                shared.host.config.host
-            ),
-            "configure the right store, or restore its data; members stay attached meanwhile",
-        ),
+    match shared.fleet.recognize().await {
+        Ok(()) => check("store", CheckStatus::Ok, format!("{}, reachable", shared.store.kind()), ""),
         Err(error) => {
             let error = ControlError::from(error);
             check("store", CheckStatus::Fail, error.message, error.remedy)
@@ -136,7 +132,7 @@ async fn store_write(shared: &Shared) -> Check {
     }
 }
 
-async fn host_checks(bpffs: &Path) -> Vec<Check> {
+fn host_checks(bpffs: &Path) -> Vec<Check> {
     let features = datapath::features();
     vec![
         match features.missing_capabilities.as_slice() {
@@ -185,7 +181,6 @@ async fn host_checks(bpffs: &Path) -> Vec<Check> {
             Support::Present => check("wireguard_userspace", CheckStatus::Ok, "TUN devices can be created", ""),
             Support::Missing { reason, remedy } => check("wireguard_userspace", CheckStatus::Warn, reason, remedy),
         },
-        vxlan_port().await,
     ]
 }
 
@@ -204,21 +199,47 @@ fn kernel_wireguard() -> Check {
     }
 }
 
-async fn vxlan_port() -> Check {
+/// Whether the VXLAN port can be had in a namespace, which is the host's.
+async fn vxlan_port(netns: &Netns, port: u16) -> Check {
+    let name = format!("udp_{port}");
     let holder = async {
-        let netns = Netns::current().ok()?;
-        let links = Links::open(&netns).await.ok()?;
-        link::udp_port_holder(&netns, &links, crate::agent::network::objects::vtep::VXLAN_PORT).await.ok()?
+        let links = Links::open(netns).await.ok()?;
+        link::udp_port_holder(netns, &links, port).await.ok()?
     };
     match holder.await {
-        Some(holder @ (PortHolder::Process { .. } | PortHolder::Vxlan { external: true, .. })) => check(
-            "udp_4789",
+        Some(holder) if holder.excludes_vxlan() => check(
+            &name,
             CheckStatus::Fail,
             format!("taken by {holder}"),
-            "stop it, or give it another port: VXLAN uses port 4789",
+            format!("stop it, or give it another port: VXLAN uses port {port}"),
         ),
-        Some(holder) => check("udp_4789", CheckStatus::Ok, format!("shared with {holder}"), ""),
-        None => check("udp_4789", CheckStatus::Ok, "free", ""),
+        Some(holder) => check(&name, CheckStatus::Ok, format!("shared with {holder}"), ""),
+        None => check(&name, CheckStatus::Ok, "free", ""),
+    }
+}
+
+/// Which fleet the host belongs to, and whether all of its hosts use the same VXLAN port.
+async fn fleet(shared: &Shared) -> Check {
+    let (FleetRecord { id, epoch, vxlan_port }, _) = shared.fleet.record();
+    let known = format!("{id}, epoch {epoch}, VXLAN port {vxlan_port}");
+    if vxlan_port == DEFAULT_VXLAN_PORT {
+        return check("fleet", CheckStatus::Ok, known, "");
+    }
+    match claims::hosts_of_earlier_builds(&*shared.store).await {
+        Ok(hosts) if hosts.is_empty() => check("fleet", CheckStatus::Ok, known, ""),
+        Ok(hosts) => {
+            let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+            check(
+                "fleet",
+                CheckStatus::Fail,
+                format!("{known}; the agents of {} know port {DEFAULT_VXLAN_PORT} alone", hosts.join(", ")),
+                "upgrade privnet there, and start these agents again",
+            )
+        }
+        Err(error) => {
+            let error = ControlError::from(error);
+            check("fleet", CheckStatus::Warn, format!("{known}; {}", error.message), error.remedy)
+        }
     }
 }
 

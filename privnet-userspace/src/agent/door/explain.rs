@@ -43,6 +43,8 @@ known_errors! {
     crate::store::StoreError,
     crate::store::CommitError,
     crate::store::OpenError,
+    crate::store::FleetError,
+    crate::store::claims::VxlanPortError,
     crate::store::records::RecordError,
     crate::store::claims::NetworkError,
     crate::store::claims::MemberError,

@@ -8,6 +8,7 @@
 //! | `overlap` | the ranges of host and containers that a network must not take away |
 //! | `difference` | what an attach asks for and the membership that is there does not have |
 //! | `problems` | what does not work of the containers, with the members that it concerns |
+//! | `fleet` | what the hosts that share a store have in common |
 //! | `gone` | waits until nothing of a member remains |
 //! | `scrape`, `read_failures` | what the metrics read: counters, devices, the state; a read that fails is counted |
 //! | `numbers` | the numbers of containers as an attach finds them |
@@ -23,6 +24,7 @@ mod difference;
 pub mod doctor;
 pub mod error;
 pub mod explain;
+mod fleet;
 mod gone;
 mod names;
 mod numbers;

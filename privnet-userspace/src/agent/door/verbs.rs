@@ -44,6 +44,12 @@ macro_rules! verbs {
             /// What a container of this host is told about a name, and why.
             resolve GET "/v1/resolve" 200
                 resolve(Query query: views::ResolveQuery) -> views::ResolveView;
+            /// What the hosts that share the store have in common.
+            showFleet GET "/v1/fleet" 200
+                fleet() -> views::FleetView;
+            /// Sets what the hosts that share the store have in common.
+            setFleet POST "/v1/fleet" 200
+                set_fleet(Body request: views::SetFleet) -> views::FleetView;
             /// The agent's state.
             status GET "/v1/status" 200
                 status() -> views::StatusView;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
@@ -9,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ids::ContainerNumber;
 use crate::model::{
-    AppId, AppName, ContainerType, HostName, IfName, MemberState, NameOptions, NetworkId, NetworkName, Port, PublicKey,
-    published,
+    AppId, AppName, ContainerType, FleetId, HostName, IfName, MemberState, NameOptions, NetworkId, NetworkName, Port,
+    PublicKey, published,
 };
 use crate::store::StoreKind;
 use crate::topology::Datapath;
@@ -79,6 +80,27 @@ pub struct NetworkView {
     /// How old what is known of the store is, in seconds; absent while it is current.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_age_seconds: Option<u64>,
+}
+
+/// What the hosts that share a store have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Fleet"))]
+pub struct FleetView {
+    /// The fleet's identifier.
+    pub id: FleetId,
+    /// How often an operator said that a store is the fleet's from then on, and the first time.
+    pub epoch: u64,
+    /// The UDP port of VXLAN between the hosts.
+    pub vxlan_port: NonZeroU16,
+}
+
+/// Asks for another setting of the fleet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SetFleet {
+    /// The UDP port of VXLAN between the hosts. Refused while a network has members.
+    pub vxlan_port: NonZeroU16,
 }
 
 /// Which namespace to attach.

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `facts` | what the host is like, found out at the start |
 //! | `journal` | this host's own records of its members, and their private keys |
-//! | `presence` | that this host is there, and that the store is its own |
+//! | `fleet` | which fleet it belongs to, and that the store is that fleet's |
+//! | `presence` | that this host is there, and that no other has its name |
 //! | `clock` | that this host's clock steps back is noticed and told |
 
 pub mod clock;
 pub mod facts;
+pub mod fleet;
 pub mod journal;
 pub mod presence;

@@ -14,15 +14,15 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::facts::{Host, HostFacts};
-use super::journal::{SharedJournal, replace};
+use super::journal::replace;
 use crate::agent::backoff::Backoff;
 use crate::agent::config::Config;
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::door::explain::{explain, problem};
 use crate::agent::store_problems::{StoreProblem, StoreProblems};
-use crate::model::{FileError, HostName};
+use crate::model::FileError;
 use crate::store::records::{Envelope, HostRecord, PresenceRecord};
-use crate::store::{CommitError, Entry, Expected, LeaseId, Store, StoreError, Transaction, keys, records};
+use crate::store::{CommitError, Entry, Expected, Fleet, LeaseId, Store as _, StoreError, Transaction, keys, records};
 
 /// How long a host is taken to be there after its agent was heard last: longer than a reboot, so that its members keep
 /// their names meanwhile.
@@ -32,25 +32,17 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(30);
 /// How often an announcement is tried while another agent announces the same name.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Whether the store must know this host already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// This is how it gets to know it.
-    NotYet,
-    /// A store that does not is another one: it must not be told, or its emptiness would be believed.
-    Already,
-}
-
 /// Tells the other hosts where this host's VTEP is, and takes the host's name for as long as the lease lives.
 ///
 /// # Errors
 /// Nothing was told. When another agent has the name, says so.
-pub async fn announce(store: &dyn Store, config: &Config, facts: &HostFacts, known: Known) -> Result<LeaseId> {
+pub async fn announce(store: &Fleet, config: &Config, facts: &HostFacts) -> Result<LeaseId> {
     let host = &config.host;
     let presence = PresenceRecord {
         instance: instance(&config.state_dir)?,
         machine: facts.machine,
         boot: Some(facts.boot_id.clone()),
+        fleet: Some(store.id()),
     };
     let lease = store.grant_lease(TTL).await.context("announcing this host in the store")?;
     let mut attempts = 1;
@@ -62,9 +54,6 @@ pub async fn announce(store: &dyn Store, config: &Config, facts: &HostFacts, kno
         }
         let heard = before.map_or_else(Envelope::first, |before| before.envelope.next());
         let told = store.get(&keys::host(host)).await.context("announcing this host in the store")?;
-        if told.is_none() && known == Known::Already {
-            anyhow::bail!("the store does not know host {host}: it is another store, or lost its data");
-        }
         // The others act on a change of it; one that cannot be read is one of none.
         let before = told.as_ref().and_then(|entry| records::read::<HostRecord>(entry).ok());
         let record = HostRecord {
@@ -92,8 +81,7 @@ pub async fn announce(store: &dyn Store, config: &Config, facts: &HostFacts, kno
 /// This host's presence in the store, kept by renewing a lease.
 pub struct Presence {
     host: Arc<Host>,
-    store: Arc<dyn Store>,
-    journal: Arc<SharedJournal>,
+    store: Arc<Fleet>,
     problems: Arc<StoreProblems>,
     /// Lives as long as this host is taken to be there.
     lease: tokio::sync::Mutex<LeaseId>,
@@ -103,14 +91,8 @@ pub struct Presence {
 
 impl Presence {
     /// The presence under a lease that [`announce`] took.
-    pub fn new(
-        host: Arc<Host>,
-        store: Arc<dyn Store>,
-        journal: Arc<SharedJournal>,
-        problems: Arc<StoreProblems>,
-        lease: LeaseId,
-    ) -> Self {
-        Self { host, store, journal, problems, lease: tokio::sync::Mutex::new(lease), lost: Notify::new() }
+    pub fn new(host: Arc<Host>, store: Arc<Fleet>, problems: Arc<StoreProblems>, lease: LeaseId) -> Self {
+        Self { host, store, problems, lease: tokio::sync::Mutex::new(lease), lost: Notify::new() }
     }
 
     /// Lets the others hear that this host is there; takes its name again when it was away for too long.
@@ -122,8 +104,7 @@ impl Presence {
         match self.store.keep_lease_alive(*lease).await {
             Ok(()) => Ok(()),
             Err(StoreError::LeaseNotFound(_)) => {
-                let known = if self.journal.lock().records().is_empty() { Known::NotYet } else { Known::Already };
-                *lease = announce(&*self.store, &self.host.config, &self.host.facts, known).await?;
+                *lease = announce(&self.store, &self.host.config, &self.host.facts).await?;
                 Ok(())
             }
             Err(error) => Err(error).context("renewing the presence of this host"),
@@ -159,23 +140,6 @@ impl Presence {
             }
         }
     }
-
-    /// Whether this is the store that this host has told about itself: an empty one in its place is none to act on.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn is_ours(&self) -> Result<bool, StoreError> {
-        let is_free = self.journal.lock().records().is_empty();
-        Ok(is_free || knows_host(&*self.store, &self.host.config.host).await?)
-    }
-}
-
-/// Whether a host has told this store about itself.
-///
-/// # Errors
-/// When the store does not answer.
-pub async fn knows_host(store: &dyn Store, host: &HostName) -> Result<bool, StoreError> {
-    Ok(store.get(&keys::host(host)).await?.is_some())
 }
 
 fn name_is_held(config: &Config) -> ControlError {

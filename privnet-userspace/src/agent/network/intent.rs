@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use crate::agent::host::facts::Host;
@@ -13,6 +14,7 @@ use crate::topology::{Intent, LocalMember};
 /// What this host must have for a network, and its records of it; no intent when the network does not exist.
 pub fn intent(
     host: &Host,
+    vxlan_port: NonZeroU16,
     world: &SharedWorld,
     journal: &SharedJournal,
     network: NetworkId,
@@ -47,6 +49,7 @@ pub fn intent(
         network: found,
         host: own.clone(),
         vtep: host.facts.vtep,
+        vxlan_port,
         mtu: host.facts.mtu,
         datapath: host.facts.datapath,
         members,

@@ -111,7 +111,8 @@ impl Worker {
             tracing::warn!("cannot end the memberships of containers that are gone: {error:#}");
         }
         doubts.members.append(&mut self.unseen);
-        let (intent, records) = intent(&self.net.host, &self.net.world, &self.net.journal, self.network);
+        let vxlan_port = self.memberships.fleet.vxlan_port();
+        let (intent, records) = intent(&self.net.host, vxlan_port, &self.net.world, &self.net.journal, self.network);
         let desired = Arc::new(intent.as_ref().map(plan).unwrap_or_default());
         self.net.begin_pass(&records, intent.as_ref());
         // Before anything goes by our own hand, which is not to be taken for a stranger's.

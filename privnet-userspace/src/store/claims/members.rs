@@ -246,7 +246,8 @@ fn arrival(claim: &MemberClaim, choice: Choice, found: &Found) -> (Member, Trans
         .require(keys::address(network, address), unchanged)
         .put(keys::member(network, container), records::encode(&member, &Envelope::first()))
         .put(keys::address(network, address), records::encode(&held, &envelope))
-        .put(keys::members_fence(network), []);
+        .put(keys::members_fence(network), [])
+        .put(keys::all_members_fence(), []);
     let transaction = claim_key(transaction, &member);
     (member, transaction)
 }

@@ -11,6 +11,7 @@ pub mod members;
 pub mod names;
 pub mod networks;
 pub mod occupancy;
+pub mod vxlan_port;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use members::{End, Written, claim_member, release_member, set_member_state, 
 pub use names::{MAX_NAMES, Released, add_name, drain_name, release_name};
 pub use networks::{NewNetwork, create_network, delete_network, remove_leftovers};
 pub use occupancy::{Choice, Found, NothingSeen, Occupancy, Seen};
+pub use vxlan_port::{VxlanPortError, hosts_of_earlier_builds, set_vxlan_port};
 
 use super::contract::Entry;
 use super::transaction::Expected;

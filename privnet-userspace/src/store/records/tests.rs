@@ -12,6 +12,8 @@ const HOST: &str = r#"{"version":1,"name":"host-1","vtep":"192.0.2.1","agent_ver
 const STEPPED: &str =
     r#"{"version":1,"name":"host-1","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":7,"clock_steps":2}"#;
 const PRESENCE: &str = r#"{"version":1,"instance":"a71da13f-7c70-4c00-a644-eee8558d8053"}"#;
+const FLEET: &str =
+    r#"{"version":1,"serial":1,"id":"fl-5c9f9c0e-3b61-4ab3-8a0e-2f5fd1d6f3b7","epoch":1,"vxlan_port":4789}"#;
 const NETWORK_POINTER: &str = r#"{"version":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c"}"#;
 const MEMBER_POINTER: &str = r#"{"version":1,"holder":"1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053"}"#;
 
@@ -21,7 +23,7 @@ const WHOLE_MEMBER: &str = r#"{"version":1,"serial":4,"id":"00c0ffee00c0ffee","n
 const WHOLE_HELD: &str = r#"{"version":1,"serial":9,"holder":"1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053","generation":3,"released_unix_seconds":null,"count":259,"member":"00c0ffee00c0ffee","before":"0000000000000007","signature":"c2lnbmVk"}"#;
 const WHOLE_FREE: &str = r#"{"version":1,"serial":10,"holder":null,"generation":3,"released_unix_seconds":1700000000,"count":259,"member":"00c0ffee00c0ffee","before":"0000000000000007","ended_by":"operator"}"#;
 const WHOLE_HOST: &str = r#"{"version":1,"serial":2,"name":"host-1","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":7,"clock_steps":2,"signature":"c2lnbmVk"}"#;
-const WHOLE_PRESENCE: &str = r#"{"version":1,"serial":2,"instance":"a71da13f-7c70-4c00-a644-eee8558d8053","machine":"0a1b2c3d-0000-5000-8000-000000000001","boot":"7c4d3a7e-53a4-4ae2-9ba2-5c7ac1c5d1a6","signature":"c2lnbmVk"}"#;
+const WHOLE_PRESENCE: &str = r#"{"version":1,"serial":2,"instance":"a71da13f-7c70-4c00-a644-eee8558d8053","machine":"0a1b2c3d-0000-5000-8000-000000000001","boot":"7c4d3a7e-53a4-4ae2-9ba2-5c7ac1c5d1a6","fleet":"fl-5c9f9c0e-3b61-4ab3-8a0e-2f5fd1d6f3b7","signature":"c2lnbmVk"}"#;
 const WHOLE_NETWORK_POINTER: &str =
     r#"{"version":1,"serial":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","signature":"c2lnbmVk"}"#;
 const WHOLE_MEMBER_POINTER: &str = r#"{"version":1,"serial":1,"holder":"1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053","member":"00c0ffee00c0ffee","signature":"c2lnbmVk"}"#;
@@ -47,6 +49,7 @@ fn the_form_of_the_records_does_not_change() {
         (again::<AddressRecord>, WHOLE_FREE),
         (again::<HostRecord>, WHOLE_HOST),
         (again::<PresenceRecord>, WHOLE_PRESENCE),
+        (again::<FleetRecord>, FLEET),
         (again::<NetworkPointer>, WHOLE_NETWORK_POINTER),
         (again::<MemberPointer>, WHOLE_MEMBER_POINTER),
     ] {
@@ -95,6 +98,14 @@ fn a_field_that_was_empty_and_unknown_to_the_form_gives_way() {
     let changed = Member { ports: ["http=80".parse().expect("a port")].into(), ..stored.record };
     let written = String::from_utf8(encode(&changed, &stored.envelope).to_vec()).expect("text");
     assert!(written.contains(r#""ports":["http=80"]"#) && !written.contains(r#""ports":[]"#), "{written}");
+}
+
+#[test]
+fn a_fleet_without_a_port_has_the_one_that_iana_gave() {
+    let text = FLEET.replace(r#","vxlan_port":4789"#, "");
+    assert_eq!(again::<FleetRecord>(&text), FLEET);
+    assert!(read::<FleetRecord>(&entry(&FLEET.replace("4789", "0"))).is_err());
+    assert!(read::<FleetRecord>(&entry(&FLEET.replace("4789", "65536"))).is_err());
 }
 
 #[test]

@@ -4,17 +4,21 @@
 //! [`Record::complete`] adds it to their records where it follows from the other fields.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::form::{Record, is_zero};
-use crate::model::{ContainerRef, HostName, Member, MemberId, Network, NetworkId, PublicKey};
+use crate::model::{
+    ContainerRef, DEFAULT_VXLAN_PORT, FleetId, HostName, Member, MemberId, Network, NetworkId, PublicKey,
+};
 
 impl Record for Network {}
 impl Record for AddressRecord {}
 impl Record for HostRecord {}
 impl Record for PresenceRecord {}
+impl Record for FleetRecord {}
 impl Record for NetworkPointer {}
 impl Record for MemberPointer {}
 
@@ -141,6 +145,26 @@ pub struct PresenceRecord {
     /// The boot of that machine's kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
+    /// The fleet whose record the agent follows; `None` where its build knows of no fleet, and uses VXLAN port 4789.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetId>,
+}
+
+/// The record of `fleet/record`: what the hosts that share the store have in common, and which store it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetRecord {
+    /// The fleet.
+    pub id: FleetId,
+    /// How often an operator said that a store is the fleet's from then on, and the first time. An agent takes a store with
+    /// a lower epoch than it has seen for an older copy.
+    pub epoch: u64,
+    /// The UDP port of VXLAN between the hosts. Absent is 4789.
+    #[serde(default = "default_vxlan_port")]
+    pub vxlan_port: NonZeroU16,
+}
+
+const fn default_vxlan_port() -> NonZeroU16 {
+    DEFAULT_VXLAN_PORT
 }
 
 /// The record of `names/<network name>` and `vnis/<vni>`: the network that they belong to.

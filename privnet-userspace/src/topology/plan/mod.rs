@@ -79,8 +79,8 @@ fn plan_network<F: Forwarding>(intent: &Intent, plan: &mut Plan) {
     let (vni, prefix) = (intent.network.vni, intent.network.subnet);
     plan.insert(Object::Programs(spec::Programs { vni, prefix }));
     let mac = MacAddr::of_vtep(intent.vtep.octets());
-    let mtu = intent.mtu.carrier;
-    plan.insert(Object::Vtep(spec::Vtep { vni, local: intent.vtep, mac, mtu, bridged: F::IS_BRIDGED }));
+    let (port, mtu) = (intent.vxlan_port.get(), intent.mtu.carrier);
+    plan.insert(Object::Vtep(spec::Vtep { vni, local: intent.vtep, port, mac, mtu, bridged: F::IS_BRIDGED }));
     F::network(intent, plan);
 }
 

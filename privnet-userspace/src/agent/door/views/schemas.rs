@@ -11,7 +11,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::model::ids::ContainerNumber;
 use crate::model::naming::{DEFAULT_NEGATIVE_TTL_SECONDS, DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS};
 use crate::model::{
-    AppId, AppName, ContainerType, Forwarding, HostName, IfName, NameOptions, NetworkId, NetworkName, Port, PublicKey,
+    AppId, AppName, ContainerType, FleetId, Forwarding, HostName, IfName, NameOptions, NetworkId, NetworkName, Port,
+    PublicKey,
 };
 
 /// A label: 1 to 63 characters, from a letter to a letter or digit.
@@ -60,6 +61,7 @@ pub(crate) struct ResponseCodeOrEmpty;
 schemas! {
     NetworkId = pattern(&format!("^pn-{UUID}$"));
     AppId = pattern(&format!("^ap-{UUID}$"));
+    FleetId = pattern(&format!("^fl-{UUID}$"));
     AppName = app_name();
     AppIdOrName = json_schema!({"anyOf": [pattern(&format!("^ap-{UUID}$")), app_name()]});
     ContainerType = pattern(LABEL);

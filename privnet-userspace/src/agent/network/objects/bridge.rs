@@ -9,7 +9,7 @@ use crate::agent::network::scan::{NetworkScan, if_up};
 use crate::link::{BridgePort, BridgeSpec};
 use crate::topology::{Before, State, kind, ownership, spec};
 
-/// How `br0` treats each of its ports. A sender that reaches UDP 4789 of the host puts frames of any source on it, so it
+/// How `br0` treats each of its ports. A sender that reaches the VXLAN port of the host puts frames of any source on it, so it
 /// learns nothing: the agent's rows alone say where a MAC is. Broadcast and unknown unicast are dropped; members need no ARP.
 pub const PORT: BridgePort =
     BridgePort { learning: false, unicast_flood: false, multicast_flood: false, broadcast_flood: false };

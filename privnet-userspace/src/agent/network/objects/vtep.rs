@@ -5,13 +5,11 @@ use privnet_ebpf::net::Vni;
 
 use super::Managed;
 use super::bridge::PORT;
+use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::NetworkScan;
 use crate::link::{self, AbsentIsDone, Link, LinkKind, VxlanSpec};
 use crate::topology::{Before, State, kind, ownership, spec};
-
-/// The VXLAN port that IANA gave (RFC 7348 section 5).
-pub const VXLAN_PORT: u16 = 4789;
 
 impl Managed for kind::Vtep {
     async fn observe(scan: &NetworkScan<'_>, state: &mut State) -> Result<()> {
@@ -36,7 +34,7 @@ impl Managed for kind::Vtep {
             into: &netns.netns,
             vni: to.vni,
             local: to.local,
-            port: VXLAN_PORT,
+            port: to.port,
             mac: to.mac,
             mtu: to.mtu,
             proxy: false,
@@ -52,7 +50,7 @@ impl Managed for kind::Vtep {
         if let Err(error) = netns.links.set_up(index).await {
             // Only now does the kernel bind the UDP port; a device without it is no device.
             delete_vtep(net).await?;
-            return Err(name_port_holder(net, error).await);
+            return Err(name_port_holder(net, error, to.port).await);
         }
         Ok(())
     }
@@ -75,20 +73,30 @@ fn observe(vtep: &Link, bridge: Option<&Link>) -> Result<spec::Vtep, &'static st
     let bridged = bridge.is_some_and(|bridge| vtep.controller == Some(bridge.index));
     let has_settings = !vxlan.learning && !vxlan.proxy && !vxlan.external && vxlan.remote.is_none();
     if vtep.up && has_settings && (!bridged || vtep.bridge_port == Some(PORT)) {
-        Ok(spec::Vtep { vni, local, mac, mtu: vtep.mtu, bridged })
+        Ok(spec::Vtep { vni, local, port: vxlan.port, mac, mtu: vtep.mtu, bridged })
     } else {
         Err("down, or learning, or a port that floods, or answering ARP, or with a default destination")
     }
 }
 
 /// Says which process or device has the VXLAN port, where that is the cause.
-async fn name_port_holder(net: &LocalNetwork, error: link::Error) -> anyhow::Error {
+async fn name_port_holder(net: &LocalNetwork, error: link::Error, port: u16) -> anyhow::Error {
     let host = &net.host.netns;
     let link::Error::PortInUse(_) = &error else { return error.into() };
-    match link::udp_port_holder(&host.netns, &host.links, VXLAN_PORT).await {
-        Ok(Some(holder)) => anyhow::Error::from(error).context(format!("UDP port {VXLAN_PORT} is taken by {holder}")),
-        Ok(None) | Err(_) => error.into(),
-    }
+    let holder = match link::udp_port_holder(&host.netns, &host.links, port).await {
+        Ok(Some(holder)) => holder.to_string(),
+        Ok(None) | Err(_) => "another program".to_owned(),
+    };
+    port_is_taken(port, &holder).into()
+}
+
+/// That the VXLAN port is taken on this host.
+fn port_is_taken(port: u16, holder: &str) -> ControlError {
+    ControlError::new(
+        ErrorCode::VtepConflict,
+        format!("UDP port {port} of this host, which vxlan0 needs, is taken by {holder}"),
+        format!("stop what `ss -lunp sport = :{port}` shows, or give it another port"),
+    )
 }
 
 #[cfg(test)]
@@ -105,7 +113,7 @@ mod tests {
             vni: 7,
             local: Some(Ipv4Addr::new(192, 0, 2, 1)),
             remote: None,
-            port: VXLAN_PORT,
+            port: 4790,
             learning: false,
             proxy: false,
             external: false,
@@ -114,7 +122,7 @@ mod tests {
         let vtep = link(3, ownership::VTEP, LinkKind::Vxlan(vxlan.clone()));
         let bridge = link(2, ownership::BRIDGE, LinkKind::Bridge);
         let port = Link { controller: Some(2), bridge_port: Some(PORT), ..vtep.clone() };
-        assert!(observe(&vtep, None).is_ok_and(|spec| !spec.bridged));
+        assert!(observe(&vtep, None).is_ok_and(|spec| !spec.bridged && spec.port == 4790));
         assert!(observe(&port, Some(&bridge)).is_ok_and(|spec| spec.bridged));
         let learns = BridgePort { learning: true, ..PORT };
         for broken in [

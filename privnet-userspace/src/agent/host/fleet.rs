@@ -1,0 +1,163 @@
+//! The fleet that this host belongs to, as its state directory says: an agent that was started again knows its store by it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use uuid::{Uuid, uuid};
+
+use super::journal::replace;
+use crate::agent::config::Config;
+use crate::agent::door::error::{ControlError, ErrorCode};
+use crate::model::FileError;
+use crate::store::records::{self, FleetRecord, Stored};
+use crate::store::{Entry, Fleet, Revision, Store, StoreKind, keys};
+
+/// The namespace of the checksums.
+const CHECKSUMS: Uuid = uuid!("1d1c64a5-24d3-4a86-a9a7-5b5b3a2f5c1e");
+/// The version of the file's form.
+const VERSION: u32 = 1;
+
+/// Joins the fleet of a store, and notes it.
+///
+/// A host belongs to the fleet that it has noted. One without members and without a note joins the fleet of any store; so does
+/// one without members whose note is of a store of this host alone, since no other host knows it. A host of the build before
+/// has no note, and its store is the one that knows it.
+///
+/// # Errors
+/// When the store is not that of this host's fleet, or does not answer.
+pub async fn join(config: &Config, store: Arc<dyn Store>, members: usize) -> Result<Fleet> {
+    let path = path_in(&config.state_dir);
+    let noted = read(&path)?;
+    let binds = |note: &Noted| members > 0 || note.kind == StoreKind::Etcd;
+    let noted = noted.filter(binds).map(|note| note.stored);
+    if noted.is_none() && members > 0 && store.get(&keys::host(&config.host)).await?.is_none() {
+        return Err(ControlError::new(
+            ErrorCode::StoreUnavailable,
+            format!(
+                "the {} store does not know host {}, and this host has records of {members} members",
+                store.kind(),
+                config.host
+            ),
+            format!(
+                "give the agent the right store, restore its data, or remove {} to end these memberships",
+                config.journal_dir().display()
+            ),
+        )
+        .into());
+    }
+    let fleet = Fleet::join(store, noted).await?;
+    match fleet.refusal() {
+        Some(refusal) => Err(crate::store::StoreError::from(refusal).into()),
+        None => note(&config.state_dir, &fleet).map(|()| fleet),
+    }
+}
+
+/// Notes the fleet's record as it was seen last.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn note(state_dir: &Path, fleet: &Fleet) -> Result<()> {
+    let path = path_in(state_dir);
+    let (_, value) = fleet.record();
+    let record = String::from_utf8_lossy(&value).into_owned();
+    let kind = fleet.kind();
+    if read(&path).ok().flatten().is_some_and(|noted| noted.kind == kind && noted.text == record) {
+        return Ok(());
+    }
+    let checksum = checksum(kind, &record);
+    let mut text = serde_json::to_vec_pretty(&Form { version: VERSION, store: kind, record, checksum })?;
+    text.push(b'\n');
+    replace(&path, &text)
+}
+
+/// What the file holds.
+#[derive(Serialize, Deserialize)]
+struct Form {
+    version: u32,
+    /// The store that the record was read from.
+    store: StoreKind,
+    /// The fleet's record as the store had it.
+    record: String,
+    /// Of the two above.
+    checksum: Uuid,
+}
+
+/// A note as it was read.
+struct Noted {
+    kind: StoreKind,
+    text: String,
+    stored: Stored<FleetRecord>,
+}
+
+fn path_in(state_dir: &Path) -> PathBuf {
+    state_dir.join("fleet")
+}
+
+fn checksum(kind: StoreKind, record: &str) -> Uuid {
+    Uuid::new_v5(&CHECKSUMS, format!("{kind} {record}").as_bytes())
+}
+
+fn read(path: &Path) -> Result<Option<Noted>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(FileError::at("read", path)(error).into()),
+    };
+    match parse(&text) {
+        Ok(noted) => Ok(Some(noted)),
+        Err(detail) => Err(ControlError::new(
+            ErrorCode::Internal,
+            format!("{} is corrupt ({detail})", path.display()),
+            "see that the agent is given the fleet's own store, remove the file, and start the agent again",
+        )
+        .into()),
+    }
+}
+
+fn parse(text: &[u8]) -> Result<Noted, String> {
+    let form: Form = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if form.version > VERSION {
+        return Err(format!("it is of version {}, and this agent reads up to version {VERSION}", form.version));
+    }
+    if form.checksum != checksum(form.store, &form.record) {
+        return Err("its checksum is that of another text".to_owned());
+    }
+    let value = form.record.as_bytes().into();
+    let entry = Entry { key: keys::fleet(), value, revision: Revision::default(), lease: None };
+    let stored = records::read(&entry).map_err(|error| error.to_string())?;
+    Ok(Noted { kind: form.store, text: form.record, stored })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Memory;
+
+    #[tokio::test]
+    async fn what_was_noted_is_read_and_what_was_damaged_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = path_in(directory.path());
+        assert!(read(&path).expect("no file is no note").is_none());
+        let fleet = Fleet::join(Arc::new(Memory::new()), None).await.expect("joined");
+        note(directory.path(), &fleet).expect("noted");
+        let noted = read(&path).expect("read").expect("a note");
+        assert_eq!((noted.kind, &noted.stored.record), (StoreKind::Memory, &fleet.record().0));
+        let text = fs::read_to_string(&path).expect("read");
+        for (from, to) in
+            [("epoch", "epoch2"), ("memory", "etcd"), ("\"version\": 1", "\"version\": 2"), ("4789", "4790")]
+        {
+            assert!(text.contains(from), "{text}");
+            fs::write(&path, text.replace(from, to)).expect("written");
+            let error = read(&path).err().expect("damaged").to_string();
+            assert!(error.contains("fleet is corrupt"), "{error}");
+        }
+        fs::write(&path, &text[..20]).expect("written");
+        assert!(read(&path).is_err());
+        note(directory.path(), &fleet).expect("noted again");
+        assert_eq!(fs::read_to_string(&path).expect("read"), text);
+    }
+}

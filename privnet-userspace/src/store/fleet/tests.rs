@@ -1,0 +1,209 @@
+//! Stores that are replaced, emptied and set back behind an agent's back.
+
+use super::*;
+use crate::store::Memory;
+
+/// A place where one store stands now and another one later, as behind an endpoint.
+#[derive(Debug)]
+struct Endpoint(Mutex<Arc<Memory>>);
+
+impl Endpoint {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Arc::new(Memory::new()))))
+    }
+
+    fn now(&self) -> Arc<Memory> {
+        Arc::clone(&self.0.lock().expect("no test panics while it holds this"))
+    }
+
+    /// Puts another store there, and returns the one that stood there.
+    fn replace(&self, store: Arc<Memory>) -> Arc<Memory> {
+        std::mem::replace(&mut *self.0.lock().expect("no test panics while it holds this"), store)
+    }
+}
+
+#[async_trait]
+impl Store for Endpoint {
+    fn kind(&self) -> StoreKind {
+        self.now().kind()
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.now().get(key).await
+    }
+
+    async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
+        self.now().list(prefix).await
+    }
+
+    async fn watch(&self, prefix: &Prefix, after: Revision) -> Result<Watch, StoreError> {
+        self.now().watch(prefix, after).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {
+        self.now().commit(transaction).await
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        self.now().grant_lease(ttl).await
+    }
+
+    async fn keep_lease_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.now().keep_lease_alive(lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.now().revoke_lease(lease).await
+    }
+}
+
+fn key() -> Key {
+    "a/1".parse().expect("a key")
+}
+
+fn put() -> Transaction {
+    Transaction::new().put(key(), *b"x")
+}
+
+fn refused<T>(outcome: Result<T, CommitError>) -> FleetError {
+    match outcome {
+        Err(CommitError::Store(StoreError::Fleet(refusal))) => refusal,
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("it was not refused"),
+    }
+}
+
+/// A store with this record of a fleet, written `serial` times.
+async fn store_with(record: &FleetRecord, serial: u64) -> Arc<Memory> {
+    let store = Arc::new(Memory::new());
+    let mut envelope = Envelope::default();
+    for _ in 0..serial {
+        envelope = envelope.next();
+        let put = Transaction::new()
+            .put(keys::fleet_epoch(record.id, record.epoch), [])
+            .put(keys::fleet(), records::encode(record, &envelope));
+        store.commit(put).await.expect("committed");
+    }
+    store
+}
+
+async fn stored(store: &dyn Store) -> Option<FleetRecord> {
+    let entry = store.get(&keys::fleet()).await.expect("read")?;
+    Some(records::read(&entry).expect("a record").record)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn agents_that_begin_at_once_on_an_empty_store_are_of_one_fleet() {
+    for _ in 0..50 {
+        let store: Arc<dyn Store> = Arc::new(Memory::new());
+        let joining = [(); 4].map(|()| tokio::spawn(Fleet::join(Arc::clone(&store), None)));
+        let mut ids = Vec::new();
+        for fleet in joining {
+            ids.push(fleet.await.expect("ended").expect("joined").id());
+        }
+        ids.dedup();
+        assert_eq!(ids.len(), 1);
+        assert_eq!(stored(&*store).await.map(|record| (record.id, record.epoch)), Some((ids[0], 1)));
+    }
+}
+
+#[tokio::test]
+async fn an_agent_neither_reads_nor_writes_a_store_that_has_taken_the_place_of_its_own() {
+    let place = Endpoint::new();
+    let fleet = Fleet::join(place.clone(), None).await.expect("joined");
+    fleet.commit(put()).await.expect("its own store");
+    let (record, _) = fleet.record();
+    let other = FleetRecord { id: FleetRecord::random().id, ..record.clone() };
+    let seen = FleetRecord { epoch: 3, ..record.clone() };
+    for (store, expected) in [
+        (Arc::new(Memory::new()), FleetError::NoRecord { fleet: record.id }),
+        (store_with(&other, 1).await, FleetError::Another { fleet: record.id, found: other.id }),
+        (store_with(&seen, 1).await, FleetError::Unreadable { detail: String::new() }),
+    ] {
+        let is_ours = matches!(expected, FleetError::Unreadable { .. });
+        let before = place.replace(Arc::clone(&store));
+        let outcome = fleet.commit(put()).await;
+        if is_ours {
+            // The twin: the operator's word that this one is the fleet's.
+            outcome.expect("its own store by a higher epoch");
+            assert!(fleet.get(&key()).await.expect("read").is_some());
+            place.replace(before);
+            let refusal = FleetError::Older { fleet: record.id, epoch: 3, found: 1 };
+            assert_eq!(refused(fleet.commit(put()).await), refusal);
+            assert_eq!(fleet.refusal(), Some(refusal));
+            continue;
+        }
+        assert_eq!(refused(outcome), expected);
+        assert_eq!(store.get(&key()).await.expect("read"), None, "nothing was written");
+        assert!(matches!(fleet.get(&key()).await, Err(StoreError::Fleet(error)) if error == expected));
+        assert!(matches!(fleet.list(&"a/".parse().expect("a prefix")).await, Err(StoreError::Fleet(_))));
+        assert_eq!(refused(fleet.recognize().await), expected);
+        place.replace(before);
+        fleet.recognize().await.expect("its own store is back");
+        fleet.commit(put()).await.expect("its own store");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_again_knows_its_store_by_what_it_has_seen() {
+    let first: Arc<dyn Store> = Arc::new(Memory::new());
+    let fleet = Fleet::join(Arc::clone(&first), None).await.expect("joined");
+    let (record, value) = fleet.record();
+    let entry = Entry { key: keys::fleet(), value, revision: Revision(0), lease: None };
+    let believed = || records::read::<FleetRecord>(&entry).expect("a record");
+    let again = Fleet::join(first, Some(believed())).await.expect("joined");
+    assert_eq!((again.refusal(), again.id()), (None, record.id));
+    let empty = Arc::new(Memory::new());
+    let elsewhere = Fleet::join(empty.clone(), Some(believed())).await.expect("it is told");
+    assert_eq!(elsewhere.refusal(), Some(FleetError::NoRecord { fleet: record.id }));
+    assert_eq!(stored(&*empty).await, None, "it makes no record there");
+}
+
+#[tokio::test]
+async fn a_record_of_the_same_epoch_that_steps_back_is_put_right() {
+    let place = Endpoint::new();
+    let fleet = Fleet::join(place.clone(), None).await.expect("joined");
+    let (record, _) = fleet.record();
+    let changed = FleetRecord { vxlan_port: NonZeroU16::new(4790).expect("a port"), ..record.clone() };
+    place.replace(store_with(&changed, 2).await);
+    fleet.recognize().await.expect("the fleet's");
+    assert_eq!(fleet.vxlan_port().get(), 4790);
+    // A copy of the time before the port was changed.
+    place.replace(store_with(&record, 1).await);
+    fleet.commit(put()).await.expect("the fleet's");
+    assert_eq!(fleet.vxlan_port().get(), 4790);
+    assert_eq!(stored(&*place.now()).await, Some(changed));
+}
+
+#[tokio::test]
+async fn the_key_of_the_epoch_is_made_again() {
+    let store = Arc::new(Memory::new());
+    let fleet = Fleet::join(store.clone(), None).await.expect("joined");
+    let epoch = keys::fleet_epoch(fleet.id(), 1);
+    store.commit(Transaction::new().delete(epoch.clone())).await.expect("lost");
+    fleet.commit(put()).await.expect("the fleet's");
+    assert!(store.get(&epoch).await.expect("read").is_some());
+}
+
+#[tokio::test]
+async fn what_another_agent_changes_is_known_by_the_next_transaction_and_by_the_watch() {
+    let store: Arc<dyn Store> = Arc::new(Memory::new());
+    let one = Fleet::join(Arc::clone(&store), None).await.expect("joined");
+    let two = Fleet::join(Arc::clone(&store), None).await.expect("joined");
+    let port = |port| NonZeroU16::new(port).expect("a port");
+    crate::store::claims::set_vxlan_port(&one, port(4790)).await.expect("set");
+    two.commit(put()).await.expect("committed");
+    assert_eq!(two.vxlan_port().get(), 4790);
+    let mut watch = store.watch(&keys::everything(), Revision(0)).await.expect("a watch");
+    // Of the past first, which is not believed.
+    for is_record in [false, true, true, false] {
+        assert_eq!(one.follow(&watch.next().await.expect("an event")), is_record);
+        assert_eq!(one.refusal(), None);
+    }
+    assert_eq!(one.vxlan_port().get(), 4790);
+    store.commit(Transaction::new().delete(keys::fleet())).await.expect("lost");
+    assert!(one.follow(&watch.next().await.expect("an event")));
+    assert_eq!(one.refusal(), Some(FleetError::NoRecord { fleet: one.id() }));
+    one.doubted().await;
+    assert_eq!(one.vxlan_port().get(), 4790, "what was seen stands");
+}
