@@ -13,13 +13,22 @@
 mod kernel;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::net::Ipv4Addr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use kernel::{Removal, announced, listed, quiet, rounds, wait_until_watched};
-use privnet_tests::lab::{Host, Joined, Lab, Options, say, wait_until};
+use kernel::{Removal, announced, listed, quiet, rounds, unpinned, wait_until_watched};
+use privnet_tests::lab::probe::{Server, Stream};
+use privnet_tests::lab::{Host, Joined, Lab, Options, Sniffer, say, wait_until};
 
 const SUBNET: &str = "10.90.0.0/24";
+const PORT: u16 = 7000;
+const PACE: Duration = Duration::from_millis(2);
+/// How often an agent looks whose kernel tells it nothing.
+const OBSERVED: Duration = Duration::from_millis(300);
+/// What a flood of events may cost the agent.
+const MOST_KIB: u64 = 8 << 10;
 
 /// Two hosts with a member each; the first member has an `eth0`, and strangers' objects beside what is privnet's.
 struct Stage {
@@ -45,6 +54,12 @@ impl Stage {
             space.run("ip route add 198.51.100.0/24 via 203.0.113.1");
             space.run("ip route add 10.90.0.128/25 via 203.0.113.1 table 100");
         }
+        // Nothing relies on these, so they are a stranger's to set.
+        for space in [&web.binding, &web.network] {
+            for setting in ["rp_filter", "proxy_arp", "arp_ignore"] {
+                space.sysctl(&format!("net.ipv4.conf.all.{setting}"), "1");
+            }
+        }
         wait_until("web reaches backend", || web.pings(backend.address()));
         hosts.iter().for_each(|host| host.wait_until_settled());
         Self { lab, hosts, web, backend }
@@ -55,7 +70,7 @@ impl Stage {
         round.iter().for_each(|removal| removal.carry_out());
         let mut missing = BTreeSet::new();
         wait_until(format!("the repair after {round:?}"), || {
-            let now = listed(&self.web);
+            let now = listed(&self.hosts[0], &self.web);
             let differs: BTreeSet<String> = now.symmetric_difference(whole).cloned().collect();
             if differs != missing {
                 differs.iter().for_each(|line| say(&format!("    differs: {line}")));
@@ -82,8 +97,8 @@ fn what_the_kernel_announces_is_made_again_without_a_periodic_observation() {
             &options.clone().without_periodic_observation(),
         );
         wait_until_watched(&stage.web);
-        let whole = listed(&stage.web);
-        let removals = announced(&stage.web);
+        let whole = listed(&stage.hosts[0], &stage.web);
+        let removals = announced(&stage.hosts[0], &stage.web);
         assert!(removals.len() > 20, "too little was found: {removals:?}");
         for round in rounds(&removals) {
             stage.remove(&round, &whole);
@@ -95,9 +110,9 @@ fn what_the_kernel_announces_is_made_again_without_a_periodic_observation() {
 #[test]
 fn what_the_kernel_does_not_announce_is_made_again_by_the_next_observation() {
     for options in [Options::ebpf(), Options::bridge()] {
-        let options = Options { observe_interval: Some(Duration::from_secs(1)), ..options };
+        let options = Options { observe_interval: Some(OBSERVED), ..options };
         let stage = Stage::set("what_the_kernel_does_not_announce_is_made_again_by_the_next_observation", &options);
-        let whole = listed(&stage.web);
+        let whole = listed(&stage.hosts[0], &stage.web);
         let removals = quiet(&stage.hosts[0], &stage.web);
         assert!(removals.len() >= 5, "too little was found: {removals:?}");
         for round in rounds(&removals) {
@@ -114,12 +129,90 @@ fn what_the_kernel_does_not_announce_is_made_again_by_the_next_observation() {
 }
 
 #[test]
+fn a_pin_that_is_removed_is_made_again_and_costs_no_datagram() {
+    let options = Options { observe_interval: Some(OBSERVED), ..Options::ebpf() };
+    let stage = Stage::set("a_pin_that_is_removed_is_made_again_and_costs_no_datagram", &options);
+    let _server = Server::echo(&stage.backend.app, PORT);
+    let stream = Stream::start(&stage.web.app, (stage.backend.address(), PORT), PACE);
+    wait_until("the stream flows", || stream.answered() > 100);
+    let whole = listed(&stage.hosts[0], &stage.web);
+    let removals = unpinned(&stage.hosts[0], &stage.web);
+    assert!(removals.len() >= 9, "five maps and four programs: {removals:?}");
+    for removal in &removals {
+        stage.remove(&[removal], &whole);
+    }
+    let answered = stream.answered();
+    wait_until("the stream flows on", || stream.answered() > answered + 100);
+    let (sent, lost) = stream.finish();
+    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    let _ = stage.hosts[0].programs();
+    stage.finish();
+}
+
+#[test]
+fn what_a_containers_rules_and_routes_lead_past_its_network_is_named_and_leaves_nowhere() {
+    let lab = Lab::new("what_a_containers_rules_and_routes_lead_past_its_network_is_named_and_leaves_nowhere");
+    let host = lab.host(&Options::ebpf().without_periodic_observation());
+    let network = host.network("shop", SUBNET);
+    let web = host.join(&network, &lab.container("web-1").with_eth0(&host.space, 9));
+    let worker = lab.member(&host, &network, "worker-1");
+    wait_until("web reaches worker", || web.pings(worker.address()));
+    wait_until_watched(&web);
+    host.wait_until_settled();
+    let outside = Sniffer::start(&host.space);
+    let is_named = |why: &str| {
+        let problems = host.status().expect("status").problems;
+        problems.iter().any(|problem| problem.contains(&web.address().to_string()) && problem.contains(why))
+    };
+    web.app.run("ip route add default via 172.30.0.1 table 100");
+    for (kind, change, what, why) in [
+        ("rule", "add", "to 10.90.0.0/24 lookup 100", "the rules of the container"),
+        ("rule", "add", "to 10.90.0.0/24 unreachable", "the rules of the container"),
+        ("route", "prepend", "10.90.0.0/24 dev eth0", "overlaps"),
+        ("route", "add", "10.90.0.0/25 via 172.30.0.1", "overlaps"),
+        ("route", "replace", "10.90.0.0/24 dev eth0", "overlaps"),
+    ] {
+        web.app.run(&format!("ip {kind} {change} {what}"));
+        wait_until("status names the member", || is_named(why));
+        assert!(!web.pings(worker.address()));
+        assert_eq!(outside.count(&worker.address().octets()), 0, "what is private left by eth0");
+        web.app.run(&format!("ip {kind} delete {what}"));
+        wait_until("and forgets it", || !is_named(why) && web.pings(worker.address()));
+        host.wait_until_settled();
+    }
+    // The twin: a rule that leads elsewhere what is for elsewhere.
+    web.app.run("ip rule add to 198.51.100.0/24 lookup 100");
+    let elsewhere = Ipv4Addr::new(198, 51, 100, 1);
+    assert!(!web.pings(elsewhere));
+    wait_until("what is not private leaves by eth0", || outside.count(&elsewhere.octets()) > 0);
+    assert!(web.pings(worker.address()));
+    host.wait_until_settled();
+    lab.finish();
+}
+
+#[test]
 fn a_container_that_changes_what_is_privnets_all_the_time_stands_in_nobodys_way() {
     let lab = Lab::new("a_container_that_changes_what_is_privnets_all_the_time_stands_in_nobodys_way");
     let host = lab.host(&Options::ebpf());
     let network = host.network("shop", SUBNET);
     let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
     wait_until("web reaches worker", || web.pings(worker.address()));
+    let pid = host.pid();
+    let status = |field: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the agent's status");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field");
+        line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().expect("a number")
+    };
+    // The peak becomes what is resident now.
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the agent's peak is forgotten");
+    let before = status("VmRSS:");
+    let pair = ["route add 198.51.100.1 dev wg0", "route del 198.51.100.1 dev wg0"].map(str::to_owned);
+    let changes: Vec<String> = pair.into_iter().cycle().take(privnet_tests::repeats(100_000) as usize).collect();
+    let _ = web.app.batch("ip", &changes);
+    wait_until("the agent has heard of it", || web.pings(worker.address()));
+    let grown = status("VmHWM:").saturating_sub(before);
+    say(&format!("{} changes cost the agent {grown} KiB of {before}", changes.len()));
+    assert!(grown < MOST_KIB, "{grown} KiB");
     // Thousands of changes a second, of privnet's own routes and of others, as a busy routing daemon makes.
     let script = "while :; do for n in $(seq 100); do \
         echo \"route del 10.90.0.0/24 dev wg0\"; echo \"route add 198.51.100.$n dev wg0\"; \

@@ -186,17 +186,27 @@ async fn a_bridge_joins_its_ports_and_their_settings_are_taken() {
     let bridge = links.link("br0").await.expect("bridge");
     assert_eq!((&bridge.kind, bridge.mac, bridge.mtu), (&LinkKind::Bridge, Some(MAC_A), 1450));
     let index = links.link("port0").await.expect("port").index;
-    let port = BridgePort { learning: false, unicast_flood: false, multicast_flood: false, broadcast_flood: true };
+    let port = BridgePort {
+        learning: false,
+        unicast_flood: false,
+        multicast_flood: false,
+        broadcast_flood: true,
+        // Neither it nor the bridge is up.
+        forwarding: false,
+        isolated: true,
+        locked: false,
+    };
     assert!(links.set_bridge_port(index, port).await.is_err(), "it is no port yet");
     links.set_controller(index, Some(bridge.index)).await.expect("join");
     links.set_bridge_port(index, port).await.expect("settings");
     let shown = run_in(&network, "ip -d link show port0");
-    for expected in ["learning off", "flood off", "mcast_flood off", "bcast_flood on"] {
+    for expected in ["learning off", "flood off", "mcast_flood off", "bcast_flood on", "isolated on"] {
         assert!(shown.contains(expected), "{expected} in {shown}");
     }
     let seen = links.link("port0").await.expect("port");
     assert_eq!((seen.controller, seen.bridge_port), (Some(bridge.index), Some(port)));
     assert_eq!(bridge.bridge_port, None, "the bridge itself is no port");
+    assert!(links.open_bridge_port(index).await.is_err(), "it is down");
 
     assert_eq!(links.bridge_fdb(bridge.index).await.expect("table"), [], "a port's own address is not of the table");
     links.bridge_fdb_replace(index, MAC_C).await.expect("write");

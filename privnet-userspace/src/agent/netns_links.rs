@@ -58,6 +58,8 @@ impl NetnsLinks {
         let Some(Address { address, is_plain, .. }) = found.copied() else { return Ok(None) };
         Ok(Some(if !link.up {
             Err("down")
+        } else if !link.plain {
+            Err("with a flag that a stranger set")
         } else if !is_plain {
             Err("an address that is not permanent, is deprecated, or is without the route of its prefix")
         } else if self.links.missing_routes(link.index, address).await?.is_empty() {

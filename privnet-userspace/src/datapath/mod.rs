@@ -12,6 +12,7 @@
 //! | [`network`] | opening an instance: compare, adopt or load, pin |
 //! | [`hook`] | the hooks of the programs, and the methods of attaching |
 //! | [`attach`] | attaching programs to interfaces, by clsact or TCX |
+//! | [`restore`] | pins that a stranger removed |
 //! | [`tables`] | typed reads and writes of the tables |
 //! | [`counters`] | typed reads of the counters |
 //! | [`events`] | sampled drops |
@@ -27,6 +28,7 @@ mod network;
 mod object;
 mod pinned;
 mod plain;
+mod restore;
 mod tables;
 
 pub use attach::{Attachment, CLSACT_PRIORITY, clsact_handle};
@@ -38,3 +40,4 @@ pub use hook::{Hook, Method};
 pub use network::{Network, NetworkSpec};
 pub use privnet_ebpf::abi::{MemberRow, PortRow, Tally};
 pub use privnet_ebpf::verdict::{Direction, DropReason, Outcome};
+pub use restore::pin_again;

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use privnet_ebpf::net::MacAddr;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::link::{BridgePortState, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -18,7 +18,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec};
 
 use super::socket::Operation;
-use super::{BridgePort, Error, Links, Route, RouteTarget};
+use super::{BridgePort, Error, Links, Route, RouteTarget, read};
 
 impl Links {
     /// Sets a link up, if it is down.
@@ -27,6 +27,17 @@ impl Links {
     /// [`Error::PortInUse`] for a VXLAN link whose UDP port another socket holds, [`Error::NotFound`].
     pub async fn set_up(&self, index: u32) -> Result<(), Error> {
         self.set("set up", unspec(index).up().build()).await
+    }
+
+    /// Sets a link up, with the flags of a new one ([`Link::plain`](super::Link::plain)).
+    ///
+    /// # Errors
+    /// As [`Links::set_up`].
+    pub async fn set_up_plain(&self, index: u32, is_ethernet: bool) -> Result<(), Error> {
+        let mut message = unspec(index).up().build();
+        message.header.flags |= read::plain_flags(is_ethernet);
+        message.header.change_mask |= read::settable_flags(is_ethernet);
+        self.set("set up", message).await
     }
 
     /// Sets a link down, if it is up.
@@ -70,7 +81,7 @@ impl Links {
         self.set("set the controller of", message).await
     }
 
-    /// Sets the settings of a link as a port of its bridge.
+    /// Sets the settings of a link as a port of its bridge, but for [`BridgePort::forwarding`], which follows from its being up.
     ///
     /// # Errors
     /// [`Error::Kernel`] when the link is no port of a bridge.
@@ -80,8 +91,19 @@ impl Links {
             .flood(port.unicast_flood)
             .mcast_flood(port.multicast_flood)
             .bcast_flood(port.broadcast_flood)
+            .isolated(port.isolated)
+            .locked(port.locked)
             .build();
         self.set("set the bridge port", message).await
+    }
+
+    /// Has frames pass a port of a bridge again that a stranger blocked; both are up.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when one of them is down, or the bridge speaks the spanning tree protocol.
+    pub async fn open_bridge_port(&self, index: u32) -> Result<(), Error> {
+        let message = LinkBridgePort::new(index).state(BridgePortState::Forwarding).build();
+        self.set("open the bridge port", message).await
     }
 
     /// Deletes a link; of a veth, both ends.

@@ -16,7 +16,8 @@
 //! | `create` | making links |
 //! | `change` | changing what exists |
 //! | `watch` | notifications of links, addresses, routes, neighbours and filters |
-//! | `routes` | the routes that the kernel makes for an address |
+//! | `routes` | the routes that the kernel makes for an address, and the way that it takes to one |
+//! | `rules` | the rules by which the kernel chooses a table of routes |
 //! | `port` | the holder of a UDP port |
 
 mod change;
@@ -26,6 +27,7 @@ mod observe;
 mod port;
 mod read;
 mod routes;
+mod rules;
 mod socket;
 mod watch;
 
@@ -40,7 +42,8 @@ use crate::netns::{Netns, NetnsId};
 pub use create::{BridgeSpec, VethEnd, VethSpec, VxlanSpec};
 pub use error::{AbsentIsDone, Error, Refusal};
 pub use port::{PortHolder, udp_port_holder};
-pub use watch::{Event, FdbEvent, GoneRoute, LinkEvent, Topic, Watch};
+pub use rules::RuleChanges;
+pub use watch::{Event, FdbEvent, LinkEvent, RouteEvent, Topic, Watch};
 
 /// The loopback interface, which has the same index in every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 pub const LOOPBACK_INDEX: u32 = 1;
@@ -59,8 +62,7 @@ impl Links {
     /// # Errors
     /// [`Error::Netns`] or [`Error::Socket`].
     pub async fn open(netns: &Netns) -> Result<Self, Error> {
-        let (socket, _notifications) = socket::Socket::open(netns, 0).await?;
-        Ok(Self { socket: Arc::new(socket) })
+        Ok(Self { socket: Arc::new(socket::Socket::open(netns).await?) })
     }
 
     /// The namespace of the socket.
@@ -95,6 +97,9 @@ pub struct Link {
     pub up: bool,
     /// `IFF_LOWER_UP`: whether it can carry packets. A link without carrier can be `up`.
     pub carrier: bool,
+    /// Whether its other flags are those of a new link: it resolves addresses where it has them, and takes no packets but its
+    /// own.
+    pub plain: bool,
     /// Its alias, a free text.
     pub alias: Option<String>,
     /// The index of the bridge (or VRF, bond) that it is a port of.
@@ -138,6 +143,12 @@ pub struct BridgePort {
     pub multicast_flood: bool,
     /// Whether the bridge sends broadcast frames to the port.
     pub broadcast_flood: bool,
+    /// Whether frames pass the port at all; not while the port or the bridge is down.
+    pub forwarding: bool,
+    /// Whether it exchanges no frames with other ports of this kind.
+    pub isolated: bool,
+    /// Whether the bridge takes frames from it of addresses only that are behind it.
+    pub locked: bool,
 }
 
 /// The settings of a VXLAN link.

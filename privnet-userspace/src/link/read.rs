@@ -6,8 +6,8 @@ use privnet_ebpf::net::MacAddr;
 use rtnetlink::packet_core::{DecodeError, Nla, NlaBuffer, NlasIterator};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
-    LinkMessage,
+    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+    LinkLayerType, LinkMessage,
 };
 
 use super::socket::Message;
@@ -49,6 +49,7 @@ fn decoded(message: &LinkMessage) -> Link {
         mtu: 0,
         up: header.flags.contains(LinkFlags::Up),
         carrier: header.flags.contains(LinkFlags::LowerUp),
+        plain: is_plain(header.flags, header.link_layer_type == LinkLayerType::Ether),
         alias: None,
         controller: None,
         bridge_port: None,
@@ -73,6 +74,23 @@ fn decoded(message: &LinkMessage) -> Link {
         }
     }
     link
+}
+
+/// Whether the flags are those that the kernel gives to a new link.
+fn is_plain(flags: LinkFlags, is_ethernet: bool) -> bool {
+    flags.intersection(settable_flags(is_ethernet)) == plain_flags(is_ethernet)
+}
+
+/// The flags that anybody can set besides [`LinkFlags::Up`] and that mean something.
+pub(super) fn settable_flags(is_ethernet: bool) -> LinkFlags {
+    let flags = LinkFlags::Noarp | LinkFlags::Promisc | LinkFlags::Allmulti;
+    // TUN links have it, WireGuard's have not; neither means anything.
+    if is_ethernet { flags | LinkFlags::Multicast } else { flags }
+}
+
+/// Those of them that a new link has.
+pub(super) const fn plain_flags(is_ethernet: bool) -> LinkFlags {
+    if is_ethernet { LinkFlags::Multicast } else { LinkFlags::Noarp }
 }
 
 fn link_kind(infos: &[LinkInfo]) -> LinkKind {
@@ -102,14 +120,25 @@ fn bridge_port(infos: &[LinkInfo]) -> Option<BridgePort> {
         LinkInfo::PortData(InfoPortData::BridgePort(settings)) => Some(settings),
         _ => None,
     })?;
-    // Every kernel sends all four; the values here are the defaults of a bridge.
-    let mut port = BridgePort { learning: true, unicast_flood: true, multicast_flood: true, broadcast_flood: true };
+    // Every kernel sends all of them; the values here are the defaults of a bridge.
+    let mut port = BridgePort {
+        learning: true,
+        unicast_flood: true,
+        multicast_flood: true,
+        broadcast_flood: true,
+        forwarding: true,
+        isolated: false,
+        locked: false,
+    };
     for setting in settings {
         match setting {
             InfoBridgePort::Learning(on) => port.learning = *on,
             InfoBridgePort::UnicastFlood(on) => port.unicast_flood = *on,
             InfoBridgePort::MulticastFlood(on) => port.multicast_flood = *on,
             InfoBridgePort::BroadcastFlood(on) => port.broadcast_flood = *on,
+            InfoBridgePort::State(state) => port.forwarding = *state == BridgePortState::Forwarding,
+            InfoBridgePort::Isolated(on) => port.isolated = *on,
+            InfoBridgePort::Locked(on) => port.locked = *on,
             _ => {}
         }
     }
@@ -117,10 +146,15 @@ fn bridge_port(infos: &[LinkInfo]) -> Option<BridgePort> {
 }
 
 /// `IFLA_BRPORT_…`, include/uapi/linux/if_link.h.
+const STATE: u16 = 1;
 const LEARNING: u16 = 8;
 const UNICAST_FLOOD: u16 = 9;
 const MULTICAST_FLOOD: u16 = 27;
 const BROADCAST_FLOOD: u16 = 30;
+const ISOLATED: u16 = 33;
+const LOCKED: u16 = 39;
+/// `BR_STATE_FORWARDING`, include/uapi/linux/if_bridge.h.
+const FORWARDING: u8 = 3;
 
 /// How a bridge treats a port, as the bridge itself announces it; `None` when it says nothing of it.
 pub(super) fn port_settings(message: &LinkMessage) -> Option<BridgePort> {
@@ -128,17 +162,21 @@ pub(super) fn port_settings(message: &LinkMessage) -> Option<BridgePort> {
         LinkAttribute::ProtoInfoBridge(settings) => Some(settings),
         _ => None,
     })?;
-    let is_on = |kind: u16| {
+    let value = |kind: u16| {
         let setting = settings.iter().find(|setting| setting.kind() == kind && setting.value_len() == 1)?;
         let mut value = [0];
         setting.emit_value(&mut value);
-        Some(value != [0])
+        Some(value[0])
     };
+    let is_on = |kind: u16| value(kind).map(|value| value != 0);
     Some(BridgePort {
         learning: is_on(LEARNING)?,
         unicast_flood: is_on(UNICAST_FLOOD)?,
         multicast_flood: is_on(MULTICAST_FLOOD)?,
         broadcast_flood: is_on(BROADCAST_FLOOD)?,
+        forwarding: value(STATE)? == FORWARDING,
+        isolated: is_on(ISOLATED)?,
+        locked: is_on(LOCKED)?,
     })
 }
 
@@ -194,6 +232,7 @@ fn undecoded(payload: &[u8]) -> Option<Link> {
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
+        plain: false,
         alias: None,
         controller: None,
         bridge_port: None,

@@ -1,4 +1,7 @@
-//! The routes that the kernel makes by itself for an address of a link, and does not make again when a stranger deletes them.
+//! The routes that the kernel makes by itself for an address of a link, and does not make again when a stranger deletes them;
+//! and the way that it takes to an address.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "the enums of netlink grow with the kernel")]
 
 use std::net::Ipv4Addr;
 
@@ -51,6 +54,38 @@ impl Links {
         let message = RouteNetlinkMessage::NewRoute(message(index, address, route));
         self.socket.request(message, NLM_F_CREATE | NLM_F_APPEND, operation).await
     }
+}
+
+impl Links {
+    /// The link by which the kernel sends what goes from an address of this namespace to another; `None` when it sends it by
+    /// none, as an unreachable route or rule says.
+    ///
+    /// # Errors
+    /// [`Error::NoAnswer`].
+    pub async fn way(&self, from: Ipv4Addr, to: Ipv4Addr) -> Result<Option<u32>, Error> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = AddressFamily::Inet;
+        request.header.destination_prefix_length = 32;
+        request.header.source_prefix_length = 32;
+        request.attributes =
+            vec![RouteAttribute::Destination(RouteAddress::Inet(to)), RouteAttribute::Source(RouteAddress::Inet(from))];
+        let operation = Operation::new("find", format!("the way from {from} to {to}"));
+        match self.socket.get(RouteNetlinkMessage::GetRoute(request), 0, operation).await {
+            Ok(answers) => Ok(answers.iter().find_map(|answer| match answer {
+                Message::Route(RouteNetlinkMessage::NewRoute(route)) => link_of(route),
+                Message::Route(_) | Message::Undecodable { .. } => None,
+            })),
+            Err(error @ Error::NoAnswer { .. }) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+fn link_of(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
 }
 
 /// The routes that the kernel makes for an address.

@@ -9,7 +9,6 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::channel::mpsc::UnboundedReceiver;
 use rtnetlink::packet_core::{
     DecodeError, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable,
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
@@ -96,24 +95,12 @@ pub(super) struct Socket {
     task: AbortHandle,
 }
 
-/// Messages of the kernel that answer no request.
-pub(super) type Notifications = UnboundedReceiver<(NetlinkMessage<Message>, SocketAddr)>;
-
 impl Socket {
-    /// Opens a socket on the namespace's thread and serves it on the calling task's runtime; `groups` is a bit mask of
-    /// multicast groups (bit n - 1 for `RTNLGRP` n).
-    pub(super) async fn open(netns: &Netns, groups: u32) -> Result<(Self, Notifications), Error> {
-        let runtime = tokio::runtime::Handle::current();
-        let opened = netns
-            .run(move || {
-                let _runtime = runtime.enter();
-                open_here(groups)
-            })
-            .await?;
-        let (connection, requests, notifications) =
-            opened.map_err(|source| Error::Socket { netns: netns.id(), source })?;
+    /// Opens a socket on the namespace's thread and serves it on the calling task's runtime.
+    pub(super) async fn open(netns: &Netns) -> Result<Self, Error> {
+        let (connection, requests) = opened_in(netns, open_here).await?;
         let task = tokio::spawn(connection).abort_handle();
-        Ok((Self { netns: netns.id(), requests, task }, notifications))
+        Ok(Self { netns: netns.id(), requests, task })
     }
 
     /// The namespace of the socket.
@@ -232,11 +219,25 @@ const REQUEST_HEADER_BYTES: usize = 16;
 /// `NLMSGERR_ATTR_MSG`, the kernel's message as text.
 const ACK_MESSAGE: u16 = 1;
 
-type Opened = (Connection<Message>, ConnectionHandle<Message>, Notifications);
+/// Opens something on the namespace's thread, for the calling task's runtime.
+pub(super) async fn opened_in<T: Send + 'static>(
+    netns: &Netns,
+    open_here: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    let runtime = tokio::runtime::Handle::current();
+    let opened = netns
+        .run(move || {
+            let _runtime = runtime.enter();
+            open_here()
+        })
+        .await?;
+    opened.map_err(|source| Error::Socket { netns: netns.id(), source })
+}
 
 /// Opens a socket in the calling thread's namespace.
-fn open_here(groups: u32) -> std::io::Result<Opened> {
-    let (mut connection, requests, notifications) = new_connection::<Message>(NETLINK_ROUTE)?;
+fn open_here() -> std::io::Result<(Connection<Message>, ConnectionHandle<Message>)> {
+    // Without groups there are no notifications.
+    let (mut connection, requests, _notifications) = new_connection::<Message>(NETLINK_ROUTE)?;
     connection.set_forward_ack(true);
     connection.set_forward_done(true);
     let socket = connection.socket_mut().socket_mut();
@@ -244,10 +245,7 @@ fn open_here(groups: u32) -> std::io::Result<Opened> {
     socket.set_cap_ack(true)?;
     // Strict checking: the kernel filters dumps, and refuses attributes that it does not know.
     socket.set_netlink_get_strict_chk(true)?;
-    if groups != 0 {
-        socket.bind(&SocketAddr::new(0, groups))?;
-    }
-    Ok((connection, requests, notifications))
+    Ok((connection, requests))
 }
 
 fn extended_ack(attributes: &[u8]) -> Option<String> {

@@ -2,18 +2,21 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the enums of netlink grow with the kernel")]
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use futures::StreamExt;
 use ipnet::Ipv4Net;
-use rtnetlink::packet_core::{NLM_F_REPLACE, NetlinkPayload};
+use rtnetlink::packet_core::{NLM_F_EXCL, NLM_F_REPLACE, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::packet_route::tc::TcHandle;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket};
+use rustix::io::Errno;
 
-use super::socket::{Message, Notifications, Socket};
-use super::{Address, BridgePort, Error, FdbEntry, Link, Links, Neighbour, observe, read, routes};
+use super::socket::{Message, opened_in};
+use super::{Address, BridgePort, Error, FdbEntry, Link, Links, Neighbour, observe, read, routes, rules};
 use crate::netns::Netns;
 
 /// `RTNLGRP_LINK` as a bit mask (include/uapi/linux/rtnetlink.h).
@@ -24,12 +27,14 @@ const LINK_GROUP: u32 = 1;
 pub enum Topic {
     /// IPv4 addresses.
     Addresses,
-    /// IPv4 routes that go or are replaced.
+    /// IPv4 routes.
     Routes,
     /// IPv4 neighbours and forwarding tables.
     Neighbours,
-    /// Filters that go.
+    /// Filters that go or are replaced.
     Filters,
+    /// IPv4 rules.
+    Rules,
 }
 
 /// A notification of a link.
@@ -64,8 +69,10 @@ pub enum Event {
     AddressChanged(Address),
     /// An address is gone.
     AddressGone(Address),
+    /// A route was added beside those that were there.
+    RouteAdded(RouteEvent),
     /// A route is gone, or another one has its place.
-    RouteGone(GoneRoute),
+    RouteGone(RouteEvent),
     /// A neighbour was added, or is as it is given.
     NeighbourChanged(Neighbour),
     /// A neighbour is gone.
@@ -74,25 +81,29 @@ pub enum Event {
     FdbChanged(FdbEvent),
     /// An entry of a forwarding table is gone.
     FdbGone(FdbEvent),
-    /// A filter is gone, or all of them.
+    /// A filter is gone, or all of them, or another program has its place.
     FilterGone {
         /// Of which link.
         index: u32,
         /// Its handle; 0 for all.
         handle: u32,
     },
+    /// A rule was added that a new namespace does not have, or one is gone that it has.
+    RulesChanged,
+    /// A rule is gone that a new namespace does not have, or one is there again that it has.
+    RulesRestored,
 }
 
-/// A route of the main or the local table that is gone, or that another one replaced.
+/// A route of the main or the local table that was added, is gone, or that another one replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GoneRoute {
+pub struct RouteEvent {
     /// Whether it was in the local table.
     pub is_local: bool,
     /// Where it led.
     pub destination: Ipv4Net,
     /// Its metric.
     pub metric: u32,
-    /// The link that it went by; nothing when it went by none, or when it was replaced and the kernel does not say.
+    /// The link that it goes by; nothing when it goes by none, or when it was replaced and the kernel does not say.
     pub index: Option<u32>,
 }
 
@@ -108,11 +119,13 @@ pub struct FdbEvent {
 }
 
 /// The events of one namespace, from when it was opened. Does not keep the namespace's thread.
-#[derive(Debug)]
+///
+/// What is not read yet waits in the kernel's buffer of the socket (`net.core.rmem_default`, 208 KiB); what does not fit there
+/// is lost, and said to be.
 pub struct Watch {
-    // Held for its task, which feeds `notifications`.
-    _socket: Socket,
-    notifications: Notifications,
+    socket: TokioSocket,
+    /// Of the last datagram.
+    events: VecDeque<Event>,
 }
 
 impl Watch {
@@ -122,26 +135,55 @@ impl Watch {
     /// As [`Links::open`].
     pub async fn open(netns: &Netns, topics: &[Topic]) -> Result<Self, Error> {
         let groups = topics.iter().fold(LINK_GROUP, |groups, topic| groups | group(*topic));
-        let (socket, notifications) = Socket::open(netns, groups).await?;
-        Ok(Self { _socket: socket, notifications })
+        let listen_here = move || {
+            let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+            socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
+            Ok(socket)
+        };
+        Ok(Self { socket: opened_in(netns, listen_here).await?, events: VecDeque::new() })
     }
 
     /// The next event; `None` when the socket was closed, after which there are no more. Cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
-            let (message, _) = self.notifications.next().await?;
-            let replaced = message.header.flags & NLM_F_REPLACE != 0;
-            let event = match message.payload {
-                NetlinkPayload::InnerMessage(message) => event(&message, replaced),
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            match self.socket.recv_from_full().await {
+                // What another process sends is not the kernel's.
+                Ok((datagram, from)) if from.port_number() == KERNEL => self.events.extend(events(&datagram)),
+                Ok(_) => {}
                 // The kernel had more to say than the socket's buffer holds.
-                NetlinkPayload::Overrun(_) => Some(Event::Link(LinkEvent::Lost)),
-                _ => None,
-            };
-            if event.is_some() {
-                return event;
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => return Some(LOST),
+                Err(_) => return None,
             }
         }
     }
+}
+
+/// The port of the kernel's messages.
+const KERNEL: u32 = 0;
+const LOST: Event = Event::Link(LinkEvent::Lost);
+
+/// What a datagram tells.
+fn events(datagram: &[u8]) -> Vec<Event> {
+    let (mut events, mut rest) = (Vec::new(), datagram);
+    while !rest.is_empty() {
+        let Ok(message) = NetlinkMessage::<Message>::deserialize(rest) else {
+            events.push(LOST);
+            break;
+        };
+        let NetlinkMessage { header, payload, .. } = message;
+        match payload {
+            NetlinkPayload::InnerMessage(message) => events.extend(event(&message, header)),
+            NetlinkPayload::Overrun(_) => events.push(LOST),
+            _ => {}
+        }
+        // Messages begin at multiples of four bytes.
+        let length = usize::try_from(header.length).unwrap_or(usize::MAX).next_multiple_of(4);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    events
 }
 
 impl Links {
@@ -178,21 +220,23 @@ const fn group(topic: Topic) -> u32 {
         Topic::Filters => 4,
         Topic::Addresses => 5,
         Topic::Routes => 7,
+        Topic::Rules => 8,
     };
     1 << (number - 1)
 }
 
-fn event(message: &Message, replaced: bool) -> Option<Event> {
+fn event(message: &Message, header: NetlinkHeader) -> Option<Event> {
+    let has = |flag: u16| header.flags & flag != 0;
     match message {
         Message::Route(RouteNetlinkMessage::NewAddress(message)) => {
             observe::address(message).map(Event::AddressChanged)
         }
         Message::Route(RouteNetlinkMessage::DelAddress(message)) => observe::address(message).map(Event::AddressGone),
-        // One that is added, or appended, takes nobody's place.
-        Message::Route(RouteNetlinkMessage::NewRoute(message)) if replaced => {
-            gone_route(message).map(|route| Event::RouteGone(GoneRoute { index: None, ..route }))
+        Message::Route(RouteNetlinkMessage::NewRoute(message)) if has(NLM_F_REPLACE) => {
+            route(message).map(|route| Event::RouteGone(RouteEvent { index: None, ..route }))
         }
-        Message::Route(RouteNetlinkMessage::DelRoute(message)) => gone_route(message).map(Event::RouteGone),
+        Message::Route(RouteNetlinkMessage::NewRoute(message)) => route(message).map(Event::RouteAdded),
+        Message::Route(RouteNetlinkMessage::DelRoute(message)) => route(message).map(Event::RouteGone),
         Message::Route(RouteNetlinkMessage::NewNeighbour(message)) if is_fdb(message.header.family) => {
             fdb(message).map(Event::FdbChanged)
         }
@@ -205,7 +249,11 @@ fn event(message: &Message, replaced: bool) -> Option<Event> {
         Message::Route(RouteNetlinkMessage::DelNeighbour(message)) => {
             observe::neighbour(message).map(Event::NeighbourGone)
         }
-        Message::Route(RouteNetlinkMessage::DelTrafficFilter(message)) => {
+        // One that must not be there before takes nobody's place.
+        Message::Route(RouteNetlinkMessage::NewTrafficFilter(_)) if has(NLM_F_EXCL) => None,
+        Message::Route(
+            RouteNetlinkMessage::NewTrafficFilter(message) | RouteNetlinkMessage::DelTrafficFilter(message),
+        ) => {
             let handle = message.header.handle.into();
             Some(Event::FilterGone { index: message.header.index.cast_unsigned(), handle })
         }
@@ -213,6 +261,12 @@ fn event(message: &Message, replaced: bool) -> Option<Event> {
             if message.header.parent == TcHandle::CLSACT =>
         {
             Some(Event::FilterGone { index: message.header.index.cast_unsigned(), handle: 0 })
+        }
+        Message::Route(RouteNetlinkMessage::NewRule(message)) => {
+            Some(if rules::is_of_a_new_namespace(message) { Event::RulesRestored } else { Event::RulesChanged })
+        }
+        Message::Route(RouteNetlinkMessage::DelRule(message)) => {
+            Some(if rules::is_of_a_new_namespace(message) { Event::RulesChanged } else { Event::RulesRestored })
         }
         Message::Route(RouteNetlinkMessage::NewLink(message))
             if message.header.interface_family == AddressFamily::Bridge =>
@@ -251,7 +305,7 @@ fn fdb(message: &rtnetlink::packet_route::neighbour::NeighbourMessage) -> Option
 }
 
 /// Of the main and the local table only: privnet has nothing in another one.
-fn gone_route(message: &RouteMessage) -> Option<GoneRoute> {
+fn route(message: &RouteMessage) -> Option<RouteEvent> {
     let is_local = message.header.table == routes::LOCAL_TABLE;
     if message.header.address_family != AddressFamily::Inet
         || !(is_local || message.header.table == RouteHeader::RT_TABLE_MAIN)
@@ -263,10 +317,10 @@ fn gone_route(message: &RouteMessage) -> Option<GoneRoute> {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
     });
-    Some(GoneRoute { is_local, destination: route.destination, metric: route.metric, index })
+    Some(RouteEvent { is_local, destination: route.destination, metric: route.metric, index })
 }
 
-impl GoneRoute {
+impl RouteEvent {
     /// Whether it could have been one of the routes that the kernel makes for an address of a link.
     #[must_use]
     pub fn may_be_of(&self, index: u32, address: Ipv4Net) -> bool {

@@ -22,7 +22,7 @@ macro_rules! object_table {
             /// The network netns.
             NetworkNetns {} Anew, Ours, "the network netns" {}
 
-            /// How the network netns is set: it does not forward, and speaks no IPv6.
+            /// How the network netns is set: it does not forward, speaks no IPv6, and has the rules of a new namespace.
             NetworkSettings {} InPlace, Ours, "the settings of the network netns" {
                 parents: [NetworkNetns],
                 contained_in: [NetworkNetns],
@@ -76,7 +76,7 @@ macro_rules! object_table {
                 digits: u64,
             } Anew, Ours, "the binding netns" {}
 
-            /// How the binding netns is set: it does not forward, and speaks no IPv6.
+            /// How the binding netns is set: it does not forward, speaks no IPv6, and has the rules of a new namespace.
             BindingSettings(member: MemberId) {} InPlace, Ours, "the settings of the binding netns" {
                 parents: [BindingNetns(member)],
                 contained_in: [BindingNetns(member)],

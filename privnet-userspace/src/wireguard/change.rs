@@ -24,6 +24,8 @@ pub(super) enum Step {
     Resume(Peer),
     /// A peer that is there moves to another endpoint; its session stays.
     Endpoint(PublicKey, SocketAddrV4),
+    /// A peer that is there loses the preshared key and the keepalive that a stranger gave it; its session stays.
+    Restore(PublicKey),
 }
 
 impl Step {
@@ -31,7 +33,7 @@ impl Step {
     pub(super) const fn begins_with(&self) -> Option<PublicKey> {
         match self {
             Self::Resume(peer) => Some(peer.public_key),
-            Self::Remove(_) | Self::Add(_) | Self::Endpoint(..) => None,
+            Self::Remove(_) | Self::Add(_) | Self::Endpoint(..) | Self::Restore(_) => None,
         }
     }
 }
@@ -75,8 +77,14 @@ pub(super) fn steps(device: &str, observed: &DeviceState, change: &PeerChange) -
         match remaining.get(&peer.public_key) {
             None if interrupted.contains(&peer.public_key) => steps.push(Step::Resume(*peer)),
             None => steps.push(Step::Add(*peer)),
-            Some(state) if state.endpoint == Some(SocketAddr::V4(peer.endpoint)) => {}
-            Some(_) => steps.push(Step::Endpoint(peer.public_key, peer.endpoint)),
+            Some(state) => {
+                if state.endpoint != Some(SocketAddr::V4(peer.endpoint)) {
+                    steps.push(Step::Endpoint(peer.public_key, peer.endpoint));
+                }
+                if state.is_altered {
+                    steps.push(Step::Restore(peer.public_key));
+                }
+            }
         }
     }
     Ok(steps)
@@ -103,7 +111,7 @@ mod tests {
     }
 
     fn device(peers: &[Peer]) -> DeviceState {
-        let mut device = DeviceState { public_key: None, listen_port: 51820, peers: BTreeMap::new() };
+        let mut device = DeviceState { public_key: None, listen_port: 51820, mark: 0, peers: BTreeMap::new() };
         peers.iter().for_each(|peer| apply(&mut device, &Step::Add(*peer)));
         device
     }
@@ -125,6 +133,7 @@ mod tests {
             Step::Endpoint(key, endpoint) => {
                 device.peers.get_mut(key).expect("only what is there is moved").endpoint = Some((*endpoint).into());
             }
+            Step::Restore(key) => device.peers.get_mut(key).expect("only what is there is restored").is_altered = false,
         }
     }
 
@@ -144,6 +153,16 @@ mod tests {
         let moved = Peer { endpoint: "10.240.0.1:51821".parse().expect("valid"), ..peer(1, 1) };
         let steps = steps("wg0", &device(&[peer(1, 1)]), &set(&[moved])).expect("valid");
         assert_eq!(steps, [Step::Endpoint(key(1), moved.endpoint)]);
+    }
+
+    #[test]
+    fn a_peer_that_a_stranger_altered_is_restored_without_losing_the_session() {
+        let mut there = device(&[peer(1, 1), peer(2, 2)]);
+        there.peers.get_mut(&key(1)).expect("there").is_altered = true;
+        let all = set(&[peer(1, 1), peer(2, 2)]);
+        assert_eq!(steps("wg0", &there, &all).expect("valid"), [Step::Restore(key(1))]);
+        apply(&mut there, &Step::Restore(key(1)));
+        assert_eq!(steps("wg0", &there, &all).expect("valid"), []);
     }
 
     #[test]

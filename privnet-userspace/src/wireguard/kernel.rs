@@ -79,6 +79,15 @@ pub(super) async fn configure(
     .await?
 }
 
+pub(super) async fn clear_mark(app: &Netns, interface: &IfName) -> Result<(), Error> {
+    let interface = interface.clone();
+    app.run(move || match existing(&interface)?.mark {
+        0 => Ok(()),
+        _ => Update::new(&interface)?.with(DeviceUpdate::unset_fwmark).apply(),
+    })
+    .await?
+}
+
 pub(super) async fn change_peers(app: &Netns, interface: &IfName, change: &PeerChange) -> Result<(), Error> {
     let (interface, change) = (interface.clone(), change.clone());
     app.run(move || {
@@ -157,6 +166,10 @@ fn add(update: DeviceUpdate, step: &Step) -> DeviceUpdate {
         Step::Endpoint(key, endpoint) => {
             update.add_peer(PeerConfigBuilder::new(&Key(key.bytes())).set_endpoint((*endpoint).into()))
         }
+        Step::Restore(key) => {
+            let peer = PeerConfigBuilder::new(&Key(key.bytes()));
+            update.add_peer(peer.unset_preshared_key().unset_persistent_keepalive())
+        }
     }
 }
 
@@ -196,7 +209,8 @@ fn get(interface: &IfName) -> Result<Option<DeviceState>, Error> {
 fn state(device: &Device, now: SystemTime) -> Result<DeviceState, Error> {
     let peers = merge(&device.peers, now)?;
     let public_key = device.public_key.as_ref().map(|key| PublicKey::new(key.0));
-    Ok(DeviceState { public_key, listen_port: device.listen_port.unwrap_or(0), peers })
+    let (listen_port, mark) = (device.listen_port.unwrap_or(0), device.fwmark.unwrap_or(0));
+    Ok(DeviceState { public_key, listen_port, mark, peers })
 }
 
 fn merge(parts: &[PeerInfo], now: SystemTime) -> Result<BTreeMap<PublicKey, PeerState>, Error> {
@@ -208,6 +222,7 @@ fn merge(parts: &[PeerInfo], now: SystemTime) -> Result<BTreeMap<PublicKey, Peer
         whole.last_handshake_age = whole.last_handshake_age.or(part.last_handshake_age);
         whole.rx_bytes = whole.rx_bytes.max(part.rx_bytes);
         whole.tx_bytes = whole.tx_bytes.max(part.tx_bytes);
+        whole.is_altered |= part.is_altered;
         whole.allowed_ips.extend(part.allowed_ips);
     }
     Ok(peers)
@@ -231,7 +246,16 @@ fn peer_state(info: &PeerInfo, now: SystemTime) -> Result<PeerState, Error> {
             .map(|then| now.duration_since(then).unwrap_or(Duration::ZERO)),
         rx_bytes: info.stats.rx_bytes,
         tx_bytes: info.stats.tx_bytes,
+        is_altered: is_altered(
+            info.config.preshared_key.as_ref().is_some_and(|key| key.0 != [0; 32]),
+            info.config.persistent_keepalive_interval,
+        ),
     })
+}
+
+/// Whether a stranger changed a peer: privnet sets no preshared key, and one keepalive only.
+fn is_altered(has_preshared_key: bool, keepalive: Option<u16>) -> bool {
+    has_preshared_key || !matches!(keepalive, None | Some(0 | BEGINNING_KEEPALIVE_SECONDS))
 }
 
 fn library_name(interface: &IfName) -> Result<InterfaceName, Error> {
@@ -282,6 +306,25 @@ mod tests {
         assert_eq!(peers.len(), 2);
         let whole = &peers[&PublicKey::new([1; 32])];
         assert_eq!((whole.allowed_ips.len(), whole.rx_bytes, whole.endpoint.is_some()), (2, 7, true));
+    }
+
+    #[test]
+    fn a_peer_with_a_preshared_key_or_a_strangers_keepalive_is_altered() {
+        for keepalive in [None, Some(0), Some(BEGINNING_KEEPALIVE_SECONDS)] {
+            assert!(!is_altered(false, keepalive), "{keepalive:?}");
+            assert!(is_altered(true, keepalive), "{keepalive:?}");
+        }
+        assert!(is_altered(false, Some(25)));
+        let mut keyed = info(1, &[]);
+        keyed.config.preshared_key = Some(Key([0; 32]));
+        assert!(
+            !peer_state(&keyed, SystemTime::now()).expect("valid").is_altered,
+            "as the kernel says that there is none"
+        );
+        keyed.config.preshared_key = Some(Key([1; 32]));
+        let (there, now) = (info(1, &[]), SystemTime::now());
+        let whole = &merge(&[there, keyed], now).expect("valid")[&PublicKey::new([1; 32])];
+        assert!(whole.is_altered);
     }
 
     #[test]

@@ -133,6 +133,9 @@ pub struct DeviceState {
     pub public_key: Option<PublicKey>,
     /// The UDP port of its socket, host byte order; 0 before it has one.
     pub listen_port: u16,
+    /// The mark on its datagrams; 0 without one. A stranger sets it, and with the kernel's WireGuard only.
+    #[serde(skip)]
+    pub mark: u32,
     /// Its peers.
     pub peers: BTreeMap<PublicKey, PeerState>,
 }
@@ -150,6 +153,9 @@ pub struct PeerState {
     pub rx_bytes: u64,
     /// What was sent to it, in bytes.
     pub tx_bytes: u64,
+    /// Whether it has a preshared key or a keepalive that privnet did not set. With the kernel's WireGuard only.
+    #[serde(skip)]
+    pub is_altered: bool,
 }
 
 /// Which peers a device is to gain or lose; all others stay as they are.
@@ -228,6 +234,17 @@ impl Device {
         match &self.inner {
             Inner::Kernel { app, interface } => kernel::begin_sessions(app, interface, peers).await,
             Inner::Userspace { run_dir } => userspace::begin_sessions(run_dir, peers).await,
+        }
+    }
+
+    /// Takes the mark off the device's datagrams.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] without a device.
+    pub async fn clear_mark(&self) -> Result<(), Error> {
+        match &self.inner {
+            Inner::Kernel { app, interface } => kernel::clear_mark(app, interface).await,
+            Inner::Userspace { .. } => Ok(()),
         }
     }
 

@@ -149,10 +149,11 @@ impl Process {
                 last_handshake_age: entry.stats.last_handshake,
                 rx_bytes: entry.stats.rx_bytes as u64,
                 tx_bytes: entry.stats.tx_bytes as u64,
+                is_altered: false,
             };
             (PublicKey::new(entry.peer.public_key.to_bytes()), state)
         });
-        DeviceState { public_key: Some(self.public_key), listen_port, peers: peers.collect() }
+        DeviceState { public_key: Some(self.public_key), listen_port, mark: 0, peers: peers.collect() }
     }
 
     /// Begins a session with each of these peers that is there and has none.
@@ -182,6 +183,8 @@ impl Process {
                         };
                         device.modify_peer(&library_key(key), set).await;
                     }
+                    // Nothing but this process sets anything here.
+                    Step::Restore(_) => {}
                 }
             }
         };

@@ -1,8 +1,11 @@
 //! What a member needs of its container and privnet does not change, for it is the container's own.
 
+use std::net::Ipv4Addr;
+
 use anyhow::Result;
 
 use super::local::LocalNetwork;
+use super::objects::departed;
 use super::scan::MemberScan;
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::foreign_ranges;
@@ -10,6 +13,7 @@ use crate::agent::host::journal::Record;
 use crate::ipam::Conflict;
 use crate::link::{LOOPBACK_INDEX, Link};
 use crate::model::MemberId;
+use crate::topology::ownership;
 
 /// What of a member's container is in the way of what is promised.
 ///
@@ -20,10 +24,40 @@ pub async fn fault(scan: &MemberScan<'_>) -> Result<Option<ControlError>> {
         return Ok(None);
     }
     let loopback = scan.app_links().await?.iter().find(|link| link.index == LOOPBACK_INDEX);
-    match of_loopback(scan.net(), scan.record, loopback) {
-        Some(fault) => Ok(Some(fault)),
-        None => overlap(scan).await,
+    if let Some(fault) = of_loopback(scan.net(), scan.record, loopback) {
+        return Ok(Some(fault));
     }
+    match overlap(scan).await? {
+        Some(fault) => Ok(Some(fault)),
+        None => diverted(scan).await,
+    }
+}
+
+/// Rules of the container that lead what is for the network past it. They are its root's, and stay; the guard and the backstop
+/// hold back what they lead astray.
+async fn diverted(scan: &MemberScan<'_>) -> Result<Option<ControlError>> {
+    let (Some(app), Some(subnet)) = (&scan.namespaces.app, scan.net().subnet()) else { return Ok(None) };
+    let interface = ownership::wireguard_interface(scan.record.index);
+    let tunnel = scan.app_links().await?.iter().find(|link| link.name == interface.as_str() && link.up);
+    let Some(tunnel) = tunnel.filter(|_| !scan.record.leaving) else { return Ok(None) };
+    // The most frequent case costs one dump of three rules.
+    let changes = app.links.rule_changes().await?;
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    let departed = departed::departed(scan.app_routes().await?, subnet);
+    let is_peer = |address: &Ipv4Addr| *address != scan.record.address && !departed.contains(address);
+    let Some(peer) = subnet.hosts().find(is_peer) else { return Ok(None) };
+    if app.links.way(scan.record.address, peer).await? == Some(tunnel.index) {
+        return Ok(None);
+    }
+    Ok(Some(ControlError::new(
+        ErrorCode::Internal,
+        format!("the rules of the container lead packets to subnet {subnet} past {interface}: {changes}"),
+        format!(
+            "`ip rule` in the container shows them; `ip rule add to {subnet} lookup main priority 1` goes before them"
+        ),
+    )))
 }
 
 /// An interface, a gateway or a route of the container that came after the attach, and is in the network's subnet.

@@ -254,17 +254,18 @@ impl LocalNetwork {
         Ok(())
     }
 
-    /// Opens the programs that an earlier agent pinned; forgets those that a stranger unpinned.
+    /// Opens the programs that an earlier agent pinned, and pins again what a stranger unpinned; forgets those of which
+    /// nothing is pinned any more.
     pub fn adopt_programs(&self) -> Result<()> {
         let pins = self.host.config.pins_of(self.network);
-        match (self.programs(), pins.exists()) {
-            (Some(_), false) => self.set_programs(None),
-            (None, true) => {
-                let adopted =
-                    datapath::Network::adopt(&pins).with_context(|| format!("adopting {}", pins.display()))?;
-                self.set_programs(adopted);
-            }
-            (Some(_), true) | (None, false) => {}
+        if !pins.exists() {
+            self.set_programs(None);
+            return Ok(());
+        }
+        let is_whole = datapath::pin_again(&pins).with_context(|| format!("pinning again in {}", pins.display()))?;
+        if self.programs().is_none() || !is_whole {
+            let adopted = datapath::Network::adopt(&pins).with_context(|| format!("adopting {}", pins.display()))?;
+            self.set_programs(adopted);
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
-//! Namespaces of ours: made under their name, and kept from doing what a namespace does by default.
+//! Namespaces of ours: made under their name, and kept from doing what a namespace does by default or a stranger asks of it.
 
 use std::path::Path;
 
 use anyhow::Result;
 
+use crate::agent::netns_links::NetnsLinks;
 use crate::netns::{self, Netns};
 
 /// What a namespace of ours must not do: forward, speak IPv6. A new namespace takes these from the host's first one, where
@@ -27,30 +28,41 @@ pub fn create_or_open(dir: &Path, name: &str) -> Result<Netns> {
     }
 }
 
-/// Turns off what a namespace of ours, and one of its links, must not do.
+/// Turns off what a namespace of ours, and its links of these names, must not do, and removes strangers' rules: they would
+/// send the carrier's packets elsewhere.
 ///
 /// # Errors
-/// When a setting cannot be read or written.
-pub async fn harden(netns: &Netns, link: Option<&str>) -> Result<()> {
-    for (key, value) in netns.differing_sysctls(settings(link)).await? {
-        netns.set_sysctl(&key, value).await?;
+/// When a setting or a rule cannot be read or written.
+pub async fn harden(there: &NetnsLinks, links: &[&str]) -> Result<()> {
+    for (key, value) in there.netns.differing_sysctls(settings(links)).await? {
+        match there.netns.set_sysctl(&key, value).await {
+            // The link went meanwhile.
+            Ok(_) | Err(netns::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(())
+    let changes = there.links.rule_changes().await?;
+    Ok(there.links.undo_rule_changes(&changes).await?)
 }
 
-/// What a namespace of ours, or one of its links, does and must not: the settings, for a person; nothing when all is well.
+/// What a namespace of ours, or one of its links, does and must not: settings and rules, for a person; nothing when all is
+/// well.
 ///
 /// # Errors
-/// When a setting cannot be read.
-pub async fn not_hardened(netns: &Netns, link: Option<&str>) -> Result<Option<String>> {
-    let differing = netns.differing_sysctls(settings(link)).await?;
-    let shown: Vec<String> = differing.iter().map(|(key, value)| format!("{key} is not {value}")).collect();
+/// When a setting or a rule cannot be read.
+pub async fn not_hardened(there: &NetnsLinks, links: &[&str]) -> Result<Option<String>> {
+    let differing = there.netns.differing_sysctls(settings(links)).await?;
+    let mut shown: Vec<String> = differing.iter().map(|(key, value)| format!("{key} is not {value}")).collect();
+    let changes = there.links.rule_changes().await?;
+    if !changes.is_empty() {
+        shown.push(changes.to_string());
+    }
     Ok(Some(shown.join(", ")).filter(|shown| !shown.is_empty()))
 }
 
 /// A link's own settings decide once it exists: between two networks of a container, `forwarding` of the one that received.
-fn settings(link: Option<&str>) -> Vec<(String, &'static str)> {
-    let own = link.into_iter().flat_map(|link| {
+fn settings(links: &[&str]) -> Vec<(String, &'static str)> {
+    let own = links.iter().flat_map(|link| {
         [(format!("net/ipv4/conf/{link}/forwarding"), "0"), (format!("net/ipv6/conf/{link}/disable_ipv6"), "1")]
     });
     SETTINGS.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(own).collect()

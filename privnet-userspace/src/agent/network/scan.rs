@@ -215,18 +215,25 @@ impl<'a> MemberScan<'a> {
     }
 }
 
-/// What was seen of an object that is sound only where it is up.
-pub fn if_up<S>(is_up: bool, spec: S) -> Result<S, &'static str> {
-    if is_up { Ok(spec) } else { Err("down") }
+/// What was seen of an object that is sound only where its link is up, with the flags of a new one.
+pub fn if_up<S>(link: &Link, spec: S) -> Result<S, &'static str> {
+    match (link.up, link.plain) {
+        (true, true) => Ok(spec),
+        (false, _) => Err("down"),
+        (true, false) => Err("with a flag that a stranger set"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::network::objects::tests::link;
 
     #[test]
-    fn an_object_that_is_down_is_none_that_a_plan_wants() {
-        assert_eq!(if_up(true, 1450), Ok(1450));
-        assert_eq!(if_up(false, 1450), Err("down"));
+    fn an_object_that_is_down_or_flagged_is_none_that_a_plan_wants() {
+        let sound = link(2, "br0", LinkKind::Bridge);
+        assert_eq!(if_up(&sound, 1450), Ok(1450));
+        assert_eq!(if_up(&Link { up: false, ..sound.clone() }, 1450), Err("down"));
+        assert!(if_up(&Link { plain: false, ..sound }, 1450).is_err());
     }
 }

@@ -81,7 +81,7 @@ mod tests {
             let last_handshake_age = age.map(Duration::from_secs);
             (key(*number), PeerState { last_handshake_age, rx_bytes: *rx_bytes, ..PeerState::default() })
         });
-        DeviceState { public_key: None, listen_port: 51820, peers: peers.collect() }
+        DeviceState { public_key: None, listen_port: 51820, mark: 0, peers: peers.collect() }
     }
 
     #[test]

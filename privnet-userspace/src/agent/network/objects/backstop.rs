@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use super::Managed;
 use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::MemberScan;
-use crate::link::{self, AbsentIsDone, GoneRoute, Route, RouteTarget};
+use crate::link::{self, AbsentIsDone, Route, RouteEvent, RouteTarget};
 use crate::model::MemberId;
 use crate::topology::ownership::BACKSTOP_METRIC;
 use crate::topology::{Before, State, kind, spec};
@@ -60,7 +60,7 @@ pub(super) fn prefix(routes: &[Route], member: Ipv4Addr) -> Option<Ipv4Net> {
 }
 
 /// Whether a route that is gone was the backstop of `prefix`.
-pub fn was(gone: &GoneRoute, prefix: Ipv4Net) -> bool {
+pub fn was(gone: &RouteEvent, prefix: Ipv4Net) -> bool {
     !gone.is_local && gone.metric == BACKSTOP_METRIC && gone.destination == prefix
 }
 

@@ -1,4 +1,4 @@
-//! How a container's binding netns is set: it does not forward, and speaks no IPv6.
+//! How a container's binding netns is set: it does not forward, speaks no IPv6, and has the rules of a new namespace.
 
 use anyhow::Result;
 
@@ -17,7 +17,7 @@ impl Managed for kind::BindingSettings {
             return Ok(());
         }
         let link = ownership::binding_veth(scan.record.index);
-        let fault = not_hardened(&binding.netns, Some(link.as_str())).await?;
+        let fault = not_hardened(binding, &[link.as_str()]).await?;
         state.see::<Self>(scan.record.id, fault.as_deref().map_or(Ok(spec::BindingSettings {}), Err));
         Ok(())
     }
@@ -25,7 +25,7 @@ impl Managed for kind::BindingSettings {
     async fn make(net: &LocalNetwork, member: MemberId, _: Before<'_, Self::Spec>, _: &Self::Spec) -> Result<()> {
         let namespaces = net.namespaces_of(member).await?;
         let link = ownership::binding_veth(net.record(member)?.index);
-        harden(&namespaces.existing_binding()?.netns, Some(link.as_str())).await
+        harden(namespaces.existing_binding()?, &[link.as_str()]).await
     }
 
     /// The namespace goes in the same pass.

@@ -13,7 +13,7 @@ impl Managed for kind::Carrier {
     async fn observe_member(scan: &MemberScan<'_>, state: &mut State) -> Result<()> {
         let (Some(pair), Some(binding)) = (pair_of(scan).await?, scan.namespaces.binding.get()) else { return Ok(()) };
         if let Some(found) = binding.address(&pair.far, scan.record.address).await? {
-            let found = found.and_then(|address| if_up(pair.near.up, address));
+            let found = found.and_then(|address| if_up(&pair.near, address));
             state.see::<Self>(scan.record.id, found.map(|address| spec::Carrier { address }));
         }
         Ok(())
@@ -24,9 +24,9 @@ impl Managed for kind::Carrier {
         let namespaces = net.namespaces_of(member).await?;
         let binding = namespaces.existing_binding()?;
         let far = binding.index_of(ownership::binding_veth(net.record(member)?.index).as_str()).await?;
-        netns.links.set_up(net.veth_index(member).await?).await?;
+        netns.links.set_up_plain(net.veth_index(member).await?, true).await?;
         binding.set_address(far, to.address).await?;
-        binding.links.set_up(far).await?;
+        binding.links.set_up_plain(far, true).await?;
         // For an address that is new the kernel makes them.
         if before.exists() { binding.repair_routes(far, to.address).await } else { Ok(()) }
     }

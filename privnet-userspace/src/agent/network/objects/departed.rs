@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use super::{Managed, backstop};
 use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::MemberScan;
-use crate::link::{self, AbsentIsDone, GoneRoute, Route, RouteTarget};
+use crate::link::{self, AbsentIsDone, Route, RouteEvent, RouteTarget};
 use crate::model::MemberId;
 use crate::topology::ownership::DEPARTED_METRIC;
 use crate::topology::{Before, State, kind, spec};
@@ -59,7 +59,7 @@ async fn change(
 }
 
 /// The addresses of `subnet` that our routes say are of departed members.
-fn departed(routes: &[Route], subnet: Ipv4Net) -> BTreeSet<Ipv4Addr> {
+pub fn departed(routes: &[Route], subnet: Ipv4Net) -> BTreeSet<Ipv4Addr> {
     let ours = routes.iter().filter(|route| {
         route.target == RouteTarget::Unreachable
             && route.metric == DEPARTED_METRIC
@@ -69,7 +69,7 @@ fn departed(routes: &[Route], subnet: Ipv4Net) -> BTreeSet<Ipv4Addr> {
 }
 
 /// Whether a route that is gone was one of ours to one of these addresses.
-pub fn was(gone: &GoneRoute, addresses: &BTreeSet<Ipv4Addr>) -> bool {
+pub fn was(gone: &RouteEvent, addresses: &BTreeSet<Ipv4Addr>) -> bool {
     let is_ours = !gone.is_local && gone.metric == DEPARTED_METRIC && gone.destination.prefix_len() == 32;
     is_ours && addresses.contains(&gone.destination.addr())
 }

@@ -150,6 +150,7 @@ pub(in crate::agent::network) mod tests {
             mtu: 1450,
             up: true,
             carrier: true,
+            plain: true,
             alias: None,
             controller: None,
             bridge_port: None,

@@ -50,11 +50,11 @@ impl Managed for kind::Peers {
 }
 
 fn observe(peer: &PeerState, clock_steps: u64) -> Peer {
-    // No plan contains this address: what is elsewhere is set right.
+    // No plan contains this address: what is elsewhere, or altered, is set right.
     const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
     let endpoint = match peer.endpoint {
-        Some(SocketAddr::V4(endpoint)) => endpoint,
-        Some(SocketAddr::V6(_)) | None => NOWHERE,
+        Some(SocketAddr::V4(endpoint)) if !peer.is_altered => endpoint,
+        Some(SocketAddr::V4(_) | SocketAddr::V6(_)) | None => NOWHERE,
     };
     let allowed_ip = match (peer.allowed_ips.len(), peer.allowed_ips.first()) {
         (1, Some(IpNet::V4(only))) if only.prefix_len() == 32 => only.addr(),
@@ -80,14 +80,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_with_another_endpoint_or_more_than_one_address_is_what_no_plan_contains() {
+    fn a_peer_that_is_altered_or_has_another_endpoint_or_address_is_what_no_plan_contains() {
         let (address, endpoint) = (Ipv4Addr::new(10, 240, 0, 2), "10.240.0.2:51820".parse().expect("valid"));
         let peer = |endpoint, allowed_ips: &[&str]| PeerState {
             endpoint,
             allowed_ips: allowed_ips.iter().map(|net| net.parse().expect("valid")).collect(),
-            last_handshake_age: None,
-            rx_bytes: 0,
-            tx_bytes: 0,
+            ..PeerState::default()
         };
         let v4 = Some(SocketAddr::V4(endpoint));
         let sound = Peer { endpoint, allowed_ip: address, clock_steps: 3 };
@@ -99,6 +97,7 @@ mod tests {
             peer(v4, &[]),
             peer(v4, &["10.240.0.0/24"]),
             peer(v4, &["10.240.0.2/32", "10.240.0.3/32"]),
+            PeerState { is_altered: true, ..peer(v4, &["10.240.0.2/32"]) },
         ] {
             assert_ne!(observe(&seen, 3), sound, "{seen:?}");
         }

@@ -1,4 +1,5 @@
-//! The address of a member's WireGuard device, up, with the routes that the kernel makes for it.
+//! The address of a member's WireGuard device, up, with the routes that the kernel makes for it, and without a mark on what it
+//! sends.
 
 use anyhow::Result;
 
@@ -12,12 +13,17 @@ use crate::topology::{Before, State, kind, ownership, spec};
 
 impl Managed for kind::Tunnel {
     async fn observe_member(scan: &MemberScan<'_>, state: &mut State) -> Result<()> {
-        let (Some(SeenDevice::Sound(_, link, _)), Some(app)) = (device_of(scan).await?, &scan.namespaces.app) else {
+        let (Some(SeenDevice::Sound(device, link, _)), Some(app)) = (device_of(scan).await?, &scan.namespaces.app)
+        else {
             return Ok(());
         };
         let Some(found) = app.address(link, scan.record.address).await? else { return Ok(()) };
         let speaks_ipv6 = !app.netns.differing_sysctls(vec![no_ipv6(&link.name)]).await?.is_empty();
-        let found = found.and_then(|address| if speaks_ipv6 { Err("it speaks IPv6") } else { Ok(address) });
+        let found = found.and_then(|address| match (speaks_ipv6, device.mark) {
+            (false, 0) => Ok(address),
+            (true, _) => Err("it speaks IPv6"),
+            (false, _) => Err("its datagrams have a mark"),
+        });
         state.see::<Self>(scan.record.id, found.map(|address| spec::Tunnel { address }));
         Ok(())
     }
@@ -35,12 +41,18 @@ impl Managed for kind::Tunnel {
             Err(error) => return Err(error.into()),
         }
         app.set_address(index, to.address).await?;
-        app.links.set_up(index).await?;
+        app.links.set_up_plain(index, false).await?;
         // A device that is new has none, and the kernel's lost those that it had when it went down. Where they are there
         // still, nothing is begun.
         net.resume_sessions(member).await?;
-        // For an address that is new the kernel makes them.
-        if before.exists() { app.repair_routes(index, to.address).await } else { Ok(()) }
+        if !before.exists() {
+            // For an address that is new the kernel makes the routes, and a device that is new has no mark.
+            return Ok(());
+        }
+        if let Some(device) = net.device(member).await? {
+            device.clear_mark().await?;
+        }
+        app.repair_routes(index, to.address).await
     }
 
     /// The device goes, or is made anew, in the same pass.

@@ -78,7 +78,8 @@ async fn observe(scan: &MemberScan<'_>) -> Result<Option<VethPair>> {
 /// The two ends as a pair, when they fit.
 fn pair(near: &Link, far: Link, bridge: Option<u32>) -> Option<VethPair> {
     let bridged = near.controller.is_some() && near.controller == bridge;
-    (far.mtu == near.mtu).then(|| VethPair { near: near.clone(), far, bridged })
+    let is_a_strangers_port = far.controller.is_some() || (near.controller.is_some() && !bridged);
+    (far.mtu == near.mtu && !is_a_strangers_port).then(|| VethPair { near: near.clone(), far, bridged })
 }
 
 #[cfg(test)]
@@ -88,14 +89,18 @@ mod tests {
     use crate::link::LinkKind;
 
     #[test]
-    fn two_ends_fit_by_their_mtu_and_a_port_is_one_of_br0() {
+    fn two_ends_fit_by_their_mtu_and_as_ports_of_no_bridge_but_br0() {
         let (near, far) = (link(5, "veth-1", LinkKind::Veth), link(9, "vxlan-1-veth0", LinkKind::Veth));
         let bridged = |near: &Link, bridge| pair(near, far.clone(), bridge).map(|pair| pair.bridged);
         assert_eq!(bridged(&near, Some(2)), Some(false));
         assert_eq!(bridged(&near, None), Some(false), "without a bridge a link without one is no port of it");
         let port = Link { controller: Some(2), ..near.clone() };
         assert_eq!(bridged(&port, Some(2)), Some(true));
-        assert_eq!(bridged(&port, Some(3)), Some(false), "of another bridge");
+        assert_eq!(bridged(&port, Some(3)), None, "of another bridge");
+        assert!(
+            pair(&near, Link { controller: Some(2), ..far.clone() }, None).is_none(),
+            "of a bridge in the binding netns"
+        );
         assert!(pair(&near, Link { mtu: 1400, ..far.clone() }, None).is_none());
     }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use privnet_ebpf::net::Vni;
 
 use super::Managed;
-use super::bridge::PORT;
+use super::bridge::{PORT, is_sound_port};
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::NetworkScan;
@@ -47,7 +47,7 @@ impl Managed for kind::Vtep {
             netns.links.set_controller(index, Some(netns.index_of(ownership::BRIDGE).await?)).await?;
             netns.links.set_bridge_port(index, PORT).await?;
         }
-        if let Err(error) = netns.links.set_up(index).await {
+        if let Err(error) = netns.links.set_up_plain(index, true).await {
             // Only now does the kernel bind the UDP port; a device without it is no device.
             delete_vtep(net).await?;
             return Err(name_port_holder(net, error, to.port).await);
@@ -72,10 +72,12 @@ fn observe(vtep: &Link, bridge: Option<&Link>) -> Result<spec::Vtep, &'static st
     };
     let bridged = bridge.is_some_and(|bridge| vtep.controller == Some(bridge.index));
     let has_settings = !vxlan.learning && !vxlan.proxy && !vxlan.external && vxlan.remote.is_none();
-    if vtep.up && has_settings && (!bridged || vtep.bridge_port == Some(PORT)) {
+    // A stranger can take the carrier of a VXLAN device away (`protodown`).
+    let can_send = vtep.up && vtep.carrier && vtep.plain;
+    if can_send && has_settings && (!bridged || is_sound_port(vtep, bridge)) {
         Ok(spec::Vtep { vni, local, port: vxlan.port, mac, mtu: vtep.mtu, bridged })
     } else {
-        Err("down, or learning, or a port that floods, or answering ARP, or with a default destination")
+        Err("down, or flagged, or learning, or a port that floods or is closed, or with a default destination")
     }
 }
 
@@ -127,6 +129,8 @@ mod tests {
         let learns = BridgePort { learning: true, ..PORT };
         for broken in [
             Link { up: false, ..vtep.clone() },
+            Link { carrier: false, ..vtep.clone() },
+            Link { plain: false, ..vtep.clone() },
             Link { mac: None, ..vtep.clone() },
             Link { kind: LinkKind::Tun, ..vtep.clone() },
             Link { kind: LinkKind::Vxlan(Vxlan { learning: true, ..vxlan.clone() }), ..vtep.clone() },

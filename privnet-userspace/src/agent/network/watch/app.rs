@@ -7,13 +7,15 @@ use crate::agent::host::journal::Record;
 use crate::agent::network::handle::Doubts;
 use crate::agent::network::objects::{backstop, departed};
 use crate::datapath::clsact_handle;
-use crate::link::{Event, GoneRoute, LOOPBACK_INDEX, Link, LinkEvent, Links, Topic, Watch};
+use crate::link::{Event, LOOPBACK_INDEX, Link, LinkEvent, Links, RouteEvent, Topic, Watch};
 use crate::netns::Netns;
 use crate::topology::{Key, Object, Plan, ownership};
 
 /// Wakes the worker when an interface appears in a member's app netns, or something of the member's goes or changes there.
 pub async fn watch(netns: Netns, record: Record, listening: Listening) {
-    let Ok(watch) = Watch::open(&netns, &[Topic::Addresses, Topic::Routes, Topic::Filters]).await else { return };
+    let Ok(watch) = Watch::open(&netns, &[Topic::Addresses, Topic::Routes, Topic::Filters, Topic::Rules]).await else {
+        return;
+    };
     let Ok(links) = Links::open(&netns).await else { return };
     // What came before the watch was opened was seen by the pass, or is seen here.
     let Ok(there) = links.links().await else { return };
@@ -60,8 +62,11 @@ impl Judge for AppJudge {
             Event::AddressChanged(address) => {
                 Some(address.index) == own && address.address.addr() == self.record.address && !address.is_plain
             }
-            Event::RouteGone(route) => self.is_ours(route, own, plan),
+            Event::RouteGone(route) => self.is_ours(route, own, plan) || self.is_in_the_way(route, own, plan),
+            Event::RouteAdded(route) => !self.is_ours(route, own, plan) && self.is_in_the_way(route, own, plan),
             Event::FilterGone { index, handle } => Some(index) != own && is_guards(handle, plan),
+            // The container's own: what they lead astray is a problem, until they do not.
+            Event::RulesChanged | Event::RulesRestored => true,
             Event::NeighbourChanged(_)
             | Event::NeighbourGone(_)
             | Event::PortChanged { .. }
@@ -83,7 +88,7 @@ impl AppJudge {
         let Some(own) = self.own_link.as_mut().filter(|own| own.index == link.index) else { return Doubts::default() };
         let was = std::mem::replace(own, link);
         let Some(Object::Device(_, device)) = plan.get(Key::Device(id)) else { return Doubts::default() };
-        let is_sound = |link: &Link| link.up && link.mtu == device.mtu && link.name == self.own;
+        let is_sound = |link: &Link| link.up && link.plain && link.mtu == device.mtu && link.name == self.own;
         let mut doubts = if is_sound(&was) && !is_sound(own) { member(id) } else { Doubts::default() };
         if was.up && !own.up {
             doubts.add(Doubts { interrupted: [id].into(), ..member(id) });
@@ -91,7 +96,7 @@ impl AppJudge {
         doubts
     }
 
-    fn is_ours(&self, route: GoneRoute, own: Option<u32>, plan: &Plan) -> bool {
+    fn is_ours(&self, route: RouteEvent, own: Option<u32>, plan: &Plan) -> bool {
         let id = self.record.id;
         let of_address = matches!((plan.get(Key::Tunnel(id)), own),
             (Some(Object::Tunnel(_, tunnel)), Some(own)) if route.may_be_of(own, tunnel.address));
@@ -100,6 +105,13 @@ impl AppJudge {
         let of_departed = matches!(plan.get(Key::Departed(id)),
             Some(Object::Departed(_, spec)) if departed::was(&route, &spec.addresses));
         of_address || of_backstop || of_departed
+    }
+
+    /// Whether a route of the container's leads a part of the network past it, or did.
+    fn is_in_the_way(&self, route: RouteEvent, own: Option<u32>, plan: &Plan) -> bool {
+        let Some(Object::Tunnel(_, tunnel)) = plan.get(Key::Tunnel(self.record.id)) else { return false };
+        // One of no link was added by the agent, or takes hold of what was the agent's and is doubted for that.
+        !route.is_local && route.index.is_some_and(|by| Some(by) != own) && tunnel.address.contains(&route.destination)
     }
 }
 
@@ -161,7 +173,7 @@ mod tests {
     }
 
     fn gone(is_local: bool, destination: &str, metric: u32, index: Option<u32>) -> Event {
-        Event::RouteGone(GoneRoute { is_local, destination: net(destination), metric, index })
+        Event::RouteGone(RouteEvent { is_local, destination: net(destination), metric, index })
     }
 
     #[test]
@@ -178,7 +190,7 @@ mod tests {
             assert!(doubts(ours.clone()), "{ours:?}");
         }
         for other in [
-            gone(false, "10.240.0.0/22", 0, Some(2)),
+            gone(false, "198.51.100.0/24", 0, Some(2)),
             gone(false, "10.240.0.0/24", 0, Some(WG)),
             gone(true, "172.17.0.2/32", 0, Some(2)),
             // What the agent takes away itself.
@@ -186,6 +198,27 @@ mod tests {
         ] {
             assert!(!doubts(other.clone()), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_route_past_the_network_is_doubted_and_one_of_ours_or_elsewhere_is_not() {
+        let added = |is_local, destination: &str, metric, index| {
+            Event::RouteAdded(RouteEvent { is_local, destination: net(destination), metric, index })
+        };
+        assert!(doubts(added(false, "10.240.0.0/22", 0, Some(2))));
+        assert!(doubts(added(false, "10.240.1.0/24", 100, Some(2))));
+        assert!(doubts(gone(false, "10.240.1.0/24", 100, Some(2))), "the problem is over");
+        for other in [
+            added(false, "10.240.0.0/22", 0, Some(WG)),
+            added(false, "10.240.0.0/22", u32::MAX, None),
+            added(false, "10.240.0.9/32", u32::MAX - 1, None),
+            added(false, "0.0.0.0/0", 0, Some(2)),
+            added(false, "198.51.100.0/24", 0, Some(2)),
+            added(true, "10.240.0.2/32", 0, Some(2)),
+        ] {
+            assert!(!doubts(other.clone()), "{other:?}");
+        }
+        assert!(doubts(Event::RulesChanged) && doubts(Event::RulesRestored));
     }
 
     #[test]
@@ -207,6 +240,7 @@ mod tests {
         assert_eq!(judge().judge(changed(down.clone()), &plan()).interrupted, [record().id].into());
         let narrow = judge().judge(changed(Link { mtu: 1300, ..own_link() }), &plan());
         assert_eq!((narrow.exist(), narrow.interrupted), (true, [].into()));
+        assert!(doubts(changed(Link { plain: false, ..own_link() })));
         assert!(!doubts(changed(own_link())));
         assert!(doubts(Event::Link(LinkEvent::Lost)));
         // As the agent makes it: down first, then up.

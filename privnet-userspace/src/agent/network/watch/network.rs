@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Judge, Listening, member};
 use crate::agent::host::journal::{Record, SharedJournal};
 use crate::agent::network::handle::Doubts;
-use crate::agent::network::objects::bridge::PORT;
+use crate::agent::network::objects::bridge::is_sound_port;
 use crate::link::{Event, FdbEvent, Link, LinkEvent, Links, Topic, Watch};
 use crate::model::{MemberId, NetworkId};
 use crate::netns::Netns;
@@ -16,7 +16,7 @@ use crate::topology::{Key, Object, Plan};
 
 /// Wakes the worker when something goes or changes in a network netns that should be there.
 pub async fn watch(netns: Netns, network: NetworkId, journal: Arc<SharedJournal>, listening: Listening) {
-    let Ok(watch) = Watch::open(&netns, &[Topic::Neighbours, Topic::Filters]).await else { return };
+    let Ok(watch) = Watch::open(&netns, &[Topic::Neighbours, Topic::Filters, Topic::Rules]).await else { return };
     let Ok(links) = Links::open(&netns).await else { return };
     let Ok(there) = links.links().await else { return };
     drop((netns, links));
@@ -61,8 +61,11 @@ impl Judge for NetworkJudge {
                 Some(link) => self.of_link(&link.name),
                 None => Doubts::default(),
             },
-            Event::AddressChanged(_)
+            Event::RulesChanged => network(),
+            Event::RulesRestored
+            | Event::AddressChanged(_)
             | Event::AddressGone(_)
+            | Event::RouteAdded(_)
             | Event::RouteGone(_)
             | Event::NeighbourChanged(_)
             | Event::NeighbourGone(_) => Doubts::default(),
@@ -91,9 +94,12 @@ impl NetworkJudge {
         let Some(id) = self.member_with(|record| record.link() == link) else { return Doubts::default() };
         let Some(Object::Veth(_, veth)) = plan.get(Key::Veth(id)) else { return Doubts::default() };
         let is_sound = |link: &Link| {
-            let is_port = link.controller.is_some() && link.bridge_port == Some(PORT);
+            let bridge = self.links.values().find(|link| link.name == ownership::BRIDGE);
+            let is_port = link.controller.is_some() && link.controller == bridge.map(|bridge| bridge.index);
+            let has_place =
+                if veth.bridged { is_port && is_sound_port(link, bridge) } else { link.controller.is_none() };
             let mac = Some(veth.mac.near_end());
-            link.up && link.mtu == veth.mtu && link.mac == mac && link.name == name && veth.bridged == is_port
+            link.up && link.plain && link.mtu == veth.mtu && link.mac == mac && link.name == name && has_place
         };
         if is_sound(before) && !is_sound(now) { member(id) } else { Doubts::default() }
     }
@@ -132,9 +138,10 @@ impl NetworkJudge {
     }
 }
 
-/// What somebody set, without what follows from the other end.
+/// What somebody set, without what follows: only of `vxlan0` the carrier is set.
 fn settings(link: &Link) -> Link {
-    Link { carrier: true, alias: None, lower: None, lower_nsid: None, ..link.clone() }
+    let carrier = link.carrier || link.name != ownership::VTEP;
+    Link { carrier, alias: None, lower: None, lower_nsid: None, ..link.clone() }
 }
 
 fn network() -> Doubts {
@@ -143,4 +150,159 @@ fn network() -> Doubts {
 
 fn everything() -> Doubts {
     Doubts { everything: true, ..Doubts::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use privnet_ebpf::net::MacAddr;
+
+    use super::*;
+    use crate::agent::host::journal::Journal;
+    use crate::agent::host::journal::tests::record;
+    use crate::agent::network::objects::bridge::PORT;
+    use crate::agent::network::objects::tests::link;
+    use crate::link::{BridgePort, FdbEntry, LinkKind};
+    use crate::model::PrivateKey;
+    use crate::topology::spec;
+
+    const BRIDGE: u32 = 2;
+    const VTEP: u32 = 3;
+    const VETH: u32 = 5;
+    const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 3);
+    const REMOTE_HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+    /// The record of the first member, whose slot is the first.
+    fn own() -> Record {
+        Record { slot: Some(0), ..record() }
+    }
+
+    fn mac() -> MacAddr {
+        MacAddr::of_member(own().address.octets(), 1)
+    }
+
+    fn remote_mac() -> MacAddr {
+        MacAddr::of_member(REMOTE.octets(), 1)
+    }
+
+    fn plan() -> Plan {
+        let (id, mut plan) = (own().id, Plan::default());
+        let veth = spec::Veth {
+            name: own().link().name(),
+            binding_name: ownership::binding_veth(own().index),
+            mac: mac(),
+            mtu: 1450,
+            bridged: true,
+        };
+        plan.insert(Object::Veth(id, veth));
+        plan.insert(Object::BridgePort(id, spec::BridgePort { mac: mac() }));
+        plan.insert(Object::Fdb(REMOTE, spec::Fdb { mac: remote_mac(), vtep: REMOTE_HOST }));
+        plan.insert(Object::BridgeFdb(REMOTE, spec::BridgeFdb { mac: remote_mac() }));
+        plan
+    }
+
+    fn veth() -> Link {
+        let name = own().link().name();
+        Link {
+            mac: Some(mac().near_end()),
+            controller: Some(BRIDGE),
+            bridge_port: Some(PORT),
+            ..link(VETH, name.as_str(), LinkKind::Veth)
+        }
+    }
+
+    /// Of a namespace with `br0`, `vxlan0` and the member's veth, as they should be.
+    fn judge() -> (NetworkJudge, tempfile::TempDir) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut journal = Journal::open(directory.path()).expect("a journal");
+        assert_eq!(journal.add(record(), &PrivateKey::from_random([7; 32])).expect("a record").slot, own().slot);
+        let links = [
+            link(BRIDGE, ownership::BRIDGE, LinkKind::Bridge),
+            Link { controller: Some(BRIDGE), bridge_port: Some(PORT), ..link(VTEP, ownership::VTEP, LinkKind::Tun) },
+            veth(),
+        ];
+        let links = links.into_iter().map(|link| (link.index, link)).collect();
+        let journal = Arc::new(SharedJournal::new(journal));
+        (NetworkJudge { network: own().network, journal, links }, directory)
+    }
+
+    fn doubts(event: Event) -> Doubts {
+        let (mut judge, _directory) = judge();
+        judge.judge(event, &plan())
+    }
+
+    fn changed(link: Link) -> Event {
+        Event::Link(LinkEvent::Changed(link))
+    }
+
+    #[test]
+    fn a_members_veth_is_doubted_when_it_was_as_it_should_be_and_is_not_any_more() {
+        for broken in [
+            Link { up: false, ..veth() },
+            Link { plain: false, ..veth() },
+            Link { mtu: 1400, ..veth() },
+            Link { mac: Some(mac()), ..veth() },
+            Link { controller: None, bridge_port: None, ..veth() },
+            Link { controller: Some(9), ..veth() },
+            Link { name: "other".to_owned(), ..veth() },
+            Link { bridge_port: Some(BridgePort { learning: true, ..PORT }), ..veth() },
+            Link { bridge_port: Some(BridgePort { isolated: true, ..PORT }), ..veth() },
+        ] {
+            assert_eq!(doubts(changed(broken.clone())), member(own().id), "{broken:?}");
+        }
+        assert_eq!(doubts(changed(veth())), Doubts::default());
+        let closed = BridgePort { forwarding: false, ..PORT };
+        assert_eq!(doubts(Event::PortChanged { index: VETH, port: closed }), member(own().id));
+        assert_eq!(doubts(Event::PortChanged { index: VETH, port: PORT }), Doubts::default());
+        assert_eq!(doubts(Event::PortChanged { index: 99, port: closed }), Doubts::default(), "a stranger's");
+    }
+
+    #[test]
+    fn a_veth_is_none_of_a_bridge_in_the_datapath_without_one() {
+        let (mut judge, _directory) = judge();
+        let mut plan = plan();
+        let Some(Object::Veth(id, planned)) = plan.get(Key::Veth(own().id)).cloned() else { panic!("planned") };
+        plan.insert(Object::Veth(id, spec::Veth { bridged: false, ..planned }));
+        let free = Link { controller: None, bridge_port: None, ..veth() };
+        judge.links.insert(VETH, free.clone());
+        assert_eq!(judge.judge(changed(Link { controller: Some(9), ..free }), &plan), member(id));
+    }
+
+    #[test]
+    fn what_is_set_at_vxlan0_or_br0_is_doubted_and_what_follows_is_not() {
+        let (judge, _directory) = judge();
+        let (bridge, vtep) = (judge.links[&BRIDGE].clone(), judge.links[&VTEP].clone());
+        assert_eq!(doubts(changed(Link { carrier: false, ..vtep.clone() })), everything(), "protodown");
+        assert_eq!(doubts(changed(Link { plain: false, ..vtep.clone() })), everything());
+        assert_eq!(doubts(changed(Link { up: false, ..bridge.clone() })), everything());
+        assert_eq!(doubts(changed(Link { carrier: false, ..bridge })), Doubts::default(), "of its ports");
+        assert_eq!(doubts(changed(Link { alias: Some("x".to_owned()), ..vtep })), Doubts::default());
+        let gone = |name: &str| Event::Link(LinkEvent::Gone { index: 1, name: name.to_owned() });
+        assert_eq!(doubts(gone(ownership::VTEP)), everything());
+        assert_eq!(doubts(gone(veth().name.as_str())), member(own().id));
+        assert_eq!(doubts(gone("s0")), Doubts::default());
+        assert_eq!(doubts(Event::Link(LinkEvent::Lost)), everything());
+    }
+
+    #[test]
+    fn filters_rules_and_rows_are_doubted_where_the_plan_has_them() {
+        assert_eq!(doubts(Event::FilterGone { index: VTEP, handle: 0 }), network());
+        assert_eq!(doubts(Event::FilterGone { index: VETH, handle: 1 }), member(own().id));
+        assert_eq!(doubts(Event::FilterGone { index: 99, handle: 1 }), Doubts::default());
+        assert_eq!(doubts(Event::RulesChanged), network());
+        assert_eq!(doubts(Event::RulesRestored), Doubts::default(), "as the agent does");
+        let entry = FdbEntry { mac: remote_mac(), destination: Some(REMOTE_HOST), permanent: true };
+        let row = FdbEvent { index: VTEP, is_of_bridge: false, entry };
+        assert_eq!(doubts(Event::FdbGone(row)), network());
+        assert_eq!(doubts(Event::FdbChanged(row)), Doubts::default(), "as the agent adds it");
+        let elsewhere = FdbEntry { destination: Some(Ipv4Addr::new(192, 0, 2, 99)), ..entry };
+        assert_eq!(doubts(Event::FdbChanged(FdbEvent { entry: elsewhere, ..row })), network());
+        let of_bridge = FdbEvent { is_of_bridge: true, ..row };
+        assert_eq!(doubts(Event::FdbGone(of_bridge)), network());
+        assert_eq!(doubts(Event::FdbChanged(FdbEvent { index: VETH, ..of_bridge })), network(), "behind another port");
+        let local = FdbEntry { mac: mac(), destination: None, permanent: false };
+        let local = FdbEvent { index: VETH, is_of_bridge: true, entry: local };
+        assert_eq!(doubts(Event::FdbGone(local)), member(own().id));
+        assert_eq!(doubts(Event::FdbChanged(local)), Doubts::default());
+        assert_eq!(doubts(Event::FdbChanged(FdbEvent { index: VTEP, ..local })), member(own().id));
+    }
 }
