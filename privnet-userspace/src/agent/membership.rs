@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use tokio::task::JoinHandle;
 
 use super::door::views::ProblemView;
 use super::host::journal::Record;
@@ -73,20 +74,30 @@ fn staying(memberships: &Memberships) -> Vec<Record> {
 
 /// Gives a record the names that the store has for the membership, or ends the record of one that is not there: an agent may
 /// have died between the two. The claims are held.
-async fn take_over_names(memberships: &Memberships, record: &Record) -> Result<Vec<ProblemView>> {
+async fn take_over_names(memberships: &Memberships, record: &Record) -> Result<Option<Leaving>> {
     match stored(memberships, record).await? {
-        Some(member) if record.has_names_of(&member) => Ok(Vec::new()),
-        Some(member) => memberships.journal().note_names(&Written::nothing(member), None).map(|()| Vec::new()),
-        None => leave(memberships, record),
+        Some(member) if record.has_names_of(&member) => Ok(None),
+        Some(member) => memberships.journal().note_names(&Written::nothing(member), None).map(|()| None),
+        None => leave(memberships, record).map(Some),
     }
 }
 
-/// Releases a member's place in the store, and leaves its teardown to the network's worker. Returns what could not be done in
-/// the container's files.
+/// What goes on after the end of a membership, in its container's files; also when this is dropped.
+pub struct Leaving(JoinHandle<Vec<ProblemView>>);
+
+impl Leaving {
+    /// Waits for it, and returns what could not be done.
+    pub async fn problems(self) -> Vec<ProblemView> {
+        // One that did not end ends with the agent.
+        self.0.await.unwrap_or_default()
+    }
+}
+
+/// Releases a member's place in the store, and leaves its teardown to the network's worker.
 ///
 /// # Errors
 /// When the store or the record cannot be changed.
-pub async fn end(memberships: &Memberships, record: &Record) -> Result<Vec<ProblemView>> {
+pub async fn end(memberships: &Memberships, record: &Record) -> Result<Leaving> {
     let _claims = memberships.claims.lock().await;
     end_with_claims(memberships, record).await
 }
@@ -95,7 +106,7 @@ pub async fn end(memberships: &Memberships, record: &Record) -> Result<Vec<Probl
 ///
 /// # Errors
 /// When the store or the record cannot be changed.
-pub async fn end_with_claims(memberships: &Memberships, record: &Record) -> Result<Vec<ProblemView>> {
+pub async fn end_with_claims(memberships: &Memberships, record: &Record) -> Result<Leaving> {
     if let Some(member) = stored(memberships, record).await? {
         claims::release_member(&*memberships.store, member.network, &member.container, now())
             .await
@@ -108,8 +119,8 @@ pub async fn end_with_claims(memberships: &Memberships, record: &Record) -> Resu
 pub struct Ended {
     /// Whether the membership has ended with it.
     pub membership: bool,
-    /// What could not be done in the container's files.
-    pub problems: Vec<ProblemView>,
+    /// What goes on then.
+    pub leaving: Option<Leaving>,
 }
 
 /// Takes one name from a membership, and ends the membership with its last one.
@@ -129,17 +140,17 @@ pub async fn end_name_with_claims(memberships: &Memberships, record: &Record, na
     let released = claims::release_name(&*memberships.store, record.network, record.id, name, now())
         .await
         .with_context(|| format!("releasing {name} in {}", record.network))?;
-    let problems = match released {
+    let leaving = match released {
         Some(Released::Name(written)) => {
             memberships.journal().note_names(&written, None)?;
             memberships.names.wake(&Concerns::Networks(BTreeSet::from([record.network])));
-            Vec::new()
+            None
         }
-        Some(Released::Membership(_)) => leave(memberships, record)?,
+        Some(Released::Membership(_)) => Some(leave(memberships, record)?),
         None => take_over_names(memberships, record).await?,
     };
     let membership = memberships.journal().records().get(&record.id).is_none_or(|record| record.leaving);
-    Ok(Ended { membership, problems })
+    Ok(Ended { membership, leaving })
 }
 
 /// The end that this host makes of a membership or a name now.
@@ -195,11 +206,15 @@ fn is_of(member: &Member, record: &Record, memberships: &Memberships) -> bool {
 ///
 /// # Errors
 /// When the record cannot be changed.
-pub fn leave(memberships: &Memberships, record: &Record) -> Result<Vec<ProblemView>> {
+pub fn leave(memberships: &Memberships, record: &Record) -> Result<Leaving> {
     memberships.journal().mark_leaving(record.id)?;
-    // While names are still answered in the container.
-    let problems = resolv_conf::after_change(memberships, record.netns);
     memberships.workers.of(record.network).wake();
-    memberships.names.wake(&Concerns::Networks(BTreeSet::from([record.network])));
-    Ok(problems)
+    let (memberships, network, netns) = (memberships.clone(), record.network, record.netns);
+    // Not while the claims are held: a file system may not answer.
+    Ok(Leaving(tokio::spawn(async move {
+        // While names are still answered in the container.
+        let problems = resolv_conf::after_change(&memberships, netns).await;
+        memberships.names.wake(&Concerns::Networks(BTreeSet::from([network])));
+        problems
+    })))
 }

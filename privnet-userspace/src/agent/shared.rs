@@ -3,9 +3,10 @@
 //!
 //! Locks are taken in this order; none is waited for while one of a later line is held:
 //! 1. [`Memberships::claims`] or the lease of the host's presence: held across calls to the store.
-//! 2. [`Workers`], then the [`ResolvConfs`], then the journal, then the world: held for reads and writes of memory and small
-//!    files, never across an await.
-//! 3. All others (store problems, a handle's requests, a network's handles and programs): no other lock is taken meanwhile.
+//! 2. [`Workers`], then the journal, then the world: held for reads and writes of memory and small files of the state
+//!    directory, never across an await.
+//! 3. All others (the [`ResolvConfs`], store problems, a handle's requests, a network's handles and programs): no other lock
+//!    is taken meanwhile.
 
 use std::ops::Deref;
 use std::sync::{Arc, MutexGuard};
@@ -27,7 +28,9 @@ use crate::store::{Fleet, Store};
 /// How long a change waits until this host has seen it in the store: a read that follows shows it.
 pub const UNTIL_SEEN: Duration = Duration::from_secs(1);
 
-/// The parts that a membership passes through from its claim to its end: for the tasks that may end one.
+/// The parts that a membership passes through from its claim to its end: for the tasks that may end one. A clone is the same
+/// parts.
+#[derive(Clone)]
 pub struct Memberships {
     /// This host, as it is while the agent runs.
     pub host: Arc<Host>,
@@ -48,7 +51,7 @@ pub struct Memberships {
     /// The `resolv.conf` files of its containers.
     pub resolv_confs: Arc<ResolvConfs>,
     /// Serializes the claims of this host: index, address and record belong together.
-    pub claims: tokio::sync::Mutex<()>,
+    pub claims: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// All parts of an agent, for the door: those of the memberships, and those that only views and metrics show.

@@ -102,14 +102,14 @@ impl Agent {
             Arc::clone(&names),
             Arc::clone(&resolv_confs),
         );
-        let claims = tokio::sync::Mutex::new(());
+        let claims = Arc::default();
         let resumption = Arc::new(Resumption::new());
         let memberships =
             Memberships { host, fleet, store, world, journal, workers, resumption, names, resolv_confs, claims };
         let memberships = Arc::new(memberships);
         membership::detect_reused_netns(&memberships).await?;
         membership::end_dead(&memberships).await?;
-        resolv_conf::after_start(&memberships);
+        resolv_conf::after_start(&memberships).await;
         let networks: Vec<_> = memberships.journal().records().values().map(|record| record.network).collect();
         for network in networks {
             memberships.workers.of(network).wake();

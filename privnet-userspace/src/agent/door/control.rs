@@ -230,7 +230,9 @@ impl AgentApi for Control {
                 }
                 let ended = membership::end_name(&self.shared, &record, &name).await;
                 let ended = ended.map_err(|error| explain(&error))?;
-                problems = ended.problems;
+                if let Some(leaving) = ended.leaving {
+                    problems = leaving.problems().await;
+                }
                 let gone = if ended.membership { wait_until_gone(&self.shared, &record).await } else { Ok(()) };
                 names::wait::wait_until_withdrawn(&self.shared, &record, &name).await;
                 gone?;

@@ -17,9 +17,14 @@ mod kept;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::task::JoinHandle;
 
 use self::file::{Place, problem};
+use self::files::on_thread;
 use self::kept::{Kept, leads_to};
 use super::desired;
 use super::search::WRITTEN;
@@ -32,15 +37,17 @@ use crate::agent::world::Concerns;
 use crate::dns;
 use crate::netns::NetnsId;
 
+/// How long an attach or a detach waits for the file system of a file.
+const ANSWER: Duration = Duration::from_secs(2);
+
 /// Writes the files of a container that has become a member, and the one that its attach names. Returns what was not done.
 pub async fn after_attach(shared: &Memberships, record: &Record, wish: Option<&ResolvConfFile>) -> Vec<ProblemView> {
     let mut problems = Vec::new();
-    if let Some(wish) = wish
-        && let Err(problem) = take(shared, record, wish).await
-    {
-        problems.push(problem);
+    if let Some(wish) = wish {
+        let taking = tokio::spawn(take(shared.clone(), record.clone(), wish.clone()));
+        problems.extend(in_time(&wish.path, ANSWER + PATIENCE, taking).await);
     }
-    problems.extend(after_change(shared, record.netns));
+    problems.extend(change_all(shared, record.netns, wish.map(|wish| &*wish.path)).await);
     let left_out = search(shared, record.netns).left_out;
     problems.extend(left_out.iter().map(|network| ProblemView {
         what: format!("search list of {}", record.container),
@@ -52,26 +59,37 @@ pub async fn after_attach(shared: &Memberships, record: &Record, wish: Option<&R
 
 /// Takes over the file that an attach names: what stands in it is kept, and the servers that it names are the DNS process's
 /// to ask before the file is written.
-async fn take(shared: &Memberships, record: &Record, wish: &ResolvConfFile) -> Result<(), ProblemView> {
-    let path = &wish.path;
-    let Some(config) = &shared.host.config.names else {
+async fn take(shared: Memberships, record: Record, wish: ResolvConfFile) -> Result<(), ProblemView> {
+    let (path, netns, network) = (wish.path.clone(), record.netns, record.network);
+    let Some(address) = shared.host.config.names.as_ref().map(|config| config.address) else {
         let why = "this host answers no names, so it stays as it is";
-        return Err(problem(path, why, "start the agent without `--dns-address off`, and attach again"));
+        return Err(problem(&path, why, "start the agent without `--dns-address off`, and attach again"));
     };
     let mut reports = shared.names.reports();
-    if !reports.borrow().served.contains_key(&record.netns) {
-        let why = format!("no name is answered at {} in the container, so it stays as it is", config.address);
-        return Err(problem(path, why, "see the problems in `privnet status`, and attach again"));
+    if !reports.borrow().served.contains_key(&netns) {
+        let why = format!("no name is answered at {address} in the container, so it stays as it is");
+        return Err(problem(&path, why, "see the problems in `privnet status`, and attach again"));
     }
-    keep_what_stands(shared, record, wish, config.address)?;
-    let servers = shared.resolv_confs.servers(config.address).remove(&record.netns).unwrap_or_default();
-    shared.names.wake(&Concerns::Networks(BTreeSet::from([record.network])));
-    let told =
-        reports.wait_for(|report| report.served.get(&record.netns).is_some_and(|client| client.upstreams == servers));
+    let _turn = shared.resolv_confs.turn(&path).await;
+    let (of_thread, of_member) = (shared.clone(), record.clone());
+    on_thread(&path, move || keep_what_stands(&of_thread, &of_member, &wish, address)).await?;
+    let servers = shared.resolv_confs.servers(address).remove(&netns).unwrap_or_default();
+    shared.names.wake(&Concerns::Networks(BTreeSet::from([network])));
+    let told = reports.wait_for(|report| report.served.get(&netns).is_some_and(|client| client.upstreams == servers));
     if tokio::time::timeout(PATIENCE, told).await.is_err() {
         tracing::warn!("the DNS process does not know yet which servers {} asked before", record.container);
     }
-    Ok(())
+    let file = path.clone();
+    on_thread(&path, move || change(&shared, netns, &file)).await
+}
+
+/// Waits for what a task does with a file, for as long as `patience`. The task goes on.
+async fn in_time(path: &Path, patience: Duration, task: JoinHandle<Result<(), ProblemView>>) -> Option<ProblemView> {
+    let Ok(done) = tokio::time::timeout(patience, task).await else {
+        let why = format!("its file system has not answered for {} s", patience.as_secs());
+        return Some(problem(path, why, "see what it is mounted from; the file is seen to as soon as it answers"));
+    };
+    done.unwrap_or_else(|_| Err(problem(path, "the agent ends, or has panicked", "the next agent sees to it"))).err()
 }
 
 fn keep_what_stands(
@@ -83,23 +101,22 @@ fn keep_what_stands(
     let ResolvConfFile { path, by_caller, before } = wish;
     let boot_id = &shared.host.facts.boot_id;
     let files = &*shared.resolv_confs;
-    let mut all = files.lock();
     let is_others = |kept: &Kept| kept.netns != record.netns || kept.boot_id != *boot_id;
-    if let Some(other) = all.get(path).filter(|kept| is_others(kept)).cloned() {
+    let mut known = files.at(path);
+    if let Some(other) = known.take_if(|kept| is_others(kept)) {
         refuse_shared(shared, path, &other)?;
         // Its container is gone.
         put_back(shared, &other)?;
-        files.forget(&mut all, path);
+        files.forget(path);
     }
-    let mut kept = all.get(path).cloned().unwrap_or_else(|| Kept::new(path, record.netns, boot_id, !by_caller));
+    let mut kept = known.unwrap_or_else(|| Kept::new(path, record.netns, boot_id, !by_caller));
     kept.is_ours_to_write |= !by_caller;
     if kept.is_ours_to_write {
         let opened = Place::find(path)?.open(host_file(shared))?;
         let content = opened.as_ref().map(file::Opened::read).transpose()?;
         kept.file = opened.map(|opened| opened.id);
-        let same = all.values().find(|other| other.file.is_some() && other.file == kept.file && is_others(other));
-        if let Some(other) = same {
-            refuse_shared(shared, path, other)?;
+        if let Some(other) = files.same(kept.file, is_others) {
+            refuse_shared(shared, path, &other)?;
         }
         if content.as_deref().is_some_and(|content| leads_to(content, ours)) {
             return Ok(());
@@ -112,9 +129,7 @@ fn keep_what_stands(
     if let Some(before) = before.as_deref().filter(|before| !kept.is_ours_to_write && !before.starts_with(WRITTEN)) {
         kept.stood(Some(before));
     }
-    files.keep(&kept)?;
-    all.insert(path.clone(), kept);
-    Ok(())
+    files.keep(&kept)
 }
 
 /// Refuses a file that is another container's, as long as that one lives.
@@ -133,41 +148,46 @@ fn refuse_shared(shared: &Memberships, path: &Path, other: &Kept) -> Result<(), 
 
 /// Brings the files of the container with this namespace up to date with its memberships, and puts back what was there when
 /// there are none. Returns what was not done.
-pub fn after_change(shared: &Memberships, netns: NetnsId) -> Vec<ProblemView> {
-    let files = &*shared.resolv_confs;
-    let mut all = files.lock();
-    let paths: Vec<PathBuf> = all.values().filter(|kept| kept.netns == netns).map(|kept| kept.path.clone()).collect();
-    if paths.is_empty() {
-        return Vec::new();
-    }
-    let is_member = !desired::networks(shared.journal().records().values(), netns).is_empty();
-    let text = resolv_conf(shared, netns).filter(|_| is_member);
-    let mut problems = Vec::new();
-    for path in paths {
-        let Some(kept) = all.get_mut(&path) else { continue };
-        let done = match &text {
-            Some(text) if kept.boot_id == shared.host.facts.boot_id => write(shared, kept, text),
-            Some(_) | None => {
-                let done = put_back(shared, kept);
-                // Where it could not be put back, that is told now, and later nothing would be another's.
-                files.forget(&mut all, &path);
-                done
-            }
-        };
-        if let Err(problem) = done {
-            tracing::warn!("{}: {} ({})", problem.what, problem.why, problem.remedy);
-            problems.push(problem);
-        }
-    }
-    problems
+pub async fn after_change(shared: &Memberships, netns: NetnsId) -> Vec<ProblemView> {
+    change_all(shared, netns, None).await
 }
 
 /// As [`after_change`], for every container that earlier agents kept a file of.
-pub fn after_start(shared: &Memberships) {
-    let containers: BTreeSet<NetnsId> = shared.resolv_confs.lock().values().map(|kept| kept.netns).collect();
-    for netns in containers {
-        // What was not done is in the log.
-        after_change(shared, netns);
+pub async fn after_start(shared: &Memberships) {
+    let containers = shared.resolv_confs.containers();
+    // What was not done is in the log.
+    join_all(containers.into_iter().map(|netns| after_change(shared, netns))).await;
+}
+
+/// Sees to each file of a container but the one at `but`.
+async fn change_all(shared: &Memberships, netns: NetnsId, but: Option<&Path>) -> Vec<ProblemView> {
+    let mut paths = shared.resolv_confs.of_container(netns);
+    paths.retain(|path| Some(&**path) != but);
+    let changes = paths.iter().map(|path| {
+        let (shared, file) = (shared.clone(), path.clone());
+        let task = tokio::spawn(async move {
+            let _turn = shared.resolv_confs.turn(&file).await;
+            let (of_thread, path) = (shared.clone(), file.clone());
+            on_thread(&file, move || change(&of_thread, netns, &path)).await
+        });
+        in_time(path, ANSWER, task)
+    });
+    join_all(changes).await.into_iter().flatten().collect()
+}
+
+/// Brings one file of a container up to date; one that is another's by now is left to that.
+fn change(shared: &Memberships, netns: NetnsId, path: &Path) -> Result<(), ProblemView> {
+    let files = &*shared.resolv_confs;
+    let Some(mut kept) = files.at(path).filter(|kept| kept.netns == netns) else { return Ok(()) };
+    let is_member = !desired::networks(shared.journal().records().values(), netns).is_empty();
+    match resolv_conf(shared, netns).filter(|_| is_member) {
+        Some(text) if kept.boot_id == shared.host.facts.boot_id => write(shared, &mut kept, &text),
+        Some(_) | None => {
+            let done = put_back(shared, &kept);
+            // Where it could not be put back, that is told now, and later nothing would be another's.
+            files.forget(path);
+            done
+        }
     }
 }
 
