@@ -95,7 +95,7 @@ fn become_command(arguments: &RunChildArgs, go: &Go, format: Format) -> ExitCode
         tracing::warn!(%error, hostname = go.hostname, "cannot set the hostname");
     }
     if let Some(text) = &go.resolv_conf
-        && let Err(error) = mount_resolv_conf(text)
+        && let Err(error) = mount_resolv_conf(text, go.resolv_conf_file.as_deref())
     {
         tracing::warn!(%error, "cannot mount a resolv.conf: the command cannot resolve the names of its network");
     }
@@ -107,8 +107,13 @@ fn become_command(arguments: &RunChildArgs, go: &Go, format: Format) -> ExitCode
     ExitCode::from(if missing { NOT_FOUND } else { NOT_EXECUTABLE })
 }
 
-/// Puts a file over `/etc/resolv.conf`, in this process's own mounts. It has no name of its own: it goes with the mount.
-fn mount_resolv_conf(text: &str) -> std::io::Result<()> {
+/// Puts the agent's file over `/etc/resolv.conf`, in this process's own mounts; or one of its own, which has no name and goes
+/// with the mount, where the agent's is not there: then it says for ever what it says now.
+fn mount_resolv_conf(text: &str, of_agent: Option<&Path>) -> std::io::Result<()> {
+    let is_there = |path: &&Path| std::fs::read_to_string(path).is_ok_and(|said| said == text);
+    if let Some(path) = of_agent.filter(is_there) {
+        return Ok(rustix::mount::mount_bind(path, RESOLV_CONF)?);
+    }
     let mut file = tempfile::NamedTempFile::new()?;
     // The user that the command becomes must be able to read it, whatever the umask.
     file.as_file().set_permissions(Permissions::from_mode(0o644))?;

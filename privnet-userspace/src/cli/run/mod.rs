@@ -22,7 +22,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 
-use crate::api::views::{Attached, Detach, Target};
+use crate::api::views::{Attach, Attached, Detach, ResolvConfFile, Target};
 use crate::api::{ControlError, ErrorCode};
 use crate::cli::args::{Format, RunArgs};
 use crate::cli::client::Client;
@@ -91,10 +91,21 @@ async fn live(
     let client = Client::new(&arguments.agent.socket);
     let mut stream = meet(rendezvous, child).await?;
     let target = Target::Pid(pid.as_raw_nonzero().get().unsigned_abs());
-    let attached = client.attach(&attach_request(arguments.member.clone(), None, &arguments.ports, target)).await?;
-    let status = release(&mut stream, &attached, child).await;
+    let request = attach_request(arguments.member.clone(), None, &arguments.ports, target);
+    let request = Attach { resolv_conf: resolv_conf_file(&arguments.agent.socket, pid), ..request };
+    let attached = client.attach(&request).await?;
+    let file = request.resolv_conf.map(|file| file.path);
+    let status = release(&mut stream, &attached, file, child).await;
     detach(&client, arguments, &attached, format).await;
     Ok(exit_code(status?))
+}
+
+/// The file that the agent writes for the command, from all its networks: beside the agent's socket, by a path without links.
+/// The agent makes it and removes it with the membership, so that nothing of it is left when this process is killed.
+fn resolv_conf_file(socket: &Path, pid: Pid) -> Option<ResolvConfFile> {
+    let directory = socket.parent()?.canonicalize().ok()?;
+    let path = directory.join(format!("run-{pid}.resolv.conf", pid = pid.as_raw_nonzero()));
+    Some(ResolvConfFile { path, by_caller: false, before: None })
 }
 
 /// Starts this binary again as the child. The link `/proc/self/exe` is right also when the file was replaced.
@@ -158,12 +169,14 @@ fn ended(status: std::io::Result<ExitStatus>) -> String {
 async fn release(
     stream: &mut BufReader<UnixStream>,
     attached: &Attached,
+    resolv_conf_file: Option<PathBuf>,
     child: &mut Child,
 ) -> Result<ExitStatus, ControlError> {
     let go = Go {
         environment: attached.env.clone(),
         hostname: short_name(attached),
         resolv_conf: attached.resolv_conf.clone(),
+        resolv_conf_file,
     };
     let mut line = serde_json::to_vec(&go).map_err(|error| cannot("start the command", &error))?;
     line.push(b'\n');

@@ -4,6 +4,7 @@
 //! member, or hangs up, which ends the child.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,4 +29,6 @@ pub struct Go {
     pub hostname: String,
     /// What `/etc/resolv.conf` is to say; nothing when it is to be as on the host.
     pub resolv_conf: Option<String>,
+    /// Where the agent has a file that says so, and keeps it up to date.
+    pub resolv_conf_file: Option<PathBuf>,
 }
