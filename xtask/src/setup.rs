@@ -3,6 +3,7 @@
 //! Looks for programs and files, not for packages: a `tcpdump` from elsewhere needs no package. A task asks for its
 //! own purpose only, so the demo installs no tools of the tests.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context as _, Result, bail};
@@ -32,6 +33,8 @@ pub enum Purpose {
 struct Tool {
     program: &'static str,
     package: &'static str,
+    /// The package that newer releases have the program in.
+    split: Option<&'static str>,
     /// Installing the package would start a service, so its program is unpacked into `target/tools` instead; libraries start
     /// nothing, and are installed.
     unpack: bool,
@@ -46,7 +49,7 @@ impl Tool {
         why: &'static str,
         purposes: &'static [Purpose],
     ) -> Self {
-        Self { program, package, unpack: false, why, purposes }
+        Self { program, package, split: None, unpack: false, why, purposes }
     }
 
     const fn unpacked(
@@ -57,12 +60,22 @@ impl Tool {
     ) -> Self {
         Self { unpack: true, ..Self::new(program, package, why, purposes) }
     }
+
+    const fn since_split(self, package: &'static str) -> Self {
+        Self { split: Some(package), ..self }
+    }
+
+    /// The package that has it on this machine, as far as its lists are here.
+    fn package(&self) -> &'static str {
+        self.split.filter(|package| debian::is_known(package)).unwrap_or(self.package)
+    }
 }
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 29] = {
+const TOOLS: [Tool; 34] = {
     use Purpose::{Bench, BenchDns, Run, Test, Vm};
     const BESIDE: &str = "to be measured beside";
+    const DOCKER: &str = "to attach containers that Docker runs";
     [
         Tool::new("ip", "iproute2", "to make namespaces by hand and look around", &[Run, Test, Bench, Vm]),
         Tool::new("ping", "iputils-ping", "to probe who reaches whom", &[Test, Vm]),
@@ -93,6 +106,11 @@ const TOOLS: [Tool; 29] = {
         Tool::new("dnsmasq", "dnsmasq-base", BESIDE, &[BenchDns]),
         Tool::unpacked("etcd", "etcd-server", "to be the store of several hosts", &[Test, Vm]),
         Tool::new("openssl", "openssl", "to make certificates for it", &[Test]),
+        Tool::unpacked("dockerd", "docker.io", DOCKER, &[Test]),
+        Tool::unpacked("docker", "docker.io", DOCKER, &[Test]).since_split("docker-cli"),
+        Tool::unpacked("containerd", "containerd", DOCKER, &[Test]),
+        Tool::unpacked("containerd-shim-runc-v2", "containerd", DOCKER, &[Test]),
+        Tool::unpacked("runc", "runc", DOCKER, &[Test]),
         Tool::unpacked("promtool", "prometheus", "to check the metrics by Prometheus' own rules", &[Test, Vm]),
         Tool::new("qemu-system-x86_64", "qemu-system-x86", "to boot other kernels than the one that runs here", &[Vm]),
         Tool::new("depmod", "kmod", "to index the modules of these kernels", &[Vm]),
@@ -155,8 +173,12 @@ fn tools(purpose: Purpose) -> Result<()> {
     if !packages.is_empty() {
         debian::install(&packages, "tools")?;
     }
+    let mut programs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for tool in missing.iter().filter(|tool| tool.unpack) {
-        unpack(tool)?;
+        programs.entry(tool.package()).or_default().push(tool.program);
+    }
+    for (package, programs) in programs {
+        unpack(package, &programs)?;
     }
     let still = self::missing(purpose);
     if !still.is_empty() {
@@ -165,9 +187,9 @@ fn tools(purpose: Purpose) -> Result<()> {
     Ok(())
 }
 
-fn unpack(tool: &Tool) -> Result<()> {
-    let (folder, package) = (environment::tools(), tool.package);
-    shell::say(&format!("unpacking {} from the package {package} into {}", tool.program, folder.display()));
+fn unpack(package: &str, programs: &[&str]) -> Result<()> {
+    let folder = environment::tools();
+    shell::say(&format!("unpacking {} from the package {package} into {}", programs.join(", "), folder.display()));
     let unpacked = folder.with_file_name(package);
     debian::unpack(package, &unpacked)?;
     let libraries = debian::libraries_of(package)?;
@@ -176,10 +198,11 @@ fn unpack(tool: &Tool) -> Result<()> {
         debian::install(&missing, &format!("libraries of {package}"))?;
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let places = ["usr/bin", "usr/sbin"].map(|place| unpacked.join(place).join(tool.program));
-    let [first, second] = places;
-    let (from, to) = (if first.exists() { first } else { second }, folder.join(tool.program));
-    fs::rename(&from, &to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?;
+    for program in programs {
+        let [first, second] = ["usr/bin", "usr/sbin"].map(|place| unpacked.join(place).join(program));
+        let (from, to) = (if first.exists() { first } else { second }, folder.join(program));
+        fs::rename(&from, &to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?;
+    }
     fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))
 }
 

@@ -33,6 +33,7 @@ fn beside_the_test() -> PathBuf {
 pub struct Cli {
     label: String,
     socket: PathBuf,
+    variables: Vec<(String, String)>,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +45,14 @@ impl Cli {
     /// The command line that talks to the agent behind `socket`.
     #[must_use]
     pub fn new(label: &str, socket: PathBuf) -> Self {
-        Self { label: label.to_owned(), socket }
+        Self { label: label.to_owned(), socket, variables: Vec::new() }
+    }
+
+    /// The same, with a variable of the environment.
+    #[must_use]
+    pub fn with(mut self, variable: &str, value: String) -> Self {
+        self.variables.push((variable.to_owned(), value));
+        self
     }
 
     /// A command, not yet started.
@@ -53,6 +61,7 @@ impl Cli {
         say(&format!("[{}] privnet {}", self.label, arguments.join(" ")));
         let mut command = Command::new(binary());
         command.args(arguments).env("PRIVNET_SOCKET", &self.socket).stdin(Stdio::null());
+        command.envs(self.variables.iter().map(|(variable, value)| (variable, value)));
         command
     }
 

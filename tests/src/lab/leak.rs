@@ -58,6 +58,7 @@ fn objects(name: &str) -> BTreeSet<String> {
     add("namespace", pins.filter(is_of_ground).collect());
     add("link in the root namespace", entries(Path::new("/sys/class/net")));
     add("pin", bpf_pins(name).into_iter().map(|path| path.display().to_string()).collect());
+    add("cgroup", cgroups(name).into_iter().map(|path| path.display().to_string()).collect());
     add("temporary", entries(&std::env::temp_dir()).into_iter().filter(is_of_ground).collect());
     add("/run", entries(Path::new("/run")).into_iter().filter(|file| file.starts_with("privnet")).collect());
     add("/run/privnet", entries(Path::new("/run/privnet")));
@@ -107,6 +108,33 @@ pub(crate) fn remove_pins(name: &str) -> Vec<String> {
         left.extend(pins_below(&directory).into_iter().map(|pin| format!("pin {}", pin.display())));
         if let Err(error) = fs::remove_dir_all(&directory) {
             left.push(format!("cannot remove {}: {error}", directory.display()));
+        }
+    }
+    left
+}
+
+/// The cgroups at the top of each hierarchy whose names begin with `name`.
+fn cgroups(name: &str) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    // One hierarchy, or a directory for each.
+    let hierarchies = entries(root).into_iter().map(|entry| root.join(entry)).chain([root.to_owned()]);
+    let of_hierarchy = |hierarchy: PathBuf| {
+        let found = entries(&hierarchy).into_iter().filter(|entry| entry.starts_with(name));
+        found.map(|entry| hierarchy.join(entry)).collect::<Vec<_>>()
+    };
+    hierarchies.flat_map(of_hierarchy).collect()
+}
+
+/// Removes the cgroups whose names begin with `name`, in which no process is any more, and says which stay.
+pub(crate) fn remove_cgroups(name: &str) -> Vec<String> {
+    let mut left = Vec::new();
+    for cgroup in cgroups(name) {
+        for inner in entries(&cgroup).into_iter().map(|entry| cgroup.join(entry)).filter(|path| path.is_dir()) {
+            // What stays shows in the removal of the outer one.
+            let _ = fs::remove_dir(inner);
+        }
+        if let Err(error) = fs::remove_dir(&cgroup) {
+            left.push(format!("cannot remove {}: {error}", cgroup.display()));
         }
     }
     left
@@ -167,6 +195,11 @@ pub(crate) fn sweep_the_dead() {
         if directory.file_name().is_some_and(|name| is_dead(&name.to_string_lossy())) {
             let _ = fs::remove_dir_all(directory);
         }
+    }
+    for cgroup in
+        cgroups(GROUNDS_NAME).iter().filter_map(|path| path.file_name()?.to_str()).filter(|name| is_dead(name))
+    {
+        let _ = remove_cgroups(cgroup);
     }
     for directory in entries(&std::env::temp_dir()).into_iter().filter(|name| is_dead(name)) {
         let _ = fs::remove_dir_all(std::env::temp_dir().join(directory));

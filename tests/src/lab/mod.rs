@@ -14,6 +14,7 @@
 
 pub mod cli;
 pub mod container;
+pub mod docker;
 mod driver;
 pub mod etcd;
 pub mod frame;
@@ -37,6 +38,7 @@ use std::rc::Rc;
 
 pub use cli::binary;
 pub use container::{Container, Joined, detach_request};
+pub use docker::Docker;
 pub use etcd::Etcd;
 pub use ground::Ground;
 pub use host::Host;

@@ -22,6 +22,11 @@ pub fn candidate(package: &str) -> Option<String> {
     policy(package)
 }
 
+/// Whether the lists that are here know the package.
+pub fn is_known(package: &str) -> bool {
+    policy(package).is_some()
+}
+
 /// Fetches the lists once in a run; a source of the machine that does not answer is none of our business, as long as
 /// the packages are found.
 ///

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use self::apt::apt_get;
-pub use self::apt::{candidate, update};
+pub use self::apt::{candidate, is_known, update};
 pub use self::lists::Lists;
 use crate::environment;
 use crate::shell;

@@ -1,0 +1,196 @@
+//! A Docker of its own on a host of the lab: a real dockerd, with everything that it has in the lab's directory.
+//!
+//! ```text
+//!  host namespace h1                                a mount namespace of its own
+//! ┌──────────────────────────────────────┐         ┌────────────────────────────────────────────────────┐
+//! │ agent        br-… (Docker's network) │ dockerd │ /run, /opt: empty; /etc: a copy that is written to │
+//! │ eth0          ╚═ eth0 of containers  │         │ data, sockets: in the lab's directory              │
+//! └──────────────────────────────────────┘         └────────────────────────────────────────────────────┘
+//! ```
+//!
+//! It writes no rule of netfilter outside of its containers, and its containers' cgroups are below one that goes with it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::Signal;
+
+use super::ground::Ground;
+use super::space::Space;
+use super::wait::{SOON, holds_within};
+use super::{leak, process, say};
+
+/// What stands in for an image of a registry.
+pub const IMAGE: &str = "tools";
+
+/// What dockerd needs around it: `/run` and `/opt` are empty, what it writes below `/etc` goes nowhere, and the resolver of
+/// this host is the first argument. Then it is the rest of the arguments.
+const AROUND: &str = "\
+    mount -t tmpfs tmpfs /run && mkdir /run/upper /run/work && \
+    mount -t overlay -o lowerdir=/etc,upperdir=/run/upper,workdir=/run/work overlay /etc && \
+    mount -t tmpfs tmpfs /opt && \
+    echo nameserver $1 > /run/resolv.conf && mount --bind /run/resolv.conf /etc/resolv.conf && \
+    shift && exec \"$@\"";
+
+/// A running dockerd; dropping it ends it and its containers.
+pub struct Docker {
+    daemon: Child,
+    /// Last: the leak check must not come before the processes have ended.
+    ground: Ground,
+}
+
+impl Docker {
+    /// Starts one in the namespace of a host whose resolver is at `resolver`, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    #[track_caller]
+    pub fn start(space: &Space, resolver: &str) -> Self {
+        let ground = Ground::join();
+        let path = |name: &str| ground.directory().join(name);
+        let log = File::create(path("dockerd.log")).expect("its log");
+        let line = format!(
+            "dockerd --data-root {} --exec-root {} --pidfile {} --host unix://{} --cgroup-parent /{} --bridge none \
+             --iptables=false --ip-masq=false --userland-proxy=false --exec-opt native.cgroupdriver=cgroupfs",
+            path("data").display(),
+            path("exec").display(),
+            path("pid").display(),
+            socket(&ground).display(),
+            cgroup(&ground),
+        );
+        say(&format!("[docker] {line}"));
+        let mut command = space.command("unshare --mount --propagation private sh -c");
+        command.args([AROUND, "sh", resolver]).args(line.split_whitespace());
+        let daemon = command.stdout(Stdio::null()).stderr(log).spawn().expect("nsenter starts");
+        let mut docker = Self { daemon, ground };
+        holds_within(SOON, || docker.has_ended() || docker.attempt("version").status.success());
+        let log = || std::fs::read_to_string(path_of_log(&docker.ground)).unwrap_or_default();
+        assert!(docker.attempt("version").status.success(), "dockerd does not answer:\n{}", log());
+        docker
+    }
+
+    /// Where `DOCKER_HOST` leads to it.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("unix://{}", socket(&self.ground).display())
+    }
+
+    /// Runs the command line of Docker, words parted by blanks, and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn run(&self, line: &str) -> String {
+        let output = self.attempt(line);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "docker {line}: {stdout}{stderr}");
+        stdout.trim_end().to_owned()
+    }
+
+    /// Runs the command line of Docker, which may fail.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn attempt(&self, line: &str) -> Output {
+        say(&format!("[docker] {line}"));
+        self.command().args(line.split_whitespace()).output().expect("docker starts")
+    }
+
+    /// Makes the image [`IMAGE`] of programs of this machine: files, and where they are in the image.
+    ///
+    /// # Panics
+    /// When a program is not there.
+    pub fn import(&self, programs: &[(PathBuf, &str)]) {
+        let root = self.ground.directory().join("root");
+        for (program, place) in programs {
+            put(&root, program, place);
+            for library in libraries(program) {
+                put(&root, &library, &library.display().to_string());
+            }
+        }
+        std::fs::create_dir_all(root.join("etc")).expect("made");
+        std::fs::write(root.join("etc/nsswitch.conf"), "hosts: files dns\n").expect("written");
+        let mut tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).stdout(Stdio::piped()).spawn();
+        let archive = tar.as_mut().expect("tar starts").stdout.take().expect("its output");
+        let imported = self.command().args(["import", "-", IMAGE]).stdin(archive).stdout(Stdio::null()).status();
+        assert!(imported.expect("docker starts").success(), "the image is imported");
+        assert!(tar.expect("it started").wait().expect("tar ends").success(), "the image is packed");
+    }
+
+    /// Starts a container that does nothing until it is killed. Its command line names the ground, as the leak check wants it.
+    #[track_caller]
+    pub fn start_container(&self, name: &str, options: &str) {
+        let of_ground = self.ground.prefix();
+        self.run(&format!("run -d --name {name} {options} {IMAGE} busybox tail -f /dev/null /{of_ground}"));
+    }
+
+    /// What `docker inspect` says of a container.
+    #[must_use]
+    #[track_caller]
+    pub fn inspect(&self, name: &str, format: &str) -> String {
+        self.run(&format!("inspect --format {{{{{format}}}}} {name}"))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("docker");
+        // The settings of the person who runs the tests are not the tests'.
+        command.env("DOCKER_HOST", self.host()).env("DOCKER_CONFIG", self.ground.directory().join("config"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn has_ended(&mut self) -> bool {
+        !matches!(self.daemon.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let containers = text(&self.attempt("ps --all --quiet").stdout);
+        if !containers.is_empty() {
+            self.attempt(&format!("rm --force {}", containers.replace('\n', " ")));
+        }
+        if let Ok(pid) = i32::try_from(self.daemon.id()) {
+            process::kill(pid, Signal::TERM);
+        }
+        if !holds_within(SOON, || self.has_ended()) {
+            self.ground.blame(vec!["dockerd, which did not end when it was asked to".to_owned()]);
+            let _ = self.daemon.kill();
+        }
+        let _ = self.daemon.wait();
+        self.ground.blame(leak::remove_cgroups(&cgroup(&self.ground)));
+    }
+}
+
+fn socket(ground: &Ground) -> PathBuf {
+    ground.directory().join("docker.sock")
+}
+
+fn path_of_log(ground: &Ground) -> PathBuf {
+    ground.directory().join("dockerd.log")
+}
+
+fn cgroup(ground: &Ground) -> String {
+    format!("{}docker", ground.prefix())
+}
+
+/// Copies a file into an image.
+fn put(root: &Path, file: &Path, place: &str) {
+    let to = root.join(place.trim_start_matches('/'));
+    std::fs::create_dir_all(to.parent().expect("a folder")).expect("made");
+    std::fs::copy(file, &to).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+}
+
+/// The libraries of a program, and what loads them; none of one that is linked statically.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let output = Command::new("ldd").arg(program).output().expect("ldd starts");
+    let listed = text(&output.stdout);
+    listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
