@@ -200,7 +200,8 @@ fn unpack(package: &str, programs: &[&str]) -> Result<()> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for program in programs {
         let [first, second] = ["usr/bin", "usr/sbin"].map(|place| unpacked.join(place).join(program));
-        let (from, to) = (if first.exists() { first } else { second }, folder.join(program));
+        // runc is in the second place, and a link to it in the first.
+        let (from, to) = (if first.is_file() && !first.is_symlink() { first } else { second }, folder.join(program));
         fs::rename(&from, &to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?;
     }
     fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))
