@@ -9,7 +9,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use privnet::agent::views::{Check, CheckStatus, StatusView};
+use privnet::agent::views::{Check, CheckStatus, HostState, HostView, StatusView};
 use privnet::agent::{ControlError, ErrorCode};
 use privnet_tests::lab::cli::Cli;
 use privnet_tests::lab::probe::{Server, Stream};
@@ -313,7 +313,19 @@ fn two_agents_of_one_name_do_not_share_a_store() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("another agent") && said.contains("--host"), "{said}");
     assert_eq!(one.members().expect("members").len(), 1);
-    // The same directory under its own name is no stranger, however it ended.
+    // Nor do two of one VTEP address.
+    let (own, other) = (two.paths().state.display().to_string(), lab.directory().join("h9").display().to_string());
+    let twin = two.agent_line().replace("--host h2", "--host h9").replace(&own, &other);
+    let refused = two.space.command(&twin).output().expect("the agent ends");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("host h2 of this store has the VTEP address"), "{said}");
+    // The same directory under its own name is no stranger, however it ended; its VTEP is where etcd is, without a route to
+    // anywhere else.
+    let line = two.agent_line().replace(&format!("--vtep {} ", two.vtep), "");
+    let mut agent = two.space.command(&line).spawn().expect("the agent starts");
+    wait_until("it has found its VTEP address", || two.status().is_ok_and(|status| status.vtep == two.vtep));
+    agent.kill().expect("kill -9");
+    agent.wait().expect("its end");
     two.start();
     lab.finish();
 }
@@ -334,10 +346,31 @@ fn a_host_that_is_not_heard_loses_its_members_names_and_nothing_else() {
     cluster.etcd.end_leases();
     wait_until("the name is gone", || told(&web, name).is_empty());
     assert!(web.pings(backend.address()) && backend.pings(web.address()));
+    let hosts = || one.cli().json::<Vec<HostView>>(&["hosts"]).expect("hosts");
+    let seen = |host: &HostView| (host.name.to_string(), host.vtep, host.members, host.state);
+    wait_until("since when it is unreachable is known", || hosts()[1].unreachable_since_unix_seconds.is_some());
+    wait_until("its own host is heard again", || hosts()[0].state == HostState::Present);
+    assert_eq!(
+        hosts().iter().map(seen).collect::<Vec<_>>(),
+        [("h1".to_owned(), one.vtep, 1, HostState::Present), ("h2".to_owned(), two.vtep, 1, HostState::Unreachable)]
+    );
+    let shown = one.cli().text(&["members"]);
+    assert_eq!(shown.matches("unreachable for").count(), 1, "{shown}");
+    let since = |host: &str| {
+        let members = one.members().expect("members").into_iter().find(|member| member.host.as_str() == host);
+        members.expect("a member").unreachable_since_unix_seconds
+    };
+    assert!(since("h1").is_none() && since("h2").is_some());
+    let status = one.status().expect("status");
+    assert_eq!((status.hosts, status.hosts_unreachable.len(), status.members_unreachable), (2, 1, 1));
+    assert!(one.cli().text(&["metrics"]).contains("privnet_members_unreachable 1\n"));
     // An agent that is there takes its place again by itself.
     wait_until("its own names are told again", || told(&web, own) == own_address);
     two.start();
     wait_until("the name is told again", || told(&web, name) == address);
+    wait_until("it is reached again", || {
+        hosts().iter().all(|host| host.state == HostState::Present) && since("h2").is_none()
+    });
     lab.finish();
 }
 

@@ -57,8 +57,8 @@ impl FromStr for DatapathChoice {
 pub struct Config {
     /// The host's name in the store.
     pub host: HostName,
-    /// The VTEP's address on the underlay; the source address of the default route when absent, and the loopback's
-    /// when there is no default route.
+    /// The VTEP's address on the underlay. When absent: with etcd the address from which an endpoint is reached; otherwise the
+    /// source address of the default route, and the loopback's when there is no default route.
     pub vtep: Option<Ipv4Addr>,
     /// The namespace that holds the underlay's interface, and `vxlan0`'s UDP socket.
     pub host_netns: Netns,

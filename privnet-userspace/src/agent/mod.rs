@@ -13,6 +13,7 @@
 //! | `follow`, `checks` | what happens without a request: the store's changes, the members' checks |
 //! | `membership` | how a membership ends |
 //! | `contact`, `store_problems`, `backoff` | whether the store answers, how old its image is; pauses between attempts |
+//! | `hosts` | which hosts are there, and since when another is not |
 //! | `shared` | the parts that the tasks are handed, and the order of their locks |
 
 mod backoff;
@@ -25,6 +26,7 @@ mod foreign_ranges;
 mod host;
 #[cfg(test)]
 mod hostile;
+mod hosts;
 mod membership;
 mod names;
 mod netns_links;

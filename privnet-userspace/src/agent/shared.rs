@@ -17,6 +17,7 @@ use super::door::error::ControlError;
 use super::door::read_failures::ReadFailures;
 use super::host::facts::Host;
 use super::host::journal::{Journal, SharedJournal};
+use super::hosts::GoneHosts;
 use super::names::handle::NamesHandle;
 use super::names::resolv_conf::files::ResolvConfs;
 use super::network::handle::Workers;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub memberships: Arc<Memberships>,
     /// Whether the store answers.
     pub contact: Arc<Contact>,
+    /// Since when other hosts are not heard.
+    pub gone_hosts: Arc<GoneHosts>,
     /// What is wrong with the store, for status.
     pub store_problems: Arc<StoreProblems>,
     /// The reads of scrapes that failed.

@@ -18,11 +18,13 @@ use super::door::error::{ControlError, ErrorCode};
 use super::door::explain::explain;
 use super::door::read_failures::ReadFailures;
 use super::follow::{StoreFollower, read_world};
+use super::host::applied::tell_applied;
 use super::host::clock::watch_clock;
 use super::host::facts::{Host, HostFacts};
 use super::host::fleet;
 use super::host::journal::{Journal, SharedJournal};
 use super::host::presence::{self, Presence};
+use super::hosts::{GoneHosts, follow_hosts};
 use super::membership;
 use super::names::drain::finish_drains;
 use super::names::handle::NamesHandle;
@@ -124,7 +126,11 @@ impl Agent {
         tasks.spawn(keep_contact(Arc::clone(&contact), Arc::clone(&memberships.store), Arc::clone(&store_problems)));
         tasks.spawn(telling);
         tasks.spawn(finish_drains(Arc::clone(&memberships)));
-        let shared = Shared { memberships, contact, store_problems, read_failures: ReadFailures::default() };
+        let gone_hosts = Arc::new(GoneHosts::default());
+        tasks.spawn(follow_hosts(Arc::clone(&gone_hosts), Arc::clone(&memberships.world)));
+        tasks.spawn(tell_applied(Arc::clone(&memberships)));
+        let shared =
+            Shared { memberships, contact, gone_hosts, store_problems, read_failures: ReadFailures::default() };
         Ok(Self { control: Control::new(Arc::new(shared)), _tasks: tasks, _lock: lock })
     }
 

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use anyhow::Result;
+
 use super::backoff::Backoff;
 use super::config::Config;
 use super::door::error::ControlError;
 use super::door::explain::explain;
+use super::host::facts::Underlay;
+use super::host::vtep;
 use super::start::{Agent, prepare_state_dir};
 use crate::store::{Etcd, EtcdOptions, Store as _};
 
@@ -28,6 +32,18 @@ impl Agent {
             waiting(&error.into());
             tokio::time::sleep(backoff.next()).await;
         }
+        let config = with_vtep(config, options).await.map_err(|error| explain(&error))?;
         Self::start(config, Arc::new(store)).await
     }
+}
+
+/// The configuration with the VTEP address from which the store is reached, where none is given: the other hosts are likely
+/// to be reached from it too.
+async fn with_vtep(config: Config, options: &EtcdOptions) -> Result<Config> {
+    if config.vtep.is_some() {
+        return Ok(config);
+    }
+    let has_default_route = Underlay::of_default_route().await?.interface.is_some();
+    let vtep = vtep::toward(&options.endpoints, &config.host_netns, has_default_route).await?;
+    Ok(Config { vtep, ..config })
 }

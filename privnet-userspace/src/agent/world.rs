@@ -37,6 +37,8 @@ pub struct World {
     /// The hosts whose agents were heard of late.
     present: BTreeSet<HostName>,
     quarantine: Quarantine,
+    /// The newest change of a network, a member or an address; those of hosts are told by hosts about themselves.
+    applied: Revision,
     /// Records that could not be read; what they said before goes on to hold.
     problems: BTreeMap<String, String>,
 }
@@ -64,6 +66,11 @@ impl SharedWorld {
         let written = write(&mut self.world.write().unwrap_or_else(PoisonError::into_inner));
         self.changed.send_replace(());
         written
+    }
+
+    /// Follows the changes of what the store is known to say.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Waits until the store is known to say so, or patience ends: what this host has just written comes by the watch too.
@@ -126,6 +133,7 @@ impl World {
         let mut world = Self::default();
         for entry in &entries {
             world.put(entry)?;
+            world.note_applied(&entry.key, entry.revision);
         }
         Ok((world, revision))
     }
@@ -199,6 +207,24 @@ impl World {
         self.hosts.contains_key(host) && !self.present.contains(host)
     }
 
+    /// The hosts that told of themselves, by name.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostRecord> {
+        self.hosts.values()
+    }
+
+    /// The revision of the newest change of a network, a member or an address that is in this image.
+    #[must_use]
+    pub const fn applied(&self) -> Revision {
+        self.applied
+    }
+
+    fn note_applied(&mut self, key: &Key, revision: Revision) {
+        let counts = [keys::networks(), keys::all_members(), keys::all_addresses()];
+        if counts.iter().any(|prefix| key.below(prefix).is_some()) {
+            self.applied = self.applied.max(revision);
+        }
+    }
+
     /// Records that could not be read, one line each.
     pub fn problems(&self) -> impl Iterator<Item = &String> {
         self.problems.values()
@@ -211,6 +237,9 @@ impl World {
 
     /// Follows one change and says whom it concerns.
     pub fn follow(&mut self, event: &Event) -> Concerns {
+        if let Event::Put { key, revision, .. } | Event::Delete { key, revision } = event {
+            self.note_applied(key, *revision);
+        }
         match event {
             Event::Put { key, value, revision } => {
                 let entry = Entry { key: key.clone(), value: value.clone(), revision: *revision, lease: None };

@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 
 use crate::agent::views::{
     AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, FleetView, MemberRef, MemberView, MembersQuery, NameView, NamesCounted,
-    NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet,
-    StatusView, VersionView,
+    DomainNameView, DomainNamesQuery, FleetView, HostState, HostView, MemberRef, MemberView, MembersQuery, NameView,
+    NamesCounted, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode,
+    Scrape, SetFleet, StatusView, VersionView,
 };
 use crate::agent::{AgentApi, ControlError, ErrorCode};
 use crate::datapath::{Direction, Outcome};
@@ -123,6 +123,11 @@ impl AgentApi for Fake {
         Ok(FleetView { vxlan_port: request.vxlan_port, ..fleet_view() })
     }
 
+    async fn hosts(&self) -> Result<Vec<HostView>, ControlError> {
+        self.hear("hosts".to_owned())?;
+        Ok(vec![host_view()])
+    }
+
     async fn status(&self) -> Result<StatusView, ControlError> {
         self.hear("status".to_owned())?;
         Ok(status_view())
@@ -158,7 +163,7 @@ pub(crate) fn network_view() -> NetworkView {
         addresses_used: 1,
         addresses_max: 1021,
         names: NameOptions::default(),
-        store_age_seconds: None,
+        store_age_seconds: Some(3),
     }
 }
 
@@ -199,7 +204,8 @@ pub(crate) fn member_view() -> MemberView {
             state: MemberState::Ready,
             ports: ["http=8080".parse().expect("a port")].into(),
         }],
-        store_age_seconds: None,
+        unreachable_since_unix_seconds: Some(1_700_000_000),
+        store_age_seconds: Some(3),
     }
 }
 
@@ -211,7 +217,7 @@ pub(crate) fn domain_name_view() -> DomainNameView {
         kind: Some("web".parse().expect("type")),
         number: Some(1.try_into().expect("number")),
         addresses: vec![[10, 240, 0, 2].into()],
-        store_age_seconds: None,
+        store_age_seconds: Some(3),
     }
 }
 
@@ -241,6 +247,20 @@ pub(crate) fn names_view() -> NamesView {
     }
 }
 
+pub(crate) fn host_view() -> HostView {
+    HostView {
+        name: "two".parse().expect("host"),
+        vtep: [192, 0, 2, 2].into(),
+        version: "0.1.0".to_owned(),
+        members: 3,
+        state: HostState::Unreachable,
+        unreachable_since_unix_seconds: Some(1_700_000_000),
+        applied_revision: Some(7),
+        lag: Some(2),
+        store_age_seconds: Some(3),
+    }
+}
+
 pub(crate) fn status_view() -> StatusView {
     StatusView {
         version: "0.1.0".to_owned(),
@@ -257,7 +277,10 @@ pub(crate) fn status_view() -> StatusView {
         problems: Vec::new(),
         names: Some(names_view()),
         clock_steps: 0,
-        store_age_seconds: None,
+        hosts: 2,
+        hosts_unreachable: Vec::new(),
+        members_unreachable: 0,
+        store_age_seconds: Some(3),
     }
 }
 

@@ -76,6 +76,7 @@ async fn every_request_reaches_the_agent_and_its_answer_comes_back() {
         ("GET", "/v1/resolve?name=a.b&type=srv&as=10.0.0.1", Value::Null, 200, r#"resolve a.b Some("srv") 10.0.0.1"#),
         ("GET", "/v1/fleet", Value::Null, 200, "fleet"),
         ("POST", "/v1/fleet", json!({"vxlan_port": 4790}), 200, "set_fleet 4790"),
+        ("GET", "/v1/hosts", Value::Null, 200, "hosts"),
         ("GET", "/v1/status", Value::Null, 200, "status"),
     ] {
         let fake = Arc::new(Fake::default());
@@ -95,6 +96,7 @@ async fn answers_are_the_views() {
         ("/v1/domain-names?app=x", json!([fake::domain_name_view()])),
         ("/v1/resolve?name=x&as=y", json!(fake::resolve_view())),
         ("/v1/fleet", json!(fake::fleet_view())),
+        ("/v1/hosts", json!([fake::host_view()])),
         ("/v1/status", json!(fake::status_view())),
         ("/v1/doctor", json!([fake::check()])),
         ("/v1/version", json!(VersionView::of_this_binary())),
@@ -323,6 +325,7 @@ fn the_documents_schemas_are_the_views() {
         ("Network", json!(fake::network_view())),
         ("Attached", json!(fake::attached())),
         ("Member", json!(fake::member_view())),
+        ("Host", json!(fake::host_view())),
         ("Status", json!(fake::status_view())),
         ("Names", json!(fake::names_view())),
         ("DomainName", json!(fake::domain_name_view())),

@@ -82,6 +82,8 @@ pub enum Verb {
     },
     /// Show the answer that a container of this host gets for a name, and the reason.
     Resolve(ResolveArgs),
+    /// List the hosts that share the store.
+    Hosts(AgentSocket),
     /// Show the agent's state.
     Status(AgentSocket),
     /// Check what privnet needs of this host; exit with 1 when a check fails.

@@ -17,8 +17,14 @@ pub fn date(unix_seconds: u64) -> String {
 /// A date in UTC, and how long ago that was: `2026-11-29 18:03:12 UTC (3 s ago)`.
 #[must_use]
 pub fn date_and_age(unix_seconds: u64) -> String {
+    format!("{} ({} ago)", date(unix_seconds), age(unix_seconds))
+}
+
+/// How long ago that was.
+#[must_use]
+pub fn age(unix_seconds: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    format!("{} ({} ago)", date(unix_seconds), duration(now.saturating_sub(unix_seconds)))
+    duration(now.saturating_sub(unix_seconds))
 }
 
 /// A duration by its two largest units: `3 s`, `2 min 5 s`, `4 h 12 min`, `3 d 2 h`.

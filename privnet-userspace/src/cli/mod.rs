@@ -8,7 +8,7 @@
 //! | [`args`], [`parse`] | the grammar; a command line that has none |
 //! | [`client`], [`http`] | asking the agent |
 //! | [`verbs`] | the verbs that ask the agent and print its answer |
-//! | [`names`] | the verbs about domain names |
+//! | [`names`], [`hosts`] | the verbs about domain names, and about hosts |
 //! | [`doctor`], [`mtu`], [`exposition`] | the verbs with something of their own to say |
 //! | [`agent`] | running the agent |
 //! | [`processes`] | the processes that the agent starts from this binary |
@@ -29,6 +29,7 @@ pub mod docker;
 pub mod doctor;
 #[cfg(test)]
 mod hostile;
+pub mod hosts;
 pub mod http;
 pub mod human;
 pub mod logging;
@@ -85,6 +86,7 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
             wait(names::domain_names(&DomainNamesQuery { app, network }, &agent, format)).map(done)
         }
         Verb::Resolve(arguments) => wait(names::resolve(arguments, format)).map(done),
+        Verb::Hosts(agent) => wait(hosts::hosts(&agent, format)).map(done),
         Verb::Status(agent) => wait(verbs::status(&agent, format)).map(done),
         Verb::Doctor(agent) => wait(doctor::doctor(&agent, format)),
         Verb::Mtu(arguments) => wait(mtu::mtu(&arguments, format)).map(done),

@@ -7,6 +7,7 @@ use super::args::{
     AgentSocket, AttachArgs, ContainerArgs, DetachArgs, FleetVerb, Format, MemberArgs, NameArgs, NetworkVerb,
 };
 use super::client::Client;
+use super::hosts::unreachable_text;
 use super::output::{fields, print, print_age, print_text, table};
 use super::{docker, human};
 use crate::api::views::{
@@ -303,12 +304,12 @@ fn member_table(views: &[MemberView]) -> String {
             member.number.to_string(),
             member.address.to_string(),
             view.host.to_string(),
-            match name.state {
-                MemberState::Attaching => "attaching",
-                MemberState::Ready => "ready",
-                MemberState::Draining => "draining",
-            }
-            .to_owned(),
+            match (view.unreachable_since_unix_seconds, name.state) {
+                (Some(since), _) => unreachable_text(since),
+                (None, MemberState::Attaching) => "attaching".to_owned(),
+                (None, MemberState::Ready) => "ready".to_owned(),
+                (None, MemberState::Draining) => "draining".to_owned(),
+            },
             view.interface.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
         ]
     };
@@ -355,6 +356,11 @@ fn status_fields(view: &StatusView) -> String {
         ("members", format!("{} ({} ready)", view.members, view.members_ready)),
         ("last pass", pass.map_or_else(|| "none yet".to_owned(), human::date_and_age)),
     ];
+    if view.hosts > 1 {
+        let names: Vec<String> = view.hosts_unreachable.iter().map(ToString::to_string).collect();
+        let unreachable = if names.is_empty() { String::new() } else { format!(", unreachable: {}", names.join(" ")) };
+        rows.push(("hosts", format!("{}{unreachable}", view.hosts)));
+    }
     rows.push(("names", view.names.as_ref().map_or_else(|| "not answered".to_owned(), names_field)));
     if view.problems.is_empty() {
         rows.push(("problems", "none".to_owned()));

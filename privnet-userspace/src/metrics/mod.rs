@@ -65,6 +65,13 @@ fn status_families(status: &StatusView) -> Vec<Family> {
     let mut steps = Family::counter("clock_steps_total", "How often the clock of this host was seen to step back.");
     steps.add(Labels::new(), status.clock_steps);
     families.push(steps);
+    let mut hosts = Family::gauge("hosts", "Hosts that share the store, by whether their agents are heard.");
+    let unreachable = count(status.hosts_unreachable.len());
+    hosts.add(vec![("state", "present".to_owned())], count(status.hosts).saturating_sub(unreachable));
+    hosts.add(vec![("state", "unreachable".to_owned())], unreachable);
+    families.push(hosts);
+    let help = "Members of hosts whose agents are not heard: their names are withdrawn.";
+    families.push(Family::single("members_unreachable", help, count(status.members_unreachable)));
     let help = "How old what is known of the store is; 0 while it is current.";
     families.push(Family::single("store_age_seconds", help, status.store_age_seconds.unwrap_or(0)));
     if let Some(seconds) = status.last_pass_unix_seconds {

@@ -143,6 +143,9 @@ fn status() -> StatusView {
             },
         }),
         clock_steps: 2,
+        hosts: 3,
+        hosts_unreachable: vec!["two".parse().expect("host")],
+        members_unreachable: 2,
         store_age_seconds: None,
     }
 }

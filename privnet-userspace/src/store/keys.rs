@@ -11,6 +11,7 @@
 //! | `public-keys/<pn>/<hex>` | [`MemberPointer`](super::records::MemberPointer): the member whose WireGuard key it is |
 //! | `hosts/<host>` | [`HostRecord`](super::records::HostRecord) |
 //! | `presences/<host>` | [`PresenceRecord`](super::records::PresenceRecord), as long as the host is there |
+//! | `vteps/<ipv4>` | [`VtepRecord`](super::records::VtepRecord): the host that has this VTEP address, as long as it is there |
 //! | `write-checks/<host>` | nothing; written by `doctor` on that host, to see whether the store takes changes |
 //! | `fleet/record` | [`FleetRecord`](super::records::FleetRecord) |
 //! | `fleet/epochs/<fl>/<epoch>` | nothing; is there in the store of that fleet and epoch alone |
@@ -78,6 +79,12 @@ pub fn host(host: &HostName) -> Key {
 #[must_use]
 pub fn presence(host: &HostName) -> Key {
     key(&format!("presences/{host}"))
+}
+
+/// `vteps/<ipv4>`.
+#[must_use]
+pub fn vtep(address: Ipv4Addr) -> Key {
+    key(&format!("vteps/{address}"))
 }
 
 /// `write-checks/<host>`.

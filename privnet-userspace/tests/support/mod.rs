@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use privnet::agent::views::{
     AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Deleted, Detach, Detached, DomainNameView,
-    DomainNamesQuery, FleetView, MemberRef, MemberView, MembersQuery, NetworkPath, NetworkView, ProblemView,
-    ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target, VersionView,
+    DomainNamesQuery, FleetView, HostState, HostView, MemberRef, MemberView, MembersQuery, NetworkPath, NetworkView,
+    ProblemView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target, VersionView,
 };
 use privnet::agent::{AgentApi, ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Surface};
@@ -187,6 +187,20 @@ impl AgentApi for Fake {
         Ok(FleetView { vxlan_port: request.vxlan_port, ..fleet_view() })
     }
 
+    async fn hosts(&self) -> Result<Vec<HostView>, ControlError> {
+        Ok(vec![HostView {
+            name: "two".parse().expect("host"),
+            vtep: [192, 0, 2, 2].into(),
+            version: "0.1.0".to_owned(),
+            members: 3,
+            state: HostState::Unreachable,
+            unreachable_since_unix_seconds: Some(1_700_000_000),
+            applied_revision: Some(7),
+            lag: Some(2),
+            store_age_seconds: Some(65),
+        }])
+    }
+
     async fn status(&self) -> Result<StatusView, ControlError> {
         Ok(StatusView {
             version: "0.1.0".to_owned(),
@@ -203,6 +217,9 @@ impl AgentApi for Fake {
             problems: vec!["something is amiss".to_owned()],
             names: None,
             clock_steps: 0,
+            hosts: 1,
+            hosts_unreachable: Vec::new(),
+            members_unreachable: 0,
             store_age_seconds: None,
         })
     }
@@ -280,6 +297,7 @@ fn member_view() -> MemberView {
         state: MemberState::Ready,
         interface: None,
         names: Vec::new(),
+        unreachable_since_unix_seconds: None,
         store_age_seconds: None,
     }
 }

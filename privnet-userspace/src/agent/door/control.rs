@@ -19,8 +19,8 @@ use super::scrape;
 use super::verbs::AgentApi;
 use super::views::{
     Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, FleetView,
-    MemberView, MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape,
-    ScrapeErrorKind, SetFleet, StatusView, VersionView,
+    HostState, HostView, MemberView, MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery,
+    ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
 };
 use crate::agent::membership;
 use crate::agent::names;
@@ -81,6 +81,8 @@ impl Control {
         if names.as_ref().is_some_and(|names| names.is_stale) {
             problems.push("names: the snapshot of the DNS process is too old, and it answers SERVFAIL".to_owned());
         }
+        let hosts = reads::hosts(shared);
+        let unreachable: Vec<&HostView> = hosts.iter().filter(|host| host.state == HostState::Unreachable).collect();
         StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: shared.host.config.host.clone(),
@@ -96,6 +98,9 @@ impl Control {
             problems,
             names,
             clock_steps: shared.world(|world| world.clock_steps().get(&shared.host.config.host).copied().unwrap_or(0)),
+            hosts: hosts.len(),
+            hosts_unreachable: unreachable.iter().map(|host| host.name.clone()).collect(),
+            members_unreachable: unreachable.iter().map(|host| host.members).sum(),
             store_age_seconds: reads::store_age_seconds(shared),
         }
     }
@@ -271,6 +276,10 @@ impl AgentApi for Control {
 
     async fn set_fleet(&self, request: SetFleet) -> Result<FleetView, ControlError> {
         fleet::set(&self.shared, request).await
+    }
+
+    async fn hosts(&self) -> Result<Vec<HostView>, ControlError> {
+        Ok(reads::hosts(&self.shared))
     }
 
     async fn status(&self) -> Result<StatusView, ControlError> {

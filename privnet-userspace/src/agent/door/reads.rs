@@ -9,12 +9,12 @@ use tokio::time::{Instant, timeout};
 
 use super::attach::hostname;
 use super::error::{ControlError, ErrorCode};
-use super::views::{MemberRef, MemberView, NameView, NetworkView};
+use super::views::{HostState, HostView, MemberRef, MemberView, NameView, NetworkView};
 use crate::agent::shared::Shared;
 use crate::agent::world::World;
 use crate::ipam;
 use crate::model::{Member, NameOf, Network, NetworkId, NetworkName};
-use crate::store::records;
+use crate::store::records::{self, HostRecord};
 use crate::topology::ownership;
 
 /// How long a read asks the store for a network that its image does not have: another host may just have created it.
@@ -56,6 +56,31 @@ pub async fn members(shared: &Shared, network: Option<&str>) -> Result<Vec<Membe
     };
     views.sort_by_key(order);
     Ok(views)
+}
+
+/// The hosts that share the store, by name.
+pub fn hosts(shared: &Shared) -> Vec<HostView> {
+    let (age, own) = (store_age_seconds(shared), &shared.host.config.host);
+    shared.world(|world| {
+        let applied = world.applied().0;
+        let view = |host: &HostRecord| {
+            let is_gone = world.is_gone(&host.name);
+            let its = if host.name == *own { applied } else { host.applied_revision };
+            let its = Some(its).filter(|revision| *revision > 0);
+            HostView {
+                name: host.name.clone(),
+                vtep: host.vtep,
+                version: host.agent_version.clone(),
+                members: world.members_on(&host.name).count(),
+                state: if is_gone { HostState::Unreachable } else { HostState::Present },
+                unreachable_since_unix_seconds: shared.gone_hosts.since(&host.name).filter(|_| is_gone),
+                applied_revision: its,
+                lag: its.map(|its| applied.saturating_sub(its)),
+                store_age_seconds: age,
+            }
+        };
+        world.hosts().map(view).collect()
+    })
 }
 
 /// The network that a read means.
@@ -143,6 +168,7 @@ fn member_view(shared: &Shared, network: &Network, member: &Member) -> MemberVie
         host: member.host.clone(),
         state: member.state,
         interface: own.map(|record| ownership::wireguard_interface(record.index)),
+        unreachable_since_unix_seconds: shared.gone_hosts.since(&member.host),
         store_age_seconds: store_age_seconds(shared),
     }
 }

@@ -50,6 +50,9 @@ macro_rules! verbs {
             /// Sets what the hosts that share the store have in common.
             setFleet POST "/v1/fleet" 200
                 set_fleet(Body request: views::SetFleet) -> views::FleetView;
+            /// The hosts that share the store, by name.
+            listHosts GET "/v1/hosts" 200
+                hosts() -> Vec<views::HostView>;
             /// The agent's state.
             status GET "/v1/status" 200
                 status() -> views::StatusView;

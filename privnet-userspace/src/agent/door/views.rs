@@ -13,20 +13,21 @@ use crate::model::{
     AppId, AppName, ContainerType, FleetId, HostName, IfName, MemberState, NameOptions, NetworkId, NetworkName, Port,
     PublicKey, published,
 };
-use crate::store::StoreKind;
-use crate::topology::Datapath;
-use crate::wireguard::Backend;
 
+mod hosts;
 mod names;
 #[cfg(test)]
 pub(crate) mod schemas;
 mod scrape;
+mod status;
 mod version;
 
+pub use hosts::{HostState, HostView};
 pub use names::{
     AnswerSource, DomainNameView, DomainNamesQuery, NamesCounted, NamesView, RepliesCounted, ResolveQuery, ResolveView,
 };
 pub use scrape::{CounterRow, NetworkCounters, Scrape, ScrapeErrorKind, TunnelView};
+pub use status::StatusView;
 pub use version::{BuildProfile, VersionView};
 
 pub use crate::dns::{ResponseCode, Transport};
@@ -306,6 +307,10 @@ pub struct MemberView {
     /// All names of the member, the oldest first: app, type, number, hostname and state above are those of the oldest.
     #[serde(default)]
     pub names: Vec<NameView>,
+    /// Since when the member's host is not heard, as far as this agent knows, in seconds since 1970-01-01 UTC; absent while it
+    /// is. The member may go on, and its names are withdrawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable_since_unix_seconds: Option<u64>,
     /// How old what is known of the store is, in seconds; absent while it is current.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_age_seconds: Option<u64>,
@@ -323,45 +328,6 @@ pub struct NameView {
     /// The ports that were declared with it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ports: BTreeSet<Port>,
-}
-
-/// The agent's state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Status"))]
-pub struct StatusView {
-    /// Its version.
-    pub version: String,
-    /// The host's name.
-    pub host: HostName,
-    /// The VTEP's address on the underlay.
-    pub vtep: Ipv4Addr,
-    /// The MTU of the underlay, in bytes.
-    pub underlay_mtu: u32,
-    /// The datapath in use.
-    pub datapath: Datapath,
-    /// The WireGuard in use.
-    pub wireguard: Backend,
-    /// The store in use.
-    pub store: StoreKind,
-    /// How many networks have members on this host.
-    pub networks: usize,
-    /// How many members are on this host.
-    pub members: usize,
-    /// How many of them are ready.
-    pub members_ready: usize,
-    /// When the last complete pass ended, in seconds since 1970-01-01 UTC.
-    pub last_pass_unix_seconds: Option<u64>,
-    /// What the last pass could not do, one line each; empty when all is as it should be.
-    pub problems: Vec<String>,
-    /// How names are answered; nothing when they are not.
-    #[serde(default)]
-    pub names: Option<NamesView>,
-    /// How often the host's clock was seen to step back.
-    #[serde(default)]
-    pub clock_steps: u64,
-    /// How old what is known of the store is, in seconds; absent while it is current.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store_age_seconds: Option<u64>,
 }
 
 /// The answer of one check of `doctor`.

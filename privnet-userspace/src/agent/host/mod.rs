@@ -8,8 +8,10 @@
 //! | `presence` | that this host is there, and that no other has its name |
 //! | `clock` | that this host's clock steps back is noticed and told |
 
+pub mod applied;
 pub mod clock;
 pub mod facts;
 pub mod fleet;
 pub mod journal;
 pub mod presence;
+pub mod vtep;

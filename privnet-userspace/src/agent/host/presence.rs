@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::facts::{Host, HostFacts};
 use super::journal::replace;
+use super::vtep::VtepClaim;
 use crate::agent::backoff::Backoff;
 use crate::agent::config::Config;
 use crate::agent::door::error::{ControlError, ErrorCode};
@@ -54,13 +55,14 @@ pub async fn announce(store: &Fleet, config: &Config, facts: &HostFacts) -> Resu
         }
         let heard = before.map_or_else(Envelope::first, |before| before.envelope.next());
         let told = store.get(&keys::host(host)).await.context("announcing this host in the store")?;
+        let claim = VtepClaim::look(store, host, presence.instance, facts.vtep).await?;
         // The others act on a change of it; one that cannot be read is one of none.
         let before = told.as_ref().and_then(|entry| records::read::<HostRecord>(entry).ok());
         let record = HostRecord {
             name: host.clone(),
             vtep: facts.vtep,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            applied_revision: 0,
+            applied_revision: before.as_ref().map_or(0, |before| before.record.applied_revision),
             clock_steps: before.as_ref().map_or(0, |before| before.record.clock_steps),
         };
         let envelope = before.map_or_else(Envelope::first, |before| before.envelope.next());
@@ -70,7 +72,7 @@ pub async fn announce(store: &Fleet, config: &Config, facts: &HostFacts) -> Resu
             .require(keys::host(host), as_seen(told))
             .put(keys::host(host), records::encode(&record, &envelope))
             .put_leased(keys::presence(host), records::encode(&presence, &heard), lease);
-        match store.commit(transaction).await {
+        match store.commit(claim.made_by(transaction, lease)).await {
             Ok(_) => return Ok(lease),
             Err(CommitError::Conflict { .. }) if attempts < MAX_ATTEMPTS => attempts += 1,
             Err(error) => return Err(error).context("announcing this host in the store"),

@@ -19,7 +19,8 @@ pub struct AgentArgs {
     /// This host's name [default: the first label of `hostname`].
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
-    /// The VTEP's address on the underlay [default: the address of the default route's interface].
+    /// The VTEP's address on the underlay [default: with etcd the address from which etcd is reached, else that of
+    /// the default route's interface].
     #[arg(long, value_name = "ADDR")]
     pub vtep: Option<VtepAddress>,
     /// The state directory [default: /var/lib/privnet].

@@ -17,7 +17,9 @@ use std::net::Ipv4Addr;
 
 pub use error::{RECORD_VERSION, RecordError};
 pub use form::{Envelope, Record, decode, encode};
-pub use v1::{AddressRecord, EndedBy, FleetRecord, HostRecord, MemberPointer, NetworkPointer, PresenceRecord};
+pub use v1::{
+    AddressRecord, EndedBy, FleetRecord, HostRecord, MemberPointer, NetworkPointer, PresenceRecord, VtepRecord,
+};
 
 use super::contract::{Entry, Store};
 use super::keys;

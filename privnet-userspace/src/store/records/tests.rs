@@ -24,6 +24,7 @@ const WHOLE_HELD: &str = r#"{"version":1,"serial":9,"holder":"1.web.ap-a71da13f-
 const WHOLE_FREE: &str = r#"{"version":1,"serial":10,"holder":null,"generation":3,"released_unix_seconds":1700000000,"count":259,"member":"00c0ffee00c0ffee","before":"0000000000000007","ended_by":"operator"}"#;
 const WHOLE_HOST: &str = r#"{"version":1,"serial":2,"name":"host-1","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":7,"clock_steps":2,"signature":"c2lnbmVk"}"#;
 const WHOLE_PRESENCE: &str = r#"{"version":1,"serial":2,"instance":"a71da13f-7c70-4c00-a644-eee8558d8053","machine":"0a1b2c3d-0000-5000-8000-000000000001","boot":"7c4d3a7e-53a4-4ae2-9ba2-5c7ac1c5d1a6","fleet":"fl-5c9f9c0e-3b61-4ab3-8a0e-2f5fd1d6f3b7","signature":"c2lnbmVk"}"#;
+const WHOLE_VTEP: &str = r#"{"version":1,"serial":2,"host":"host-1","instance":"a71da13f-7c70-4c00-a644-eee8558d8053","signature":"c2lnbmVk"}"#;
 const WHOLE_NETWORK_POINTER: &str =
     r#"{"version":1,"serial":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","signature":"c2lnbmVk"}"#;
 const WHOLE_MEMBER_POINTER: &str = r#"{"version":1,"serial":1,"holder":"1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053","member":"00c0ffee00c0ffee","signature":"c2lnbmVk"}"#;
@@ -50,6 +51,7 @@ fn the_form_of_the_records_does_not_change() {
         (again::<HostRecord>, WHOLE_HOST),
         (again::<PresenceRecord>, WHOLE_PRESENCE),
         (again::<FleetRecord>, FLEET),
+        (again::<VtepRecord>, WHOLE_VTEP),
         (again::<NetworkPointer>, WHOLE_NETWORK_POINTER),
         (again::<MemberPointer>, WHOLE_MEMBER_POINTER),
     ] {

@@ -19,6 +19,7 @@ impl Record for AddressRecord {}
 impl Record for HostRecord {}
 impl Record for PresenceRecord {}
 impl Record for FleetRecord {}
+impl Record for VtepRecord {}
 impl Record for NetworkPointer {}
 impl Record for MemberPointer {}
 
@@ -165,6 +166,15 @@ pub struct FleetRecord {
 
 const fn default_vxlan_port() -> NonZeroU16 {
     DEFAULT_VXLAN_PORT
+}
+
+/// The record of `vteps/<ipv4>`, under the lease of its host's presence: the host that has the address as its VTEP's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VtepRecord {
+    /// The host.
+    pub host: HostName,
+    /// The identity of the state directory of the host's agent.
+    pub instance: uuid::Uuid,
 }
 
 /// The record of `names/<network name>` and `vnis/<vni>`: the network that they belong to.

@@ -1,0 +1,44 @@
+//! `privnet hosts`.
+
+use super::args::{AgentSocket, Format};
+use super::client::Client;
+use super::human;
+use super::output::{print, print_age, table};
+use crate::api::ControlError;
+use crate::api::views::{HostState, HostView};
+
+/// `privnet hosts`.
+///
+/// # Errors
+/// The agent's, or why it cannot be asked.
+pub async fn hosts(agent: &AgentSocket, format: Format) -> Result<(), ControlError> {
+    let client = Client::new(&agent.socket);
+    let views = client.hosts().await?;
+    print(format, views.as_slice(), host_table)?;
+    print_age(format, client.age());
+    Ok(())
+}
+
+/// That a host is not heard, and for how long.
+pub(super) fn unreachable_text(since: u64) -> String {
+    format!("unreachable for {}", human::age(since))
+}
+
+fn host_table(views: &[HostView]) -> String {
+    let row = |view: &HostView| {
+        let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        vec![
+            view.name.to_string(),
+            view.vtep.to_string(),
+            view.version.clone(),
+            view.members.to_string(),
+            match (view.state, view.unreachable_since_unix_seconds) {
+                (HostState::Unreachable, Some(since)) => unreachable_text(since),
+                (state, _) => state.to_string(),
+            },
+            number(view.applied_revision),
+            number(view.lag),
+        ]
+    };
+    table(&["NAME", "VTEP", "VERSION", "MEMBERS", "STATE", "APPLIED", "LAG"], views.iter().map(row))
+}
