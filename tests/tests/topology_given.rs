@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use privnet::agent::views::NetworkView;
+use privnet::agent::views::{Check, CheckStatus, NetworkView};
 use privnet::agent::{ControlError, ErrorCode};
 use privnet_tests::lab::{Container, Host, Lab, Options, Space, say, wait_until};
 
@@ -64,10 +64,34 @@ fn a_network_that_would_cut_off_an_interface_of_the_container_is_refused() {
     let shop = host.network("shop", "172.17.1.0/24");
     let joined = host.join(&shop, &web);
     let within = host.network("within", "100.64.3.0/24");
-    host.attach(&within, &web, None).expect("a narrower subnet than the route around it");
+    assert_eq!(joined.attached.problems, [], "a default route is nothing");
+    let narrower = host.attach(&within, &web, None).expect("a narrower subnet than the route around it");
     let worker = lab.member(&host, &shop, "worker-1");
     wait_until("the member talks", || joined.pings(worker.address()));
     assert!(web.space.succeeds("ping -c 1 -W 5 172.17.0.1"), "and eth0 goes on");
+
+    say("the wider route is a warning of the member, in the answer, the status, the metrics and doctor");
+    let said = "subnet 100.64.3.0/24 is inside 100.64.0.0/10, which has a route through eth0 of the container";
+    let [warning] = &narrower.problems[..] else { panic!("{:?}", narrower.problems) };
+    assert!(warning.what.starts_with("1.web.") && warning.why.starts_with(said), "{warning:?}");
+    let warned = || {
+        let problems = host.status().expect("status").problems;
+        problems.iter().any(|problem| problem.contains(&warning.what) && problem.contains(said))
+    };
+    assert!(warned(), "{:?}", host.status());
+    let sample = |network: &NetworkView| {
+        let text = host.cli().text(&["metrics"]);
+        let of_web = format!("privnet_member_problems{{network=\"{}\"", network.id);
+        text.lines().find(|line| line.starts_with(&of_web) && line.contains("1.web.")).map(str::to_owned)
+    };
+    assert!(sample(&within).is_some_and(|line| line.ends_with(" 1")), "{:?}", sample(&within));
+    assert!(sample(&shop).is_some_and(|line| line.ends_with(" 0")), "{:?}", sample(&shop));
+    let checked = || host.cli().json::<Vec<Check>>(&["doctor"]).expect("no check fails");
+    let agent = |checks: Vec<Check>| checks.into_iter().find(|check| check.check == "agent").expect("the check");
+    assert_eq!(agent(checked()).status, CheckStatus::Warn);
+    web.space.run("ip route del 100.64.0.0/10");
+    assert_eq!(agent(checked()).status, CheckStatus::Ok);
+    assert!(!warned(), "{:?}", host.status());
 
     say("an interface that comes later is a problem with the member's name, and over when it goes");
     let problem = || {

@@ -43,6 +43,7 @@ pub use door::error::{ControlError, ErrorCode};
 pub use door::verbs::AgentApi;
 pub(crate) use door::verbs::verbs;
 pub use door::{control, doctor, error, views};
+pub use host::capabilities::check_own as check_capabilities;
 pub use host::facts::Underlay;
 pub use start::Agent;
 

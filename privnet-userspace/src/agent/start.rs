@@ -1,29 +1,27 @@
 //! An agent from its configuration to its tasks, and back.
 
-use std::fs;
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rustix::fs::FlockOperation;
 use tokio::task::JoinSet;
 
 use super::checks::check_periodically;
 use super::config::Config;
 use super::contact::{Contact, keep_contact};
 use super::door::control::Control;
-use super::door::error::{ControlError, ErrorCode};
+use super::door::error::ControlError;
 use super::door::explain::explain;
 use super::door::read_failures::ReadFailures;
 use super::follow::{StoreFollower, read_world};
 use super::host::applied::tell_applied;
+use super::host::capabilities;
 use super::host::clock::watch_clock;
 use super::host::facts::{Host, HostFacts};
 use super::host::fleet;
 use super::host::journal::{Journal, SharedJournal};
+use super::host::places::{have_bpffs, have_writable};
 use super::host::presence::{self, Presence};
+use super::host::state_dir::StateDir;
 use super::hosts::{GoneHosts, follow_hosts};
 use super::membership;
 use super::names::drain::finish_drains;
@@ -38,15 +36,12 @@ use super::network::supervisor::run_workers;
 use super::shared::{Memberships, Shared};
 use super::store_problems::StoreProblems;
 use super::world::SharedWorld;
-use crate::datapath;
-use crate::model::FileError;
 use crate::store::{Embedded, Store, claims};
 
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
 pub struct Agent {
     control: Control,
     _tasks: JoinSet<()>,
-    _lock: fs::File,
 }
 
 impl Agent {
@@ -59,10 +54,10 @@ impl Agent {
     }
 
     async fn try_start(config: Config, store: Arc<dyn Store>) -> Result<Self> {
-        prepare_state_dir(&config.state_dir)?;
-        let lock = lock_state_dir(&config.state_dir)?;
-        ensure_bpffs(&config.bpffs_dir)
-            .with_context(|| format!("mounting a bpffs on {}", config.bpffs_dir.display()))?;
+        prepare(&config)?;
+        let state_dir = StateDir::take(&config.state_dir)?;
+        have_bpffs(&config.bpffs_dir)?;
+        have_writable(&config.netns_dir)?;
         let netns = NetnsLinks::enter(config.host_netns.clone()).await.context("entering the host's namespace")?;
         let facts = HostFacts::find(&config, &netns).await?;
         let mut journal = Journal::open(&config.journal_dir())?;
@@ -80,7 +75,7 @@ impl Agent {
         }
         let (world, watch) = read_world(&fleet).await?;
         let contact = Arc::new(Contact::new(tokio::time::Instant::now()));
-        let host = Arc::new(Host { config, facts, netns });
+        let host = Arc::new(Host { config, facts, netns, state_dir });
         let journal = Arc::new(SharedJournal::new(journal));
         let store_problems = Arc::new(StoreProblems::default());
         let presence =
@@ -131,7 +126,7 @@ impl Agent {
         tasks.spawn(tell_applied(Arc::clone(&memberships)));
         let shared =
             Shared { memberships, contact, gone_hosts, store_problems, read_failures: ReadFailures::default() };
-        Ok(Self { control: Control::new(Arc::new(shared)), _tasks: tasks, _lock: lock })
+        Ok(Self { control: Control::new(Arc::new(shared)), _tasks: tasks })
     }
 
     /// Starts an agent on the embedded store of its state directory.
@@ -139,7 +134,7 @@ impl Agent {
     /// # Errors
     /// As [`Agent::start`], and when the store cannot be opened.
     pub async fn start_embedded(config: Config) -> Result<Self, ControlError> {
-        prepare_state_dir(&config.state_dir).map_err(|error| explain(&error))?;
+        prepare(&config).map_err(|error| explain(&error))?;
         let store = Embedded::open(&config.state_dir).await?;
         Self::start(config, Arc::new(store)).await
     }
@@ -151,45 +146,8 @@ impl Agent {
     }
 }
 
-pub(super) fn prepare_state_dir(dir: &Path) -> Result<()> {
-    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    Ok(created.map_err(FileError::at("create the state directory", dir))?)
-}
-
-/// Mounts a bpffs where none is: without one nothing can be pinned, and isolation would end with the agent.
-fn ensure_bpffs(dir: &Path) -> Result<()> {
-    let existing = dir.ancestors().find(|ancestor| ancestor.exists());
-    if existing.is_some_and(datapath::is_bpffs) {
-        return fs::create_dir_all(dir).context("creating the directory");
-    }
-    fs::create_dir_all(dir).context("creating the directory")?;
-    rustix::mount::mount("bpf", dir, "bpf", rustix::mount::MountFlags::empty(), None).context("mounting")
-}
-
-/// Takes the state directory for this process, as long as the file is open.
-fn lock_state_dir(dir: &Path) -> Result<fs::File> {
-    let path = dir.join("agent.lock");
-    let mut file = fs::OpenOptions::new()
-        .create(true)
-        .read(true)
-        .write(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(FileError::at("open", &path))?;
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut pid = String::new();
-        let _ = file.read_to_string(&mut pid);
-        return Err(ControlError::new(
-            ErrorCode::InvalidArgument,
-            format!("another agent (pid {}) uses the state directory {}", pid.trim(), dir.display()),
-            "stop that agent, or give this one another --state-dir",
-        )
-        .into());
-    }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(FileError::at("write", &path))?;
-    Ok(file)
+/// What comes before the store is opened or waited for: an agent that cannot do its work says so at once.
+pub(super) fn prepare(config: &Config) -> Result<()> {
+    capabilities::check_own(config.names.is_some())?;
+    StateDir::prepare(&config.state_dir)
 }

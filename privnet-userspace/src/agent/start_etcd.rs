@@ -10,7 +10,7 @@ use super::door::error::ControlError;
 use super::door::explain::explain;
 use super::host::facts::Underlay;
 use super::host::vtep;
-use super::start::{Agent, prepare_state_dir};
+use super::start::{Agent, prepare};
 use crate::store::{Etcd, EtcdOptions, Store as _};
 
 impl Agent {
@@ -24,7 +24,7 @@ impl Agent {
         options: &EtcdOptions,
         waiting: impl Fn(&ControlError) + Send,
     ) -> Result<Self, ControlError> {
-        prepare_state_dir(&config.state_dir).map_err(|error| explain(&error))?;
+        prepare(&config).map_err(|error| explain(&error))?;
         let store = Etcd::new(options)?;
         let mut backoff = Backoff::new();
         while let Err(error) = store.check().await {

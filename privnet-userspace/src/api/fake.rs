@@ -143,7 +143,13 @@ impl AgentApi for Fake {
 
     async fn scrape(&self) -> Result<Scrape, ControlError> {
         self.hear("scrape".to_owned())?;
-        Ok(Scrape { status: status_view(), counters: vec![counters()], tunnels: Vec::new(), errors: BTreeMap::new() })
+        Ok(Scrape {
+            status: status_view(),
+            counters: vec![counters()],
+            tunnels: Vec::new(),
+            problems: Vec::new(),
+            errors: BTreeMap::new(),
+        })
     }
 }
 

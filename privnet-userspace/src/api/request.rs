@@ -51,8 +51,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Asked> FromRequest<S> for Body<T> {
             return Err(Problem::with_status(StatusCode::REQUEST_TIMEOUT, error));
         };
         let bytes = read.map_err(|error| unreadable(&error))?;
-        let value: T = serde_json::from_slice(&bytes)
-            .map_err(|error| Problem::malformed(format!("the body is not what is expected: {error}")))?;
+        let value: T = value_of(&bytes).map_err(Problem::malformed)?;
         match value.for_root_alone().filter(|_| !is_root) {
             None => Ok(Self(value)),
             Some(what) => {
@@ -62,6 +61,19 @@ impl<S: Send + Sync, T: DeserializeOwned + Asked> FromRequest<S> for Body<T> {
             }
         }
     }
+}
+
+/// A value from JSON, or what is wrong with it, and with which field.
+fn value_of<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
+    let reader = &mut serde_json::Deserializer::from_slice(json);
+    let read = serde_path_to_error::deserialize(&mut *reader).map_err(|error| {
+        // What is no JSON has no fields.
+        let field = Some(error.path().to_string()).filter(|field| field != "." && error.inner().is_data());
+        let place = field.map_or_else(|| "the body".to_owned(), |field| format!("field {field} of the body"));
+        format!("{place} is not what is expected: {}", error.inner())
+    })?;
+    reader.end().map_err(|error| format!("the body is not what is expected: {error}"))?;
+    Ok(read)
 }
 
 fn unreadable(error: &axum::Error) -> Problem {
@@ -94,5 +106,39 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = extract::Path::from_request_parts(parts, state).await;
         path.map(|extract::Path(value)| Self(value)).map_err(|error| Problem::malformed(error.body_text()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_not_what_it_should_be_is_named() {
+        let attach = |more: &str| {
+            value_of::<views::Attach>(
+                format!(r#"{{"network":"shop","app":"demo","target":{{"pid":7}}{more}}}"#).as_bytes(),
+            )
+        };
+        assert!(attach("").is_ok());
+        assert_eq!(attach(r#","number":67"#).map(|attach| attach.number), Ok(Some(67)));
+        for (more, said) in [
+            (r#","number":67.0"#, "field number of the body is not what is expected: invalid type: floating point"),
+            (r#","number":"67""#, "field number of the body is not what is expected: invalid type: string"),
+            (r#","number":4294967296"#, "field number of the body is not what is expected: invalid value: integer"),
+            (r#","number":-1"#, "field number of the body is not what is expected: invalid value: integer"),
+            (r#","address":"10.240.0.2/22""#, "field address of the body is not what is expected"),
+            (r#","ports":["http=80",7]"#, "field ports[1] of the body is not what is expected"),
+            (r#","resolv_conf":{"path":7}"#, "field resolv_conf.path of the body is not what is expected"),
+            (r#","nummer":1"#, "field nummer of the body is not what is expected: unknown field"),
+            (",", "the body is not what is expected"),
+        ] {
+            let found = attach(more).map(drop).expect_err(more);
+            assert!(found.starts_with(said), "{more}: {found}");
+        }
+        let target = value_of::<views::Attach>(br#"{"network":"shop","app":"demo","target":{"pid":1.5}}"#).map(drop);
+        assert!(target.is_err_and(|said| said.contains("target")), "a field within a field");
+        let trailing = value_of::<views::NetworkPath>(br#"{"network":"shop"} 1"#).expect_err("a second value");
+        assert!(trailing.starts_with("the body is not what is expected: trailing"), "{trailing}");
     }
 }

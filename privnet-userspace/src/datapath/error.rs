@@ -10,6 +10,7 @@ use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 use aya::programs::tc::TcError;
 
+use crate::model::explain::file_system_remedy;
 #[cfg(test)]
 use crate::model::explain::{Row, rows};
 use crate::model::{ErrorCode, Explain, IfName};
@@ -108,6 +109,13 @@ pub enum Error {
     Netns(#[from] netns::Error),
 }
 
+/// The error number of a file system that is mounted read-only; from_pin opens a pin to write.
+const EROFS: i32 = 30;
+
+fn read_only() -> Option<String> {
+    file_system_remedy(&io::Error::from_raw_os_error(EROFS), "the pinned programs and maps")
+}
+
 impl Explain for Error {
     fn code(&self) -> ErrorCode {
         match self {
@@ -127,6 +135,9 @@ impl Explain for Error {
 
     fn remedy(&self) -> Option<String> {
         let text = match self {
+            Self::Pin { path, source, .. } => return file_system_remedy(source, &path.display().to_string()),
+            Self::Load { source, .. } if errno_of_program(source) == Some(EROFS) => return read_only(),
+            Self::Map { source, .. } if errno_of_map(source) == Some(EROFS) => return read_only(),
             Self::NoObject => "build it with `cargo xtask build`",
             Self::NotBpffs { .. } => "mount one: `mount -t bpf bpf /sys/fs/bpf`",
             Self::Layout { .. } => {
@@ -138,7 +149,7 @@ impl Explain for Error {
             }
             Self::Full { .. } => "use fewer members or another network: the map cannot grow",
             Self::Netns(error) => return error.remedy(),
-            Self::Pin { .. } | Self::Map { .. } | Self::NoInterface { .. } | Self::Attach { .. } => return None,
+            Self::Map { .. } | Self::NoInterface { .. } | Self::Attach { .. } => return None,
         };
         Some(text.to_owned())
     }
@@ -165,6 +176,15 @@ impl Explain for Error {
                 "cannot load program guard", ebpf;
             Self::Pin { .. } => Self::pin("pin", Path::new("/sys/fs/bpf/x"), io::ErrorKind::Other.into()), Internal,
                 "cannot pin /sys/fs/bpf/x", "";
+            Self::Pin { .. } => Self::pin("pin", Path::new("/sys/fs/bpf/x"), io::ErrorKind::ReadOnlyFilesystem.into()), Internal,
+                "cannot pin /sys/fs/bpf/x",
+                "the file system of /sys/fs/bpf/x is read-only: `dmesg` may say why; repair it and mount it writable";
+            Self::Load { .. } => Self::Load {
+                    program: "guard",
+                    source: Box::new(ProgramError::IOError(io::Error::from_raw_os_error(EROFS))),
+                }, Internal,
+                "cannot load program guard",
+                "the file system of the pinned programs and maps is read-only: `dmesg` may say why; repair it and mount it writable";
             Self::Map { .. } => Self::map("insert into", "pn_ports", 7, MapError::OutOfBounds { index: 1, max_entries: 1 }), Internal,
                 "cannot insert into pn_ports 7", "";
             Self::Full { .. } => Self::Full { map: "pn_ports", key: "7".to_owned() }, Internal,

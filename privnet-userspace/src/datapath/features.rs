@@ -1,13 +1,12 @@
-//! Features of the kernel and capabilities of the process, as `doctor` shows them. Changes nothing.
+//! Features of the kernel, as `doctor` shows them. Changes nothing.
 
 use std::fs;
 use std::path::Path;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
-use rustix::thread::CapabilitySet;
 
-/// The features of the kernel and the capabilities of the process that the programs need or use.
+/// The features of the kernel that the programs need or use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features {
     /// The kernel's release, as `uname -r` prints it.
@@ -18,8 +17,6 @@ pub struct Features {
     pub redirect_peer_scrubs: bool,
     /// Whether the kernel compiles programs to machine code (JIT); `None` when it does not say.
     pub jit: Option<bool>,
-    /// The needed capabilities that the process lacks.
-    pub missing_capabilities: Vec<&'static str>,
 }
 
 /// Reads the features.
@@ -30,7 +27,6 @@ pub fn features() -> Features {
         tcx: tcx(),
         redirect_peer_scrubs: redirect_peer_scrubs(),
         jit: fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok().map(|text| text.trim() != "0"),
-        missing_capabilities: missing_capabilities(),
     }
 }
 
@@ -61,20 +57,6 @@ fn scrubs(kernel: KernelVersion) -> bool {
         || series(6, 12, 29)
         || series(6, 6, 91)
         || series(6, 1, 139)
-}
-
-fn missing_capabilities() -> Vec<&'static str> {
-    let held = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    // SYS_ADMIN: to enter and pin namespaces. BPF is a capability of its own since 5.8.
-    [
-        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
-        (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
-        (CapabilitySet::BPF, "CAP_BPF"),
-    ]
-    .into_iter()
-    .filter(|(capability, _)| !held.contains(*capability))
-    .map(|(_, name)| name)
-    .collect()
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@
 //! | [`tables`] | typed reads and writes of the tables |
 //! | [`counters`] | typed reads of the counters |
 //! | [`events`] | sampled drops |
-//! | [`features`] | the kernel's features and the process's capabilities |
+//! | [`features`] | the kernel's features |
 
 mod attach;
 mod counters;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -51,6 +52,8 @@ impl NetworkSpec {
 /// A loaded instance. Its programs and maps are pinned, so they outlive this value.
 pub struct Network {
     pub(super) pin_dir: PathBuf,
+    /// Device and inode of that directory, which another file system there does not have.
+    pin_dir_id: Option<(u64, u64)>,
     pub(super) config: Array<MapData, Plain<Config>>,
     pub(super) ports: HashMap<MapData, PortKey, Plain<PortRow>>,
     pub(super) members: HashMap<MapData, MemberKey, Plain<MemberRow>>,
@@ -118,6 +121,12 @@ impl Network {
     #[must_use]
     pub const fn was_adopted(&self) -> bool {
         self.adopted
+    }
+
+    /// Whether the directory of its pins is there, and the one that it was opened from.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.pin_dir_id.is_some() && id_of(&self.pin_dir) == self.pin_dir_id
     }
 
     /// The directory of its pins.
@@ -206,6 +215,7 @@ impl Network {
         let Ok(Ok(vni)) = vni else { return Err(Error::map("read", MAP_CONFIG.name, "", MapError::KeyNotFound)) };
         Ok(Self {
             pin_dir: pin_dir.to_owned(),
+            pin_dir_id: id_of(pin_dir),
             vni,
             config,
             ports: typed(&MAP_PORTS, pin_dir)?,
@@ -299,6 +309,10 @@ fn replace_pin(program: &mut SchedClassifier, path: &Path) -> Result<(), Error> 
 
 fn pin_of(pin_dir: &Path, hook: Hook) -> PathBuf {
     pin_dir.join(hook.program())
+}
+
+fn id_of(pin_dir: &Path) -> Option<(u64, u64)> {
+    fs::metadata(pin_dir).ok().map(|found| (found.dev(), found.ino()))
 }
 
 fn make_dir(pin_dir: &Path) -> Result<(), Error> {

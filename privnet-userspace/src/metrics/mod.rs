@@ -14,8 +14,9 @@ pub mod exposition;
 mod names;
 mod text;
 
-use crate::agent::views::{CounterRow, NetworkCounters, Scrape, StatusView, TunnelView};
+use crate::agent::views::{CounterRow, MemberProblems, NetworkCounters, Scrape, StatusView, TunnelView};
 use crate::datapath::Outcome;
+use crate::model::{NetworkId, NetworkName};
 use text::{Family, Labels};
 
 /// The value of `Content-Type` for what [`render`] writes.
@@ -28,8 +29,9 @@ pub fn render(scrape: &Scrape) -> String {
 }
 
 fn families(scrape: &Scrape) -> Vec<Family> {
-    let Scrape { status, counters, tunnels, errors } = scrape;
+    let Scrape { status, counters, tunnels, problems, errors } = scrape;
     let mut families = status_families(status);
+    families.push(member_problems(problems));
     families.extend(status.names.iter().flat_map(names::families));
     families.extend(packet_families(counters));
     families.extend(tunnel_families(tunnels));
@@ -81,6 +83,18 @@ fn status_families(status: &StatusView) -> Vec<Family> {
     families
 }
 
+fn member_problems(members: &[MemberProblems]) -> Family {
+    let mut problems = Family::gauge("member_problems", "What does not work for a member of this host.");
+    for MemberProblems { network_name, network, member, count } in members {
+        problems.add(member_labels(*network, network_name, member), *count);
+    }
+    problems
+}
+
+fn member_labels(network: NetworkId, name: &NetworkName, member: &str) -> Labels {
+    vec![("network", network.to_string()), ("network_name", name.to_string()), ("member", member.to_owned())]
+}
+
 fn packet_families(counters: &[NetworkCounters]) -> [Family; 4] {
     let mut forwarded_packets =
         Family::counter("forwarded_packets_total", "Carrier packets that were forwarded or answered.");
@@ -121,11 +135,7 @@ fn tunnel_families(tunnels: &[TunnelView]) -> [Family; 3] {
         Family::counter("wireguard_received_bytes_total", "Encrypted bytes a member received from all its peers.");
     let mut sent = Family::counter("wireguard_sent_bytes_total", "Encrypted bytes a member sent to all its peers.");
     for tunnel in tunnels {
-        let labels = vec![
-            ("network", tunnel.network.to_string()),
-            ("network_name", tunnel.network_name.to_string()),
-            ("member", tunnel.member.clone()),
-        ];
+        let labels = member_labels(tunnel.network, &tunnel.network_name, &tunnel.member);
         peers.add(labels.clone(), tunnel.peers);
         received.add(labels.clone(), tunnel.received_bytes);
         sent.add(labels, tunnel.sent_bytes);

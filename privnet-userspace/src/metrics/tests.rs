@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 
 use super::*;
-use crate::agent::views::{NamesCounted, NamesView, RepliesCounted, ResponseCode, ScrapeErrorKind, Transport};
+use crate::agent::views::{
+    MemberProblems, NamesCounted, NamesView, RepliesCounted, ResponseCode, ScrapeErrorKind, Transport,
+};
 use crate::datapath::{Direction, DropReason};
 use crate::store::StoreKind;
 use crate::topology::Datapath;
@@ -153,7 +155,13 @@ fn status() -> StatusView {
 fn scrape(member: &str) -> Scrape {
     let mut errors: BTreeMap<_, _> = ScrapeErrorKind::ALL.iter().map(|kind| (*kind, 0)).collect();
     errors.insert(ScrapeErrorKind::Wireguard, 1);
-    Scrape { status: status(), counters: vec![counters(member)], tunnels: vec![tunnel(member)], errors }
+    let problems = vec![MemberProblems {
+        network_name: "shop".parse().expect("a name"),
+        network: NETWORK.parse().expect("an id"),
+        member: member.to_owned(),
+        count: 1,
+    }];
+    Scrape { status: status(), counters: vec![counters(member)], tunnels: vec![tunnel(member)], problems, errors }
 }
 
 fn counters(member: &str) -> NetworkCounters {

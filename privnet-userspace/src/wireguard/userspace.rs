@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::protocol::{Request, Response, Start, WireGuard};
-use super::{DeviceState, Error, PeerChange, Support, tun};
+use super::{Backend, DeviceState, Error, PeerChange, Support, tun};
 use crate::companion::{Cause, Given, Handle, Liveness};
 use crate::model::{IfName, PrivateKey, PublicKey};
 use crate::netns::{self, Netns};
@@ -55,11 +55,16 @@ pub fn userspace_support() -> Support {
         Ok(_) => Support::Present,
         Err(error) => {
             let file = tun::CONTROL_FILE;
-            Support::Missing {
-                reason: format!("cannot open {file}: {error}"),
-                remedy: "load the module with `modprobe tun`",
-            }
+            Support::Missing { reason: format!("cannot open {file}: {error}"), remedy: tun_remedy(error.kind()) }
         }
+    }
+}
+
+const fn tun_remedy(error: io::ErrorKind) -> &'static str {
+    if matches!(error, io::ErrorKind::PermissionDenied) {
+        "run it as root; a systemd unit with DevicePolicy= needs `DeviceAllow=/dev/net/tun rw`"
+    } else {
+        "load the module with `modprobe tun`; where it is loaded, make the file with `mknod -m 666 /dev/net/tun c 10 200`"
     }
 }
 
@@ -99,7 +104,10 @@ async fn open_tun(spec: &UserspaceSpec) -> Result<OwnedFd, Error> {
         let interface = interface.clone();
         spec.app.run(move || tun::create(&interface))
     };
-    let file = after_predecessor(create).await?.map_err(Error::io("create", object))?;
+    let file = after_predecessor(create).await?.map_err(|error| match userspace_support() {
+        Support::Missing { reason, remedy } => Error::Unsupported { backend: Backend::Userspace, reason, remedy },
+        Support::Present => Error::io("create", object)(error),
+    })?;
     let disable_ipv6 = format!("net/ipv6/conf/{}/disable_ipv6", spec.interface);
     match spec.app.set_sysctl(&disable_ipv6, "1").await {
         // A kernel without IPv6 has no such setting.

@@ -240,7 +240,7 @@ impl AgentApi for Fake {
 
     async fn scrape(&self) -> Result<Scrape, ControlError> {
         let status = self.status().await?;
-        Ok(Scrape { status, counters: Vec::new(), tunnels: Vec::new(), errors: BTreeMap::new() })
+        Ok(Scrape { status, counters: Vec::new(), tunnels: Vec::new(), problems: Vec::new(), errors: BTreeMap::new() })
     }
 }
 

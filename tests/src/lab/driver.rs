@@ -222,7 +222,8 @@ pub(crate) fn agent_line(host: &Shared) -> String {
 }
 
 fn spawn(host: &Shared) -> Child {
-    let line = agent_line(host);
+    let bounded = host.options.capabilities.map(|set| format!("setpriv --bounding-set={set} ")).unwrap_or_default();
+    let line = bounded + &agent_line(host);
     super::say(&format!("[{}] {line}", host.name));
     let log = File::options().create(true).append(true).open(&host.paths.log).expect("the agent's log");
     let mut command = host.space.command(&line);

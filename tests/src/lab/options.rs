@@ -15,19 +15,35 @@ pub struct Options {
     pub etcd: Option<String>,
     /// How often the agent observes everything anew; its default without one.
     pub observe_interval: Option<Duration>,
+    /// What `setpriv --bounding-set` leaves the agent's process of root's capabilities; all without it.
+    pub capabilities: Option<&'static str>,
 }
 
 impl Options {
     /// The eBPF datapath over an underlay of 1500 bytes.
     #[must_use]
     pub const fn ebpf() -> Self {
-        Self { datapath: "ebpf", wireguard: "auto", underlay_mtu: 1500, etcd: None, observe_interval: None }
+        Self {
+            datapath: "ebpf",
+            wireguard: "auto",
+            underlay_mtu: 1500,
+            etcd: None,
+            observe_interval: None,
+            capabilities: None,
+        }
     }
 
     /// The bridge datapath over an underlay of 1500 bytes.
     #[must_use]
     pub const fn bridge() -> Self {
-        Self { datapath: "bridge", wireguard: "auto", underlay_mtu: 1500, etcd: None, observe_interval: None }
+        Self {
+            datapath: "bridge",
+            wireguard: "auto",
+            underlay_mtu: 1500,
+            etcd: None,
+            observe_interval: None,
+            capabilities: None,
+        }
     }
 
     /// The same, and the agent observes nothing anew by itself: what is repaired, the kernel announced.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::claim::{Claimed, Made, claim_or_existing};
 use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
-use super::gone::wait_until_gone;
+use super::gone::wait_for_one_try;
 use super::problems::of_member;
 use super::target::find;
 use super::views::{Attach, Attached, MemberRef, ResolvConfFile};
@@ -76,8 +76,8 @@ pub(in crate::agent) async fn attach(
                     // The store is away: nothing stays on this host, and what the store has is released when it answers.
                     membership::leave(shared, record).map_err(|undo| explain(&undo))?;
                 }
-                // Why it could not be attached says more than what is still in the way of its end.
-                let _ = wait_until_gone(shared, record).await;
+                // Why it could not be attached says more than what is still in the way of its end, and is often the same.
+                wait_for_one_try(shared, record).await;
             }
         }
         return Err(error);

@@ -13,7 +13,7 @@ use super::fleet;
 use super::gone::wait_until_gone;
 use super::names::{ask_for_name, names_of_app, observe_names};
 use super::overlap::avoided_ranges;
-use super::problems::of_names;
+use super::problems::{self, of_names};
 use super::reads::{self, find_network, look_for_network};
 use super::scrape;
 use super::verbs::AgentApi;
@@ -55,6 +55,7 @@ impl Control {
         let (mut members, mut ready, mut last) = (0, 0, None);
         let mut problems: Vec<String> = shared.world(|world| world.problems().cloned().collect());
         problems.extend(shared.store_problems.lines());
+        problems.extend(shared.host.state_dir.check().err().iter().map(problem));
         for (network, handle) in shared.workers.all() {
             let report = handle.reports().borrow().clone();
             let local = report.ready.len() + report.failed.len();
@@ -70,7 +71,8 @@ impl Control {
                 record.map_or_else(|| id.to_string(), |record| format!("{} ({})", record.names_text(), record.address))
             };
             let failed = |(id, error)| format!("{network} {}: {}", name(id), problem(error));
-            problems.extend(report.failed.iter().chain(&report.in_the_way).map(failed));
+            let in_the_way = report.in_the_way.iter().map(|(id, fault)| (id, &fault.error));
+            problems.extend(report.failed.iter().chain(in_the_way).map(failed));
             problems.extend(report.problems.iter().map(|problem| format!("{network}: {problem}")));
         }
         problems.extend(of_names(shared));
@@ -164,6 +166,7 @@ fn network_mtu(asked: Option<u32>, host: Mtu) -> Result<u32, ControlError> {
 impl AgentApi for Control {
     async fn create_network(&self, request: CreateNetwork) -> Result<NetworkView, ControlError> {
         let name: NetworkName = request.name.parse()?;
+        self.shared.host.state_dir.check()?;
         if let Some(options) = &request.names {
             options.check()?;
         }
@@ -194,6 +197,7 @@ impl AgentApi for Control {
     }
 
     async fn delete_network(&self, network: NetworkPath) -> Result<Deleted, ControlError> {
+        self.shared.host.state_dir.check()?;
         let network = find_network(&self.shared, &network.network).await?;
         claims::delete_network(&*self.shared.store, network.id).await?;
         let is_gone = |world: &World| !world.networks().contains_key(&network.id);
@@ -202,6 +206,7 @@ impl AgentApi for Control {
     }
 
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
+        self.shared.host.state_dir.check()?;
         let network = find_network(&self.shared, &request.network).await?;
         attach(&self.shared, &network, request).await
     }
@@ -210,6 +215,7 @@ impl AgentApi for Control {
         let App { id: app, .. } = request.app.parse()?;
         let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
         let number = request.number.map(ContainerNumber::try_from).transpose()?;
+        self.shared.host.state_dir.check()?;
         let network = match find_network(&self.shared, &request.network).await {
             Ok(network) => network,
             // The members of a network that is gone are gone.
@@ -301,7 +307,8 @@ impl AgentApi for Control {
         if let Err(error) = &names {
             shared.read_failures.note::<()>(ScrapeErrorKind::Names, &error.message);
         }
-        Ok(Scrape { status: self.state(names), counters, tunnels, errors: shared.read_failures.read() })
+        let (status, errors) = (self.state(names), shared.read_failures.read());
+        Ok(Scrape { status, counters, tunnels, problems: problems::counts(shared), errors })
     }
 
     fn store_age(&self) -> Option<Duration> {

@@ -1,28 +1,35 @@
-//! What the host can and cannot do, one check a line, each with what to do about it. Changes a key of this host in
-//! the store, to see that it can, and nothing else.
+//! What the agent and its host can and cannot do, one check a line, each with what to do about it. Changes nothing that a pass
+//! would not change, but for a key of this host in the store, to see that it can be written.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::error::ControlError;
+use super::host_checks::{Viewed, check, host_checks, of_error, vxlan_port};
 use super::problems::of_names;
 use super::views::{Check, CheckStatus};
 use crate::agent::config;
+use crate::agent::host::places::is_writable;
+use crate::agent::host::state_dir::room;
+use crate::agent::network::handle::Report;
 use crate::agent::shared::Shared;
-use crate::datapath;
-use crate::link::{self, Links};
-use crate::model::DEFAULT_VXLAN_PORT;
-use crate::netns::Netns;
+use crate::model::{DEFAULT_VXLAN_PORT, counted};
+use crate::netns::{self, Netns};
 use crate::store::records::FleetRecord;
 use crate::store::{CommitError, Expected, Transaction, claims, keys};
-use crate::wireguard::{self, Support};
 
 /// How long the networks may take to be observed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The checks that need no agent, and why there is none.
 pub async fn without_agent(why: &ControlError) -> Vec<Check> {
-    let mut checks = host_checks(Path::new(config::DEFAULT_BPFFS));
+    let viewed = Viewed {
+        bpffs: Path::new(config::DEFAULT_BPFFS),
+        netns_dir: Path::new(netns::DEFAULT_DIR),
+        answers_names: true,
+        wireguard: None,
+    };
+    let mut checks = host_checks(&viewed);
     if let Ok(netns) = Netns::current() {
         checks.push(vxlan_port(&netns, DEFAULT_VXLAN_PORT.get()).await);
     }
@@ -31,8 +38,18 @@ pub async fn without_agent(why: &ControlError) -> Vec<Check> {
 }
 
 pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
-    let mut checks = host_checks(&shared.host.config.bpffs_dir);
+    // First of all, since it mends what it can.
+    let is_observed = observe_now(shared).await;
+    let config = &shared.host.config;
+    let viewed = Viewed {
+        bpffs: &config.bpffs_dir,
+        netns_dir: &config.netns_dir,
+        answers_names: config.names.is_some(),
+        wireguard: Some(shared.host.facts.wireguard),
+    };
+    let mut checks = host_checks(&viewed);
     checks.push(vxlan_port(&shared.host.netns.netns, shared.fleet.vxlan_port().get()).await);
+    checks.push(state_dir(shared));
     let mtu = shared.host.facts.mtu;
     checks.push(check(
         "mtu",
@@ -52,30 +69,52 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
     });
     let (reached, written) = tokio::join!(store(shared), store_write(shared));
     checks.extend([reached, written, fleet(shared).await]);
-    let is_observed = observe_now(shared).await;
-    let problems: usize = shared
-        .workers
-        .all()
-        .values()
-        .map(|handle| {
-            let report = handle.reports().borrow().clone();
-            report.problems.len() + report.failed.len() + report.in_the_way.len()
-        })
-        .sum();
     checks.push(names(shared));
-    checks.push(match problems {
-        0 if is_observed => check("agent", CheckStatus::Ok, "every network is in its desired state", ""),
-        0 => check(
+    checks.push(last_pass(shared, is_observed));
+    checks
+}
+
+/// What the networks' last passes led to.
+fn last_pass(shared: &Shared, is_observed: bool) -> Check {
+    let reports: Vec<Report> = shared.workers.all().values().map(|handle| handle.reports().borrow().clone()).collect();
+    let (warnings, faults): (Vec<_>, Vec<_>) =
+        reports.iter().flat_map(|report| report.in_the_way.values()).partition(|fault| fault.is_warning);
+    let failed: usize = reports.iter().map(|report| report.problems.len() + report.failed.len()).sum();
+    let listed = "`privnet status` lists them";
+    match (failed + faults.len(), warnings.len()) {
+        (0, 0) if is_observed => check("agent", CheckStatus::Ok, "every network is in its desired state", ""),
+        (0, 0) => check(
             "agent",
             CheckStatus::Warn,
             format!("the last pass had no problems; a new observation took more than {} s", PATIENCE.as_secs()),
             "run it again when this host is less busy",
         ),
-        n => {
-            check("agent", CheckStatus::Fail, format!("the last pass had {n} problems"), "`privnet status` lists them")
+        (0, n) => {
+            let warnings = counted(n, "warning");
+            check("agent", CheckStatus::Warn, format!("every member can send; {warnings} of containers"), listed)
         }
-    });
-    checks
+        (n, _) => check("agent", CheckStatus::Fail, format!("the last pass had {}", counted(n, "problem")), listed),
+    }
+}
+
+/// Whether the records and keys of this host's members are where the agent put them, and there is room for more.
+fn state_dir(shared: &Shared) -> Check {
+    /// A new network grows the state file by less.
+    const SCARCE_BYTES: u64 = 1 << 20;
+    let path = &shared.host.config.state_dir;
+    let shown = path.display();
+    if let Err(error) = shared.host.state_dir.check().and_then(|()| is_writable(path)) {
+        return of_error("state_dir", error);
+    }
+    let free = format!("free space on the file system of {shown} (`df -h` and `df -i` show how full it is)");
+    match room(path) {
+        Some((0, _) | (_, 0)) => check("state_dir", CheckStatus::Fail, format!("the disk of {shown} is full"), free),
+        Some((bytes, _)) if bytes < SCARCE_BYTES => {
+            let detail = format!("the disk of {shown} has {} KiB left", bytes >> 10);
+            check("state_dir", CheckStatus::Warn, detail, free)
+        }
+        Some(_) | None => check("state_dir", CheckStatus::Ok, format!("{shown} can be written"), ""),
+    }
 }
 
 /// Has every network observed, and repaired, before anything is said of it; false when that took too long.
@@ -106,10 +145,7 @@ fn names(shared: &Shared) -> Check {
 async fn store(shared: &Shared) -> Check {
     match shared.fleet.recognize().await {
         Ok(()) => check("store", CheckStatus::Ok, format!("{}, reachable", shared.store.kind()), ""),
-        Err(error) => {
-            let error = ControlError::from(error);
-            check("store", CheckStatus::Fail, error.message, error.remedy)
-        }
+        Err(error) => of_error("store", error.into()),
     }
 }
 
@@ -125,96 +161,7 @@ async fn store_write(shared: &Shared) -> Check {
             format!("not tried: the store does not know host {host}"),
             "see the check of the store",
         ),
-        Err(error) => {
-            let error = ControlError::from(error);
-            check("store_write", CheckStatus::Fail, error.message, error.remedy)
-        }
-    }
-}
-
-fn host_checks(bpffs: &Path) -> Vec<Check> {
-    let features = datapath::features();
-    vec![
-        match features.missing_capabilities.as_slice() {
-            [] => check("capabilities", CheckStatus::Ok, "all present", ""),
-            missing => {
-                check("capabilities", CheckStatus::Fail, format!("missing: {}", missing.join(", ")), "run as root")
-            }
-        },
-        check("kernel", CheckStatus::Ok, features.kernel.clone(), ""),
-        match features.jit {
-            Some(false) => check(
-                "bpf_jit",
-                CheckStatus::Warn,
-                "the kernel interprets eBPF programs instead of compiling them to machine code",
-                "sysctl -w net.core.bpf_jit_enable=1",
-            ),
-            Some(true) | None => check("bpf_jit", CheckStatus::Ok, "eBPF programs are compiled to machine code", ""),
-        },
-        if features.tcx {
-            check("tcx", CheckStatus::Ok, "programs on vxlan0 are attached by TCX", "")
-        } else {
-            check("tcx", CheckStatus::Ok, "no TCX (Linux 6.6): clsact is used", "")
-        },
-        if features.redirect_peer_scrubs {
-            check("redirect_peer", CheckStatus::Ok, "bpf_redirect_peer scrubs packets and is used", "")
-        } else {
-            check(
-                "redirect_peer",
-                CheckStatus::Warn,
-                "bpf_redirect_peer does not scrub packets on this kernel (CVE-2025-37959): the slower bpf_redirect is used",
-                "use Linux 6.1.139, 6.6.91, 6.12.29, 6.15 or later",
-            )
-        },
-        if datapath::is_bpffs(bpffs) {
-            check("bpffs", CheckStatus::Ok, format!("mounted on {}", bpffs.display()), "")
-        } else {
-            check(
-                "bpffs",
-                CheckStatus::Warn,
-                format!("{} is not a BPF file system; the agent mounts one", bpffs.display()),
-                format!("mount -t bpf bpf {}", bpffs.display()),
-            )
-        },
-        kernel_wireguard(),
-        match wireguard::userspace_support() {
-            Support::Present => check("wireguard_userspace", CheckStatus::Ok, "TUN devices can be created", ""),
-            Support::Missing { reason, remedy } => check("wireguard_userspace", CheckStatus::Warn, reason, remedy),
-        },
-    ]
-}
-
-fn kernel_wireguard() -> Check {
-    match (wireguard::kernel_support(), wireguard::userspace_support()) {
-        (Support::Present, _) => check("wireguard_kernel", CheckStatus::Ok, "the kernel has WireGuard", ""),
-        (Support::Missing { reason, remedy }, Support::Present) => check(
-            "wireguard_kernel",
-            CheckStatus::Warn,
-            format!("{reason}: a userspace process per member is used"),
-            remedy,
-        ),
-        (Support::Missing { reason, remedy }, Support::Missing { .. }) => {
-            check("wireguard_kernel", CheckStatus::Fail, reason, remedy)
-        }
-    }
-}
-
-/// Whether the VXLAN port can be had in a namespace, which is the host's.
-async fn vxlan_port(netns: &Netns, port: u16) -> Check {
-    let name = format!("udp_{port}");
-    let holder = async {
-        let links = Links::open(netns).await.ok()?;
-        link::udp_port_holder(netns, &links, port).await.ok()?
-    };
-    match holder.await {
-        Some(holder) if holder.excludes_vxlan() => check(
-            &name,
-            CheckStatus::Fail,
-            format!("taken by {holder}"),
-            format!("stop it, or give it another port: VXLAN uses port {port}"),
-        ),
-        Some(holder) => check(&name, CheckStatus::Ok, format!("shared with {holder}"), ""),
-        None => check(&name, CheckStatus::Ok, "free", ""),
+        Err(error) => of_error("store_write", error.into()),
     }
 }
 
@@ -241,8 +188,4 @@ async fn fleet(shared: &Shared) -> Check {
             check("fleet", CheckStatus::Warn, format!("{known}; {}", error.message), error.remedy)
         }
     }
-}
-
-fn check(name: &str, status: CheckStatus, detail: impl Into<String>, remedy: impl Into<String>) -> Check {
-    Check { check: name.to_owned(), status, detail: detail.into(), remedy: remedy.into() }
 }

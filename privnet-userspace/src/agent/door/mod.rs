@@ -13,7 +13,7 @@
 //! | `scrape`, `read_failures` | what the metrics read: counters, devices, the state; a read that fails is counted |
 //! | `numbers` | the numbers of containers as an attach finds them |
 //! | `names` | what surfaces may ask about names |
-//! | [`doctor`] | what the host can do, one check a line |
+//! | [`doctor`], `host_checks` | what the agent and its host can do, one check a line |
 //! | [`views`], [`error`] | what the surfaces may see |
 //! | `explain` | the errors of doors and store as the one error that surfaces see |
 
@@ -26,6 +26,7 @@ pub mod error;
 pub mod explain;
 mod fleet;
 mod gone;
+mod host_checks;
 mod names;
 mod numbers;
 mod overlap;

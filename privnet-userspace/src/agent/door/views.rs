@@ -26,7 +26,7 @@ pub use hosts::{HostState, HostView};
 pub use names::{
     AnswerSource, DomainNameView, DomainNamesQuery, NamesCounted, NamesView, RepliesCounted, ResolveQuery, ResolveView,
 };
-pub use scrape::{CounterRow, NetworkCounters, Scrape, ScrapeErrorKind, TunnelView};
+pub use scrape::{CounterRow, MemberProblems, NetworkCounters, Scrape, ScrapeErrorKind, TunnelView};
 pub use status::StatusView;
 pub use version::{BuildProfile, VersionView};
 

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result};
 use uuid::{Uuid, uuid};
 
+use super::state_dir::StateDir;
 use crate::agent::config::{Config, DatapathChoice};
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::netns_links::NetnsLinks;
@@ -31,6 +32,8 @@ pub struct Host {
     pub facts: HostFacts,
     /// The host's own namespace, where the VTEPs' sockets are created.
     pub netns: NetnsLinks,
+    /// The state directory, taken by this agent.
+    pub state_dir: StateDir,
 }
 
 /// What was found out about the host at the start, and does not change while the agent runs.

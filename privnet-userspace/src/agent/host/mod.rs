@@ -2,6 +2,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | `capabilities`, `places`, `state_dir` | what the agent needs of its process and of the host's directories |
 //! | `facts` | what the host is like, found out at the start |
 //! | `journal` | this host's own records of its members, and their private keys |
 //! | `fleet` | which fleet it belongs to, and that the store is that fleet's |
@@ -9,9 +10,12 @@
 //! | `clock` | that this host's clock steps back is noticed and told |
 
 pub mod applied;
+pub mod capabilities;
 pub mod clock;
 pub mod facts;
 pub mod fleet;
 pub mod journal;
+pub mod places;
 pub mod presence;
+pub mod state_dir;
 pub mod vtep;

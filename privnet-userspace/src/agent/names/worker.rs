@@ -92,8 +92,12 @@ impl NamesWorker {
     async fn pass(&mut self) -> bool {
         self.changed |= self.renew();
         let mut problems = BTreeMap::new();
-        if let Err(error) = self.converge(&mut problems).await {
-            let error = shown(&error);
+        let converged = match self.host.state_dir.check() {
+            // Its process is not seen, and still serves.
+            Err(error) => Err(error),
+            Ok(()) => self.converge(&mut problems).await.map_err(|error| shown(&error)),
+        };
+        if let Err(error) = converged {
             tracing::warn!("the DNS process is not in its desired state: {}", problem(&error));
             problems.insert(None, error);
             self.known = None;

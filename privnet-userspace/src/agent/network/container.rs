@@ -3,52 +3,91 @@
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
+use ipnet::Ipv4Net;
 
+use super::handle::Fault;
 use super::local::LocalNetwork;
 use super::objects::departed;
 use super::scan::MemberScan;
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::foreign_ranges;
 use crate::agent::host::journal::Record;
-use crate::ipam::Conflict;
-use crate::link::{LOOPBACK_INDEX, Link};
+use crate::ipam::{Conflict, ForeignRange};
+use crate::link::{LOOPBACK_INDEX, Link, Links, Route};
 use crate::model::MemberId;
 use crate::topology::ownership;
 
-/// What of a member's container is in the way of what is promised.
+/// The worst that is in the way in a member's container.
 ///
 /// # Errors
-/// When its links cannot be read.
-pub async fn fault(scan: &MemberScan<'_>) -> Result<Option<ControlError>> {
-    if scan.namespaces.app.is_none() {
+/// When its links, addresses or routes cannot be read.
+pub async fn fault(scan: &MemberScan<'_>) -> Result<Option<Fault>> {
+    let Some(app) = &scan.namespaces.app else { return Ok(None) };
+    of_container(scan.net(), scan.record, &app.links, scan.app_links().await?, scan.app_routes().await?).await
+}
+
+/// The same of a member that was just made.
+///
+/// # Errors
+/// As [`fault`].
+pub async fn fault_of_new(net: &LocalNetwork, member: MemberId) -> Result<Option<Fault>> {
+    let (namespaces, record) = (net.namespaces_of(member).await?, net.record(member)?);
+    let Some(app) = &namespaces.app else { return Ok(None) };
+    of_container(net, record, &app.links, &app.links.links().await?, &app.links.routes().await?).await
+}
+
+async fn of_container(
+    net: &LocalNetwork,
+    record: &Record,
+    app: &Links,
+    links: &[Link],
+    routes: &[Route],
+) -> Result<Option<Fault>> {
+    if record.leaving {
         return Ok(None);
     }
-    let loopback = scan.app_links().await?.iter().find(|link| link.index == LOOPBACK_INDEX);
-    if let Some(fault) = of_loopback(scan.net(), scan.record, loopback) {
-        return Ok(Some(fault));
+    let loopback = links.iter().find(|link| link.index == LOOPBACK_INDEX);
+    if net.host.config.names.is_some() && !loopback.is_some_and(|link| link.up) {
+        return Ok(Some(Fault { error: loopback_is_down(), is_warning: false }));
     }
-    match overlap(scan).await? {
-        Some(fault) => Ok(Some(fault)),
-        None => diverted(scan).await,
+    let Some(subnet) = net.subnet() else { return Ok(None) };
+    let own = foreign_ranges::own_interfaces(net.journal.lock().records().values(), record.netns);
+    // The most frequent case costs no dump: a container with no interface but ours has no address that matters.
+    let is_own = |link: &Link| link.index == LOOPBACK_INDEX || own.iter().any(|own| own.as_str() == link.name);
+    let addresses = if links.iter().all(is_own) { Vec::new() } else { app.addresses().await? };
+    let ranges = foreign_ranges::of(links, &addresses, routes, &own);
+    let found = |conflict| ranges.iter().find(|range| range.conflict(subnet) == Some(conflict));
+    let breaks = found(Conflict::Breaks).map(|range| Fault { error: breaks(subnet, range), is_warning: false });
+    let narrows = || found(Conflict::Narrows).map(|range| Fault { error: narrows(subnet, range), is_warning: true });
+    if breaks.is_some() {
+        return Ok(breaks);
     }
+    let diverted = diverted(record, subnet, app, links, routes).await?;
+    let fault = diverted.map(|error| Fault { error, is_warning: false });
+    Ok(fault.or_else(narrows))
 }
 
 /// Rules of the container that lead what is for the network past it. They are its root's, and stay; the guard and the backstop
 /// hold back what they lead astray.
-async fn diverted(scan: &MemberScan<'_>) -> Result<Option<ControlError>> {
-    let (Some(app), Some(subnet)) = (&scan.namespaces.app, scan.net().subnet()) else { return Ok(None) };
-    let interface = ownership::wireguard_interface(scan.record.index);
-    let tunnel = scan.app_links().await?.iter().find(|link| link.name == interface.as_str() && link.up);
-    let Some(tunnel) = tunnel.filter(|_| !scan.record.leaving) else { return Ok(None) };
+async fn diverted(
+    record: &Record,
+    subnet: Ipv4Net,
+    app: &Links,
+    links: &[Link],
+    routes: &[Route],
+) -> Result<Option<ControlError>> {
+    let interface = ownership::wireguard_interface(record.index);
+    let tunnel = links.iter().find(|link| link.name == interface.as_str() && link.up);
+    let Some(tunnel) = tunnel else { return Ok(None) };
     // The most frequent case costs one dump of three rules.
-    let changes = app.links.rule_changes().await?;
+    let changes = app.rule_changes().await?;
     if changes.is_empty() {
         return Ok(None);
     }
-    let departed = departed::departed(scan.app_routes().await?, subnet);
-    let is_peer = |address: &Ipv4Addr| *address != scan.record.address && !departed.contains(address);
+    let departed = departed::departed(routes, subnet);
+    let is_peer = |address: &Ipv4Addr| *address != record.address && !departed.contains(address);
     let Some(peer) = subnet.hosts().find(is_peer) else { return Ok(None) };
-    if app.links.way(scan.record.address, peer).await? == Some(tunnel.index) {
+    if app.way(record.address, peer).await? == Some(tunnel.index) {
         return Ok(None);
     }
     Ok(Some(ControlError::new(
@@ -60,44 +99,30 @@ async fn diverted(scan: &MemberScan<'_>) -> Result<Option<ControlError>> {
     )))
 }
 
+fn loopback_is_down() -> ControlError {
+    ControlError::new(
+        ErrorCode::Internal,
+        "the loopback of the container is down, so that it can neither ask for names nor reach its own address",
+        "ip link set lo up, in the container",
+    )
+}
+
 /// An interface, a gateway or a route of the container that came after the attach, and is in the network's subnet.
-async fn overlap(scan: &MemberScan<'_>) -> Result<Option<ControlError>> {
-    let (Some(app), Some(subnet)) = (&scan.namespaces.app, scan.net().subnet()) else { return Ok(None) };
-    if scan.record.leaving {
-        return Ok(None);
-    }
-    let own = foreign_ranges::own_interfaces(scan.net().journal.lock().records().values(), scan.record.netns);
-    let links = scan.app_links().await?;
-    // The most frequent case costs no dump: a container with no interface but ours has no address that matters.
-    let is_own = |link: &Link| link.index == LOOPBACK_INDEX || own.iter().any(|own| own.as_str() == link.name);
-    let addresses = if links.iter().all(is_own) { Vec::new() } else { app.links.addresses().await? };
-    let ranges = foreign_ranges::of(links, &addresses, scan.app_routes().await?, &own);
-    Ok(ranges.iter().find(|range| range.conflict(subnet) == Some(Conflict::Breaks)).map(|range| {
-        ControlError::new(
-            ErrorCode::SubnetOverlap,
-            format!("subnet {subnet} overlaps {range} of the container: packets to one of the two go the wrong way"),
-            "give the container's interface another range, or attach the container to a network with another subnet",
-        )
-    }))
+fn breaks(subnet: Ipv4Net, range: &ForeignRange) -> ControlError {
+    ControlError::new(
+        ErrorCode::SubnetOverlap,
+        format!("subnet {subnet} overlaps {range} of the container: packets to one of the two go the wrong way"),
+        "give the container's interface another range, or attach the container to a network with another subnet",
+    )
 }
 
-/// The same of a member that was just made, by one question.
-///
-/// # Errors
-/// When its loopback cannot be read.
-pub async fn fault_of_new(net: &LocalNetwork, member: MemberId) -> Result<Option<ControlError>> {
-    let (namespaces, record) = (net.namespaces_of(member).await?, net.record(member)?);
-    let Some(app) = &namespaces.app else { return Ok(None) };
-    Ok(of_loopback(net, record, app.find("lo").await?.as_ref()))
-}
-
-fn of_loopback(net: &LocalNetwork, record: &Record, loopback: Option<&Link>) -> Option<ControlError> {
-    let is_needed = !record.leaving && net.host.config.names.is_some();
-    (is_needed && !loopback.is_some_and(|link| link.up)).then(|| {
-        ControlError::new(
-            ErrorCode::Internal,
-            "the loopback of the container is down, so that it can neither ask for names nor reach its own address",
-            "ip link set lo up, in the container",
-        )
-    })
+/// A route of the container that is wider than the network's subnet and no default route.
+fn narrows(subnet: Ipv4Net, range: &ForeignRange) -> ControlError {
+    ControlError::new(
+        ErrorCode::SubnetOverlap,
+        format!(
+            "subnet {subnet} is inside {range} of the container: packets to the subnet go into the network instead"
+        ),
+        "nothing, if the container needs no address of the subnet there; else attach it to a network with another subnet",
+    )
 }

@@ -43,6 +43,15 @@ pub struct Doubts {
     pub interrupted: BTreeSet<MemberId>,
 }
 
+/// What of a member's container is in the way of what is promised, or will surprise its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What, why, and what to do.
+    pub error: ControlError,
+    /// Whether all that is promised works nevertheless.
+    pub is_warning: bool,
+}
+
 /// What a worker's last pass led to.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -55,7 +64,7 @@ pub struct Report {
     /// The members of this host that cannot, and why.
     pub failed: BTreeMap<MemberId, ControlError>,
     /// What of the containers of members of this host is in the way, which only their owners change.
-    pub in_the_way: BTreeMap<MemberId, ControlError>,
+    pub in_the_way: BTreeMap<MemberId, Fault>,
     /// What went wrong otherwise.
     pub problems: Vec<String>,
     /// The members whose records remain.

@@ -254,12 +254,23 @@ impl LocalNetwork {
         Ok(())
     }
 
-    /// Opens the programs that an earlier agent pinned, and pins again what a stranger unpinned; forgets those of which
-    /// nothing is pinned any more.
-    pub fn adopt_programs(&self) -> Result<()> {
+    /// Whether the loaded programs are no longer those that are pinned: a stranger removed the pins, or mounted or unmounted
+    /// a file system there.
+    pub async fn programs_are_lost(&self) -> bool {
+        match self.programs() {
+            Some(programs) => !programs.lock().await.is_pinned(),
+            None => false,
+        }
+    }
+
+    /// Opens the programs that are pinned, and pins again what a stranger unpinned of them; forgets those of which nothing is
+    /// pinned any more.
+    pub async fn adopt_programs(&self) -> Result<()> {
         let pins = self.host.config.pins_of(self.network);
-        if !pins.exists() {
+        if self.programs_are_lost().await || !pins.exists() {
             self.set_programs(None);
+        }
+        if !pins.exists() {
             return Ok(());
         }
         let is_whole = datapath::pin_again(&pins).with_context(|| format!("pinning again in {}", pins.display()))?;

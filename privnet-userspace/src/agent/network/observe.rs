@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt};
 
-use super::handle::Doubts;
+use super::container;
+use super::handle::{Doubts, Fault};
 use super::local::LocalNetwork;
+use super::objects;
 use super::scan::{MemberScan, NetworkScan};
-use super::{container, objects};
-use crate::agent::door::error::ControlError;
 use crate::agent::host::journal::Record;
 use crate::model::MemberId;
 use crate::topology::{Key, State};
@@ -28,7 +28,7 @@ pub struct Observation {
     /// Why nothing could be seen in a member's container.
     pub unobserved: BTreeMap<MemberId, anyhow::Error>,
     /// What of a member's container, which only its owner changes, is in the way of what is promised; of those looked at.
-    pub in_the_way: BTreeMap<MemberId, ControlError>,
+    pub in_the_way: BTreeMap<MemberId, Fault>,
 }
 
 /// Looks at everything.

@@ -68,7 +68,7 @@ impl<'a> NetworkScan<'a> {
     /// # Errors
     /// When the programs or the network netns cannot be opened, or its links not listed.
     pub async fn begin(net: &'a LocalNetwork) -> Result<Self> {
-        net.adopt_programs()?;
+        net.adopt_programs().await?;
         let netns = net.reopen_netns().await?;
         let links = match &netns {
             Some(netns) => netns.links.links().await?,

@@ -11,12 +11,13 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::StreamExt;
 
-use super::handle::{Doubts, Report, WorkerHandle};
+use super::container;
+use super::handle::{Doubts, Fault, Report, WorkerHandle};
 use super::intent::intent;
 use super::local::LocalNetwork;
+use super::objects;
 use super::observe::{Observation, observe, observe_doubted};
 use super::watch::Watchers;
-use super::{container, objects};
 use crate::agent::door::error::ControlError;
 use crate::agent::door::explain::{explain, problem};
 use crate::agent::host::journal::Record;
@@ -43,7 +44,7 @@ pub struct Worker {
     /// The members of whom it may be wrong: an operation of theirs failed.
     unseen: BTreeSet<MemberId>,
     /// What of the members' containers was in the way when it was last seen.
-    in_the_way: BTreeMap<MemberId, ControlError>,
+    in_the_way: BTreeMap<MemberId, Fault>,
     passes: u64,
 }
 
@@ -104,6 +105,7 @@ impl Worker {
     async fn pass(&mut self) -> Report {
         self.passes += 1;
         let (mut doubts, answered) = self.handle.take_doubts();
+        doubts.everything |= self.net.programs_are_lost().await;
         // What is missing may be missing because its container is gone: then nothing is to be built again.
         if doubts.exist()
             && let Err(error) = membership::end_dead(&self.memberships).await
@@ -154,7 +156,9 @@ impl Worker {
     }
 
     async fn observed(&mut self, doubts: &Doubts) -> anyhow::Result<Observation> {
-        match self.seen.take() {
+        let seen = self.seen.take();
+        self.net.host.state_dir.check()?;
+        match seen {
             Some(state) if !doubts.exist() => Ok(Observation { state, ..Observation::default() }),
             Some(state) => observe_doubted(&self.net, state, doubts).await,
             None => observe(&self.net).await,
@@ -214,7 +218,7 @@ impl Worker {
                 }
             }
         }
-        let stays = |(member, _): &(&MemberId, &ControlError)| local.contains(member);
+        let stays = |(member, _): &(&MemberId, &Fault)| local.contains(member);
         report.in_the_way = self.in_the_way.iter().filter(stays).map(|(id, fault)| (*id, fault.clone())).collect();
         self.remove_finished_records(records, &local, &failures, &mut report);
         let attaching = intent.into_iter().flat_map(|intent| intent.members.values());

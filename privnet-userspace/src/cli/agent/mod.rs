@@ -36,17 +36,18 @@ async fn start_agent(
     options: &AgentOptions,
     waiting: &watch::Sender<Option<ControlError>>,
 ) -> Result<Agent, ControlError> {
-    let internal = |message: String| ControlError::new(ErrorCode::Internal, message, "run the agent as root");
     // This very binary, also when its file was replaced or removed since.
     let binary = std::path::PathBuf::from("/proc/self/exe");
     let names = match options.dns_address {
         DnsAddress::Off => None,
         DnsAddress::At(address) => Some(agent::NamesConfig { address, ..agent::NamesConfig::new(binary.clone()) }),
     };
+    // Before the first step that needs one.
+    agent::check_capabilities(names.is_some())?;
     let config = agent::Config {
         host: options.host.clone(),
         vtep: options.vtep,
-        host_netns: Netns::current().map_err(|error| internal(error.to_string()))?,
+        host_netns: Netns::current()?,
         netns_dir: crate::netns::DEFAULT_DIR.into(),
         netns_prefix: options.netns_prefix.clone(),
         bpffs_dir: options.bpffs.clone(),

@@ -15,6 +15,8 @@ pub struct Scrape {
     pub counters: Vec<NetworkCounters>,
     /// The WireGuard figures of the members whose device could be read.
     pub tunnels: Vec<TunnelView>,
+    /// How much does not work for each member of this host.
+    pub problems: Vec<MemberProblems>,
     /// How many reads failed since the agent started, this scrape's included; every kind is in it.
     pub errors: BTreeMap<ScrapeErrorKind, u64>,
 }
@@ -55,6 +57,19 @@ pub struct CounterRow {
     pub packets: u64,
     /// Their bytes on the carrier, Ethernet header included.
     pub bytes: u64,
+}
+
+/// How much does not work for a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberProblems {
+    /// The network's name.
+    pub network_name: NetworkName,
+    /// The network.
+    pub network: NetworkId,
+    /// The container, `<number>.<type>.<app>`.
+    pub member: String,
+    /// How many problems it has; `status` says which.
+    pub count: u64,
 }
 
 /// One member's WireGuard figures.

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::Managed;
+use crate::agent::host::places::have_bpffs;
 use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::NetworkScan;
 use crate::datapath::{self, NetworkSpec};
@@ -22,6 +23,7 @@ impl Managed for kind::Programs {
 
     async fn make(net: &LocalNetwork, (): (), _: Before<'_, Self::Spec>, to: &Self::Spec) -> Result<()> {
         let pins = net.host.config.pins_of(net.network);
+        have_bpffs(&net.host.config.bpffs_dir)?;
         let spec = NetworkSpec { event_sample: EVENT_SAMPLE, ..NetworkSpec::new(to.vni, to.prefix) };
         let programs = datapath::Network::open(&pins, &spec).with_context(|| format!("loading {}", pins.display()))?;
         net.set_programs(Some(programs));
