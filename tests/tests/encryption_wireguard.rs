@@ -196,6 +196,7 @@ fn changes_of_other_peers_and_of_nothing_lose_no_packet() {
         let members = lab.mesh(backend, 2).await;
         let (there, back) = (members[0].socket(members[0].address, 7000), members[1].socket(members[1].address, 7000));
         assert!(arrives(&there, &back, b"the handshake is done"));
+        back.set_read_timeout(Some(SOON)).expect("set");
 
         // The traffic goes on until the changes are made, however long a busy machine takes for them.
         let stop = Arc::new(AtomicBool::new(false));

@@ -70,7 +70,9 @@ impl Predecessor {
 
     /// Forgets the first `count` of those that were heard.
     pub(super) fn is_done_with(&self, count: usize) {
-        self.lock().heard.drain(..count);
+        let mut peers = self.lock();
+        let count = count.min(peers.heard.len());
+        peers.heard.drain(..count);
     }
 
     /// Ends the looking when the last session of the predecessor has ended.
