@@ -43,6 +43,7 @@ pub async fn run_names(
         names: Arc::clone(&names),
         resolv_confs,
         config,
+        sockets: BTreeMap::new(),
         known: None,
         catalogue: Catalogue::new(),
         changed: false,
@@ -69,6 +70,9 @@ struct NamesWorker {
     names: Arc<NamesHandle>,
     resolv_confs: Arc<ResolvConfs>,
     config: NamesConfig,
+    /// The sockets of the containers, as far as this agent opened them: what is asked while no process runs waits in them for
+    /// the next one.
+    sockets: BTreeMap<NetnsId, Sockets>,
     /// The process that serves, and what it serves; nothing when that is to be found out.
     known: Option<Known>,
     /// What should be told.
@@ -140,6 +144,7 @@ impl NamesWorker {
         let records: Vec<Record> = self.journal.lock().records().values().cloned().collect();
         let upstreams = self.resolv_confs.servers(self.config.address);
         let wanted = desired::containers(records.iter(), self.config.address, &upstreams);
+        self.sockets.retain(|id, _| wanted.contains_key(id));
         if wanted.is_empty() {
             return self.rest().await;
         }
@@ -156,7 +161,7 @@ impl NamesWorker {
             known.served.remove(&id);
         }
         for (id, container) in wanted {
-            match serve(known, id, &container, &self.config).await {
+            match serve(known, &mut self.sockets, id, &container, &self.config).await {
                 Ok(()) => {}
                 // These are the container's; what else goes wrong is the process's.
                 Err(
@@ -245,7 +250,13 @@ async fn ended(known: Option<&Known>) {
 }
 
 /// Lets one container ask, for what exists for it.
-async fn serve(known: &mut Known, id: NetnsId, container: &Container, config: &NamesConfig) -> Result<(), Error> {
+async fn serve(
+    known: &mut Known,
+    sockets: &mut BTreeMap<NetnsId, Sockets>,
+    id: NetnsId,
+    container: &Container,
+    config: &NamesConfig,
+) -> Result<(), Error> {
     match known.served.get(&id) {
         Some(client) if *client == container.client => return Ok(()),
         Some(_) => {
@@ -258,8 +269,13 @@ async fn serve(known: &mut Known, id: NetnsId, container: &Container, config: &N
         None => {
             let path = known_path(id, container)?;
             let netns = Netns::open(&path)?;
-            let sockets = Sockets::open(&netns, config.address).await?.with_own(&netns, &container.client.upstreams);
-            known.process.serve(id, &path, &container.client, &sockets.await?).await?;
+            let open = match sockets.remove(&id) {
+                Some(open) => open,
+                None => Sockets::open(&netns, config.address).await?,
+            };
+            let open = open.with_own(&netns, &container.client.upstreams).await?;
+            known.process.serve(id, &path, &container.client, &open).await?;
+            sockets.insert(id, open);
         }
     }
     known.served.insert(id, container.client.clone());
