@@ -141,7 +141,8 @@ fn a_command_whose_attach_fails_never_runs() {
     assert_eq!(stderr, "error: no address of shop is free\n  remedy: detach somebody\n");
     assert!(!marker.exists());
     let (target, asked) = (agent.asked()[0].clone(), agent.asked().len());
-    let pid = target.trim_matches(|c: char| !c.is_ascii_digit()).parse().ok().and_then(Pid::from_raw);
+    let pid = target.strip_prefix("attach Pid(").and_then(|rest| rest.split_once(')')?.0.parse().ok());
+    let pid = pid.and_then(Pid::from_raw);
     assert!(test_kill_process(pid.expect("a process")).is_err(), "the child is still there");
     assert_eq!(asked, 1, "what was never attached was detached");
 

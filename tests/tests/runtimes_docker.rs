@@ -134,7 +134,7 @@ impl Scene {
     fn a_container_that_restarts_is_a_member_no_more(&self) {
         let attach = || self.attach("shop", "api", &["--container", "api", "--resolv-conf", &self.path("api")]);
         let before = attach();
-        self.docker.run("restart --time 0 api");
+        self.docker.run("restart -t 0 api");
         self.wait_until_no_member("api");
         self.assert_is_dockers("api");
         let of_others = Some(ANSWER.parse().expect("an address"));
@@ -247,14 +247,18 @@ impl Scene {
     /// What each client of a container finds for a name.
     fn assert_finds(&self, container: &str, name: &str, address: Option<Ipv4Addr>) {
         let expected: BTreeSet<Ipv4Addr> = address.into_iter().collect();
-        for client in &self.clients {
+        let ask = |client: &&str| {
             // busybox nslookup looks for a name without a dot in the search list only.
             let dot = if client.starts_with("busybox") && !name.contains('.') { "." } else { "" };
-            let output = self.docker.attempt(&format!("exec {container} {client} {name}{dot}"));
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            let addresses = text.split_whitespace().filter_map(|word| word.parse::<Ipv4Addr>().ok());
+            format!("echo '# {client}'; {client} {name}{dot}; ")
+        };
+        let text = self.docker.script(container, &self.clients.iter().map(ask).collect::<String>());
+        let answers: Vec<&str> = text.split("# ").skip(1).collect();
+        assert_eq!(answers.len(), self.clients.len(), "{text}");
+        for answer in answers {
+            let addresses = answer.split_whitespace().filter_map(|word| word.parse::<Ipv4Addr>().ok());
             let found: BTreeSet<Ipv4Addr> = addresses.filter(|address| !address.is_loopback()).collect();
-            assert_eq!(found, expected, "{client} {name}: {text}{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(found, expected, "{name}: {answer}");
         }
     }
 

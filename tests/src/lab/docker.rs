@@ -99,6 +99,19 @@ impl Docker {
         self.command().args(line.split_whitespace()).output().expect("docker starts")
     }
 
+    /// Runs a shell's script in a container, and returns what it printed, on standard error too; its last command may fail.
+    ///
+    /// # Panics
+    /// When docker cannot be started.
+    #[must_use]
+    #[track_caller]
+    pub fn script(&self, container: &str, script: &str) -> String {
+        say(&format!("[{container}] {script}"));
+        let output = self.command().args(["exec", container, "busybox", "sh", "-c", script]).output();
+        let output = output.expect("docker starts");
+        text(&output.stdout) + &text(&output.stderr)
+    }
+
     /// Makes the image [`IMAGE`] of programs of this machine: files, and where they are in the image.
     ///
     /// # Panics
