@@ -10,6 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::agent::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
 use crate::model::ids::ContainerNumber;
+use crate::model::mtu::MAX_UNDERLAY_MTU_BYTES;
+use crate::model::naming::MAX_TTL_SECONDS;
 use crate::model::{Forwarding, Port};
 
 /// Where the agent listens unless told otherwise.
@@ -25,6 +27,11 @@ pub struct Cli {
     /// The command.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// Reads a whole number. Which ones the verb takes is for it to say; what is none is refused with the same bounds.
+fn whole(first: u32, last: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
+    move |text| text.parse().map_err(|_| format!("expected a whole number from {first} to {last}"))
 }
 
 /// How results and errors are printed.
@@ -128,7 +135,7 @@ pub enum NetworkVerb {
         #[arg(long, value_name = "CIDR")]
         subnet: Option<String>,
         /// The MTU of its members' interfaces, in bytes [default: what this host's underlay leaves].
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = whole(576, 65_425), allow_negative_numbers = true)]
         mtu: Option<u32>,
         /// The options of its names.
         #[command(flatten)]
@@ -165,10 +172,10 @@ pub enum FleetVerb {
 #[derive(Debug, Args)]
 pub struct NameArgs {
     /// The TTL of its names, in seconds [default: 5].
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole(0, MAX_TTL_SECONDS), allow_negative_numbers = true)]
     pub ttl: Option<u32>,
     /// The TTL of the answer that a name does not exist, in seconds [default: 5].
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole(0, MAX_TTL_SECONDS), allow_negative_numbers = true)]
     pub negative_ttl: Option<u32>,
     /// The resolvers of all other names: on (those of the host), off, or addresses [default: on].
     #[arg(long, value_name = "on|off|ADDR,…")]
@@ -216,7 +223,7 @@ pub struct MemberArgs {
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<String>,
     /// The container's number [default: attach takes the namespace's own, or the lowest free one; detach the only one].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub number: Option<ContainerNumber>,
 }
 
@@ -321,7 +328,7 @@ pub struct DnsArgs {
 #[derive(Debug, Args)]
 pub struct MtuArgs {
     /// Calculate for an underlay of this MTU [default: the agent's; without one, that of the default route's interface].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(686, MAX_UNDERLAY_MTU_BYTES), allow_negative_numbers = true)]
     pub underlay_mtu: Option<u32>,
     /// The agent to ask.
     #[command(flatten)]

@@ -76,7 +76,7 @@ fn mtu_table(view: &MtuView) -> String {
     let MtuView { mtu, source, interface } = view;
     let underlay = match (source, interface) {
         (Source::Given, _) => "as given".to_owned(),
-        (Source::Agent, _) => "as the agent of this host found it".to_owned(),
+        (Source::Agent, _) => "as the agent of this host found it when it started".to_owned(),
         (Source::DefaultRoute, Some(interface)) => format!("of {interface}, which has the default route"),
         (Source::DefaultRoute | Source::Assumed, _) => {
             "assumed: no agent runs here, and this host has no default route".to_owned()

@@ -81,9 +81,16 @@ pub fn fields(fields: &[(&str, String)]) -> String {
     lines(table, terminal_width())
 }
 
-/// How many columns the terminal has that stdout leads to.
+/// How many columns the terminal has that stdout leads to: as its user says with `COLUMNS`, else as the kernel says.
 fn terminal_width() -> Option<u16> {
-    rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+    let of_kernel = rustix::termios::tcgetwinsize(io::stdout()).ok()?.ws_col;
+    width(of_kernel, std::env::var("COLUMNS").ok().as_deref())
+}
+
+fn width(of_kernel: u16, of_user: Option<&str>) -> Option<u16> {
+    let of_user = of_user.and_then(|columns| columns.trim().parse().ok());
+    // A serial line says 0.
+    [of_user, Some(of_kernel)].into_iter().flatten().find(|columns| *columns > 0)
 }
 
 fn lines(mut table: Table, width: Option<u16>) -> String {
@@ -133,6 +140,20 @@ mod tests {
         assert!(text.lines().count() > 1 && text.lines().all(|line| line.chars().count() <= 60), "{text}");
         let words: Vec<&str> = text.split_whitespace().collect();
         assert_eq!(words.join(" "), format!("warn wireguard_kernel {remedy}"), "no word is lost or cut");
+    }
+
+    #[test]
+    fn the_width_is_the_users_else_the_terminals() {
+        for (of_kernel, of_user, expected) in [
+            (80, None, Some(80)),
+            (80, Some("60"), Some(60)),
+            (0, Some("60"), Some(60)),
+            (80, Some("0"), Some(80)),
+            (80, Some("wide"), Some(80)),
+            (0, None, None),
+        ] {
+            assert_eq!(width(of_kernel, of_user), expected, "{of_kernel} {of_user:?}");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What the agent and its host can and cannot do, one check a line, each with what to do about it. Changes nothing that a pass
 //! would not change, but for a key of this host in the store, to see that it can be written.
 
+use std::cmp::Ordering;
 use std::path::Path;
 use std::time::Duration;
 
 use super::error::ControlError;
+use super::explain::explain;
 use super::host_checks::{Viewed, check, host_checks, of_error, vxlan_port};
 use super::problems::of_names;
 use super::views::{Check, CheckStatus};
@@ -13,7 +15,7 @@ use crate::agent::host::places::is_writable;
 use crate::agent::host::state_dir::room;
 use crate::agent::network::handle::Report;
 use crate::agent::shared::Shared;
-use crate::model::{DEFAULT_VXLAN_PORT, counted};
+use crate::model::{DEFAULT_VXLAN_PORT, Mtu, counted};
 use crate::netns::{self, Netns};
 use crate::store::records::FleetRecord;
 use crate::store::{CommitError, Expected, Transaction, claims, keys};
@@ -50,13 +52,7 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
     let mut checks = host_checks(&viewed);
     checks.push(vxlan_port(&shared.host.netns.netns, shared.fleet.vxlan_port().get()).await);
     checks.push(state_dir(shared));
-    let mtu = shared.host.facts.mtu;
-    checks.push(check(
-        "mtu",
-        CheckStatus::Ok,
-        format!("underlay {}, carrier {}, wireguard {}", mtu.underlay, mtu.carrier, mtu.wireguard),
-        "",
-    ));
+    checks.push(mtu(shared).await);
     checks.push(if shared.host.facts.vtep.is_loopback() {
         check(
             "vtep",
@@ -72,6 +68,34 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
     checks.push(names(shared));
     checks.push(last_pass(shared, is_observed));
     checks
+}
+
+/// Whether the underlay is still as it was when the agent started: its MTU is that of every interface that was made since.
+async fn mtu(shared: &Shared) -> Check {
+    let mtu = shared.host.facts.mtu;
+    let used = format!("underlay {}, carrier {}, wireguard {}", mtu.underlay, mtu.carrier, mtu.wireguard);
+    let now = match shared.host.underlay().await {
+        Ok(now) => now,
+        Err(error) => return of_error("mtu", explain(&error)),
+    };
+    // One that leaves no room at all is smaller, too.
+    let left = Mtu::from_underlay(now.mtu).map_or(now.mtu, |mtu| mtu.underlay);
+    let interface = now.interface.unwrap_or_default();
+    match left.cmp(&mtu.underlay) {
+        Ordering::Equal => check("mtu", CheckStatus::Ok, used, ""),
+        Ordering::Less => check(
+            "mtu",
+            CheckStatus::Fail,
+            format!("{used}; the MTU of {interface} is {left} by now, and larger packets are lost"),
+            format!("set it to {} again: ip link set {interface} mtu {}", mtu.underlay, mtu.underlay),
+        ),
+        Ordering::Greater => check(
+            "mtu",
+            CheckStatus::Warn,
+            format!("{used}; the MTU of {interface} is {left} by now, and new networks do not use it"),
+            "restart the agent, once all hosts have the larger MTU",
+        ),
+    }
 }
 
 /// What the networks' last passes led to.

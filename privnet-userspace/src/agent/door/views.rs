@@ -21,6 +21,7 @@ pub(crate) mod schemas;
 mod scrape;
 mod status;
 mod version;
+mod within;
 
 pub use hosts::{HostState, HostView};
 pub use names::{
@@ -29,6 +30,7 @@ pub use names::{
 pub use scrape::{CounterRow, MemberProblems, NetworkCounters, Scrape, ScrapeErrorKind, TunnelView};
 pub use status::StatusView;
 pub use version::{BuildProfile, VersionView};
+use within::within;
 
 pub use crate::dns::{ResponseCode, Transport};
 
@@ -131,7 +133,7 @@ pub struct Attach {
     #[cfg_attr(test, schemars(with = "Option<ContainerType>"))]
     pub kind: Option<String>,
     /// The container's number; when absent the one that its namespace has already, or the lowest that is free in all networks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "within::<_, 1, 99_999>", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<ContainerNumber>"))]
     pub number: Option<u32>,
     /// The member's address; a free one when absent.
@@ -236,7 +238,7 @@ pub struct Detach {
     #[cfg_attr(test, schemars(with = "Option<ContainerType>"))]
     pub kind: Option<String>,
     /// The container's number; the only one of its type on this host when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "within::<_, 1, 99_999>", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<ContainerNumber>"))]
     pub number: Option<u32>,
     /// Whether to withdraw the name first, and to wait until no client can have it any more.

@@ -101,6 +101,16 @@ impl Underlay {
     }
 }
 
+impl Host {
+    /// The underlay as it is now: the interface that has the VTEP's address.
+    ///
+    /// # Errors
+    /// When none has it any more, or the kernel cannot be asked.
+    pub async fn underlay(&self) -> Result<Underlay> {
+        find_underlay(Some(self.facts.vtep), &self.netns.links).await
+    }
+}
+
 /// The underlay: the interface that has the address `vtep`, or without one that of the default route.
 async fn find_underlay(vtep: Option<Ipv4Addr>, host: &Links) -> Result<Underlay> {
     let links = host.links().await?;
