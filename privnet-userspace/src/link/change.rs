@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use privnet_ebpf::net::MacAddr;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{BridgePortState, LinkMessage};
+use rtnetlink::packet_route::link::{BridgePortState, InfoData, InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -95,6 +95,19 @@ impl Links {
             .locked(port.locked)
             .build();
         self.set("set the bridge port", message).await
+    }
+
+    /// Gives a bridge the settings of a plain one ([`Link::plain`](super::Link::plain)).
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Kernel`] when the link is no bridge.
+    pub async fn set_plain_bridge(&self, index: u32) -> Result<(), Error> {
+        let mut message = unspec(index).build();
+        let settings = InfoData::Bridge(read::PLAIN_BRIDGE.to_vec());
+        message
+            .attributes
+            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(settings)]));
+        self.set("set the bridge", message).await
     }
 
     /// Has frames pass a port of a bridge again that a stranger blocked; both are up.

@@ -98,7 +98,7 @@ pub struct Link {
     /// `IFF_LOWER_UP`: whether it can carry packets. A link without carrier can be `up`.
     pub carrier: bool,
     /// Whether its other flags are those of a new link: it resolves addresses where it has them, and takes no packets but its
-    /// own.
+    /// own; and whether a bridge neither speaks the spanning tree protocol nor looks into multicast.
     pub plain: bool,
     /// Its alias, a free text.
     pub alias: Option<String>,

@@ -6,8 +6,8 @@ use privnet_ebpf::net::MacAddr;
 use rtnetlink::packet_core::{DecodeError, Nla, NlaBuffer, NlasIterator};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
-    LinkLayerType, LinkMessage,
+    BridgePortState, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan,
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 
 use super::socket::Message;
@@ -69,6 +69,7 @@ fn decoded(message: &LinkMessage) -> Link {
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = link_kind(infos);
                 link.bridge_port = bridge_port(infos);
+                link.plain &= is_plain_bridge(infos);
             }
             _ => {}
         }
@@ -80,6 +81,21 @@ fn decoded(message: &LinkMessage) -> Link {
 fn is_plain(flags: LinkFlags, is_ethernet: bool) -> bool {
     flags.intersection(settable_flags(is_ethernet)) == plain_flags(is_ethernet)
 }
+
+/// Whether a bridge has the settings of [`PLAIN_BRIDGE`]; another link has none of them.
+fn is_plain_bridge(infos: &[LinkInfo]) -> bool {
+    let settings = infos.iter().filter_map(|info| match info {
+        LinkInfo::Data(InfoData::Bridge(settings)) => Some(settings),
+        _ => None,
+    });
+    settings
+        .flatten()
+        .all(|setting| PLAIN_BRIDGE.iter().all(|plain| plain.kind() != setting.kind() || plain == setting))
+}
+
+/// The settings with which a bridge forwards whatever its table says, at once.
+pub(super) const PLAIN_BRIDGE: [InfoBridge; 2] =
+    [InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::MulticastSnooping(false)];
 
 /// The flags that anybody can set besides [`LinkFlags::Up`] and that mean something.
 pub(super) fn settable_flags(is_ethernet: bool) -> LinkFlags {
@@ -266,6 +282,14 @@ mod tests {
         assert_eq!((seen.index, seen.name.as_str(), seen.up), (7, "eth\u{fffd}", true));
         assert_eq!(undecoded(&payload[..15]), None);
         assert_eq!(undecoded(&payload[..16]), None, "no name");
+    }
+
+    #[test]
+    fn a_bridge_that_speaks_stp_or_looks_into_multicast_is_not_plain() {
+        let bridge = |settings: &[InfoBridge]| is_plain_bridge(&[LinkInfo::Data(InfoData::Bridge(settings.to_vec()))]);
+        assert!(bridge(&PLAIN_BRIDGE) && bridge(&[InfoBridge::ForwardDelay(0)]) && is_plain_bridge(&[]));
+        assert!(!bridge(&[InfoBridge::StpState(BridgeStpState::KernelStp)]));
+        assert!(!bridge(&[InfoBridge::ForwardDelay(0), InfoBridge::MulticastSnooping(true)]));
     }
 
     #[test]

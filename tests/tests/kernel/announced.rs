@@ -36,6 +36,10 @@ pub fn announced(host: &Host, member: &Joined) -> Vec<Removal> {
                 removals.push(command(format!("bridge link set dev {name} isolated on")));
                 removals.push(command(format!("bridge link set dev {name} locked on")));
             }
+            if text(&link["linkinfo"], "info_kind") == "bridge" {
+                removals.push(command(format!("ip link set {name} type bridge stp_state 1")));
+                removals.push(command(format!("ip link set {name} type bridge mcast_snooping 1")));
+            }
             removals.push(command(format!("ip link delete {name}")));
         }
         for (name, address) in found.addresses() {

@@ -49,8 +49,14 @@ impl Inventory {
             let port = &link["linkinfo"]["info_slave_data"];
             let port = ["learning", "flood", "mcast_flood", "bcast_flood", "state", "isolated", "locked"]
                 .map(|field| port[field].to_string());
+            let bridge = &link["linkinfo"]["info_data"];
+            let bridge = ["stp_state", "mcast_snooping"].map(|field| bridge[field].to_string());
             let (mtu, mac, master) = (&link["mtu"], text(link, "address"), text(link, "master"));
-            lines.push(format!("link {name} mtu {mtu} {mac} {flags:?} master {master:?} {}", port.join(" ")));
+            lines.push(format!(
+                "link {name} mtu {mtu} {mac} {flags:?} master {master:?} {} {}",
+                port.join(" "),
+                bridge.join(" ")
+            ));
         }
         for (name, hook, filter) in &self.filters {
             let options = &filter["options"];

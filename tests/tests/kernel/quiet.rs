@@ -6,6 +6,7 @@ use privnet::datapath::{self, Hook};
 use privnet::netns::Netns;
 use privnet::topology::ownership;
 use privnet::wireguard::{Backend, Device, PeerChange};
+use privnet_ebpf::maps;
 use privnet_tests::lab::{Host, Joined};
 
 use super::inventory::settings;
@@ -37,6 +38,12 @@ pub fn quiet(host: &Host, member: &Joined) -> Vec<Removal> {
     if is_kernels(&device) {
         removals.extend(of_wireguard(host, member));
     }
+    // With a bridge there is such a row, and watched.
+    let carrier = member.carrier();
+    if member.binding.run(&format!("ip neigh show dev {carrier} nud permanent")).is_empty() {
+        let line = format!("ip neigh replace 10.90.0.9 lladdr 02:00:00:00:00:78 dev {carrier} nud permanent");
+        removals.push(Removal::command(&member.binding, &carrier, line));
+    }
     removals.extend(of_programs(host, member));
     removals
 }
@@ -60,7 +67,10 @@ fn of_wireguard(host: &Host, member: &Joined) -> Vec<Removal> {
 pub fn unpinned(host: &Host, member: &Joined) -> Vec<Removal> {
     let remove = |name: String| {
         let path = pins(host, member).join(&name);
-        Removal::call("pins", format!("rm {name}"), move || fs::remove_file(&path).expect("the pin goes"))
+        // A map is found again by the programs that are pinned, so these go one by one.
+        let is_map = maps::ALL.iter().any(|map| map.name == name);
+        let place = if is_map { &name } else { "programs" };
+        Removal::call(place, format!("rm {name}"), move || fs::remove_file(&path).expect("the pin goes"))
     };
     pin_names(host, member).into_iter().filter(|name| !name.starts_with("link-")).map(remove).collect()
 }

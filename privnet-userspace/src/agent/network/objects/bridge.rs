@@ -47,6 +47,7 @@ impl Managed for kind::Bridge {
             let index = netns.index_of(ownership::BRIDGE).await?;
             netns.links.set_mtu(index, to.mtu).await?;
             netns.links.set_mac(index, mac).await?;
+            netns.links.set_plain_bridge(index).await?;
         } else {
             let bridge =
                 BridgeSpec { name: &ownership::fixed(ownership::BRIDGE), into: &netns.netns, mac, mtu: to.mtu };

@@ -1,4 +1,5 @@
-//! All members' MACs, for good, on a member's carrier: it sends no ARP and believes none (bridge datapath).
+//! All members' MACs, for good, on a member's carrier: it sends no ARP and believes none (bridge datapath). With programs the
+//! carrier has none for good, since what it asks is answered: one that is there is a stranger's.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -18,9 +19,6 @@ use crate::topology::{Before, State, kind, ownership, spec};
 impl Managed for kind::Neighbours {
     async fn observe_member(scan: &MemberScan<'_>, state: &mut State) -> Result<()> {
         let (Some(pair), Some(binding)) = (pair_of(scan).await?, scan.namespaces.binding.get()) else { return Ok(()) };
-        if !pair.bridged {
-            return Ok(());
-        }
         let macs = fixed(&binding.links.neighbours(pair.far.index).await?);
         if !macs.is_empty() {
             state.see::<Self>(scan.record.id, Ok(spec::Neighbours { macs: Arc::new(macs) }));
@@ -43,8 +41,15 @@ impl Managed for kind::Neighbours {
         Ok(())
     }
 
-    /// The veth pair goes, or is made anew, in the same pass.
-    async fn remove(_: &LocalNetwork, _: MemberId, _: Before<'_, Self::Spec>) -> Result<()> {
+    /// Only of a veth pair that stays.
+    async fn remove(net: &LocalNetwork, member: MemberId, before: Before<'_, Self::Spec>) -> Result<()> {
+        let namespaces = net.namespaces_of(member).await?;
+        let Some(binding) = namespaces.binding.get() else { return Ok(()) };
+        let name = ownership::binding_veth(net.record(member)?.index);
+        let Some(far) = binding.find(name.as_str()).await? else { return Ok(()) };
+        for address in before.spec().into_iter().flat_map(|spec| spec.macs.keys()) {
+            binding.links.neighbour_delete(far.index, *address).await.absent_is_done()?;
+        }
         Ok(())
     }
 }
