@@ -29,6 +29,9 @@ pub struct Cli {
     pub verb: Verb,
 }
 
+/// The largest id of a process (`PID_MAX_LIMIT`, include/linux/threads.h).
+const MAX_PID: u32 = 4_194_304;
+
 /// Reads a whole number. Which ones the verb takes is for it to say; what is none is refused with the same bounds.
 fn whole(first: u32, last: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
     move |text| text.parse().map_err(|_| format!("expected a whole number from {first} to {last}"))
@@ -259,7 +262,7 @@ pub struct ContainerArgs {
     #[arg(long, value_name = "PATH|NAME")]
     pub netns: Option<PathBuf>,
     /// The network namespace of this process.
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", value_parser = whole(1, MAX_PID), allow_negative_numbers = true)]
     pub pid: Option<u32>,
     /// The Docker container of this name or id.
     #[arg(long, value_name = "NAME")]

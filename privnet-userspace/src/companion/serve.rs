@@ -97,7 +97,11 @@ async fn start<P: Protocol, S: Service<P>>(
     identity: &Identity,
 ) -> anyhow::Result<(S, UnixListener, fs::File)> {
     let given = receive::<P>(agent).await?;
-    let lock = run_dir.lock().context("another process has the directory")?;
+    let lock = run_dir.lock().map_err(|error| {
+        let is_taken = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied);
+        let what = if is_taken { "another process has the directory" } else { "cannot take the directory" };
+        anyhow::Error::from(error).context(what)
+    })?;
     log_to(run_dir, P::NAME)?;
     give_up_privileges()?;
     let service = S::start(identity.clone(), given).await?;

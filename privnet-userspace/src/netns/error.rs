@@ -108,7 +108,9 @@ impl Explain for Error {
 
     fn remedy(&self) -> Option<String> {
         Some(match self {
-            Self::NotPermitted { .. } => "run it as root, with CAP_SYS_ADMIN and CAP_NET_ADMIN".to_owned(),
+            Self::NotPermitted { .. } => {
+                "run it as root, with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_SYS_PTRACE".to_owned()
+            }
             Self::NotFound { .. } => "the container may have ended: start it again".to_owned(),
             Self::NotANamespace { .. } => {
                 "give the path of a network namespace, for example /run/netns/NAME or /proc/PID/ns/net".to_owned()
@@ -145,7 +147,7 @@ impl Explain for Error {
             Self::Invalid { .. } => Self::Invalid { what: "setting", value: "x".to_owned(), expected: "expected net/…" }, Internal,
                 "setting \"x\" is invalid", "expected net/…";
             Self::NotPermitted { .. } => Self::NotPermitted { op: "enter", object: "/run/netns/a".to_owned() }, PermissionDenied,
-                "cannot enter /run/netns/a: not permitted", "run it as root, with CAP_SYS_ADMIN and CAP_NET_ADMIN";
+                "cannot enter /run/netns/a: not permitted", "run it as root, with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_SYS_PTRACE";
             Self::Panicked { .. } => Self::Panicked { netns: Some(netns), message: "oh".to_owned() }, Internal,
                 "a task in network namespace net:[4026532000] panicked: oh", fault;
             Self::ThreadEnded { .. } => Self::ThreadEnded { netns }, Internal,

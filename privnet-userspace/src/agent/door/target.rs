@@ -32,21 +32,23 @@ pub(in crate::agent) fn find(shared: &Shared, target: &Target) -> Result<TargetN
     if !path.is_absolute() {
         return Err(ControlError::new(
             ErrorCode::InvalidArgument,
-            format!("{} is not an absolute path", path.display()),
+            format!("netns {path:?} is not an absolute path"),
             remedy,
         ));
     }
     let refused = |error: &netns::Error| {
         let code = if matches!(error, netns::Error::NotFound { .. }) {
             ErrorCode::NetnsNotFound
-        } else if matches!(error, netns::Error::NotPermitted { .. }) {
-            ErrorCode::PermissionDenied
         } else {
             ErrorCode::NetnsInvalid
         };
         ControlError::new(code, error.to_string(), remedy)
     };
-    let netns = Netns::open(&path).map_err(|error| refused(&error))?;
+    let netns = Netns::open(&path).map_err(|error| match error {
+        // Another path or process is no help.
+        netns::Error::NotPermitted { .. } => error.into(),
+        error => refused(&error),
+    })?;
     if netns.id() == shared.host.config.host_netns.id() {
         return Err(ControlError::new(
             ErrorCode::NetnsInvalid,
