@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::follow::wake;
 use super::membership;
+use super::said::Said;
 use super::shared::Memberships;
 use super::world::Concerns;
 
@@ -18,10 +19,15 @@ pub async fn check_periodically(memberships: Arc<Memberships>) {
     let checks_per_observation =
         (memberships.host.config.observe_interval.as_millis() / CHECK_INTERVAL.as_millis()).max(1);
     let mut checks: u128 = 0;
+    let mut said = Said::default();
     loop {
         interval.tick().await;
-        if let Err(error) = membership::end_dead(&memberships).await {
-            tracing::warn!("cannot end the memberships of containers that are gone: {error:#}");
+        match membership::end_dead(&memberships).await {
+            Ok(()) => drop(said.is_over()),
+            Err(error) if said.is_new(&format!("{error:#}")) => {
+                tracing::warn!("cannot end the memberships of containers that are gone: {error:#}");
+            }
+            Err(_) => {}
         }
         let expired = memberships.world.write(|world| world.expire_quarantine(super::now_unix_seconds()));
         if !expired.is_empty() {

@@ -43,7 +43,6 @@ impl StoreFollower {
             let (world, again) = self.read_until_it_answers().await;
             self.world.write(|known| *known = world);
             watch = again;
-            tracing::info!("the store is watched again");
             problem(None);
             self.names.mark_current();
             wake(&self.names, &self.workers, &Concerns::Everything);
@@ -66,7 +65,6 @@ impl StoreFollower {
         }
         let why = self.fleet.refusal().map(|refusal| refusal.to_string());
         let why = why.unwrap_or_else(|| "its watch ended, and it has not been read again yet".to_owned());
-        tracing::warn!("the agent reads the whole store again: {why}");
         self.problems.set(StoreProblem::Following, Some(why));
     }
 
@@ -78,7 +76,6 @@ impl StoreFollower {
                 Ok(read) => return read,
                 Err(error) => problem(&explain(&error)),
             };
-            tracing::warn!("the store cannot be read, and the members of this host stay as they are: {problem}");
             self.problems.set(StoreProblem::Following, Some(problem));
             tokio::time::sleep(backoff.next()).await;
         }

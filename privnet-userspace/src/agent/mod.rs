@@ -14,6 +14,7 @@
 //! | `membership` | how a membership ends |
 //! | `contact`, `store_problems`, `backoff` | whether the store answers, how old its image is; pauses between attempts |
 //! | `hosts` | which hosts are there, and since when another is not |
+//! | `said` | what the log has said of a trouble that repeats |
 //! | `shared` | the parts that the tasks are handed, and the order of their locks |
 
 mod backoff;
@@ -31,6 +32,7 @@ mod membership;
 mod names;
 mod netns_links;
 mod network;
+mod said;
 mod shared;
 pub mod start;
 mod start_etcd;

@@ -10,6 +10,7 @@ use super::door::error::ControlError;
 use super::door::explain::explain;
 use super::host::facts::Underlay;
 use super::host::vtep;
+use super::said::Said;
 use super::start::{Agent, prepare};
 use crate::store::{Etcd, EtcdOptions, Store as _};
 
@@ -26,9 +27,11 @@ impl Agent {
     ) -> Result<Self, ControlError> {
         prepare(&config).map_err(|error| explain(&error))?;
         let store = Etcd::new(options)?;
-        let mut backoff = Backoff::new();
+        let (mut backoff, mut said) = (Backoff::new(), Said::default());
         while let Err(error) = store.check().await {
-            tracing::warn!("the agent waits for etcd, and the members of this host stay as they are: {error}");
+            if said.is_new(&error.to_string()) {
+                tracing::warn!("the agent waits for etcd, and the members of this host stay as they are: {error}");
+            }
             waiting(&error.into());
             tokio::time::sleep(backoff.next()).await;
         }

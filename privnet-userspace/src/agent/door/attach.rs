@@ -125,7 +125,7 @@ async fn attached(
     app_name: Option<AppName>,
     file: Option<&ResolvConfFile>,
 ) -> Result<Attached, ControlError> {
-    let Claimed { record, name, .. } = claimed;
+    let Claimed { record, name, made } = claimed;
     tokio::select! {
         () = wait_until_known(shared, &record, &name) => {}
         // What the others are told waits for the store, and what was asked for is done.
@@ -140,6 +140,9 @@ async fn attached(
         let stored = |world: &World| world.membership(record.id)?.name(&name)?.app_name.cloned();
         shared.world(stored)
     });
+    if made != Made::Nothing {
+        tracing::info!(network = %record.network, "attached {name} ({})", record.address);
+    }
     let ContainerRef { app, kind, number } = name;
     let hostname = hostname(network, &record.container);
     let env = BTreeMap::from([

@@ -256,6 +256,7 @@ impl AgentApi for Control {
         // The next attach chooses from what is seen: its number and address are free there too.
         let left = |world: &World| world.membership(member.id).is_none_or(|known| known.name(&name).is_none());
         self.shared.world.wait_until(UNTIL_SEEN, left).await;
+        tracing::info!(network = %network.name, "detached {name} ({})", member.address);
         Ok(Detached { detached: true, problems })
     }
 

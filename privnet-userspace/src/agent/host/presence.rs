@@ -132,11 +132,7 @@ impl Presence {
                     }
                 }
                 Err(error) => {
-                    let error = problem(&explain(&error));
-                    tracing::warn!(
-                        "cannot renew the presence of this host, and other hosts may consider it gone: {error}"
-                    );
-                    self.problems.set(StoreProblem::Presence, Some(error));
+                    self.problems.set(StoreProblem::Presence, Some(problem(&explain(&error))));
                     tokio::time::sleep(backoff.next()).await;
                 }
             }

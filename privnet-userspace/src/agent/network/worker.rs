@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::StreamExt;
+use tokio::time::Instant;
 
 use super::container;
 use super::handle::{Doubts, Fault, Report, WorkerHandle};
@@ -22,6 +23,7 @@ use crate::agent::door::error::ControlError;
 use crate::agent::door::explain::{explain, problem};
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
+use crate::agent::said::Said;
 use crate::agent::shared::Memberships;
 use crate::model::{MemberId, MemberState, NetworkId};
 use crate::store::claims;
@@ -31,6 +33,9 @@ use crate::topology::{Intent, Key, Op, Plan, Seen, State, diff, plan};
 const CONCURRENCY: usize = 16;
 /// How long a pass that failed waits for the next one, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// How long a repair that repeats is not said again.
+const REPEATED: Duration = Duration::from_secs(60);
 
 /// The task of one network.
 pub struct Worker {
@@ -46,6 +51,12 @@ pub struct Worker {
     /// What of the members' containers was in the way when it was last seen.
     in_the_way: BTreeMap<MemberId, Fault>,
     passes: u64,
+    /// What stood after the last pass: what is missing of it now is repaired.
+    built: Plan,
+    /// What was repaired last, and when.
+    repaired: Option<(String, Instant)>,
+    /// What went wrong since a pass did not.
+    said: Said,
 }
 
 /// What went wrong in a pass: with one member, or with the network.
@@ -74,6 +85,9 @@ impl Worker {
             unseen: [].into(),
             in_the_way: [].into(),
             passes: 0,
+            built: Plan::default(),
+            repaired: None,
+            said: Said::default(),
         }
     }
 
@@ -88,6 +102,9 @@ impl Worker {
                 return;
             }
             let failed = !report.failed.is_empty() || !report.problems.is_empty();
+            if !failed {
+                let _ = self.said.is_over();
+            }
             self.handle.publish(report);
             if failed {
                 tokio::select! {
@@ -110,7 +127,8 @@ impl Worker {
         if doubts.exist()
             && let Err(error) = membership::end_dead(&self.memberships).await
         {
-            tracing::warn!("cannot end the memberships of containers that are gone: {error:#}");
+            // The checks say so too, and once.
+            tracing::debug!("cannot end the memberships of containers that are gone: {error:#}");
         }
         doubts.members.append(&mut self.unseen);
         let vxlan_port = self.memberships.fleet.vxlan_port();
@@ -138,7 +156,11 @@ impl Worker {
                     leave_unobserved(member, &mut goal, &mut observed);
                     failures.add(Key::Device(member), explain(&error));
                 }
-                self.apply(&diff(&goal, &observed), &mut observed, &mut failures).await;
+                let ops = diff(&goal, &observed);
+                self.apply(&ops, &mut observed, &mut failures).await;
+                self.say_what_was_repaired(&ops, &goal, &failures);
+                goal.retain(|key| !failures.keys.contains(&key));
+                self.built = goal;
                 for member in fresh {
                     // One that cannot be asked has failed, or is asked by the next observation.
                     if let Ok(Some(fault)) = container::fault_of_new(&self.net, member).await {
@@ -196,11 +218,33 @@ impl Worker {
                         op.record(observed);
                     }
                     Err(error) => {
-                        tracing::warn!(network = %self.network, "{error:#}");
+                        if self.said.is_new(&format!("{error:#}")) {
+                            tracing::warn!(network = %self.network, "{error:#}");
+                        }
                         failures.add(op.key(), explain(&error));
                     }
                 }
             }
+        }
+    }
+
+    /// Logs the objects that stood, should go on as they were, and were made or changed again: another program removed or
+    /// changed them. What is repaired again and again is said once a minute.
+    fn say_what_was_repaired(&mut self, ops: &[Op], goal: &Plan, failures: &Failures) {
+        let stood = |op: &&Op| {
+            let key = op.key();
+            let is_as_before = self.built.get(key).is_some_and(|built| goal.get(key) == Some(built));
+            is_as_before && !matches!(op, Op::Remove(_)) && !failures.keys.contains(&key)
+        };
+        let objects: Vec<String> = ops.iter().filter(stood).map(|op| self.net.describe(op.key())).collect();
+        if objects.is_empty() {
+            return;
+        }
+        let text = objects.join(", ");
+        let was_said = |(said, at): &(String, Instant)| *said == text && at.elapsed() < REPEATED;
+        if !self.repaired.as_ref().is_some_and(was_said) {
+            tracing::info!(network = %self.network, "repaired: {text}");
+            self.repaired = Some((text, Instant::now()));
         }
     }
 
