@@ -105,8 +105,12 @@ impl Etcd {
     /// # Panics
     /// When it does not answer.
     pub fn is_full_no_more(&self) {
-        let body = r#"{\"action\":\"DEACTIVATE\",\"alarm\":\"NOSPACE\"}"#;
-        self.space.run(&format!("curl -sf {}/v3/maintenance/alarm -d {body}", self.url));
+        let ask = |body: &str| self.space.run(&format!("curl -sf {}/v3/maintenance/alarm -d {body}", self.url));
+        let listed: serde_json::Value = serde_json::from_str(&ask("{}")).expect("JSON of etcd");
+        for alarm in listed["alarms"].as_array().into_iter().flatten() {
+            let member = alarm["memberID"].as_str().expect("its number");
+            ask(&format!("{{\"action\":\"DEACTIVATE\",\"memberID\":\"{member}\",\"alarm\":\"NOSPACE\"}}"));
+        }
     }
 
     /// Puts its data aside while it does not run: it will begin anew.
