@@ -94,7 +94,8 @@ impl StoreFollower {
     /// Follows one transaction: a reader of the image sees all of it, or nothing. One that ends the fleet's record is none of
     /// the fleet's, and what it says is not believed.
     fn follow(&self, changes: &[Event]) {
-        let is_of_fleet = changes.iter().fold(false, |known, change| self.fleet.follow(change) || known);
+        // Each is followed, also behind one that is of the fleet.
+        let is_of_fleet = changes.iter().filter(|change| self.fleet.follow(change)).count() > 0;
         if self.fleet.refusal().is_some() {
             return;
         }

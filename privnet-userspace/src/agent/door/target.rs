@@ -44,10 +44,9 @@ pub(in crate::agent) fn find(shared: &Shared, target: &Target) -> Result<TargetN
         };
         ControlError::new(code, error.to_string(), remedy)
     };
-    let netns = Netns::open(&path).map_err(|error| match error {
-        // Another path or process is no help.
-        netns::Error::NotPermitted { .. } => error.into(),
-        error => refused(&error),
+    // Another path or process is no help where the agent lacks a permission.
+    let netns = Netns::open(&path).map_err(|error| {
+        if matches!(error, netns::Error::NotPermitted { .. }) { error.into() } else { refused(&error) }
     })?;
     if netns.id() == shared.host.config.host_netns.id() {
         return Err(ControlError::new(

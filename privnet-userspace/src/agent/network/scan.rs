@@ -57,7 +57,7 @@ pub struct VethPair {
 /// A WireGuard device as it was seen.
 pub enum SeenDevice {
     /// It, its interface and its public key.
-    Sound(DeviceState, Link, PublicKey),
+    Sound(DeviceState, Box<Link>, PublicKey),
     /// Not as any plan could want it, in the given way.
     Broken(String),
 }

@@ -82,7 +82,7 @@ async fn observe(scan: &MemberScan<'_>) -> Result<Option<SeenDevice>> {
     let link = scan.app_links().await?.iter().find(|link| link.name == interface.as_str());
     scan.net().sessions().see(scan.record.id, &seen, Instant::now());
     match (link, seen.public_key) {
-        (Some(link), Some(public_key)) => Ok(Some(SeenDevice::Sound(seen, link.clone(), public_key))),
+        (Some(link), Some(public_key)) => Ok(Some(SeenDevice::Sound(seen, Box::new(link.clone()), public_key))),
         (_, _) => broken("it has no interface, or no key".to_owned()),
     }
 }
