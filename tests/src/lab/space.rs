@@ -1,6 +1,6 @@
 //! A namespace of the lab, or one of an agent's: run a command in it, or a closure.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -116,7 +116,11 @@ impl Space {
             command.args(words).stdin(Stdio::null()).output()
         });
         let output = output.unwrap_or_else(|error| panic!("[{}] {error}", self.label));
-        output.unwrap_or_else(|error| panic!("[{}] {line}: {error}", self.label))
+        match output {
+            // nsenter says that the program is missing, and fails.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.command(line).output().expect("nsenter starts"),
+            output => output.unwrap_or_else(|error| panic!("[{}] {line}: {error}", self.label)),
+        }
     }
 
     /// What each line of a batch of `ip` or `tc` printed as JSON, in one program; empty when one of them failed, as of a

@@ -76,7 +76,9 @@ pub fn announced(host: &Host, member: &Joined) -> Vec<Removal> {
             let filter = format!("dev {name} {hook} pref {pref} handle {handle} bpf");
             removals.push(Removal::command(space, name, format!("tc filter delete {filter}")));
             let pins = pins(host, member);
-            let other = pins.join(Hook::FromVtep.program());
+            // Where there is no TCX, `vxlan0` has a filter as well: the same program again is nothing to repair.
+            let other = if name == "vxlan0" { Hook::FromMember } else { Hook::FromVtep };
+            let other = pins.join(other.program());
             if other.exists() {
                 let line = format!("tc filter replace {filter} direct-action object-pinned {}", other.display());
                 removals.push(Removal::command(space, name, line));
