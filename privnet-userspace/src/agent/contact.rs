@@ -79,7 +79,6 @@ pub async fn keep_contact(contact: Arc<Contact>, store: Arc<dyn Store>, problems
     loop {
         let asked = Instant::now();
         match store.check().await {
-            // An image that is being read anew is not current yet.
             Ok(()) => {
                 problems.set(StoreProblem::Contact, None);
                 // An image that is being read anew is not current yet.

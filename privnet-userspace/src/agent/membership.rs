@@ -173,8 +173,12 @@ async fn release_unrecorded(memberships: &Memberships) -> Result<()> {
     Ok(())
 }
 
-/// What was seen of the store may be older than the record of the same container's next membership: the store decides.
-async fn release_one_unrecorded(memberships: &Memberships, seen: &Member) -> Result<()> {
+/// Releases a membership of this host that has no record here; does nothing to another one. What was seen of the store may be
+/// older than the record of the same container's next membership: the store decides. The claims are held.
+///
+/// # Errors
+/// When the store cannot be read or changed.
+pub async fn release_one_unrecorded(memberships: &Memberships, seen: &Member) -> Result<()> {
     let stored = records::get_member(&*memberships.store, seen.network, &seen.container).await?;
     let is_recorded = |member: &Member| memberships.journal().at(member.network, member.address).is_some();
     if stored.is_some_and(|stored| stored.record.host == memberships.host.config.host && !is_recorded(&stored.record)) {

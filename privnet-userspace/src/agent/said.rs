@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 pub struct Said(BTreeSet<String>);
 
 impl Said {
-    /// Whether this was not said yet; numbers make no difference, since times and counts change with each attempt.
+    /// Whether this was not said yet. A number that stands alone makes no difference, since times and counts change with each
+    /// attempt; one in a name or an address does: that is another object.
     pub fn is_new(&mut self, text: &str) -> bool {
-        self.0.insert(text.chars().filter(|c| !c.is_ascii_digit()).collect())
+        let is_number = |word: &&str| word.trim_end_matches([',', ';', ':', ')']).parse::<f64>().is_ok();
+        let words: Vec<&str> = text.split_whitespace().filter(|word| !is_number(word)).collect();
+        self.0.insert(words.join(" "))
     }
 
     /// Whether something was said: it is over now.
@@ -28,6 +31,10 @@ mod tests {
         assert!(!said.is_over(), "nothing was wrong");
         assert!(said.is_new("no answer within 1.8 s") && !said.is_new("no answer within 1.7 s"));
         assert!(said.is_new("connection refused") && !said.is_new("no answer within 1.8 s"));
+        for member in ["1.web.shop (10.240.0.2)", "2.web.shop (10.240.0.2)", "1.web.shop (10.240.0.3)"] {
+            let text = format!("{member}: the container is gone");
+            assert!(said.is_new(&text) && !said.is_new(&text), "another member is another trouble");
+        }
         assert!(said.is_over() && !said.is_over());
         assert!(said.is_new("connection refused"));
     }

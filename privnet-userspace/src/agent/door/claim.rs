@@ -194,7 +194,13 @@ async fn claim(
         wireguard_port: ownership::wireguard_port(index),
         now_unix_seconds: crate::agent::now_unix_seconds(),
     };
-    let Written { member, records, .. } = claims::claim_member(&*shared.store, &claim, &*shared.world).await?;
+    let mut claimed = claims::claim_member(&*shared.store, &claim, &*shared.world).await;
+    if let Err(MemberError::MemberExists(holder)) = &claimed {
+        // An attach of this host that the store did not answer may have been carried out all the same.
+        membership::release_one_unrecorded(shared, holder).await.map_err(|error| explain(&error))?;
+        claimed = claims::claim_member(&*shared.store, &claim, &*shared.world).await;
+    }
+    let Written { member, records, .. } = claimed?;
     let container = member.container.clone();
     let record = Record {
         id: member.id,

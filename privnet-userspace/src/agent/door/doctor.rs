@@ -154,13 +154,14 @@ async fn observe_now(shared: &Shared) -> bool {
     tokio::time::timeout(PATIENCE, futures::future::join_all(answered)).await.is_ok()
 }
 
-/// Whether every container on this host can ask for names.
+/// Whether every container on this host has a server to ask for names. What keeps a container from asking it, its own loopback
+/// for one, is told by [`last_pass`].
 fn names(shared: &Shared) -> Check {
     match of_names(shared).as_slice() {
         _ if shared.host.config.names.is_none() => {
             check("names", CheckStatus::Ok, "off: the agent was started with --dns-address off", "")
         }
-        [] => check("names", CheckStatus::Ok, "every container on this host can ask for names", ""),
+        [] => check("names", CheckStatus::Ok, "every container on this host has its DNS server", ""),
         problems => check("names", CheckStatus::Fail, problems.join("; "), "`privnet status` says when it is over"),
     }
 }
