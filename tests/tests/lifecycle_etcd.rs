@@ -270,6 +270,7 @@ fn a_host_that_is_not_heard_loses_its_members_names_and_nothing_else() {
     two.start();
     wait_until("the name is told again", || told(&web, name) == address);
     // What a stranger removes, and a detach: the log of the host has a line for each, and no more.
+    assert_eq!(log_of(one, "repaired: "), 0, "an attach is no repair");
     web.app.run("ip link set wg0 down");
     wait_until("it is repaired", || web.pings(backend.address()));
     wait_until("the repair is said", || log_of(one, "repaired: ") > 0);

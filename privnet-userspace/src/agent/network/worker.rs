@@ -142,7 +142,8 @@ impl Worker {
             Ok(Observation { state: mut observed, unobserved, in_the_way }) => {
                 self.in_the_way.retain(|member, _| !doubts.everything && !doubts.members.contains(member));
                 self.in_the_way.extend(in_the_way);
-                let unguarded = doubts.unguarded.into_iter().map(|id| (Key::Guard(id), "an interface appeared"));
+                let to_extend: BTreeSet<Key> = doubts.unguarded.into_iter().map(Key::Guard).collect();
+                let unguarded = to_extend.iter().map(|key| (*key, "an interface appeared"));
                 let interrupted = doubts.interrupted.into_iter().map(|id| (Key::Tunnel(id), "it was down"));
                 for (key, why) in unguarded.chain(interrupted) {
                     if observed.contains(key) {
@@ -158,7 +159,9 @@ impl Worker {
                 }
                 let ops = diff(&goal, &observed);
                 self.apply(&ops, &mut observed, &mut failures).await;
-                self.say_what_was_repaired(&ops, &goal, &failures);
+                // A guard that is extended to an interface that appeared was whole.
+                let repairs = ops.iter().filter(|op| !to_extend.contains(&op.key()));
+                self.say_what_was_repaired(repairs, &goal, &failures);
                 goal.retain(|key| !failures.keys.contains(&key));
                 self.built = goal;
                 for member in fresh {
@@ -230,13 +233,13 @@ impl Worker {
 
     /// Logs the objects that stood, should go on as they were, and were made or changed again: another program removed or
     /// changed them. What is repaired again and again is said once a minute.
-    fn say_what_was_repaired(&mut self, ops: &[Op], goal: &Plan, failures: &Failures) {
+    fn say_what_was_repaired<'a>(&mut self, ops: impl Iterator<Item = &'a Op>, goal: &Plan, failures: &Failures) {
         let stood = |op: &&Op| {
             let key = op.key();
             let is_as_before = self.built.get(key).is_some_and(|built| goal.get(key) == Some(built));
             is_as_before && !matches!(op, Op::Remove(_)) && !failures.keys.contains(&key)
         };
-        let objects: Vec<String> = ops.iter().filter(stood).map(|op| self.net.describe(op.key())).collect();
+        let objects: Vec<String> = ops.filter(stood).map(|op| self.net.describe(op.key())).collect();
         if objects.is_empty() {
             return;
         }
