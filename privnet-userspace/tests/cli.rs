@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::process::Stdio;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use privnet_ebpf::abi::ABI_VERSION;
 use serde_json::{Value, json};
@@ -128,6 +131,31 @@ fn without_an_agent_every_verb_says_how_to_start_one() {
     }
 }
 
+/// An agent that systemd hands a socket at `path` over to, by the name `control`, and that does not start.
+fn handed_over(path: &Path, told: &Path) -> (i32, String, String) {
+    let listener = UnixListener::bind(path).expect("bound");
+    let mut command = Command::new("sh");
+    let as_systemd = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=control; exec \"$@\"";
+    command.args(["-c", as_systemd, "sh", env!("CARGO_BIN_EXE_privnet"), "agent", "--host", "h1"]);
+    command.args(["--state-dir", "/proc/nowhere", "--socket"]).arg(told).stdin(OwnedFd::from(listener));
+    outcome(command)
+}
+
+#[test]
+fn an_agent_serves_the_socket_of_systemd_where_it_is_told_to_and_leaves_its_file() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let (path, other) = (directory.path().join("privnet.sock"), directory.path().join("other.sock"));
+    let (code, stdout, stderr) = handed_over(&path, &other);
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("systemd opened the control socket at") && stderr.contains("privnet.socket"), "{stderr}");
+
+    std::fs::remove_file(&path).expect("removed");
+    let (code, _, stderr) = handed_over(&path, &path);
+    assert_eq!(code, 1);
+    assert!(!stderr.contains("socket"), "it fails later, for another reason: {stderr}");
+    assert!(path.exists() && !other.exists());
+}
+
 #[test]
 fn doctor_speaks_without_an_agent_and_fails() {
     let (code, stdout, stderr) = outcome(privnet(&["doctor", "--socket", NOWHERE, "-o", "json"]));
@@ -238,7 +266,7 @@ fn root_has_the_agent_write_the_resolv_conf_and_another_user_writes_it() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let (path, nowhere) = (directory.path().join("resolv.conf"), directory.path().join("nowhere/resolv.conf"));
     std::fs::write(&path, "before\n").expect("written");
-    let attach = |path: &std::path::Path| {
+    let attach = |path: &Path| {
         let path = path.to_str().expect("UTF-8");
         outcome(agent.privnet(&["attach", "--network", "shop", "--app", APP, "--pid", "1", "--resolv-conf", path]))
     };

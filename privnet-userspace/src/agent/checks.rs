@@ -7,13 +7,14 @@ use super::follow::wake;
 use super::membership;
 use super::said::Said;
 use super::shared::Memberships;
+use super::turns::Turns;
 use super::world::Concerns;
 
 /// How often the namespaces of this host's members are looked at: a container that dies is noticed within this time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Checks the members of this host again and again. Never ends.
-pub async fn check_periodically(memberships: Arc<Memberships>) {
+pub async fn check_periodically(memberships: Arc<Memberships>, turns: Arc<Turns>) {
     let mut interval = tokio::time::interval(CHECK_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let checks_per_observation =
@@ -22,6 +23,7 @@ pub async fn check_periodically(memberships: Arc<Memberships>) {
     let mut said = Said::default();
     loop {
         interval.tick().await;
+        turns.turned("checks", tokio::time::Instant::now());
         match membership::end_dead(&memberships).await {
             Ok(()) => drop(said.is_over()),
             Err(error) if said.is_new(&format!("{error:#}")) => {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::door::error::ControlError;
 use super::door::explain::problem;
 use super::store_problems::{StoreProblem, StoreProblems};
+use super::turns::Turns;
 use crate::store::Store;
 
 /// How often the store is asked.
@@ -75,9 +76,15 @@ impl Contact {
 }
 
 /// Asks the store again and again whether it answers. Never ends.
-pub async fn keep_contact(contact: Arc<Contact>, store: Arc<dyn Store>, problems: Arc<StoreProblems>) {
+pub async fn keep_contact(
+    contact: Arc<Contact>,
+    store: Arc<dyn Store>,
+    problems: Arc<StoreProblems>,
+    turns: Arc<Turns>,
+) {
     loop {
         let asked = Instant::now();
+        turns.turned("contact", asked);
         match store.check().await {
             Ok(()) => {
                 problems.set(StoreProblem::Contact, None);

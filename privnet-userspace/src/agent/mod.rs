@@ -15,6 +15,7 @@
 //! | `contact`, `store_problems`, `backoff` | whether the store answers, how old its image is; pauses between attempts |
 //! | `hosts` | which hosts are there, and since when another is not |
 //! | `said` | what the log has said of a trouble that repeats |
+//! | `turns` | whether the tasks still turn |
 //! | `shared` | the parts that the tasks are handed, and the order of their locks |
 
 mod backoff;
@@ -37,6 +38,7 @@ mod shared;
 pub mod start;
 mod start_etcd;
 mod store_problems;
+mod turns;
 mod world;
 
 pub use config::{Config, DatapathChoice, NamesConfig};

@@ -1,15 +1,17 @@
 //! An agent from its configuration to its tasks, and back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::checks::check_periodically;
 use super::config::Config;
 use super::contact::{Contact, keep_contact};
 use super::door::control::Control;
-use super::door::error::ControlError;
+use super::door::error::{ControlError, ErrorCode};
 use super::door::explain::explain;
 use super::door::read_failures::ReadFailures;
 use super::follow::{StoreFollower, read_world};
@@ -35,13 +37,16 @@ use super::network::resumption::Resumption;
 use super::network::supervisor::run_workers;
 use super::shared::{Memberships, Shared};
 use super::store_problems::StoreProblems;
+use super::turns::Turns;
 use super::world::SharedWorld;
 use crate::store::{Embedded, Store, claims};
 
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
 pub struct Agent {
     control: Control,
-    _tasks: JoinSet<()>,
+    memberships: Arc<Memberships>,
+    turns: Arc<Turns>,
+    tasks: JoinSet<()>,
 }
 
 impl Agent {
@@ -74,7 +79,7 @@ impl Agent {
             Err(error) => tracing::warn!("cannot remove the address records of a deleted network: {error}"),
         }
         let (world, watch) = read_world(&fleet).await?;
-        let contact = Arc::new(Contact::new(tokio::time::Instant::now()));
+        let contact = Arc::new(Contact::new(Instant::now()));
         let host = Arc::new(Host { config, facts, netns, state_dir });
         let journal = Arc::new(SharedJournal::new(journal));
         let store_problems = Arc::new(StoreProblems::default());
@@ -111,22 +116,32 @@ impl Agent {
         for network in networks {
             memberships.workers.of(network).wake();
         }
-        let mut tasks = JoinSet::new();
+        let (mut tasks, turns) = (JoinSet::new(), Arc::new(Turns::default()));
         tasks.spawn(run_workers(Arc::clone(&memberships)));
         tasks.spawn(Arc::clone(&memberships.resumption).run());
         tasks.spawn(follower.run(watch));
-        tasks.spawn(check_periodically(Arc::clone(&memberships)));
+        tasks.spawn(check_periodically(Arc::clone(&memberships), Arc::clone(&turns)));
         tasks.spawn(presence.renew_periodically());
         tasks.spawn(clock);
-        tasks.spawn(keep_contact(Arc::clone(&contact), Arc::clone(&memberships.store), Arc::clone(&store_problems)));
+        tasks.spawn(keep_contact(
+            Arc::clone(&contact),
+            Arc::clone(&memberships.store),
+            Arc::clone(&store_problems),
+            Arc::clone(&turns),
+        ));
         tasks.spawn(telling);
         tasks.spawn(finish_drains(Arc::clone(&memberships)));
         let gone_hosts = Arc::new(GoneHosts::default());
         tasks.spawn(follow_hosts(Arc::clone(&gone_hosts), Arc::clone(&memberships.world)));
         tasks.spawn(tell_applied(Arc::clone(&memberships)));
-        let shared =
-            Shared { memberships, contact, gone_hosts, store_problems, read_failures: ReadFailures::default() };
-        Ok(Self { control: Control::new(Arc::new(shared)), _tasks: tasks })
+        let shared = Shared {
+            memberships: Arc::clone(&memberships),
+            contact,
+            gone_hosts,
+            store_problems,
+            read_failures: ReadFailures::default(),
+        };
+        Ok(Self { control: Control::new(Arc::new(shared)), memberships, turns, tasks })
     }
 
     /// Starts an agent on the embedded store of its state directory.
@@ -143,6 +158,24 @@ impl Agent {
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// Waits until one of the agent's tasks ends, which none does but by a panic, and returns what happened. An agent without
+    /// one of them does a part of its work: the next agent does all of it.
+    pub async fn failed(&mut self) -> ControlError {
+        let ended = self.tasks.join_next().await;
+        let why = ended.and_then(Result::err).map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+        let remedy = "start the agent again: the members keep their connections; report it with the agent's log";
+        ControlError::new(ErrorCode::Internal, format!("a task of the agent failed: {why}"), remedy)
+    }
+
+    /// The task of the agent that does not go on, with how long its turn takes. Waits for the locks that all requests take,
+    /// so it does not return while one of them is held for ever.
+    #[must_use]
+    pub fn stuck(&self) -> Option<(&'static str, Duration)> {
+        drop(self.memberships.journal());
+        self.memberships.world(|_| ());
+        self.turns.stuck(Instant::now())
     }
 }
 

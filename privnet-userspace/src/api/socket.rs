@@ -1,4 +1,4 @@
-//! The control socket as a file: bound with its permissions, replaced when stale, removed at the end.
+//! The control socket as a file: bound with its permissions, replaced when stale, removed at the end; or systemd's.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
@@ -14,12 +14,14 @@ use crate::agent::{ControlError, ErrorCode};
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// A listening control socket. Dropping it removes the file, unless another agent has put its own there meanwhile.
+/// A listening control socket. Dropping it removes the file, unless it is systemd's, or another agent has put its own there
+/// meanwhile.
 #[derive(Debug)]
 pub struct ControlSocket {
     pub(super) listener: UnixListener,
     path: PathBuf,
-    identity: (u64, u64),
+    /// Of the file that this agent made.
+    identity: Option<(u64, u64)>,
 }
 
 impl ControlSocket {
@@ -38,7 +40,27 @@ impl ControlSocket {
         let listener = listen(path, group_id).map_err(|error| cannot("bind", path, &error))?;
         let identity = identity(path).map_err(|error| cannot("look at", path, &error))?;
         let listener = UnixListener::from_std(listener).map_err(|error| cannot("listen on", path, &error))?;
-        Ok(Self { listener, path: path.to_owned(), identity })
+        Ok(Self { listener, path: path.to_owned(), identity: Some(identity) })
+    }
+
+    /// Takes the socket that systemd opened at `path`: its file, with owner and mode, is systemd's. Must be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// When it is at another path, or the kernel refuses.
+    pub fn handed_over(listener: StdListener, path: &Path) -> Result<Self, ControlError> {
+        let address = listener.local_addr().map_err(|error| cannot("look at", path, &error))?;
+        if address.as_pathname() != Some(path) {
+            let found = address.as_pathname().map_or_else(|| "no path".to_owned(), |found| found.display().to_string());
+            return Err(ControlError::new(
+                ErrorCode::InvalidArgument,
+                format!("systemd opened the control socket at {found}, and the agent is told {}", path.display()),
+                "give --socket and ListenStream= of privnet.socket the same path",
+            ));
+        }
+        listener.set_nonblocking(true).map_err(|error| cannot("prepare", path, &error))?;
+        let listener = UnixListener::from_std(listener).map_err(|error| cannot("listen on", path, &error))?;
+        Ok(Self { listener, path: path.to_owned(), identity: None })
     }
 
     /// Where it is.
@@ -50,7 +72,8 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity)
+        if let Some(own) = self.identity
+            && identity(&self.path).is_ok_and(|found| found == own)
             && let Err(error) = std::fs::remove_file(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the control socket");
@@ -188,6 +211,20 @@ mod tests {
         let _second = StdListener::bind(&path).expect("bound");
         drop(first);
         assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_systemd_is_served_at_its_path_alone_and_stays() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("privnet.sock");
+        let listener = StdListener::bind(&path).expect("bound");
+        let elsewhere = listener.try_clone().expect("a second descriptor");
+        let error = ControlSocket::handed_over(elsewhere, Path::new("/elsewhere.sock")).expect_err("refused");
+        assert!(error.message.contains("/elsewhere.sock") && error.remedy.contains("privnet.socket"), "{error}");
+        let socket = ControlSocket::handed_over(listener, &path).expect("taken");
+        assert_eq!(socket.path(), path);
+        drop(socket);
+        assert!(path.exists(), "it is systemd's");
     }
 
     #[tokio::test]

@@ -5,6 +5,8 @@
 pub mod args;
 pub mod config;
 mod notify;
+mod readiness;
+mod watchdog;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::agent::{self, Agent, ControlError, ErrorCode};
-use crate::api::{self, Accounts, ControlSocket, Surface};
+use crate::api::{self, Accounts, Activation, ControlSocket, Surface, activation};
 use crate::cli::runtime::no_runtime;
 use crate::netns::Netns;
 use args::{AgentArgs, DnsAddress, StoreKind};
@@ -26,9 +28,11 @@ use notify::notify;
 /// # Errors
 /// When it cannot start; nothing of it is left then.
 pub fn run(arguments: AgentArgs) -> Result<(), ControlError> {
+    // Before there is a second thread.
+    let handed_over = Activation::from_environment();
     let options = AgentOptions::resolve(arguments, &rustix::system::uname().nodename().to_string_lossy())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|error| no_runtime(&error))?.block_on(run_until_told(options))
+    runtime.map_err(|error| no_runtime(&error))?.block_on(run_until_told(options, handed_over))
 }
 
 /// Starts an agent on the store that the options name.
@@ -63,8 +67,7 @@ async fn start_agent(
         StoreKind::Etcd => {
             let etcd = etcd_options(options)?;
             Agent::start_etcd(config, &etcd, |reason| {
-                // The unit is not failed for that: systemd would give up on it after a few attempts.
-                notify(&format!("STATUS=waiting: {reason}\nEXTEND_TIMEOUT_USEC=60000000"));
+                notify(&format!("STATUS=waiting: {reason}"));
                 waiting.send_replace(Some(reason.clone()));
             })
             .await
@@ -90,24 +93,37 @@ fn etcd_options(options: &AgentOptions) -> Result<agent::EtcdOptions, ControlErr
     Ok(etcd)
 }
 
-async fn run_until_told(options: AgentOptions) -> Result<(), ControlError> {
+async fn run_until_told(options: AgentOptions, mut handed_over: Activation) -> Result<(), ControlError> {
     let mut signals = Signals::listen()?;
     let accounts = Accounts::in_directory(Path::new("/etc"));
     // First of all, because it is what refuses a second agent.
-    let socket = ControlSocket::bind(&options.socket, accounts.group().map(|group| group.gid))?;
+    let socket = match handed_over.take(activation::CONTROL) {
+        Some(listener) => ControlSocket::handed_over(listener, &options.socket)?,
+        None => ControlSocket::bind(&options.socket, accounts.group().map(|group| group.gid))?,
+    };
+    for name in handed_over.left() {
+        tracing::warn!(name, "systemd handed over a socket that this build does not serve");
+    }
     let metrics_listener = bind_metrics(&options).await?;
     let waiting = watch::Sender::new(None);
     let agent = tokio::select! {
         agent = start_agent(&options, &waiting) => agent?,
         () = api::serve_waiting(&socket, waiting.subscribe()) => return Ok(()),
+        never = readiness::tell_once_served(waiting.subscribe()) => match never {},
+        never = watchdog::tell_while_starting() => match never {},
         () = signals.told_to_end() => return Ok(()),
     };
     let surface = Surface::new(Arc::new(agent.control()), accounts);
-    serve(surface, socket, metrics_listener, signals).await;
-    Ok(())
+    serve(agent, surface, socket, metrics_listener, signals).await
 }
 
-async fn serve(surface: Surface, socket: ControlSocket, metrics: Option<TcpListener>, mut signals: Signals) {
+async fn serve(
+    mut agent: Agent,
+    surface: Surface,
+    socket: ControlSocket,
+    metrics: Option<TcpListener>,
+    mut signals: Signals,
+) -> Result<(), ControlError> {
     let (end, ended) = watch::channel(());
     let until = |mut ended: watch::Receiver<()>| async move {
         // The sender is dropped to end everything.
@@ -118,7 +134,10 @@ async fn serve(surface: Surface, socket: ControlSocket, metrics: Option<TcpListe
     let metrics =
         metrics.map(|listener| tokio::spawn(api::serve_metrics(listener, api::metrics_router(surface), until(ended))));
     notify("READY=1\nSTATUS=running");
-    signals.told_to_end().await;
+    let outcome = tokio::select! {
+        failure = wait_for_failure(&mut agent) => Err(failure),
+        () = signals.told_to_end() => Ok(()),
+    };
     notify("STOPPING=1");
     drop(end);
     for server in [Some(control), metrics].into_iter().flatten() {
@@ -127,6 +146,17 @@ async fn serve(surface: Surface, socket: ControlSocket, metrics: Option<TcpListe
         }
     }
     tracing::info!("the agent has ended; the members keep their connections");
+    outcome
+}
+
+/// Tells the watchdog as long as the agent's tasks turn, and returns when one of them fails.
+async fn wait_for_failure(agent: &mut Agent) -> ControlError {
+    loop {
+        tokio::select! {
+            failure = agent.failed() => return failure,
+            () = watchdog::next_turn() => watchdog::tell_unless(agent.stuck()),
+        }
+    }
 }
 
 async fn bind_metrics(options: &AgentOptions) -> Result<Option<TcpListener>, ControlError> {
