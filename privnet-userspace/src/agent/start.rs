@@ -160,13 +160,17 @@ impl Agent {
         self.control.clone()
     }
 
-    /// Waits until one of the agent's tasks ends, which none does but by a panic, and returns what happened. An agent without
-    /// one of them does a part of its work: the next agent does all of it.
+    /// Waits until one of the agent's tasks panics, and returns what happened. An agent without one of them does a part of its
+    /// work: the next agent does all of it. A task that has nothing to do with such a store ends, and that is none.
     pub async fn failed(&mut self) -> ControlError {
-        let ended = self.tasks.join_next().await;
-        let why = ended.and_then(Result::err).map_or_else(|| "it ended".to_owned(), |error| error.to_string());
-        let remedy = "start the agent again: the members keep their connections; report it with the agent's log";
-        ControlError::new(ErrorCode::Internal, format!("a task of the agent failed: {why}"), remedy)
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                let remedy =
+                    "start the agent again: the members keep their connections; report it with the agent's log";
+                return ControlError::new(ErrorCode::Internal, format!("a task of the agent failed: {error}"), remedy);
+            }
+        }
+        std::future::pending().await
     }
 
     /// The task of the agent that does not go on, with how long its turn takes. Waits for the locks that all requests take,
