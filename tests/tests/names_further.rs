@@ -259,7 +259,7 @@ fn an_agent_that_dies_between_the_store_and_its_own_record_leaves_a_membership_t
         for (oldest, dies) in [("1.main", true), ("1.side", false)] {
             let of = stored().await.id;
             let end = End::by_its_host(1);
-            let released = claims::release_name(&*store, main.network, of, &container(oldest), end).await;
+            let released = claims::release_name(&*store, main.network, of, &container(oldest), end, &NothingSeen).await;
             assert!(matches!(released, Ok(Some(Released::Name(_)))), "{released:?}");
             if dies {
                 host.restart().await;

@@ -31,7 +31,7 @@ pub async fn check_periodically(memberships: Arc<Memberships>, turns: Arc<Turns>
             }
             Err(_) => {}
         }
-        let expired = memberships.world.write(|world| world.expire_quarantine(super::now_unix_seconds()));
+        let expired = memberships.world.expire_quarantine(super::now_unix_seconds());
         if !expired.is_empty() {
             wake(&memberships.names, &memberships.workers, &Concerns::Networks(expired));
         }

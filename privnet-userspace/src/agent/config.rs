@@ -160,6 +160,12 @@ impl Config {
         self.state_dir.join("resolv-conf")
     }
 
+    /// Where it is kept what was seen of the store.
+    #[must_use]
+    pub fn snapshot_path(&self) -> PathBuf {
+        self.state_dir.join("snapshot")
+    }
+
     /// Where the records of this host's members are.
     #[must_use]
     pub fn journal_dir(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! Following the store: each change goes into the store's image, and wakes the tasks that it concerns.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -12,8 +13,8 @@ use super::host::presence::Presence;
 use super::names::handle::NamesHandle;
 use super::network::handle::Workers;
 use super::store_problems::{StoreProblem, StoreProblems};
-use super::world::{Concerns, SharedWorld, World};
-use crate::store::{Event, Fleet, Store as _, Watch, keys};
+use super::world::{Concerns, SharedWorld};
+use crate::store::{Event, Fleet, Listing, Store as _, Watch, keys};
 
 /// Follows the store, and wakes the tasks that a change concerns.
 pub struct StoreFollower {
@@ -40,9 +41,7 @@ impl StoreFollower {
         loop {
             self.follow_while_it_is_ours(watch).await;
             self.names.mark_stale();
-            let (world, again) = self.read_until_it_answers().await;
-            self.world.write(|known| *known = world);
-            watch = again;
+            watch = self.read_until_it_answers().await;
             problem(None);
             self.names.mark_current();
             wake(&self.names, &self.workers, &Concerns::Everything);
@@ -69,7 +68,7 @@ impl StoreFollower {
     }
 
     /// Until then nothing is changed: a store that cannot be read is no reason to tear anything down.
-    async fn read_until_it_answers(&self) -> (World, Watch) {
+    async fn read_until_it_answers(&self) -> Watch {
         let mut backoff = Backoff::new();
         loop {
             let problem = match self.read_our_world().await {
@@ -81,14 +80,16 @@ impl StoreFollower {
         }
     }
 
-    /// Reads the store if it is that of this host's fleet.
-    async fn read_our_world(&self) -> Result<(World, Watch)> {
+    /// Reads the store if it is that of this host's fleet, and compares it with what is believed.
+    async fn read_our_world(&self) -> Result<Watch> {
         self.fleet.recognize().await?;
         // First, so that this host is there in what is read.
         self.presence.renew().await?;
-        let read = read_world(&self.fleet).await?;
+        let (listing, watch) = read_everything(&self.fleet).await?;
+        self.world.compare(&listing, Instant::now()).context("reading the store")?;
+        self.world.expire_quarantine(super::now_unix_seconds());
         fleet::note(&self.host.config.state_dir, &self.fleet)?;
-        Ok(read)
+        Ok(watch)
     }
 
     /// Follows one transaction: a reader of the image sees all of it, or nothing. One that ends the fleet's record is none of
@@ -107,7 +108,7 @@ impl StoreFollower {
             // The agent was stopped for longer than its lease lives, and goes on.
             self.presence.was_lost();
         }
-        let concerns = self.world.write(|world| world.follow_all(changes));
+        let concerns = self.world.follow(changes, Instant::now());
         wake(&self.names, &self.workers, if is_of_fleet { &Concerns::Everything } else { &concerns });
     }
 }
@@ -118,15 +119,14 @@ pub fn wake(names: &NamesHandle, workers: &Workers, concerns: &Concerns) {
     workers.wake(concerns);
 }
 
-/// Reads the store as of one revision, and watches all of it from there.
+/// Reads all of the store as of one revision, and watches all of it from there.
 ///
 /// # Errors
-/// When the store or a record is at fault, or it is not the fleet's.
-pub async fn read_world(store: &Fleet) -> Result<(World, Watch)> {
-    let (mut world, revision) = World::read(store).await.context("reading the store")?;
-    world.expire_quarantine(super::now_unix_seconds());
-    let watch = store.watch(&keys::everything(), revision).await.context("watching the store")?;
+/// When the store does not answer, or is not the fleet's.
+pub async fn read_everything(store: &Fleet) -> Result<(Listing, Watch)> {
+    let listing = store.list(&keys::everything()).await.context("reading the store")?;
+    let watch = store.watch(&keys::everything(), listing.revision).await.context("watching the store")?;
     // What was read is the fleet's if the store is still: another one may have taken its place meanwhile.
     store.recognize().await?;
-    Ok((world, watch))
+    Ok((listing, watch))
 }

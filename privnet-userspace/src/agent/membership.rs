@@ -56,11 +56,16 @@ pub async fn end_dead(memberships: &Memberships) -> Result<()> {
     // Holding the claims, a member that is being attached has its record and its place in the store, or neither.
     let _claims = memberships.claims.lock().await;
     for record in staying(memberships) {
-        let is_known = memberships.world(|world| {
+        let (is_known, has_ended) = memberships.world(|world| {
             let known = world.membership(record.id).or_else(|| world.member(record.network, &record.container));
-            known.is_some_and(|known| is_of(known, &record, memberships) && record.has_names_of(known))
+            let is_known = known.is_some_and(|known| is_of(known, &record, memberships) && record.has_names_of(known));
+            let row = world.row(record.network, record.address);
+            (is_known, row.is_some_and(|row| record.was_ended_by(&row.record)))
         });
-        if !is_known {
+        if has_ended {
+            tracing::info!(network = %record.network, "the membership of {} was ended in the store", record.names_text());
+            leave(memberships, &record)?;
+        } else if !is_known {
             take_over_names(memberships, &record).await?;
         }
     }
@@ -108,7 +113,7 @@ pub async fn end(memberships: &Memberships, record: &Record) -> Result<Leaving> 
 /// When the store or the record cannot be changed.
 pub async fn end_with_claims(memberships: &Memberships, record: &Record) -> Result<Leaving> {
     if let Some(member) = stored(memberships, record).await? {
-        claims::release_member(&*memberships.store, member.network, &member.container, now())
+        claims::release_member(&*memberships.store, member.network, &member.container, now(), &*memberships.world)
             .await
             .with_context(|| format!("releasing {} in {}", member.container, record.network))?;
     }
@@ -137,7 +142,8 @@ pub async fn end_name(memberships: &Memberships, record: &Record, name: &Contain
 /// # Errors
 /// When the store or the record cannot be changed.
 pub async fn end_name_with_claims(memberships: &Memberships, record: &Record, name: &ContainerRef) -> Result<Ended> {
-    let released = claims::release_name(&*memberships.store, record.network, record.id, name, now())
+    let Memberships { store, world, .. } = memberships;
+    let released = claims::release_name(&**store, record.network, record.id, name, now(), &**world)
         .await
         .with_context(|| format!("releasing {name} in {}", record.network))?;
     let leaving = match released {
@@ -147,7 +153,13 @@ pub async fn end_name_with_claims(memberships: &Memberships, record: &Record, na
             None
         }
         Some(Released::Membership(_)) => Some(leave(memberships, record)?),
-        None => take_over_names(memberships, record).await?,
+        None => match memberships.world(|world| world.membership(record.id).cloned()) {
+            // The store has lost it, and it ends all the same.
+            Some(believed) if believed.name(name).is_some() && believed.names.is_empty() => {
+                Some(end_with_claims(memberships, record).await?)
+            }
+            Some(_) | None => take_over_names(memberships, record).await?,
+        },
     };
     let membership = memberships.journal().records().get(&record.id).is_none_or(|record| record.leaving);
     Ok(Ended { membership, leaving })
@@ -182,12 +194,13 @@ pub async fn release_one_unrecorded(memberships: &Memberships, seen: &Member) ->
     let stored = records::get_member(&*memberships.store, seen.network, &seen.container).await?;
     let is_recorded = |member: &Member| memberships.journal().at(member.network, member.address).is_some();
     if stored.is_some_and(|stored| stored.record.host == memberships.host.config.host && !is_recorded(&stored.record)) {
-        claims::release_member(&*memberships.store, seen.network, &seen.container, now()).await?;
+        let Memberships { store, world, .. } = memberships;
+        claims::release_member(&**store, seen.network, &seen.container, now(), &**world).await?;
     }
     Ok(())
 }
 
-/// What the store has of a membership of this host, whatever its oldest name is there.
+/// What the store has of a membership of this host, whatever its oldest name is there; where it has lost it, what is believed.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -199,7 +212,8 @@ pub async fn stored(memberships: &Memberships, record: &Record) -> Result<Option
     if !found.as_ref().is_some_and(is_it) {
         found = records::member_at(store, record.network, record.address).await.with_context(reading)?;
     }
-    Ok(found.filter(is_it).map(|stored| stored.record))
+    let believed = || memberships.world(|world| world.membership(record.id).map(|member| Member::clone(member)));
+    Ok(found.filter(is_it).map(|stored| stored.record).or_else(believed))
 }
 
 fn is_of(member: &Member, record: &Record, memberships: &Memberships) -> bool {

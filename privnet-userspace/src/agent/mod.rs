@@ -7,7 +7,8 @@
 //! | `network` | one network on this host: worker, objects, observation and change |
 //! | `door` | the surfaces: requests, views, errors, checks |
 //! | `names` | the DNS process, its sockets and what it is told |
-//! | `world` | the store's image in memory |
+//! | `belief`, `snapshot`, `put_back` | what was seen of the store does not step back: in memory, on the disk, in the store |
+//! | `world`, `concerns`, `seen` | the image in memory of what is believed of the store, and how a claim chooses from it |
 //! | `netns_links` | a namespace with its netlink socket |
 //! | `foreign_ranges` | where a namespace sends packets by interfaces that are no private network's |
 //! | `follow`, `checks` | what happens without a request: the store's changes, the members' checks |
@@ -19,7 +20,9 @@
 //! | `shared` | the parts that the tasks are handed, and the order of their locks |
 
 mod backoff;
+mod belief;
 mod checks;
+mod concerns;
 pub mod config;
 mod contact;
 mod door;
@@ -33,8 +36,11 @@ mod membership;
 mod names;
 mod netns_links;
 mod network;
+mod put_back;
 mod said;
+mod seen;
 mod shared;
+mod snapshot;
 pub mod start;
 mod start_etcd;
 mod store_problems;

@@ -1,12 +1,12 @@
 //! An agent from its configuration to its tasks, and back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
+use super::belief::Belief;
 use super::checks::check_periodically;
 use super::config::Config;
 use super::contact::{Contact, keep_contact};
@@ -14,7 +14,7 @@ use super::door::control::Control;
 use super::door::error::{ControlError, ErrorCode};
 use super::door::explain::explain;
 use super::door::read_failures::ReadFailures;
-use super::follow::{StoreFollower, read_world};
+use super::follow::{StoreFollower, read_everything};
 use super::host::applied::tell_applied;
 use super::host::capabilities;
 use super::host::clock::watch_clock;
@@ -35,11 +35,13 @@ use super::netns_links::NetnsLinks;
 use super::network::handle::Workers;
 use super::network::resumption::Resumption;
 use super::network::supervisor::run_workers;
+use super::put_back::put_back_periodically;
 use super::shared::{Memberships, Shared};
+use super::snapshot::{self, Remembered};
 use super::store_problems::StoreProblems;
 use super::turns::Turns;
 use super::world::SharedWorld;
-use crate::store::{Embedded, Store, claims};
+use crate::store::{Embedded, Store, StoreKind, claims, keys};
 
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
 pub struct Agent {
@@ -71,22 +73,29 @@ impl Agent {
         let resolv_confs = Arc::new(ResolvConfs::open(&config.resolv_conf_dir())?);
         let fleet = Arc::new(fleet::join(&config, store, journal.records().len()).await?);
         let store: Arc<dyn Store> = Arc::clone(&fleet) as Arc<dyn Store>;
-        let lease = presence::announce(&fleet, &config, &facts).await?;
-        match claims::remove_leftovers(&*store).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "removed the address records of networks that were deleted"),
-            // They are harmless; a store that has failed will say so where it matters.
-            Err(error) => tracing::warn!("cannot remove the address records of a deleted network: {error}"),
+        let store_problems = Arc::new(StoreProblems::default());
+        let (belief, remembered) = recall(&config, &journal, store.kind(), &store_problems)?;
+        let seen = belief.serial(&keys::host(&config.host));
+        let lease = presence::announce(&fleet, &config, &facts, seen).await?;
+        let (listing, watch) = read_everything(&fleet).await?;
+        let world = Arc::new(SharedWorld::new(belief));
+        world.compare(&listing, Instant::now()).context("reading the store")?;
+        world.expire_quarantine(super::now_unix_seconds());
+        if remembered == Remembered::Nothing {
+            world.doubt_members(Instant::now());
         }
-        let (world, watch) = read_world(&fleet).await?;
-        let contact = Arc::new(Contact::new(Instant::now()));
+        let contact = Arc::new(Contact::new(tokio::time::Instant::now()));
+        remove_leftovers(&*store, &world).await;
         let host = Arc::new(Host { config, facts, netns, state_dir });
         let journal = Arc::new(SharedJournal::new(journal));
-        let store_problems = Arc::new(StoreProblems::default());
-        let presence =
-            Arc::new(Presence::new(Arc::clone(&host), Arc::clone(&fleet), Arc::clone(&store_problems), lease));
-        let (world, names, workers) =
-            (Arc::new(SharedWorld::new(world)), Arc::new(NamesHandle::new()), Arc::new(Workers::default()));
+        let presence = Arc::new(Presence::new(
+            Arc::clone(&host),
+            Arc::clone(&fleet),
+            Arc::clone(&store_problems),
+            Arc::clone(&world),
+            lease,
+        ));
+        let (names, workers) = (Arc::new(NamesHandle::new()), Arc::new(Workers::default()));
         let follower = StoreFollower {
             host: Arc::clone(&host),
             fleet: Arc::clone(&fleet),
@@ -121,6 +130,11 @@ impl Agent {
         tasks.spawn(Arc::clone(&memberships.resumption).run());
         tasks.spawn(follower.run(watch));
         tasks.spawn(check_periodically(Arc::clone(&memberships), Arc::clone(&turns)));
+        tasks.spawn(put_back_periodically(Arc::clone(&memberships), Arc::clone(&store_problems)));
+        if memberships.store.kind() == StoreKind::Etcd {
+            let path = memberships.host.config.snapshot_path();
+            tasks.spawn(snapshot::keep(path, Arc::clone(&memberships.world), Arc::clone(&store_problems)));
+        }
         tasks.spawn(presence.renew_periodically());
         tasks.spawn(clock);
         tasks.spawn(keep_contact(
@@ -179,7 +193,7 @@ impl Agent {
     pub fn stuck(&self) -> Option<(&'static str, Duration)> {
         drop(self.memberships.journal());
         self.memberships.world(|_| ());
-        self.turns.stuck(Instant::now())
+        self.turns.stuck(tokio::time::Instant::now())
     }
 }
 
@@ -187,4 +201,40 @@ impl Agent {
 pub(super) fn prepare(config: &Config) -> Result<()> {
     capabilities::check_own(config.names.is_some())?;
     StateDir::prepare(&config.state_dir)
+}
+
+/// What was seen of the store before this start: by the snapshot, where many hosts share it, and by this host's records. A
+/// store of one host alone is its own memory.
+fn recall(
+    config: &Config,
+    journal: &Journal,
+    store: StoreKind,
+    problems: &StoreProblems,
+) -> Result<(Belief, Remembered)> {
+    let mut belief = Belief::new(config.host.clone());
+    let remembered = match store {
+        StoreKind::Etcd => snapshot::recall(&config.snapshot_path(), &mut belief, problems)?,
+        StoreKind::Memory | StoreKind::Embedded => Remembered::Something,
+    };
+    for record in journal.records().values().filter(|record| !record.leaving) {
+        for (key, text) in &record.stored {
+            let Ok(key) = key.parse() else { continue };
+            // One of a newer version was written by a newer agent: this one does not act on it.
+            if let Err(error) = belief.remember(key, text.as_bytes().into(), Instant::now()) {
+                tracing::debug!("a record of the journal is passed over: {error}");
+            }
+        }
+    }
+    Ok((belief, remembered))
+}
+
+/// Removes the address records of networks that were deleted while they were being removed.
+async fn remove_leftovers(store: &dyn Store, world: &SharedWorld) {
+    let believed = world.read(|world| world.networks().keys().copied().collect());
+    match claims::remove_leftovers(store, &believed).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "removed the address records of networks that were deleted"),
+        // They are harmless; a store that has failed will say so where it matters.
+        Err(error) => tracing::warn!("cannot remove the address records of a deleted network: {error}"),
+    }
 }

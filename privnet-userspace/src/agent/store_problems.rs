@@ -14,6 +14,10 @@ pub enum StoreProblem {
     Following,
     /// The others may take this host for gone.
     Presence,
+    /// It has lost records.
+    Lost,
+    /// What was seen of it cannot be written down or read back.
+    Snapshot,
 }
 
 impl StoreProblem {
@@ -31,6 +35,10 @@ impl StoreProblem {
                 "other hosts may consider this one gone: its presence is not renewed",
                 "the presence of this host is renewed again",
             ),
+            Self::Lost => ("the store has lost what was seen in it", "the store has again all that it had lost"),
+            Self::Snapshot => {
+                ("what was seen of the store is not on disk as well", "what is seen of the store is on disk again")
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the store says, as a value that follows its changes.
+//! What is believed of the store, as a value that follows its changes.
 //!
 //! Members are indexed by network and by host, and shared: what a pass or a check costs follows what it asks for.
 
@@ -8,18 +8,20 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use self::quarantine::Quarantine;
+use super::belief::Belief;
+pub use super::concerns::Concerns;
 use super::door::explain;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, HostName, Member, MemberId, Network, NetworkId};
-use crate::store::claims::{Choice, Found, MemberClaim, MemberError, NameWish, Occupancy, Seen};
+use crate::store::claims::Occupancy;
 use crate::store::records::{self, AddressRecord, HostRecord, RecordError, Stored};
-use crate::store::{Entry, Event, Key, Listing, Revision, Store, keys};
+use crate::store::{Entry, Event, Key, Listing, Revision, keys};
 
 /// Everything of the store that an agent acts on.
 #[derive(Clone, Debug, Default)]
@@ -43,26 +45,72 @@ pub struct World {
     problems: BTreeMap<String, String>,
 }
 
-/// The image, shared by the agent's tasks.
+/// The image, and what it is an image of, shared by the agent's tasks.
 #[derive(Debug)]
 pub struct SharedWorld {
+    /// Taken before the image.
+    belief: Mutex<Belief>,
     world: RwLock<World>,
     changed: watch::Sender<()>,
 }
 
 impl SharedWorld {
-    /// Shares an image.
-    pub fn new(world: World) -> Self {
-        Self { world: RwLock::new(world), changed: watch::Sender::new(()) }
+    /// Shares an image of what is believed.
+    pub fn new(belief: Belief) -> Self {
+        let mut world = World::default();
+        let everything: Vec<Event> = belief.everything().collect();
+        world.follow_all(&everything);
+        Self { belief: Mutex::new(belief), world: RwLock::new(world), changed: watch::Sender::new(()) }
     }
 
-    /// A copy of what the store says, or a part of it.
+    /// A copy of the image, or a part of it.
     pub fn read<T>(&self, read: impl FnOnce(&World) -> T) -> T {
         read(&self.world.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes what the store is known to say.
-    pub fn write<T>(&self, write: impl FnOnce(&mut World) -> T) -> T {
+    /// A copy of what is believed, or a part of it.
+    pub fn belief<T>(&self, read: impl FnOnce(&Belief) -> T) -> T {
+        read(&self.belief.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Follows a transaction of the store, and says what it concerns.
+    pub fn follow(&self, changes: &[Event], now: Instant) -> Concerns {
+        let mut belief = self.belief.lock().unwrap_or_else(PoisonError::into_inner);
+        let believed = belief.follow(changes, now);
+        self.write(|world| world.follow_all(&believed))
+    }
+
+    /// Compares a reading of the whole store with what is believed, and says what it concerns.
+    ///
+    /// # Errors
+    /// When a record cannot be read of which nothing is believed: nothing has changed then.
+    pub fn compare(&self, listing: &Listing, now: Instant) -> Result<Concerns, RecordError> {
+        let mut belief = self.belief.lock().unwrap_or_else(PoisonError::into_inner);
+        let believed = belief.compare(listing, now)?;
+        Ok(self.write(|world| world.follow_all(&believed)))
+    }
+
+    /// Ends the belief in presences that were deleted long enough ago, and says what that concerns.
+    pub fn expire_presences(&self, now: Instant) -> Concerns {
+        let mut belief = self.belief.lock().unwrap_or_else(PoisonError::into_inner);
+        let believed = belief.expire(now);
+        if believed.is_empty() { Concerns::Nothing } else { self.write(|world| world.follow_all(&believed)) }
+    }
+
+    /// Ends the quarantine of the addresses that have rested by now, and says what that concerns.
+    pub fn expire_quarantine(&self, now_unix_seconds: u64) -> BTreeSet<NetworkId> {
+        self.write(|world| world.expire_quarantine(now_unix_seconds))
+    }
+
+    /// Takes the store for one that may lack what others have claimed, if there are members: nothing was seen of it before.
+    pub fn doubt_members(&self, now: Instant) {
+        let mut belief = self.belief.lock().unwrap_or_else(PoisonError::into_inner);
+        if belief.believes_in_members() {
+            belief.doubt(now);
+        }
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut World) -> T) -> T {
         let written = write(&mut self.world.write().unwrap_or_else(PoisonError::into_inner));
         self.changed.send_replace(());
         written
@@ -82,62 +130,7 @@ impl SharedWorld {
     }
 }
 
-impl Seen for SharedWorld {
-    fn choose(&self, claim: &MemberClaim, found: &Found) -> Result<Choice, MemberError> {
-        self.read(|world| {
-            let network = world.networks.get(&claim.network);
-            let network = network.ok_or(MemberError::NetworkNotFound { id: claim.network })?;
-            world.occupancy.get(&claim.network).unwrap_or(&Occupancy::default()).choose(network, claim, found)
-        })
-    }
-
-    fn choose_name(&self, network: NetworkId, wish: &NameWish, found: &Found) -> Result<ContainerRef, MemberError> {
-        self.read(|world| world.occupancy.get(&network).unwrap_or(&Occupancy::default()).choose_name(wish, found))
-    }
-}
-
-/// Which networks a change concerns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Concerns {
-    /// None.
-    Nothing,
-    /// These.
-    Networks(BTreeSet<NetworkId>),
-    /// All of them.
-    Everything,
-}
-
-impl Concerns {
-    /// What both concern.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Nothing, other) => other,
-            (concerns, Self::Nothing) => concerns,
-            (Self::Everything, _) | (_, Self::Everything) => Self::Everything,
-            (Self::Networks(mut networks), Self::Networks(others)) => {
-                networks.extend(others);
-                Self::Networks(networks)
-            }
-        }
-    }
-}
-
 impl World {
-    /// Reads everything as of one revision, and says which.
-    ///
-    /// # Errors
-    /// When the store or a record is at fault.
-    pub async fn read(store: &dyn Store) -> Result<(Self, Revision), RecordError> {
-        let Listing { entries, revision } = store.list(&keys::everything()).await?;
-        let mut world = Self::default();
-        for entry in &entries {
-            world.put(entry)?;
-            world.note_applied(&entry.key, entry.revision);
-        }
-        Ok((world, revision))
-    }
-
     /// The networks, by id.
     #[must_use]
     pub const fn networks(&self) -> &BTreeMap<NetworkId, Network> {
@@ -171,6 +164,18 @@ impl World {
     pub fn membership(&self, id: MemberId) -> Option<&Arc<Member>> {
         let (network, container) = self.oldest.get(&id)?;
         self.member(*network, container)
+    }
+
+    /// What is given out in a network.
+    #[must_use]
+    pub fn occupancy(&self, network: NetworkId) -> Option<&Occupancy> {
+        self.occupancy.get(&network)
+    }
+
+    /// The record of an address.
+    #[must_use]
+    pub fn row(&self, network: NetworkId, address: Ipv4Addr) -> Option<&Stored<AddressRecord>> {
+        self.occupancy.get(&network)?.known_row(address)
     }
 
     /// The numbers that containers of an app and a type have in networks other than this one.
@@ -335,7 +340,10 @@ impl World {
     fn delete(&mut self, key: &Key) -> Concerns {
         if let Some(id) = key.below(&keys::networks()).and_then(|id| id.parse().ok()) {
             self.networks.remove(&id);
-            self.occupancy.remove(&id);
+            // A network that the store has lost comes back to its members.
+            if self.members(id).next().is_none() {
+                self.occupancy.remove(&id);
+            }
             return one(id);
         }
         if let Some((network, container)) = key.below(&keys::all_members()).and_then(|rest| rest.split_once('/')) {

@@ -159,6 +159,20 @@ pub fn member_names(network: NetworkId) -> Prefix {
     prefix(&format!("member-names/{network}/"))
 }
 
+/// `names/`.
+#[must_use]
+pub fn names() -> Prefix {
+    prefix("names/")
+}
+
+/// The network of `public-keys/<pn>/<hex>` or `member-names/<pn>/<member>`; nothing when it is another key.
+#[must_use]
+pub fn network_of_pointer(key: &Key) -> Option<NetworkId> {
+    let below = |text| key.below(&prefix(text));
+    let (network, _) = below("public-keys/").or_else(|| below("member-names/"))?.split_once('/')?;
+    network.parse().ok()
+}
+
 /// `addresses/`: the addresses of every network.
 #[must_use]
 pub fn all_addresses() -> Prefix {

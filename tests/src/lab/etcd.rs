@@ -1,9 +1,11 @@
 //! An etcd on a host of the lab: the store of agents that are processes of their own.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
+use privnet::store::{self, EtcdOptions, Key, Prefix, Store as _, Transaction};
 use rustix::process::Signal;
 
 use super::ground::Ground;
@@ -111,6 +113,52 @@ impl Etcd {
             let member = alarm["memberID"].as_str().expect("its number");
             ask(&format!("{{\"action\":\"DEACTIVATE\",\"memberID\":\"{member}\",\"alarm\":\"NOSPACE\"}}"));
         }
+    }
+
+    /// The keys of privnet and their values, without the parts that begin with one of `without`.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn records(&self, without: &[&str]) -> BTreeMap<String, String> {
+        let listing = self.ask(async |store| store.list(&Prefix::all()).await.expect("a listing"));
+        let records = listing
+            .entries
+            .into_iter()
+            .map(|entry| (entry.key.to_string(), String::from_utf8(entry.value.to_vec()).expect("a record is text")));
+        records.filter(|(key, _)| !without.iter().any(|prefix| key.starts_with(prefix))).collect()
+    }
+
+    /// Deletes the keys that begin with one of `prefixes`, all in one transaction, as an operator's mistake does.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn delete(&self, prefixes: &[&str]) {
+        say(&format!("[etcd] del --prefix {}", prefixes.join(" ")));
+        let all = self.records(&[]);
+        let lost = all.into_keys().filter(|key| prefixes.iter().any(|prefix| key.starts_with(prefix)));
+        let lost: Vec<Key> = lost.map(|key| key.parse().expect("a key")).collect();
+        assert!(!lost.is_empty(), "there is nothing to delete");
+        let transaction = lost.into_iter().fold(Transaction::new(), Transaction::delete);
+        self.ask(async move |store| store.commit(transaction).await.expect("deleted"));
+    }
+
+    /// Does something with the store, from the host's namespace.
+    fn ask<T: Send + 'static>(&self, act: impl AsyncFnOnce(&store::Etcd) -> T + Send + 'static) -> T {
+        let url = self.url.clone();
+        self.space.inside(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async { act(&store::Etcd::new(&EtcdOptions::new(vec![url])).expect("a URL")).await })
+        })
+    }
+
+    /// Copies its data while it does not run: a backup.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn back_up_data(&self) {
+        let (data, aside) = (self.data(), self.ground.directory().join("aside"));
+        super::run(&format!("cp -r {} {}", data.display(), aside.display()));
     }
 
     /// Puts its data aside while it does not run: it will begin anew.

@@ -91,6 +91,9 @@ pub async fn claim_or_existing(
 ) -> Result<Claimed, ControlError> {
     let mut attempts = 0;
     loop {
+        if membership_of(shared, network.id, found).is_none() {
+            shared.world.until_trusted().await;
+        }
         let claims = shared.claims_of_request().await?;
         free_dead(shared, network.id, wanted, found).await?;
         refuse_taken_number(shared, wanted, found)?;
@@ -224,7 +227,7 @@ async fn claim(
         Ok(record) => Ok(record),
         Err(error) => {
             let end = End::by_its_host(crate::agent::now_unix_seconds());
-            claims::release_member(&*shared.store, network.id, &container, end).await?;
+            claims::release_member(&*shared.store, network.id, &container, end, &*shared.world).await?;
             Err(error)
         }
     }

@@ -30,7 +30,7 @@ use crate::ipam;
 use crate::model::ids::ContainerNumber;
 use crate::model::mtu::MIN_WIREGUARD_MTU_BYTES;
 use crate::model::{App, AppId, ContainerRef, ContainerType, Member, MemberId, Mtu, Network, NetworkName};
-use crate::store::claims::{self, End, NewNetwork};
+use crate::store::claims::{self, End, NewNetwork, Seen};
 use crate::store::records;
 
 /// A handle to a running agent. Clones speak to the same agent.
@@ -118,12 +118,19 @@ impl Control {
         let store = &*self.shared.store;
         if let Some(number) = number {
             let name = ContainerRef { app, kind: kind.clone(), number };
-            let found = records::find_member(store, network.id, &name).await?;
-            return Ok(found.map(|stored| (stored.record, name)));
+            // The image first: the store may have lost the record, or have an earlier holder of the name.
+            let found = match Seen::holder(&*self.shared.world, network.id, &name) {
+                Some(member) => Some(Member::clone(&member)),
+                None => records::find_member(store, network.id, &name).await?.map(|stored| stored.record),
+            };
+            return Ok(found.map(|member| (member, name)));
         }
-        let members = records::list_members(store, Some(network.id)).await?.records;
-        let own = members.into_iter().filter(|member| member.host == self.shared.host.config.host);
+        let own: Vec<Member> = self.shared.world(|world| {
+            let of_host = world.members_on(&self.shared.host.config.host);
+            of_host.filter(|member| member.network == network.id).map(|member| Member::clone(member)).collect()
+        });
         let mut meant: Vec<(Member, ContainerRef)> = own
+            .into_iter()
             .flat_map(|member| {
                 let names: Vec<ContainerRef> = member.each_name().map(|name| name.container.clone()).collect();
                 names.into_iter().map(move |name| (member.clone(), name))
@@ -179,8 +186,13 @@ impl AgentApi for Control {
             avoided: if subnet.is_none() { avoided_ranges(&self.shared).await } else { Vec::new() },
             mtu,
             names: request.names.unwrap_or_default(),
+            held: self.shared.world(|world| {
+                let has_members = |network: &&Network| world.members(network.id).next().is_some();
+                world.networks().values().filter(has_members).cloned().collect()
+            }),
             now_unix_seconds: crate::agent::now_unix_seconds(),
         };
+        self.shared.world.until_trusted().await;
         // Drawn from the system, so that it may cross an await.
         let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_os_rng();
         let network = claims::create_network(&*self.shared.store, &wanted, &mut rng).await?;
@@ -199,7 +211,7 @@ impl AgentApi for Control {
     async fn delete_network(&self, network: NetworkPath) -> Result<Deleted, ControlError> {
         self.shared.host.state_dir.check()?;
         let network = find_network(&self.shared, &network.network).await?;
-        claims::delete_network(&*self.shared.store, network.id).await?;
+        claims::delete_network(&*self.shared.store, network.id, &*self.shared.world).await?;
         let is_gone = |world: &World| !world.networks().contains_key(&network.id);
         self.shared.world.wait_until(UNTIL_SEEN, is_gone).await;
         Ok(Deleted { deleted: true })
@@ -250,7 +262,8 @@ impl AgentApi for Control {
             }
             None => {
                 let end = End::by_its_host(crate::agent::now_unix_seconds());
-                claims::release_name(&*self.shared.store, network.id, member.id, &name, end).await?;
+                let (store, world) = (&*self.shared.store, &*self.shared.world);
+                claims::release_name(store, network.id, member.id, &name, end, world).await?;
             }
         }
         // The next attach chooses from what is seen: its number and address are free there too.

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -21,6 +22,7 @@ use crate::agent::config::Config;
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::door::explain::{explain, problem};
 use crate::agent::store_problems::{StoreProblem, StoreProblems};
+use crate::agent::world::SharedWorld;
 use crate::model::FileError;
 use crate::store::records::{Envelope, HostRecord, PresenceRecord};
 use crate::store::{CommitError, Entry, Expected, Fleet, LeaseId, Store as _, StoreError, Transaction, keys, records};
@@ -33,11 +35,12 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(30);
 /// How often an announcement is tried while another agent announces the same name.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Tells the other hosts where this host's VTEP is, and takes the host's name for as long as the lease lives.
+/// Tells the other hosts where this host's VTEP is, and takes the host's name for as long as the lease lives. The record has a
+/// number above `seen`, the highest that was seen of it: the others take a lower one for what an older store says.
 ///
 /// # Errors
 /// Nothing was told. When another agent has the name, says so.
-pub async fn announce(store: &Fleet, config: &Config, facts: &HostFacts) -> Result<LeaseId> {
+pub async fn announce(store: &Fleet, config: &Config, facts: &HostFacts, seen: u64) -> Result<LeaseId> {
     let host = &config.host;
     let presence = PresenceRecord {
         instance: instance(&config.state_dir)?,
@@ -65,7 +68,7 @@ pub async fn announce(store: &Fleet, config: &Config, facts: &HostFacts) -> Resu
             applied_revision: before.as_ref().map_or(0, |before| before.record.applied_revision),
             clock_steps: before.as_ref().map_or(0, |before| before.record.clock_steps),
         };
-        let envelope = before.map_or_else(Envelope::first, |before| before.envelope.next());
+        let envelope = before.map_or_else(Envelope::first, |before| before.envelope.next()).above(seen);
         let as_seen = |seen: Option<Entry>| seen.map_or(Expected::Absent, |entry| Expected::Revision(entry.revision));
         let transaction = Transaction::new()
             .require(keys::presence(host), as_seen(held))
@@ -85,16 +88,27 @@ pub struct Presence {
     host: Arc<Host>,
     store: Arc<Fleet>,
     problems: Arc<StoreProblems>,
+    /// The image, which says what was seen of this host's record.
+    world: Arc<SharedWorld>,
     /// Lives as long as this host is taken to be there.
     lease: tokio::sync::Mutex<LeaseId>,
     /// Notified when the others have been told that it is not.
     lost: Notify,
+    /// Whether the store is known to have no presence of this host, whatever the lease says.
+    is_lost: AtomicBool,
 }
 
 impl Presence {
     /// The presence under a lease that [`announce`] took.
-    pub fn new(host: Arc<Host>, store: Arc<Fleet>, problems: Arc<StoreProblems>, lease: LeaseId) -> Self {
-        Self { host, store, problems, lease: tokio::sync::Mutex::new(lease), lost: Notify::new() }
+    pub fn new(
+        host: Arc<Host>,
+        store: Arc<Fleet>,
+        problems: Arc<StoreProblems>,
+        world: Arc<SharedWorld>,
+        lease: LeaseId,
+    ) -> Self {
+        let (lease, lost, is_lost) = (tokio::sync::Mutex::new(lease), Notify::new(), AtomicBool::new(false));
+        Self { host, store, problems, world, lease, lost, is_lost }
     }
 
     /// Lets the others hear that this host is there; takes its name again when it was away for too long.
@@ -103,18 +117,23 @@ impl Presence {
     /// When the store does not answer, is another one, or another agent has taken the name.
     pub async fn renew(&self) -> Result<()> {
         let mut lease = self.lease.lock().await;
-        match self.store.keep_lease_alive(*lease).await {
-            Ok(()) => Ok(()),
-            Err(StoreError::LeaseNotFound(_)) => {
-                *lease = announce(&self.store, &self.host.config, &self.host.facts).await?;
-                Ok(())
+        // A presence that was deleted is written again, also where its lease lives.
+        if !self.is_lost.load(Ordering::Acquire) {
+            match self.store.keep_lease_alive(*lease).await {
+                Ok(()) => return Ok(()),
+                Err(StoreError::LeaseNotFound(_)) => {}
+                Err(error) => return Err(error).context("renewing the presence of this host"),
             }
-            Err(error) => Err(error).context("renewing the presence of this host"),
         }
+        let seen = self.world.belief(|belief| belief.serial(&keys::host(&self.host.config.host)));
+        *lease = announce(&self.store, &self.host.config, &self.host.facts, seen).await?;
+        self.is_lost.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Notes that the store has no presence of this host: the next renewal comes at once.
     pub fn was_lost(&self) {
+        self.is_lost.store(true, Ordering::Release);
         self.lost.notify_one();
     }
 

@@ -19,7 +19,7 @@ use super::local::LocalNetwork;
 use super::objects;
 use super::observe::{Observation, observe, observe_doubted};
 use super::watch::Watchers;
-use crate::agent::door::error::ControlError;
+use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::door::explain::{explain, problem};
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
@@ -133,6 +133,9 @@ impl Worker {
         doubts.members.append(&mut self.unseen);
         let vxlan_port = self.memberships.fleet.vxlan_port();
         let (intent, records) = intent(&self.net.host, vxlan_port, &self.net.world, &self.net.journal, self.network);
+        if intent.is_none() && records.iter().any(|record| !record.leaving) {
+            return Report { answered, ..self.without_network(&records) };
+        }
         let desired = Arc::new(intent.as_ref().map(plan).unwrap_or_default());
         self.net.begin_pass(&records, intent.as_ref());
         // Before anything goes by our own hand, which is not to be taken for a stranger's.
@@ -178,6 +181,23 @@ impl Worker {
         self.watchers.update(&self.net).await;
         self.net.end_pass().await;
         Report { answered, ..self.report(intent.as_ref(), &records, failures).await }
+    }
+
+    /// The report of a pass that changes nothing: a network that has members here is not deleted, so the store has lost it.
+    fn without_network(&self, records: &[Record]) -> Report {
+        let error = ControlError::new(
+            ErrorCode::NetworkNotFound,
+            format!("the store does not have {}, which has members on this host: they stay as they are", self.network),
+            "restore the store's data; `privnet detach` ends a member",
+        );
+        let failed = records.iter().filter(|record| !record.leaving).map(|record| (record.id, error.clone())).collect();
+        Report {
+            pass: self.passes,
+            failed,
+            records: records.iter().map(|record| record.id).collect(),
+            ended_unix_seconds: crate::agent::now_unix_seconds(),
+            ..Report::default()
+        }
     }
 
     async fn observed(&mut self, doubts: &Doubts) -> anyhow::Result<Observation> {

@@ -209,7 +209,8 @@ fn a_membership_that_changes_its_oldest_name_stays_and_its_address_does_not_rest
 /// What the store's image says of a claim is what the store itself says of it, after any history.
 #[tokio::test]
 async fn a_claim_from_the_image_costs_one_transaction_and_gets_what_the_store_would_give() {
-    use crate::store::claims::{self, End, NothingSeen};
+    use crate::store::Store as _;
+    use crate::store::claims::{self, End, MemberClaim, MemberError, NameWish, NothingSeen};
     let (seen, asked) = (crate::store::Memory::new(), crate::store::Memory::new());
     let claim = |network: NetworkId, key: u8, now: u64| MemberClaim {
         id: MemberId::new(key.into()),
@@ -238,21 +239,26 @@ async fn a_claim_from_the_image_costs_one_transaction_and_gets_what_the_store_wo
             avoided: Vec::new(),
             mtu: 1390,
             names: crate::model::NameOptions::default(),
+            held: Vec::new(),
             now_unix_seconds: 1,
         };
         let made = claims::create_network(store, &wanted, &mut rng).await;
         networks.push(made.expect("created").id);
     }
-    let (world, revision) = World::read(&seen).await.expect("read");
-    let world = SharedWorld::new(world);
-    let mut watch = seen.watch(&keys::everything(), revision).await.expect("watched");
+    let listing = seen.list(&keys::everything()).await.expect("read");
+    let world = SharedWorld::new(Belief::new("a".parse().expect("a host")));
+    world.compare(&listing, Instant::now()).expect("records");
+    let mut watch = seen.watch(&keys::everything(), listing.revision).await.expect("watched");
     for (key, leaves) in (1..).zip([0, 0, 0, 1, 0, 0, 0, 3, 2, 0, 0, 0, 1]) {
         let now = u64::from(key) * 1000;
         if leaves > 0 {
             for (store, network) in [(&seen, networks[0]), (&asked, networks[1])] {
                 let container = format!("{leaves}.web.{APP}").parse().expect("a container");
                 let end = End::by_its_host(now);
-                claims::release_member(store, network, &container, end).await.expect("released").expect("a member");
+                claims::release_member(store, network, &container, end, &NothingSeen)
+                    .await
+                    .expect("released")
+                    .expect("a member");
             }
         } else {
             let from_image = claims::claim_member(&seen, &claim(networks[0], key, now), &world).await;
@@ -264,7 +270,7 @@ async fn a_claim_from_the_image_costs_one_transaction_and_gets_what_the_store_wo
         }
         // A claim and a release change two records here.
         while let Some(Some(changes)) = futures::FutureExt::now_or_never(watch.next_transaction()) {
-            world.write(|world| world.follow_all(&changes));
+            world.follow(&changes, Instant::now());
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Whether a name is free: what a claim depends on, and which member has a name that was taken.
 
 use super::error::MemberError;
-use super::occupancy::Found;
-use crate::model::{ContainerRef, Member, NetworkId};
+use super::occupancy::{Found, Seen};
+use crate::model::{ContainerRef, Member, MemberId, NetworkId};
 use crate::store::contract::Store;
 use crate::store::path::Key;
+use crate::store::records::{AddressRecord, RecordError};
 use crate::store::transaction::{Expected, Transaction};
 use crate::store::{keys, records};
 
@@ -51,4 +52,28 @@ pub(super) async fn find_holder(
         }
     }
     Ok(())
+}
+
+/// Refuses a name that was asked for, and that a membership other than `own` was seen to have which goes on, as far as the row
+/// of its address says: the store may have lost its record.
+pub(super) async fn refuse_lost(
+    store: &dyn Store,
+    seen: &dyn Seen,
+    network: NetworkId,
+    name: &ContainerRef,
+    own: MemberId,
+) -> Result<(), MemberError> {
+    let Some(holder) = seen.holder(network, name).filter(|holder| holder.id != own) else { return Ok(()) };
+    if has_ended(store, &holder).await? {
+        return Ok(());
+    }
+    let named = Member { container: name.clone(), ..Member::clone(&holder) };
+    Err(MemberError::MemberExists(Box::new(named)))
+}
+
+/// Whether the row of a membership's address says that it has ended. A row that is absent does not.
+pub(super) async fn has_ended(store: &dyn Store, member: &Member) -> Result<bool, RecordError> {
+    let Some(entry) = store.get(&keys::address(member.network, member.address)).await? else { return Ok(false) };
+    let row: AddressRecord = records::decode(&entry.key, &entry.value)?;
+    Ok(row.holder.is_none() || !row.goes_on(member.id))
 }

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use super::claim::MemberClaim;
 use super::error::MemberError;
-use super::free::{find_holder, require_free};
-use super::occupancy::{Choice, Found, Read, Seen};
+use super::free::{find_holder, refuse_lost, require_free};
+use super::occupancy::{Choice, Found, Read, Seen, later};
 use super::{MAX_ATTEMPTS, STALE_CHOICES, unchanged};
 use crate::ipam;
 use crate::model::{ContainerRef, Member, MemberState, NetworkId, PublicKey};
@@ -63,7 +63,8 @@ pub async fn claim_member(store: &dyn Store, claim: &MemberClaim, seen: &dyn See
     let mut stale = 0;
     for _ in 0..MAX_ATTEMPTS {
         if let Some(address) = claim.address.filter(|address| !found.rows.contains_key(address)) {
-            found.rows.insert(address, free_row(store, claim.network, address).await?);
+            found.rows.insert(address, row_of(store, claim.network, address).await?);
+            refuse_held(address, found.rows[&address].as_ref(), seen.row(claim.network, address).as_ref())?;
         }
         let chosen = match &read {
             Some(read) => read.choose(claim, &found),
@@ -73,10 +74,13 @@ pub async fn claim_member(store: &dyn Store, claim: &MemberClaim, seen: &dyn See
             Ok(choice) if stale <= STALE_CHOICES => choice,
             Err(error) if read.is_some() => return Err(error),
             Ok(_) | Err(_) => {
-                (read, found, stale) = (Some(Read::from(store, claim.network).await?), Found::default(), 0);
+                (read, found, stale) = (Some(Read::from(store, claim.network, seen).await?), Found::default(), 0);
                 continue;
             }
         };
+        if claim.name.number.is_some() {
+            refuse_lost(store, seen, claim.network, &choice.container, claim.id).await?;
+        }
         let (member, transaction) = arrival(claim, choice, &found);
         let written = Written::by(member, &transaction);
         match store.commit(transaction).await {
@@ -87,7 +91,7 @@ pub async fn claim_member(store: &dyn Store, claim: &MemberClaim, seen: &dyn See
             }
             Err(CommitError::Conflict { key, .. }) => {
                 stale += 1;
-                find_what_stands(store, claim, &written.member, &key, &mut found).await?;
+                find_what_stands(store, claim, &written.member, &key, (&mut found, seen)).await?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -164,9 +168,11 @@ impl End {
 }
 
 /// Ends a membership with all its names and frees its address, and returns what it was; nothing when there was none.
-/// `container` is the oldest of its names.
+/// `container` is the oldest of its names. A membership that was `seen`, and whose record the store has lost, is ended all the
+/// same.
 ///
-/// The address record stays: the next holder gets the next generation, and gets it the later, the later it was freed.
+/// The address record stays, and says that the membership has ended: the others believe nothing else. The next holder gets
+/// the next generation, and gets it the later, the later it was freed.
 ///
 /// # Errors
 /// The store's, or that of a damaged record.
@@ -175,30 +181,44 @@ pub async fn release_member(
     network: NetworkId,
     container: &ContainerRef,
     end: End,
+    seen: &dyn Seen,
 ) -> Result<Option<Member>, MemberError> {
     for _ in 0..MAX_ATTEMPTS {
-        let Some(stored) = records::get_member(store, network, container).await? else { return Ok(None) };
-        let member = stored.record;
-        let address = store.get(&keys::address(network, member.address)).await?;
+        let believed = || seen.holder(network, container).filter(|member| member.container == *container);
+        let stored = records::get_member(store, network, container).await?;
+        let expected = stored.as_ref().map_or(Expected::Absent, |stored| Expected::Revision(stored.revision));
+        let is_over = |stored: &Stored<Member>| {
+            let row = seen.row(network, stored.record.address);
+            row.is_some_and(|row| !row.record.goes_on(stored.record.id))
+        };
+        let (member, is_lost) = match (stored, believed()) {
+            // The store has stepped back to a membership that had the name before.
+            (Some(stored), Some(member)) if stored.record.id != member.id && is_over(&stored) => {
+                (Member::clone(&member), true)
+            }
+            (Some(stored), _) => (stored.record, false),
+            (None, Some(member)) => (Member::clone(&member), true),
+            (None, None) => return Ok(None),
+        };
+        let address = keys::address(network, member.address);
+        let entry = store.get(&address).await?;
+        let found = entry.as_ref().map(records::read::<AddressRecord>).transpose()?;
+        let known = seen.row(network, member.address);
+        let row = later(known.as_ref(), found.as_ref());
+        // What was seen is behind: it has ended before.
+        if is_lost && row.is_some_and(|row| row.record.holder.is_none() || !row.record.goes_on(member.id)) {
+            return Ok(None);
+        }
         let mut departure = Transaction::new()
-            .require(keys::member(network, container), Expected::Revision(stored.revision))
-            .require(keys::address(network, member.address), unchanged(address.as_ref()))
+            .require(keys::member(network, container), expected)
+            .require(address.clone(), unchanged(entry.as_ref()))
             .delete(keys::member(network, container))
             .delete(keys::public_key(network, member.public_key));
         for name in &member.names {
             departure = departure.delete(keys::member_name(network, &name.container));
         }
-        let row = address.as_ref().map(records::read::<AddressRecord>).transpose()?;
-        if let Some(row) = row.filter(|row| is_held_by(&row.record, &member)) {
-            let freed = AddressRecord {
-                holder: None,
-                released_unix_seconds: Some(end.at_unix_seconds),
-                member: Some(member.id),
-                ended_by: Some(end.by),
-                ..row.record
-            };
-            let freed = records::encode(&freed, &row.envelope.next());
-            departure = departure.put(keys::address(network, member.address), freed);
+        if let Some(freed) = freed_row(&member, row, end) {
+            departure = departure.put(address, freed);
         }
         match store.commit(departure).await {
             Ok(revision) => {
@@ -212,9 +232,39 @@ pub async fn release_member(
     Err(MemberError::Contended)
 }
 
+/// The record of a member's address once it has ended; nothing where the record is of another member.
+fn freed_row(member: &Member, row: Option<&Stored<AddressRecord>>, end: End) -> Option<Value> {
+    let freed = |before: AddressRecord| AddressRecord {
+        holder: None,
+        released_unix_seconds: Some(end.at_unix_seconds),
+        member: Some(member.id),
+        ended_by: Some(end.by),
+        ..before
+    };
+    match row {
+        Some(row) if is_held_by(&row.record, member) => {
+            Some(records::encode(&freed(row.record.clone()), &row.envelope.next()))
+        }
+        Some(_) => None,
+        // It was lost: the member knows the low byte of its count.
+        None => {
+            let count = member.generation.into();
+            let before = AddressRecord {
+                holder: None,
+                count,
+                released_unix_seconds: None,
+                member: None,
+                before: None,
+                ended_by: None,
+            };
+            Some(records::encode(&freed(before), &Envelope::first()))
+        }
+    }
+}
+
 /// The new member, and the transaction that makes it one.
 fn arrival(claim: &MemberClaim, choice: Choice, found: &Found) -> (Member, Transaction) {
-    let Choice { container, address, row } = choice;
+    let Choice { container, address, row, expected } = choice;
     let before = row.as_ref().map(|row| &row.record);
     let held = AddressRecord {
         holder: Some(container.clone()),
@@ -239,11 +289,10 @@ fn arrival(claim: &MemberClaim, choice: Choice, found: &Found) -> (Member, Trans
         names: Vec::new(),
     };
     let envelope = row.as_ref().map_or_else(Envelope::first, |row| row.envelope.next());
-    let unchanged = row.map_or(Expected::Absent, |row| Expected::Revision(row.revision));
     let (network, container) = (member.network, &member.container);
     let transaction = Transaction::new().require(keys::network(network), Expected::Exists);
     let transaction = require_free(transaction, network, container, found)
-        .require(keys::address(network, address), unchanged)
+        .require(keys::address(network, address), expected)
         .put(keys::member(network, container), records::encode(&member, &Envelope::first()))
         .put(keys::address(network, address), records::encode(&held, &envelope))
         .put(keys::members_fence(network), [])
@@ -258,7 +307,7 @@ async fn find_what_stands(
     claim: &MemberClaim,
     member: &Member,
     key: &Key,
-    found: &mut Found,
+    (found, seen): (&mut Found, &dyn Seen),
 ) -> Result<(), MemberError> {
     if *key == keys::network(claim.network) {
         return match store.get(key).await? {
@@ -271,9 +320,9 @@ async fn find_what_stands(
         return find_holder(store, claim.network, (name, key), claim.name.number.is_some(), found).await;
     }
     if *key == keys::address(claim.network, member.address) {
-        let row = store.get(key).await?.as_ref().map(records::read::<AddressRecord>).transpose()?;
+        let row = row_of(store, claim.network, member.address).await?;
         if claim.address.is_some() {
-            refuse_held(member.address, row.as_ref())?;
+            refuse_held(member.address, row.as_ref(), seen.row(claim.network, member.address).as_ref())?;
         }
         found.rows.insert(member.address, row);
         return Ok(());
@@ -298,20 +347,23 @@ async fn refuse_known_key(store: &dyn Store, network: NetworkId, public_key: Pub
     }
 }
 
-/// The record of an address that was asked for, and that nobody holds.
-async fn free_row(
+/// What the store has of an address.
+async fn row_of(
     store: &dyn Store,
     network: NetworkId,
     address: Ipv4Addr,
 ) -> Result<Option<Stored<AddressRecord>>, MemberError> {
     let entry = store.get(&keys::address(network, address)).await?;
-    let row = entry.as_ref().map(records::read::<AddressRecord>).transpose()?;
-    refuse_held(address, row.as_ref())?;
-    Ok(row)
+    Ok(entry.as_ref().map(records::read::<AddressRecord>).transpose()?)
 }
 
-fn refuse_held(address: Ipv4Addr, row: Option<&Stored<AddressRecord>>) -> Result<(), MemberError> {
-    match row.and_then(|row| row.record.holder.clone()) {
+/// Refuses an address that was asked for and that has a holder, by what the store has of it or by a later record that was seen.
+fn refuse_held(
+    address: Ipv4Addr,
+    found: Option<&Stored<AddressRecord>>,
+    seen: Option<&Stored<AddressRecord>>,
+) -> Result<(), MemberError> {
+    match later(seen, found).and_then(|row| row.record.holder.clone()) {
         Some(holder) => Err(MemberError::AddressTaken { address, holder }),
         None => Ok(()),
     }
@@ -319,7 +371,10 @@ fn refuse_held(address: Ipv4Addr, row: Option<&Stored<AddressRecord>>) -> Result
 
 /// Whether the record of a member's address says so too. If it does not, it is another's and is left alone.
 pub(super) fn is_held_by(row: &AddressRecord, member: &Member) -> bool {
-    row.holder.as_ref() == Some(&member.container) && row.member.is_none_or(|id| id == member.id)
+    match (&row.holder, row.member) {
+        (Some(_), Some(id)) => id == member.id,
+        (holder, _) => holder.as_ref() == Some(&member.container),
+    }
 }
 
 pub(super) fn not_found(network: NetworkId, container: &ContainerRef) -> MemberError {

@@ -5,7 +5,7 @@
 
 use super::claim::NameClaim;
 use super::error::MemberError;
-use super::free::{find_holder, require_free};
+use super::free::{find_holder, refuse_lost, require_free};
 use super::members::{End, Written, is_held_by, not_found, release_member};
 use super::occupancy::{Found, Read, Seen};
 use super::{MAX_ATTEMPTS, STALE_CHOICES, unchanged};
@@ -40,10 +40,11 @@ pub async fn add_name(store: &dyn Store, claim: &NameClaim, seen: &dyn Seen) -> 
             Ok(name) if stale <= STALE_CHOICES => name,
             Err(error) if read.is_some() => return Err(error),
             Ok(_) | Err(_) => {
-                (read, found, stale) = (Some(Read::from(store, network).await?), Found::default(), 0);
+                (read, found, stale) = (Some(Read::from(store, network, seen).await?), Found::default(), 0);
                 continue;
             }
         };
+        refuse_lost(store, seen, network, &name, claim.member).await?;
         if stored.record.names.len() + 1 >= MAX_NAMES {
             return Err(MemberError::TooManyNames { network, holder: stored.record.container, most: MAX_NAMES });
         }
@@ -57,7 +58,7 @@ pub async fn add_name(store: &dyn Store, claim: &NameClaim, seen: &dyn Seen) -> 
         let mut member = stored.record.clone();
         member.names.push(further);
         let change = require_free(changed(&stored, &member), network, &name, &found)
-            .put(keys::member_name(network, &name), pointer_to(&member));
+            .put(keys::member_name(network, &name), pointer_to(&member, &stored));
         let written = Written::by(member, &change);
         match store.commit(change).await {
             Ok(revision) => {
@@ -134,12 +135,13 @@ pub async fn release_name(
     member: MemberId,
     name: &ContainerRef,
     end: End,
+    seen: &dyn Seen,
 ) -> Result<Option<Released>, MemberError> {
     for _ in 0..MAX_ATTEMPTS {
         let Some(stored) = membership(store, network, name, member).await? else { return Ok(None) };
         let (member, change) = if stored.record.container == *name {
             let Some(moved) = to_next_name(store, &stored).await? else {
-                return Ok(release_member(store, network, name, end).await?.map(Released::Membership));
+                return Ok(release_member(store, network, name, end, seen).await?.map(Released::Membership));
             };
             moved
         } else {
@@ -193,9 +195,9 @@ async fn to_next_name(
         .delete(keys::member(network, &before.container))
         .delete(keys::member_name(network, name))
         .put(keys::member(network, name), records::encode(&member, &stored.envelope.next()))
-        .put(keys::public_key(network, member.public_key), pointer_to(&member));
+        .put(keys::public_key(network, member.public_key), pointer_to(&member, stored));
     for further in &member.names {
-        change = change.put(keys::member_name(network, &further.container), pointer_to(&member));
+        change = change.put(keys::member_name(network, &further.container), pointer_to(&member, stored));
     }
     let row = row.as_ref().map(records::read::<AddressRecord>).transpose()?;
     if let Some(row) = row.filter(|row| is_held_by(&row.record, before)) {
@@ -225,7 +227,8 @@ fn changed(stored: &Stored<Member>, member: &Member) -> Transaction {
         .put(key, records::encode(member, &stored.envelope.next()))
 }
 
-fn pointer_to(member: &Member) -> Value {
+/// A pointer to a membership as it is after `before`: it has the serial of the record that is written beside it.
+fn pointer_to(member: &Member, before: &Stored<Member>) -> Value {
     let pointer = MemberPointer { holder: member.container.clone(), member: Some(member.id) };
-    records::encode(&pointer, &Envelope::first())
+    records::encode(&pointer, &Envelope::first().above(before.envelope.serial))
 }

@@ -7,6 +7,8 @@ use privnet_ebpf::net::Vni;
 use rand::RngCore;
 
 use super::error::NetworkError;
+use super::free::has_ended;
+use super::occupancy::Seen;
 use super::{MAX_ATTEMPTS, unchanged};
 use crate::ipam;
 use crate::model::{NameOptions, Network, NetworkId, NetworkName};
@@ -33,6 +35,8 @@ pub struct NewNetwork {
     pub mtu: u32,
     /// What it says about its names.
     pub names: NameOptions,
+    /// Networks that were seen to have members: each keeps its name, VNI and subnet, also where the store has lost it.
+    pub held: Vec<Network>,
     /// When that is, in seconds since 1970-01-01 UTC.
     pub now_unix_seconds: u64,
 }
@@ -46,7 +50,7 @@ pub async fn create_network(
     wanted: &NewNetwork,
     rng: &mut (dyn RngCore + Send),
 ) -> Result<Network, NetworkError> {
-    let NewNetwork { name, subnet, avoided, mtu, names, now_unix_seconds } = wanted;
+    let NewNetwork { name, subnet, avoided, mtu, names, held, now_unix_seconds } = wanted;
     let subnet = *subnet;
     if let Some(subnet) = subnet {
         ipam::check_subnet(subnet)?;
@@ -58,11 +62,16 @@ pub async fn create_network(
             let NetworkPointer { network: id } = records::decode(&entry.key, &entry.value)?;
             return Err(NetworkError::NameTaken { name: name.clone(), id });
         }
+        if let Some(Network { id, .. }) = held.iter().find(|held| held.name == *name) {
+            return Err(NetworkError::NameTaken { name: name.clone(), id: *id });
+        }
         let subnet = match subnet {
             Some(subnet) => subnet,
-            None => free_subnet(store, avoided).await?,
+            None => free_subnet(store, held, avoided).await?,
         };
-        let vni = ipam::free_vni(&taken_vnis(store).await?, rng.next_u32()).ok_or(NetworkError::VnisExhausted)?;
+        let mut taken = taken_vnis(store).await?;
+        taken.extend(held.iter().map(|held| held.vni));
+        let vni = ipam::free_vni(&taken, rng.next_u32()).ok_or(NetworkError::VnisExhausted)?;
         let id = random_id(rng);
         let network = Network {
             id,
@@ -85,16 +94,24 @@ pub async fn create_network(
     Err(NetworkError::Contended)
 }
 
-/// Deletes a network without members, and frees its name and VNI. Returns what it was.
+/// Deletes a network without members, and frees its name and VNI. Returns what it was. A member that was seen, and whose end
+/// the store does not say, counts: its record is lost.
 ///
 /// # Errors
 /// [`NetworkError::NotFound`], [`NetworkError::HasMembers`], or the store's.
-pub async fn delete_network(store: &dyn Store, id: NetworkId) -> Result<Network, NetworkError> {
+pub async fn delete_network(store: &dyn Store, id: NetworkId, seen: &dyn Seen) -> Result<Network, NetworkError> {
     for _ in 0..MAX_ATTEMPTS {
         // The fence first: a member that is claimed after it was read makes the commit fail.
         let fence = store.get(&keys::members_fence(id)).await?;
         let stored = records::get_network(store, id).await?.ok_or(NetworkError::NotFound { id })?;
-        let count = store.list(&keys::members(id)).await?.entries.len();
+        let listed = store.list(&keys::members(id)).await?.entries;
+        let mut count = listed.len();
+        for member in seen.members(id) {
+            let key = keys::member(id, &member.container);
+            if listed.iter().all(|entry| entry.key != key) && !has_ended(store, &member).await? {
+                count += 1;
+            }
+        }
         if count > 0 {
             return Err(NetworkError::HasMembers { id, count });
         }
@@ -121,18 +138,24 @@ pub async fn delete_network(store: &dyn Store, id: NetworkId) -> Result<Network,
     Err(NetworkError::Contended)
 }
 
-/// Removes the address records of networks that do not exist any more, and returns how many there were.
+/// Removes the address records of networks that do not exist any more, and returns how many there were. A network that is
+/// `believed` to exist, or that has members, is one that the store has lost.
 ///
 /// They are left when a deletion was interrupted, and harm nobody: a network's id is never used again.
 ///
 /// # Errors
 /// When the store cannot answer, or a key is not one of ours.
-pub async fn remove_leftovers(store: &dyn Store) -> Result<usize, NetworkError> {
+pub async fn remove_leftovers(store: &dyn Store, believed: &BTreeSet<NetworkId>) -> Result<usize, NetworkError> {
     // The addresses first: a network that is created later cannot be mistaken for a deleted one.
     let addresses = store.list(&keys::all_addresses()).await?;
     let networks = store.list(&keys::networks()).await?;
-    let existing: BTreeSet<NetworkId> =
-        networks.entries.iter().map(|entry| id_in(entry, &keys::networks())).collect::<Result<_, _>>()?;
+    let members = store.list(&keys::all_members()).await?;
+    let mut existing = believed.clone();
+    for (listing, prefix) in [(networks, keys::networks()), (members, keys::all_members())] {
+        for entry in &listing.entries {
+            existing.insert(id_in(entry, &prefix)?);
+        }
+    }
     let mut leftovers = Vec::new();
     for entry in addresses.entries {
         if !existing.contains(&id_in(&entry, &keys::all_addresses())?) {
@@ -155,9 +178,10 @@ fn creation(network: &Network, fence: Option<&Entry>) -> Transaction {
         .put(keys::networks_fence(), [])
 }
 
-async fn free_subnet(store: &dyn Store, avoided: &[Ipv4Net]) -> Result<Ipv4Net, RecordError> {
+async fn free_subnet(store: &dyn Store, held: &[Network], avoided: &[Ipv4Net]) -> Result<Ipv4Net, RecordError> {
     let networks = records::list_networks(store).await?.records;
-    Ok(ipam::next_subnet(networks.iter().map(|network| network.subnet).chain(avoided.iter().copied())))
+    let taken = networks.iter().chain(held).map(|network| network.subnet);
+    Ok(ipam::next_subnet(taken.chain(avoided.iter().copied())))
 }
 
 async fn taken_vnis(store: &dyn Store) -> Result<BTreeSet<Vni>, RecordError> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::claim::{MemberClaim, NameWish};
 use super::error::MemberError;
@@ -11,7 +12,7 @@ use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkI
 use crate::store::contract::Store;
 use crate::store::keys;
 use crate::store::records::{self, AddressRecord, Stored};
-use crate::store::transaction::Revision;
+use crate::store::transaction::{Expected, Revision};
 
 /// What a claim chooses from. It may be older than the store: the transaction decides.
 pub trait Seen: Send + Sync {
@@ -26,6 +27,41 @@ pub trait Seen: Send + Sync {
     /// # Errors
     /// When there is none, or the network is not known. The store is asked before a claim fails by that.
     fn choose_name(&self, network: NetworkId, wish: &NameWish, found: &Found) -> Result<ContainerRef, MemberError>;
+
+    /// The members of a network that were seen, and of which no end was.
+    fn members(&self, network: NetworkId) -> Vec<Arc<Member>> {
+        let _ = network;
+        Vec::new()
+    }
+
+    /// The member that was seen to have a name, and of which no end was.
+    fn holder(&self, network: NetworkId, name: &ContainerRef) -> Option<Arc<Member>> {
+        self.members(network).into_iter().find(|member| member.name(name).is_some())
+    }
+
+    /// The highest records that were seen of the addresses of a network.
+    fn rows(&self, network: NetworkId) -> Vec<(Ipv4Addr, Stored<AddressRecord>)> {
+        let _ = network;
+        Vec::new()
+    }
+
+    /// The highest record that was seen of an address.
+    fn row(&self, network: NetworkId, address: Ipv4Addr) -> Option<Stored<AddressRecord>> {
+        self.rows(network).into_iter().find(|(known, _)| *known == address).map(|(_, row)| row)
+    }
+}
+
+/// The later of two records of an address: what was seen, and what the store has.
+pub(super) fn later<'a>(
+    seen: Option<&'a Stored<AddressRecord>>,
+    found: Option<&'a Stored<AddressRecord>>,
+) -> Option<&'a Stored<AddressRecord>> {
+    let number = |row: &Stored<AddressRecord>| (row.record.count, row.envelope.serial);
+    match (seen, found) {
+        (Some(seen), Some(found)) if number(seen) > number(found) => Some(seen),
+        (Some(seen), None) => Some(seen),
+        (_, found) => found,
+    }
 }
 
 /// What a claim has chosen.
@@ -37,6 +73,8 @@ pub struct Choice {
     pub address: Ipv4Addr,
     /// The record of the address; nothing when nobody ever held it.
     pub row: Option<Stored<AddressRecord>>,
+    /// What the store has of it: it may have lost the record, or have an earlier one.
+    pub expected: Expected,
 }
 
 /// What a claim found in the store while it was tried, newer than what was seen before.
@@ -106,6 +144,18 @@ impl Occupancy {
         self.rows.insert(address, row);
     }
 
+    /// The records of all addresses.
+    #[must_use]
+    pub fn rows(&self) -> Vec<(Ipv4Addr, Stored<AddressRecord>)> {
+        self.rows.iter().map(|(address, row)| (*address, row.clone())).collect()
+    }
+
+    /// The record of an address.
+    #[must_use]
+    pub fn known_row(&self, address: Ipv4Addr) -> Option<&Stored<AddressRecord>> {
+        self.rows.get(&address)
+    }
+
     /// Notes that the record of an address is gone.
     pub fn remove_row(&mut self, address: Ipv4Addr) {
         self.rows.remove(&address);
@@ -124,7 +174,12 @@ impl Occupancy {
             }
             None => self.free_address(network, claim.now_unix_seconds, found)?,
         };
-        Ok(Choice { container, address, row })
+        let stored = match found.rows.get(&address) {
+            Some(found) => found.as_ref(),
+            None => row.as_ref(),
+        };
+        let expected = stored.map_or(Expected::Absent, |row| Expected::Revision(row.revision));
+        Ok(Choice { container, address, row, expected })
     }
 
     /// The name that a container gets; see [`NameWish::number`].
@@ -154,10 +209,9 @@ impl Occupancy {
         now_unix_seconds: u64,
         found: &Found,
     ) -> Result<(Ipv4Addr, Option<Stored<AddressRecord>>), MemberError> {
-        let newer = found.rows.iter().filter_map(|(address, row)| Some((*address, row.as_ref()?)));
-        let older = self.rows.iter().filter(|(address, _)| !found.rows.contains_key(address));
+        let addresses = self.rows.keys().chain(found.rows.keys()).copied();
         let rows: BTreeMap<Ipv4Addr, &Stored<AddressRecord>> =
-            older.map(|(address, row)| (*address, row)).chain(newer).collect();
+            addresses.filter_map(|address| Some((address, self.row(address, found)?))).collect();
         if let Some(address) = ipam::never_used(network.subnet, rows.keys().copied()) {
             return Ok((address, None));
         }
@@ -179,19 +233,22 @@ impl Occupancy {
     }
 
     fn row<'a>(&'a self, address: Ipv4Addr, found: &'a Found) -> Option<&'a Stored<AddressRecord>> {
-        found.rows.get(&address).map_or_else(|| self.rows.get(&address), Option::as_ref)
+        let seen = self.rows.get(&address);
+        found.rows.get(&address).map_or(seen, |found| later(seen, found.as_ref()))
     }
 }
 
-/// A network and its occupancy as the store has them.
+/// A network and its occupancy as the store has them, and what was seen that it has lost.
 pub(super) struct Read {
     network: Network,
     occupancy: Occupancy,
+    /// What the store has of the addresses of which a later record was seen.
+    lost: BTreeMap<Ipv4Addr, Option<Stored<AddressRecord>>>,
 }
 
 impl Read {
     /// Reads all of a network: what it costs follows its members, so that it comes after what has been seen has failed.
-    pub(super) async fn from(store: &dyn Store, id: NetworkId) -> Result<Self, MemberError> {
+    pub(super) async fn from(store: &dyn Store, id: NetworkId, seen: &dyn Seen) -> Result<Self, MemberError> {
         let network = records::get_network(store, id).await?.ok_or(MemberError::NetworkNotFound { id })?.record;
         let mut occupancy = Occupancy::default();
         for names in [keys::members(id), keys::member_names(id)] {
@@ -205,13 +262,33 @@ impl Read {
             let (_, address, row) = records::address_from(&entry)?;
             occupancy.put_row(address, row);
         }
-        Ok(Self { network, occupancy })
+        let mut lost = BTreeMap::new();
+        for (address, row) in seen.rows(id) {
+            let stored = occupancy.rows.get(&address).cloned();
+            if later(Some(&row), stored.as_ref()) != stored.as_ref() {
+                lost.insert(address, stored);
+                occupancy.put_row(address, row);
+            }
+        }
+        let ends = |member: &Member| {
+            let row = occupancy.rows.get(&member.address);
+            row.is_some_and(|row| row.record.holder.is_none() || !row.record.goes_on(member.id))
+        };
+        let living: Vec<Arc<Member>> = seen.members(id).into_iter().filter(|member| !ends(member)).collect();
+        for member in living {
+            occupancy.put_member(&member);
+        }
+        Ok(Self { network, occupancy, lost })
     }
 }
 
 impl Seen for Read {
     fn choose(&self, claim: &MemberClaim, found: &Found) -> Result<Choice, MemberError> {
-        self.occupancy.choose(&self.network, claim, found)
+        let mut found = found.clone();
+        for (address, stored) in &self.lost {
+            found.rows.entry(*address).or_insert_with(|| stored.clone());
+        }
+        self.occupancy.choose(&self.network, claim, &found)
     }
 
     fn choose_name(&self, _: NetworkId, wish: &NameWish, found: &Found) -> Result<ContainerRef, MemberError> {

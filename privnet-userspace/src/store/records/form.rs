@@ -40,6 +40,12 @@ impl Envelope {
         Self { serial: self.serial.saturating_add(1), signature: None, unknown: self.unknown.clone() }
     }
 
+    /// The same with a serial above `seen`.
+    #[must_use]
+    pub fn above(self, seen: u64) -> Self {
+        Self { serial: self.serial.max(seen.saturating_add(1)), ..self }
+    }
+
     /// The envelope of a record that was read from `value`.
     pub(super) fn around<T: Record>(value: &[u8], record: &T) -> Self {
         let mut unknown: Map<String, Json> = serde_json::from_slice(value).unwrap_or_default();

@@ -60,6 +60,17 @@ impl AddressRecord {
         let [.., low] = self.count.to_be_bytes();
         low
     }
+
+    /// Whether a membership that has the address, or had it, goes on. A row that the build before wrote says nothing of
+    /// memberships.
+    #[must_use]
+    pub fn goes_on(&self, member: MemberId) -> bool {
+        match self.member {
+            Some(holder) if holder == member => self.holder.is_some(),
+            Some(_) => false,
+            None => true,
+        }
+    }
 }
 
 /// The party that ended a membership.

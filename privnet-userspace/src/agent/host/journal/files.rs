@@ -112,14 +112,18 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 /// What a file has to outlive.
-pub(super) enum Durability {
+pub enum Durability {
     /// No reboot; after one it may be empty.
     ThisBoot,
     /// Everything.
     ForGood,
 }
 
-pub(super) fn rename_over(path: &Path, durability: Durability, content: &[u8]) -> Result<()> {
+/// Writes a file of mode 0600 by rename.
+///
+/// # Errors
+/// The file is as it was.
+pub fn rename_over(path: &Path, durability: Durability, content: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);

@@ -21,8 +21,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 
-pub use files::replace;
-use files::{Durability, Read, read, read_key, rename_over, text_of};
+pub use files::{Durability, rename_over, replace};
+use files::{Read, read, read_key, text_of};
 pub use record::{Record, text_of_entry};
 
 use crate::model::{ContainerRef, FileError, HostName, MemberId, NetworkId, PrivateKey};

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
 use crate::netns::{Netns, NetnsId};
 use crate::store::claims::Written;
-use crate::store::{Key, Value};
+use crate::store::records::{self, AddressRecord};
+use crate::store::{Key, Value, keys};
 use crate::topology::ownership::{self, MemberLink};
 
 /// What this host knows of one of its members.
@@ -126,6 +127,16 @@ impl Record {
         for key in &written.deleted {
             self.stored.remove(key.as_str());
         }
+    }
+
+    /// Whether a record of its address says that the membership has ended. One that was seen before the membership was attached
+    /// does not: the image may be behind.
+    #[must_use]
+    pub fn was_ended_by(&self, row: &AddressRecord) -> bool {
+        let key = keys::address(self.network, self.address);
+        let own =
+            self.stored.get(key.as_str()).and_then(|text| records::decode::<AddressRecord>(&key, text.as_bytes()).ok());
+        !row.goes_on(self.id) && own.is_some_and(|own| row.count >= own.count)
     }
 
     /// Whether it has the names that the store has for the membership.

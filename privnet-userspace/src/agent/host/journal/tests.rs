@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::record::FurtherName;
 use super::*;
-use crate::agent::world::World;
-use crate::store::{Embedded, Key, Value};
+use crate::agent::belief::Belief;
+use crate::agent::world::SharedWorld;
+use crate::store::{Embedded, Key, Store as _, Value, keys};
 use crate::topology::ownership::MAX_LINK_SLOTS;
 
 pub fn record() -> Record {
@@ -355,12 +356,15 @@ async fn state_of_the_build_before_is_carried_over_and_store_and_journal_agree_o
         fs::copy(&path, members.join(path.file_name().expect("a name"))).expect("a record or a key");
     }
     let store = Embedded::open(dir.path()).await.expect("the store of the build before");
-    let (world, _) = World::read(&store).await.expect("its records");
+    let listing = store.list(&keys::everything()).await.expect("its records");
+    let world = SharedWorld::new(Belief::new("a".parse().expect("a host")));
+    world.compare(&listing, std::time::Instant::now()).expect("its records");
     let mut journal = Journal::open(&members).expect("the journal of the build before");
     journal.carry_over().expect("carried over");
     assert_eq!(journal.records().len(), 2);
     for (id, record) in journal.records() {
-        let member = world.member(record.network, &record.container).expect("a member of the store");
+        let member = world.read(|world| world.member(record.network, &record.container).cloned());
+        let member = member.expect("a member of the store");
         assert_eq!((member.id, member.address), (*id, record.address), "{}", record.container);
         assert_eq!(journal.private_key(*id).expect("its key").public_key(), member.public_key);
         assert_eq!(record.slot, None, "its link keeps its name");

@@ -30,7 +30,7 @@ async fn create(store: &dyn Store, name: &str, subnet: Option<&str>) -> Result<N
     let (name, names) = (name.parse().expect("a name"), NameOptions::default());
     create_network(
         store,
-        &NewNetwork { name, subnet, avoided: Vec::new(), mtu: 1390, names, now_unix_seconds: NOW },
+        &NewNetwork { name, subnet, avoided: Vec::new(), mtu: 1390, names, held: Vec::new(), now_unix_seconds: NOW },
         &mut rng,
     )
     .await

@@ -17,7 +17,7 @@ fn texts(member: &Member) -> Vec<String> {
 }
 
 async fn release(store: &dyn Store, of: &Member, name: &str) -> Option<Released> {
-    release_name(store, of.network, of.id, &container(name), END).await.expect("released")
+    release_name(store, of.network, of.id, &container(name), END, &NothingSeen).await.expect("released")
 }
 
 async fn stored(store: &dyn Store, of: &Member) -> Option<Member> {
@@ -49,7 +49,7 @@ async fn a_membership_has_names_and_ends_with_the_last_of_them() {
     assert!(matches!(release(&store, &web, "1.web").await, Some(Released::Membership(_))));
     assert_eq!(release(&store, &web, "1.web").await, None);
     assert_consistent(&store).await;
-    delete_network(&store, shop.id).await.expect("nothing is left");
+    delete_network(&store, shop.id, &NothingSeen).await.expect("nothing is left");
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn a_membership_has_as_many_names_as_a_transaction_can_change() {
     assert_consistent(&store).await;
     let now = stored(&store, &web).await.expect("stands");
     add_name(&store, &now, "one-more", None).await.expect("there is room again");
-    release_member(&store, shop.id, &now.container, END).await.expect("released").expect("a member");
+    release_member(&store, shop.id, &now.container, END, &NothingSeen).await.expect("released").expect("a member");
     assert_consistent(&store).await;
 }
 
@@ -300,7 +300,7 @@ proptest! {
                     } else {
                         let member = &members[at];
                         let name = which.get(&member.each_name().map(|n| n.container.clone()).collect::<Vec<_>>()).clone();
-                        match release_name(&store, shop.id, member.id, &name, END).await.expect("released") {
+                        match release_name(&store, shop.id, member.id, &name, END, &NothingSeen).await.expect("released") {
                             Some(Released::Name(written)) => {
                                 assert_eq!((written.member.id, written.member.mac()), (member.id, member.mac()));
                                 members[at] = written.member;

@@ -29,7 +29,7 @@ async fn a_name_is_given_once_until_its_network_is_deleted() {
     let error = create(&store, "shop", None).await.expect_err("taken");
     assert!(matches!(&error, NetworkError::NameTaken { id, .. } if *id == shop.id), "{error}");
     assert!(error.to_string().contains(&shop.id.to_string()), "{error}");
-    assert_eq!(delete_network(&store, shop.id).await.expect("deleted"), shop);
+    assert_eq!(delete_network(&store, shop.id, &NothingSeen).await.expect("deleted"), shop);
     let again = network(&store, "shop").await;
     assert_ne!(again.id, shop.id);
     assert_consistent(&store).await;
@@ -54,14 +54,16 @@ async fn a_network_with_members_is_not_deleted() {
     let shop = network(&store, "shop").await;
     let one = claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
     let two = claim_member(&store, &claim(&shop, 2)).await.expect("claimed");
-    let error = delete_network(&store, shop.id).await.expect_err("has members");
+    let error = delete_network(&store, shop.id, &NothingSeen).await.expect_err("has members");
     assert!(matches!(error, NetworkError::HasMembers { count: 2, .. }), "{error}");
     set_member_state(&store, &one, MemberState::Ready).await.expect("not disturbed");
     for member in [one, two] {
-        release_member(&store, shop.id, &member.container, End::by_its_host(NOW)).await.expect("released");
+        release_member(&store, shop.id, &member.container, End::by_its_host(NOW), &NothingSeen)
+            .await
+            .expect("released");
     }
-    delete_network(&store, shop.id).await.expect("empty");
-    let error = delete_network(&store, shop.id).await.expect_err("gone");
+    delete_network(&store, shop.id, &NothingSeen).await.expect("empty");
+    let error = delete_network(&store, shop.id, &NothingSeen).await.expect_err("gone");
     assert!(matches!(error, NetworkError::NotFound { id } if id == shop.id), "{error}");
     // Nothing of it is left but the fence that keeps subnets apart.
     for prefix in ["networks/", "names/", "vnis/", "members/", "addresses/", "public-keys/", "fences/members/"] {
@@ -88,8 +90,8 @@ async fn what_an_interrupted_deletion_left_is_removed_and_nothing_else() {
         let key = keys::address(gone, Ipv4Addr::new(10, 240, 0, last));
         store.commit(Transaction::new().put(key, records::encode(&free, &Envelope::first()))).await.expect("committed");
     }
-    assert_eq!(remove_leftovers(&store).await.expect("removed"), 251);
-    assert_eq!(remove_leftovers(&store).await.expect("nothing to do"), 0);
+    assert_eq!(remove_leftovers(&store, &BTreeSet::new()).await.expect("removed"), 251);
+    assert_eq!(remove_leftovers(&store, &BTreeSet::new()).await.expect("nothing to do"), 0);
     assert_eq!(store.list(&keys::all_addresses()).await.expect("listed").entries.len(), 1);
     assert_consistent(&store).await;
 }

@@ -39,7 +39,9 @@ async fn of_two_claims_with_one_public_key_exactly_one_wins() {
         };
         let MemberError::PublicKeyInUse { holder } = &loser else { panic!("round {round}: {loser}") };
         assert_eq!(*holder, winner.container);
-        release_member(&*store, shop.id, &winner.container, End::by_its_host(NOW)).await.expect("released");
+        release_member(&*store, shop.id, &winner.container, End::by_its_host(NOW), &NothingSeen)
+            .await
+            .expect("released");
     }
 }
 
@@ -88,12 +90,14 @@ async fn a_network_is_never_deleted_under_a_member() {
         });
         let deleting = tokio::spawn({
             let store = store.clone();
-            async move { delete_network(&*store, made.id).await }
+            async move { delete_network(&*store, made.id, &NothingSeen).await }
         });
         match (claiming.await.expect("joined"), deleting.await.expect("joined")) {
             (Ok(member), Err(NetworkError::HasMembers { count: 1, .. })) => {
-                release_member(&*store, made.id, &member.container, End::by_its_host(NOW)).await.expect("released");
-                delete_network(&*store, made.id).await.expect("deleted");
+                release_member(&*store, made.id, &member.container, End::by_its_host(NOW), &NothingSeen)
+                    .await
+                    .expect("released");
+                delete_network(&*store, made.id, &NothingSeen).await.expect("deleted");
                 outcomes.insert("claimed");
             }
             (Err(MemberError::NetworkNotFound { .. }), Ok(_)) => {
@@ -130,6 +134,8 @@ async fn race_for_one_address(store: Arc<dyn Store>, rounds: u64) {
         assert_eq!(*holder, winner.container);
         assert_eq!(winner.generation, (round % 256) as u8);
         assert_consistent(&*store).await;
-        release_member(&*store, shop.id, &winner.container, End::by_its_host(NOW)).await.expect("released");
+        release_member(&*store, shop.id, &winner.container, End::by_its_host(NOW), &NothingSeen)
+            .await
+            .expect("released");
     }
 }

@@ -1,0 +1,139 @@
+//! One record as far as it bears on what is believed: whose it is, and how it compares with the same record at another time.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
+use crate::store::records::{self, AddressRecord, MemberPointer, NetworkPointer, PresenceRecord, RecordError};
+use crate::store::{Entry, keys};
+
+/// How much a number may rise at once: a record whose number rose by more is damaged.
+const MAX_RISE: u64 = 1 << 20;
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// Whose it is.
+    pub about: About,
+    /// How often it was written; 0 where a build wrote it that does not count.
+    pub serial: u64,
+}
+
+/// What a record is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A network.
+    Network(NetworkId),
+    /// The name or the VNI of a network.
+    NetworkPointer(NetworkId),
+    /// A membership.
+    Member {
+        /// It.
+        member: Arc<Member>,
+        /// Whether its record says its id: the build before did not write one.
+        says_id: bool,
+    },
+    /// The public key or a further name of a membership.
+    MemberPointer {
+        /// The network.
+        network: NetworkId,
+        /// The membership; unknown where the build before wrote it.
+        member: Option<MemberId>,
+        /// The oldest name of the membership when it was written.
+        holder: ContainerRef,
+    },
+    /// An address.
+    Address {
+        /// The network.
+        network: NetworkId,
+        /// The address.
+        address: Ipv4Addr,
+        /// Which membership holds it, or held it last.
+        row: AddressRecord,
+        /// Whether its writer counts; the build before knows the generation alone.
+        counts: bool,
+    },
+    /// A host.
+    Host(HostName),
+    /// That a host is there.
+    Presence {
+        /// The host.
+        host: HostName,
+        /// Whether its agent records the end of each membership; the build before does not always.
+        records_ends: bool,
+    },
+}
+
+impl Fact {
+    /// Reads a record; nothing for a record of a kind that ends when it is absent.
+    ///
+    /// # Errors
+    /// When it is of a newer version, or damaged.
+    pub fn read(entry: &Entry) -> Result<Option<Self>, RecordError> {
+        let Some(about) = About::read(entry)? else { return Ok(None) };
+        let fields: Map<String, Json> = serde_json::from_slice(&entry.value).unwrap_or_default();
+        let serial = fields.get("serial").and_then(Json::as_u64).unwrap_or_default();
+        let about = match about {
+            About::Member { member, .. } => About::Member { member, says_id: fields.contains_key("id") },
+            About::Address { network, address, row, .. } => {
+                About::Address { network, address, row, counts: fields.contains_key("count") }
+            }
+            about => about,
+        };
+        Ok(Some(Self { about, serial }))
+    }
+
+    /// Whether this is the same record as `seen` or a later one. Otherwise the store has stepped back, or the record is damaged.
+    pub fn follows(&self, seen: &Self) -> bool {
+        match (&self.about, &seen.about) {
+            (About::Address { row, counts, .. }, About::Address { row: before, .. }) => {
+                !counts || self.follows_row(row, seen, before)
+            }
+            // A host tells anew of itself each time that it comes.
+            (About::Presence { .. }, _) => true,
+            _ => self.serial == 0 || rises(self.serial, seen.serial),
+        }
+    }
+
+    /// The count rises with each membership, the serial within one.
+    fn follows_row(&self, row: &AddressRecord, seen: &Self, before: &AddressRecord) -> bool {
+        if row.count != before.count {
+            return rises(row.count, before.count);
+        }
+        let same = row.member.is_none() || before.member.is_none() || row.member == before.member;
+        same && (self.serial == 0 || rises(self.serial, seen.serial))
+    }
+}
+
+const fn rises(number: u64, seen: u64) -> bool {
+    number >= seen && number - seen <= MAX_RISE
+}
+
+impl About {
+    fn read(entry: &Entry) -> Result<Option<Self>, RecordError> {
+        let key = &entry.key;
+        let is_below = |prefix| key.below(&prefix).is_some();
+        Ok(Some(if is_below(keys::networks()) {
+            Self::Network(records::network_from(entry)?.id)
+        } else if is_below(keys::names()) || is_below(keys::vnis()) {
+            Self::NetworkPointer(records::decode::<NetworkPointer>(key, &entry.value)?.network)
+        } else if is_below(keys::all_members()) {
+            Self::Member { member: Arc::new(records::member_from(entry)?), says_id: false }
+        } else if let Some(network) = keys::network_of_pointer(key) {
+            let MemberPointer { holder, member } = records::decode(key, &entry.value)?;
+            Self::MemberPointer { network, member, holder }
+        } else if is_below(keys::all_addresses()) {
+            let (network, address, row) = records::address_from(entry)?;
+            Self::Address { network, address, row: row.record, counts: false }
+        } else if is_below(keys::hosts()) {
+            Self::Host(records::host_from(entry)?.name)
+        } else if let Some(host) = key.below(&keys::presences()).and_then(|host| host.parse().ok()) {
+            let record: Option<PresenceRecord> = records::decode(key, &entry.value).ok();
+            Self::Presence { host, records_ends: record.is_some_and(|record| record.boot.is_some()) }
+        } else {
+            return Ok(None);
+        }))
+    }
+}

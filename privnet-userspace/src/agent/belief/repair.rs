@@ -1,0 +1,262 @@
+//! What has to be written so that the store has what is believed, and when it is this host's turn to write it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::fact::About;
+use super::held::{Belief, Held, Stored};
+use crate::model::{HostName, Member, NetworkId};
+use crate::store::{Expected, Key, Revision, Transaction, Value, keys};
+
+/// How long another host has to put back what is its own, before this one does it in its place.
+const OTHERS_PATIENCE: Duration = Duration::from_secs(3);
+/// How long what is lost again and again waits at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long what was put back has to stay before its next loss counts as the first.
+const FORGIVEN: Duration = Duration::from_secs(600);
+/// How many records without an owner are put back by one transaction.
+const MAX_ROWS: usize = 50;
+
+/// What is put back, or taken away, by one transaction. In the order in which it is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unit {
+    /// A network, its name and its VNI.
+    Network(NetworkId),
+    /// A host.
+    Host(HostName),
+    /// A membership.
+    Membership(Key),
+    /// Addresses of a network that are free.
+    Rows(NetworkId),
+    /// A record of a membership that is over.
+    Ghost(Key),
+}
+
+impl Unit {
+    /// Whether both are of one kind, so that neither has to come first.
+    #[must_use]
+    pub fn is_of_kind(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    /// Whether its record is taken away, and not put back.
+    #[must_use]
+    pub const fn is_removed(&self) -> bool {
+        matches!(self, Self::Ghost(_))
+    }
+}
+
+/// A transaction that makes the store have what is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// What it puts back.
+    pub unit: Unit,
+    /// The same, for a person.
+    pub what: String,
+    /// The command that ends it for good, where there is one.
+    pub end: Option<String>,
+    /// The transaction: it changes nothing that is not as it was seen.
+    pub transaction: Transaction,
+}
+
+/// Records of one unit that the store has lost.
+#[derive(Default)]
+struct Lost<'a> {
+    records: Vec<(&'a Key, &'a Value, Expected)>,
+    since: Option<Instant>,
+}
+
+impl Belief {
+    /// What this host is to write by now.
+    #[must_use]
+    pub fn repairs(&self, now: Instant) -> Vec<Repair> {
+        let mut units: BTreeMap<Unit, Lost<'_>> = BTreeMap::new();
+        for key in &self.lost {
+            let Some(Held { value, fact, stored: Stored::Lost { since, found, .. } }) = self.held.get(key) else {
+                continue;
+            };
+            let Some(unit) = self.unit_of(key, &fact.about) else { continue };
+            let lost = units.entry(unit).or_default();
+            lost.records.push((key, value, *found));
+            lost.since = Some(lost.since.map_or(*since, |earlier| earlier.min(*since)));
+        }
+        let repairs = units.into_iter().filter(|(unit, lost)| self.is_due(unit, lost.since, now));
+        let put_back = repairs.map(|(unit, lost)| {
+            let records = lost.records.into_iter().take(MAX_ROWS);
+            let transaction = records.fold(Transaction::new(), |transaction, (key, value, found)| {
+                transaction.require(key.clone(), found).put(key.clone(), value.clone())
+            });
+            // An end of the membership that this agent has not seen yet must not be undone.
+            let transaction = match self.row_of(&unit) {
+                Some((key, revision)) => transaction.require(key, Expected::Revision(revision)),
+                None => transaction,
+            };
+            let transaction = match self.ghost_in_place_of(&unit) {
+                Some(over) => self.without_pointers(transaction, over),
+                None => transaction,
+            };
+            let (what, end) = (self.describe(&unit), self.command_that_ends(&unit));
+            Repair { unit, what, end, transaction }
+        });
+        put_back.chain(self.removals(now)).collect()
+    }
+
+    /// The memberships, networks and hosts of which the store has lost a record for that long, for a person.
+    #[must_use]
+    pub fn lost_for(&self, patience: Duration, now: Instant) -> Vec<String> {
+        let is_lost_for_long = |key: &&Key| {
+            self.held.get(*key).is_some_and(|held| {
+                matches!(held.stored, Stored::Lost { since, .. } if now.saturating_duration_since(since) >= patience)
+            })
+        };
+        let lost = self.lost.iter().filter(is_lost_for_long);
+        let units: BTreeSet<Unit> = lost.filter_map(|key| self.unit_of(key, &self.held.get(key)?.fact.about)).collect();
+        units.iter().map(|unit| self.describe(unit)).collect()
+    }
+
+    /// What a record is put back with; nothing for a presence, which its own host writes again.
+    fn unit_of(&self, key: &Key, about: &About) -> Option<Unit> {
+        Some(match about {
+            About::Network(network) | About::NetworkPointer(network) => Unit::Network(*network),
+            About::Host(host) => Unit::Host(host.clone()),
+            About::Member { .. } => Unit::Membership(key.clone()),
+            About::MemberPointer { network, member, holder } => {
+                let known = member.and_then(|id| self.members.get(&id).cloned());
+                Unit::Membership(known.unwrap_or_else(|| keys::member(*network, holder)))
+            }
+            About::Address { network, address, row, .. } => {
+                let holder = row.holder.as_ref().and(row.member).and_then(|id| self.members.get(&id).cloned());
+                let held = || self.at.get(&(*network, *address))?.first().and_then(|id| self.members.get(id).cloned());
+                holder.or_else(held).map_or(Unit::Rows(*network), Unit::Membership)
+            }
+            About::Presence { .. } => return None,
+        })
+    }
+
+    /// Whether it is this host's turn: at once for what is its own, and for what is a host's that is away after some time.
+    fn is_due(&self, unit: &Unit, since: Option<Instant>, now: Instant) -> bool {
+        let owner = match unit {
+            // Only networks that this host has members in are believed.
+            Unit::Network(_) => return true,
+            Unit::Host(host) => Some(host),
+            Unit::Membership(key) => self.member(key).map(|member| &member.host),
+            Unit::Rows(_) => None,
+            Unit::Ghost(key) => self.ghosts.get(key).map(|ghost| &ghost.member.host),
+        };
+        let is_late = since.is_some_and(|since| now.saturating_duration_since(since) >= OTHERS_PATIENCE);
+        match owner {
+            Some(owner) if *owner == self.own => true,
+            Some(owner) => is_late && !self.is_stored(&keys::presence(owner)),
+            None => is_late,
+        }
+    }
+
+    /// The records of memberships that are over, with what belongs to them alone.
+    fn removals(&self, now: Instant) -> impl Iterator<Item = Repair> + '_ {
+        let over = self
+            .ghosts
+            .iter()
+            .filter(|(_, ghost)| ghost.is_over)
+            .map(|(key, ghost)| (Unit::Ghost(key.clone()), key, ghost));
+        over.filter(move |(unit, _, ghost)| self.is_due(unit, Some(ghost.since), now)).map(|(unit, key, ghost)| {
+            let transaction =
+                Transaction::new().require(key.clone(), Expected::Revision(ghost.revision)).delete(key.clone());
+            let transaction = self.without_pointers(transaction, &ghost.member);
+            let what = format!(
+                "the record of {} in {network}, which has ended",
+                ghost.member.container,
+                network = ghost.member.network
+            );
+            Repair { unit, what, end: None, transaction }
+        })
+    }
+
+    /// Deletes what leads to a membership that is over, too.
+    fn without_pointers(&self, mut transaction: Transaction, over: &Member) -> Transaction {
+        // A membership that goes on under another name keeps its key.
+        if self.members.contains_key(&over.id) {
+            return transaction;
+        }
+        let names = over.names.iter().map(|name| keys::member_name(over.network, &name.container));
+        for pointer in names.chain([keys::public_key(over.network, over.public_key)]) {
+            let Some(Held { fact, stored: Stored::Same(revision), .. }) = self.held.get(&pointer) else { continue };
+            if matches!(&fact.about, About::MemberPointer { member: Some(id), .. } if *id == over.id) {
+                transaction = transaction.require(pointer.clone(), Expected::Revision(*revision)).delete(pointer);
+            }
+        }
+        transaction
+    }
+
+    /// The row of a membership's address, as the store has it; nothing where it is lost itself.
+    fn row_of(&self, unit: &Unit) -> Option<(Key, Revision)> {
+        let Unit::Membership(key) = unit else { return None };
+        let member = self.member(key)?;
+        let row = keys::address(member.network, member.address);
+        match self.held.get(&row)?.stored {
+            Stored::Same(revision) => Some((row, revision)),
+            Stored::Lost { .. } => None,
+        }
+    }
+
+    /// The membership that is over and whose record stands in a membership's place.
+    fn ghost_in_place_of(&self, unit: &Unit) -> Option<&Member> {
+        let Unit::Membership(key) = unit else { return None };
+        self.ghosts.get(key).filter(|ghost| ghost.is_over).map(|ghost| &ghost.member)
+    }
+
+    fn member(&self, key: &Key) -> Option<&Member> {
+        match &self.held.get(key)?.fact.about {
+            About::Member { member, .. } => Some(member),
+            _ => None,
+        }
+    }
+
+    fn describe(&self, unit: &Unit) -> String {
+        match unit {
+            Unit::Network(network) => format!("network {network}"),
+            Unit::Host(host) => format!("host {host}"),
+            Unit::Membership(key) => match self.member(key) {
+                Some(member) => format!("{} ({}) in {}", member.container, member.address, member.network),
+                None => key.to_string(),
+            },
+            Unit::Rows(network) => format!("free addresses of {network}"),
+            Unit::Ghost(key) => key.to_string(),
+        }
+    }
+
+    fn command_that_ends(&self, unit: &Unit) -> Option<String> {
+        let Unit::Membership(key) = unit else { return None };
+        let Member { network, container, host, .. } = self.member(key)?;
+        let (app, kind, number) = (container.app, &container.kind, container.number);
+        Some(format!(
+            "`privnet detach --network {network} --app {app} --type {kind} --number {number}` on host {host} ends it"
+        ))
+    }
+}
+
+/// The growing pauses between the times that something is put back which is lost again and again.
+#[derive(Debug, Default)]
+pub struct Pauses(BTreeMap<Unit, Pause>);
+
+#[derive(Debug)]
+struct Pause {
+    times: u32,
+    last: Instant,
+}
+
+impl Pauses {
+    /// Whether something may be put back now; if so, notes that it is, and returns how often it has been, this time included.
+    pub fn take(&mut self, unit: &Unit, now: Instant) -> Option<u32> {
+        self.0.retain(|_, pause| now.saturating_duration_since(pause.last) < FORGIVEN);
+        let pause = self.0.entry(unit.clone()).or_insert(Pause { times: 0, last: now });
+        let wait = match pause.times {
+            0 => Duration::ZERO,
+            times => Duration::from_secs(1 << times.min(6)).min(LONGEST_PAUSE),
+        };
+        if now.saturating_duration_since(pause.last) < wait {
+            return None;
+        }
+        *pause = Pause { times: pause.times + 1, last: now };
+        Some(pause.times)
+    }
+}

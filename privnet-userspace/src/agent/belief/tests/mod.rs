@@ -1,0 +1,12 @@
+//! What is believed of a store that loses keys and steps back.
+
+mod histories;
+mod rules;
+
+use crate::store::Key;
+
+const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
+
+fn key(text: &str) -> Key {
+    text.parse().expect("a key")
+}

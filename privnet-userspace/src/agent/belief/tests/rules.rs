@@ -1,0 +1,118 @@
+//! Each rule by itself, beside its twin.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use super::super::held::PRESENCE_PATIENCE;
+use super::super::repair::Unit;
+use super::super::{Belief, Pauses};
+use super::{APP, key};
+use crate::store::{Event, Revision, keys};
+
+const SHOP: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
+
+fn put(key_text: &str, value: &str) -> Event {
+    Event::Put { key: key(key_text), value: value.as_bytes().into(), revision: Revision(1) }
+}
+
+fn delete(key_text: &str) -> Event {
+    Event::Delete { key: key(key_text), revision: Revision(2) }
+}
+
+fn believing(records: &[(&str, &str)]) -> (Belief, Instant) {
+    let (mut belief, now) = (Belief::new("a".parse().expect("a host")), Instant::now());
+    let puts: Vec<Event> = records.iter().map(|(key, value)| put(key, value)).collect();
+    assert_eq!(belief.follow(&puts, now).len(), records.len());
+    (belief, now)
+}
+
+fn member(says_id: &str) -> String {
+    format!(
+        r#"{{"version":1{says_id},"network":"{SHOP}","app":"{APP}","type":"web","number":1,"address":"10.240.0.2","generation":0,"public_key":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","wireguard_port":51820,"host":"b","state":"ready"}}"#
+    )
+}
+
+const WITH_ID: &str = r#","serial":2,"id":"0000000000000007""#;
+const NETWORK: &str = r#"{"version":1,"id":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","name":"shop","vni":7,"subnet":"10.240.0.0/22","mtu":1390,"created_unix_seconds":1}"#;
+const NEW: &str = r#"{"version":1,"instance":"ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","boot":"one"}"#;
+const OLD: &str = r#"{"version":1,"instance":"ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c"}"#;
+
+#[test]
+fn the_absence_of_a_member_is_its_end_only_on_a_host_of_the_build_before() {
+    let (network, record) = (format!("networks/{SHOP}"), format!("members/{SHOP}/1.web.{APP}"));
+    for (presence, says_id, is_end) in [
+        (Some(NEW), WITH_ID, false),
+        (Some(OLD), "", true),
+        (Some(OLD), WITH_ID, true),
+        (None, "", true),
+        (None, WITH_ID, false),
+    ] {
+        let member = member(says_id);
+        let mut records = vec![(&*network, NETWORK), (&*record, &*member)];
+        records.extend(presence.map(|presence| ("presences/b", presence)));
+        let (mut belief, now) = believing(&records);
+        let expected =
+            if is_end { vec![Event::Delete { key: key(&record), revision: Revision(0) }] } else { Vec::new() };
+        assert_eq!(belief.follow(&[delete(&record)], now), expected, "{presence:?} {says_id}");
+        assert_eq!(belief.stepped_back().is_some(), !is_end);
+    }
+}
+
+#[test]
+fn a_number_that_rises_absurdly_is_damage_and_a_lower_one_a_loss() {
+    let record = |serial: u64, vtep: &str| {
+        format!(
+            r#"{{"version":1,"serial":{serial},"name":"a","vtep":"{vtep}","agent_version":"0.1.0","applied_revision":0}}"#
+        )
+    };
+    let known = record(5, "192.0.2.1");
+    let (mut belief, now) = believing(&[("hosts/a", &known)]);
+    for (serial, is_believed) in [(5_u64, true), (6, true), (4, false), (1 << 40, false), (0, true)] {
+        let event = put("hosts/a", &record(serial, "192.0.2.9"));
+        let expected = if is_believed { vec![event.clone()] } else { Vec::new() };
+        assert_eq!(belief.clone().follow(&[event], now), expected, "{serial}");
+    }
+    // The host's own word, in the transaction in which it says that it is there.
+    let announced = [put("hosts/a", &record(1, "192.0.2.9")), put("presences/a", NEW)];
+    assert_eq!(belief.follow(&announced, now), announced);
+}
+
+#[test]
+fn a_presence_counts_as_gone_after_ten_seconds_unless_it_comes_back() {
+    let (mut belief, now) = believing(&[("presences/b", NEW)]);
+    assert_eq!(belief.follow(&[delete("presences/b")], now), []);
+    assert_eq!(belief.expire(now + PRESENCE_PATIENCE / 2), []);
+    let mut other = belief.clone();
+    other.follow(&[put("presences/b", NEW)], now);
+    assert_eq!(other.expire(now + PRESENCE_PATIENCE), []);
+    let gone = [Event::Delete { key: key("presences/b"), revision: Revision(0) }];
+    assert_eq!(belief.expire(now + PRESENCE_PATIENCE), gone);
+    assert_eq!(belief.expire(now + PRESENCE_PATIENCE * 2), [], "once");
+    assert_eq!(belief.everything().count(), 0);
+}
+
+#[test]
+fn what_is_lost_again_and_again_is_put_back_after_pauses_that_grow_to_a_minute() {
+    let (mut pauses, start, unit) = (Pauses::default(), Instant::now(), Unit::Network(SHOP.parse().expect("an id")));
+    let mut taken = Vec::new();
+    for second in 0..300 {
+        if pauses.take(&unit, start + Duration::from_secs(second)).is_some() {
+            taken.push(second);
+        }
+    }
+    assert_eq!(taken, [0, 2, 6, 14, 30, 62, 122, 182, 242]);
+    assert_eq!(pauses.take(&unit, start + Duration::from_secs(2000)), Some(1), "forgiven");
+}
+
+/// A record of another network is nothing that a host without members in it brings back.
+#[test]
+fn a_network_ends_with_its_record_where_this_host_has_no_member_in_it() {
+    let (network, row) =
+        (format!("networks/{SHOP}"), keys::address(SHOP.parse().expect("an id"), Ipv4Addr::new(10, 240, 0, 2)));
+    let free = r#"{"version":1,"serial":2,"holder":null,"generation":0,"count":0,"released_unix_seconds":5}"#;
+    let (mut belief, now) = believing(&[(&network, NETWORK), (row.as_str(), free)]);
+    assert_eq!(belief.clone().follow(&[delete(row.as_str())], now), [], "a row of a network that is there");
+    assert_eq!(belief.follow(&[delete(&network)], now).len(), 1);
+    assert_eq!(belief.follow(&[delete(row.as_str())], now).len(), 1);
+    assert_eq!(belief.records().count(), 0);
+}

@@ -1,0 +1,216 @@
+//! A store that loses what it was told takes no running container's network away, and gets it back.
+//!
+//! ```text
+//!  h1: agent, web-1 ──────────┐            ┌── h2: agent, backend-1
+//!                             ├─ underlay ─┤   a stream of datagrams from web-1 to backend-1, and back, throughout
+//!               h3: etcd ─────┘            └── (keys deleted, an older copy put back, agents away meanwhile)
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use privnet::agent::views::NetworkView;
+use privnet_tests::lab::probe::{Server, Stream};
+use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, say, wait_until, wait_within};
+
+const SUBNET: &str = "10.92.0.0/24";
+const PORT: u16 = 7000;
+const PACE: Duration = Duration::from_millis(1);
+const LATER: Duration = Duration::from_secs(90);
+/// What is not put back byte for byte: what is held under a lease is written anew, and a fence only moves.
+const PASSING: [&str; 3] = ["presences/", "vteps/", "fences/"];
+
+/// Two hosts with a member each, and the etcd that they share.
+struct Cluster {
+    // In the order in which they go: the stream needs its members.
+    stream: Option<Stream>,
+    _server: Server,
+    web: Joined,
+    backend: Joined,
+    network: NetworkView,
+    hosts: [Host; 2],
+    etcd: Etcd,
+}
+
+impl Cluster {
+    fn start(lab: &Lab) -> Self {
+        let mut spaces = lab.underlay(3, 1500);
+        let mut etcd = Etcd::new(spaces.pop().expect("three"), 3);
+        etcd.start();
+        let options = Options::ebpf().with_etcd(etcd.url());
+        let hosts = [1, 2].map(|number| lab.host_in(spaces.remove(0), number, &options));
+        let [one, two] = &hosts;
+        let network = one.network("shop", SUBNET);
+        let web = lab.member(one, &network, "web-1");
+        let backend = lab.member(two, &network, "backend-1");
+        let server = Server::echo(&backend.app, PORT);
+        wait_until("web reaches backend", || web.pings(backend.address()));
+        let stream = Stream::start(&web.app, (backend.address(), PORT), PACE);
+        let cluster = Self { stream: Some(stream), _server: server, web, backend, network, hosts, etcd };
+        cluster.wait_until_settled();
+        cluster
+    }
+
+    fn wait_until_settled(&self) {
+        for host in &self.hosts {
+            wait_within(format!("{} has settled: {:?}", host.name, host.status()), LATER, || {
+                host.status().is_ok_and(|status| status.problems.is_empty() && status.members_ready == 1)
+            });
+        }
+    }
+
+    /// The records that are put back byte for byte. A host tells anew how far it has come: of its record the key is compared.
+    fn records(&self) -> BTreeMap<String, String> {
+        let records = self.etcd.records(&PASSING).into_iter();
+        let text = |key: &str, text: String| if key.starts_with("hosts/") { String::new() } else { text };
+        records.map(|(key, value)| (key.clone(), text(&key, value))).collect()
+    }
+
+    /// The records once each member's says that it is ready.
+    #[track_caller]
+    fn ready_records(&self) -> BTreeMap<String, String> {
+        let mut records = BTreeMap::new();
+        wait_until("each member is ready in the store", || {
+            records = self.records();
+            !records.values().any(|record| record.contains(r#""attaching""#))
+        });
+        records
+    }
+
+    /// Waits until the store has these records again, and says how long that took.
+    #[track_caller]
+    fn wait_until_back(&self, records: &BTreeMap<String, String>, what: &str) -> Duration {
+        let start = Instant::now();
+        wait_until(format!("{what} is back"), || self.records() == *records);
+        let took = start.elapsed();
+        say(&format!("{what}: back after {} ms", took.as_millis()));
+        took
+    }
+
+    fn flows(&self) {
+        let stream = self.stream.as_ref().expect("it runs");
+        let before = stream.answered();
+        wait_until("the stream flows", || stream.answered() > before + 100);
+    }
+
+    /// Ends the stream, of which no datagram was lost.
+    #[track_caller]
+    fn end_stream(&mut self) {
+        self.flows();
+        let (sent, lost) = self.stream.take().expect("it runs").finish();
+        say(&format!("{sent} datagrams were sent, and {} lost", lost.len()));
+        assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    }
+}
+
+/// The addresses that a container is told for a name.
+fn told(asker: &Joined, name: &str) -> String {
+    asker.app.run(&format!("dig @127.0.0.82 +time=10 +tries=1 +short {name}")).trim().to_owned()
+}
+
+#[test]
+fn keys_that_are_deleted_come_back_and_no_datagram_is_lost() {
+    let lab = Lab::new("keys_that_are_deleted_come_back_and_no_datagram_is_lost");
+    let mut cluster = Cluster::start(&lab);
+    let records = cluster.ready_records();
+    let everything =
+        ["networks/", "names/", "vnis/", "members/", "addresses/", "public-keys/", "hosts/", "presences/", "fences/"];
+    let one_member = format!("members/{}/1.backend.", cluster.network.id);
+    // What is lost again and again waits longer each time, so each record is lost a few times only.
+    let losses: [&[&str]; 6] =
+        [&["members/"], &["addresses/", "public-keys/"], &["networks/"], &["hosts/"], &[&one_member], &everything];
+    let name = cluster.backend.attached.member.hostname.clone();
+    let address = cluster.backend.address().to_string();
+    for lost in losses {
+        cluster.etcd.delete(lost);
+        cluster.wait_until_back(&records, &lost.join(" "));
+        cluster.flows();
+        assert_eq!(told(&cluster.web, &name), address);
+    }
+    // The names stay while the hosts say again that they are there.
+    cluster.etcd.delete(&["presences/"]);
+    wait_until("the hosts say again that they are there", || {
+        let present = cluster.etcd.records(&[]);
+        cluster.hosts.iter().all(|host| present.contains_key(&format!("presences/{}", host.name)))
+    });
+    assert_eq!(told(&cluster.web, &name), address);
+    cluster.wait_until_settled();
+
+    // The agents were away when it happened: what they saw is on the disk.
+    for host in &cluster.hosts {
+        host.kill();
+    }
+    cluster.etcd.delete(&["members/", "addresses/", "networks/", "names/", "vnis/", "public-keys/"]);
+    for host in &cluster.hosts {
+        host.start();
+    }
+    cluster.wait_until_back(&records, "what was lost while no agent ran");
+    cluster.wait_until_settled();
+
+    // A host that is away: another one puts its records back.
+    let two = &cluster.hosts[1];
+    two.kill();
+    cluster.etcd.delete(&["members/", "presences/h2"]);
+    let took = cluster.wait_until_back(&records, "members of a host that is away");
+    assert!(took > Duration::from_secs(1), "it is the host's own turn first: {took:?}");
+    two.start();
+    cluster.wait_until_settled();
+    cluster.end_stream();
+
+    // The twin: a detach ends it everywhere, and is not put back.
+    assert!(cluster.hosts[0].detach(&cluster.network, &cluster.web.container).expect("detach").detached);
+    let route = format!("ip route get {}", cluster.web.address());
+    wait_until("backend hears that web is gone", || !cluster.backend.app.succeeds(&route));
+    let records = cluster.records();
+    assert!(!records.keys().any(|key| key.contains("/1.web.")), "{records:?}");
+    cluster.etcd.delete(&["members/"]);
+    cluster.wait_until_back(&records, "the other member alone");
+    lab.finish();
+}
+
+#[test]
+fn an_older_copy_of_the_store_brings_nothing_back_and_takes_nothing_away() {
+    let lab = Lab::new("an_older_copy_of_the_store_brings_nothing_back_and_takes_nothing_away");
+    let mut cluster = Cluster::start(&lab);
+    let [one, two] = &cluster.hosts;
+    let old = lab.member(two, &cluster.network, "old-1");
+    let reused = lab.member(one, &cluster.network, "reused-1");
+    cluster.etcd.kill();
+    cluster.etcd.back_up_data();
+    cluster.etcd.start();
+    wait_within("both hosts reach the store", LATER, || {
+        [one, two].iter().all(|host| host.status().is_ok_and(|status| status.problems.is_empty()))
+    });
+
+    // Since then: one has gone, one has come, and an address has another holder.
+    assert!(two.detach(&cluster.network, &old.container).expect("detach").detached);
+    assert!(one.detach(&cluster.network, &reused.container).expect("detach").detached);
+    let new = lab.member(one, &cluster.network, "new-1");
+    let next = lab.container("next-1");
+    let next = two.attach(&cluster.network, &next, Some(reused.address())).expect("the address is free");
+    wait_until("web reaches the new member", || cluster.backend.pings(new.address()));
+    let server = Server::echo(&cluster.web.app, PORT);
+    let other = Stream::start(&new.app, (cluster.web.address(), PORT), PACE);
+    wait_until("it flows", || other.answered() > 100);
+    let records = cluster.ready_records();
+    assert!(next.ready);
+
+    cluster.etcd.kill();
+    cluster.etcd.put_data_back();
+    cluster.etcd.start();
+    let took = cluster.wait_until_back(&records, "what the older copy had not");
+    assert!(took < LATER);
+    for host in [one, two] {
+        wait_within(format!("{} has settled: {:?}", host.name, host.status()), LATER, || {
+            host.status().is_ok_and(|status| status.problems.is_empty() && status.members_ready == 2)
+        });
+    }
+    assert_eq!(told(&cluster.web, &old.attached.member.hostname), "");
+    assert_eq!(told(&cluster.web, &new.attached.member.hostname), new.address().to_string());
+    assert_eq!(told(&cluster.web, &next.member.hostname), next.member.address.to_string());
+    let (sent, lost) = other.finish();
+    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    drop(server);
+    cluster.end_stream();
+    lab.finish();
+}
