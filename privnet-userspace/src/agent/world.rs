@@ -337,13 +337,18 @@ impl World {
         changed
     }
 
+    /// A network that the store has lost may come back, and what is given out in it stays given out until its records go too.
+    fn forget_occupancy_if_over(&mut self, network: NetworkId) {
+        let is_empty = self.occupancy.get(&network).is_some_and(Occupancy::is_empty);
+        if is_empty && !self.networks.contains_key(&network) {
+            self.occupancy.remove(&network);
+        }
+    }
+
     fn delete(&mut self, key: &Key) -> Concerns {
         if let Some(id) = key.below(&keys::networks()).and_then(|id| id.parse().ok()) {
             self.networks.remove(&id);
-            // A network that the store has lost comes back to its members.
-            if self.members(id).next().is_none() {
-                self.occupancy.remove(&id);
-            }
+            self.forget_occupancy_if_over(id);
             return one(id);
         }
         if let Some((network, container)) = key.below(&keys::all_members()).and_then(|rest| rest.split_once('/')) {
@@ -351,12 +356,14 @@ impl World {
             if let Some(member) = self.forget_member(network, &container) {
                 // Its address record says since when, and comes by another way: before this, or after.
                 self.quarantine.begin_unknown(network, member.address);
+                self.forget_occupancy_if_over(network);
             }
             return one(network);
         }
         if let Some((network, address)) = keys::parse_address(key) {
             if let Some(occupancy) = self.occupancy.get_mut(&network) {
                 occupancy.remove_row(address);
+                self.forget_occupancy_if_over(network);
             }
             return if self.quarantine.end(network, address) { one(network) } else { Concerns::Nothing };
         }

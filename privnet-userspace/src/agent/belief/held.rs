@@ -59,6 +59,7 @@ pub(super) enum Stored {
 #[derive(Clone, Debug)]
 pub(super) struct Ghost {
     pub(super) member: Member,
+    pub(super) value: Value,
     pub(super) revision: Revision,
     pub(super) since: Instant,
     /// Whether the membership has ended, or its record stands under another key; otherwise it is another one's name.
@@ -152,6 +153,17 @@ impl Belief {
             }
         }
         self.settle(&touched, now, &mut believed);
+        // A name whose holder has ended is that of the membership which the store has under it.
+        loop {
+            let heirs = self.heirs();
+            if heirs.is_empty() {
+                break;
+            }
+            for entry in heirs {
+                self.put(&entry, changes, now, &mut believed, &mut touched);
+            }
+            self.settle(&touched, now, &mut believed);
+        }
         let is_loss = |key: &&Key| !before.contains(*key) && !self.is_presence(key);
         if self.lost.iter().any(|key| is_loss(&key)) {
             self.stepped_back = Some(now);
@@ -247,7 +259,8 @@ impl Belief {
         if let About::Member { member, .. } = &fact.about
             && let Some(is_over) = self.is_ghost(key, member, fact.serial)
         {
-            let ghost = Ghost { member: Member::clone(member), revision: *revision, since: now, is_over };
+            let (member, value) = (Member::clone(member), value.clone());
+            let ghost = Ghost { member, value, revision: *revision, since: now, is_over };
             self.ghosts.insert(key.clone(), ghost);
             if self.held.contains_key(key) {
                 self.lose(key, Expected::Revision(*revision), now);
@@ -265,7 +278,14 @@ impl Belief {
             (About::Member { member, .. }, About::Member { member: other, .. }) => member.id != other.id,
             _ => false,
         };
-        let follows = |held: &Held| is_other(held) || fact.follows(&held.fact);
+        // As with the names of members: the membership that has a further name keeps it, until it ends.
+        let is_kept = |held: &Held| match (&held.fact.about, &fact.about) {
+            (About::MemberPointer { member: Some(held), .. }, About::MemberPointer { member, .. }) => {
+                Some(*held) != *member && self.members.get(held).is_some_and(|record| self.points_to(key, record))
+            }
+            _ => false,
+        };
+        let follows = |held: &Held| is_other(held) || (!is_kept(held) && fact.follows(&held.fact));
         if self.held.get(key).is_none_or(follows) || is_told_by_host() {
             if let About::Address { network, address, .. } = &fact.about {
                 touched.insert((*network, *address));
@@ -291,6 +311,18 @@ impl Belief {
         // The earlier one keeps the name, until it ends.
         let stands = holder.id != member.id && self.members.get(&holder.id) == Some(key);
         (stands && self.records_ends(holder, *says_id)).then_some(false)
+    }
+
+    /// The records of memberships whose name is no other one's any more.
+    fn heirs(&self) -> Vec<Entry> {
+        let free = self.ghosts.iter().filter(|(key, ghost)| !ghost.is_over && !self.held.contains_key(*key));
+        let entry = |(key, ghost): (&Key, &Ghost)| Entry {
+            key: key.clone(),
+            value: ghost.value.clone(),
+            revision: ghost.revision,
+            lease: None,
+        };
+        free.map(entry).collect()
     }
 
     pub(super) fn row(&self, member: &Member) -> Option<&AddressRecord> {
@@ -329,10 +361,10 @@ impl Belief {
         self.version += 1;
         self.forget_indexes(key);
         self.lost.remove(key);
-        if let Some(Held { fact, stored: Stored::Same(revision), .. }) = self.held.remove(key)
+        if let Some(Held { value, fact, stored: Stored::Same(revision) }) = self.held.remove(key)
             && let About::Member { member, .. } = fact.about
         {
-            let ghost = Ghost { member: Member::clone(&member), revision, since: now, is_over: true };
+            let ghost = Ghost { member: Member::clone(&member), value, revision, since: now, is_over: true };
             self.ghosts.insert(key.clone(), ghost);
         }
         Event::Delete { key: key.clone(), revision: Revision::default() }

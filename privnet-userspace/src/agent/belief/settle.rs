@@ -73,7 +73,7 @@ impl Belief {
     }
 
     /// Whether a pointer is of the membership whose record that is: of its key, or of one of its further names.
-    fn points_to(&self, pointer: &Key, record: &Key) -> bool {
+    pub(super) fn points_to(&self, pointer: &Key, record: &Key) -> bool {
         let Some(About::Member { member, .. }) = self.held.get(record).map(|held| &held.fact.about) else {
             return false;
         };

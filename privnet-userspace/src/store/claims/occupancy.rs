@@ -161,6 +161,12 @@ impl Occupancy {
         self.rows.remove(&address);
     }
 
+    /// Whether nothing is given out, nor ever was.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.numbers.is_empty() && self.rows.is_empty()
+    }
+
     /// Chooses for a claim of a member of `network`; see [`Seen::choose`].
     ///
     /// # Errors
