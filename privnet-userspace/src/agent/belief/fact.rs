@@ -72,16 +72,15 @@ impl Fact {
     /// # Errors
     /// When it is of a newer version, or damaged.
     pub fn read(entry: &Entry) -> Result<Option<Self>, RecordError> {
-        let Some(about) = About::read(entry)? else { return Ok(None) };
+        let Some(mut about) = About::read(entry)? else { return Ok(None) };
         let fields: Map<String, Json> = serde_json::from_slice(&entry.value).unwrap_or_default();
         let serial = fields.get("serial").and_then(Json::as_u64).unwrap_or_default();
-        let about = match about {
-            About::Member { member, .. } => About::Member { member, says_id: fields.contains_key("id") },
-            About::Address { network, address, row, .. } => {
-                About::Address { network, address, row, counts: fields.contains_key("count") }
-            }
-            about => about,
-        };
+        if let About::Member { says_id, .. } = &mut about {
+            *says_id = fields.contains_key("id");
+        }
+        if let About::Address { counts, .. } = &mut about {
+            *counts = fields.contains_key("count");
+        }
         Ok(Some(Self { about, serial }))
     }
 

@@ -267,12 +267,10 @@ impl Belief {
             }
             return;
         }
-        let is_told_by_host = || match &fact.about {
-            About::Host(host) => {
-                let presence = keys::presence(host);
-                changes.iter().any(|change| matches!(change, Event::Put { key, .. } if *key == presence))
-            }
-            _ => false,
+        let is_told_by_host = || {
+            let About::Host(host) = &fact.about else { return false };
+            let presence = keys::presence(host);
+            changes.iter().any(|change| matches!(change, Event::Put { key, .. } if *key == presence))
         };
         let is_other = |held: &Held| match (&held.fact.about, &fact.about) {
             (About::Member { member, .. }, About::Member { member: other, .. }) => member.id != other.id,
@@ -326,10 +324,8 @@ impl Belief {
     }
 
     pub(super) fn row(&self, member: &Member) -> Option<&AddressRecord> {
-        match &self.held.get(&keys::address(member.network, member.address))?.fact.about {
-            About::Address { row, .. } => Some(row),
-            _ => None,
-        }
+        let held = self.held.get(&keys::address(member.network, member.address))?;
+        if let About::Address { row, .. } = &held.fact.about { Some(row) } else { None }
     }
 
     fn hold(&mut self, key: Key, held: Held) {

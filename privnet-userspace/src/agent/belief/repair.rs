@@ -205,10 +205,8 @@ impl Belief {
     }
 
     fn member(&self, key: &Key) -> Option<&Member> {
-        match &self.held.get(key)?.fact.about {
-            About::Member { member, .. } => Some(member),
-            _ => None,
-        }
+        let held = self.held.get(key)?;
+        if let About::Member { member, .. } = &held.fact.about { Some(member) } else { None }
     }
 
     fn describe(&self, unit: &Unit) -> String {

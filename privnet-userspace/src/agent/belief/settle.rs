@@ -100,10 +100,10 @@ impl Belief {
 
     pub(super) fn members_of_host(&self, host: &HostName) -> impl Iterator<Item = &Member> {
         let records = self.members.values().filter_map(|key| self.held.get(key));
-        records.filter_map(move |held| match &held.fact.about {
-            About::Member { member, .. } if member.host == *host => Some(&**member),
-            _ => None,
-        })
+        let members = records.filter_map(|held| {
+            if let About::Member { member, .. } = &held.fact.about { Some(&**member) } else { None }
+        });
+        members.filter(move |member| member.host == *host)
     }
 
     pub(super) fn is_presence(&self, key: &Key) -> bool {
