@@ -66,6 +66,19 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("runtimes_docker", "needs a whole Docker, and asks it more than the kernel"),
 ];
 
+/// Tests that one kernel tells as much as two: they ask what the agent does with what it has, and not what the kernel has.
+const ONCE: [&str; 9] = [
+    "lab",
+    "lifecycle_agent",
+    "lifecycle_clock",
+    "lifecycle_faults",
+    "lifecycle_needs",
+    "lifecycle_wireguard",
+    "names_further",
+    "names_gone",
+    "names_process",
+];
+
 /// One program that the guest runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
@@ -80,6 +93,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether the first kernel alone runs it.
+    pub fn is_once(&self) -> bool {
+        ONCE.contains(&self.name.as_str())
+    }
+
     /// As init reads it: one line, its fields separated by tabs: name, limit in seconds, folder, program and arguments.
     pub fn line(&self) -> String {
         let (folder, words) = (self.folder.display(), self.words.join("\t"));

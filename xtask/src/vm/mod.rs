@@ -88,8 +88,12 @@ fn all(arguments: &Arguments) -> Result<bool> {
         return guest.machine(1).shell().map(|()| true);
     }
     let (mut sum, mut is_well) = (Report::default(), true);
-    for guest in guests.iter().filter(|_| !built.jobs.is_empty()) {
-        let (report, went_well) = guest.run(&built.jobs);
+    for (number, guest) in guests.iter().enumerate() {
+        let jobs: Vec<&Job> = built.jobs.iter().filter(|job| number == 0 || !job.is_once()).collect();
+        if jobs.is_empty() {
+            continue;
+        }
+        let (report, went_well) = guest.run(&jobs);
         sum.add(report);
         is_well &= went_well;
     }
@@ -237,13 +241,13 @@ impl<'a> Guest<'a> {
     }
 
     /// Runs the jobs; returns their sum, and whether all went well.
-    fn run(&self, jobs: &[Job]) -> (Report, bool) {
+    fn run(&self, jobs: &[&Job]) -> (Report, bool) {
         let name = &self.kernel.name;
         let release = self.kernel.release.as_deref().unwrap_or(name);
         let guests = (lanes::processors() / self.accelerator.processors()).clamp(1, MOST_GUESTS.min(jobs.len().max(1)));
         shell::say(&format!("Linux {release} in {guests} guests, {:?}, {} jobs", self.accelerator, jobs.len()));
         let start = Instant::now();
-        let queue = Mutex::new(jobs.iter().collect());
+        let queue = Mutex::new(jobs.iter().copied().collect());
         let heard: Vec<(Hearing, bool)> = thread::scope(|scope| {
             let guests: Vec<_> = (1..=guests)
                 .map(|number| {
