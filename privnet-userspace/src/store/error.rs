@@ -14,6 +14,9 @@ use crate::model::explain::file_system_remedy;
 use crate::model::explain::{Row, rows};
 use crate::model::{ErrorCode, Explain};
 
+/// What etcd says to a client that it does not know, or that may not do this.
+const UNKNOWN_USER: [&str; 3] = ["user name is empty", "permission denied", "invalid auth token"];
+
 /// The store could not answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
@@ -162,6 +165,12 @@ impl Explain for StoreError {
                  `etcdctl alarm disarm`"
                     .to_owned()
             }
+            Self::Cluster { detail, .. } if UNKNOWN_USER.iter().any(|said| detail.contains(said)) => {
+                "etcd lets in only the users that it knows: give the agent the certificate of one (--etcd-cert, --etcd-key; \
+                 its common name is the user) whose role may read and write the keys below /privnet/v1/ (`etcdctl role \
+                 grant-permission`)"
+                    .to_owned()
+            }
             Self::Cluster { .. } => {
                 "see that the etcd cluster runs, has a majority, and can be reached from this host".to_owned()
             }
@@ -211,6 +220,14 @@ impl Explain for StoreError {
                 "cannot commit in etcd (http://192.0.2.1:2379: etcdserver: mvcc: database space exceeded)",
                 "etcd is full and takes no change: compact and defragment it, or raise its --quota-backend-bytes, then \
                  `etcdctl alarm disarm`";
+            Self::Cluster { .. } => Self::Cluster {
+                    operation: "list",
+                    detail: "http://192.0.2.1:2379: etcdserver: user name is empty".to_owned(),
+                }, StoreUnavailable,
+                "cannot list in etcd (http://192.0.2.1:2379: etcdserver: user name is empty)",
+                "etcd lets in only the users that it knows: give the agent the certificate of one (--etcd-cert, --etcd-key; \
+                 its common name is the user) whose role may read and write the keys below /privnet/v1/ (`etcdctl role \
+                 grant-permission`)";
             Self::Unanswered { .. } => Self::Unanswered {
                     detail: "http://192.0.2.1:2379: no answer within 1.8 s".to_owned(),
                 }, OutcomeUnknown,

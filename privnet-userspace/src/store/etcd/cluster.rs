@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use hyper_util::client::legacy::connect::HttpConnector;
 use prost::Message;
 use rand::Rng as _;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,6 +20,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, ConnectError, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::encode;
 use super::options::{EtcdOptions, Timing};
 use super::protocol::{RangeRequest, RangeResponse, ResponseHeader, path};
 use crate::store::error::{OpenError, StoreError};
@@ -86,7 +88,7 @@ impl Failure {
 impl Cluster {
     /// A cluster by its members' URLs. Does not connect yet.
     pub(super) fn new(options: &EtcdOptions) -> Result<Self, OpenError> {
-        let member = |url: &String| Ok(Member { channel: endpoint(url, options)?.connect_lazy(), url: url.clone() });
+        let member = |url: &String| Ok(Member { channel: channel(url, options)?, url: url.clone() });
         let members = options.endpoints.iter().map(member).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { members, current: Mutex::new(0), timing: options.timing })
     }
@@ -199,8 +201,8 @@ impl Cluster {
 
     /// The cluster's identity and revision, by its majority's word.
     pub(super) async fn head(&self) -> Result<ResponseHeader, Failure> {
-        // Any key: only the header of the answer counts.
-        let request = RangeRequest { key: b"/".to_vec(), keys_only: true, ..RangeRequest::default() };
+        // Only the header of the answer counts. etcd refuses a user a key outside of what the user may read.
+        let request = RangeRequest { key: encode::root(), keys_only: true, ..RangeRequest::default() };
         let answer: RangeResponse = self.call(path::RANGE, request, Repeat::Freely).await?;
         Ok(answer.header.unwrap_or_default())
     }
@@ -229,6 +231,20 @@ impl Timing {
     }
 }
 
+/// A connection to a member, made when it is needed. One whose octets are not acknowledged is given up: TCP alone would send
+/// them again at pauses that double, so a member that is back would be reached as long after as it was away.
+fn channel(url: &str, options: &EtcdOptions) -> Result<Channel, OpenError> {
+    let timing = &options.timing;
+    let mut connector = HttpConnector::new();
+    // An address of TLS is one too.
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(timing.probe));
+    connector.set_connect_timeout(Some(timing.call));
+    connector.set_tcp_user_timeout(Some(timing.call));
+    Ok(endpoint(url, options)?.connect_with_connector_lazy(connector))
+}
+
 fn endpoint(url: &str, options: &EtcdOptions) -> Result<Endpoint, OpenError> {
     let invalid = |reason: String| OpenError::Endpoint { url: url.to_owned(), reason };
     let is_encrypted = url.starts_with("https://");
@@ -239,8 +255,6 @@ fn endpoint(url: &str, options: &EtcdOptions) -> Result<Endpoint, OpenError> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|error| invalid(cause(&error)))?
         .connect_timeout(timing.call)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(timing.probe))
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         // Also while its streams, the watches, are silent. A connection without streams is not asked: etcd ends
         // those that ask then.

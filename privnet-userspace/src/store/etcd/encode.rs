@@ -19,6 +19,11 @@ pub(super) fn key(key: &Key) -> Vec<u8> {
     [ROOT, key.as_str()].concat().into_bytes()
 }
 
+/// Where all our keys are: a key that is none of them, and that a user of etcd who may read them may ask for.
+pub(super) fn root() -> Vec<u8> {
+    ROOT.into()
+}
+
 /// The range of the keys below a prefix, and its end.
 pub(super) fn range(prefix: &Prefix) -> (Vec<u8>, Vec<u8>) {
     let start = [ROOT, prefix.as_str()].concat().into_bytes();
