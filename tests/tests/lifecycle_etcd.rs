@@ -13,7 +13,7 @@ use privnet::agent::ErrorCode;
 use privnet::agent::views::{Check, CheckStatus, HostState, HostView, StatusView};
 use privnet_tests::lab::cli::Cli;
 use privnet_tests::lab::probe::{Server, Stream};
-use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, wait_until, wait_within};
+use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, has_program, say, skip, wait_until, wait_within};
 
 const SUBNET: &str = "10.92.0.0/24";
 const PORT: u16 = 7000;
@@ -198,6 +198,53 @@ fn an_etcd_that_lost_its_data_ends_no_membership() {
         });
     }
     assert!(web.pings(backend.address()));
+    lab.finish();
+}
+
+#[test]
+fn an_etcd_that_is_upgraded_under_running_agents_changes_nothing_for_them() {
+    /// Debian's package etcd-server of the release after the one whose etcd is 3.4.
+    const NEWER: &str = "etcd-3.5";
+    if !has_program(NEWER) {
+        return skip("etcd-3.5");
+    }
+    let lab = Lab::new("an_etcd_that_is_upgraded_under_running_agents_changes_nothing_for_them");
+    let mut cluster = Cluster::start(&lab);
+    let before = cluster.etcd.version();
+    if !before.starts_with("3.4.") {
+        skip("etcd 3.4");
+        return lab.finish();
+    }
+    let [one, two] = &cluster.hosts;
+    let network = one.network("shop", SUBNET);
+    let web = lab.member(one, &network, "web-1");
+    let backend = lab.member(two, &network, "backend-1");
+    let _server = Server::echo(&backend.app, PORT);
+    wait_until("web reaches backend", || web.pings(backend.address()));
+    let stream = Stream::start(&web.app, (backend.address(), PORT), PACE);
+    cluster.etcd.upgrade(NEWER);
+    say(&format!("{before} is {} now", cluster.etcd.version()));
+    for host in [one, two] {
+        host.wait_until_settled();
+    }
+    // Watches and writes, by agents that were there and by one that starts.
+    one.kill();
+    one.start();
+    for (host, name) in [(one, "other-1"), (two, "other-2")] {
+        let other = lab.member(host, &network, name);
+        wait_until("it is reached", || web.pings(other.address()));
+        wait_until("its name is told on both hosts", || {
+            [&web, &backend]
+                .iter()
+                .all(|asker| told(asker, &other.attached.member.hostname) == other.address().to_string())
+        });
+        assert!(host.detach(&network, &other.container).expect("detach").detached);
+    }
+    // Leases are those of before.
+    let hosts = one.cli().json::<Vec<HostView>>(&["hosts"]).expect("hosts");
+    assert!(hosts.iter().all(|host| host.state == HostState::Present), "{hosts:?}");
+    let (sent, lost) = stream.finish();
+    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
     lab.finish();
 }
 

@@ -1,19 +1,24 @@
-//! What a user sees of an etcd that is killed, hangs or is full: reads go on at once, changes give up in time, and all is well
-//! soon after it is back.
+//! What a user sees of an etcd that is killed, hangs, is full, slow, without a leader, or asks who is there: reads go on at
+//! once, changes give up in time, and all is well soon after it is back.
 //!
 //! ```text
 //!  h1: agent, web-1 ──┐            ┌── h2: agent
 //!                     ├─ underlay ─┤
-//!       h3: etcd ─────┘  (killed, stopped, full)
+//!       h3: etcd ─────┘  (one, behind a way that can be slow; or three)
 //! ```
 
+use std::net::SocketAddrV4;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use privnet::agent::views::{Check, CheckStatus};
+use privnet::agent::views::{Check, CheckStatus, StatusView};
 use privnet::agent::{ControlError, ErrorCode};
-use privnet_tests::lab::{Etcd, Host, Lab, Options, say, wait_until, wait_within};
+use privnet_tests::lab::cli::Cli;
+use privnet_tests::lab::{Etcd, Host, Lab, Options, Way, say, underlay_address, wait_until, wait_within};
 
 const SUBNET: &str = "10.92.0.0/24";
+/// What a busy machine adds to the 2 s of a change and of a recovery.
+const SLACK: Duration = Duration::from_secs(2);
 
 /// How long a read took, by the median of some, in milliseconds.
 fn time_of(host: &Host, path: &str) -> u128 {
@@ -33,10 +38,37 @@ fn refused(host: &Host, arguments: &[&str]) -> (ControlError, Duration) {
     (error, begun.elapsed())
 }
 
+fn reads_answer_at_once(host: &Host, fault: &str, paths: &[&str]) {
+    for path in paths {
+        let time = time_of(host, path);
+        say(&format!("{fault}: {path} in {time} ms"));
+        assert!(time < 50, "{fault}: {path} took {time} ms");
+    }
+}
+
+/// A store that is well again is known to be.
+fn is_soon_current(hosts: &[&Host], fault: &str) {
+    let back = Instant::now();
+    wait_until("all are current", || {
+        hosts.iter().all(|host| {
+            let status = host.status().expect("status");
+            status.store_age_seconds.is_none() && status.problems.is_empty()
+        })
+    });
+    say(&format!("{fault}: current {:?} after it was back", back.elapsed()));
+    assert!(back.elapsed() < Duration::from_secs(2) + SLACK, "{fault}: {:?}", back.elapsed());
+}
+
+/// Until the store's problem is told, with a text.
+fn store_is_said(host: &Host, text: &str) {
+    wait_until(format!("the store's problem is told: {text}"), || {
+        let problems = host.status().expect("status").problems;
+        problems.iter().any(|problem| problem.starts_with("store: ") && problem.contains(text))
+    });
+}
+
 #[test]
 fn reads_answer_at_once_and_changes_give_up_in_time_whatever_etcd_does() {
-    /// What a busy machine adds to the 2 s of a change and of a recovery.
-    const SLACK: Duration = Duration::from_secs(2);
     let lab = Lab::new("reads_answer_at_once_and_changes_give_up_in_time_whatever_etcd_does");
     let mut spaces = lab.underlay(3, 1500);
     let mut etcd = Etcd::new(spaces.pop().expect("three"), 3);
@@ -74,11 +106,7 @@ fn reads_answer_at_once_and_changes_give_up_in_time_whatever_etcd_does() {
             });
             assert!(one.status().expect("status").problems.iter().any(|problem| problem.starts_with("store: ")));
         }
-        for path in reads {
-            let time = time_of(one, path);
-            say(&format!("{fault}: {path} in {time} ms"));
-            assert!(time < 50, "{fault}: {path} took {time} ms");
-        }
+        reads_answer_at_once(one, fault, &reads);
         let output = one.cli().output(&["members"]);
         let (text, note) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(text, shown);
@@ -108,19 +136,140 @@ fn reads_answer_at_once_and_changes_give_up_in_time_whatever_etcd_does() {
                 etcd.is_full_no_more();
             }
         }
-        let back = Instant::now();
-        let is_current = |host: &Host| {
-            let status = host.status().expect("status");
-            status.store_age_seconds.is_none() && status.problems.is_empty()
-        };
-        wait_until("both are current", || is_current(one) && is_current(two));
-        say(&format!("{fault}: current {:?} after it was back", back.elapsed()));
-        assert!(back.elapsed() < Duration::from_secs(2) + SLACK, "{:?}", back.elapsed());
+        is_soon_current(&[one, two], fault);
         assert_eq!(two.network(&format!("net-{fault}"), SUBNET).addresses_used, 0);
         wait_until("the other host hears of it", || {
             one.networks().expect("networks").len() == two.networks().expect("networks").len()
         });
         assert_eq!(one.cli().text(&["members"]), shown);
+    }
+    lab.finish();
+}
+
+#[test]
+fn an_etcd_that_is_slow_or_asks_who_is_there_is_named_and_outlasted() {
+    let lab = Lab::new("an_etcd_that_is_slow_or_asks_who_is_there_is_named_and_outlasted");
+    let mut spaces = lab.underlay(2, 1500);
+    let of_etcd = spaces.pop().expect("two");
+    let mut etcd = Etcd::new(of_etcd.clone(), 2);
+    etcd.start();
+    let [before, own] = [2378, 2379].map(|port| SocketAddrV4::new(underlay_address(2), port));
+    let way = Way::new(&of_etcd, before, own);
+    let url = format!("http://{before}");
+    let one = &lab.host_in(spaces.remove(0), 1, &Options::ebpf().with_etcd(&url));
+    let network = one.network("shop", SUBNET);
+    let web = lab.member(one, &network, "web-1");
+    let asker = format!("/v1/resolve?name=shop&as={}", web.address());
+    let reads = ["/v1/members", "/v1/networks", "/v1/networks/shop", "/v1/status", &asker, "/metrics"];
+
+    // One that answers in time, though late, is no trouble.
+    way.delay(Duration::from_millis(200));
+    let late = lab.member(one, &network, "late-1");
+    assert!(one.status().expect("status").problems.is_empty());
+
+    way.delay(Duration::from_secs(2));
+    let container = lab.container("other-1");
+    let path = container.space.path().display().to_string();
+    let attach = ["attach", "--network", "shop", "--app", &container.app, "--type", "other", "--number", "1"];
+    let attach = [&attach[..], &["--netns", &path]].concat();
+    for change in [&["network", "create", "bank"][..], &attach] {
+        let (error, took) = refused(one, change);
+        say(&format!("slow: a change gave up after {took:?}: {error:?}"));
+        assert!(took < Duration::from_secs(2) + SLACK, "{took:?}");
+        let code = error.code;
+        assert!(matches!(code, ErrorCode::OutcomeUnknown | ErrorCode::StoreUnavailable), "{error:?}");
+        assert!(error.message.contains(&url) && error.message.contains("no answer within"), "{error:?}");
+    }
+    store_is_said(one, &url);
+    reads_answer_at_once(one, "slow", &reads);
+    way.delay(Duration::ZERO);
+    is_soon_current(&[one], "slow");
+    // What was sent happened, or it did not: what came of the attach is taken back, and nothing is in the way of either.
+    wait_until("the attach left nothing", || one.members().expect("members").len() == 2);
+    if let Err(error) = one.create_network("bank", None) {
+        assert_eq!(error.code, ErrorCode::NetworkExists, "{error:?}");
+    }
+    let other = one.join(&network, &container);
+    wait_until("they reach each other", || other.pings(web.address()) && web.pings(late.address()));
+
+    etcd.ask_for_names();
+    let (error, took) = refused(one, &["network", "create", "post"]);
+    say(&format!("asks who is there: a change gave up after {took:?}: {error:?}"));
+    assert!(took < Duration::from_secs(2) + SLACK, "{took:?}");
+    assert_eq!(error.code, ErrorCode::StoreUnavailable, "it certainly did not happen: {error:?}");
+    assert!(error.message.contains("user name is empty") && error.remedy.contains("--etcd-cert"), "{error:?}");
+    store_is_said(one, "user name is empty");
+    reads_answer_at_once(one, "asks who is there", &reads);
+    // An agent that begins then waits, and says for what.
+    one.kill();
+    let line = one.agent_line();
+    let mut agent = one.space.command(&line).spawn().expect("the agent starts");
+    wait_until("it says what it waits for", || {
+        one.status().is_err_and(|error| error.message.contains("user name is empty") && error.remedy.contains("--etcd"))
+    });
+    assert!(other.pings(web.address()));
+    etcd.ask_for_no_names();
+    wait_until("it has begun", || one.status().is_ok());
+    agent.kill().expect("kill -9");
+    agent.wait().expect("its end");
+    one.start();
+    is_soon_current(&[one], "asks who is there");
+    let _post = one.network("post", "10.93.0.0/24");
+    lab.finish();
+}
+
+#[test]
+fn an_etcd_without_a_leader_is_named_and_outlasted() {
+    let lab = Lab::new("an_etcd_without_a_leader_is_named_and_outlasted");
+    let mut spaces = lab.underlay(2, 1500);
+    let mut cluster: [Etcd; 3] = Etcd::cluster(&spaces.pop().expect("two"), 2);
+    let urls = cluster.each_ref().map(|member| member.url().to_owned());
+    // A member of a cluster that has never been one.
+    cluster[0].launch("");
+    let cli = Cli::new("h1", lab.directory().join("h1").join("privnet.sock"));
+    let awaited = urls[0].clone();
+    let starter = thread::spawn(move || {
+        wait_until("the agent says what it waits for", || {
+            cli.json::<StatusView>(&["status"])
+                .is_err_and(|error| error.code == ErrorCode::StoreUnavailable && error.message.contains(&awaited))
+        });
+        cluster[1].launch("");
+        cluster[2].launch("");
+        cluster
+    });
+    let one = &lab.host_in(spaces.remove(0), 1, &Options::ebpf().with_etcd(&urls.join(",")));
+    let mut cluster = starter.join().expect("the others have started");
+    let network = one.network("shop", SUBNET);
+    let web = lab.member(one, &network, "web-1");
+    let asker = format!("/v1/resolve?name=shop&as={}", web.address());
+    let reads = ["/v1/members", "/v1/networks", "/v1/networks/shop", "/v1/status", &asker, "/metrics"];
+    for (round, (left, is_crash)) in [(0, true), (2, false)].into_iter().enumerate() {
+        let fault = if is_crash { "two of three died" } else { "two of three hang" };
+        for member in (0..3).filter(|member| *member != left) {
+            if is_crash {
+                cluster[member].kill();
+            } else {
+                cluster[member].pause();
+            }
+        }
+        store_is_said(one, &urls[left]);
+        for _ in 0..2 {
+            let (error, took) = refused(one, &["network", "create", "bank"]);
+            say(&format!("{fault}: a change gave up after {took:?}: {error:?}"));
+            assert!(took < Duration::from_secs(2) + SLACK, "{took:?}");
+            assert!(error.message.contains(&urls[left]), "{error:?}");
+        }
+        reads_answer_at_once(one, fault, &reads);
+        for member in (0..3).filter(|member| *member != left) {
+            if is_crash {
+                cluster[member].launch("");
+            } else {
+                cluster[member].resume();
+            }
+        }
+        cluster[left].wait_until_healthy();
+        is_soon_current(&[one], fault);
+        let _network = one.network(&format!("net-{round}"), &format!("10.93.{round}.0/24"));
     }
     lab.finish();
 }

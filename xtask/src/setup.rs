@@ -9,6 +9,7 @@ use std::fs;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use crate::debian::Lists;
 use crate::toolchain::{self, Toolchain};
 use crate::{debian, environment, shell};
 
@@ -27,6 +28,8 @@ pub enum Purpose {
     Bench,
     /// Measure names beside other servers.
     BenchDns,
+    /// Measure hosts that share an etcd.
+    BenchFleet,
 }
 
 /// A program that some purposes need.
@@ -38,6 +41,9 @@ struct Tool {
     /// Installing the package would start a service, so its program is unpacked into `target/tools` instead; libraries start
     /// nothing, and are installed.
     unpack: bool,
+    /// The suite of Debian's that the package comes from, and what the program is called in it: another version of one that
+    /// this machine has. Where it cannot be had, the tests that want it are skipped.
+    elsewhere: Option<(&'static str, &'static str)>,
     why: &'static str,
     purposes: &'static [Purpose],
 }
@@ -49,7 +55,7 @@ impl Tool {
         why: &'static str,
         purposes: &'static [Purpose],
     ) -> Self {
-        Self { program, package, split: None, unpack: false, why, purposes }
+        Self { program, package, split: None, unpack: false, elsewhere: None, why, purposes }
     }
 
     const fn unpacked(
@@ -59,6 +65,10 @@ impl Tool {
         purposes: &'static [Purpose],
     ) -> Self {
         Self { unpack: true, ..Self::new(program, package, why, purposes) }
+    }
+
+    const fn of_suite(self, suite: &'static str, program: &'static str) -> Self {
+        Self { elsewhere: Some((suite, program)), ..self }
     }
 
     const fn since_split(self, package: &'static str) -> Self {
@@ -72,8 +82,8 @@ impl Tool {
 }
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 34] = {
-    use Purpose::{Bench, BenchDns, Run, Test, Vm};
+const TOOLS: [Tool; 35] = {
+    use Purpose::{Bench, BenchDns, BenchFleet, Run, Test, Vm};
     const BESIDE: &str = "to be measured beside";
     const DOCKER: &str = "to attach containers that Docker runs";
     [
@@ -82,7 +92,7 @@ const TOOLS: [Tool; 34] = {
         Tool::new("tcpdump", "tcpdump", "to see what is on the wire", &[Test, Vm]),
         Tool::new("jq", "jq", "to read the output of `-o json` as a user would", &[Test, Vm]),
         Tool::new("wg", "wireguard-tools", "to see WireGuard as other programs see it", &[Test, Vm]),
-        Tool::new("curl", "curl", "to speak to the control socket as a user would", &[Test, Vm]),
+        Tool::new("curl", "curl", "to speak to the control socket as a user would", &[Test, Vm, BenchFleet]),
         Tool::new("bpftool", "bpftool", "to see programs and maps as other programs see them", &[Test, Vm]),
         Tool::new("sysctl", "procps", "to set rp_filter in a namespace", &[Test, Vm]),
         Tool::new("iptables", "iptables", "to have rules that must not change", &[Test, Vm]),
@@ -104,7 +114,9 @@ const TOOLS: [Tool; 34] = {
         Tool::unpacked("unbound", "unbound", BESIDE, &[BenchDns]),
         Tool::unpacked("nsd", "nsd", BESIDE, &[BenchDns]),
         Tool::new("dnsmasq", "dnsmasq-base", BESIDE, &[BenchDns]),
-        Tool::unpacked("etcd", "etcd-server", "to be the store of several hosts", &[Test, Vm]),
+        Tool::unpacked("etcd", "etcd-server", "to be the store of several hosts", &[Test, Vm, BenchFleet]),
+        Tool::unpacked("etcd-3.5", "etcd-server", "to be the same store after its upgrade", &[Test])
+            .of_suite("trixie", "etcd"),
         Tool::new("openssl", "openssl", "to make certificates for it", &[Test]),
         Tool::unpacked("dockerd", "docker.io", DOCKER, &[Test]),
         Tool::unpacked("docker", "docker.io", DOCKER, &[Test]).since_split("docker-cli"),
@@ -153,7 +165,8 @@ pub fn is_complete(purpose: Purpose) -> bool {
 
 fn missing(purpose: Purpose) -> Vec<&'static Tool> {
     let is_missing = |tool: &&Tool| tool.purposes.contains(&purpose) && environment::which(tool.program).is_none();
-    TOOLS.iter().filter(is_missing).collect()
+    // No other system has Debian's suites.
+    TOOLS.iter().filter(is_missing).filter(|tool| tool.elsewhere.is_none() || debian::is_here()).collect()
 }
 
 fn tools(purpose: Purpose) -> Result<()> {
@@ -175,16 +188,36 @@ fn tools(purpose: Purpose) -> Result<()> {
     }
     let mut programs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for tool in missing.iter().filter(|tool| tool.unpack) {
+        if let Some((suite, program)) = tool.elsewhere {
+            if let Err(error) = unpack_of(suite, tool, program) {
+                shell::say(&format!("{error:#}; the tests that want it are skipped"));
+            }
+            continue;
+        }
         programs.entry(tool.package()).or_default().push(tool.program);
     }
     for (package, programs) in programs {
         unpack(package, &programs)?;
     }
-    let still = self::missing(purpose);
+    let mut still = self::missing(purpose);
+    still.retain(|tool| tool.elsewhere.is_none());
     if !still.is_empty() {
         bail!("their packages are installed, but these programs are not there: {}", names(&still));
     }
     Ok(())
+}
+
+/// Unpacks a program from another suite than this machine's; its lists are fetched for it, and removed.
+fn unpack_of(suite: &str, tool: &Tool, program: &str) -> Result<()> {
+    let folder = environment::tools();
+    shell::say(&format!("unpacking {} from the package {} of {suite}", tool.program, tool.package));
+    let unpacked = folder.with_file_name(tool.program);
+    let lists = Lists::of_suite(suite, &unpacked.join("apt"))?;
+    lists.unpack(&[tool.package], &unpacked)?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let (from, to) = (unpacked.join("usr/bin").join(program), folder.join(tool.program));
+    fs::rename(&from, &to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?;
+    fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))
 }
 
 fn unpack(package: &str, programs: &[&str]) -> Result<()> {
@@ -218,5 +251,7 @@ mod tests {
         assert_eq!(needed(Purpose::Build).count(), 0);
         assert_eq!(needed(Purpose::Run).collect::<Vec<_>>(), ["ip"]);
         assert!(needed(Purpose::Test).any(|program| program == "promtool"));
+        // A continuous integration fetches a suite's lists once, for few programs.
+        assert_eq!(TOOLS.iter().filter(|tool| tool.elsewhere.is_some()).count(), 1);
     }
 }

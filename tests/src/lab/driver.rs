@@ -227,7 +227,7 @@ fn spawn(host: &Shared) -> Child {
     super::say(&format!("[{}] {line}", host.name));
     let log = File::options().create(true).append(true).open(&host.paths.log).expect("the agent's log");
     let mut command = host.space.command(&line);
-    command.env("RUST_LOG", "privnet=debug").stdout(Stdio::null()).stderr(log);
+    command.env("RUST_LOG", host.options.log).stdout(Stdio::null()).stderr(log);
     command.spawn().expect("nsenter starts")
 }
 

@@ -16,8 +16,15 @@ use super::{process, say};
 /// A running etcd, reached at [`Etcd::url`] from every host; dropping it kills it.
 pub struct Etcd {
     space: Space,
+    name: String,
     url: String,
+    /// Where the other members of its cluster find it.
+    peer_url: String,
+    /// All members of its cluster, as etcd wants them named.
+    members: String,
     child: Option<Child>,
+    /// The program, whose version is another one after an upgrade.
+    program: &'static str,
     /// Last: the leak check must not come before the process has ended.
     ground: Ground,
 }
@@ -26,8 +33,28 @@ impl Etcd {
     /// Prepares one in the namespace of host `number` of [`super::Lab::underlay`]; it does not run yet.
     #[must_use]
     pub fn new(space: Space, number: u8) -> Self {
-        let url = format!("http://{}:2379", super::underlay_address(number));
-        Self { space, url, child: None, ground: Ground::join() }
+        let [one] = Self::cluster(&space, number);
+        one
+    }
+
+    /// Prepares the members of one cluster in the namespace of host `number`; none of them runs yet.
+    #[must_use]
+    pub fn cluster<const N: usize>(space: &Space, number: u8) -> [Self; N] {
+        // Each has a port for its clients and the next one for its peers.
+        let port = |index: usize| 2379 + 10 * index;
+        let name = |index: usize| format!("m{index}");
+        let peer_url = |index: usize| format!("http://127.0.0.1:{}", port(index) + 1);
+        let members: Vec<String> = (0..N).map(|index| format!("{}={}", name(index), peer_url(index))).collect();
+        std::array::from_fn(|index| Self {
+            space: space.clone(),
+            name: name(index),
+            url: format!("http://{}:{}", super::underlay_address(number), port(index)),
+            peer_url: peer_url(index),
+            members: members.join(","),
+            child: None,
+            program: "etcd",
+            ground: Ground::join(),
+        })
     }
 
     /// Where its clients find it.
@@ -51,20 +78,67 @@ impl Etcd {
     /// When it does not.
     #[track_caller]
     pub fn start_with(&mut self, further: &str) {
-        let (url, peer) = (&self.url, "http://127.0.0.1:2380");
+        self.launch(further);
+        // One that is full says that it is not healthy, and answers.
+        self.wait_until_it_answers(further.is_empty());
+    }
+
+    /// Waits until it has a leader and answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn wait_until_healthy(&self) {
+        self.wait_until_it_answers(true);
+    }
+
+    #[track_caller]
+    fn wait_until_it_answers(&self, is_healthy: bool) {
+        let fails = if is_healthy { "f" } else { "" };
+        let health = format!("curl -s{fails} -m 5 {}/health", self.url);
+        wait_until("etcd answers (Debian's package etcd-server)", || self.space.succeeds(&health));
+    }
+
+    /// Starts it as [`Etcd::start_with`], and waits for nothing: a member alone has no majority to answer with.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn launch(&mut self, further: &str) {
+        let (url, peer) = (&self.url, &self.peer_url);
         let line = format!(
-            "etcd --name one --data-dir {} --listen-client-urls {url} --advertise-client-urls {url} --listen-peer-urls {peer} \
-             --initial-advertise-peer-urls {peer} --initial-cluster one={peer} --logger zap --unsafe-no-fsync {further}",
-            self.data().display()
+            "{} --name {} --data-dir {} --listen-client-urls {url} --advertise-client-urls {url} --listen-peer-urls {peer} \
+             --initial-advertise-peer-urls {peer} --initial-cluster {} --logger zap --unsafe-no-fsync {further}",
+            self.program,
+            self.name,
+            self.data().display(),
+            self.members,
         );
         say(&format!("[etcd] {line}"));
         let log = File::create(self.ground.directory().join("log")).expect("its log");
         let mut command = self.space.command(&line);
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("nsenter starts"));
-        // One that is full says that it is not healthy, and answers.
-        let fails = if further.is_empty() { "f" } else { "" };
-        let health = format!("curl -s{fails} -m 5 {url}/health");
-        wait_until("etcd answers (Debian's package etcd-server)", || self.space.succeeds(&health));
+    }
+
+    /// Kills it and starts another version on the data that it had.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[track_caller]
+    pub fn upgrade(&mut self, program: &'static str) {
+        self.kill();
+        self.program = program;
+        self.start();
+    }
+
+    /// Its version.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn version(&self) -> String {
+        let answer = self.space.run(&format!("curl -sf {}/version", self.url));
+        let version: serde_json::Value = serde_json::from_str(&answer).expect("JSON of etcd");
+        version["etcdserver"].as_str().expect("its version").to_owned()
     }
 
     /// Kills it, as a crash would.
@@ -94,12 +168,46 @@ impl Etcd {
     /// # Panics
     /// When it does not answer.
     pub fn end_leases(&self) {
-        let ask = |path: &str, body: &str| self.space.run(&format!("curl -sf {}{path} -d {body}", self.url));
-        let listed: serde_json::Value = serde_json::from_str(&ask("/v3/lease/leases", "{}")).expect("JSON of etcd");
-        for lease in listed["leases"].as_array().into_iter().flatten() {
+        for lease in self.post("/v3/lease/leases", "{}")["leases"].as_array().into_iter().flatten() {
             let id = lease["ID"].as_str().expect("its number");
-            ask("/v3/lease/revoke", &format!("{{\"ID\":\"{id}\"}}"));
+            self.post("/v3/lease/revoke", &format!("{{\"ID\":\"{id}\"}}"));
         }
+    }
+
+    /// Forgets the history of everything: a watch can go on from the present revision only.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn compact(&self) {
+        let head = self.post("/v3/kv/range", "{\"key\":\"Lw==\"}");
+        let revision = head["header"]["revision"].as_str().expect("its revision");
+        self.post("/v3/kv/compaction", &format!("{{\"revision\":\"{revision}\",\"physical\":true}}"));
+    }
+
+    /// Answers from now on only to clients that say who they are.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn ask_for_names(&self) {
+        self.post("/v3/auth/user/add", "{\"name\":\"root\",\"password\":\"secret\"}");
+        self.post("/v3/auth/user/grant", "{\"user\":\"root\",\"role\":\"root\"}");
+        self.post("/v3/auth/enable", "{}");
+    }
+
+    /// Answers to every client again.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn ask_for_no_names(&self) {
+        let token = self.post("/v3/auth/authenticate", "{\"name\":\"root\",\"password\":\"secret\"}");
+        let token = token["token"].as_str().expect("a token");
+        self.space.run(&format!("curl -sf {}/v3/auth/disable -d {{}} -H Authorization:{token}", self.url));
+    }
+
+    /// What it answers to a question in JSON.
+    fn post(&self, path: &str, body: &str) -> serde_json::Value {
+        let answer = self.space.run(&format!("curl -sf {}{path} -d {body}", self.url));
+        serde_json::from_str(&answer).expect("JSON of etcd")
     }
 
     /// Takes back that it is full: it says so until it is told.
@@ -107,9 +215,8 @@ impl Etcd {
     /// # Panics
     /// When it does not answer.
     pub fn is_full_no_more(&self) {
-        let ask = |body: &str| self.space.run(&format!("curl -sf {}/v3/maintenance/alarm -d {body}", self.url));
-        let listed: serde_json::Value = serde_json::from_str(&ask("{}")).expect("JSON of etcd");
-        for alarm in listed["alarms"].as_array().into_iter().flatten() {
+        let ask = |body: &str| self.post("/v3/maintenance/alarm", body);
+        for alarm in ask("{}")["alarms"].as_array().into_iter().flatten() {
             let member = alarm["memberID"].as_str().expect("its number");
             ask(&format!("{{\"action\":\"DEACTIVATE\",\"memberID\":\"{member}\",\"alarm\":\"NOSPACE\"}}"));
         }

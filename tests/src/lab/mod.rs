@@ -14,6 +14,7 @@
 
 pub mod cli;
 pub mod container;
+mod cut;
 pub mod docker;
 mod driver;
 pub mod etcd;
@@ -30,6 +31,7 @@ pub mod process;
 pub mod skip;
 pub mod space;
 pub mod wait;
+mod way;
 
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
@@ -38,6 +40,7 @@ use std::rc::Rc;
 
 pub use cli::binary;
 pub use container::{Container, Joined, detach_request};
+pub use cut::Cut;
 pub use docker::Docker;
 pub use etcd::Etcd;
 pub use ground::Ground;
@@ -48,6 +51,7 @@ pub use packet::{Sender, Sniffer, send_frame};
 pub use skip::{has_program, skip, skip_part};
 pub use space::{ProcessSpace, Space, run, run_in};
 pub use wait::{FOR_NOTHING, SOON, runtime, until, wait_until, wait_within};
+pub use way::Way;
 
 /// The underlay's prefix; host `n` (from 1) has the address `192.168.77.<n>`.
 pub const UNDERLAY_PREFIX: &str = "192.168.77";

@@ -17,6 +17,8 @@ pub struct Options {
     pub observe_interval: Option<Duration>,
     /// What `setpriv --bounding-set` leaves the agent's process of root's capabilities; all without it.
     pub capabilities: Option<&'static str>,
+    /// What the agent's process logs, as `RUST_LOG` says it.
+    pub log: &'static str,
 }
 
 impl Options {
@@ -30,6 +32,7 @@ impl Options {
             etcd: None,
             observe_interval: None,
             capabilities: None,
+            log: "privnet=debug",
         }
     }
 
@@ -43,6 +46,7 @@ impl Options {
             etcd: None,
             observe_interval: None,
             capabilities: None,
+            log: "privnet=debug",
         }
     }
 

@@ -187,6 +187,12 @@ impl Stream {
         self.answered.load(Ordering::Relaxed)
     }
 
+    /// How many were sent until now; they are numbered from 0.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// Ends it and returns how many were sent, and the numbers of those that were not answered.
     ///
     /// # Panics

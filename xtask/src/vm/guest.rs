@@ -51,10 +51,11 @@ const FILES: [&str; 8] = [
 const IN_THE_PATH: [&str; 3] = ["privnet", build::DEMO, "vm_talk"];
 
 /// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
-const ELSEWHERE: [(&str, &str); 12] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     ("demo", "ends the demo early; a guest runs it whole by every road"),
     ("lifecycle_etcd", "several machines share an etcd"),
     ("lifecycle_fleet", "several machines share an etcd"),
+    ("lifecycle_partitions", "several machines share an etcd"),
     ("lifecycle_reads", "several machines share an etcd"),
     ("lifecycle_versions", "compares records in an etcd"),
     ("names_agent", "asks the agent for names, thousands a second"),
