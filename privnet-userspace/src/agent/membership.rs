@@ -113,7 +113,7 @@ pub async fn end(memberships: &Memberships, record: &Record) -> Result<Leaving> 
 /// When the store or the record cannot be changed.
 pub async fn end_with_claims(memberships: &Memberships, record: &Record) -> Result<Leaving> {
     if let Some(member) = stored(memberships, record).await? {
-        claims::release_member(&*memberships.store, member.network, &member.container, now(), &*memberships.world)
+        claims::release_member(&*memberships.store, &member, now(), &*memberships.world)
             .await
             .with_context(|| format!("releasing {} in {}", member.container, record.network))?;
     }
@@ -193,9 +193,10 @@ async fn release_unrecorded(memberships: &Memberships) -> Result<()> {
 pub async fn release_one_unrecorded(memberships: &Memberships, seen: &Member) -> Result<()> {
     let stored = records::get_member(&*memberships.store, seen.network, &seen.container).await?;
     let is_recorded = |member: &Member| memberships.journal().at(member.network, member.address).is_some();
-    if stored.is_some_and(|stored| stored.record.host == memberships.host.config.host && !is_recorded(&stored.record)) {
+    let is_ours = |member: &Member| member.host == memberships.host.config.host && !is_recorded(member);
+    if let Some(stored) = stored.filter(|stored| is_ours(&stored.record)) {
         let Memberships { store, world, .. } = memberships;
-        claims::release_member(&**store, seen.network, &seen.container, now(), &**world).await?;
+        claims::release_member(&**store, &stored.record, now(), &**world).await?;
     }
     Ok(())
 }

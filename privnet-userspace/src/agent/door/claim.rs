@@ -204,11 +204,10 @@ async fn claim(
         claimed = claims::claim_member(&*shared.store, &claim, &*shared.world).await;
     }
     let Written { member, records, .. } = claimed?;
-    let container = member.container.clone();
     let record = Record {
         id: member.id,
         network: network.id,
-        container: member.container,
+        container: member.container.clone(),
         address: member.address,
         index,
         slot: None,
@@ -227,7 +226,7 @@ async fn claim(
         Ok(record) => Ok(record),
         Err(error) => {
             let end = End::by_its_host(crate::agent::now_unix_seconds());
-            claims::release_member(&*shared.store, network.id, &container, end, &*shared.world).await?;
+            claims::release_member(&*shared.store, &member, end, &*shared.world).await?;
             Err(error)
         }
     }

@@ -254,11 +254,10 @@ async fn a_claim_from_the_image_costs_one_transaction_and_gets_what_the_store_wo
         if leaves > 0 {
             for (store, network) in [(&seen, networks[0]), (&asked, networks[1])] {
                 let container = format!("{leaves}.web.{APP}").parse().expect("a container");
+                let member =
+                    records::get_member(store, network, &container).await.expect("read").expect("a member").record;
                 let end = End::by_its_host(now);
-                claims::release_member(store, network, &container, end, &NothingSeen)
-                    .await
-                    .expect("released")
-                    .expect("a member");
+                claims::release_member(store, &member, end, &NothingSeen).await.expect("released").expect("a member");
             }
         } else {
             let from_image = claims::claim_member(&seen, &claim(networks[0], key, now), &world).await;

@@ -1,4 +1,4 @@
-//! Claiming, changing and releasing members.
+//! Claiming and changing members.
 
 use std::net::Ipv4Addr;
 
@@ -6,14 +6,14 @@ use super::claim::MemberClaim;
 use super::error::MemberError;
 use super::free::{find_holder, refuse_lost, require_free};
 use super::occupancy::{Choice, Found, Read, Seen, later};
-use super::{MAX_ATTEMPTS, STALE_CHOICES, unchanged};
+use super::{MAX_ATTEMPTS, STALE_CHOICES};
 use crate::ipam;
 use crate::model::{ContainerRef, Member, MemberState, NetworkId, PublicKey};
 use crate::store::contract::Store;
 use crate::store::error::CommitError;
 use crate::store::keys;
 use crate::store::path::Key;
-use crate::store::records::{self, AddressRecord, EndedBy, Envelope, MemberPointer, Stored};
+use crate::store::records::{self, AddressRecord, Envelope, MemberPointer, Stored};
 use crate::store::transaction::{Expected, Transaction, Value, Write};
 
 /// A member as it is now, and what was written to make it so.
@@ -150,118 +150,6 @@ pub async fn update_member(store: &dyn Store, member: &Member) -> Result<Written
     Err(MemberError::Contended)
 }
 
-/// By whose word a membership ends, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
-    /// By whose word.
-    pub by: EndedBy,
-    /// When, in seconds since 1970-01-01 UTC.
-    pub at_unix_seconds: u64,
-}
-
-impl End {
-    /// The end that a host's agent makes of a membership on that host.
-    #[must_use]
-    pub const fn by_its_host(at_unix_seconds: u64) -> Self {
-        Self { by: EndedBy::Host, at_unix_seconds }
-    }
-}
-
-/// Ends a membership with all its names and frees its address, and returns what it was; nothing when there was none.
-/// `container` is the oldest of its names. A membership that was `seen`, and whose record the store has lost, is ended all the
-/// same.
-///
-/// The address record stays, and says that the membership has ended: the others believe nothing else. The next holder gets
-/// the next generation, and gets it the later, the later it was freed.
-///
-/// # Errors
-/// The store's, or that of a damaged record.
-pub async fn release_member(
-    store: &dyn Store,
-    network: NetworkId,
-    container: &ContainerRef,
-    end: End,
-    seen: &dyn Seen,
-) -> Result<Option<Member>, MemberError> {
-    for _ in 0..MAX_ATTEMPTS {
-        let believed = || seen.holder(network, container).filter(|member| member.container == *container);
-        let stored = records::get_member(store, network, container).await?;
-        let expected = stored.as_ref().map_or(Expected::Absent, |stored| Expected::Revision(stored.revision));
-        let is_over = |stored: &Stored<Member>| {
-            let row = seen.row(network, stored.record.address);
-            row.is_some_and(|row| !row.record.goes_on(stored.record.id))
-        };
-        let (member, is_lost) = match (stored, believed()) {
-            // The store has stepped back to a membership that had the name before.
-            (Some(stored), Some(member)) if stored.record.id != member.id && is_over(&stored) => {
-                (Member::clone(&member), true)
-            }
-            (Some(stored), _) => (stored.record, false),
-            (None, Some(member)) => (Member::clone(&member), true),
-            (None, None) => return Ok(None),
-        };
-        let address = keys::address(network, member.address);
-        let entry = store.get(&address).await?;
-        let found = entry.as_ref().map(records::read::<AddressRecord>).transpose()?;
-        let known = seen.row(network, member.address);
-        let row = later(known.as_ref(), found.as_ref());
-        // What was seen is behind: it has ended before.
-        if is_lost && row.is_some_and(|row| row.record.holder.is_none() || !row.record.goes_on(member.id)) {
-            return Ok(None);
-        }
-        let mut departure = Transaction::new()
-            .require(keys::member(network, container), expected)
-            .require(address.clone(), unchanged(entry.as_ref()))
-            .delete(keys::member(network, container))
-            .delete(keys::public_key(network, member.public_key));
-        for name in &member.names {
-            departure = departure.delete(keys::member_name(network, &name.container));
-        }
-        if let Some(freed) = freed_row(&member, row, end) {
-            departure = departure.put(address, freed);
-        }
-        match store.commit(departure).await {
-            Ok(revision) => {
-                tracing::debug!(%network, %container, address = %member.address, %revision, "member released");
-                return Ok(Some(member));
-            }
-            Err(CommitError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(MemberError::Contended)
-}
-
-/// The record of a member's address once it has ended; nothing where the record is of another member.
-fn freed_row(member: &Member, row: Option<&Stored<AddressRecord>>, end: End) -> Option<Value> {
-    let freed = |before: AddressRecord| AddressRecord {
-        holder: None,
-        released_unix_seconds: Some(end.at_unix_seconds),
-        member: Some(member.id),
-        ended_by: Some(end.by),
-        ..before
-    };
-    match row {
-        Some(row) if is_held_by(&row.record, member) => {
-            Some(records::encode(&freed(row.record.clone()), &row.envelope.next()))
-        }
-        Some(_) => None,
-        // It was lost: the member knows the low byte of its count.
-        None => {
-            let count = member.generation.into();
-            let before = AddressRecord {
-                holder: None,
-                count,
-                released_unix_seconds: None,
-                member: None,
-                before: None,
-                ended_by: None,
-            };
-            Some(records::encode(&freed(before), &Envelope::first()))
-        }
-    }
-}
-
 /// The new member, and the transaction that makes it one.
 fn arrival(claim: &MemberClaim, choice: Choice, found: &Found) -> (Member, Transaction) {
     let Choice { container, address, row, expected } = choice;
@@ -366,14 +254,6 @@ fn refuse_held(
     match later(seen, found).and_then(|row| row.record.holder.clone()) {
         Some(holder) => Err(MemberError::AddressTaken { address, holder }),
         None => Ok(()),
-    }
-}
-
-/// Whether the record of a member's address says so too. If it does not, it is another's and is left alone.
-pub(super) fn is_held_by(row: &AddressRecord, member: &Member) -> bool {
-    match (&row.holder, row.member) {
-        (Some(_), Some(id)) => id == member.id,
-        (holder, _) => holder.as_ref() == Some(&member.container),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod members;
 pub mod names;
 pub mod networks;
 pub mod occupancy;
+pub mod release;
 pub mod vxlan_port;
 
 #[cfg(test)]
@@ -18,10 +19,11 @@ mod tests;
 
 pub use claim::{MemberClaim, NameClaim, NameWish};
 pub use error::{MemberError, NetworkError};
-pub use members::{End, Written, claim_member, release_member, set_member_state, update_member};
+pub use members::{Written, claim_member, set_member_state, update_member};
 pub use names::{MAX_NAMES, Released, add_name, drain_name, release_name};
 pub use networks::{NewNetwork, create_network, delete_network, remove_leftovers};
 pub use occupancy::{Choice, Found, NothingSeen, Occupancy, Seen};
+pub use release::{End, release_member};
 pub use vxlan_port::{VxlanPortError, hosts_of_earlier_builds, set_vxlan_port};
 
 use super::contract::Entry;

@@ -6,8 +6,9 @@
 use super::claim::NameClaim;
 use super::error::MemberError;
 use super::free::{find_holder, refuse_lost, require_free};
-use super::members::{End, Written, is_held_by, not_found, release_member};
+use super::members::{Written, not_found};
 use super::occupancy::{Found, Read, Seen};
+use super::release::{End, is_held_by, release_member};
 use super::{MAX_ATTEMPTS, STALE_CHOICES, unchanged};
 use crate::model::{ContainerRef, Member, MemberId, MemberName, MemberState, NameOf, NetworkId};
 use crate::store::contract::Store;
@@ -141,7 +142,7 @@ pub async fn release_name(
         let Some(stored) = membership(store, network, name, member).await? else { return Ok(None) };
         let (member, change) = if stored.record.container == *name {
             let Some(moved) = to_next_name(store, &stored).await? else {
-                return Ok(release_member(store, network, name, end, seen).await?.map(Released::Membership));
+                return Ok(release_member(store, &stored.record, end, seen).await?.map(Released::Membership));
             };
             moved
         } else {

@@ -1,7 +1,9 @@
 //! What is believed of a store that loses keys and steps back.
 
 mod histories;
+mod lab;
 mod rules;
+mod steps;
 
 use crate::store::Key;
 

@@ -96,7 +96,7 @@ async fn a_claim_asks_as_little_in_a_large_network_as_in_a_small_one() {
         assert_eq!(after.container, container(&format!("{}.web", members + 2)));
         assert_ne!(after.address, next.address);
 
-        release_member(&store, shop.id, &after.container, End::by_its_host(NOW), &NothingSeen).await.expect("released");
+        release_member(&store, &after, End::by_its_host(NOW), &NothingSeen).await.expect("released");
         let (reads, entries, commits) = store.take();
         assert!(reads <= 2 && entries <= 2 && commits == 1, "{reads} {entries} {commits}");
         assert_consistent(&store).await;
@@ -131,9 +131,7 @@ async fn an_old_image_refuses_nothing_that_the_store_has_and_gives_nothing_that_
     let error = super::super::claim_member(&store, &claim(&small, 5), &empty).await.expect_err("exhausted");
     assert!(matches!(error, MemberError::PoolExhausted { used: 5, .. }), "{error}");
     for (index, at) in [(3, 20), (1, 10)] {
-        release_member(&store, small.id, &members[index].container, End::by_its_host(NOW + at), &NothingSeen)
-            .await
-            .expect("released");
+        release_member(&store, &members[index], End::by_its_host(NOW + at), &NothingSeen).await.expect("released");
     }
     // The image says that nothing is free; the store says which address has rested for longest.
     let next = super::super::claim_member(&store, &claim(&small, 6), &full).await.expect("claimed").member;
@@ -158,14 +156,14 @@ async fn an_address_row_says_who_holds_it_who_held_it_and_by_whose_word_that_end
     let first = claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
     let row = || async { address_record(&store, shop.id, first.address).await.expect("a row") };
     assert_eq!((row().await.member, row().await.before, row().await.count), (Some(first.id), None, 0));
-    release_member(&store, shop.id, &first.container, End::by_its_host(NOW), &NothingSeen).await.expect("released");
+    release_member(&store, &first, End::by_its_host(NOW), &NothingSeen).await.expect("released");
     assert_eq!((row().await.member, row().await.ended_by), (Some(first.id), Some(EndedBy::Host)));
     let at = MemberClaim { address: Some(first.address), ..claim(&shop, 2) };
     let second = claim_member(&store, &at).await.expect("claimed");
     assert_eq!((row().await.member, row().await.before, row().await.count), (Some(second.id), Some(first.id), 1));
     assert_eq!((row().await.ended_by, second.generation), (None, 1));
     let end = End { by: EndedBy::Operator, at_unix_seconds: NOW };
-    release_member(&store, shop.id, &second.container, end, &NothingSeen).await.expect("released");
+    release_member(&store, &second, end, &NothingSeen).await.expect("released");
     assert_eq!((row().await.member, row().await.ended_by), (Some(second.id), Some(EndedBy::Operator)));
 }
 

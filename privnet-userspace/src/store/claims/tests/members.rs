@@ -21,15 +21,10 @@ async fn a_member_is_claimed_made_ready_and_released() {
     );
     assert_consistent(&store).await;
     assert_eq!(
-        release_member(&store, shop.id, &ready.container, End::by_its_host(NOW), &NothingSeen).await.expect("released"),
+        release_member(&store, &ready, End::by_its_host(NOW), &NothingSeen).await.expect("released"),
         Some(ready.clone())
     );
-    assert_eq!(
-        release_member(&store, shop.id, &ready.container, End::by_its_host(NOW), &NothingSeen)
-            .await
-            .expect("idempotent"),
-        None
-    );
+    assert_eq!(release_member(&store, &ready, End::by_its_host(NOW), &NothingSeen).await.expect("idempotent"), None);
     assert_consistent(&store).await;
 }
 
@@ -53,15 +48,12 @@ async fn a_member_that_drains_is_not_made_ready_by_a_host_that_looked_before() {
 async fn a_member_of_no_network_is_refused() {
     let store = Memory::new();
     let shop = network(&store, "shop").await;
+    let member = claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
+    release_member(&store, &member, End::by_its_host(NOW), &NothingSeen).await.expect("released");
     delete_network(&store, shop.id, &NothingSeen).await.expect("deleted");
     let error = claim_member(&store, &claim(&shop, 1)).await.expect_err("no network");
     assert!(matches!(error, MemberError::NetworkNotFound { id } if id == shop.id), "{error}");
-    assert_eq!(
-        release_member(&store, shop.id, &container("1.web"), End::by_its_host(NOW), &NothingSeen)
-            .await
-            .expect("idempotent"),
-        None
-    );
+    assert_eq!(release_member(&store, &member, End::by_its_host(NOW), &NothingSeen).await.expect("idempotent"), None);
 }
 
 #[tokio::test]
@@ -83,7 +75,9 @@ async fn a_number_is_given_once_per_app_and_type_and_the_lowest_first() {
     let error = claim_member(&store, &of(7, "web", Some(3))).await.expect_err("exists");
     let MemberError::MemberExists(existing) = &error else { panic!("{error}") };
     assert_eq!((&existing.container, existing.address), (&container("3.web"), Ipv4Addr::new(10, 240, 0, 3)));
-    release_member(&store, shop.id, &container("1.web"), End::by_its_host(NOW), &NothingSeen).await.expect("released");
+    let first =
+        records::get_member(&store, shop.id, &container("1.web")).await.expect("read").expect("a member").record;
+    release_member(&store, &first, End::by_its_host(NOW), &NothingSeen).await.expect("released");
     let member = claim_member(&store, &of(8, "web", None)).await.expect("claimed");
     assert_eq!(member.container, container("1.web"));
     assert_consistent(&store).await;
@@ -107,7 +101,7 @@ async fn an_address_may_be_chosen_if_it_is_one_for_members_and_free() {
     let error = claim_member(&store, &at(2, [4, 0])).await.expect_err("outside");
     assert!(matches!(error, MemberError::AddressOutsideSubnet(_)), "{error}");
     claim_member(&store, &at(2, [3, 254])).await.expect("the last one");
-    release_member(&store, shop.id, &member.container, End::by_its_host(NOW), &NothingSeen).await.expect("released");
+    release_member(&store, &member, End::by_its_host(NOW), &NothingSeen).await.expect("released");
     let again = claim_member(&store, &at(3, [0, 9])).await.expect("free again");
     assert_eq!(again.generation, 1);
     assert_ne!(again.mac(), member.mac());
@@ -126,9 +120,7 @@ async fn a_network_is_exhausted_exactly_and_the_longest_rested_address_comes_bac
     assert!(matches!(error, MemberError::PoolExhausted { used: 5, size: 5, .. }), "{error}");
     for (index, at) in [(3, 20), (1, 10), (4, 30)] {
         let member: &Member = &members[index];
-        release_member(&store, small.id, &member.container, End::by_its_host(NOW + at), &NothingSeen)
-            .await
-            .expect("released");
+        release_member(&store, &member, End::by_its_host(NOW + at), &NothingSeen).await.expect("released");
     }
     let early = MemberClaim { now_unix_seconds: NOW + 10 + 5, ..claim(&small, 6) };
     let error = claim_member(&store, &early).await.expect_err("they rest");
@@ -140,9 +132,7 @@ async fn a_network_is_exhausted_exactly_and_the_longest_rested_address_comes_bac
         ..MemberClaim { now_unix_seconds: NOW + 31, ..claim(&small, 7) }
     };
     let member = claim_member(&store, &asked).await.expect("who asks for it has it");
-    release_member(&store, small.id, &member.container, End::by_its_host(NOW + 32), &NothingSeen)
-        .await
-        .expect("released");
+    release_member(&store, &member, End::by_its_host(NOW + 32), &NothingSeen).await.expect("released");
     for (key, index) in [(8, 3)] {
         let member = claim_member(&store, &claim(&small, key)).await.expect("claimed");
         assert_eq!((member.address, member.generation), (members[index].address, 1));
@@ -176,7 +166,7 @@ async fn a_member_that_left_or_was_replaced_is_not_changed() {
     let store = Memory::new();
     let shop = network(&store, "shop").await;
     let old = claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
-    release_member(&store, shop.id, &old.container, End::by_its_host(NOW), &NothingSeen).await.expect("released");
+    release_member(&store, &old, End::by_its_host(NOW), &NothingSeen).await.expect("released");
     let error = set_member_state(&store, &old, MemberState::Ready).await.expect_err("it has left");
     assert!(matches!(&error, MemberError::MemberNotFound { container, .. } if *container == old.container), "{error}");
     let same_address = MemberClaim { address: Some(old.address), ..claim(&shop, 2) };
@@ -205,10 +195,7 @@ async fn a_record_of_a_strangers_address_is_left_alone_on_release() {
         .commit(Transaction::new().put(key, records::encode(&strangers, &Envelope::first())))
         .await
         .expect("committed");
-    release_member(&store, shop.id, &member.container, End::by_its_host(NOW), &NothingSeen)
-        .await
-        .expect("released")
-        .expect("was there");
+    release_member(&store, &member, End::by_its_host(NOW), &NothingSeen).await.expect("released").expect("was there");
     assert_eq!(address_record(&store, shop.id, member.address).await, Some(strangers));
 }
 
@@ -247,7 +234,7 @@ proptest! {
                     }
                 } else if !members.is_empty() {
                     let member = members.swap_remove(which.index(members.len()));
-                    let released = release_member(&store, small.id, &member.container, End::by_its_host(NOW + u64::from(step)), &NothingSeen).await;
+                    let released = release_member(&store, &member, End::by_its_host(NOW + u64::from(step)), &NothingSeen).await;
                     assert_eq!(released.expect("released"), Some(member));
                 }
                 assert_consistent(&store).await;

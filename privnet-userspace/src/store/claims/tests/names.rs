@@ -218,7 +218,7 @@ async fn a_membership_has_as_many_names_as_a_transaction_can_change() {
     assert_consistent(&store).await;
     let now = stored(&store, &web).await.expect("stands");
     add_name(&store, &now, "one-more", None).await.expect("there is room again");
-    release_member(&store, shop.id, &now.container, END, &NothingSeen).await.expect("released").expect("a member");
+    release_member(&store, &now, END, &NothingSeen).await.expect("released").expect("a member");
     assert_consistent(&store).await;
 }
 

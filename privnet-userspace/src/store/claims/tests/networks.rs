@@ -58,9 +58,7 @@ async fn a_network_with_members_is_not_deleted() {
     assert!(matches!(error, NetworkError::HasMembers { count: 2, .. }), "{error}");
     set_member_state(&store, &one, MemberState::Ready).await.expect("not disturbed");
     for member in [one, two] {
-        release_member(&store, shop.id, &member.container, End::by_its_host(NOW), &NothingSeen)
-            .await
-            .expect("released");
+        release_member(&store, &member, End::by_its_host(NOW), &NothingSeen).await.expect("released");
     }
     delete_network(&store, shop.id, &NothingSeen).await.expect("empty");
     let error = delete_network(&store, shop.id, &NothingSeen).await.expect_err("gone");

@@ -39,9 +39,7 @@ async fn of_two_claims_with_one_public_key_exactly_one_wins() {
         };
         let MemberError::PublicKeyInUse { holder } = &loser else { panic!("round {round}: {loser}") };
         assert_eq!(*holder, winner.container);
-        release_member(&*store, shop.id, &winner.container, End::by_its_host(NOW), &NothingSeen)
-            .await
-            .expect("released");
+        release_member(&*store, &winner, End::by_its_host(NOW), &NothingSeen).await.expect("released");
     }
 }
 
@@ -94,9 +92,7 @@ async fn a_network_is_never_deleted_under_a_member() {
         });
         match (claiming.await.expect("joined"), deleting.await.expect("joined")) {
             (Ok(member), Err(NetworkError::HasMembers { count: 1, .. })) => {
-                release_member(&*store, made.id, &member.container, End::by_its_host(NOW), &NothingSeen)
-                    .await
-                    .expect("released");
+                release_member(&*store, &member, End::by_its_host(NOW), &NothingSeen).await.expect("released");
                 delete_network(&*store, made.id, &NothingSeen).await.expect("deleted");
                 outcomes.insert("claimed");
             }
@@ -134,8 +130,6 @@ async fn race_for_one_address(store: Arc<dyn Store>, rounds: u64) {
         assert_eq!(*holder, winner.container);
         assert_eq!(winner.generation, (round % 256) as u8);
         assert_consistent(&*store).await;
-        release_member(&*store, shop.id, &winner.container, End::by_its_host(NOW), &NothingSeen)
-            .await
-            .expect("released");
+        release_member(&*store, &winner, End::by_its_host(NOW), &NothingSeen).await.expect("released");
     }
 }

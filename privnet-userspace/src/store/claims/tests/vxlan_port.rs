@@ -26,7 +26,7 @@ async fn the_port_changes_without_members_and_does_not_with_one_on_whichever_hos
     set_vxlan_port(&fleet, port(4790)).await.expect("it is so already");
     let error = set_vxlan_port(&fleet, port(8472)).await.expect_err("it has a member").to_string();
     assert!(error.ends_with("shop has 1 (on host-1)"), "{error}");
-    release_member(&fleet, shop.id, &member.container, End::by_its_host(NOW), &NothingSeen).await.expect("released");
+    release_member(&fleet, &member, End::by_its_host(NOW), &NothingSeen).await.expect("released");
     assert_eq!(set_vxlan_port(&fleet, port(8472)).await.expect("set").vxlan_port, port(8472));
 }
 
@@ -81,9 +81,7 @@ async fn no_member_is_claimed_beside_a_change_of_the_port_by_an_agent_that_does_
             }
             Err(error) => panic!("{error}"),
         }
-        release_member(&*claimer, shop.id, &member.container, End::by_its_host(NOW), &NothingSeen)
-            .await
-            .expect("released");
+        release_member(&*claimer, &member, End::by_its_host(NOW), &NothingSeen).await.expect("released");
     }
     assert_eq!(set_first + claimed_first, 200);
     assert_consistent(&*setter).await;
