@@ -25,7 +25,10 @@ use crate::agent::ControlError;
 const MAX_CONNECTIONS: usize = 128;
 /// How long a connection may be silent before, and while, it sends a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long requests under way may take once the agent is told to end.
+/// How long connections may go on as they are once the agent is told to end: hyper closes one whose request has not come yet,
+/// and a client that has connected is about to send it.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+/// How long requests under way may take after that.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long to wait after a failed accept: most are a lack of file descriptors, which only time mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -112,6 +115,8 @@ async fn serve<L: Listener>(listener: L, router: Router, end: impl Future<Output
         }
     }
     drop(listener);
+    let all_have_ended = slots.acquire_many(u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX));
+    let _ = tokio::time::timeout(LAST_REQUESTS, all_have_ended).await;
     if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
         tracing::warn!("the agent ended before it had answered every request");
     }

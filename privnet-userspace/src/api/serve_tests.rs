@@ -43,6 +43,24 @@ async fn a_request_under_way_is_answered_when_the_agent_ends_and_the_socket_is_g
 }
 
 #[tokio::test]
+async fn a_client_that_has_connected_when_the_agent_ends_is_answered() {
+    let (directory, end, server) = start(Arc::default());
+    let path = directory.path().join("privnet.sock");
+    let mut stream = UnixStream::connect(&path).await.expect("connected");
+    assert!(exchange(&mut stream, "GET /v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n").await.starts_with("HTTP/1.1 404 "));
+    end.send(()).expect("it is running");
+    within(async {
+        while path.exists() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(exchange(&mut stream, "GET /v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n").await.starts_with("HTTP/1.1 404 "));
+    drop(stream);
+    within(server).await.expect("ended");
+}
+
+#[tokio::test]
 async fn a_change_is_finished_also_when_its_client_hangs_up() {
     let slow = Arc::new(Fake { gate: Some(Gate::default()), ..Fake::default() });
     let gate = slow.gate.as_ref().expect("given");
