@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod beside;
 mod build;
+mod deb;
 mod debian;
 mod environment;
 mod lacks;
@@ -66,6 +67,8 @@ enum Task {
         /// Run only the tests whose name contains this, and no checks
         filter: Option<String>,
     },
+    /// Build the Debian package, with the debug symbols in a second one
+    Deb(deb::Arguments),
     /// Run what goes on for minutes: random frames, races, faults; each with a seed that repeats it
     Soak(soak::Arguments),
     /// Run the tests that need root in virtual machines, on Debian's oldest and newest kernel
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Task::Build { release, ebpf_only } => build::task(release, ebpf_only),
         Task::Run { args } => run::task(&args),
         Task::Test { filter } => return test::task(filter.as_deref()),
+        Task::Deb(arguments) => deb::task(&arguments),
         Task::Soak(arguments) => return soak::task(&arguments),
         Task::Vm(arguments) => return vm::task(&arguments),
         Task::Tidy { accept_abi } => tidy::task(accept_abi),

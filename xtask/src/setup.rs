@@ -82,7 +82,7 @@ impl Tool {
 }
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 35] = {
+const TOOLS: [Tool; 36] = {
     use Purpose::{Bench, BenchDns, BenchFleet, Run, Test, Vm};
     const BESIDE: &str = "to be measured beside";
     const DOCKER: &str = "to attach containers that Docker runs";
@@ -123,6 +123,8 @@ const TOOLS: [Tool; 35] = {
         Tool::unpacked("containerd", "containerd", DOCKER, &[Test]),
         Tool::unpacked("containerd-shim-runc-v2", "containerd", DOCKER, &[Test]),
         Tool::unpacked("runc", "runc", DOCKER, &[Test]),
+        // Where it does not run yet, installing it starts nothing.
+        Tool::new("/lib/systemd/systemd", "systemd", "to install the package on a machine of its own", &[Test]),
         Tool::unpacked("promtool", "prometheus", "to check the metrics by Prometheus' own rules", &[Test, Vm]),
         Tool::new("qemu-system-x86_64", "qemu-system-x86", "to boot other kernels than the one that runs here", &[Vm]),
         Tool::new("depmod", "kmod", "to index the modules of these kernels", &[Vm]),

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::build::{self, Profile};
 use crate::messages::Executable;
@@ -19,6 +19,8 @@ use crate::{environment, lacks, lanes, listen, shell, tidy};
 
 /// The variable in which a test finds the `privnet` binary.
 pub const PRIVNET_BIN: &str = "PRIVNET_BIN";
+/// The variable in which a test finds this program, to build the Debian package of the binary.
+const PRIVNET_XTASK: &str = "PRIVNET_XTASK";
 /// The package whose tests need root.
 const ROOT_TESTS: &str = "privnet-tests";
 /// The folder of that package.
@@ -57,7 +59,9 @@ fn all(steps: &mut Steps, filter: Option<&str>) -> Result<()> {
     }
     shell::say("build");
     let privnet = build::privnet_with(&object, Profile::Dev)?;
-    let variables = [(PRIVNET_BIN, privnet.into_os_string()), ("PATH", environment::path_with_tools())];
+    let own = std::env::current_exe().context("cannot find this program")?.into_os_string();
+    let variables =
+        [(PRIVNET_BIN, privnet.into_os_string()), (PRIVNET_XTASK, own), ("PATH", environment::path_with_tools())];
     steps.tests("tests without root", || host_tests(&object, filter, &variables));
     steps.tests("tests as root", || root_tests(&object, filter, &variables));
     Ok(())

@@ -16,6 +16,7 @@
 //! | `contact`, `store_problems`, `backoff` | whether the store answers, how old its image is; pauses between attempts |
 //! | `hosts` | which hosts are there, and since when another is not |
 //! | `said` | what the log has said of a trouble that repeats |
+//! | `purge` | the end of all that a host has |
 //! | `turns` | whether the tasks still turn |
 //! | `shared` | the parts that the tasks are handed, and the order of their locks |
 
@@ -36,6 +37,7 @@ mod membership;
 mod names;
 mod netns_links;
 mod network;
+mod purge;
 mod put_back;
 mod said;
 mod seen;
@@ -55,6 +57,7 @@ pub(crate) use door::verbs::verbs;
 pub use door::{control, doctor, error, views};
 pub use host::capabilities::check_own as check_capabilities;
 pub use host::facts::Underlay;
+pub use purge::memberships_of;
 pub use start::Agent;
 
 pub use crate::store::{EtcdOptions, EtcdTls};

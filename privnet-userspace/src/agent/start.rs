@@ -46,7 +46,7 @@ use crate::store::{Embedded, Store, StoreKind, claims, keys};
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
 pub struct Agent {
     control: Control,
-    memberships: Arc<Memberships>,
+    pub(super) memberships: Arc<Memberships>,
     turns: Arc<Turns>,
     tasks: JoinSet<()>,
 }

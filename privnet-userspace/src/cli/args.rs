@@ -105,8 +105,13 @@ pub enum Verb {
     /// Build two hosts in throw-away namespaces and walk a request along the whole path.
     #[command(disable_help_flag = true)]
     Demo(DemoArgs),
+    /// End all memberships of this host, which no agent runs on, and what privnet has in the kernel; say how many first.
+    Purge(PurgeArgs),
     /// Show the version of this binary.
     Version,
+    /// Write the manual pages and completions that a package installs.
+    #[command(hide = true)]
+    Pages(PagesArgs),
     /// The child of `run`.
     #[command(hide = true)]
     RunChild(RunChildArgs),
@@ -116,6 +121,25 @@ pub enum Verb {
     /// The DNS process of this host; started by the agent.
     #[command(hide = true)]
     Dns(DnsArgs),
+}
+
+/// What `purge` accepts: where the agent of this host had its store and state.
+#[derive(Debug, Args)]
+pub struct PurgeArgs {
+    /// End them; without it, only say how many there are.
+    #[arg(long)]
+    pub yes: bool,
+    /// As the agent was started.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+}
+
+/// What `pages` accepts.
+#[derive(Debug, Args)]
+pub struct PagesArgs {
+    /// Where to write them.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }
 
 /// Which agent to talk to.

@@ -15,6 +15,7 @@
 //! | [`docker`] | finding a Docker container's process |
 //! | [`run`] | a command in namespaces of its own |
 //! | [`demo`], [`beside`] | becoming `privnet-demo` |
+//! | [`pages`] | manual pages and completions |
 //! | [`output`], [`human`], [`logging`] | stdout and stderr |
 //! | [`runtime`] | the runtime on which a verb runs |
 //!
@@ -36,6 +37,7 @@ pub mod logging;
 pub mod mtu;
 pub mod names;
 pub mod output;
+pub mod pages;
 pub mod parse;
 pub mod processes;
 pub mod run;
@@ -92,7 +94,9 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
         Verb::Mtu(arguments) => wait(mtu::mtu(&arguments, format)).map(done),
         Verb::Metrics(agent) => wait(verbs::metrics(&agent, format)).map(done),
         Verb::Demo(arguments) => demo::run(&arguments, format).map(|never| match never {}),
+        Verb::Purge(arguments) => agent::purge::run(arguments).map(done),
         Verb::Version => verbs::version(format).map(done),
+        Verb::Pages(arguments) => pages::write(&arguments).map(done),
         Verb::RunChild(arguments) => run::child::run(&arguments, format),
         Verb::WireguardProcess(arguments) => processes::wireguard(&arguments).map(done),
         Verb::Dns(arguments) => processes::dns(&arguments).map(done),

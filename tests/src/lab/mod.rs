@@ -30,6 +30,7 @@ pub mod probe;
 pub mod process;
 pub mod skip;
 pub mod space;
+pub mod systemd;
 pub mod wait;
 mod way;
 
@@ -50,6 +51,7 @@ pub use options::Options;
 pub use packet::{Sender, Sniffer, send_frame};
 pub use skip::{has_program, skip, skip_part};
 pub use space::{ProcessSpace, Space, run, run_in};
+pub use systemd::Machine;
 pub use wait::{FOR_NOTHING, SOON, runtime, until, wait_until, wait_within};
 pub use way::Way;
 

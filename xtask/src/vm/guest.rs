@@ -51,7 +51,7 @@ const FILES: [&str; 8] = [
 const IN_THE_PATH: [&str; 3] = ["privnet", build::DEMO, "vm_talk"];
 
 /// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: [(&str, &str); 14] = [
     ("demo", "ends the demo early; a guest runs it whole by every road"),
     ("lifecycle_etcd", "several machines share an etcd"),
     ("lifecycle_fleet", "several machines share an etcd"),
@@ -64,6 +64,7 @@ const ELSEWHERE: [(&str, &str); 13] = [
     ("names_files", "needs python, and writes files"),
     ("names_own_servers", "asks the container's own servers for names"),
     ("names_resolv_conf", "writes files"),
+    ("package", "needs a systemd and dpkg, and asks them more than the kernel"),
     ("runtimes_docker", "needs a whole Docker, and asks it more than the kernel"),
 ];
 

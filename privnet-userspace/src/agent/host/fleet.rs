@@ -74,6 +74,18 @@ pub fn note(state_dir: &Path, fleet: &Fleet) -> Result<()> {
     replace(&path, &text)
 }
 
+/// Forgets which fleet this host belongs to.
+///
+/// # Errors
+/// When the file cannot be removed.
+pub fn forget(state_dir: &Path) -> Result<()> {
+    let path = path_in(state_dir);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::at("remove", &path)(error).into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// What the file holds.
 #[derive(Serialize, Deserialize)]
 struct Form {

@@ -172,6 +172,31 @@ dns_address = "off"
     }
 
     #[test]
+    fn the_packages_file_has_every_option_as_a_comment_that_can_be_uncommented() {
+        #[derive(Debug, clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            arguments: AgentArgs,
+        }
+        let text = include_str!("../../../../package/privnet.toml");
+        assert_eq!(parse(text), Ok(AgentArgs::default()), "all of it is comment");
+        let is_option = |line: &&str| line.starts_with('#') && !line.starts_with("# ");
+        let options: Vec<&str> = text.lines().filter(is_option).map(|line| &line[1..]).collect();
+        let parsed = parse(&options.join("\n")).expect("understood");
+        assert_eq!(parsed.vtep, Some(VtepAddress([192, 0, 2, 7].into())));
+        let command = <Alone as clap::CommandFactory>::command();
+        let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
+        for key in shown.map(|argument| argument.get_id().as_str()).filter(|key| *key != "config" && *key != "help") {
+            let line = options.iter().find(|line| line.starts_with(&format!("{key} = ")));
+            assert!(line.is_some(), "{key} is not in package/privnet.toml");
+        }
+        let defaults = AgentOptions::resolve(AgentArgs::default(), "h").expect("fitting");
+        assert!(options.contains(&format!("state_dir = \"{}\"", defaults.state_dir.display()).as_str()));
+        assert!(options.contains(&format!("socket = \"{}\"", defaults.socket.display()).as_str()));
+        assert!(options.contains(&format!("dns_address = \"{DEFAULT_DNS_ADDRESS}\"").as_str()));
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_its_line() {
         for (text, line) in [
             ("host = \"a\"\nhots = \"b\"\n", 2),

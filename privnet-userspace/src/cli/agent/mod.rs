@@ -5,6 +5,7 @@
 pub mod args;
 pub mod config;
 mod notify;
+pub mod purge;
 mod readiness;
 mod watchdog;
 
@@ -35,11 +36,8 @@ pub fn run(arguments: AgentArgs) -> Result<(), ControlError> {
     runtime.map_err(|error| no_runtime(&error))?.block_on(run_until_told(options, handed_over))
 }
 
-/// Starts an agent on the store that the options name.
-async fn start_agent(
-    options: &AgentOptions,
-    waiting: &watch::Sender<Option<ControlError>>,
-) -> Result<Agent, ControlError> {
+/// What an agent is started with.
+fn config_of(options: &AgentOptions) -> Result<agent::Config, ControlError> {
     // This very binary, also when its file was replaced or removed since.
     let binary = std::path::PathBuf::from("/proc/self/exe");
     let names = match options.dns_address {
@@ -48,7 +46,7 @@ async fn start_agent(
     };
     // Before the first step that needs one.
     agent::check_capabilities(names.is_some())?;
-    let config = agent::Config {
+    Ok(agent::Config {
         host: options.host.clone(),
         vtep: options.vtep,
         host_netns: Netns::current()?,
@@ -61,7 +59,15 @@ async fn start_agent(
         wireguard_binary: binary,
         names,
         observe_interval: options.observe_interval,
-    };
+    })
+}
+
+/// Starts an agent on the store that the options name.
+async fn start_agent(
+    options: &AgentOptions,
+    waiting: &watch::Sender<Option<ControlError>>,
+) -> Result<Agent, ControlError> {
+    let config = config_of(options)?;
     match options.store {
         StoreKind::Embedded => Agent::start_embedded(config).await,
         StoreKind::Etcd => {
