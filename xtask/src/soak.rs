@@ -38,7 +38,7 @@ struct Run {
     filter: &'static str,
 }
 
-const RUNS: [Run; 9] = [
+const RUNS: [Run; 10] = [
     Run {
         name: "frames",
         what: "the programs against the policy, frame by frame",
@@ -62,6 +62,12 @@ const RUNS: [Run; 9] = [
         what: "agents that are killed within an attach",
         file: "tests/tests/lifecycle_agent.rs",
         filter: "an_agent_that_is_killed_within_attach",
+    },
+    Run {
+        name: "hosts",
+        what: "four hosts that lose the store, each other and their agents, and a store that loses keys",
+        file: "tests/tests/lifecycle_four_hosts.rs",
+        filter: "four_hosts_outlast_faults",
     },
     Run {
         name: "names",
