@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use privnet_ebpf::net::MacAddr;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::app::AppName;
 use super::ids::{ContainerRef, HostName, NetworkId};
@@ -45,6 +46,9 @@ pub struct Member {
     pub wireguard_port: u16,
     /// The host it lives on.
     pub host: HostName,
+    /// The identity of the state directory of the agent that made it; `None` where the build before did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Uuid>,
     /// How far its host has come with it.
     pub state: MemberState,
     /// The ports that it declared by name.

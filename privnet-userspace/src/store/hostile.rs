@@ -4,14 +4,14 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::records::{
-    self, AddressRecord, FleetRecord, HostRecord, MemberPointer, NetworkPointer, PresenceRecord, Record, RecordError,
-    decode, member_from, network_from,
+    self, AddressRecord, FleetRecord, HostRecord, InstanceMark, MemberPointer, NetworkMark, NetworkPointer,
+    PresenceRecord, Record, RecordError, decode, member_from, network_from,
 };
 use super::{Entry, Key, keys};
 use crate::model::hostile::near_json;
 use crate::model::{ContainerRef, Member, Network, NetworkId};
 
-const CORPUS: [&str; 10] = [
+const CORPUS: [&str; 12] = [
     r#"{"version":1,"id":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","name":"shop","vni":4711,"subnet":"10.240.0.0/22","mtu":1390,"created_unix_seconds":1700000000,"names":{"ttl_seconds":5}}"#,
     r#"{"version":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","app":"ap-a71da13f-7c70-4c00-a644-eee8558d8053","type":"web","number":1,"address":"10.240.0.2","generation":3,"public_key":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","wireguard_port":51820,"host":"host-1","state":"ready","ports":["http=80"]}"#,
     r#"{"version":1,"holder":"1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053","generation":3,"released_unix_seconds":null}"#,
@@ -22,6 +22,8 @@ const CORPUS: [&str; 10] = [
     r#"{"version":1,"serial":10,"holder":null,"generation":3,"released_unix_seconds":1700000000,"count":259,"member":"00c0ffee00c0ffee","before":"0000000000000007","ended_by":"host"}"#,
     r#"{"version":1,"serial":2,"instance":"a71da13f-7c70-4c00-a644-eee8558d8053","machine":"0a1b2c3d-0000-5000-8000-000000000001","boot":"7c4d3a7e-53a4-4ae2-9ba2-5c7ac1c5d1a6"}"#,
     r#"{"version":1,"serial":1,"id":"fl-5c9f9c0e-3b61-4ab3-8a0e-2f5fd1d6f3b7","epoch":1,"vxlan_port":4789}"#,
+    r#"{"version":1,"serial":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","name":"shop","by":"host-2","at_unix_seconds":1700000000}"#,
+    r#"{"version":1,"serial":1,"instance":"a71da13f-7c70-4c00-a644-eee8558d8053","host":"host-1","by":"host-2","at_unix_seconds":1700000000}"#,
 ];
 
 fn network() -> NetworkId {
@@ -65,6 +67,8 @@ proptest! {
         read::<HostRecord>(&value)?;
         read::<PresenceRecord>(&value)?;
         read::<FleetRecord>(&value)?;
+        read::<NetworkMark>(&value)?;
+        read::<InstanceMark>(&value)?;
         let entry = |key| Entry { key, value: value.clone().into(), revision: Default::default(), lease: None };
         let of_network = entry(keys::network(network()));
         if let Some(record) = names_its_key(&of_network.key, network_from(&of_network))? {
@@ -88,6 +92,8 @@ fn the_corpus_is_read() {
     decode::<AddressRecord>(&key, CORPUS[7].as_bytes()).expect("an address");
     decode::<PresenceRecord>(&key, CORPUS[8].as_bytes()).expect("a presence");
     decode::<FleetRecord>(&key, CORPUS[9].as_bytes()).expect("a fleet");
+    decode::<NetworkMark>(&key, CORPUS[10].as_bytes()).expect("a mark");
+    decode::<InstanceMark>(&key, CORPUS[11].as_bytes()).expect("a mark");
 }
 
 #[test]

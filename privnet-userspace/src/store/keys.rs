@@ -12,6 +12,9 @@
 //! | `hosts/<host>` | [`HostRecord`](super::records::HostRecord) |
 //! | `presences/<host>` | [`PresenceRecord`](super::records::PresenceRecord), as long as the host is there |
 //! | `vteps/<ipv4>` | [`VtepRecord`](super::records::VtepRecord): the host that has this VTEP address, as long as it is there |
+//! | `drains/<host>` | [`DrainRecord`](super::records::DrainRecord): whether the host takes new members |
+//! | `marks/networks/<pn>` | [`NetworkMark`](super::records::NetworkMark): the network was ended with its members; never deleted |
+//! | `marks/instances/<instance>` | [`InstanceMark`](super::records::InstanceMark): the members that an agent's instance made were ended; never deleted |
 //! | `write-checks/<host>` | nothing; written by `doctor` on that host, to see whether the store takes changes |
 //! | `fleet/record` | [`FleetRecord`](super::records::FleetRecord) |
 //! | `fleet/epochs/<fl>/<epoch>` | nothing; is there in the store of that fleet and epoch alone |
@@ -22,6 +25,7 @@
 use std::net::Ipv4Addr;
 
 use privnet_ebpf::net::Vni;
+use uuid::Uuid;
 
 use super::path::{Key, Prefix};
 use crate::model::{ContainerRef, FleetId, HostName, NetworkId, NetworkName, PublicKey};
@@ -85,6 +89,24 @@ pub fn presence(host: &HostName) -> Key {
 #[must_use]
 pub fn vtep(address: Ipv4Addr) -> Key {
     key(&format!("vteps/{address}"))
+}
+
+/// `drains/<host>`.
+#[must_use]
+pub fn drain(host: &HostName) -> Key {
+    key(&format!("drains/{host}"))
+}
+
+/// `marks/networks/<pn>`.
+#[must_use]
+pub fn network_mark(id: NetworkId) -> Key {
+    key(&format!("marks/networks/{id}"))
+}
+
+/// `marks/instances/<instance>`.
+#[must_use]
+pub fn instance_mark(instance: Uuid) -> Key {
+    key(&format!("marks/instances/{instance}"))
 }
 
 /// `write-checks/<host>`.
@@ -202,6 +224,24 @@ pub fn hosts() -> Prefix {
 #[must_use]
 pub fn presences() -> Prefix {
     prefix("presences/")
+}
+
+/// `drains/`.
+#[must_use]
+pub fn drains() -> Prefix {
+    prefix("drains/")
+}
+
+/// `marks/networks/`.
+#[must_use]
+pub fn network_marks() -> Prefix {
+    prefix("marks/networks/")
+}
+
+/// `marks/instances/`.
+#[must_use]
+pub fn instance_marks() -> Prefix {
+    prefix("marks/instances/")
 }
 
 fn key(text: &str) -> Key {

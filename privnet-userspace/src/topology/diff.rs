@@ -71,6 +71,7 @@ mod tests {
             public_key: PublicKey::new([number; 32]),
             wireguard_port: 51_820,
             host: host.parse().expect("valid"),
+            instance: None,
             state: MemberState::Ready,
             ports: [].into(),
             app_name: None,

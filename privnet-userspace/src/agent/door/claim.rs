@@ -193,6 +193,7 @@ async fn claim(
         name: name_wish(shared, network.id, wanted, found),
         address: wanted.address,
         host: shared.host.config.host.clone(),
+        instance: Some(shared.host.facts.instance),
         public_key: key.public_key(),
         wireguard_port: ownership::wireguard_port(index),
         now_unix_seconds: crate::agent::now_unix_seconds(),

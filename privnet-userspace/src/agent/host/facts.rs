@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result};
 use uuid::{Uuid, uuid};
 
+use super::instance;
 use super::state_dir::StateDir;
 use crate::agent::config::{Config, DatapathChoice};
 use crate::agent::door::error::{ControlError, ErrorCode};
@@ -51,6 +52,8 @@ pub struct HostFacts {
     pub boot_id: String,
     /// The machine, told from others by a UUID that follows from its machine-id; nothing where it has none.
     pub machine: Option<Uuid>,
+    /// The identity of the agent's state directory.
+    pub instance: Uuid,
 }
 
 impl HostFacts {
@@ -70,6 +73,7 @@ impl HostFacts {
             wireguard: choose_wireguard(config)?,
             boot_id: netns::boot_id().context("reading the kernel's boot id")?,
             machine: fs::read_to_string(MACHINE_ID).ok().and_then(|id| machine(&id)),
+            instance: instance::instance(&config.state_dir)?,
         })
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `capabilities`, `places`, `state_dir` | what the agent needs of its process and of the host's directories |
 //! | `facts` | what the host is like, found out at the start |
+//! | `instance` | the identity of the state directory |
 //! | `journal` | this host's own records of its members, and their private keys |
 //! | `fleet` | which fleet it belongs to, and that the store is that fleet's |
 //! | `presence` | that this host is there, and that no other has its name |
@@ -14,6 +15,7 @@ pub mod capabilities;
 pub mod clock;
 pub mod facts;
 pub mod fleet;
+pub mod instance;
 pub mod journal;
 pub mod places;
 pub mod presence;

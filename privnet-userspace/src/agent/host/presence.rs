@@ -3,19 +3,14 @@
 //! Two agents of one name would each take the other's members for leftovers of its own. So each agent has an identity, in
 //! its state directory, and one that finds the name held by another does not start.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 use super::facts::{Host, HostFacts};
-use super::journal::replace;
 use super::vtep::VtepClaim;
 use crate::agent::backoff::Backoff;
 use crate::agent::config::Config;
@@ -23,7 +18,6 @@ use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::door::explain::{explain, problem};
 use crate::agent::store_problems::{StoreProblem, StoreProblems};
 use crate::agent::world::SharedWorld;
-use crate::model::FileError;
 use crate::store::records::{Envelope, HostRecord, PresenceRecord};
 use crate::store::{CommitError, Entry, Expected, Fleet, LeaseId, Store as _, StoreError, Transaction, keys, records};
 
@@ -43,7 +37,7 @@ const MAX_ATTEMPTS: u32 = 5;
 pub async fn announce(store: &Fleet, config: &Config, facts: &HostFacts, seen: u64) -> Result<LeaseId> {
     let host = &config.host;
     let presence = PresenceRecord {
-        instance: instance(&config.state_dir)?,
+        instance: facts.instance,
         machine: facts.machine,
         boot: Some(facts.boot_id.clone()),
         fleet: Some(store.id()),
@@ -67,6 +61,7 @@ pub async fn announce(store: &Fleet, config: &Config, facts: &HostFacts, seen: u
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             applied_revision: before.as_ref().map_or(0, |before| before.record.applied_revision),
             clock_steps: before.as_ref().map_or(0, |before| before.record.clock_steps),
+            instance: Some(facts.instance),
         };
         let envelope = before.map_or_else(Envelope::first, |before| before.envelope.next()).above(seen);
         let as_seen = |seen: Option<Entry>| seen.map_or(Expected::Absent, |entry| Expected::Revision(entry.revision));
@@ -170,42 +165,4 @@ fn name_is_held(config: &Config) -> ControlError {
             TTL.as_secs()
         ),
     )
-}
-
-/// The identity of this state directory; made when there is none.
-fn instance(state_dir: &Path) -> Result<Uuid> {
-    let path = state_dir.join("instance");
-    match fs::read_to_string(&path) {
-        // What a power cut may leave of a file that was just made.
-        Ok(text) if text.is_empty() => make(&path),
-        Ok(text) => text.trim().parse().map_err(|_| {
-            let message = format!("{} does not hold a UUID", path.display());
-            ControlError::new(ErrorCode::Internal, message, "remove the file to get a new identity").into()
-        }),
-        Err(error) if error.kind() == ErrorKind::NotFound => make(&path),
-        Err(error) => Err(FileError::at("read", &path)(error).into()),
-    }
-}
-
-fn make(path: &Path) -> Result<Uuid> {
-    let instance = Uuid::new_v4();
-    replace(path, format!("{instance}\n").as_bytes())?;
-    Ok(instance)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_state_directory_keeps_its_identity_and_another_has_another() {
-        let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-        let first = instance(one.path()).expect("made");
-        assert_eq!(instance(one.path()).expect("read"), first);
-        assert_ne!(instance(two.path()).expect("made"), first);
-        fs::write(two.path().join("instance"), "").expect("written");
-        assert_ne!(instance(two.path()).expect("made anew"), first);
-        fs::write(two.path().join("instance"), "half of").expect("written");
-        assert!(instance(two.path()).expect_err("no UUID").to_string().contains("instance"));
-    }
 }

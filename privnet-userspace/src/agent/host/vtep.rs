@@ -181,6 +181,7 @@ mod tests {
             agent_version: "0.1.0".to_owned(),
             applied_revision: 0,
             clock_steps: 0,
+            instance: None,
         };
         let told = Transaction::new().put(keys::host(&name("old")), records::encode(&record, &Envelope::first()));
         store.commit(told).await.expect("told");

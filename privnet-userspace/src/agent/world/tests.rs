@@ -226,6 +226,7 @@ async fn a_claim_from_the_image_costs_one_transaction_and_gets_what_the_store_wo
         },
         address: None,
         host: "a".parse().expect("a host"),
+        instance: None,
         public_key: crate::model::PublicKey::new([key; 32]),
         wireguard_port: 51820,
         now_unix_seconds: now,

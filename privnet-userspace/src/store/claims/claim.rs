@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use uuid::Uuid;
+
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, AppName, ContainerRef, ContainerType, HostName, MemberId, NetworkId, Port, PublicKey};
 
@@ -38,6 +40,8 @@ pub struct MemberClaim {
     pub address: Option<Ipv4Addr>,
     /// The host that it lives on.
     pub host: HostName,
+    /// The identity of the state directory of that host's agent.
+    pub instance: Option<Uuid>,
     /// Its WireGuard public key.
     pub public_key: PublicKey,
     /// The UDP port of its WireGuard socket.

@@ -171,6 +171,7 @@ fn arrival(claim: &MemberClaim, choice: Choice, found: &Found) -> (Member, Trans
         public_key: claim.public_key,
         wireguard_port: claim.wireguard_port,
         host: claim.host.clone(),
+        instance: claim.instance,
         state: MemberState::Attaching,
         ports: claim.name.ports.clone(),
         app_name: claim.name.app_name.clone(),

@@ -18,7 +18,8 @@ use std::net::Ipv4Addr;
 pub use error::{RECORD_VERSION, RecordError};
 pub use form::{Envelope, Record, decode, encode};
 pub use v1::{
-    AddressRecord, EndedBy, FleetRecord, HostRecord, MemberPointer, NetworkPointer, PresenceRecord, VtepRecord,
+    AddressRecord, DrainRecord, EndedBy, FleetRecord, HostRecord, InstanceMark, MemberPointer, NetworkMark,
+    NetworkPointer, PresenceRecord, VtepRecord,
 };
 
 use super::contract::{Entry, Store};

@@ -19,12 +19,15 @@ const MEMBER_POINTER: &str = r#"{"version":1,"holder":"1.web.ap-a71da13f-7c70-4c
 
 /// Each kind with every field that it has today.
 const WHOLE_NETWORK: &str = r#"{"version":1,"serial":1,"id":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","name":"shop","vni":4711,"subnet":"10.240.0.0/22","mtu":1390,"created_unix_seconds":1700000000,"signature":"c2lnbmVk"}"#;
-const WHOLE_MEMBER: &str = r#"{"version":1,"serial":4,"id":"00c0ffee00c0ffee","network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","app":"ap-47701b62-1b53-5449-88a0-3e2e775b143b","type":"web","number":1,"address":"10.240.0.2","generation":3,"public_key":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","wireguard_port":51820,"host":"host-1","state":"ready","ports":["http=80"],"app_name":"shop-api","names":[{"app":"ap-47701b62-1b53-5449-88a0-3e2e775b143b","type":"side","number":1,"app_name":"shop-api","ports":["admin=81"],"draining":true},{"app":"ap-a71da13f-7c70-4c00-a644-eee8558d8053","type":"log","number":2}],"signature":"c2lnbmVk"}"#;
+const WHOLE_MEMBER: &str = r#"{"version":1,"serial":4,"id":"00c0ffee00c0ffee","network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","app":"ap-47701b62-1b53-5449-88a0-3e2e775b143b","type":"web","number":1,"address":"10.240.0.2","generation":3,"public_key":"hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=","wireguard_port":51820,"host":"host-1","instance":"a71da13f-7c70-4c00-a644-eee8558d8053","state":"ready","ports":["http=80"],"app_name":"shop-api","names":[{"app":"ap-47701b62-1b53-5449-88a0-3e2e775b143b","type":"side","number":1,"app_name":"shop-api","ports":["admin=81"],"draining":true},{"app":"ap-a71da13f-7c70-4c00-a644-eee8558d8053","type":"log","number":2}],"signature":"c2lnbmVk"}"#;
 const WHOLE_HELD: &str = r#"{"version":1,"serial":9,"holder":"1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053","generation":3,"released_unix_seconds":null,"count":259,"member":"00c0ffee00c0ffee","before":"0000000000000007","signature":"c2lnbmVk"}"#;
 const WHOLE_FREE: &str = r#"{"version":1,"serial":10,"holder":null,"generation":3,"released_unix_seconds":1700000000,"count":259,"member":"00c0ffee00c0ffee","before":"0000000000000007","ended_by":"operator"}"#;
-const WHOLE_HOST: &str = r#"{"version":1,"serial":2,"name":"host-1","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":7,"clock_steps":2,"signature":"c2lnbmVk"}"#;
+const WHOLE_HOST: &str = r#"{"version":1,"serial":2,"name":"host-1","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":7,"clock_steps":2,"instance":"a71da13f-7c70-4c00-a644-eee8558d8053","signature":"c2lnbmVk"}"#;
 const WHOLE_PRESENCE: &str = r#"{"version":1,"serial":2,"instance":"a71da13f-7c70-4c00-a644-eee8558d8053","machine":"0a1b2c3d-0000-5000-8000-000000000001","boot":"7c4d3a7e-53a4-4ae2-9ba2-5c7ac1c5d1a6","fleet":"fl-5c9f9c0e-3b61-4ab3-8a0e-2f5fd1d6f3b7","signature":"c2lnbmVk"}"#;
 const WHOLE_VTEP: &str = r#"{"version":1,"serial":2,"host":"host-1","instance":"a71da13f-7c70-4c00-a644-eee8558d8053","signature":"c2lnbmVk"}"#;
+const WHOLE_DRAIN: &str = r#"{"version":1,"serial":2,"host":"host-1","draining":true,"by":"host-2","at_unix_seconds":1700000000,"signature":"c2lnbmVk"}"#;
+const WHOLE_NETWORK_MARK: &str = r#"{"version":1,"serial":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","name":"shop","by":"host-2","at_unix_seconds":1700000000,"signature":"c2lnbmVk"}"#;
+const WHOLE_INSTANCE_MARK: &str = r#"{"version":1,"serial":1,"instance":"a71da13f-7c70-4c00-a644-eee8558d8053","host":"host-1","by":"host-2","at_unix_seconds":1700000000,"signature":"c2lnbmVk"}"#;
 const WHOLE_NETWORK_POINTER: &str =
     r#"{"version":1,"serial":1,"network":"pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","signature":"c2lnbmVk"}"#;
 const WHOLE_MEMBER_POINTER: &str = r#"{"version":1,"serial":1,"holder":"1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053","member":"00c0ffee00c0ffee","signature":"c2lnbmVk"}"#;
@@ -52,6 +55,9 @@ fn the_form_of_the_records_does_not_change() {
         (again::<PresenceRecord>, WHOLE_PRESENCE),
         (again::<FleetRecord>, FLEET),
         (again::<VtepRecord>, WHOLE_VTEP),
+        (again::<DrainRecord>, WHOLE_DRAIN),
+        (again::<NetworkMark>, WHOLE_NETWORK_MARK),
+        (again::<InstanceMark>, WHOLE_INSTANCE_MARK),
         (again::<NetworkPointer>, WHOLE_NETWORK_POINTER),
         (again::<MemberPointer>, WHOLE_MEMBER_POINTER),
     ] {
@@ -168,4 +174,14 @@ async fn a_member_under_another_members_key_is_refused() {
     put(keys::member(member.network, &elsewhere)).await.expect("committed");
     let error = list_members(&store, None).await.expect_err("two of one");
     assert!(matches!(&error, RecordError::Corrupt { key, .. } if *key == keys::member(member.network, &elsewhere)));
+}
+
+#[test]
+fn a_mark_ends_the_members_of_its_instance_and_those_of_its_host_that_name_none() {
+    let mark: InstanceMark = read(&entry(WHOLE_INSTANCE_MARK)).expect("a mark").record;
+    let member = |text: &str| decode::<Member>(&entry(text).key, text.as_bytes()).expect("a member");
+    assert!(mark.ends(&member(WHOLE_MEMBER)));
+    assert!(!mark.ends(&member(&WHOLE_MEMBER.replace(r#""instance":"a"#, r#""instance":"b"#))), "the host's next one");
+    assert!(mark.ends(&member(MEMBER)));
+    assert!(!mark.ends(&member(&MEMBER.replace("host-1", "host-2"))), "another host's");
 }

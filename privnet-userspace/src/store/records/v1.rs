@@ -8,10 +8,11 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+use uuid::Uuid;
 
 use super::form::{Record, is_zero};
 use crate::model::{
-    ContainerRef, DEFAULT_VXLAN_PORT, FleetId, HostName, Member, MemberId, Network, NetworkId, PublicKey,
+    ContainerRef, DEFAULT_VXLAN_PORT, FleetId, HostName, Member, MemberId, Network, NetworkId, NetworkName, PublicKey,
 };
 
 impl Record for Network {}
@@ -20,6 +21,9 @@ impl Record for HostRecord {}
 impl Record for PresenceRecord {}
 impl Record for FleetRecord {}
 impl Record for VtepRecord {}
+impl Record for DrainRecord {}
+impl Record for NetworkMark {}
+impl Record for InstanceMark {}
 impl Record for NetworkPointer {}
 impl Record for MemberPointer {}
 
@@ -144,16 +148,19 @@ pub struct HostRecord {
     /// other hosts make their peers of this host's members anew, once, when the number changes. Absent is 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub clock_steps: u64,
+    /// The identity of the state directory of its agent; `None` where the build before wrote the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Uuid>,
 }
 
 /// The record of `presences/<host>`, under a lease: the agent that has the host's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresenceRecord {
     /// The identity of the state directory of the host's agent.
-    pub instance: uuid::Uuid,
+    pub instance: Uuid,
     /// The machine that the agent runs on, as a UUID that follows from its machine-id; `None` where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub machine: Option<uuid::Uuid>,
+    pub machine: Option<Uuid>,
     /// The boot of that machine's kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
@@ -185,7 +192,57 @@ pub struct VtepRecord {
     /// The host.
     pub host: HostName,
     /// The identity of the state directory of the host's agent.
-    pub instance: uuid::Uuid,
+    pub instance: Uuid,
+}
+
+/// The record of `drains/<host>`: whether an operator empties the host. It stays when that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRecord {
+    /// The host.
+    pub host: HostName,
+    /// Whether it takes no new members, and those that it has have no names.
+    pub draining: bool,
+    /// The host at which the operator said so.
+    pub by: HostName,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub at_unix_seconds: u64,
+}
+
+/// The record of `marks/networks/<pn>`: an operator ended the network with its members. It is never taken back, and beats
+/// each record of the network and of its members, whichever came first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkMark {
+    /// The network.
+    pub network: NetworkId,
+    /// Its name.
+    pub name: NetworkName,
+    /// The host at which the operator said so.
+    pub by: HostName,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub at_unix_seconds: u64,
+}
+
+/// The record of `marks/instances/<instance>`: an operator forgot the host whose agent had that instance. It is never taken
+/// back, and beats each record of a member that the instance made, whichever came first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceMark {
+    /// The identity of the state directory of the host's agent.
+    pub instance: Uuid,
+    /// The host.
+    pub host: HostName,
+    /// The host at which the operator said so.
+    pub by: HostName,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub at_unix_seconds: u64,
+}
+
+impl InstanceMark {
+    /// Whether the mark ends a membership. A record that names no instance is of the time before agents wrote theirs: it is
+    /// the marked host's, by its name.
+    #[must_use]
+    pub fn ends(&self, member: &Member) -> bool {
+        member.instance.map_or(member.host == self.host, |instance| instance == self.instance)
+    }
 }
 
 /// The record of `names/<network name>` and `vnis/<vni>`: the network that they belong to.

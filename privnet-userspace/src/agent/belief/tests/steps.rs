@@ -40,6 +40,7 @@ impl Lab {
             name: wish("web"),
             address: None,
             host: HOSTS[host].parse().expect("a host"),
+            instance: None,
             public_key: PublicKey::new([self.keys; 32]),
             wireguard_port: 51820,
             now_unix_seconds: u64::from(self.keys) * 1000,

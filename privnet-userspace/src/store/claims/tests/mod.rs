@@ -81,6 +81,7 @@ fn claim(network: &Network, key: u32) -> MemberClaim {
         name: wish("web", None),
         address: None,
         host: "host-1".parse().expect("a host"),
+        instance: None,
         public_key: PublicKey::new(bytes),
         wireguard_port: 51820,
         // Whatever was released has rested.
