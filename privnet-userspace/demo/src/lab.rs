@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ipnet::Ipv4Net;
-use privnet::agent::config::{DEFAULT_OBSERVE_INTERVAL, NamesConfig};
+use privnet::agent::config::{DEFAULT_MACHINE_ID, DEFAULT_OBSERVE_INTERVAL, NamesConfig};
 use privnet::agent::views::{Attach, CreateNetwork, NetworkView, ResolveQuery, StatusView, Target};
 use privnet::agent::{Agent, AgentApi as _, Config, Control, DatapathChoice};
 use privnet::link::{Links, VethEnd, VethSpec, ensure_loopback_up};
@@ -287,6 +287,7 @@ impl Host {
             names: Some(NamesConfig::new(privnet.to_owned())),
             wireguard_binary: privnet.to_owned(),
             observe_interval: DEFAULT_OBSERVE_INTERVAL,
+            machine_id_file: DEFAULT_MACHINE_ID.into(),
         };
         let agent = Agent::start(config.clone(), store).await?;
         Ok(Self { netns, vtep, config, control: agent.control(), _agent: agent })

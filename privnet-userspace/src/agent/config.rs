@@ -24,6 +24,9 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/privnet";
 /// How often every network is observed anew, whatever is believed, unless told otherwise.
 pub const DEFAULT_OBSERVE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Where systemd, and most systems without it, keep the machine's id; machine-id(5).
+pub const DEFAULT_MACHINE_ID: &str = "/etc/machine-id";
+
 /// Most threads that serve names by UDP: each answers more than 100,000 queries a second.
 const MAX_DNS_THREADS: usize = 4;
 /// Where the host's own resolvers are named.
@@ -80,6 +83,8 @@ pub struct Config {
     pub names: Option<NamesConfig>,
     /// How often every network is observed anew, whatever is believed.
     pub observe_interval: Duration,
+    /// Where the machine's id is, machine-id(5): a state directory belongs to one machine.
+    pub machine_id_file: PathBuf,
 }
 
 /// How names are answered in this host's containers.
@@ -111,10 +116,16 @@ pub fn dns_dirs(state_dir: &Path) -> [PathBuf; 2] {
     ["dns-0", "dns-1"].map(|name| state_dir.join(name))
 }
 
+/// Where the userspace WireGuard processes of a state directory keep their control sockets, each in a directory of its own.
+#[must_use]
+pub fn wireguard_dirs(state_dir: &Path) -> PathBuf {
+    state_dir.join("wireguard")
+}
+
 /// Where the userspace WireGuard process of a member keeps its control socket, in a state directory.
 #[must_use]
 pub fn wireguard_dir(state_dir: &Path, network: NetworkId, address: Ipv4Addr) -> PathBuf {
-    state_dir.join("wireguard").join(format!("{:x}-{:08x}", network.uuid().as_fields().0, u32::from(address)))
+    wireguard_dirs(state_dir).join(format!("{:x}-{:08x}", network.uuid().as_fields().0, u32::from(address)))
 }
 
 impl fmt::Debug for Config {

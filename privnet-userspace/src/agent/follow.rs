@@ -103,11 +103,8 @@ impl StoreFollower {
         if is_of_fleet && let Err(error) = fleet::note(&self.host.config.state_dir, &self.fleet) {
             tracing::warn!("cannot note the record of the fleet: {error:#}");
         }
-        let own = keys::presence(&self.host.config.host);
-        if changes.iter().any(|change| matches!(change, Event::Delete { key, .. } if *key == own)) {
-            // The agent was stopped for longer than its lease lives, and goes on.
-            self.presence.was_lost();
-        }
+        // The agent may have been stopped for longer than its lease lives, and goes on.
+        self.presence.follow(changes);
         let concerns = self.world.follow(changes, Instant::now());
         wake(&self.names, &self.workers, if is_of_fleet { &Concerns::Everything } else { &concerns });
     }

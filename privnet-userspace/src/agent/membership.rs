@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::door::views::ProblemView;
 use super::host::journal::Record;
 use super::names::resolv_conf;
+use super::recovery::{self, Found};
 use super::shared::Memberships;
 use super::world::Concerns;
 use crate::model::{ContainerRef, Member};
@@ -69,7 +70,7 @@ pub async fn end_dead(memberships: &Memberships) -> Result<()> {
             take_over_names(memberships, &record).await?;
         }
     }
-    release_unrecorded(memberships).await
+    settle_unrecorded(memberships).await
 }
 
 /// The records of this host's memberships, without those that are leaving.
@@ -170,32 +171,60 @@ fn now() -> End {
     End::by_its_host(super::now_unix_seconds())
 }
 
-/// Members of this host of which it has no record were being claimed when an agent died: no answer named them.
-async fn release_unrecorded(memberships: &Memberships) -> Result<()> {
+/// Members of this host, and of this instance of it, of which it has no record: their records were lost, or they were being
+/// claimed when an agent died, and no answer named them. Those of another instance are none of this agent's, until they are
+/// adopted.
+async fn settle_unrecorded(memberships: &Memberships) -> Result<()> {
     let unrecorded: Vec<Arc<Member>> = {
         let journal = memberships.journal();
-        let recorded = |member: &&Arc<Member>| journal.at(member.network, member.address).is_none();
-        memberships.world(|world| world.members_on(&memberships.host.config.host).filter(recorded).cloned().collect())
+        let is_meant = |member: &&Arc<Member>| {
+            journal.at(member.network, member.address).is_none() && memberships.host.is_of_instance(member)
+        };
+        memberships.world(|world| world.members_on(&memberships.host.config.host).filter(is_meant).cloned().collect())
     };
-    for member in unrecorded {
-        release_one_unrecorded(memberships, &member)
-            .await
-            .with_context(|| format!("releasing {} in {}", member.container, member.network))?;
+    if unrecorded.is_empty() {
+        memberships.unrecorded.are_settled();
+        return Ok(());
     }
+    if !memberships.unrecorded.is_due(tokio::time::Instant::now()) {
+        return Ok(());
+    }
+    let members: Vec<Member> = unrecorded.iter().map(|member| Member::clone(member)).collect();
+    settle(memberships, &members).await
+}
+
+/// Settles memberships of this host that have no record here: one whose container is found gets it again, one of which nothing
+/// is in the kernel ends, and one that is unclear stays as it is. The claims are held.
+///
+/// # Errors
+/// When the kernel cannot be asked, or the store cannot be read or changed.
+pub async fn settle(memberships: &Memberships, members: &[Member]) -> Result<()> {
+    let found = recovery::look_for(memberships, members).await?;
+    let mut unclear = Vec::new();
+    for (member, found) in members.iter().zip(found) {
+        match found {
+            Found::Whole(record, key) => recovery::make_entry_again(memberships, *record, key.as_ref())?,
+            Found::Nothing(bindings) => {
+                let text = || format!("releasing {} in {}", member.container, member.network);
+                release_one_unrecorded(memberships, member).await.with_context(text)?;
+                recovery::remove_leftovers(memberships, member, &bindings).with_context(text)?;
+            }
+            Found::Unclear(why) => unclear.push(format!("{} ({}): {why}", member.container, member.address)),
+        }
+    }
+    memberships.unrecorded.note(unclear);
     Ok(())
 }
 
 /// Releases a membership of this host that has no record here; does nothing to another one. What was seen of the store may be
-/// older than the record of the same container's next membership: the store decides. The claims are held.
-///
-/// # Errors
-/// When the store cannot be read or changed.
-pub async fn release_one_unrecorded(memberships: &Memberships, seen: &Member) -> Result<()> {
+/// older than the record of the same container's next membership: the store decides.
+async fn release_one_unrecorded(memberships: &Memberships, seen: &Member) -> Result<()> {
     let stored = records::get_member(&*memberships.store, seen.network, &seen.container).await?;
     let is_recorded = |member: &Member| memberships.journal().at(member.network, member.address).is_some();
     let is_ours = |member: &Member| member.host == memberships.host.config.host && !is_recorded(member);
     if let Some(stored) = stored.filter(|stored| is_ours(&stored.record)) {
         let Memberships { store, world, .. } = memberships;
+        tracing::info!(network = %seen.network, "{} has no entry in the journal, and no container: it ends", seen.container);
         claims::release_member(&**store, &stored.record, now(), &**world).await?;
     }
     Ok(())

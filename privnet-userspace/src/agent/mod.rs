@@ -13,6 +13,8 @@
 //! | `foreign_ranges` | where a namespace sends packets by interfaces that are no private network's |
 //! | `follow`, `checks` | what happens without a request: the store's changes, the members' checks |
 //! | `membership` | how a membership ends |
+//! | `adoption` | members that another instance of this host's agent made |
+//! | `recovery`, `unrecorded` | the journal entry of a membership, made again from what is in the kernel |
 //! | `contact`, `store_problems`, `backoff` | whether the store answers, how old its image is; pauses between attempts |
 //! | `hosts` | which hosts are there, and since when another is not |
 //! | `said` | what the log has said of a trouble that repeats |
@@ -20,6 +22,7 @@
 //! | `turns` | whether the tasks still turn |
 //! | `shared` | the parts that the tasks are handed, and the order of their locks |
 
+mod adoption;
 mod backoff;
 mod belief;
 mod checks;
@@ -39,6 +42,7 @@ mod netns_links;
 mod network;
 mod purge;
 mod put_back;
+mod recovery;
 mod said;
 mod seen;
 mod shared;
@@ -47,6 +51,7 @@ pub mod start;
 mod start_etcd;
 mod store_problems;
 mod turns;
+mod unrecorded;
 mod world;
 
 pub use config::{Config, DatapathChoice, NamesConfig};

@@ -17,12 +17,14 @@ use super::door::error::ControlError;
 use super::door::read_failures::ReadFailures;
 use super::host::facts::Host;
 use super::host::journal::{Journal, SharedJournal};
+use super::host::presence::Presence;
 use super::hosts::GoneHosts;
 use super::names::handle::NamesHandle;
 use super::names::resolv_conf::files::ResolvConfs;
 use super::network::handle::Workers;
 use super::network::resumption::Resumption;
 use super::store_problems::StoreProblems;
+use super::unrecorded::Unrecorded;
 use super::world::{SharedWorld, World};
 use crate::store::{Fleet, Store};
 
@@ -53,12 +55,16 @@ pub struct Memberships {
     pub resolv_confs: Arc<ResolvConfs>,
     /// Serializes the claims of this host: index, address and record belong together.
     pub claims: Arc<tokio::sync::Mutex<()>>,
+    /// The members of this host that have no entry in the journal.
+    pub unrecorded: Arc<Unrecorded>,
 }
 
 /// All parts of an agent, for the door: those of the memberships, and those that only views and metrics show.
 pub struct Shared {
     /// Its own and those of the tasks that may end a membership.
     pub memberships: Arc<Memberships>,
+    /// That this host is there, in the store.
+    pub presence: Arc<Presence>,
     /// Whether the store answers.
     pub contact: Arc<Contact>,
     /// Since when other hosts are not heard.

@@ -18,12 +18,12 @@ use super::follow::{StoreFollower, read_everything};
 use super::host::applied::tell_applied;
 use super::host::capabilities;
 use super::host::clock::watch_clock;
-use super::host::facts::{Host, HostFacts};
-use super::host::fleet;
+use super::host::facts::{Host, HostFacts, machine_at};
 use super::host::journal::{Journal, SharedJournal};
 use super::host::places::{have_bpffs, have_writable};
-use super::host::presence::{self, Presence};
+use super::host::presence::{self, Presence, Taking};
 use super::host::state_dir::StateDir;
+use super::host::{fleet, machine};
 use super::hosts::{GoneHosts, follow_hosts};
 use super::membership;
 use super::names::drain::finish_drains;
@@ -66,6 +66,8 @@ impl Agent {
         have_bpffs(&config.bpffs_dir)?;
         have_writable(&config.netns_dir)?;
         let netns = NetnsLinks::enter(config.host_netns.clone()).await.context("entering the host's namespace")?;
+        let own_machine = machine_at(&config.machine_id_file);
+        let is_moved = machine::settle(&config, &state_dir, own_machine, store.kind())?;
         let facts = HostFacts::find(&config, &netns).await?;
         let mut journal = Journal::open(&config.journal_dir())?;
         journal.carry_over()?;
@@ -76,7 +78,10 @@ impl Agent {
         let store_problems = Arc::new(StoreProblems::default());
         let (belief, remembered) = recall(&config, &journal, store.kind(), &store_problems)?;
         let seen = belief.serial(&keys::host(&config.host));
-        let lease = presence::announce(&fleet, &config, &facts, seen).await?;
+        let lease = presence::announce(&fleet, &config, &facts, seen, Taking::Start { is_moved }).await?;
+        if is_moved {
+            machine::note(&config.state_dir, &state_dir, facts.machine)?;
+        }
         let (listing, watch) = read_everything(&fleet).await?;
         let world = Arc::new(SharedWorld::new(belief));
         world.compare(&listing, Instant::now()).context("reading the store")?;
@@ -113,10 +118,21 @@ impl Agent {
             Arc::clone(&names),
             Arc::clone(&resolv_confs),
         );
-        let claims = Arc::default();
+        let (claims, unrecorded) = (Arc::default(), Arc::default());
         let resumption = Arc::new(Resumption::new());
-        let memberships =
-            Memberships { host, fleet, store, world, journal, workers, resumption, names, resolv_confs, claims };
+        let memberships = Memberships {
+            host,
+            fleet,
+            store,
+            world,
+            journal,
+            workers,
+            resumption,
+            names,
+            resolv_confs,
+            claims,
+            unrecorded,
+        };
         let memberships = Arc::new(memberships);
         membership::detect_reused_netns(&memberships).await?;
         membership::end_dead(&memberships).await?;
@@ -135,7 +151,7 @@ impl Agent {
             let path = memberships.host.config.snapshot_path();
             tasks.spawn(snapshot::keep(path, Arc::clone(&memberships.world), Arc::clone(&store_problems)));
         }
-        tasks.spawn(presence.renew_periodically());
+        tasks.spawn(Arc::clone(&presence).renew_periodically());
         tasks.spawn(clock);
         tasks.spawn(keep_contact(
             Arc::clone(&contact),
@@ -150,6 +166,7 @@ impl Agent {
         tasks.spawn(tell_applied(Arc::clone(&memberships)));
         let shared = Shared {
             memberships: Arc::clone(&memberships),
+            presence,
             contact,
             gone_hosts,
             store_problems,

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use self::quarantine::Quarantine;
 use super::belief::Belief;
@@ -20,7 +21,7 @@ use super::door::explain;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, HostName, Member, MemberId, Network, NetworkId};
 use crate::store::claims::Occupancy;
-use crate::store::records::{self, AddressRecord, HostRecord, RecordError, Stored};
+use crate::store::records::{self, AddressRecord, HostRecord, PresenceRecord, RecordError, Stored};
 use crate::store::{Entry, Event, Key, Listing, Revision, keys};
 
 /// Everything of the store that an agent acts on.
@@ -36,8 +37,8 @@ pub struct World {
     /// What is given out in each network.
     occupancy: BTreeMap<NetworkId, Occupancy>,
     hosts: BTreeMap<HostName, HostRecord>,
-    /// The hosts whose agents were heard of late.
-    present: BTreeSet<HostName>,
+    /// The hosts whose agents were heard of late, and the instances of these.
+    present: BTreeMap<HostName, Option<Uuid>>,
     quarantine: Quarantine,
     /// The newest change of a network, a member or an address; those of hosts are told by hosts about themselves.
     applied: Revision,
@@ -209,7 +210,16 @@ impl World {
     /// names depends on it.
     #[must_use]
     pub fn is_gone(&self, host: &HostName) -> bool {
-        self.hosts.contains_key(host) && !self.present.contains(host)
+        self.hosts.contains_key(host) && !self.present.contains_key(host)
+    }
+
+    /// How many members of a host another instance of its agent made than the one that is there; `own` is this agent's host
+    /// and instance.
+    #[must_use]
+    pub fn unadopted(&self, host: &HostName, own: (&HostName, Uuid)) -> usize {
+        let instance = if own.0 == host { Some(own.1) } else { self.present.get(host).copied().flatten() };
+        let Some(instance) = instance else { return 0 };
+        self.members_on(host).filter(|member| member.instance.is_some_and(|other| other != instance)).count()
     }
 
     /// The hosts that told of themselves, by name.
@@ -288,7 +298,9 @@ impl World {
             self.hosts.insert(host.name.clone(), host);
             Ok(if changed { Concerns::Everything } else { Concerns::Nothing })
         } else if let Some(host) = present_host(&entry.key) {
-            Ok(if self.present.insert(host.clone()) { self.networks_of(&host) } else { Concerns::Nothing })
+            let instance = records::read::<PresenceRecord>(entry).ok().map(|presence| presence.record.instance);
+            let is_new = self.present.insert(host.clone(), instance).is_none();
+            Ok(if is_new { self.networks_of(&host) } else { Concerns::Nothing })
         } else {
             Ok(Concerns::Nothing)
         }
@@ -368,7 +380,7 @@ impl World {
             return if self.quarantine.end(network, address) { one(network) } else { Concerns::Nothing };
         }
         if let Some(host) = present_host(key) {
-            return if self.present.remove(&host) { self.networks_of(&host) } else { Concerns::Nothing };
+            return if self.present.remove(&host).is_some() { self.networks_of(&host) } else { Concerns::Nothing };
         }
         if let Some(host) = key.below(&keys::hosts()).and_then(|host| host.parse().ok()) {
             // A host that goes takes its members' rows along when they are deleted; its VTEP alone concerns everybody.

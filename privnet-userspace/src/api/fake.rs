@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::agent::views::{
-    AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, FleetView, HostState, HostView, MemberRef, MemberView, MembersQuery, NameView,
-    NamesCounted, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode,
-    Scrape, SetFleet, StatusView, VersionView,
+    AdoptHost, Adopted, AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Deleted, Detach,
+    Detached, DomainNameView, DomainNamesQuery, FleetView, HostState, HostView, MemberRef, MemberView, MembersQuery,
+    NameView, NamesCounted, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView,
+    ResponseCode, Scrape, SetFleet, StatusView, VersionView,
 };
 use crate::agent::{AgentApi, ControlError, ErrorCode};
 use crate::datapath::{Direction, Outcome};
@@ -121,6 +121,11 @@ impl AgentApi for Fake {
     async fn set_fleet(&self, request: SetFleet) -> Result<FleetView, ControlError> {
         self.hear(format!("set_fleet {}", request.vxlan_port))?;
         Ok(FleetView { vxlan_port: request.vxlan_port, ..fleet_view() })
+    }
+
+    async fn adopt_host(&self, request: AdoptHost) -> Result<Adopted, ControlError> {
+        self.hear(format!("adopt_host {} {}", request.yes, request.force))?;
+        Ok(Adopted { kept: 2, ended: 1 })
     }
 
     async fn hosts(&self) -> Result<Vec<HostView>, ControlError> {
@@ -263,6 +268,7 @@ pub(crate) fn host_view() -> HostView {
         unreachable_since_unix_seconds: Some(1_700_000_000),
         applied_revision: Some(7),
         lag: Some(2),
+        members_unadopted: 0,
         store_age_seconds: Some(3),
     }
 }

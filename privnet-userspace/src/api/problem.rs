@@ -63,6 +63,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
         | ErrorCode::AddressTaken
         | ErrorCode::PoolExhausted
         | ErrorCode::MtuTooSmall
+        | ErrorCode::HostNotAdopted
         | ErrorCode::VtepConflict => StatusCode::CONFLICT,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorCode::Unsupported => StatusCode::NOT_IMPLEMENTED,

@@ -32,6 +32,7 @@ pub(super) trait Asked {
 
 impl Asked for views::CreateNetwork {}
 impl Asked for views::SetFleet {}
+impl Asked for views::AdoptHost {}
 impl Asked for views::Detach {}
 impl Asked for views::Attach {
     fn for_root_alone(&self) -> Option<&'static str> {

@@ -94,6 +94,12 @@ pub enum Verb {
     Resolve(ResolveArgs),
     /// List the hosts that share the store.
     Hosts(AgentSocket),
+    /// Say what becomes of a host and its members.
+    Host {
+        /// What to do with the host.
+        #[command(subcommand)]
+        verb: HostVerb,
+    },
     /// Show the agent's state.
     Status(AgentSocket),
     /// Check what privnet needs of this host; exit with 1 when a check fails.
@@ -148,6 +154,24 @@ pub struct AgentSocket {
     /// The agent's control socket.
     #[arg(long, env = "PRIVNET_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
+}
+
+/// What to do with a host.
+#[derive(Debug, Subcommand)]
+pub enum HostVerb {
+    /// Take over, on this host, the members that another instance of its agent made: keep those whose containers run here, and
+    /// end the others.
+    Adopt {
+        /// End more than five members without a question.
+        #[arg(long)]
+        yes: bool,
+        /// Take the host's name although the lease of another agent of that name lives.
+        #[arg(long)]
+        force: bool,
+        /// The agent to ask.
+        #[command(flatten)]
+        agent: AgentSocket,
+    },
 }
 
 /// What to do with networks.

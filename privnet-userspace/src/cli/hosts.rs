@@ -1,11 +1,11 @@
 //! `privnet hosts`.
 
-use super::args::{AgentSocket, Format};
+use super::args::{AgentSocket, Format, HostVerb};
 use super::client::Client;
 use super::human;
 use super::output::{print, print_age, table};
 use crate::api::ControlError;
-use crate::api::views::{HostState, HostView};
+use crate::api::views::{AdoptHost, HostState, HostView};
 
 /// `privnet hosts`.
 ///
@@ -17,6 +17,16 @@ pub async fn hosts(agent: &AgentSocket, format: Format) -> Result<(), ControlErr
     print(format, views.as_slice(), host_table)?;
     print_age(format, client.age());
     Ok(())
+}
+
+/// `privnet host`.
+///
+/// # Errors
+/// The agent's, or why it cannot be asked.
+pub async fn host(verb: HostVerb, format: Format) -> Result<(), ControlError> {
+    let HostVerb::Adopt { yes, force, agent } = verb;
+    let adopted = Client::new(&agent.socket).adopt_host(&AdoptHost { yes, force }).await?;
+    print(format, &adopted, |adopted| format!("kept {} and ended {}\n", adopted.kept, adopted.ended))
 }
 
 /// That a host is not heard, and for how long.
@@ -34,6 +44,9 @@ fn host_table(views: &[HostView]) -> String {
             view.members.to_string(),
             match (view.state, view.unreachable_since_unix_seconds) {
                 (HostState::Unreachable, Some(since)) => unreachable_text(since),
+                (HostState::Present, _) if view.members_unadopted > 0 => {
+                    format!("present, {} of them not adopted: `privnet host adopt` there", view.members_unadopted)
+                }
                 (state, _) => state.to_string(),
             },
             number(view.applied_revision),

@@ -88,6 +88,7 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
             wait(names::domain_names(&DomainNamesQuery { app, network }, &agent, format)).map(done)
         }
         Verb::Resolve(arguments) => wait(names::resolve(arguments, format)).map(done),
+        Verb::Host { verb } => wait(hosts::host(verb, format)).map(done),
         Verb::Hosts(agent) => wait(hosts::hosts(&agent, format)).map(done),
         Verb::Status(agent) => wait(verbs::status(&agent, format)).map(done),
         Verb::Doctor(agent) => wait(doctor::doctor(&agent, format)),

@@ -68,6 +68,20 @@ impl RunDir {
         Ok((directory, path))
     }
 
+    /// Which file the control socket is now; nothing where there is none.
+    #[must_use]
+    pub fn socket_id(&self) -> Option<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt as _;
+        let found = fs::symlink_metadata(self.0.join(CONTROL_SOCKET)).ok()?;
+        Some((found.dev(), found.ino()))
+    }
+
+    /// Whether the directory that it is in is there.
+    #[must_use]
+    pub fn has_parent(&self) -> bool {
+        self.0.parent().is_some_and(Path::is_dir)
+    }
+
     /// Takes the pid file for the calling process, for life: the lock goes with the process, however that ends.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ use super::{RunDir, channel};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long accepting rests when the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often a process looks whether its control socket is still there.
+const FOUND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a companion does. Every future but [`Service::end`]'s may be dropped at any of its awaits.
 #[expect(async_fn_in_trait, reason = "a companion has one thread for its control socket, so no bound is missing")]
@@ -74,12 +76,9 @@ pub fn serve<P: Protocol, S: Service<P>>(run_dir: &Path) -> anyhow::Result<()> {
         let _ = channel::send(&agent, &encode(&answer)?, &[]).await;
         drop(agent);
         let (service, control, lock) = started?;
-        let reason = run(service, control, &identity).await?;
+        let Ended { reason, door } = run(service, Door::new(run_dir, control, Some(lock)), &identity).await?;
         tracing::info!(reason, "{} ends", P::NAME);
-        // After the socket and before the lock: the next process must not find it.
-        let (_directory, socket) = run_dir.control_socket()?;
-        let _ = fs::remove_file(socket);
-        drop(lock);
+        door.close();
         Ok(())
     })
 }
@@ -121,20 +120,86 @@ async fn receive<P: Protocol>(agent: &UnixStream) -> anyhow::Result<Given<P>> {
     Ok(Given { start, secret: Zeroizing::new(secret.to_vec()), files })
 }
 
+/// By what an agent finds the process: its control socket, and the lock on its pid file.
+pub(super) struct Door {
+    run_dir: RunDir,
+    control: UnixListener,
+    /// The file that the control socket was bound at.
+    socket: Option<(u64, u64)>,
+    /// The lock; none in tests.
+    lock: Option<fs::File>,
+}
+
+/// Why a process ends, and what it is to close.
+pub(super) struct Ended {
+    pub(super) reason: &'static str,
+    door: Door,
+}
+
+impl Door {
+    pub(super) fn new(run_dir: RunDir, control: UnixListener, lock: Option<fs::File>) -> Self {
+        let socket = run_dir.socket_id();
+        Self { run_dir, control, socket, lock }
+    }
+
+    fn is_there(&self) -> bool {
+        self.socket.is_some() && self.socket == self.run_dir.socket_id()
+    }
+
+    /// Takes the run dir again where its control socket was removed or replaced: a state directory that is lost takes the run
+    /// dirs in it along, and the next agent looks for the process at the same place. Returns why the process is to end.
+    fn stay_found(&mut self) -> Option<&'static str> {
+        // Without the directory above it there is no agent's state directory to be found in.
+        if self.is_there() || !self.run_dir.has_parent() {
+            return None;
+        }
+        let taken = self.run_dir.create().and_then(|()| self.run_dir.lock());
+        match taken {
+            Ok(lock) => self.lock = Some(lock),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied) => {
+                return Some("another process has its directory");
+            }
+            // The next look tries again.
+            Err(_) => return None,
+        }
+        if let Ok(control) = listen(&self.run_dir) {
+            tracing::info!("the control socket was gone, and is there again");
+            self.control = control;
+            self.socket = self.run_dir.socket_id();
+        }
+        None
+    }
+
+    /// After the socket and before the lock: the next process must not find it.
+    fn close(self) {
+        if self.is_there()
+            && let Ok((_directory, socket)) = self.run_dir.control_socket()
+        {
+            let _ = fs::remove_file(socket);
+        }
+        drop(self.lock);
+    }
+}
+
 /// A request that arrived whole, and where its answer goes.
 type Arrived = (Zeroizing<Vec<u8>>, Vec<OwnedFd>, UnixStream);
 
 /// Serves and answers until there is a reason to end, which is returned.
 pub(super) async fn run<P: Protocol, S: Service<P>>(
     mut service: S,
-    control: UnixListener,
+    mut door: Door,
     identity: &Identity,
-) -> anyhow::Result<&'static str> {
+) -> anyhow::Result<Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (arrived, mut requests) = mpsc::channel::<Arrived>(1);
+    let mut look = tokio::time::interval(FOUND_INTERVAL);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let reason = loop {
         tokio::select! {
+            _ = look.tick() => if let Some(reason) = door.stay_found() {
+                break reason;
+            },
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
             reason = service.reason_to_end() => break reason,
@@ -145,7 +210,7 @@ pub(super) async fn run<P: Protocol, S: Service<P>>(
                     channel::send(&stream, &answer, &files).await
                 });
             }
-            connection = control.accept() => match connection {
+            connection = door.control.accept() => match connection {
                 Ok((stream, _)) => {
                     let arrived = arrived.clone();
                     in_the_background(async move {
@@ -163,7 +228,7 @@ pub(super) async fn run<P: Protocol, S: Service<P>>(
         }
     };
     service.end().await;
-    Ok(reason)
+    Ok(Ended { reason, door })
 }
 
 /// Talks to one peer for a bounded time, while others are served. What goes wrong with a connection is the peer's to notice.

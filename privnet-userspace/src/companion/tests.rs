@@ -86,7 +86,8 @@ fn another_program() -> Program {
 fn serving() -> (tempfile::TempDir, Handle<Replaced>) {
     let directory = tempfile::tempdir().expect("a directory");
     let control = super::privileges::listen(&RunDir::new(directory.path())).expect("a socket");
-    tokio::spawn(async move { serve::run::<Replaced, _>(Parrot, control, &identity()).await });
+    let door = serve::Door::new(RunDir::new(directory.path()), control, None);
+    tokio::spawn(async move { serve::run::<Replaced, _>(Parrot, door, &identity()).await.map(|ended| ended.reason) });
     let handle = Handle::new(directory.path());
     (directory, handle)
 }
@@ -241,4 +242,25 @@ async fn companions_that_hang_cost_one_timeout_together_and_others_nothing() {
     assert!(start.elapsed() >= patience && start.elapsed() < 2 * patience, "{:?}", start.elapsed());
     assert!(said < patience, "{said:?}");
     assert!(error.needs_restart() && error.to_string().contains("did not answer within"), "{error}");
+}
+
+#[tokio::test]
+async fn a_process_whose_run_dir_was_removed_is_found_again() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let run_dir = RunDir::new(&parent.path().join("member"));
+    run_dir.create().expect("made");
+    let control = super::privileges::listen(&run_dir).expect("a socket");
+    let door = serve::Door::new(run_dir.clone(), control, None);
+    tokio::spawn(async move { serve::run::<Replaced, _>(Parrot, door, &identity()).await.map(|ended| ended.reason) });
+    let handle = Handle::<Replaced>::new(run_dir.path());
+    let is_found = async || handle.hello().await.is_ok_and(|hello| hello.is_some());
+    assert!(is_found().await);
+    std::fs::remove_dir_all(run_dir.path()).expect("removed");
+    assert!(!is_found().await, "the twin");
+    let found = async {
+        while !is_found().await {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), found).await.expect("it is found again");
 }

@@ -128,6 +128,12 @@ pub fn wireguard_port(index: u8) -> u16 {
     WIREGUARD_PORT_BASE + u16::from(index)
 }
 
+/// The n of the `wg<n>` whose socket has that port; nothing for another port.
+#[must_use]
+pub fn wireguard_index(port: u16) -> Option<u8> {
+    u8::try_from(port.checked_sub(WIREGUARD_PORT_BASE)?).ok().filter(|index| *index < MAX_NETWORKS_PER_CONTAINER)
+}
+
 /// One of the names that do not vary, [`VTEP`] or [`BRIDGE`].
 #[must_use]
 pub fn fixed(name: &'static str) -> IfName {
@@ -192,6 +198,10 @@ mod tests {
             assert!(wireguard_interface(index).as_str().len() <= 15);
         }
         assert_eq!(binding_veth(0).as_str(), "vxlan-1-veth0");
+        for index in 0..MAX_NETWORKS_PER_CONTAINER {
+            assert_eq!(wireguard_index(wireguard_port(index)), Some(index));
+        }
+        assert_eq!([51_819, 51_820 + 64, 53].map(wireguard_index), [None; 3]);
     }
 
     proptest! {

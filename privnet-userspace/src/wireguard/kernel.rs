@@ -58,6 +58,24 @@ pub(super) async fn observe(app: &Netns, interface: &IfName) -> Result<Option<De
     app.run(move || get(&interface)).await?
 }
 
+/// The private key that the device has; nothing without a device.
+pub(super) async fn private_key(app: &Netns, interface: &IfName) -> Result<Option<PrivateKey>, Error> {
+    let interface = interface.clone();
+    app.run(move || match Device::get(&library_name(&interface)?, Backend::Kernel) {
+        // Never printed: the library's value goes straight into ours.
+        Ok(device) => Ok(device.private_key.map(|key| PrivateKey::from_random(key.0))),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NODEV | Errno::NOENT | Errno::OPNOTSUPP) => Ok(None),
+            Some(_) | None => Err(Error::Kernel {
+                op: "read",
+                object: format!("WireGuard device {interface}"),
+                source: without_text(&error),
+            }),
+        },
+    })
+    .await?
+}
+
 pub(super) async fn configure(
     app: &Netns,
     interface: &IfName,

@@ -3,7 +3,7 @@
 //! Owns every message to a WireGuard device. Observes whole or fails, changes only what differs, and never takes an
 //! address away from a peer that holds it. Never creates the kernel's link (the link door does), never gives the
 //! userspace link its address, MTU or alias (the link door does), and never falls back to clear text: without
-//! WireGuard there is no device. A private key enters here and does not come out, not even in an error.
+//! WireGuard there is no device. A private key comes out to an agent that has lost its file, and never in an error.
 
 mod change;
 mod error;
@@ -210,6 +210,18 @@ impl Device {
         match &self.inner {
             Inner::Kernel { app, interface } => kernel::observe(app, interface).await,
             Inner::Userspace { run_dir } => userspace::observe(run_dir).await,
+        }
+    }
+
+    /// The private key that the device has, for an agent that has lost its file; nothing without a device, or where a process of
+    /// a build before does not pass it.
+    ///
+    /// # Errors
+    /// When it is there and does not answer.
+    pub async fn private_key(&self) -> Result<Option<PrivateKey>, Error> {
+        match &self.inner {
+            Inner::Kernel { app, interface } => kernel::private_key(app, interface).await,
+            Inner::Userspace { run_dir } => userspace::private_key(run_dir).await,
         }
     }
 

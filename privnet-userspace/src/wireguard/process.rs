@@ -51,7 +51,7 @@ pub fn serve_userspace(run_dir: &Path) -> anyhow::Result<()> {
 struct Process {
     device: Device,
     predecessor: Arc<Predecessor>,
-    public_key: PublicKey,
+    key: PrivateKey,
     tun: OwnedFd,
     container: LivenessWatch,
     interface: String,
@@ -79,7 +79,7 @@ impl Service<WireGuard> for Process {
         let mut check = tokio::time::interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tracing::info!(interface, "the WireGuard process is ready");
-        Ok(Self { device, predecessor, public_key, tun: watched, container, interface, check })
+        Ok(Self { device, predecessor, key, tun: watched, container, interface, check })
     }
 
     async fn respond(&mut self, request: Request, _: Vec<OwnedFd>) -> anyhow::Result<(Response, Vec<OwnedFd>)> {
@@ -89,6 +89,7 @@ impl Service<WireGuard> for Process {
                 self.begin_sessions(&peers).await;
                 Response::Changed
             }
+            Request::PassKey => return Ok((Response::Changed, vec![pipe_of(&self.key)?])),
             Request::ChangePeers(change) => match steps(&self.interface, &self.state().await, &change) {
                 Ok(steps) => {
                     self.apply(steps).await?;
@@ -153,7 +154,7 @@ impl Process {
             };
             (PublicKey::new(entry.peer.public_key.to_bytes()), state)
         });
-        DeviceState { public_key: Some(self.public_key), listen_port, mark: 0, peers: peers.collect() }
+        DeviceState { public_key: Some(self.key.public_key()), listen_port, mark: 0, peers: peers.collect() }
     }
 
     /// Begins a session with each of these peers that is there and has none.
@@ -192,6 +193,13 @@ impl Process {
         self.begin_sessions(&begin).await;
         Ok(())
     }
+}
+
+/// A pipe that the key, which is far shorter than a pipe's buffer, has been written into.
+fn pipe_of(key: &PrivateKey) -> std::io::Result<OwnedFd> {
+    let (reader, mut writer) = std::io::pipe()?;
+    std::io::Write::write_all(&mut writer, key.reveal_bytes())?;
+    Ok(reader.into())
 }
 
 /// The one place where a private key becomes the library's; its value goes straight into the device.

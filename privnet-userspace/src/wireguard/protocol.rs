@@ -1,7 +1,7 @@
 //! The protocol of a WireGuard process: what the agent and the process say to each other. Values; decides nothing.
 //!
-//! The private key precedes the first message and nothing else: it is in no argument, no environment and no file, and no
-//! request asks for it.
+//! The private key precedes the first message: it is in no argument, no environment and no message. An agent whose state
+//! directory was lost, and with it the file of the key, is given it through a pipe.
 
 use std::ffi::CStr;
 use std::net::Ipv4Addr;
@@ -54,6 +54,8 @@ pub enum Request {
     ChangePeers(PeerChange),
     /// Begin a session with each of these peers that is there and has none. A process of a build before this one refuses it.
     BeginSessions(Vec<PublicKey>),
+    /// Pass a pipe from which the private key can be read. A process of a build before this one refuses it.
+    PassKey,
 }
 
 /// What the process answers.
@@ -62,7 +64,7 @@ pub enum Request {
 pub enum Response {
     /// To [`Request::Observe`].
     Device(DeviceState),
-    /// The peers are as they should be, or what is to be begun is begun.
+    /// The peers are as they should be, what is to be begun is begun, or the key is in the pipe that comes with this.
     Changed,
     /// A peer that stays holds a wanted address; no peer was changed.
     AddressTaken {
@@ -87,6 +89,7 @@ mod tests {
             (Request::Observe, r#""observe""#),
             (Request::ChangePeers(PeerChange::default()), r#"{"change_peers":{"set":[],"remove":[]}}"#),
             (Request::BeginSessions(Vec::new()), r#"{"begin_sessions":[]}"#),
+            (Request::PassKey, r#""pass_key""#),
         ] {
             let line = serde_json::to_string(&companion::Request { version: WireGuard::VERSION, request });
             let line = line.expect("serializable");

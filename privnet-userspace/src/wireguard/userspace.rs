@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::protocol::{Request, Response, Start, WireGuard};
 use super::{Backend, DeviceState, Error, PeerChange, Support, tun};
 use crate::companion::{Cause, Given, Handle, Liveness};
+use crate::model::keys::KEY_LENGTH_BYTES;
 use crate::model::{IfName, PrivateKey, PublicKey};
 use crate::netns::{self, Netns};
 
@@ -200,6 +201,24 @@ pub(super) async fn begin_sessions(run_dir: &Path, peers: &[PublicKey]) -> Resul
         Err(error) if error.is_absent() => Err(absent(run_dir)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The private key that the process has; nothing where it is of a build before that does not pass it, or there is none.
+pub(super) async fn private_key(run_dir: &Path) -> Result<Option<PrivateKey>, Error> {
+    let handle = handle(run_dir);
+    let files = match handle.ask(Request::PassKey, &[]).await {
+        Ok((Response::Changed, files)) => files,
+        Ok((Response::Device(_) | Response::AddressTaken { .. }, _)) => {
+            return Err(handle.error(Cause::OtherAnswer).into());
+        }
+        Err(error) if error.is_absent() || matches!(error.cause, Cause::Refused { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(pipe) = files.into_iter().next() else { return Err(handle.error(Cause::OtherAnswer).into()) };
+    let mut key = Zeroizing::new([0; KEY_LENGTH_BYTES]);
+    // The process has written it before it answered.
+    io::Read::read_exact(&mut std::fs::File::from(pipe), &mut *key).map_err(Error::io("read", "the pipe of a key"))?;
+    Ok(Some(PrivateKey::from_random(*key)))
 }
 
 fn absent(run_dir: &Path) -> Error {

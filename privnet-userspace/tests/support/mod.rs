@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use privnet::agent::views::{
-    AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Deleted, Detach, Detached, DomainNameView,
-    DomainNamesQuery, FleetView, HostState, HostView, MemberRef, MemberView, MembersQuery, NetworkPath, NetworkView,
-    ProblemView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target, VersionView,
+    AdoptHost, Adopted, AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Deleted, Detach, Detached,
+    DomainNameView, DomainNamesQuery, FleetView, HostState, HostView, MemberRef, MemberView, MembersQuery, NetworkPath,
+    NetworkView, ProblemView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target,
+    VersionView,
 };
 use privnet::agent::{AgentApi, ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Surface};
@@ -187,6 +188,10 @@ impl AgentApi for Fake {
         Ok(FleetView { vxlan_port: request.vxlan_port, ..fleet_view() })
     }
 
+    async fn adopt_host(&self, request: AdoptHost) -> Result<Adopted, ControlError> {
+        Ok(Adopted { kept: 2, ended: u64::from(request.yes) })
+    }
+
     async fn hosts(&self) -> Result<Vec<HostView>, ControlError> {
         Ok(vec![HostView {
             name: "two".parse().expect("host"),
@@ -197,6 +202,7 @@ impl AgentApi for Fake {
             unreachable_since_unix_seconds: Some(1_700_000_000),
             applied_revision: Some(7),
             lag: Some(2),
+            members_unadopted: 0,
             store_age_seconds: Some(65),
         }])
     }

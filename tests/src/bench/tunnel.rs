@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use ipnet::Ipv4Net;
-use privnet::agent::config::{Config, DEFAULT_OBSERVE_INTERVAL, DatapathChoice};
+use privnet::agent::config::{Config, DEFAULT_MACHINE_ID, DEFAULT_OBSERVE_INTERVAL, DatapathChoice};
 use privnet::agent::views::{Attach, CreateNetwork, NetworkView, Target};
 use privnet::agent::{Agent, AgentApi as _};
 use privnet::link::Links;
@@ -89,6 +89,7 @@ pub fn config(workspace: &Workspace, name: &str, host: &Place, vtep: Ipv4Addr, d
         wireguard_binary: binary(),
         names: None,
         observe_interval: DEFAULT_OBSERVE_INTERVAL,
+        machine_id_file: DEFAULT_MACHINE_ID.into(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
-use privnet::agent::config::DEFAULT_OBSERVE_INTERVAL;
+use privnet::agent::config::{DEFAULT_MACHINE_ID, DEFAULT_OBSERVE_INTERVAL};
 use privnet::agent::views::{
     Attach, Attached, CreateNetwork, Detach, Detached, MemberView, MembersQuery, NetworkPath, NetworkView, StatusView,
     Target,
@@ -206,9 +206,11 @@ pub(crate) fn agent_line(host: &Shared) -> String {
         .observe_interval
         .map(|interval| format!(" --observe-interval-seconds {}", interval.as_secs()))
         .unwrap_or_default();
+    let machine = host.options.machine_id.as_ref();
+    let machine = machine.map(|file| format!(" --machine-id-file {}", file.display())).unwrap_or_default();
     format!(
         "{binary} agent --host {name} --vtep {vtep} --state-dir {state} --socket {socket} {store} --datapath {datapath} \
-         --wireguard {wireguard} --netns-prefix {prefix} --bpffs {bpffs}{observe}",
+         --wireguard {wireguard} --netns-prefix {prefix} --bpffs {bpffs}{observe}{machine}",
         binary = binary().display(),
         name = host.name,
         vtep = host.vtep,
@@ -246,6 +248,7 @@ fn start(host: &Shared, store: Arc<dyn Store>) -> (Runtime, Agent) {
         wireguard_binary: binary(),
         names: Some(NamesConfig::new(binary())),
         observe_interval: host.options.observe_interval.unwrap_or(DEFAULT_OBSERVE_INTERVAL),
+        machine_id_file: host.options.machine_id.clone().unwrap_or_else(|| DEFAULT_MACHINE_ID.into()),
     };
     let runtime = super::runtime();
     let agent = runtime.block_on(Agent::start(config, store)).expect("the agent starts");

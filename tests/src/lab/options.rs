@@ -1,5 +1,6 @@
 //! How a host of the lab is set up.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How a host is set up.
@@ -19,6 +20,8 @@ pub struct Options {
     pub capabilities: Option<&'static str>,
     /// What the agent's process logs, as `RUST_LOG` says it.
     pub log: &'static str,
+    /// The file with the id of the machine that the host stands for; this machine's without one.
+    pub machine_id: Option<PathBuf>,
 }
 
 impl Options {
@@ -33,6 +36,7 @@ impl Options {
             observe_interval: None,
             capabilities: None,
             log: "privnet=debug",
+            machine_id: None,
         }
     }
 
@@ -47,6 +51,7 @@ impl Options {
             observe_interval: None,
             capabilities: None,
             log: "privnet=debug",
+            machine_id: None,
         }
     }
 

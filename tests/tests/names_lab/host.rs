@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use privnet::agent::config::DEFAULT_OBSERVE_INTERVAL;
+use privnet::agent::config::{DEFAULT_MACHINE_ID, DEFAULT_OBSERVE_INTERVAL};
 use privnet::agent::views::{
     Attach, Attached, CreateNetwork, Detach, Detached, MemberView, MembersQuery, ProblemView, ResolvConfFile, Target,
 };
@@ -113,6 +113,7 @@ impl Host {
             wireguard_binary: env!("CARGO_BIN_EXE_wireguard_process").into(),
             names: Some(self.names()),
             observe_interval: DEFAULT_OBSERVE_INTERVAL,
+            machine_id_file: DEFAULT_MACHINE_ID.into(),
         };
         // The store and the lock of the one before go with its last task.
         let start = Instant::now();

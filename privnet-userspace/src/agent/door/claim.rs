@@ -12,6 +12,7 @@ use super::numbers::{free_dead, name_wish, refuse_taken_number};
 use super::overlap::check_own_interfaces;
 use super::target::TargetNetns;
 use super::wish::MemberWish;
+use crate::agent::adoption;
 use crate::agent::host::journal::{Record, text_of_entry};
 use crate::agent::membership;
 use crate::agent::shared::Shared;
@@ -91,6 +92,7 @@ pub async fn claim_or_existing(
 ) -> Result<Claimed, ControlError> {
     let mut attempts = 0;
     loop {
+        adoption::refusal(shared).map_or(Ok(()), Err)?;
         if membership_of(shared, network.id, found).is_none() {
             shared.world.until_trusted().await;
         }
@@ -201,7 +203,9 @@ async fn claim(
     let mut claimed = claims::claim_member(&*shared.store, &claim, &*shared.world).await;
     if let Err(MemberError::MemberExists(holder)) = &claimed {
         // An attach of this host that the store did not answer may have been carried out all the same.
-        membership::release_one_unrecorded(shared, holder).await.map_err(|error| explain(&error))?;
+        if holder.host == shared.host.config.host && shared.journal().at(holder.network, holder.address).is_none() {
+            membership::settle(shared, std::slice::from_ref(&**holder)).await.map_err(|error| explain(&error))?;
+        }
         claimed = claims::claim_member(&*shared.store, &claim, &*shared.world).await;
     }
     let Written { member, records, .. } = claimed?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::adopt::adopt;
 use super::attach::attach;
 use super::doctor;
 use super::error::{ControlError, ErrorCode};
@@ -18,10 +19,11 @@ use super::reads::{self, find_network, look_for_network};
 use super::scrape;
 use super::verbs::AgentApi;
 use super::views::{
-    Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, FleetView,
-    HostState, HostView, MemberView, MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery,
-    ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
+    AdoptHost, Adopted, Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView,
+    DomainNamesQuery, FleetView, HostState, HostView, MemberView, MembersQuery, NamesView, NetworkCounters,
+    NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
 };
+use crate::agent::adoption;
 use crate::agent::membership;
 use crate::agent::names;
 use crate::agent::shared::{Shared, UNTIL_SEEN};
@@ -56,6 +58,8 @@ impl Control {
         let mut problems: Vec<String> = shared.world(|world| world.problems().cloned().collect());
         problems.extend(shared.store_problems.lines());
         problems.extend(shared.host.state_dir.check().err().iter().map(problem));
+        problems.extend(adoption::refusal(shared).iter().map(problem));
+        problems.extend(shared.unrecorded.lines());
         for (network, handle) in shared.workers.all() {
             let report = handle.reports().borrow().clone();
             let local = report.ready.len() + report.failed.len();
@@ -237,6 +241,9 @@ impl AgentApi for Control {
         let Some((member, name)) = self.find_member(&network, app, &kind, number).await? else {
             return Ok(Detached::default());
         };
+        if member.host == self.shared.host.config.host && !self.shared.host.is_of_instance(&member) {
+            adoption::refusal(&self.shared).map_or(Ok(()), Err)?;
+        }
         let record = self.shared.journal().at(network.id, member.address).cloned();
         if member.host != self.shared.host.config.host {
             return Err(ControlError::new(
@@ -296,6 +303,10 @@ impl AgentApi for Control {
 
     async fn set_fleet(&self, request: SetFleet) -> Result<FleetView, ControlError> {
         fleet::set(&self.shared, request).await
+    }
+
+    async fn adopt_host(&self, request: AdoptHost) -> Result<Adopted, ControlError> {
+        adopt(&self.shared, request).await
     }
 
     async fn hosts(&self) -> Result<Vec<HostView>, ControlError> {

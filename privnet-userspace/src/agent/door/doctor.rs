@@ -10,6 +10,7 @@ use super::explain::explain;
 use super::host_checks::{Viewed, check, host_checks, of_error, vxlan_port};
 use super::problems::of_names;
 use super::views::{Check, CheckStatus};
+use crate::agent::adoption;
 use crate::agent::config;
 use crate::agent::host::places::is_writable;
 use crate::agent::host::state_dir::room;
@@ -52,6 +53,10 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
     let mut checks = host_checks(&viewed);
     checks.push(vxlan_port(&shared.host.netns.netns, shared.fleet.vxlan_port().get()).await);
     checks.push(state_dir(shared));
+    checks.push(match adoption::refusal(shared) {
+        Some(error) => of_error("members_adopted", error),
+        None => check("members_adopted", CheckStatus::Ok, "the members of this host are this agent's", ""),
+    });
     checks.push(mtu(shared).await);
     checks.push(if shared.host.facts.vtep.is_loopback() {
         check(

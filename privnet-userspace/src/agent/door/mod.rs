@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`control`] | every request that a surface can make |
 //! | [`verbs`] | the table of everything that can be asked |
+//! | `adopt` | taking over the members that another instance of this host's agent made |
 //! | `attach`, `wish`, `claim`, `target` | one attach from end to end; what it asks for; its claim; which namespace it means |
 //! | `overlap` | the ranges of host and containers that a network must not take away |
 //! | `difference` | what an attach asks for and the membership that is there does not have |
@@ -17,6 +18,7 @@
 //! | [`views`], [`error`] | what the surfaces may see |
 //! | `explain` | the errors of doors and store as the one error that surfaces see |
 
+mod adopt;
 pub mod attach;
 mod claim;
 pub mod control;

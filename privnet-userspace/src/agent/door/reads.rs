@@ -61,6 +61,7 @@ pub async fn members(shared: &Shared, network: Option<&str>) -> Result<Vec<Membe
 /// The hosts that share the store, by name.
 pub fn hosts(shared: &Shared) -> Vec<HostView> {
     let (age, own) = (store_age_seconds(shared), &shared.host.config.host);
+    let own_instance = (own, shared.host.facts.instance);
     shared.world(|world| {
         let applied = world.applied().0;
         let view = |host: &HostRecord| {
@@ -76,6 +77,7 @@ pub fn hosts(shared: &Shared) -> Vec<HostView> {
                 unreachable_since_unix_seconds: shared.gone_hosts.since(&host.name).filter(|_| is_gone),
                 applied_revision: its,
                 lag: its.map(|its| applied.saturating_sub(its)),
+                members_unadopted: world.unadopted(&host.name, own_instance),
                 store_age_seconds: age,
             }
         };

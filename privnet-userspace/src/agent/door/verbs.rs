@@ -53,6 +53,10 @@ macro_rules! verbs {
             /// The hosts that share the store, by name.
             listHosts GET "/v1/hosts" 200
                 hosts() -> Vec<views::HostView>;
+            /// Takes over the members that another instance of this host's agent made: keeps those whose containers run
+            /// here, and ends the others.
+            adoptHost POST "/v1/hosts/adopt" 200
+                adopt_host(Body request: views::AdoptHost) -> views::Adopted;
             /// The agent's state.
             status GET "/v1/status" 200
                 status() -> views::StatusView;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use uuid::{Uuid, uuid};
@@ -12,7 +13,7 @@ use crate::agent::config::{Config, DatapathChoice};
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::netns_links::NetnsLinks;
 use crate::link::{Address, LinkKind, Links, RouteTarget};
-use crate::model::Mtu;
+use crate::model::{Member, Mtu};
 use crate::netns::Netns;
 use crate::topology::Datapath;
 use crate::wireguard::{Backend, Support};
@@ -20,8 +21,6 @@ use crate::{datapath, netns, wireguard};
 
 /// The MTU that is used where the underlay is the loopback: one that other hosts will have too.
 const ETHERNET_MTU_BYTES: u32 = 1500;
-/// Where systemd, and most systems without it, keep the machine's id; machine-id(5).
-const MACHINE_ID: &str = "/etc/machine-id";
 /// The namespace of the UUIDs that are made of machine ids: machine-id(5) asks that the id itself stays on the machine.
 const MACHINES: Uuid = uuid!("9ad18f44-55ea-4e01-9c5f-3b7a3a8f4d6e");
 
@@ -72,10 +71,16 @@ impl HostFacts {
             datapath: choose_datapath(config.datapath)?,
             wireguard: choose_wireguard(config)?,
             boot_id: netns::boot_id().context("reading the kernel's boot id")?,
-            machine: fs::read_to_string(MACHINE_ID).ok().and_then(|id| machine(&id)),
+            machine: machine_at(&config.machine_id_file),
             instance: instance::instance(&config.state_dir)?,
         })
     }
+}
+
+/// The machine whose id is in that file; nothing where it has none.
+#[must_use]
+pub fn machine_at(path: &Path) -> Option<Uuid> {
+    fs::read_to_string(path).ok().and_then(|id| machine(&id))
 }
 
 /// What tells a machine from others without saying its id: 32 hexadecimal digits, as machine-id(5) has them.
@@ -106,6 +111,12 @@ impl Underlay {
 }
 
 impl Host {
+    /// Whether a member of this host's name is this agent's to end: of its instance, or of a build that wrote none.
+    #[must_use]
+    pub fn is_of_instance(&self, member: &Member) -> bool {
+        member.instance.is_none_or(|instance| instance == self.facts.instance)
+    }
+
     /// The underlay as it is now: the interface that has the VTEP's address.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! | `instance` | the identity of the state directory |
 //! | `journal` | this host's own records of its members, and their private keys |
 //! | `fleet` | which fleet it belongs to, and that the store is that fleet's |
+//! | `machine` | which machine the state directory belongs to |
 //! | `presence` | that this host is there, and that no other has its name |
 //! | `clock` | that this host's clock steps back is noticed and told |
 
@@ -17,6 +18,7 @@ pub mod facts;
 pub mod fleet;
 pub mod instance;
 pub mod journal;
+pub mod machine;
 pub mod places;
 pub mod presence;
 pub mod state_dir;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rustix::fs::FlockOperation;
 
+use crate::agent::config::wireguard_dirs;
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::model::FileError;
 
@@ -18,13 +19,26 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Makes the directory at `path`, for root alone.
+    /// Makes the directory at `path`, for root alone, and the one in it by which the WireGuard processes are found: those of an
+    /// agent whose state directory was lost are found in this one again.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When one cannot be made.
     pub fn prepare(path: &Path) -> Result<()> {
-        let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        Ok(created.map_err(FileError::at("create the state directory", path))?)
+        for directory in [path, &wireguard_dirs(path)] {
+            let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            created.map_err(FileError::at("create the state directory", directory))?;
+        }
+        Ok(())
+    }
+
+    /// Which file the lock of the directory is: another one in a copy of the directory.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn lock_id(&self) -> Result<(u64, u64)> {
+        let found = self.lock.metadata().map_err(FileError::at("look at", &self.path.join(LOCK)))?;
+        Ok((found.dev(), found.ino()))
     }
 
     /// Takes the directory at `path` for this process, until the value is dropped.

@@ -32,7 +32,9 @@ impl VtepClaim {
         let reading = || format!("claiming the VTEP address {vtep}");
         let entry = store.get(&keys::vtep(vtep)).await.with_context(reading)?;
         let before = entry.as_ref().map(records::read::<VtepRecord>).transpose()?;
-        if let Some(other) = before.as_ref().filter(|before| before.record.instance != instance) {
+        // An earlier agent of this host's name may have it: whether that lives is found out before.
+        let is_anothers = |record: &VtepRecord| record.instance != instance && record.host != *host;
+        if let Some(other) = before.as_ref().filter(|before| is_anothers(&before.record)) {
             return Err(is_taken(vtep, &other.record.host).into());
         }
         let hosts = store.list(&keys::hosts()).await.with_context(reading)?.entries;
@@ -186,7 +188,8 @@ mod tests {
         let told = Transaction::new().put(keys::host(&name("old")), records::encode(&record, &Envelope::first()));
         store.commit(told).await.expect("told");
         VtepClaim::look(&store, &name("h1"), OURS, VTEP).await.map(drop).expect("it is gone");
-        let presence = PresenceRecord { instance: THEIRS, machine: None, boot: None, fleet: None };
+        let presence =
+            PresenceRecord { instance: THEIRS, machine: None, boot: None, fleet: None, answers: false, asked: None };
         let heard =
             Transaction::new().put(keys::presence(&name("old")), records::encode(&presence, &Envelope::first()));
         store.commit(heard).await.expect("heard");

@@ -19,6 +19,7 @@ use super::local::LocalNetwork;
 use super::objects;
 use super::observe::{Observation, observe, observe_doubted};
 use super::watch::Watchers;
+use crate::agent::adoption;
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::door::explain::{explain, problem};
 use crate::agent::host::journal::Record;
@@ -133,6 +134,13 @@ impl Worker {
         doubts.members.append(&mut self.unseen);
         let vxlan_port = self.memberships.fleet.vxlan_port();
         let (intent, records) = intent(&self.net.host, vxlan_port, &self.net.world, &self.net.journal, self.network);
+        if adoption::is_unadopted(&self.memberships, self.network)
+            && let Some(error) = adoption::refusal(&self.memberships)
+        {
+            // What becomes of them is not seen by this task.
+            self.seen = None;
+            return Report { answered, ..self.unchanged(&records, &error) };
+        }
         if intent.is_none() && records.iter().any(|record| !record.leaving) {
             return Report { answered, ..self.without_network(&records) };
         }
@@ -190,6 +198,11 @@ impl Worker {
             format!("the store does not have {}, which has members on this host: they stay as they are", self.network),
             "restore the store's data; `privnet detach` ends a member",
         );
+        self.unchanged(records, &error)
+    }
+
+    /// The report of a pass that changes nothing, and why.
+    fn unchanged(&self, records: &[Record], error: &ControlError) -> Report {
         let failed = records.iter().filter(|record| !record.leaving).map(|record| (record.id, error.clone())).collect();
         Report {
             pass: self.passes,

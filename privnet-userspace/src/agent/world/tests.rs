@@ -186,7 +186,7 @@ fn a_membership_that_changes_its_oldest_name_stays_and_its_address_does_not_rest
     let id = MemberId::new(7);
     let numbers = |world: &World, kind: &str| {
         let kind: ContainerType = kind.parse().expect("a type");
-        let other = NetworkId::from_uuid(uuid::Uuid::nil());
+        let other = NetworkId::from_uuid(Uuid::nil());
         world.numbers_elsewhere(other, APP.parse().expect("an app"), &kind).len()
     };
     assert_eq!(put_member(&mut world, &["1.web", "4.side"]), one(shop()));

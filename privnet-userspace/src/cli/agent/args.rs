@@ -65,6 +65,9 @@ pub struct AgentArgs {
     /// How often every network is observed anew, in seconds; for tests of what the kernel announces.
     #[arg(long, hide = true, value_name = "SECONDS")]
     pub observe_interval_seconds: Option<u64>,
+    /// The file with this machine's id; where each container of a test is a machine.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub machine_id_file: Option<PathBuf>,
 }
 
 /// The address of a VTEP: IPv4, since VXLAN runs over IPv4 here.

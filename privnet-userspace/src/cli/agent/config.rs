@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, VtepAddress, WireguardChoice};
-use crate::agent::config::{DEFAULT_BPFFS, DEFAULT_DNS_ADDRESS, DEFAULT_OBSERVE_INTERVAL, DEFAULT_STATE_DIR};
+use crate::agent::config::{
+    DEFAULT_BPFFS, DEFAULT_DNS_ADDRESS, DEFAULT_MACHINE_ID, DEFAULT_OBSERVE_INTERVAL, DEFAULT_STATE_DIR,
+};
 use crate::agent::{ControlError, ErrorCode};
 use crate::cli::args::DEFAULT_SOCKET;
 use crate::model::HostName;
@@ -43,6 +45,8 @@ pub struct AgentOptions {
     pub bpffs: PathBuf,
     /// How often every network is observed anew.
     pub observe_interval: Duration,
+    /// Where the machine's id is.
+    pub machine_id_file: PathBuf,
 }
 
 impl AgentOptions {
@@ -79,6 +83,10 @@ impl AgentOptions {
                 .observe_interval_seconds
                 .or(file.observe_interval_seconds)
                 .map_or(DEFAULT_OBSERVE_INTERVAL, Duration::from_secs),
+            machine_id_file: flags
+                .machine_id_file
+                .or(file.machine_id_file)
+                .unwrap_or_else(|| DEFAULT_MACHINE_ID.into()),
         };
         match (options.store, options.etcd_endpoints.is_empty()) {
             (StoreKind::Etcd, true) => Err(invalid("--store etcd has no endpoints", "give --etcd-endpoints URL,…")),

@@ -59,6 +59,7 @@ fn config_of(options: &AgentOptions) -> Result<agent::Config, ControlError> {
         wireguard_binary: binary,
         names,
         observe_interval: options.observe_interval,
+        machine_id_file: options.machine_id_file.clone(),
     })
 }
 

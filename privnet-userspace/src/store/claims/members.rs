@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use uuid::Uuid;
+
 use super::claim::MemberClaim;
 use super::error::MemberError;
 use super::free::{find_holder, refuse_lost, require_free};
@@ -141,6 +143,37 @@ pub async fn update_member(store: &dyn Store, member: &Member) -> Result<Written
             update = claim_key(update, &member).delete(keys::public_key(member.network, stored.record.public_key));
         }
         let written = Written::by(member, &update);
+        match store.commit(update).await {
+            Ok(_) => return Ok(written),
+            Err(CommitError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(MemberError::Contended)
+}
+
+/// Gives a membership to another instance of its host's agent, and returns it.
+///
+/// # Errors
+/// [`MemberError::MemberNotFound`] when it has left; [`MemberError::MemberChanged`] when another has taken its name; or the
+/// store's.
+pub async fn adopt_member(store: &dyn Store, member: &Member, instance: Uuid) -> Result<Written, MemberError> {
+    let key = keys::member(member.network, &member.container);
+    for _ in 0..MAX_ATTEMPTS {
+        let Some(stored) = records::get_member(store, member.network, &member.container).await? else {
+            return Err(not_found(member.network, &member.container));
+        };
+        if stored.record.id != member.id {
+            return Err(MemberError::MemberChanged(Box::new(stored.record)));
+        }
+        if stored.record.instance == Some(instance) {
+            return Ok(Written::nothing(stored.record));
+        }
+        let adopted = Member { instance: Some(instance), ..stored.record };
+        let update = Transaction::new()
+            .require(key.clone(), Expected::Revision(stored.revision))
+            .put(key.clone(), records::encode(&adopted, &stored.envelope.next()));
+        let written = Written::by(adopted, &update);
         match store.commit(update).await {
             Ok(_) => return Ok(written),
             Err(CommitError::Conflict { .. }) => {}

@@ -19,7 +19,7 @@ mod tests;
 
 pub use claim::{MemberClaim, NameClaim, NameWish};
 pub use error::{MemberError, NetworkError};
-pub use members::{Written, claim_member, set_member_state, update_member};
+pub use members::{Written, adopt_member, claim_member, set_member_state, update_member};
 pub use names::{MAX_NAMES, Released, add_name, drain_name, release_name};
 pub use networks::{NewNetwork, create_network, delete_network, remove_leftovers};
 pub use occupancy::{Choice, Found, NothingSeen, Occupancy, Seen};

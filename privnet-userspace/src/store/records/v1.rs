@@ -167,6 +167,12 @@ pub struct PresenceRecord {
     /// The fleet whose record the agent follows; `None` where its build knows of no fleet, and uses VXLAN port 4789.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fleet: Option<FleetId>,
+    /// Whether the agent writes its presence anew when it is asked in it whether it lives.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers: bool,
+    /// The question of another agent that would have the name; a holder that lives writes its presence without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Uuid>,
 }
 
 /// The record of `fleet/record`: what the hosts that share the store have in common, and which store it is.

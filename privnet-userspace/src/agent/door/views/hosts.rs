@@ -30,9 +30,40 @@ pub struct HostView {
     /// How many revisions that is behind what this agent has applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<u64>,
+    /// How many of its members another instance of its agent made, until `privnet host adopt` on that host.
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    pub members_unadopted: usize,
     /// How old what is known of the store is, in seconds; absent while it is current.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_age_seconds: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+const fn is_none_of_them(count: &usize) -> bool {
+    *count == 0
+}
+
+/// Asks that this host takes over the members that another instance of its agent made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct AdoptHost {
+    /// Whether more than five members may end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub yes: bool,
+    /// Whether the host's name is taken although the lease of another agent of that name lives.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
+/// What an adoption did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Adopted {
+    /// How many members go on: their containers run on this host.
+    pub kept: u64,
+    /// How many ended: nothing of them runs on this host.
+    pub ended: u64,
 }
 
 published! {

@@ -23,7 +23,7 @@ use anyhow::Result;
 
 pub use files::{Durability, rename_over, replace};
 use files::{Read, read, read_key, text_of};
-pub use record::{Record, text_of_entry};
+pub use record::{FurtherName, Record, text_of_entry};
 
 use crate::model::{ContainerRef, FileError, HostName, MemberId, NetworkId, PrivateKey};
 use crate::netns::NetnsId;
@@ -138,6 +138,18 @@ impl Journal {
         rename_over(&self.path(record.id, "key"), Durability::ThisBoot, key.reveal_base64().as_bytes())?;
         self.write(record.clone())?;
         Ok(record)
+    }
+
+    /// Writes a record that was lost, with its private key where that is known. A record without a slot is given one.
+    ///
+    /// # Errors
+    /// Nothing is recorded.
+    pub fn make_again(&mut self, record: Record, key: Option<&PrivateKey>) -> Result<()> {
+        let slot = record.slot.or_else(|| Some(self.take_slot()));
+        if let Some(key) = key {
+            rename_over(&self.path(record.id, "key"), Durability::ThisBoot, key.reveal_base64().as_bytes())?;
+        }
+        self.write(Record { slot, ..record })
     }
 
     /// A slot that no record has; those that were free for longest come first, for the kernel may remove a link late.

@@ -1,0 +1,150 @@
+//! Which machine a state directory belongs to: a copy of it on another machine is none of its agent.
+//!
+//! A virtual machine that is cloned, or a backup that is put on another one, has the identity and the journal of the first. Its
+//! agent would end the first one's members, whose containers it does not have. So the directory says which machine it is of,
+//! and on another one the agent takes a new instance, and sets the journal aside. A directory that is not where it was, on the
+//! same machine, may be a copy too: then the agent that has the host's name is asked whether it lives.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use uuid::Uuid;
+
+use super::journal::replace;
+use super::state_dir::StateDir;
+use crate::agent::config::Config;
+use crate::agent::door::error::{ControlError, ErrorCode};
+use crate::model::{FileError, counted};
+use crate::store::StoreKind;
+
+/// The file that says which machine the directory is of.
+const FILE: &str = "machine";
+
+/// What a state directory says of where it belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Note {
+    /// The machine; nothing where it has no id.
+    machine: Option<Uuid>,
+    /// The file system and the file of the directory's lock.
+    lock: (u64, u64),
+}
+
+/// Finds out whether a state directory is where it was, and makes a copy from another machine one of this machine. To be
+/// called before the journal is read; returns whether the directory was moved, or is a copy, on this machine.
+///
+/// A store that is in the directory was copied with it, and no other host shares it: its members are this host's.
+///
+/// # Errors
+/// When a file cannot be read, moved or written.
+pub fn settle(config: &Config, state_dir: &StateDir, machine: Option<Uuid>, store: StoreKind) -> Result<bool> {
+    let path = config.state_dir.join(FILE);
+    let now = Note { machine, lock: state_dir.lock_id()? };
+    let noted = read(&path)?;
+    let is_of_another = |noted: &Note| {
+        noted.machine.is_some() && now.machine.is_some() && noted.machine != now.machine && store == StoreKind::Etcd
+    };
+    let is_copy = noted.as_ref().is_some_and(is_of_another);
+    if is_copy {
+        set_aside(config)?;
+    }
+    let is_moved = !is_copy && noted.as_ref().is_some_and(|noted| noted.lock != now.lock);
+    // One that was moved is noted once it is known that no other agent has it.
+    if !is_moved && noted.as_ref() != Some(&now) {
+        note(&config.state_dir, state_dir, machine)?;
+    }
+    Ok(is_moved)
+}
+
+/// Notes that the directory is where it belongs.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn note(path: &Path, state_dir: &StateDir, machine: Option<Uuid>) -> Result<()> {
+    let (device, file) = state_dir.lock_id()?;
+    let machine = machine.map_or_else(|| "-".to_owned(), |machine| machine.to_string());
+    replace(&path.join(FILE), format!("{machine} {device} {file}\n").as_bytes())
+}
+
+/// Sets aside what belongs to the other machine's containers, the identity last: killed in between, the next agent goes on.
+fn set_aside(config: &Config) -> Result<()> {
+    let instance = config.state_dir.join("instance");
+    let known = fs::read_to_string(&instance).unwrap_or_default();
+    let suffix = known.trim().to_owned();
+    let entries = fs::read_dir(config.journal_dir()).map_or(0, |entries| {
+        let is_record = |path: PathBuf| path.extension().is_some_and(|extension| extension == "json");
+        entries.flatten().filter(|entry| is_record(entry.path())).count()
+    });
+    for path in [config.journal_dir(), config.resolv_conf_dir(), config.snapshot_path()] {
+        let aside = path.with_extension(format!("of-{suffix}"));
+        match fs::rename(&path, &aside) {
+            Ok(()) => tracing::warn!(
+                "the state directory {} is a copy from another machine: {} is {} now",
+                config.state_dir.display(),
+                path.display(),
+                aside.display()
+            ),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(FileError::at("set aside", &path)(error).into()),
+        }
+    }
+    tracing::warn!(
+        "the agent of this machine takes a new instance, and tells the store nothing of the {} that were copied",
+        counted(entries, "member")
+    );
+    match fs::remove_file(&instance) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::at("remove", &instance)(error).into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Note>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(FileError::at("read", path)(error).into()),
+    };
+    // What a power cut may leave of a file that was just made.
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match parse(&text) {
+        Some(note) => Ok(Some(note)),
+        None => {
+            let message = format!("{} does not hold a machine and a file", path.display());
+            let remedy =
+                "if the directory was not copied from another machine, remove the file; else remove the directory";
+            Err(ControlError::new(ErrorCode::Internal, message, remedy).into())
+        }
+    }
+}
+
+fn parse(text: &str) -> Option<Note> {
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    let [machine, device, file] = fields[..] else { return None };
+    let machine = if machine == "-" { None } else { Some(machine.parse().ok()?) };
+    Some(Note { machine, lock: (device.parse().ok()?, file.parse().ok()?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_read_as_it_was_written_and_a_damaged_one_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(FILE);
+        let state_dir = StateDir::take(directory.path()).expect("free");
+        assert_eq!(read(&path).expect("there is none"), None);
+        for machine in [None, Some(Uuid::from_u128(7))] {
+            note(directory.path(), &state_dir, machine).expect("noted");
+            let lock = state_dir.lock_id().expect("it has one");
+            assert_eq!(read(&path).expect("read"), Some(Note { machine, lock }));
+        }
+        fs::write(&path, "half of").expect("written");
+        assert!(read(&path).expect_err("damaged").to_string().contains("machine"));
+        fs::write(&path, "").expect("written");
+        assert_eq!(read(&path).expect("as a power cut leaves it"), None);
+    }
+}

@@ -1,0 +1,231 @@
+//! An agent ends only what its own instance wrote: a state directory that is lost, copied or taken to another machine ends no
+//! member, and an operator says what becomes of the members.
+//!
+//! ```text
+//!  h1: agent, web-1 ──────────┐            ┌── h2: agent, backend-1
+//!                             ├─ underlay ─┤   a stream of datagrams from web-1 to backend-1, and back, throughout
+//!               h3: etcd ─────┘            └── (h1: a journal entry lost, its state directory lost, copied, of another machine)
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use privnet::agent::views::{Adopted, CheckStatus, HostView, NetworkView};
+use privnet::agent::{ControlError, ErrorCode};
+use privnet_tests::lab::probe::{Server, Stream};
+use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, say, wait_until, wait_within};
+
+const SUBNET: &str = "10.92.0.0/24";
+const PORT: u16 = 7000;
+const PACE: Duration = Duration::from_millis(1);
+const LATER: Duration = Duration::from_secs(90);
+const MACHINES: [&str; 2] = ["0a1b2c3d4e5f60718293a4b5c6d7e8f9", "1a1b2c3d4e5f60718293a4b5c6d7e8f9"];
+
+/// Two hosts with a member each, and the etcd that they share.
+struct Cluster {
+    // In the order in which they go: the stream needs its members.
+    stream: Option<Stream>,
+    _server: Server,
+    web: Joined,
+    network: NetworkView,
+    one: Host,
+    two: Host,
+    etcd: Etcd,
+    machine: tempfile::NamedTempFile,
+}
+
+impl Cluster {
+    fn start(lab: &Lab) -> Self {
+        let mut spaces = lab.underlay(3, 1500);
+        let mut etcd = Etcd::new(spaces.pop().expect("three"), 3);
+        etcd.start();
+        let machine = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(&machine, MACHINES[0]).expect("the id of the machine");
+        let options = Options::ebpf().with_etcd(etcd.url());
+        let two = lab.host_in(spaces.pop().expect("two"), 2, &options);
+        let options = Options { machine_id: Some(machine.path().to_owned()), ..options };
+        let one = lab.host_in(spaces.pop().expect("one"), 1, &options);
+        let network = one.network("shop", SUBNET);
+        let web = lab.member(&one, &network, "web-1");
+        let backend = lab.member(&two, &network, "backend-1");
+        let server = Server::echo(&backend.app, PORT);
+        wait_until("web reaches backend", || web.pings(backend.address()));
+        let stream = Stream::start(&web.app, (backend.address(), PORT), PACE);
+        let cluster = Self { stream: Some(stream), _server: server, web, network, one, two, etcd, machine };
+        cluster.wait_until_settled(1);
+        cluster
+    }
+
+    fn wait_until_settled(&self, members: usize) {
+        let is_settled = || {
+            let status = self.one.status();
+            status.is_ok_and(|status| status.problems.is_empty() && status.members_ready == members)
+        };
+        wait_within(format!("h1 has settled with {members}: {:?}", self.one.status()), LATER, is_settled);
+    }
+
+    fn state(&self) -> &Path {
+        &self.one.paths().state
+    }
+
+    fn journal(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.state().join("members")).expect("the journal");
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+        paths.sort();
+        paths
+    }
+
+    /// The instance that the store's record of a member names.
+    fn instance_of(&self, member: &Joined) -> String {
+        let records = self.etcd.records(&[]);
+        let prefix = format!("members/{}/1.{}.", self.network.id, member.container.kind);
+        let (_, text) = records.iter().find(|(key, _)| key.starts_with(&prefix)).expect("the member's record");
+        let record: serde_json::Value = serde_json::from_str(text).expect("a record");
+        record["instance"].as_str().expect("it names its instance").to_owned()
+    }
+
+    fn instance(&self) -> String {
+        fs::read_to_string(self.state().join("instance")).expect("the instance").trim().to_owned()
+    }
+
+    fn flows(&self) {
+        let stream = self.stream.as_ref().expect("it runs");
+        let before = stream.answered();
+        wait_until("the stream flows", || stream.answered() > before + 100);
+    }
+
+    /// Ends the stream, of which no datagram was lost.
+    #[track_caller]
+    fn end_stream(&mut self) {
+        self.flows();
+        let (sent, lost) = self.stream.take().expect("it runs").finish();
+        say(&format!("{sent} datagrams were sent, and {} lost", lost.len()));
+        assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    }
+
+    /// Asserts that the members of h1 belong to another instance: all that says so, and what is refused.
+    #[track_caller]
+    fn is_not_adopted(&self, lab: &Lab, members: usize, has_the_name: bool) {
+        let status = self.one.status().expect("reads work");
+        let says = |text: &str| text.contains("another instance") && text.contains("privnet host adopt");
+        assert!(status.problems.iter().any(|problem| says(problem)), "{status:?}");
+        let output = self.one.cli().output(&["doctor", "-o", "json"]);
+        let checks: Vec<privnet::agent::views::Check> = serde_json::from_slice(&output.stdout).expect("checks");
+        let check = checks.iter().find(|check| check.check == "members_adopted").expect("the check");
+        assert!(check.status == CheckStatus::Fail && check.remedy.contains("privnet host adopt"), "{check:?}");
+        let of_one = |host: &Host| {
+            let hosts: Vec<HostView> = host.cli().json(&["hosts"]).expect("the hosts");
+            hosts.into_iter().find(|host| host.name.as_str() == "h1").map(|host| host.members_unadopted)
+        };
+        assert_eq!(of_one(&self.one), Some(members));
+        let seen = if has_the_name { members } else { 0 };
+        wait_until("the other host sees it too", || of_one(&self.two) == Some(seen));
+        let refused = self.one.attach(&self.network, &lab.container("late-1"), None).expect_err("nothing is attached");
+        assert_eq!(refused.code, ErrorCode::HostNotAdopted, "{refused:?}");
+        let refused = self.one.detach(&self.network, &self.web.container).expect_err("nothing is detached");
+        assert_eq!(refused.code, ErrorCode::HostNotAdopted, "{refused:?}");
+    }
+}
+
+fn adopt(host: &Host, further: &[&str]) -> Result<Adopted, ControlError> {
+    host.cli().json(&[&["host", "adopt"], further].concat())
+}
+
+#[test]
+fn a_lost_entry_and_a_lost_state_directory_end_no_member() {
+    let lab = Lab::new("a_lost_entry_and_a_lost_state_directory_end_no_member");
+    let mut cluster = Cluster::start(&lab);
+    assert_eq!(cluster.instance_of(&cluster.web), cluster.instance());
+
+    // One entry of the journal: it is made again, with the key.
+    let journal = cluster.journal();
+    let key = journal.iter().find(|path| path.extension().is_some_and(|extension| extension == "key"));
+    let key = fs::read_to_string(key.expect("the key's file")).expect("the key");
+    cluster.one.kill();
+    journal.iter().for_each(|path| fs::remove_file(path).expect("removed"));
+    cluster.one.start();
+    cluster.wait_until_settled(1);
+    assert_eq!(cluster.journal(), journal);
+    assert!(journal.iter().any(|path| fs::read_to_string(path).is_ok_and(|text| text == key)), "the key is the same");
+    cluster.flows();
+
+    // The whole state directory, and a container that goes while no agent runs.
+    let gone = lab.member(&cluster.one, &cluster.network, "gone-1");
+    cluster.wait_until_settled(2);
+    let before = cluster.instance();
+    cluster.one.kill();
+    fs::remove_dir_all(cluster.state()).expect("the state directory is lost");
+    gone.app.remove();
+    cluster.one.start();
+    assert_ne!(cluster.instance(), before);
+    cluster.is_not_adopted(&lab, 2, true);
+    cluster.flows();
+    let adopted = adopt(&cluster.one, &[]).expect("adopted");
+    assert_eq!(adopted, Adopted { kept: 1, ended: 1 });
+    cluster.wait_until_settled(1);
+    assert_eq!(cluster.instance_of(&cluster.web), cluster.instance());
+    assert!(!cluster.etcd.records(&[]).keys().any(|key| key.contains("/1.gone.")));
+    assert!(cluster.journal().iter().any(|path| fs::read_to_string(path).is_ok_and(|text| text == key)));
+    wait_until("nothing of the member that ended is left", || {
+        !cluster.web.network.succeeds(&format!("ip link show {}", gone.port_veth()))
+    });
+    assert_eq!(adopt(&cluster.one, &[]).expect("nothing to adopt"), Adopted { kept: 0, ended: 0 });
+
+    // The agent is as any other again: it takes members, and starts again.
+    let next = lab.member(&cluster.one, &cluster.network, "next-1");
+    wait_until("the next one reaches web", || next.pings(cluster.web.address()));
+    cluster.one.kill();
+    cluster.one.start();
+    cluster.wait_until_settled(2);
+    cluster.end_stream();
+    lab.finish();
+}
+
+#[test]
+fn a_copied_state_directory_ends_no_member() {
+    let lab = Lab::new("a_copied_state_directory_ends_no_member");
+    let mut cluster = Cluster::start(&lab);
+    let (state, copy) = (cluster.state().to_owned(), cluster.state().with_file_name("copy"));
+
+    // To another place on the same machine, while the agent runs: the second one of that name is refused.
+    cluster.one.space.run(&format!("cp -a {} {}", state.display(), copy.display()));
+    let line = cluster.one.agent_line();
+    let socket = cluster.one.paths().socket.with_extension("copy");
+    let line =
+        line.replace(&format!("--state-dir {}", state.display()), &format!("--state-dir {}", copy.display())).replace(
+            &format!("--socket {}", cluster.one.paths().socket.display()),
+            &format!("--socket {}", socket.display()),
+        );
+    let refused = cluster.one.space.command(&line).output().expect("it starts");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("another agent of this store has the host name h1"), "{said}");
+    cluster.wait_until_settled(1);
+
+    // The twin: the agent does not live, so the copy takes its place, and ends nothing.
+    cluster.one.kill();
+    fs::remove_dir_all(&state).expect("removed");
+    fs::rename(&copy, &state).expect("the copy in its place");
+    cluster.one.start();
+    cluster.wait_until_settled(1);
+    cluster.flows();
+
+    // To another machine: a new instance, of which no member is.
+    let (before, journal) = (cluster.instance(), cluster.journal());
+    cluster.one.kill();
+    fs::write(&cluster.machine, MACHINES[1]).expect("the id of another machine");
+    cluster.one.start();
+    assert_ne!(cluster.instance(), before);
+    assert!(cluster.journal().is_empty());
+    let aside = state.join(format!("members.of-{before}"));
+    assert_eq!(fs::read_dir(aside).expect("it was set aside").count(), journal.len());
+    cluster.is_not_adopted(&lab, 1, false);
+    cluster.flows();
+    // The lease of the machine before lives.
+    let refused = adopt(&cluster.one, &[]).expect_err("it may run there");
+    assert!(refused.message.contains("another agent of this store has the host name h1"), "{refused:?}");
+    assert_eq!(adopt(&cluster.one, &["--force"]).expect("adopted"), Adopted { kept: 1, ended: 0 });
+    cluster.wait_until_settled(1);
+    cluster.end_stream();
+    lab.finish();
+}
