@@ -87,6 +87,13 @@ impl Scene {
         );
         assert_eq!(m.run("dpkg --verify privnet"), "");
         assert!(self.refuses("privnet purge --yes").contains("another agent"), "while one runs");
+        self.with_directive("PrivateTmp=yes", || {
+            m.run("systemctl restart privnet");
+            let checks = m.attempt("privnet doctor");
+            let said = String::from_utf8_lossy(&checks.stdout).into_owned();
+            assert!(!checks.status.success() && said.contains("a mount namespace of its own"), "{said}");
+        });
+        m.run("systemctl stop privnet.service && privnet doctor");
     }
 
     fn members_that_talk(&self) -> Ping<'_> {
@@ -101,14 +108,14 @@ impl Scene {
 
     fn an_agent_that_does_not_go_on_is_replaced(&self) {
         let m = &self.machine;
-        let drop_in = "/run/systemd/system/privnet.service.d";
-        m.run(&format!("mkdir {drop_in} && printf '[Service]\\nWatchdogSec=3\\n' > {drop_in}/soon.conf"));
-        m.run("systemctl daemon-reload && systemctl restart privnet");
-        let stopped = self.agent();
-        m.run(&format!("kill -STOP {stopped}"));
-        wait_until("systemd has started another agent", || self.agent() != stopped && self.answers());
-        assert!(m.run("journalctl --unit privnet --no-pager").contains("Watchdog timeout"));
-        m.run(&format!("rm -r {drop_in} && systemctl daemon-reload && systemctl restart privnet"));
+        self.with_directive("WatchdogSec=3", || {
+            m.run("systemctl restart privnet");
+            let stopped = self.agent();
+            m.run(&format!("kill -STOP {stopped}"));
+            wait_until("systemd has started another agent", || self.agent() != stopped && self.answers());
+            assert!(m.run("journalctl --unit privnet --no-pager").contains("Watchdog timeout"));
+        });
+        m.run("systemctl restart privnet");
         self.members_are(2);
     }
 
@@ -212,6 +219,15 @@ impl Scene {
         let output = self.machine.attempt(line);
         assert!(!output.status.success(), "{line} succeeds");
         String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Does something while the unit has one more line.
+    fn with_directive(&self, line: &str, act: impl FnOnce()) {
+        let drop_in = "/run/systemd/system/privnet.service.d";
+        self.machine.run(&format!("mkdir {drop_in} && printf '[Service]\\n{line}\\n' > {drop_in}/more.conf"));
+        self.machine.run("systemctl daemon-reload");
+        act();
+        self.machine.run(&format!("rm -r {drop_in} && systemctl daemon-reload"));
     }
 
     /// The package with another version, of which the oldest reader may be that version too.

@@ -9,6 +9,7 @@ use super::error::ControlError;
 use super::explain::explain;
 use super::host_checks::{Viewed, check, host_checks, of_error, vxlan_port};
 use super::problems::of_names;
+use super::service_checks::{network_managers, service};
 use super::views::{Check, CheckStatus};
 use crate::agent::adoption;
 use crate::agent::config;
@@ -52,6 +53,8 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
     };
     let mut checks = host_checks(&viewed);
     checks.push(vxlan_port(&shared.host.netns.netns, shared.fleet.vxlan_port().get()).await);
+    checks.extend(service());
+    checks.push(network_managers(Path::new("/")));
     checks.push(state_dir(shared));
     checks.push(match adoption::refusal(shared) {
         Some(error) => of_error("members_adopted", error),

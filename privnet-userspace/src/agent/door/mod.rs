@@ -14,7 +14,7 @@
 //! | `scrape`, `read_failures` | what the metrics read: counters, devices, the state; a read that fails is counted |
 //! | `numbers` | the numbers of containers as an attach finds them |
 //! | `names` | what surfaces may ask about names |
-//! | [`doctor`], `host_checks` | what the agent and its host can do, one check a line |
+//! | [`doctor`], `host_checks`, `service_checks` | what the agent and its host can do, one check a line |
 //! | [`views`], [`error`] | what the surfaces may see |
 //! | `explain` | the errors of doors and store as the one error that surfaces see |
 
@@ -36,6 +36,7 @@ mod problems;
 pub mod read_failures;
 mod reads;
 mod scrape;
+mod service_checks;
 mod target;
 pub mod verbs;
 pub mod views;
