@@ -4,6 +4,7 @@
 //!
 //! | rank | room | what it owns |
 //! |---|---|---|
+//! | 1 | [`failpoint`] | the steps at which a test kills the agent; nothing in a release |
 //! | 1 | [`model`] | the nouns, checked at birth |
 //! | 2 | [`ipam`] | which address, VNI and subnet is whose; pure |
 //! | 2 | [`names`] | domain names: from a snapshot and a question to the answer; pure |
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod companion;
 pub mod datapath;
 pub mod dns;
+pub mod failpoint;
 pub mod ipam;
 pub mod link;
 pub mod metrics;

@@ -121,6 +121,7 @@ async fn look_for_one(memberships: &Memberships, kernel: &Kernel, member: &Membe
         netns_cookie: Some(app.netns.cookie().await?),
         boot_id: memberships.host.facts.boot_id.clone(),
         leaving: false,
+        resolv_conf: None,
         // Its peers stand as they should, as far as anyone can tell; making them anew would cost each a handshake.
         clock_steps: memberships.world(|world| world.clock_steps()),
         stored: stored_records(memberships, member),

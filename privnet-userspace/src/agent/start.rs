@@ -41,6 +41,7 @@ use super::snapshot::{self, Remembered};
 use super::store_problems::StoreProblems;
 use super::turns::Turns;
 use super::world::SharedWorld;
+use crate::failpoint;
 use crate::store::{Embedded, Store, StoreKind, claims, keys};
 
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
@@ -161,6 +162,7 @@ impl Agent {
         ));
         tasks.spawn(telling);
         tasks.spawn(finish_drains(Arc::clone(&memberships)));
+        tasks.spawn(resolv_conf::finish_attaches(Arc::clone(&memberships)));
         let gone_hosts = Arc::new(GoneHosts::default());
         tasks.spawn(follow_hosts(Arc::clone(&gone_hosts), Arc::clone(&memberships.world)));
         tasks.spawn(tell_applied(Arc::clone(&memberships)));
@@ -216,6 +218,7 @@ impl Agent {
 
 /// What comes before the store is opened or waited for: an agent that cannot do its work says so at once.
 pub(super) fn prepare(config: &Config) -> Result<()> {
+    failpoint::listen();
     capabilities::check_own(config.names.is_some())?;
     StateDir::prepare(&config.state_dir)
 }

@@ -10,6 +10,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::RunDir;
 use super::privileges::watch;
+use crate::failpoint::{self, Step};
 
 /// How long a companion may take to end after SIGTERM, and then again after SIGKILL.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
@@ -62,6 +63,7 @@ pub async fn end(run_dir: &RunDir) -> io::Result<()> {
         if !ended {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not end, even after SIGKILL"));
         }
+        failpoint::passed(Step::EndProcess);
     }
     run_dir.remove()
 }

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::protocol::{Given, Handshake, Identity, Program, Protocol, Reply, Request, Start, Started, Upgrade, encode};
 use super::{Cause, Ending, Error, RunDir, channel, ending};
+use crate::failpoint::{self, Step};
 
 /// How long a process may take to become ready: two orders above what was measured on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
@@ -89,6 +90,7 @@ impl<P: Protocol> Handle<P> {
             return Err(self.error(Cause::AlreadyRunning { pid: pid.as_raw_pid() }).into());
         }
         self.run_dir.create().map_err(self.kernel("given a directory"))?;
+        failpoint::passed(Step::RunDirectory);
         let started = self.start_in_dir(binary, given).await;
         if started.is_err() && matches!(self.run_dir.owner(), Ok(None)) {
             // What is left are empty files; the failure that is told is the first one.
@@ -115,10 +117,12 @@ impl<P: Protocol> Handle<P> {
             .stderr(Stdio::null())
             .spawn()
             .map_err(self.kernel("started"))?;
+        failpoint::passed(Step::Spawn);
         let ready = async { Ok::<(), E>(self.hand_over(ours, given.await?).await?) };
         let result = tokio::time::timeout(START_TIMEOUT, ready).await;
         match result.unwrap_or_else(|_| Err(self.error(Cause::NotReady { patience: START_TIMEOUT }).into())) {
             Ok(()) => {
+                failpoint::passed(Step::Ready);
                 tracing::debug!(pid = child.id(), run_dir = %self.run_dir().display(), "started {}", P::NAME);
                 // While the agent lives it is the parent, and reaps the process when it ends.
                 tokio::spawn(async move { child.wait().await });
@@ -203,7 +207,10 @@ impl<P: Protocol> Handle<P> {
             Err(_) => {}
         }
         match serde_json::from_slice(&answer) {
-            Ok(response) => Ok((response, files)),
+            Ok(response) => {
+                failpoint::passed(Step::Request);
+                Ok((response, files))
+            }
             Err(_) => Err(self.error(Cause::Unreadable)),
         }
     }

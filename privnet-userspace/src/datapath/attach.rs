@@ -23,6 +23,7 @@ use privnet_ebpf::net::Vni;
 
 use super::error::{errno_of_link, errno_of_program, errno_of_tc};
 use super::{Error, Hook, Method, Network, features};
+use crate::failpoint::{self, Step};
 use crate::model::IfName;
 use crate::netns::{Netns, NetnsId};
 
@@ -95,6 +96,7 @@ impl Network {
                     Method::Clsact => point.attach_clsact()?,
                     Method::Tcx => point.attach_tcx()?,
                 }
+                failpoint::passed(Step::Attach);
                 if point.query_tcx(current, config)? == Attachment::Preceded { point.attach_first() } else { Ok(()) }
             })
             .await?
@@ -109,7 +111,9 @@ impl Network {
     /// [`Error::Attach`] or [`Error::Pin`] when the kernel refuses.
     pub async fn detach(&self, netns: &Netns, interface: &IfName, hook: Hook) -> Result<(), Error> {
         let point = self.attach_point(netns, interface, hook);
-        netns.run(move || point.detach_tcx().and_then(|()| point.detach_clsact())).await?
+        netns.run(move || point.detach_tcx().and_then(|()| point.detach_clsact())).await??;
+        failpoint::passed(Step::Detach);
+        Ok(())
     }
 
     /// Removes the pins of the links in a namespace that no longer exists, and that [`Network::detach`] cannot enter.

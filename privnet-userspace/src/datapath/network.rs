@@ -21,6 +21,7 @@ use super::counters::{self, Counters};
 use super::pinned::{is_pinned_as, open_config, typed};
 use super::plain::Plain;
 use super::{Error, Hook, features, is_bpffs, object};
+use crate::failpoint::{self, Step};
 
 /// The settings of a network's instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +197,7 @@ impl Network {
             if let Err(error) = fs::remove_file(&path) {
                 failed.get_or_insert(Error::pin("unpin", &path, error));
             }
+            failpoint::passed(Step::RemovePin);
         }
         match failed {
             Some(error) => Err(error),
@@ -273,6 +275,7 @@ fn load(bytes: &[u8], pin_dir: &Path, spec: &NetworkSpec) -> Result<(), Error> {
         }
         loader.load(bytes).map_err(Error::Object)?
     };
+    failpoint::passed(Step::PinMaps);
     for map in &maps::ALL {
         is_pinned_as(map, pin_dir, spec.prefix.prefix_len())?;
     }
@@ -288,6 +291,7 @@ fn load(bytes: &[u8], pin_dir: &Path, spec: &NetworkSpec) -> Result<(), Error> {
         replace_pin(program, &pin_of(pin_dir, hook))?;
     }
     write_config(&mut config, spec.config().with_vtep(vtep).with_build(object::BUILD))?;
+    failpoint::passed(Step::MarkPrograms);
     debug!(pins = %pin_dir.display(), build = object::BUILD, "loaded the programs of a network");
     Ok(())
 }
@@ -304,7 +308,9 @@ fn replace_pin(program: &mut SchedClassifier, path: &Path) -> Result<(), Error> 
         Err(error) => return Err(Error::pin("unpin", &fresh, error)),
     }
     program.pin(&fresh).map_err(|error| Error::from_pin_error("pin", &fresh, error))?;
-    fs::rename(&fresh, path).map_err(|error| Error::pin("rename the new program to", path, error))
+    fs::rename(&fresh, path).map_err(|error| Error::pin("rename the new program to", path, error))?;
+    failpoint::passed(Step::PinProgram);
+    Ok(())
 }
 
 fn pin_of(pin_dir: &Path, hook: Hook) -> PathBuf {
@@ -319,7 +325,9 @@ fn make_dir(pin_dir: &Path) -> Result<(), Error> {
     if !pin_dir.ancestors().find(|dir| dir.exists()).is_some_and(is_bpffs) {
         return Err(Error::NotBpffs { path: pin_dir.to_owned() });
     }
-    fs::create_dir_all(pin_dir).map_err(|error| Error::pin("create", pin_dir, error))
+    fs::create_dir_all(pin_dir).map_err(|error| Error::pin("create", pin_dir, error))?;
+    failpoint::passed(Step::PinDirectory);
+    Ok(())
 }
 
 fn write_config(map: &mut Array<MapData, Plain<Config>>, config: Config) -> Result<(), Error> {

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use tokio::task::AbortHandle;
 
 use super::error::{Error, Refusal};
+use crate::failpoint::{self, Step};
 use crate::netns::{Netns, NetnsId};
 
 /// The bound of an answer. Creating and deleting links waits for the kernel's global lock (RTNL).
@@ -115,7 +116,9 @@ impl Socket {
         flags: u16,
         operation: Operation,
     ) -> Result<(), Error> {
-        self.get(message, flags, operation).await.map(drop)
+        self.get(message, flags, operation).await?;
+        failpoint::passed(Step::Netlink);
+        Ok(())
     }
 
     /// Sends one request and returns the messages before the acknowledgement.

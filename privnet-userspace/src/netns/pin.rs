@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
 use super::{Error, Netns, NetnsId, file};
+use crate::failpoint::{self, Step};
 
 /// A name in a directory of pins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,13 +46,19 @@ impl Netns {
         let _lock = lock(dir)?;
         share(dir)?;
         match inspect(&path)? {
-            Found::Nothing => make_mount_point(&path)?,
+            Found::Nothing => {
+                make_mount_point(&path)?;
+                failpoint::passed(Step::MountPoint);
+            }
             Found::EmptyFile => tracing::debug!(path = %path.display(), "using a mount point that was left behind"),
             Found::Namespace(_) | Found::Other(_) => return Err(Error::AlreadyExists { path }),
         }
         let pinned = Self::create_anonymous().and_then(|netns| pin(&netns, &path).map(|()| netns));
         match &pinned {
-            Ok(netns) => tracing::debug!(path = %path.display(), netns = %netns.id(), "created a network namespace"),
+            Ok(netns) => {
+                failpoint::passed(Step::Pin);
+                tracing::debug!(path = %path.display(), netns = %netns.id(), "created a network namespace");
+            }
             // The first error is reported. The next call uses a mount point that stays.
             Err(_) => drop(rustix::fs::unlink(&path)),
         }
@@ -77,6 +84,7 @@ impl Netns {
                     rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
                         .map_err(named("unmount"))?;
                     tracing::debug!(path = %path.display(), netns = %id, "unpinned a network namespace");
+                    failpoint::passed(Step::Unpin);
                 }
                 Found::EmptyFile => return rustix::fs::unlink(&path).map_err(named("remove")),
                 Found::Other(found) => return Err(Error::NotANamespace { path, found }),

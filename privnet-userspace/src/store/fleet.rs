@@ -5,6 +5,7 @@
 //! used beside its successor. An agent whose store was emptied, restored or replaced behind its endpoint writes nothing there,
 //! and reads nothing once it knows.
 
+use std::io;
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use super::keys;
 use super::path::{Key, Prefix};
 use super::records::{self, Envelope, FleetRecord, RecordError, Stored};
 use super::transaction::{Expected, LeaseId, Revision, Transaction, Value};
+use crate::failpoint::{self, Step};
 use crate::model::{DEFAULT_VXLAN_PORT, FleetId};
 
 /// How often a transaction is tried while the fleet's record changes.
@@ -122,7 +124,7 @@ impl Fleet {
                 None if self.store.get(&epoch).await?.is_some() => return Ok(()),
                 None => Transaction::new().require(keys::fleet(), Expected::Revision(revision)),
             };
-            match self.store.commit(repair.put(epoch, [])).await {
+            match commit_to(&*self.store, repair.put(epoch, [])).await {
                 // It is read again, as the newest then.
                 Ok(_) | Err(CommitError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
@@ -211,7 +213,7 @@ async fn find_or_found(store: &dyn Store) -> Result<Stored<FleetRecord>, CommitE
             .require(keys::fleet(), Expected::Absent)
             .put(keys::fleet_epoch(record.id, record.epoch), [])
             .put(keys::fleet(), records::encode(&record, &envelope));
-        match store.commit(founding).await {
+        match commit_to(store, founding).await {
             Ok(revision) => {
                 tracing::info!(fleet = %record.id, "this store is the fleet's from now on");
                 return Ok(Stored { record, envelope, revision });
@@ -220,6 +222,19 @@ async fn find_or_found(store: &dyn Store) -> Result<Stored<FleetRecord>, CommitE
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The one way by which an agent changes its store.
+async fn commit_to(store: &dyn Store, transaction: Transaction) -> Result<Revision, CommitError> {
+    failpoint::refused(Step::Commit).map_err(refusal)?;
+    let revision = store.commit(transaction).await?;
+    failpoint::passed(Step::Commit);
+    Ok(revision)
+}
+
+/// A test refuses the store.
+fn refusal(error: io::Error) -> StoreError {
+    StoreError::Cluster { operation: "commit", detail: error.to_string() }
 }
 
 #[async_trait]
@@ -254,7 +269,7 @@ impl Store for Fleet {
             let mut of_fleet = transaction.clone();
             // First: in another store, no other compare means anything.
             of_fleet.compares.splice(0..0, compares.iter().cloned());
-            let outcome = self.store.commit(of_fleet).await;
+            let outcome = commit_to(&*self.store, of_fleet).await;
             let Err(CommitError::Conflict { key, .. }) = &outcome else { return outcome };
             if !compares.iter().any(|(compared, _)| compared == key) {
                 return outcome;
@@ -270,7 +285,10 @@ impl Store for Fleet {
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         self.require_ours()?;
-        self.store.grant_lease(ttl).await
+        failpoint::refused(Step::Lease).map_err(refusal)?;
+        let lease = self.store.grant_lease(ttl).await?;
+        failpoint::passed(Step::Lease);
+        Ok(lease)
     }
 
     async fn keep_lease_alive(&self, lease: LeaseId) -> Result<(), StoreError> {

@@ -191,6 +191,17 @@ macro_rules! define_objects {
         }
 
         impl Key {
+            /// Whether an object that could not be removed keeps another one from being removed: its safeguard, or what it
+            /// stands on of the network's own, unless that takes it along.
+            #[must_use]
+            pub fn keeps(self, other: Self) -> bool {
+                let stands_on = || self.parents().contains(&other) && !self.contained_in().contains(&other);
+                self.safeguards().contains(&other) || (other.is_the_networks() && stands_on())
+            }
+
+            /// The names of all kinds.
+            pub const KINDS: &'static [&'static str] = &[$(stringify!($name)),+];
+
             /// The object, for a person: `name` gives the name of a member of this host, where it is at hand.
             #[must_use]
             pub fn describe(self, name: impl FnOnce(MemberId) -> Option<String>) -> String {

@@ -10,6 +10,7 @@ use privnet::agent::views::{
     Target,
 };
 use privnet::agent::{Agent, AgentApi as _, Config, Control, ControlError, NamesConfig};
+use privnet::failpoint::VARIABLE;
 use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet::store::Store;
 use rustix::process::Signal;
@@ -229,6 +230,9 @@ fn spawn(host: &Shared) -> Child {
     super::say(&format!("[{}] {line}", host.name));
     let log = File::options().create(true).append(true).open(&host.paths.log).expect("the agent's log");
     let mut command = host.space.command(&line);
+    if host.options.failpoints {
+        command.env(VARIABLE, host.failpoints().file());
+    }
     command.env("RUST_LOG", host.options.log).stdout(Stdio::null()).stderr(log);
     command.spawn().expect("nsenter starts")
 }

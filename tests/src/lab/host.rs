@@ -57,7 +57,7 @@ pub struct Shared {
     /// How it was set up.
     pub options: Options,
     pub(crate) paths: Paths,
-    driver: RefCell<Driver>,
+    pub(super) driver: RefCell<Driver>,
     loaded: RefCell<BTreeSet<BpfObject>>,
 }
 

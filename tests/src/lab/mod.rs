@@ -18,6 +18,7 @@ mod cut;
 pub mod docker;
 mod driver;
 pub mod etcd;
+pub mod failpoint;
 pub mod frame;
 pub mod ground;
 pub mod host;

@@ -22,6 +22,8 @@ pub struct Options {
     pub log: &'static str,
     /// The file with the id of the machine that the host stands for; this machine's without one.
     pub machine_id: Option<PathBuf>,
+    /// Whether the agent listens to [`super::failpoint`].
+    pub failpoints: bool,
 }
 
 impl Options {
@@ -37,6 +39,7 @@ impl Options {
             capabilities: None,
             log: "privnet=debug",
             machine_id: None,
+            failpoints: false,
         }
     }
 
@@ -52,6 +55,7 @@ impl Options {
             capabilities: None,
             log: "privnet=debug",
             machine_id: None,
+            failpoints: false,
         }
     }
 
@@ -59,6 +63,12 @@ impl Options {
     #[must_use]
     pub fn without_periodic_observation(self) -> Self {
         Self { observe_interval: Some(Duration::from_secs(1_000_000)), ..self }
+    }
+
+    /// The same, and the agent listens to [`super::failpoint`].
+    #[must_use]
+    pub fn with_failpoints(self) -> Self {
+        Self { failpoints: true, ..self }
     }
 
     /// The same with an etcd as the store.

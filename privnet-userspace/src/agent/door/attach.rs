@@ -50,7 +50,7 @@ pub(in crate::agent) async fn attach(
     }
     let found = find(shared, &request.target)?;
     let ports = request.ports.iter().map(|port| port.parse()).collect::<Result<BTreeSet<Port>, _>>()?;
-    let wanted = MemberWish { app, kind, number, address: request.address, ports };
+    let wanted = MemberWish { app, kind, number, address: request.address, ports, resolv_conf: request.resolv_conf };
     let claimed = claim_or_existing(shared, network, &wanted, &found).await?;
     drop(found);
     let Claimed { record, name, made } = &claimed;
@@ -82,7 +82,7 @@ pub(in crate::agent) async fn attach(
         }
         return Err(error);
     }
-    attached(shared, claimed, wanted.app.name, request.resolv_conf.as_ref()).await
+    attached(shared, claimed, wanted.app.name, wanted.resolv_conf.as_ref()).await
 }
 
 /// The full domain name of a container in a network.

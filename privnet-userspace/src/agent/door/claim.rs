@@ -165,7 +165,9 @@ async fn join(
             .records()
             .get(&record.id)
             .is_some_and(|record| record.each_name().any(|(known, path)| *known == name && !record.leads_there(path)));
-        noted.and_then(|()| if is_dead { journal.note_path(record.id, &name, &found.path) } else { Ok(()) })
+        noted
+            .and_then(|()| if is_dead { journal.note_path(record.id, &name, &found.path) } else { Ok(()) })
+            .and_then(|()| journal.note_resolv_conf(record.id, wanted.resolv_conf.as_ref()))
     };
     if let Err(error) = noted {
         if made == Made::Name {
@@ -223,6 +225,7 @@ async fn claim(
         netns_cookie: Some(netns_cookie),
         boot_id: shared.host.facts.boot_id.clone(),
         leaving: false,
+        resolv_conf: wanted.resolv_conf.clone(),
         clock_steps: BTreeMap::new(),
         stored: records.iter().map(text_of_entry).collect(),
         unknown: BTreeMap::new(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use super::views::ResolvConfFile;
 use crate::model::ids::ContainerNumber;
 use crate::model::{App, ContainerType, Port};
 
@@ -18,4 +19,6 @@ pub struct MemberWish {
     pub address: Option<Ipv4Addr>,
     /// The ports that it declares by name.
     pub ports: BTreeSet<Port>,
+    /// The container's `resolv.conf` that it names.
+    pub resolv_conf: Option<ResolvConfFile>,
 }

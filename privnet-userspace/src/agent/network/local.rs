@@ -240,6 +240,11 @@ impl LocalNetwork {
         self.host.config.wireguard_dir(self.network, record.address)
     }
 
+    /// Whether there is anything of a member's userspace WireGuard process, be it only what is left of one.
+    pub fn has_wireguard_dir(&self, record: &Record) -> bool {
+        self.host.facts.wireguard == Backend::Userspace && self.wireguard_dir(record).exists()
+    }
+
     /// The index of a member's link in the network netns, which must be there.
     pub async fn veth_index(&self, member: MemberId) -> Result<u32> {
         self.existing_netns().await?.index_of(self.record(member)?.link().name().as_str()).await

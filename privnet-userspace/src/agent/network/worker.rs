@@ -234,8 +234,9 @@ impl Worker {
             let ready = |op: &&Op| {
                 let (key, failed) = (op.key(), &failures.keys);
                 match op {
-                    // What keeps private traffic in is not taken off a tunnel that could not be.
-                    Op::Remove(..) => !failed.iter().any(|failed| failed.safeguards().contains(&key)),
+                    // What keeps private traffic in is not taken off a tunnel that could not be, nor the network's programs
+                    // while a guard stays: it is known and removed by them alone.
+                    Op::Remove(..) => !failed.iter().any(|failed| failed.keeps(key)),
                     Op::Create(..) | Op::Replace(..) => {
                         !key.parents().iter().chain(&key.safeguards()).any(|ground| failed.contains(ground))
                     }

@@ -1,7 +1,7 @@
 //! The journal's files: their names, their versions, and how one takes another's place.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::Record;
 use crate::agent::door::error::{ControlError, ErrorCode};
+use crate::failpoint::{self, Step};
 use crate::model::{FileError, MemberId, NetworkId, PrivateKey, PublicKey};
 
 /// The version of the record's form. Version 1 had no membership id, and its files bore the name `<pn>_<ipv4>`.
@@ -44,7 +45,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Read>> {
             "{} is empty, as a power cut leaves it: the member of the earlier boot is forgotten",
             path.display()
         );
-        fs::remove_file(path).map_err(FileError::at("remove the empty", path))?;
+        remove_if_there(path)?;
         return Ok(None);
     }
     let version = serde_json::from_slice::<Value>(&text).ok().and_then(|value| value.get("version")?.as_u64());
@@ -127,16 +128,40 @@ pub fn rename_over(path: &Path, durability: Durability, content: &[u8]) -> Resul
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
-    let mut file = fs::OpenOptions::new()
+    let replaced = write_new(&temporary, durability, content)
+        .and_then(|()| fs::rename(&temporary, path).map_err(FileError::at("replace", path)));
+    if replaced.is_err() {
+        // A private key may be in it. The first error is told.
+        let _ = fs::remove_file(&temporary);
+    }
+    replaced?;
+    failpoint::passed(Step::Rename);
+    Ok(())
+}
+
+fn write_new(path: &Path, durability: Durability, content: &[u8]) -> Result<(), FileError> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
         .create(true)
         .write(true)
         .truncate(true)
         .mode(0o600)
-        .open(&temporary)
-        .map_err(FileError::at("create", &temporary))?;
-    file.write_all(content).map_err(FileError::at("write", &temporary))?;
+        .open(path)
+        .map_err(FileError::at("create", path))?;
+    failpoint::refused(Step::Write).and_then(|()| file.write_all(content)).map_err(FileError::at("write", path))?;
     if matches!(durability, Durability::ForGood) {
-        file.sync_data().map_err(FileError::at("flush", &temporary))?;
+        file.sync_data().map_err(FileError::at("flush", path))?;
     }
-    Ok(fs::rename(&temporary, path).map_err(FileError::at("replace", path))?)
+    failpoint::passed(Step::Write);
+    Ok(())
+}
+
+/// Removes a file. Absent is done.
+pub fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(FileError::at("remove", path)(error).into()),
+        Ok(()) | Err(_) => {}
+    }
+    failpoint::passed(Step::Unlink);
+    Ok(())
 }

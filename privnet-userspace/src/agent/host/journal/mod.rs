@@ -21,10 +21,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 
-pub use files::{Durability, rename_over, replace};
+pub use files::{Durability, remove_if_there, rename_over, replace};
 use files::{Read, read, read_key, text_of};
 pub use record::{FurtherName, Record, text_of_entry};
 
+use crate::agent::door::views::ResolvConfFile;
 use crate::model::{ContainerRef, FileError, HostName, MemberId, NetworkId, PrivateKey};
 use crate::netns::NetnsId;
 use crate::store::claims::Written;
@@ -111,7 +112,7 @@ impl Journal {
             // The key of a record that was set aside is as good as that.
             let is_kept = || keys.contains(&path) || path.with_extension("json.corrupt").exists();
             if extension == Some("new") || (extension == Some("key") && !is_kept()) {
-                fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
+                remove_if_there(&path)?;
             }
         }
         Ok(())
@@ -136,7 +137,11 @@ impl Journal {
     pub fn add(&mut self, record: Record, key: &PrivateKey) -> Result<Record> {
         let record = Record { slot: Some(self.take_slot()), ..record };
         rename_over(&self.path(record.id, "key"), Durability::ThisBoot, key.reveal_base64().as_bytes())?;
-        self.write(record.clone())?;
+        if let Err(error) = self.write(record.clone()) {
+            // The first error is told; what stays is swept at the next start.
+            let _ = remove_if_there(&self.path(record.id, "key"));
+            return Err(error);
+        }
         Ok(record)
     }
 
@@ -242,6 +247,19 @@ impl Journal {
         if *known == record { Ok(()) } else { self.write(record) }
     }
 
+    /// Notes which `resolv.conf` an attach has named, if one.
+    ///
+    /// # Errors
+    /// The record is as it was.
+    pub fn note_resolv_conf(&mut self, id: MemberId, file: Option<&ResolvConfFile>) -> Result<()> {
+        match self.records.get(&id) {
+            Some(record) if file.is_some() && record.resolv_conf.as_ref() != file => {
+                self.write(Record { resolv_conf: file.cloned(), ..record.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Removes a record and the key. Idempotent.
     ///
     /// # Errors
@@ -270,13 +288,6 @@ impl Journal {
 
     fn path(&self, id: MemberId, extension: &str) -> PathBuf {
         self.dir.join(format!("{id}.{extension}"))
-    }
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::at("remove", path)(error).into()),
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

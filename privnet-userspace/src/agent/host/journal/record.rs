@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::door::views::ResolvConfFile;
 use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
 use crate::netns::{Netns, NetnsId};
 use crate::store::claims::Written;
@@ -47,6 +48,9 @@ pub struct Record {
     pub boot_id: String,
     /// Whether only its teardown remains.
     pub leaving: bool,
+    /// The container's `resolv.conf` that an attach named last: the next agent takes it over where this one could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolv_conf: Option<ResolvConfFile>,
     /// How often the clocks of its peers' hosts had stepped back when its peers were made; those that never did are left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub clock_steps: BTreeMap<HostName, u64>,

@@ -26,6 +26,7 @@ pub fn record() -> Record {
         leaving: false,
         clock_steps: BTreeMap::new(),
         stored: BTreeMap::new(),
+        resolv_conf: None,
         unknown: BTreeMap::new(),
     }
 }

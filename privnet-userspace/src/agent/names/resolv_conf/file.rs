@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::door::views::ProblemView;
+use crate::failpoint::{self, Step};
 use crate::model::explain::file_system_remedy;
 
 /// The largest file that is read, in bytes: resolv.conf(5) needs far less.
@@ -181,7 +182,10 @@ impl Opened {
     /// When it cannot be written; it may be in part.
     pub fn write(&self, text: &str) -> Result<(), ProblemView> {
         let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        let written = self.file.write_all_at(text.as_bytes(), 0).and_then(|()| self.file.set_len(length));
+        let written = self.file.write_all_at(text.as_bytes(), 0).and_then(|()| {
+            failpoint::passed(Step::ResolvConf);
+            self.file.set_len(length)
+        });
         written.map_err(|error| failed("write", &self.path, &error))
     }
 }

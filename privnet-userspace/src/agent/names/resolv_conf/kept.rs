@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::file::FileId;
-use crate::agent::host::journal::replace;
+use crate::agent::host::journal::{remove_if_there, replace};
 use crate::agent::names::search::WRITTEN;
 use crate::dns;
 use crate::model::FileError;
@@ -153,11 +152,7 @@ impl Directory {
     /// # Errors
     /// It may remain.
     pub fn remove(&self, kept: &Kept) -> Result<()> {
-        let path = self.path(&kept.path);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::at("remove", &path)(error).into()),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        remove_if_there(&self.path(&kept.path))
     }
 
     /// Named by what the path hashes to: a path is no file name.

@@ -18,6 +18,7 @@ mod kept;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -157,6 +158,25 @@ pub async fn after_start(shared: &Memberships) {
     let containers = shared.resolv_confs.containers();
     // What was not done is in the log.
     join_all(containers.into_iter().map(|netns| after_change(shared, netns))).await;
+}
+
+/// Takes over the files that attaches have named and that earlier agents did not get to.
+pub async fn finish_attaches(shared: Arc<Memberships>) {
+    let records: Vec<Record> = shared.journal().records().values().filter(|record| !record.leaving).cloned().collect();
+    for record in records {
+        let Some(wish) = record.resolv_conf.clone().filter(|_| shared.host.config.names.is_some()) else { continue };
+        if shared.resolv_confs.at(&wish.path).is_some_and(|kept| kept.netns == record.netns) {
+            continue;
+        }
+        let mut reports = shared.names.reports();
+        let served = reports.wait_for(|report| report.served.contains_key(&record.netns));
+        if tokio::time::timeout(PATIENCE, served).await.is_err() {
+            tracing::warn!("{} stays as it is: no name is answered in the container yet", wish.path.display());
+            continue;
+        }
+        // What is not done is in the log.
+        let _ = take(Memberships::clone(&shared), record, wish).await;
+    }
 }
 
 /// Sees to each file of a container but the one at `but`.

@@ -73,6 +73,8 @@ async fn observe(scan: &MemberScan<'_>) -> Result<Option<SeenDevice>> {
     let Some(device) = scan.net().device(scan.record.id).await? else { return Ok(None) };
     let seen = match device.observe().await {
         Ok(Some(seen)) => seen,
+        // What stays of it is the process's directory, which goes with the device.
+        Ok(None) if scan.net().has_wireguard_dir(scan.record) => return broken("its process has ended".to_owned()),
         Ok(None) => return Ok(None),
         // A process that cannot be worked with, or another link under the device's name, is a device to be made anew.
         Err(error) if error.needs_new_device() => return broken(error.to_string()),

@@ -35,6 +35,7 @@ use anyhow::{Context, Result};
 
 use super::local::LocalNetwork;
 use super::scan::{MemberScan, NetworkScan};
+use crate::failpoint::{self, Step};
 use crate::topology::table::object_table;
 use crate::topology::{Before, Key, Kind, Object, Op, Seen, State, kind};
 
@@ -74,12 +75,21 @@ trait Managed: Kind {
 /// # Errors
 /// The object may be half made; the next observation shows it as it is.
 pub async fn apply(net: &LocalNetwork, op: &Op) -> Result<()> {
-    match op {
-        Op::Create(object) => make(net, None, object).await,
-        Op::Replace(seen, object) => make(net, Some(seen), object).await,
-        Op::Remove(seen) => remove(net, seen).await,
-    }
-    .with_context(|| format!("cannot {} {}", op.verb(), net.describe(op.key())))
+    let step = match op {
+        Op::Create(_) | Op::Replace(..) => Step::Make(op.key().kind()),
+        Op::Remove(_) => Step::Remove(op.key().kind()),
+    };
+    let carry_out = async {
+        failpoint::refused(step)?;
+        match op {
+            Op::Create(object) => make(net, None, object).await,
+            Op::Replace(seen, object) => make(net, Some(seen), object).await,
+            Op::Remove(seen) => remove(net, seen).await,
+        }
+    };
+    carry_out.await.with_context(|| format!("cannot {} {}", op.verb(), net.describe(op.key())))?;
+    failpoint::passed(step);
+    Ok(())
 }
 
 macro_rules! dispatch_objects {
