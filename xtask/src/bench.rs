@@ -14,9 +14,11 @@ use crate::test::PRIVNET_BIN;
 /// Something is missing or does not compile, or root cannot be reached.
 pub fn task(args: &[String]) -> Result<()> {
     let toolchain = setup::ensure(Purpose::Bench)?;
-    // Other servers of names are needed for that part alone, which is left out unless it is named.
-    if args.iter().any(|argument| argument.trim_start_matches("--only=").starts_with("dns")) {
-        setup::ensure(Purpose::BenchDns)?;
+    // Other servers of names, and etcd, are needed for these parts alone, which are left out unless they are named.
+    for (part, purpose) in [("dns", Purpose::BenchDns), ("fleet", Purpose::BenchFleet)] {
+        if args.iter().any(|argument| argument.trim_start_matches("--only=").starts_with(part)) {
+            setup::ensure(purpose)?;
+        }
     }
     let object = build::programs(&toolchain)?;
     let privnet = build::privnet_with(&object, Profile::Release)?;

@@ -10,6 +10,7 @@
 //! | [`contest`] | paths measured in turns |
 //! | [`attach`], [`script`] | attaching one more container, by the agent and by a script of `ip` commands |
 //! | [`dns`] | names: beside other servers, and how soon all hosts know; only when it is asked for |
+//! | [`fleet`] | three hosts and their etcd; only when it is asked for |
 //! | [`timeline`] | which operation of an attach took how long |
 //! | [`rows`], [`report`] | figures to rows, rows to a table and to JSON |
 //!
@@ -19,6 +20,7 @@ mod attach;
 mod carrier;
 mod contest;
 mod dns;
+mod fleet;
 mod load;
 mod options;
 mod place;
@@ -83,6 +85,9 @@ fn run(options: &Options) -> Result<()> {
     }
     if options.asks_for(dns::GROUP) {
         report.add(&dns::measure(&runtime, options, &cores).context("cannot measure dns")?);
+    }
+    if options.asks_for(fleet::GROUP) {
+        report.add(&fleet::measure(&runtime, options).context("cannot measure fleet")?);
     }
     report.print(options)
 }

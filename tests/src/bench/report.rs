@@ -133,6 +133,8 @@ fn shown(unit: Unit, measured: &Measured) -> String {
         Unit::PacketsPerSecond | Unit::QueriesPerSecond => format!("{:.0} k/s", measured.median / 1e3),
         Unit::Nanoseconds => format!("{:.2} µs", measured.median / 1e3),
         Unit::BitsPerSecond => format!("{:.2} Gbit/s", measured.median / 1e9),
+        Unit::Count => format!("{:.1}", measured.median),
+        Unit::Bytes => format!("{:.1} kB", measured.median / 1e3),
         Unit::Milliseconds if measured.median < 10.0 => format!("{:.2} ms", measured.median),
         Unit::Milliseconds => format!("{:.1} ms", measured.median),
     };

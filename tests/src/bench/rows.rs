@@ -48,6 +48,10 @@ pub enum Unit {
     Milliseconds,
     /// Questions answered per second.
     QueriesPerSecond,
+    /// A number of anything.
+    Count,
+    /// Bytes.
+    Bytes,
 }
 
 /// Figures with their middle.
