@@ -30,6 +30,8 @@ const BOUND: Duration = Duration::from_secs(2);
 /// What a busy machine adds to it.
 const SLACK: Duration = Duration::from_secs(2);
 const LATER: Duration = Duration::from_secs(90);
+/// When WireGuard tries a handshake again that met a cut between two hosts (its REKEY_TIMEOUT).
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Whether a container is a member, as its owner knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +50,8 @@ pub struct Fleet {
     memberships: Vec<Membership>,
     network: NetworkView,
     cuts: BTreeMap<(u8, u8), Cut>,
+    /// When the cut between two hosts ended, by both in either order.
+    rejoined: BTreeMap<[u8; 2], Instant>,
     changes: u64,
     holders: BTreeMap<Ipv4Addr, BTreeSet<usize>>,
     hosts: Vec<Host>,
@@ -79,6 +83,7 @@ impl Fleet {
             containers,
             network,
             cuts: BTreeMap::new(),
+            rejoined: BTreeMap::new(),
             changes: 0,
             holders: BTreeMap::new(),
             hosts,
@@ -286,7 +291,9 @@ impl Fleet {
 
     /// Ends what is cut and starts what was killed; what is known of all members is right soon, everywhere.
     fn mend(&mut self) {
-        self.cuts.clear();
+        for (one, other) in std::mem::take(&mut self.cuts).into_keys() {
+            self.rejoined.extend([[one, other], [other, one]].map(|hosts| (hosts, Instant::now())));
+        }
         for host in &self.hosts {
             if host.has_ended() {
                 host.start();
@@ -346,17 +353,19 @@ impl Fleet {
 
     /// Datagrams must be answered between members whose hosts reach the store and each other.
     fn expect(&self) {
-        self.talk.expect(
-            |sender, reader| {
-                sender < HOSTS
-                    && sender != reader
-                    && matches!(self.memberships[reader], Membership::Member(_))
-                    && self.reaches_store(sender)
-                    && self.reaches_store(reader)
-                    && self.hear_each_other(number_of(sender), number_of(reader))
-            },
-            0..ALL,
-        );
+        let now = Instant::now();
+        let expected_since = |sender: usize, reader: usize| {
+            let is_expected = sender < HOSTS
+                && sender != reader
+                && matches!(self.memberships[reader], Membership::Member(_))
+                && self.reaches_store(sender)
+                && self.reaches_store(reader)
+                && self.hear_each_other(number_of(sender), number_of(reader));
+            let hosts = [number_of(sender), number_of(reader)];
+            let rejoined = self.rejoined.get(&hosts).map_or(now, |rejoined| *rejoined + RETRY);
+            is_expected.then(|| rejoined.max(now))
+        };
+        self.talk.expect(expected_since, 0..ALL);
     }
 }
 

@@ -62,13 +62,13 @@ impl Talk {
         Threads(vec![thread::spawn(move || space.inside(move || talk.write_all(sender, &names)))])
     }
 
-    /// What is expected from now on: datagrams of which senders to which readers are to be answered.
-    pub fn expect(&self, is_expected: impl Fn(Number, Number) -> bool, all: std::ops::Range<Number>) {
-        let (mut book, now) = (self.book(), Instant::now());
+    /// What is expected from now on: since when datagrams of which senders to which readers are to be answered.
+    pub fn expect(&self, expected_since: impl Fn(Number, Number) -> Option<Instant>, all: std::ops::Range<Number>) {
+        let mut book = self.book();
         for sender in all.clone() {
             for reader in all.clone() {
-                if is_expected(sender, reader) {
-                    book.expected_since.entry((sender, reader)).or_insert(now);
+                if let Some(since) = expected_since(sender, reader) {
+                    book.expected_since.entry((sender, reader)).or_insert(since);
                 } else {
                     book.expected_since.remove(&(sender, reader));
                 }
