@@ -34,6 +34,8 @@ pub async fn put_back_periodically(memberships: Arc<Memberships>, problems: Arc<
         let concerns = memberships.world.expire_presences(now);
         wake(&memberships.names, &memberships.workers, &concerns);
         let (repairs, lost) = memberships.world.belief(|belief| (belief.repairs(now), belief.lost_for(PATIENCE, now)));
+        let kept_off = memberships.world.belief(|belief| belief.kept_off().cloned().collect::<Vec<_>>().join("; "));
+        problems.set(StoreProblem::Contested, (!kept_off.is_empty()).then_some(kept_off));
         put_back(&memberships, repairs, &mut pauses, now).await;
         let text = (!lost.is_empty()).then(|| lost_text(&lost));
         problems.set(StoreProblem::Lost, text);
@@ -46,15 +48,18 @@ async fn put_back(memberships: &Memberships, repairs: Vec<Repair>, pauses: &mut 
     let due: Vec<(u32, Repair)> = due.collect();
     for kind in due.chunk_by(|(_, one), (_, other)| one.unit.is_of_kind(&other.unit)) {
         let commits = kind.iter().map(|(times, repair)| async move {
-            match memberships.store.commit(repair.transaction.clone()).await {
-                Ok(_) => Some((*times, repair)),
-                // Another host was first, or more was changed meanwhile: the watch tells.
-                Err(CommitError::Conflict { .. }) => None,
-                Err(error) => {
-                    tracing::debug!("cannot write {}: {error}", repair.what);
-                    None
+            for transaction in &repair.transactions {
+                match memberships.store.commit(transaction.clone()).await {
+                    Ok(_) => {}
+                    // Another host was first, or more was changed meanwhile: the watch tells.
+                    Err(CommitError::Conflict { .. }) => return None,
+                    Err(error) => {
+                        tracing::debug!("cannot write {}: {error}", repair.what);
+                        return None;
+                    }
                 }
             }
+            Some((*times, repair))
         });
         let commits: Vec<_> = commits.collect();
         let written: Vec<_> = futures::stream::iter(commits).buffer_unordered(CONCURRENCY).collect().await;
@@ -84,8 +89,8 @@ fn tell<'a>(written: impl Iterator<Item = (u32, &'a Repair)>) {
 
 fn lost_text(lost: &[String]) -> String {
     format!(
-        "{} stay as they were seen (they are put back by their hosts; where these are away, by any \
-         other; if this stays, look at the log of their agents)",
+        "it has lost records, and the members go on as they were seen: {} (put back by their hosts; where these are away, by \
+         any other one; if this stays, look at the log of the agents)",
         named(lost)
     )
 }

@@ -245,6 +245,8 @@ fn recall(
             }
         }
     }
+    // What the snapshot has of this host besides has ended since.
+    belief.keep_own(|id| journal.records().get(&id).is_some_and(|record| !record.leaving), Instant::now());
     Ok((belief, remembered))
 }
 

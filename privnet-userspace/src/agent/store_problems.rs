@@ -16,6 +16,8 @@ pub enum StoreProblem {
     Presence,
     /// It has lost records.
     Lost,
+    /// It has given the address of an earlier membership to one of this host.
+    Contested,
     /// What was seen of it cannot be written down or read back.
     Snapshot,
 }
@@ -36,6 +38,10 @@ impl StoreProblem {
                 "the presence of this host is renewed again",
             ),
             Self::Lost => ("the store has lost what was seen in it", "the store has again all that it had lost"),
+            Self::Contested => (
+                "a membership of this host is kept off, since an earlier one has its address",
+                "no membership of this host is kept off by an earlier one",
+            ),
             Self::Snapshot => {
                 ("what was seen of the store is not on disk as well", "what is seen of the store is on disk again")
             }

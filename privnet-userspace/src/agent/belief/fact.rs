@@ -6,11 +6,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
-use crate::store::records::{self, AddressRecord, MemberPointer, NetworkPointer, PresenceRecord, RecordError};
+use crate::store::records::{
+    self, AddressRecord, MAX_RISE, MemberPointer, NetworkPointer, PresenceRecord, RecordError,
+};
 use crate::store::{Entry, keys};
-
-/// How much a number may rise at once: a record whose number rose by more is damaged.
-const MAX_RISE: u64 = 1 << 20;
 
 /// A record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,8 +105,9 @@ impl Fact {
     }
 }
 
+/// Whether a number is that of a later record. One that is absurdly lower says that the one that was seen was damaged.
 const fn rises(number: u64, seen: u64) -> bool {
-    number >= seen && number - seen <= MAX_RISE
+    number.abs_diff(seen) <= MAX_RISE && number >= seen || seen.saturating_sub(number) > MAX_RISE
 }
 
 impl About {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::fact::{About, Fact};
-use crate::model::{HostName, Member, MemberId, NetworkId};
+use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
 use crate::store::records::{AddressRecord, RecordError};
 use crate::store::{Entry, Event, Expected, Key, Listing, Revision, Value, keys};
 
@@ -25,6 +25,8 @@ pub struct Belief {
     pub(super) at: BTreeMap<(NetworkId, Ipv4Addr), BTreeSet<MemberId>>,
     /// The keys of which the store has not what is believed.
     pub(super) lost: BTreeSet<Key>,
+    /// What became of the memberships of this host whose address an earlier one has.
+    pub(super) kept_off: BTreeMap<MemberId, (ContainerRef, String)>,
     /// When the store was last seen to step back.
     pub(super) stepped_back: Option<Instant>,
     /// The newest revision of the store that was seen.
@@ -77,6 +79,7 @@ impl Belief {
             members: BTreeMap::new(),
             at: BTreeMap::new(),
             lost: BTreeSet::new(),
+            kept_off: BTreeMap::new(),
             stepped_back: None,
             revision: Revision(0),
             version: 0,
@@ -153,10 +156,10 @@ impl Belief {
             }
         }
         self.settle(&touched, now, &mut believed);
-        // A name whose holder has ended is that of the membership which the store has under it.
+        // A name whose holder has ended, or has given way, is that of the membership which the store has under it.
         loop {
             let heirs = self.heirs();
-            if heirs.is_empty() {
+            if heirs.is_empty() && !self.give_way(now, &mut believed) {
                 break;
             }
             for entry in heirs {
@@ -256,6 +259,12 @@ impl Belief {
                 return;
             }
         };
+        if let Some((value, fact)) = self.row_above(entry, &fact) {
+            let stored = Stored::Lost { since: now, found: Expected::Revision(*revision), is_over: false };
+            believed.push(Event::Put { key: key.clone(), value: value.clone(), revision: *revision });
+            self.hold(key.clone(), Held { value, fact, stored });
+            return;
+        }
         if let About::Member { member, .. } = &fact.about
             && let Some(is_over) = self.is_ghost(key, member, fact.serial)
         {
@@ -288,6 +297,7 @@ impl Belief {
             if let About::Address { network, address, .. } = &fact.about {
                 touched.insert((*network, *address));
             }
+            self.note_kept_off(key, &fact);
             self.hold(key.clone(), Held { value: value.clone(), fact, stored: Stored::Same(*revision) });
             believed.push(told());
         } else {
@@ -311,9 +321,14 @@ impl Belief {
         (stands && self.records_ends(holder, *says_id)).then_some(false)
     }
 
-    /// The records of memberships whose name is no other one's any more.
+    /// The records of memberships whose name is no other one's any more, or whose row says after all that they go on.
     fn heirs(&self) -> Vec<Entry> {
-        let free = self.ghosts.iter().filter(|(key, ghost)| !ghost.is_over && !self.held.contains_key(*key));
+        let goes_on = |Ghost { member, .. }: &Ghost| {
+            let row = self.row(member).filter(|row| row.member == Some(member.id) && row.holder.is_some());
+            row.is_some() && !self.members.contains_key(&member.id)
+        };
+        let is_free = |key: &Key| !self.held.contains_key(key);
+        let free = self.ghosts.iter().filter(|(key, ghost)| is_free(key) && (!ghost.is_over || goes_on(ghost)));
         let entry = |(key, ghost): (&Key, &Ghost)| Entry {
             key: key.clone(),
             value: ghost.value.clone(),
@@ -328,7 +343,7 @@ impl Belief {
         if let About::Address { row, .. } = &held.fact.about { Some(row) } else { None }
     }
 
-    fn hold(&mut self, key: Key, held: Held) {
+    pub(super) fn hold(&mut self, key: Key, held: Held) {
         self.version += 1;
         self.forget_indexes(&key);
         match held.stored {

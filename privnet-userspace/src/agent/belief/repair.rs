@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::fact::About;
 use super::held::{Belief, Held, Stored};
 use crate::model::{HostName, Member, NetworkId};
-use crate::store::{Expected, Key, Revision, Transaction, Value, keys};
+use crate::store::{Expected, Key, Transaction, Value, keys};
 
 /// How long another host has to put back what is its own, before this one does it in its place.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(3);
@@ -14,10 +14,10 @@ const OTHERS_PATIENCE: Duration = Duration::from_secs(3);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long what was put back has to stay before its next loss counts as the first.
 const FORGIVEN: Duration = Duration::from_secs(600);
-/// How many records without an owner are put back by one transaction.
-const MAX_ROWS: usize = 50;
+/// How many records one transaction puts back, besides a membership's own and its row: each is two operations.
+const MAX_RECORDS: usize = 50;
 
-/// What is put back, or taken away, by one transaction. In the order in which it is to be done.
+/// What is put back, or taken away, together. In the order in which it is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unit {
     /// A network, its name and its VNI.
@@ -46,7 +46,7 @@ impl Unit {
     }
 }
 
-/// A transaction that makes the store have what is believed.
+/// What makes the store have what is believed of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repair {
     /// What it puts back.
@@ -55,8 +55,8 @@ pub struct Repair {
     pub what: String,
     /// The command that ends it for good, where there is one.
     pub end: Option<String>,
-    /// The transaction: it changes nothing that is not as it was seen.
-    pub transaction: Transaction,
+    /// The transactions, one after another: they change nothing that is not as it was seen.
+    pub transactions: Vec<Transaction>,
 }
 
 /// Records of one unit that the store has lost.
@@ -82,23 +82,35 @@ impl Belief {
         }
         let repairs = units.into_iter().filter(|(unit, lost)| self.is_due(unit, lost.since, now));
         let put_back = repairs.map(|(unit, lost)| {
-            let records = lost.records.into_iter().take(MAX_ROWS);
-            let transaction = records.fold(Transaction::new(), |transaction, (key, value, found)| {
-                transaction.require(key.clone(), found).put(key.clone(), value.clone())
-            });
-            // An end of the membership that this agent has not seen yet must not be undone.
-            let transaction = match self.row_of(&unit) {
-                Some((key, revision)) => transaction.require(key, Expected::Revision(revision)),
-                None => transaction,
-            };
-            let transaction = match self.ghost_in_place_of(&unit) {
-                Some(over) => self.without_pointers(transaction, over),
-                None => transaction,
-            };
+            let transactions = self.transactions(&unit, lost.records);
             let (what, end) = (self.describe(&unit), self.command_that_ends(&unit));
-            Repair { unit, what, end, transaction }
+            Repair { unit, what, end, transactions }
         });
         put_back.chain(self.removals(now)).collect()
+    }
+
+    /// What puts back the records of a unit: what leads to a membership first, its row and its record last. Each takes what one
+    /// transaction of etcd can.
+    fn transactions(&self, unit: &Unit, mut records: Vec<(&Key, &Value, Expected)>) -> Vec<Transaction> {
+        let row = self.row_of(unit);
+        let is_last = |key: &Key| {
+            matches!(unit, Unit::Membership(record) if key == record) || row.as_ref().is_some_and(|(row, _)| row == key)
+        };
+        records.sort_by_key(|(key, ..)| is_last(key));
+        let first = records.iter().take_while(|(key, ..)| !is_last(key)).count();
+        let (before, last) = records.split_at(first);
+        let put_one = |transaction: Transaction, (key, value, found): &(&Key, &Value, Expected)| {
+            transaction.require(Key::clone(key), *found).put(Key::clone(key), Value::clone(value))
+        };
+        // An end of the membership that this agent has not seen yet must not be undone.
+        let begun = || match &row {
+            Some((key, found)) => Transaction::new().require(key.clone(), *found),
+            None => Transaction::new(),
+        };
+        let over = self.ghost_in_place_of(unit).map(|over| self.without_pointers(begun(), over));
+        let put = before.chunks(MAX_RECORDS).chain([last]).filter(|chunk| !chunk.is_empty());
+        let put = put.map(|chunk| chunk.iter().fold(begun(), put_one));
+        over.into_iter().chain(put).collect()
     }
 
     /// The memberships, networks and hosts of which the store has lost a record for that long, for a person.
@@ -111,7 +123,11 @@ impl Belief {
         };
         let lost = self.lost.iter().filter(is_lost_for_long);
         let units: BTreeSet<Unit> = lost.filter_map(|key| self.unit_of(key, &self.held.get(key)?.fact.about)).collect();
-        units.iter().map(|unit| self.describe(unit)).collect()
+        let line = |unit: &Unit| match self.command_that_ends(unit) {
+            Some(end) => format!("{} ({end})", self.describe(unit)),
+            None => self.describe(unit),
+        };
+        units.iter().map(line).collect()
     }
 
     /// What a record is put back with; nothing for a presence, which its own host writes again.
@@ -136,9 +152,11 @@ impl Belief {
     /// Whether it is this host's turn: at once for what is its own, and for what is a host's that is away after some time.
     fn is_due(&self, unit: &Unit, since: Option<Instant>, now: Instant) -> bool {
         let owner = match unit {
-            // Only networks that this host has members in are believed.
+            // One that is absent is believed where this host has members in it.
             Unit::Network(_) => return true,
             Unit::Host(host) => Some(host),
+            // Its host gives it another number.
+            Unit::Membership(key) if self.is_name_of_an_earlier_one(key) => return false,
             Unit::Membership(key) => self.member(key).map(|member| &member.host),
             Unit::Rows(_) => None,
             Unit::Ghost(key) => self.ghosts.get(key).map(|ghost| &ghost.member.host),
@@ -167,7 +185,7 @@ impl Belief {
                 ghost.member.container,
                 network = ghost.member.network
             );
-            Repair { unit, what, end: None, transaction }
+            Repair { unit, what, end: None, transactions: vec![transaction] }
         })
     }
 
@@ -187,15 +205,16 @@ impl Belief {
         transaction
     }
 
-    /// The row of a membership's address, as the store has it; nothing where it is lost itself.
-    fn row_of(&self, unit: &Unit) -> Option<(Key, Revision)> {
+    /// The row of a membership's address, and what the store has there.
+    fn row_of(&self, unit: &Unit) -> Option<(Key, Expected)> {
         let Unit::Membership(key) = unit else { return None };
         let member = self.member(key)?;
         let row = keys::address(member.network, member.address);
-        match self.held.get(&row)?.stored {
-            Stored::Same(revision) => Some((row, revision)),
-            Stored::Lost { .. } => None,
-        }
+        let found = match self.held.get(&row)?.stored {
+            Stored::Same(revision) => Expected::Revision(revision),
+            Stored::Lost { found, .. } => found,
+        };
+        Some((row, found))
     }
 
     /// The membership that is over and whose record stands in a membership's place.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::fact::About;
 use super::held::{Belief, Stored};
 use crate::model::{HostName, Member, NetworkId};
-use crate::store::{Event, Key, keys};
+use crate::store::{Event, Expected, Key, keys};
 
 impl Belief {
     /// Ends the belief in what has no reason to be believed any more. One end may be another's reason.
@@ -52,9 +52,9 @@ impl Belief {
     fn stands(&self, key: &Key, own_networks: &BTreeSet<NetworkId>) -> bool {
         let Some(held) = self.held.get(key) else { return false };
         let is_lost = matches!(held.stored, Stored::Lost { .. });
-        let is_kept = |network: &NetworkId| own_networks.contains(network) || self.is_stored(&keys::network(*network));
+        let is_kept = |network: &NetworkId| own_networks.contains(network) || self.has_record(&keys::network(*network));
         match &held.fact.about {
-            About::Network(network) => own_networks.contains(network),
+            About::Network(network) => own_networks.contains(network) || self.has_record(key),
             About::NetworkPointer(network) => self.held.contains_key(&keys::network(*network)),
             About::Member { member, says_id } => {
                 let goes_on = self.row(member).is_none_or(|row| row.goes_on(member.id));
@@ -79,6 +79,13 @@ impl Belief {
         };
         *pointer == keys::public_key(member.network, member.public_key)
             || member.names.iter().any(|name| *pointer == keys::member_name(member.network, &name.container))
+    }
+
+    /// Whether the store has a record there, also one that is damaged or earlier.
+    fn has_record(&self, key: &Key) -> bool {
+        self.held.get(key).is_some_and(|held| {
+            matches!(held.stored, Stored::Same(_) | Stored::Lost { found: Expected::Revision(_), .. })
+        })
     }
 
     pub(super) fn is_stored(&self, key: &Key) -> bool {

@@ -194,6 +194,7 @@ fn arrival(claim: &MemberClaim, choice: Choice, found: &Found) -> (Member, Trans
         member: Some(claim.id),
         before: before.and_then(|before| before.member),
         ended_by: None,
+        attached_unix_seconds: Some(claim.now_unix_seconds),
     };
     let member = Member {
         id: claim.id,

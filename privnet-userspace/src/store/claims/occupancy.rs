@@ -11,7 +11,7 @@ use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, Member, Network, NetworkId};
 use crate::store::contract::Store;
 use crate::store::keys;
-use crate::store::records::{self, AddressRecord, Stored};
+use crate::store::records::{self, AddressRecord, MAX_RISE, Stored};
 use crate::store::transaction::{Expected, Revision};
 
 /// What a claim chooses from. It may be older than the store: the transaction decides.
@@ -51,14 +51,18 @@ pub trait Seen: Send + Sync {
     }
 }
 
-/// The later of two records of an address: what was seen, and what the store has.
+/// The later of two records of an address: what was seen, and what the store has. A number that rose absurdly is damage.
 pub(super) fn later<'a>(
     seen: Option<&'a Stored<AddressRecord>>,
     found: Option<&'a Stored<AddressRecord>>,
 ) -> Option<&'a Stored<AddressRecord>> {
     let number = |row: &Stored<AddressRecord>| (row.record.count, row.envelope.serial);
+    let is_damaged = |seen: &Stored<AddressRecord>, found: &Stored<AddressRecord>| {
+        let rises = |seen: u64, found: u64| found.saturating_sub(seen) > MAX_RISE;
+        rises(seen.record.count, found.record.count) || rises(seen.envelope.serial, found.envelope.serial)
+    };
     match (seen, found) {
-        (Some(seen), Some(found)) if number(seen) > number(found) => Some(seen),
+        (Some(seen), Some(found)) if number(seen) > number(found) || is_damaged(seen, found) => Some(seen),
         (Some(seen), None) => Some(seen),
         (_, found) => found,
     }

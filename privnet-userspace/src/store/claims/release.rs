@@ -144,6 +144,7 @@ fn freed_row(member: &Member, row: Option<&Stored<AddressRecord>>, end: End) -> 
                 member: None,
                 before: None,
                 ended_by: None,
+                attached_unix_seconds: None,
             };
             Some(records::encode(&freed(before), &Envelope::first()))
         }

@@ -18,7 +18,7 @@ use std::net::Ipv4Addr;
 pub use error::{RECORD_VERSION, RecordError};
 pub use form::{Envelope, Record, decode, encode};
 pub use v1::{
-    AddressRecord, DrainRecord, EndedBy, FleetRecord, HostRecord, InstanceMark, MemberPointer, NetworkMark,
+    AddressRecord, DrainRecord, EndedBy, FleetRecord, HostRecord, InstanceMark, MAX_RISE, MemberPointer, NetworkMark,
     NetworkPointer, PresenceRecord, VtepRecord,
 };
 

@@ -39,6 +39,9 @@ impl Record for Member {
     }
 }
 
+/// How much a number may rise at once: a record whose number rose by more is damaged.
+pub const MAX_RISE: u64 = 1 << 20;
+
 /// The record of `addresses/<pn>/<ipv4>`. It stays when the member leaves: the next holder needs the count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "AddressForm", into = "AddressForm")]
@@ -55,6 +58,8 @@ pub struct AddressRecord {
     pub before: Option<MemberId>,
     /// The party that ended the last membership; `None` while it is held.
     pub ended_by: Option<EndedBy>,
+    /// When the last membership was attached, in seconds since 1970-01-01 UTC; unknown where an earlier build gave it out.
+    pub attached_unix_seconds: Option<u64>,
 }
 
 impl AddressRecord {
@@ -63,6 +68,21 @@ impl AddressRecord {
     pub const fn generation(&self) -> u8 {
         let [.., low] = self.count.to_be_bytes();
         low
+    }
+
+    /// Whether the membership of this row was attached before that of the other one. Where the time does not tell, the ids do.
+    #[must_use]
+    pub fn is_earlier_than(&self, other: &Self) -> bool {
+        (self.attached_unix_seconds, self.member) < (other.attached_unix_seconds, other.member)
+    }
+
+    /// The same row once it is above `other`, whose membership it names as the one before. The generation stays.
+    #[must_use]
+    pub fn above(&self, other: &Self) -> Self {
+        const GENERATIONS: u64 = 1 << u8::BITS;
+        let behind = other.count.saturating_sub(self.count);
+        let rounds = behind / GENERATIONS + 1;
+        Self { count: self.count.saturating_add(rounds * GENERATIONS), before: other.member, ..self.clone() }
     }
 
     /// Whether a membership that has the address, or had it, goes on. A row that the build before wrote says nothing of
@@ -102,13 +122,24 @@ struct AddressForm {
     before: Option<MemberId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_by: Option<EndedBy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attached_unix_seconds: Option<u64>,
 }
 
 impl TryFrom<AddressForm> for AddressRecord {
     type Error = String;
 
     fn try_from(form: AddressForm) -> Result<Self, String> {
-        let AddressForm { holder, generation, released_unix_seconds, count, member, before, ended_by } = form;
+        let AddressForm {
+            holder,
+            generation,
+            released_unix_seconds,
+            count,
+            member,
+            before,
+            ended_by,
+            attached_unix_seconds,
+        } = form;
         let record = Self {
             holder,
             count: count.unwrap_or_else(|| generation.into()),
@@ -116,6 +147,7 @@ impl TryFrom<AddressForm> for AddressRecord {
             member,
             before,
             ended_by,
+            attached_unix_seconds,
         };
         if record.generation() == generation {
             Ok(record)
@@ -128,8 +160,10 @@ impl TryFrom<AddressForm> for AddressRecord {
 impl From<AddressRecord> for AddressForm {
     fn from(record: AddressRecord) -> Self {
         let generation = record.generation();
-        let AddressRecord { holder, count, released_unix_seconds, member, before, ended_by } = record;
-        Self { holder, generation, released_unix_seconds, count: Some(count), member, before, ended_by }
+        let AddressRecord { holder, count, released_unix_seconds, member, before, ended_by, attached_unix_seconds } =
+            record;
+        let count = Some(count);
+        Self { holder, generation, released_unix_seconds, count, member, before, ended_by, attached_unix_seconds }
     }
 }
 

@@ -22,10 +22,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<usize>().prop_map(|which| Step::Unname { which }),
         2 => lost.prop_map(Step::Lose),
         1 => any::<usize>().prop_map(Step::LoseOne),
+        1 => any::<usize>().prop_map(|which| Step::Ready { which }),
+        1 => any::<usize>().prop_map(Step::Damage),
+        1 => (0..2usize).prop_map(|host| Step::Away { host }),
+        1 => Just(Step::Back),
+        1 => (1..6usize).prop_map(Step::RepairPartly),
         2 => any::<usize>().prop_map(Step::Restore),
         3 => Just(Step::Repair),
     ];
-    prop::collection::vec(step, 1..24)
+    prop::collection::vec(step, 1..28)
 }
 
 proptest! {
@@ -42,7 +47,9 @@ fn run(steps: &[Step]) {
         for step in steps {
             lab.step(step).await;
         }
-        lab.step(&Step::Repair).await;
+        for last in [Step::Back, Step::Repair] {
+            lab.step(&last).await;
+        }
     });
 }
 

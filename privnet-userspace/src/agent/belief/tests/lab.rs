@@ -12,6 +12,8 @@ use crate::store::claims::{self, NewNetwork, Written};
 use crate::store::{Key, Listing, Memory, Store as _, Transaction, Value, Watch, keys};
 
 pub const HOSTS: [&str; 2] = ["a", "b"];
+/// The record of a host that is there.
+pub const PRESENCE: &str = r#"{"version":1,"instance":"ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","boot":"one"}"#;
 /// Longer than another host is waited for.
 pub const LATER: Duration = Duration::from_secs(4);
 
@@ -20,7 +22,10 @@ pub struct Lab {
     pub store: Memory,
     pub network: Network,
     pub worlds: [Arc<SharedWorld>; 2],
-    pub watches: Vec<Watch>,
+    /// Of the hosts that are here.
+    pub watches: [Option<Watch>; 2],
+    /// Whether a host came back while the store had not all that is true: it may lack what was attached meanwhile.
+    pub is_behind: [bool; 2],
     /// The records of what was made and has not ended, as they were written last.
     pub truth: BTreeMap<Key, Value>,
     /// Earlier contents of the store, when it was whole.
@@ -56,9 +61,8 @@ impl Lab {
             let record = format!(
                 r#"{{"version":1,"serial":3,"name":"{host}","vtep":"192.0.2.1","agent_version":"0.1.0","applied_revision":0}}"#
             );
-            let presence = r#"{"version":1,"instance":"ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c","boot":"one"}"#;
             announced = announced.put(key(&format!("hosts/{host}")), record.into_bytes());
-            announced = announced.put(key(&format!("presences/{host}")), presence.as_bytes());
+            announced = announced.put(key(&format!("presences/{host}")), PRESENCE.as_bytes());
         }
         store.commit(announced).await.expect("announced");
         let worlds = HOSTS.map(|host| Arc::new(SharedWorld::new(Belief::new(host.parse().expect("a host")))));
@@ -66,7 +70,8 @@ impl Lab {
             store,
             network,
             worlds,
-            watches: Vec::new(),
+            watches: [None, None],
+            is_behind: [false; 2],
             truth: BTreeMap::new(),
             earlier: Vec::new(),
             living: Vec::new(),
@@ -74,7 +79,9 @@ impl Lab {
             now: Instant::now(),
             keys: 0,
         };
-        lab.read_again().await;
+        for host in 0..HOSTS.len() {
+            lab.read_again(host).await;
+        }
         let first = lab.listing().await.entries.into_iter().filter(|entry| !is_passing(&entry.key));
         lab.truth = first.map(|entry| (entry.key, entry.value)).collect();
         lab
@@ -84,19 +91,27 @@ impl Lab {
         self.store.list(&keys::everything()).await.expect("listed")
     }
 
-    /// As after the end of a watch.
-    pub async fn read_again(&mut self) {
+    /// As after the end of a watch, or at the start.
+    pub async fn read_again(&mut self, host: usize) {
         let listing = self.listing().await;
-        self.watches.clear();
-        for world in &self.worlds {
-            world.compare(&listing, self.now).expect("records");
-            self.watches.push(self.store.watch(&keys::everything(), listing.revision).await.expect("watched"));
-        }
+        self.worlds[host].compare(&listing, self.now).expect("records");
+        let watch = self.store.watch(&keys::everything(), listing.revision).await.expect("watched");
+        self.watches[host] = Some(watch);
+    }
+
+    pub fn is_here(&self, host: usize) -> bool {
+        self.watches[host].is_some()
+    }
+
+    pub fn members_of(&self, host: usize) -> impl Iterator<Item = &Member> {
+        self.living.iter().filter(move |member| member.host.as_str() == HOSTS[host])
     }
 
     pub fn follow(&mut self) {
         for (world, watch) in self.worlds.iter().zip(&mut self.watches) {
-            while let Some(Some(changes)) = futures::FutureExt::now_or_never(watch.next_transaction()) {
+            while let Some(watch) = watch
+                && let Some(Some(changes)) = futures::FutureExt::now_or_never(watch.next_transaction())
+            {
                 world.follow(&changes, self.now);
             }
         }
@@ -116,24 +131,36 @@ impl Lab {
         Arc::clone(&self.worlds[usize::from(host.as_str() == HOSTS[1])])
     }
 
+    /// A membership of a host that is here.
     pub fn pick(&self, which: usize) -> Option<Member> {
-        (!self.living.is_empty()).then(|| self.living[which % self.living.len()].clone())
+        let here = (0..HOSTS.len()).filter(|host| self.is_here(*host)).flat_map(|host| self.members_of(host));
+        let here: Vec<&Member> = here.collect();
+        (!here.is_empty()).then(|| here[which % here.len()].clone())
+    }
+
+    /// The records of hosts that no other host puts back: they have no members.
+    fn idle_hosts(&self) -> BTreeSet<Key> {
+        let idle = (0..HOSTS.len()).filter(|host| self.members_of(*host).next().is_none());
+        idle.filter(|host| !self.is_whole || !self.is_here(*host))
+            .map(|host| key(&format!("hosts/{}", HOSTS[host])))
+            .collect()
     }
 
     /// What each host believes is what is true, byte for byte.
     pub fn check_belief(&self, step: &dyn std::fmt::Debug) {
-        for (world, host) in self.worlds.iter().zip(HOSTS) {
-            let has_members = self.living.iter().any(|member| member.host.as_str() == host);
+        for (index, (world, host)) in self.worlds.iter().zip(HOSTS).enumerate() {
+            let has_members = self.members_of(index).next().is_some();
+            if !self.is_here(index) || self.is_behind[index] {
+                continue;
+            }
             let believed: BTreeMap<Key, Value> = world
                 .belief(|belief| belief.records().map(|(key, value)| (key.clone(), Value::clone(value))).collect());
             // A host without members knows no more than the store, where the network was lost; one with members puts it back.
             if !has_members && !self.is_whole {
                 continue;
             }
-            // A host without members puts its own record back.
-            let idle = HOSTS.iter().filter(|host| !self.living.iter().any(|member| member.host.as_str() == **host));
-            let idle: BTreeSet<Key> = idle.map(|host| key(&format!("hosts/{host}"))).collect();
-            for (key, value) in self.truth.iter().filter(|(key, _)| self.is_whole || !idle.contains(*key)) {
+            let idle = self.idle_hosts();
+            for (key, value) in self.truth.iter().filter(|(key, _)| !idle.contains(*key)) {
                 assert_eq!(believed.get(key), Some(value), "{key} on {host} after {step:?}");
             }
             let ids: BTreeSet<MemberId> =
@@ -146,7 +173,8 @@ impl Lab {
     pub async fn check_store(&self) {
         let stored: BTreeMap<Key, Value> =
             self.listing().await.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
-        for (key, value) in &self.truth {
+        let idle = self.idle_hosts();
+        for (key, value) in self.truth.iter().filter(|(key, _)| !idle.contains(*key)) {
             assert_eq!(stored.get(key), Some(value), "{key}");
         }
         // A pointer to a name that is no member's is taken for none by each claim, and a key is never another one's.

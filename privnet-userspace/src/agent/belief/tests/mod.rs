@@ -1,5 +1,6 @@
 //! What is believed of a store that loses keys and steps back.
 
+mod contests;
 mod histories;
 mod lab;
 mod rules;

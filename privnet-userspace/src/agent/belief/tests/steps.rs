@@ -1,22 +1,47 @@
 //! What happens to the hosts and to the store, one step after another.
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
 use super::super::Belief;
-use super::APP;
-use super::lab::{HOSTS, LATER, Lab, is_passing};
-use crate::model::{ContainerRef, Member, MemberId, PublicKey};
-use crate::store::claims::{self, End, MemberClaim, NameClaim, NameWish};
+use super::lab::{HOSTS, LATER, Lab, PRESENCE, is_passing};
+use super::{APP, key};
+use crate::agent::world::SharedWorld;
+use crate::model::{ContainerRef, Member, MemberId, MemberState, PublicKey};
+use crate::store::claims::{self, End, MemberClaim, NameClaim, NameWish, Written};
 use crate::store::{Entry, Key, Listing, Memory, Prefix, Store as _, Transaction, keys};
 
 #[derive(Clone, Debug)]
 pub enum Step {
-    Attach { host: usize },
-    Detach { which: usize },
-    Name { which: usize },
-    Unname { which: usize },
+    Attach {
+        host: usize,
+    },
+    Detach {
+        which: usize,
+    },
+    Ready {
+        which: usize,
+    },
+    Name {
+        which: usize,
+    },
+    Unname {
+        which: usize,
+    },
     Lose(&'static str),
     LoseOne(usize),
+    /// A number in a record rises absurdly.
+    Damage(usize),
     Restore(usize),
+    /// The agent of a host is stopped, and its members go on.
+    Away {
+        host: usize,
+    },
+    /// It starts again, with its snapshot.
+    Back,
     Repair,
+    /// All agents are interrupted after so many transactions.
+    RepairPartly(usize),
 }
 
 fn wish(kind: &str) -> NameWish {
@@ -32,21 +57,25 @@ fn wish(kind: &str) -> NameWish {
 }
 
 impl Lab {
-    async fn attach(&mut self, host: usize) {
+    /// Claims a membership as a host's agent does; a network that is lost refuses it.
+    pub async fn claim(&mut self, host: usize, address: Option<Ipv4Addr>) -> Option<Written> {
         self.keys += 1;
         let claim = MemberClaim {
             id: MemberId::new(self.keys.into()),
             network: self.network.id,
             name: wish("web"),
-            address: None,
+            address,
             host: HOSTS[host].parse().expect("a host"),
             instance: None,
             public_key: PublicKey::new([self.keys; 32]),
             wireguard_port: 51820,
             now_unix_seconds: u64::from(self.keys) * 1000,
         };
-        // A network that is lost refuses it.
-        let Ok(written) = claims::claim_member(&self.store, &claim, &*self.worlds[host]).await else { return };
+        claims::claim_member(&self.store, &claim, &*self.worlds[host]).await.ok()
+    }
+
+    async fn attach(&mut self, host: usize) {
+        let Some(written) = self.claim(host, None).await else { return };
         for other in &self.living {
             assert_ne!(other.address, written.member.address, "{other:?} {written:?}");
             assert_ne!(other.container, written.member.container, "{other:?} {written:?}");
@@ -93,6 +122,57 @@ impl Lab {
         }
     }
 
+    async fn ready(&mut self, member: &Member) {
+        let written = claims::set_member_state(&self.store, member, MemberState::Ready).await.expect("changed");
+        self.note(&written);
+    }
+
+    async fn damage(&mut self, which: usize) {
+        let keys: Vec<Key> = self.truth.keys().filter(|key| !key.as_str().starts_with("hosts/")).cloned().collect();
+        let Some(entry) = self.store.get(&keys[which % keys.len()]).await.expect("read") else { return };
+        let mut record: serde_json::Value = serde_json::from_slice(&entry.value).expect("JSON");
+        for number in ["serial", "count"] {
+            if let Some(before) = record.get(number).and_then(serde_json::Value::as_u64) {
+                record[number] = (before + (1 << 40)).into();
+            }
+        }
+        let damaged = Transaction::new().put(entry.key, record.to_string().into_bytes());
+        self.store.commit(damaged).await.expect("written");
+        self.is_whole = false;
+        self.follow();
+    }
+
+    /// Nothing is lost when it happens, so that what this host alone knows is in the store.
+    async fn away(&mut self, host: usize) {
+        if !self.is_whole || self.is_behind[host] {
+            self.repair().await;
+        }
+        self.watches[host] = None;
+        self.store.commit(Transaction::new().delete(key(&format!("presences/{}", HOSTS[host])))).await.expect("gone");
+        self.follow();
+    }
+
+    async fn back(&mut self) {
+        let Some(host) = (0..HOSTS.len()).find(|host| !self.is_here(*host)) else { return };
+        let mut belief = Belief::new(HOSTS[host].parse().expect("a host"));
+        let snapshot = self.worlds[host]
+            .belief(|belief| belief.records().map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>());
+        for (key, value) in snapshot {
+            belief.remember(key, value, self.now).expect("a record");
+        }
+        belief.keep_own(|id| self.living.iter().any(|member| member.id == id), self.now);
+        self.worlds[host] = Arc::new(SharedWorld::new(belief));
+        let (presence, record) = (key(&format!("presences/{}", HOSTS[host])), key(&format!("hosts/{}", HOSTS[host])));
+        let told = self.truth[&record].clone();
+        self.store
+            .commit(Transaction::new().put(presence, PRESENCE.as_bytes()).put(record, told))
+            .await
+            .expect("there");
+        self.read_again(host).await;
+        self.is_behind[host] = !self.is_whole;
+        self.follow();
+    }
+
     async fn lose(&mut self, lost: Vec<Key>) {
         if lost.is_empty() {
             return;
@@ -104,18 +184,35 @@ impl Lab {
     }
 
     /// Another store with an earlier content, as after a restore.
-    async fn restore(&mut self, content: Listing) {
+    pub async fn restore(&mut self, content: Listing) {
         self.store = Memory::new();
-        for batch in content.entries.chunks(100) {
+        let of_hosts_here = |entry: &Entry| {
+            let host = entry.key.as_str().strip_prefix("presences/");
+            host.is_none_or(|host| HOSTS.iter().position(|known| *known == host).is_some_and(|host| self.is_here(host)))
+        };
+        let mut entries: Vec<Entry> = content.entries.into_iter().filter(of_hosts_here).collect();
+        for host in (0..HOSTS.len()).filter(|host| self.is_here(*host)) {
+            let (key, value) = (key(&format!("presences/{}", HOSTS[host])), PRESENCE.as_bytes().into());
+            entries.push(Entry { key, value, revision: content.revision, lease: None });
+        }
+        for batch in entries.chunks(100) {
             let put = |transaction: Transaction, entry: &Entry| transaction.put(entry.key.clone(), entry.value.clone());
             self.store.commit(batch.iter().fold(Transaction::new(), put)).await.expect("restored");
         }
         self.is_whole = false;
-        self.read_again().await;
+        for host in 0..HOSTS.len() {
+            if self.is_here(host) {
+                self.read_again(host).await;
+            }
+        }
     }
 
     /// Writes all that is due until nothing is, with pauses that let another host's turn come.
-    async fn repair(&mut self) {
+    pub async fn repair(&mut self) {
+        // A network without members on a host that is here waits for the others.
+        if (0..HOSTS.len()).all(|host| !self.is_here(host) || self.members_of(host).next().is_none()) {
+            self.back().await;
+        }
         for round in 0.. {
             assert!(
                 round < 10,
@@ -123,36 +220,62 @@ impl Lab {
                 self.worlds.each_ref().map(|world| world.belief(|b| b.repairs(self.now)))
             );
             self.now += LATER;
-            let due: Vec<_> = self.worlds.iter().map(|world| world.belief(|belief| belief.repairs(self.now))).collect();
-            if due.iter().all(Vec::is_empty) {
+            if self.put_back(usize::MAX).await == 0 {
                 break;
             }
-            for repair in due.into_iter().flatten() {
-                // The other host may have been first.
-                let _ = self.store.commit(repair.transaction).await;
-            }
-            self.follow();
         }
         self.is_whole = true;
+        self.is_behind = [false; 2];
+    }
+
+    /// Writes what is due, but not more than so many transactions, and returns how many there were.
+    async fn put_back(&mut self, most: usize) -> usize {
+        let here = (0..HOSTS.len()).filter(|host| self.is_here(*host));
+        let due = here.flat_map(|host| self.worlds[host].belief(|belief| belief.repairs(self.now)));
+        let (due, mut tried): (Vec<_>, usize) = (due.collect(), 0);
+        for repair in due {
+            // The other host may have been first.
+            for transaction in repair.transactions {
+                if tried == most {
+                    break;
+                }
+                tried += 1;
+                if self.store.commit(transaction).await.is_err() {
+                    break;
+                }
+            }
+        }
+        self.follow();
+        tried
     }
 
     pub async fn step(&mut self, step: &Step) {
         match step {
             Step::Attach { host } => {
+                if !self.is_here(*host) {
+                    return;
+                }
                 // A host that knows no more than the store waits for the others.
-                let has_members = self.living.iter().any(|member| member.host.as_str() == HOSTS[*host]);
-                if !has_members && self.worlds[*host].belief(Belief::stepped_back).is_some() {
+                let has_members = self.members_of(*host).next().is_some();
+                let knows_less = !has_members && self.worlds[*host].belief(Belief::stepped_back).is_some();
+                if knows_less || self.is_behind[*host] {
                     self.repair().await;
                 }
                 self.attach(*host).await;
             }
             Step::Detach { which } => {
                 // A network that is lost with its last member is gone.
-                if self.living.len() == 1 && !self.is_whole {
+                let here = (0..HOSTS.len()).filter(|host| self.is_here(*host)).flat_map(|host| self.members_of(host));
+                if here.count() == 1 && !self.is_whole {
                     self.repair().await;
                 }
                 if let Some(member) = self.pick(*which) {
                     self.detach(member).await;
+                }
+            }
+            Step::Ready { which } if self.is_whole => {
+                if let Some(member) = self.pick(*which) {
+                    self.ready(&member).await;
                 }
             }
             // Names are given and taken while the store has the record.
@@ -166,8 +289,8 @@ impl Lab {
                     self.unname(&member).await;
                 }
             }
-            // A network without members that is lost is gone.
-            Step::Lose("" | "networks/") | Step::LoseOne(_) if self.living.is_empty() => {}
+            // A network that is lost where no host has members in it is gone.
+            Step::Lose("" | "networks/") | Step::LoseOne(_) | Step::Damage(_) if self.pick(0).is_none() => {}
             Step::Lose("") => {
                 let everything = self.listing().await.entries.into_iter().map(|entry| entry.key);
                 self.lose(everything.filter(|key| !is_passing(key)).collect()).await;
@@ -187,8 +310,15 @@ impl Lab {
                 let content = self.earlier[which % self.earlier.len()].clone();
                 self.restore(content).await;
             }
+            Step::Damage(which) => self.damage(*which).await,
+            Step::Away { host } if (0..HOSTS.len()).all(|host| self.is_here(host)) => self.away(*host).await,
+            Step::Back => self.back().await,
             Step::Repair => self.repair().await,
-            Step::Name { .. } | Step::Unname { .. } | Step::Restore(_) => {}
+            Step::RepairPartly(most) => {
+                self.now += LATER;
+                self.put_back(*most).await;
+            }
+            Step::Away { .. } | Step::Ready { .. } | Step::Name { .. } | Step::Unname { .. } | Step::Restore(_) => {}
         }
         self.follow();
         self.check_belief(step);

@@ -189,6 +189,7 @@ async fn a_record_of_a_strangers_address_is_left_alone_on_release() {
         member: None,
         before: None,
         ended_by: None,
+        attached_unix_seconds: None,
     };
     let key = keys::address(shop.id, member.address);
     store

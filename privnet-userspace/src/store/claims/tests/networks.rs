@@ -83,6 +83,7 @@ async fn what_an_interrupted_deletion_left_is_removed_and_nothing_else() {
         member: None,
         before: None,
         ended_by: Some(EndedBy::Host),
+        attached_unix_seconds: None,
     };
     for last in 0..=250 {
         let key = keys::address(gone, Ipv4Addr::new(10, 240, 0, last));

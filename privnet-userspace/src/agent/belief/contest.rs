@@ -1,0 +1,183 @@
+//! Two living memberships that have one address or one name: the claim of one of them did not see the other. The earlier attach
+//! keeps what both have; the host of each decides for its own.
+//!
+//! - The **address** goes to the earlier one: its host writes the row above the other's. The later one is kept off.
+//! - The **name** goes to the earlier one too. The host of the later one gives that the next free number, and both go on.
+
+use std::time::Instant;
+
+use super::fact::{About, Fact};
+use super::held::{Belief, Held, Stored};
+use crate::model::ids::ContainerNumber;
+use crate::model::{ContainerRef, Member, MemberId};
+use crate::store::records::{self, AddressRecord, MemberPointer, Record};
+use crate::store::{Entry, Event, Expected, Key, Revision, Value, keys};
+
+impl Belief {
+    /// Forgets the memberships of this host that the agent has no record of: they have ended, or nothing named them yet.
+    pub fn keep_own(&mut self, recorded: impl Fn(MemberId) -> bool, now: Instant) {
+        let gone = self.members_of_host(&self.own).filter(|member| !recorded(member.id)).cloned();
+        for member in gone.collect::<Vec<Member>>() {
+            let keys = [keys::member(member.network, &member.container), keys::address(member.network, member.address)];
+            for key in keys {
+                self.drop_record(&key, now);
+            }
+        }
+    }
+
+    /// The row of an address as this host writes it, above the one that the store has of another membership: a membership of
+    /// this host lives there, and that one does not name it as ended before, and is later or over.
+    pub(super) fn row_above(&self, entry: &Entry, fact: &Fact) -> Option<(Value, Fact)> {
+        let About::Address { row: other, counts: true, network, address } = &fact.about else { return None };
+        let held = self.held.get(&entry.key)?;
+        let About::Address { row: own, .. } = &held.fact.about else { return None };
+        let id = own.member.filter(|_| own.holder.is_some())?;
+        let living = self.members.get(&id).and_then(|key| self.held.get(key))?;
+        let About::Member { member, .. } = &living.fact.about else { return None };
+        let is_of_another = other.member.is_some_and(|other| other != id) && other.before != Some(id);
+        let is_later = other.holder.is_none() || own.is_earlier_than(other);
+        if member.host != self.own || !is_of_another || other.count < own.count || !is_later {
+            return None;
+        }
+        let envelope = self.stored_as::<AddressRecord>(&entry.key)?.envelope.next().above(fact.serial);
+        let row = own.above(other);
+        let (value, serial) = (records::encode(&row, &envelope), envelope.serial);
+        Some((
+            value,
+            Fact { about: About::Address { network: *network, address: *address, row, counts: true }, serial },
+        ))
+    }
+
+    /// Notes that a membership of this host has lost its address to an earlier one, and that a container that was kept off has
+    /// another membership by now.
+    pub(super) fn note_kept_off(&mut self, key: &Key, fact: &Fact) {
+        match &fact.about {
+            About::Member { member, .. } if member.host == self.own && !self.members.contains_key(&member.id) => {
+                let ContainerRef { app, kind, .. } = &member.container;
+                self.kept_off.retain(|_, (container, _)| (&container.app, &container.kind) != (app, kind));
+            }
+            About::Address { row: other, network, address, .. } => {
+                let Some(Held { fact: Fact { about: About::Address { row: own, .. }, .. }, .. }) = self.held.get(key)
+                else {
+                    return;
+                };
+                let living = own.member.and_then(|id| self.held.get(self.members.get(&id)?));
+                let Some(Held { fact: Fact { about: About::Member { member, .. }, .. }, .. }) = living else { return };
+                let is_taken = other.member.is_some_and(|other| other != member.id) && other.is_earlier_than(own);
+                if let Some(holder) = other.holder.as_ref().filter(|_| member.host == self.own && is_taken) {
+                    let container = member.container.clone();
+                    let text = format!(
+                        "{container} is kept off {network}: {holder} was attached before it with the same address {address}, \
+                         which the store had lost (attach {container} again: it gets another address)"
+                    );
+                    self.kept_off.insert(member.id, (container, text));
+                }
+            }
+            About::Member { .. }
+            | About::Network(_)
+            | About::NetworkPointer(_)
+            | About::MemberPointer { .. }
+            | About::Host(_)
+            | About::Presence { .. } => {}
+        }
+    }
+
+    /// The memberships of this host whose address an earlier one has, for a person.
+    pub fn kept_off(&self) -> impl Iterator<Item = &String> {
+        self.kept_off.values().map(|(_, text)| text)
+    }
+
+    /// Gives the memberships of this host whose name an earlier one has another number, and returns whether there were any.
+    pub(super) fn give_way(&mut self, now: Instant, believed: &mut Vec<Event>) -> bool {
+        let contested: Vec<Key> =
+            self.ghosts.keys().filter(|key| self.is_name_of_an_earlier_one(key)).cloned().collect();
+        let mut gave_way = false;
+        for key in contested {
+            let Some(Held { fact: Fact { about: About::Member { member, .. }, .. }, .. }) = self.held.get(&key) else {
+                continue;
+            };
+            if member.host != self.own {
+                continue;
+            }
+            let Some((member, records)) = self.under_another_number(&Member::clone(member), &key) else { continue };
+            tracing::warn!(
+                network = %member.network,
+                "an earlier membership has the name {}, which the store had lost: the one of this host that has it too goes on \
+                 as {}",
+                key.as_str().rsplit('/').next().unwrap_or_default(),
+                member.container
+            );
+            for (key, value, found) in records {
+                let entry = Entry { key, value, revision: Revision::default(), lease: None };
+                // What this build has written it reads.
+                let Ok(Some(fact)) = Fact::read(&entry) else { continue };
+                let stored = Stored::Lost { since: now, found, is_over: false };
+                believed.push(Event::Put {
+                    key: entry.key.clone(),
+                    value: entry.value.clone(),
+                    revision: entry.revision,
+                });
+                self.hold(entry.key, Held { value: entry.value, fact, stored });
+            }
+            believed.push(self.drop_record(&key, now));
+            gave_way = true;
+        }
+        gave_way
+    }
+
+    /// Whether the store has an earlier membership under the name of another one that goes on.
+    pub(super) fn is_name_of_an_earlier_one(&self, key: &Key) -> bool {
+        let earlier = || {
+            let ghost = self.ghosts.get(key).filter(|ghost| !ghost.is_over)?;
+            let About::Member { member: holder, .. } = &self.held.get(key)?.fact.about else { return None };
+            let (other, own) = (self.row(&ghost.member)?, self.row(holder)?);
+            let are_theirs = other.member == Some(ghost.member.id) && own.member == Some(holder.id);
+            Some(are_theirs && other.is_earlier_than(own))
+        };
+        earlier().unwrap_or(false)
+    }
+
+    /// A membership under the next free number, and the records that say so, with what the store has in their places.
+    fn under_another_number(&self, before: &Member, key: &Key) -> Option<(Member, Vec<(Key, Value, Expected)>)> {
+        let network = before.network;
+        let free = (ContainerNumber::FIRST.get()..=ContainerNumber::MAX.get()).find_map(|number| {
+            let container =
+                ContainerRef { number: ContainerNumber::try_from(number).ok()?, ..before.container.clone() };
+            let names = [keys::member(network, &container), keys::member_name(network, &container)];
+            let is_free = |key: &Key| !self.held.contains_key(key) && !self.ghosts.contains_key(key);
+            names.iter().all(is_free).then_some(container)
+        });
+        let member = Member { container: free?, ..before.clone() };
+        let stored = self.stored_as::<Member>(key)?;
+        let record = records::encode(&member, &stored.envelope.next());
+        let mut written = vec![(keys::member(network, &member.container), record, Expected::Absent)];
+        let row = keys::address(network, member.address);
+        if let Some(stored) = self.stored_as::<AddressRecord>(&row) {
+            let held = AddressRecord { holder: Some(member.container.clone()), ..stored.record };
+            written.push((row.clone(), records::encode(&held, &stored.envelope.next()), self.found(&row)));
+        }
+        let names = member.names.iter().map(|name| keys::member_name(network, &name.container));
+        for pointer in names.chain([keys::public_key(network, member.public_key)]) {
+            if let Some(stored) = self.stored_as::<MemberPointer>(&pointer) {
+                let leads = MemberPointer { holder: member.container.clone(), ..stored.record };
+                written.push((pointer.clone(), records::encode(&leads, &stored.envelope.next()), self.found(&pointer)));
+            }
+        }
+        Some((member, written))
+    }
+
+    /// What is believed under a key, as a record.
+    fn stored_as<T: Record>(&self, key: &Key) -> Option<records::Stored<T>> {
+        let value = self.held.get(key)?.value.clone();
+        records::read(&Entry { key: key.clone(), value, revision: Revision::default(), lease: None }).ok()
+    }
+
+    /// What the store has under the key of a record that is believed.
+    fn found(&self, key: &Key) -> Expected {
+        match self.held.get(key).map(|held| held.stored) {
+            Some(Stored::Same(revision)) => Expected::Revision(revision),
+            Some(Stored::Lost { found, .. }) => found,
+            None => Expected::Absent,
+        }
+    }
+}
