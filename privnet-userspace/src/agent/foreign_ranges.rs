@@ -14,7 +14,7 @@ use crate::topology::ownership;
 /// The interfaces of a namespace that are private networks': those of its records.
 pub fn own_interfaces<'a>(records: impl IntoIterator<Item = &'a Record>, netns: NetnsId) -> BTreeSet<IfName> {
     let here = records.into_iter().filter(|record| record.netns == netns);
-    here.map(|record| ownership::wireguard_interface(record.index)).collect()
+    here.map(Record::interface).collect()
 }
 
 /// What a namespace has, without what belongs to the interfaces in `own`.

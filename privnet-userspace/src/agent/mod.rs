@@ -59,7 +59,7 @@ pub use door::control::Control;
 pub use door::error::{ControlError, ErrorCode};
 pub use door::verbs::AgentApi;
 pub(crate) use door::verbs::verbs;
-pub use door::{control, doctor, error, views};
+pub use door::{control, doctor, error, handover, views};
 pub use host::capabilities::check_own as check_capabilities;
 pub use host::facts::Underlay;
 pub use purge::memberships_of;

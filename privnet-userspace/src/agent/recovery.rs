@@ -124,6 +124,7 @@ async fn look_for_one(memberships: &Memberships, kernel: &Kernel, member: &Membe
         resolv_conf: None,
         // Its peers stand as they should, as far as anyone can tell; making them anew would cost each a handshake.
         clock_steps: memberships.world(|world| world.clock_steps()),
+        handover: None,
         stored: stored_records(memberships, member),
         unknown: [].into(),
     };

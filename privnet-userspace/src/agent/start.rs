@@ -13,6 +13,7 @@ use super::contact::{Contact, keep_contact};
 use super::door::control::Control;
 use super::door::error::{ControlError, ErrorCode};
 use super::door::explain::explain;
+use super::door::handover_netns;
 use super::door::read_failures::ReadFailures;
 use super::follow::{StoreFollower, read_everything};
 use super::host::applied::tell_applied;
@@ -136,6 +137,7 @@ impl Agent {
         };
         let memberships = Arc::new(memberships);
         membership::detect_reused_netns(&memberships).await?;
+        handover_netns::end_abandoned(&memberships)?;
         membership::end_dead(&memberships).await?;
         resolv_conf::after_start(&memberships).await;
         let networks: Vec<_> = memberships.journal().records().values().map(|record| record.network).collect();

@@ -4,6 +4,8 @@
 //! error.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use privnet_ebpf::net::MacAddr;
@@ -19,6 +21,8 @@ use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec};
 
 use super::socket::Operation;
 use super::{BridgePort, Error, Links, Route, RouteTarget, read};
+use crate::model::IfName;
+use crate::netns::Netns;
 
 impl Links {
     /// Sets a link up, if it is down.
@@ -62,6 +66,23 @@ impl Links {
     /// [`Error::NotFound`].
     pub async fn set_alias(&self, index: u32, alias: &str) -> Result<(), Error> {
         self.set("set the alias of", unspec(index).alias(alias).build()).await
+    }
+
+    /// Moves a link, which is down, to another namespace under another name. It loses its addresses and routes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::AlreadyExists`] when the name is taken there.
+    pub async fn give(&self, index: u32, name: &IfName, into: &Netns) -> Result<(), Error> {
+        let message = unspec(index).name(name.as_str()).setns_by_fd(into.fd().as_raw_fd()).build();
+        let operation = Operation::new("move", format!("link {index} as {name} to {}", into.id()));
+        let (socket, lost, named) = (Arc::clone(&self.socket), operation.clone(), into.clone());
+        // A task goes on when the caller is cancelled: the file descriptor in the message stays open until it is read.
+        let request = tokio::spawn(async move {
+            let answer = socket.request(RouteNetlinkMessage::NewLink(message), 0, operation).await;
+            drop(named);
+            answer
+        });
+        request.await.unwrap_or_else(|_| Err(self.socket.no_answer(&lost)))
     }
 
     /// Sets a link's Ethernet address.

@@ -52,8 +52,8 @@ mod tests {
 
     use super::*;
     use crate::model::{DEFAULT_VXLAN_PORT, Member, MemberId, MemberState, Mtu, NameOptions, Network, PublicKey};
-    use crate::topology::ownership::MemberLink;
-    use crate::topology::{Datapath, Intent, LocalMember, Object, Seen, plan, spec};
+    use crate::topology::ownership::{self, MemberLink};
+    use crate::topology::{Datapath, DeviceAt, Intent, LocalMember, Object, Seen, plan, spec};
 
     fn id(number: u8) -> MemberId {
         MemberId::new(number.into())
@@ -98,13 +98,46 @@ mod tests {
             datapath,
             members: members.map(|member| (member.address, Arc::new(member))).collect(),
             departed: [].into(),
-            local: local
-                .iter()
-                .map(|n| (id(*n), LocalMember { link: MemberLink::Slot((*n).into()), index: 0, binding: (*n).into() }))
-                .collect(),
+            local: local.iter().map(|n| (id(*n), local_member(*n))).collect(),
             vteps: BTreeMap::from([("there".parse().expect("valid"), Ipv4Addr::new(192, 0, 2, 2))]),
             clock_steps: BTreeMap::new(),
         }
+    }
+
+    fn local_member(number: u8) -> LocalMember {
+        LocalMember {
+            link: MemberLink::Slot(number.into()),
+            index: 0,
+            binding: number.into(),
+            device: DeviceAt::Home(ownership::wireguard_interface(0)),
+        }
+    }
+
+    #[test]
+    fn a_device_that_another_program_moves_is_left_to_it_and_its_safeguards_stay() {
+        let mut intent = intent(&[1, 2], &[3], Datapath::Ebpf);
+        let mut state = State::default();
+        carry_out(&diff(&plan(&intent), &state), &mut state);
+        // The observation leaves out what is under way.
+        let device = |intent: &mut Intent, at| intent.local.get_mut(&id(1)).expect("there").device = at;
+        device(&mut intent, DeviceAt::Going);
+        state.retain(|key| ![Key::Device(id(1)), Key::Peers(id(1)), Key::Tunnel(id(1))].contains(&key));
+        assert_eq!(diff(&plan(&intent), &state), [], "nothing is made and nothing is removed");
+        for key in [Key::Guard(id(1)), Key::Backstop(id(1)), Key::Carrier(id(1)), Key::Tunnel(id(2))] {
+            assert!(state.contains(key), "{key}");
+        }
+        // In a new namespace, the guard comes before the device, and no route does.
+        device(&mut intent, DeviceAt::Coming);
+        state.retain(|key| ![Key::Guard(id(1)), Key::Backstop(id(1))].contains(&key));
+        let made = |intent: &Intent, state: &State| diff(&plan(intent), state).iter().map(Op::key).collect::<Vec<_>>();
+        assert_eq!(made(&intent, &state), [Key::Guard(id(1))]);
+        state.insert(Seen::Sound(Object::Guard(id(1), spec::Guard {})));
+        // There, under another name, what is missing is made.
+        device(&mut intent, DeviceAt::Home(ownership::wireguard_interface(4)));
+        assert_eq!(
+            made(&intent, &state),
+            [Key::Backstop(id(1)), Key::Device(id(1)), Key::Peers(id(1)), Key::Tunnel(id(1))]
+        );
     }
 
     /// Carries out operations and checks that each finds what it stands on.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ownership::MemberLink;
-use crate::model::{HostName, Member, MemberId, Mtu, Network};
+use crate::model::{HostName, IfName, Member, MemberId, Mtu, Network};
 
 /// How a host forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,14 +32,28 @@ impl fmt::Display for Datapath {
 }
 
 /// The facts about a member that only its own host knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalMember {
     /// The name of its link in the network netns.
     pub link: MemberLink,
-    /// The n of its `wg<n>` and `vxlan-<n+1>-veth0`.
+    /// The n of its `vxlan-<n+1>-veth0`, and mostly of its `wg<n>`.
     pub index: u8,
     /// The digits in the name of its container's binding netns.
     pub binding: u64,
+    /// Where its device is.
+    pub device: DeviceAt,
+}
+
+/// Where a member's device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceAt {
+    /// In the app netns, under this name.
+    Home(IfName),
+    /// Under way to the app netns, in the hands of another program, which gives it its address. dockerd refuses one whose
+    /// prefix a route of the container has, an `unreachable` one as well: only the guard comes before the device.
+    Coming,
+    /// Under way from the app netns, in the hands of another program.
+    Going,
 }
 
 /// Input of the planner: a value, taken from the store and the host's own records.

@@ -14,7 +14,7 @@ pub mod state;
 pub mod table;
 
 pub use diff::diff;
-pub use intent::{Datapath, Intent, LocalMember};
+pub use intent::{Datapath, DeviceAt, Intent, LocalMember};
 pub use object::{Key, Kind, Object, kind, spec};
 pub use op::Op;
 pub use peers::{Peer, PeerTable};

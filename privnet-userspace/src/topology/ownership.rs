@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use crate::model::{ContainerRef, IfName, NetworkId};
+use crate::model::{ContainerRef, IfName, MemberId, NetworkId};
 
 /// The VTEP in a network netns.
 pub const VTEP: &str = "vxlan0";
@@ -26,6 +26,8 @@ pub enum NetnsName {
     Network(NetworkId),
     /// A container's binding netns, `<prefix>bind-<16 hex>`; the digits are mostly [`binding_digest`] of its first name.
     Binding(u64),
+    /// The one in which a device is made that is handed over, `<prefix>hand-<16 hex>`; the digits are its holder's.
+    Handover(u64),
 }
 
 /// The name under which a network's namespace is pinned.
@@ -40,12 +42,34 @@ pub fn binding_netns(prefix: &str, digits: u64) -> String {
     format!("{prefix}bind-{digits:016x}")
 }
 
-/// Recognizes a name that [`network_netns`] or [`binding_netns`] made with this prefix.
+/// The name under which the namespace is pinned in which a device is made that is handed over.
+#[must_use]
+pub fn handover_netns(prefix: &str, digits: u64) -> String {
+    format!("{prefix}hand-{digits:016x}")
+}
+
+/// The name that a device has while it is handed over, between the namespaces of ours and the container: `pn<10 hex>`, which the
+/// package tells the host's other managers of interfaces to leave alone.
+#[must_use]
+pub fn handover_link(digits: u64) -> IfName {
+    name(format!("pn{:010x}", digits >> 24))
+}
+
+/// The alias of a device that is handed over: by it the device is found under whatever name it was given.
+#[must_use]
+pub fn handover_alias(member: MemberId) -> String {
+    format!("privnet {member}")
+}
+
+/// Recognizes a name that [`network_netns`], [`binding_netns`] or [`handover_netns`] made with this prefix.
 #[must_use]
 pub fn parse_netns(prefix: &str, name: &str) -> Option<NetnsName> {
     let rest = name.strip_prefix(prefix)?;
     if let Ok(network) = rest.parse() {
         return Some(NetnsName::Network(network));
+    }
+    if let Some(digits) = rest.strip_prefix("hand-") {
+        return lower_hex(digits, 16).map(NetnsName::Handover);
     }
     let digits = rest.strip_prefix("bind-")?;
     let digest = lower_hex(digits, 16)?;
@@ -178,7 +202,18 @@ mod tests {
         ] {
             assert_eq!(MemberLink::parse(stranger), None, "{stranger}");
         }
-        for stranger in ["", "default", "pn-", "pn-1", "bind-", "bind-xyz", "bind-0123456789ABCDEF", "cni-1234"] {
+        for stranger in [
+            "hand-",
+            "hand-0123",
+            "",
+            "default",
+            "pn-",
+            "pn-1",
+            "bind-",
+            "bind-xyz",
+            "bind-0123456789ABCDEF",
+            "cni-1234",
+        ] {
             assert_eq!(parse_netns("", stranger), None, "{stranger}");
         }
     }
@@ -216,6 +251,12 @@ mod tests {
         fn a_network_netns_is_recognized_as_what_it_was_made_for(bits: u128) {
             let network = NetworkId::from_uuid(uuid::Uuid::from_u128(bits));
             prop_assert_eq!(parse_netns("x-", &network_netns("x-", network)), Some(NetnsName::Network(network)));
+        }
+
+        #[test]
+        fn a_handover_is_recognized_as_what_it_was_made_for(digits: u64) {
+            prop_assert_eq!(parse_netns("x-", &handover_netns("x-", digits)), Some(NetnsName::Handover(digits)));
+            prop_assert_eq!(handover_link(digits).as_str().len(), 12);
         }
 
         #[test]

@@ -11,7 +11,7 @@ use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::gone::wait_for_one_try;
 use super::problems::of_member;
-use super::target::find;
+use super::target::{TargetNetns, find};
 use super::views::{Attach, Attached, MemberRef, ResolvConfFile};
 use super::wish::MemberWish;
 use crate::agent::host::journal::Record;
@@ -21,7 +21,6 @@ use crate::agent::shared::{Shared, UNTIL_SEEN};
 use crate::agent::world::{Concerns, World};
 use crate::model::ids::ContainerNumber;
 use crate::model::{App, AppName, ContainerRef, ContainerType, MemberState, Network, NetworkId, Port};
-use crate::topology::ownership;
 
 /// How long an attach waits for its member to be ready.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,6 +33,19 @@ pub(in crate::agent) async fn attach(
     shared: &Shared,
     network: &Network,
     request: Attach,
+) -> Result<Attached, ControlError> {
+    attach_at(shared, network, request, None).await
+}
+
+/// As [`attach`]; with `found`, for that namespace, which was looked at.
+///
+/// # Errors
+/// As [`attach`].
+pub(in crate::agent) async fn attach_at(
+    shared: &Shared,
+    network: &Network,
+    request: Attach,
+    found: Option<TargetNetns>,
 ) -> Result<Attached, ControlError> {
     let app: App = request.app.parse()?;
     let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
@@ -48,7 +60,10 @@ pub(in crate::agent) async fn attach(
             "raise the underlay's MTU, or create the network on the host with the smallest one",
         ));
     }
-    let found = find(shared, &request.target)?;
+    let found = match found {
+        Some(found) => found,
+        None => find(shared, &request.target)?,
+    };
     let ports = request.ports.iter().map(|port| port.parse()).collect::<Result<BTreeSet<Port>, _>>()?;
     let wanted = MemberWish { app, kind, number, address: request.address, ports, resolv_conf: request.resolv_conf };
     let claimed = claim_or_existing(shared, network, &wanted, &found).await?;
@@ -151,7 +166,7 @@ async fn attached(
         ("PRIVNET_HOSTNAME".to_owned(), hostname.clone()),
         ("PRIVNET_ADDRESS".to_owned(), record.address.to_string()),
     ]);
-    let interface = ownership::wireguard_interface(record.index);
+    let interface = record.interface();
     let ready = shared.workers.of(network).reports().borrow().ready.contains(&record.id);
     let resolv_conf = names::wait::resolv_conf(shared, record.netns);
     let member = MemberRef { app, app_name, kind, number, address: record.address, hostname };

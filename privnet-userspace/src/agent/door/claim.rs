@@ -227,6 +227,7 @@ async fn claim(
         leaving: false,
         resolv_conf: wanted.resolv_conf.clone(),
         clock_steps: BTreeMap::new(),
+        handover: found.handover.clone(),
         stored: records.iter().map(text_of_entry).collect(),
         unknown: BTreeMap::new(),
     };

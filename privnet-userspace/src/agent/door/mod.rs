@@ -6,6 +6,7 @@
 //! | [`verbs`] | the table of everything that can be asked |
 //! | `adopt` | taking over the members that another instance of this host's agent made |
 //! | `attach`, `wish`, `claim`, `target` | one attach from end to end; what it asks for; its claim; which namespace it means |
+//! | [`handover`], `handover_netns` | a device that another program moves into its container and out of it; where it is made |
 //! | `overlap` | the ranges of host and containers that a network must not take away |
 //! | `difference` | what an attach asks for and the membership that is there does not have |
 //! | `problems` | what does not work of the containers, with the members that it concerns |
@@ -28,6 +29,8 @@ pub mod error;
 pub mod explain;
 mod fleet;
 mod gone;
+pub mod handover;
+pub mod handover_netns;
 mod host_checks;
 mod names;
 mod numbers;

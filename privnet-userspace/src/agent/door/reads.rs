@@ -15,7 +15,6 @@ use crate::agent::world::World;
 use crate::ipam;
 use crate::model::{Member, NameOf, Network, NetworkId, NetworkName};
 use crate::store::records::{self, HostRecord};
-use crate::topology::ownership;
 
 /// How long a read asks the store for a network that its image does not have: another host may just have created it.
 const LOOK: Duration = Duration::from_millis(40);
@@ -169,7 +168,7 @@ fn member_view(shared: &Shared, network: &Network, member: &Member) -> MemberVie
         public_key: member.public_key,
         host: member.host.clone(),
         state: member.state,
-        interface: own.map(|record| ownership::wireguard_interface(record.index)),
+        interface: own.map(|record| record.interface()),
         unreachable_since_unix_seconds: shared.gone_hosts.since(&member.host),
         store_age_seconds: store_age_seconds(shared),
     }

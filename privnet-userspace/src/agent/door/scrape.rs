@@ -18,7 +18,6 @@ use crate::agent::shared::Shared;
 use crate::datapath;
 use crate::model::{NetworkId, NetworkName};
 use crate::netns::{self, Netns};
-use crate::topology::ownership;
 use crate::wireguard::{Backend, Device};
 
 /// How long the reads of one scrape may take together. Prometheus waits 10 s unless it is told otherwise.
@@ -103,9 +102,7 @@ async fn tunnel_of(shared: &Shared, record: &Record) -> Result<Option<TunnelView
 fn device(shared: &Shared, record: &Record) -> Result<Option<Device>> {
     match shared.host.facts.wireguard {
         Backend::Kernel => match Netns::open(record.best_path(&shared.host.facts.boot_id)) {
-            Ok(netns) if netns.id() == record.netns => {
-                Ok(Some(Device::kernel(netns, ownership::wireguard_interface(record.index))))
-            }
+            Ok(netns) if netns.id() == record.netns => Ok(Some(Device::kernel(netns, record.interface()))),
             Ok(_) | Err(netns::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         },

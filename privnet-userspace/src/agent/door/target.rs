@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{ControlError, ErrorCode};
 use super::views::Target;
+use crate::agent::host::journal::Handover;
 use crate::agent::shared::Shared;
 use crate::netns::{self, Netns};
 use crate::topology::ownership;
@@ -14,6 +15,8 @@ pub(in crate::agent) struct TargetNetns {
     pub path: PathBuf,
     /// A thread in it.
     pub netns: Netns,
+    /// How the device is handed over that is made there, where it is.
+    pub handover: Option<Handover>,
 }
 
 /// Looks at the namespace that a request names.
@@ -62,7 +65,7 @@ pub(in crate::agent) fn find(shared: &Shared, target: &Target) -> Result<TargetN
             remedy,
         ));
     }
-    Ok(TargetNetns { path, netns })
+    Ok(TargetNetns { path, netns, handover: None })
 }
 
 /// The name of the namespace when it is a network netns or a binding netns of this host.

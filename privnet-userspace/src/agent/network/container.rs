@@ -15,7 +15,6 @@ use crate::agent::host::journal::Record;
 use crate::ipam::{Conflict, ForeignRange};
 use crate::link::{LOOPBACK_INDEX, Link, Links, Route};
 use crate::model::MemberId;
-use crate::topology::ownership;
 
 /// The worst that is in the way in a member's container.
 ///
@@ -76,7 +75,7 @@ async fn diverted(
     links: &[Link],
     routes: &[Route],
 ) -> Result<Option<ControlError>> {
-    let interface = ownership::wireguard_interface(record.index);
+    let interface = record.interface();
     let tunnel = links.iter().find(|link| link.name == interface.as_str() && link.up);
     let Some(tunnel) = tunnel else { return Ok(None) };
     // The most frequent case costs one dump of three rules.

@@ -137,7 +137,17 @@ impl WorkerHandle {
 
     /// Asks for a pass that observes the kernel first; returns the number of the request, see [`Report::answered`].
     pub fn wake_and_observe(&self) -> u64 {
-        self.wake_and_doubt(Doubts { everything: true, ..Doubts::default() });
+        self.ask(Doubts { everything: true, ..Doubts::default() })
+    }
+
+    /// Asks for a pass that observes one member first, by what its record says now; returns the number of the request, see
+    /// [`Report::answered`].
+    pub fn wake_and_observe_member(&self, member: MemberId) -> u64 {
+        self.ask(Doubts { members: [member].into(), ..Doubts::default() })
+    }
+
+    fn ask(&self, doubts: Doubts) -> u64 {
+        self.wake_and_doubt(doubts);
         self.asked.fetch_add(1, Ordering::AcqRel) + 1
     }
 

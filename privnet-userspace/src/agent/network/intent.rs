@@ -38,7 +38,11 @@ pub fn intent(
     let local: BTreeMap<MemberId, LocalMember> = records
         .iter()
         .filter(is_local)
-        .map(|record| (record.id, LocalMember { link: record.link(), index: record.index, binding: record.binding() }))
+        .map(|record| {
+            let device = record.device();
+            let (link, binding) = (record.link(), record.binding());
+            (record.id, LocalMember { link, index: record.index, binding, device })
+        })
         .collect();
     // A member that this host is detaching counts as departed before the store's event arrives.
     let leaving = records.iter().filter(|record| record.leaving).map(|record| record.address);

@@ -13,7 +13,7 @@ use super::orphans::OrphanVeths;
 use super::resumption::Resumption;
 use super::sessions::Sessions;
 use crate::agent::host::facts::Host;
-use crate::agent::host::journal::{Record, SharedJournal};
+use crate::agent::host::journal::{Handover, Record, SharedJournal};
 use crate::agent::netns_links::NetnsLinks;
 use crate::agent::shared::Memberships;
 use crate::agent::world::SharedWorld;
@@ -207,7 +207,7 @@ impl LocalNetwork {
         match self.host.facts.wireguard {
             Backend::Kernel => {
                 let namespaces = self.namespaces_of(member).await?;
-                let interface = ownership::wireguard_interface(record.index);
+                let interface = record.interface();
                 Ok(namespaces.app.as_ref().map(|app| Device::kernel(app.netns.clone(), interface)))
             }
             Backend::Userspace => Ok(Some(Device::userspace(&self.wireguard_dir(record)))),
@@ -289,6 +289,20 @@ impl LocalNetwork {
     /// The name under which the binding netns of a member's container is pinned.
     pub fn binding_name(&self, record: &Record) -> String {
         ownership::binding_netns(&self.host.config.netns_prefix, record.binding())
+    }
+
+    /// Where the namespace is pinned in which a device was made that is handed over.
+    pub fn handover_path(&self, handover: &Handover) -> PathBuf {
+        let config = &self.host.config;
+        config.netns_path(&ownership::handover_netns(&config.netns_prefix, handover.digits))
+    }
+
+    /// Removes the namespace in which a member's device was made, where it was handed over.
+    pub fn remove_handover_netns(&self, record: &Record) -> Result<()> {
+        let Some(handover) = &record.handover else { return Ok(()) };
+        let config = &self.host.config;
+        let name = ownership::handover_netns(&config.netns_prefix, handover.digits);
+        Ok(Netns::remove(&config.netns_dir, &name)?)
     }
 
     fn open_pinned(&self, name: &str) -> Result<Option<Netns>> {

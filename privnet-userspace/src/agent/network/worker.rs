@@ -144,6 +144,9 @@ impl Worker {
         if intent.is_none() && records.iter().any(|record| !record.leaving) {
             return Report { answered, ..self.without_network(&records) };
         }
+        // A device that was handed over was not looked at while it was under way.
+        let handed_over = records.iter().filter(|record| record.leaving && record.handover.is_some());
+        doubts.members.extend(handed_over.map(|record| record.id));
         let desired = Arc::new(intent.as_ref().map(plan).unwrap_or_default());
         self.net.begin_pass(&records, intent.as_ref());
         // Before anything goes by our own hand, which is not to be taken for a stranger's.
@@ -344,6 +347,7 @@ impl Worker {
             }
             let mut journal = self.memberships.journal();
             let removed = objects::binding_netns::remove_with_the_last(&self.net, &journal, record);
+            let removed = removed.and_then(|()| self.net.remove_handover_netns(record));
             if let Err(error) = removed.and_then(|()| journal.remove(record.id)) {
                 report.records.insert(record.id);
                 report.problems.push(problem(&explain(&error)));

@@ -70,6 +70,8 @@ impl Kernel {
             let links = netns.links.links().await.with_context(|| format!("looking into {}", pin.name))?;
             match name {
                 NetnsName::Network(network) => drop(networks.insert(network, links)),
+                // It stands for a container until that is there.
+                NetnsName::Handover(_) => {}
                 NetnsName::Binding(digits) => {
                     let udp_ports =
                         netns.netns.run(udp_ports).await?.with_context(|| format!("looking into {}", pin.name))?;

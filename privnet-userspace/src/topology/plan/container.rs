@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use super::own_address;
 use crate::model::{Member, PublicKey};
-use crate::topology::intent::{Intent, LocalMember};
+use crate::topology::intent::{DeviceAt, Intent, LocalMember};
 use crate::topology::object::{Object, spec};
-use crate::topology::ownership;
 use crate::topology::peers::{Peer, PeerTable};
 use crate::topology::state::Plan;
 
@@ -34,16 +33,20 @@ impl<'a> Containers<'a> {
     }
 
     /// Plans what a member has in its container.
-    pub fn plan(&self, member: &Member, local: LocalMember, plan: &mut Plan) {
+    pub fn plan(&self, member: &Member, local: &LocalMember, plan: &mut Plan) {
         let Self { intent, peers, departed } = self;
         let prefix = intent.network.subnet;
-        plan.insert(Object::Backstop(member.id, spec::Backstop { prefix }));
         plan.insert(Object::Guard(member.id, spec::Guard {}));
+        if local.device == DeviceAt::Coming {
+            return;
+        }
+        plan.insert(Object::Backstop(member.id, spec::Backstop { prefix }));
         if !departed.is_empty() {
             plan.insert(Object::Departed(member.id, spec::Departed { addresses: Arc::clone(departed) }));
         }
+        let DeviceAt::Home(interface) = &local.device else { return };
         let device = spec::Device {
-            interface: ownership::wireguard_interface(local.index),
+            interface: interface.clone(),
             public_key: member.public_key,
             listen_port: member.wireguard_port,
             mtu: intent.network.mtu,

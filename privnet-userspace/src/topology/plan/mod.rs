@@ -62,8 +62,8 @@ fn plan_with<F: Forwarding>(intent: &Intent) -> Plan {
     for member in intent.members.values() {
         match intent.local.get(&member.id) {
             Some(local) => {
-                containers.plan(member, *local, &mut plan);
-                plan_carrier::<F>(intent, member, *local, &mut plan);
+                containers.plan(member, local, &mut plan);
+                plan_carrier::<F>(intent, member, local, &mut plan);
                 F::local(&tables, member, &mut plan);
             }
             None => plan_remote::<F>(intent, member, &mut plan),
@@ -85,7 +85,7 @@ fn plan_network<F: Forwarding>(intent: &Intent, plan: &mut Plan) {
 }
 
 /// The road of a member's datagrams between its binding netns and the network netns.
-fn plan_carrier<F: Forwarding>(intent: &Intent, member: &Member, local: LocalMember, plan: &mut Plan) {
+fn plan_carrier<F: Forwarding>(intent: &Intent, member: &Member, local: &LocalMember, plan: &mut Plan) {
     plan.insert(Object::BindingNetns(member.id, spec::BindingNetns { digits: local.binding }));
     plan.insert(Object::BindingSettings(member.id, spec::BindingSettings {}));
     let veth = spec::Veth {

@@ -23,7 +23,7 @@ use anyhow::Result;
 
 pub use files::{Durability, remove_if_there, rename_over, replace};
 use files::{Read, read, read_key, text_of};
-pub use record::{FurtherName, Record, text_of_entry};
+pub use record::{FurtherName, GivenTo, Handover, Record, Stage, text_of_entry};
 
 use crate::agent::door::views::ResolvConfFile;
 use crate::model::{ContainerRef, FileError, HostName, MemberId, NetworkId, PrivateKey};
@@ -258,6 +258,25 @@ impl Journal {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Changes a record whose device is handed over, and returns it; nothing when there is none, or it is leaving.
+    ///
+    /// # Errors
+    /// The record is as it was.
+    pub fn change_handover(
+        &mut self,
+        id: MemberId,
+        change: impl FnOnce(&mut Record, &mut Handover),
+    ) -> Result<Option<Record>> {
+        let Some(mut record) = self.records.get(&id).filter(|record| !record.leaving).cloned() else { return Ok(None) };
+        let Some(mut handover) = record.handover.take() else { return Ok(None) };
+        change(&mut record, &mut handover);
+        record.handover = Some(handover);
+        if self.records.get(&id) != Some(&record) {
+            self.write(record.clone())?;
+        }
+        Ok(Some(record))
     }
 
     /// Removes a record and the key. Idempotent.

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::door::views::ResolvConfFile;
-use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
+use crate::model::{ContainerRef, HostName, IfName, Member, MemberId, NetworkId};
 use crate::netns::{Netns, NetnsId};
 use crate::store::claims::Written;
 use crate::store::records::{self, AddressRecord};
 use crate::store::{Key, Value, keys};
+use crate::topology::DeviceAt;
 use crate::topology::ownership::{self, MemberLink};
 
 /// What this host knows of one of its members.
@@ -57,9 +58,59 @@ pub struct Record {
     /// The store's records of the membership, by key, as they were written last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stored: BTreeMap<String, String>,
+    /// How its device is handed over to another program, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
     /// Fields that this build does not know; they are kept.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+/// A device that another program, such as Docker, moves into its container and out of it: it is made in a namespace of ours,
+/// and adopted where that program has it, by the name that it was given there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover {
+    /// The digits in the name of the namespace in which the device was made: those of the other program's id of it.
+    pub digits: u64,
+    /// How far it is.
+    pub stage: Stage,
+    /// The namespace that it is given to and taken back from: the other program's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_to: Option<GivenTo>,
+    /// Its name in the container, once it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<IfName>,
+    /// What was asked for with the device and is of use later, by key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub wishes: BTreeMap<String, String>,
+    /// Whether the member still has the name that was made up for it, since its own was not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unnamed: bool,
+}
+
+/// The namespace of the program that a device is handed over to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenTo {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// Which one it was.
+    pub netns: NetnsId,
+    /// Where the container's namespace is, or will be.
+    pub container: PathBuf,
+}
+
+/// How far a handover is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The device is in the namespace in which it was made, which stands for the container.
+    Made,
+    /// It is under way to the container.
+    Given,
+    /// It is in the container.
+    Arrived,
+    /// It is under way from the container, to be removed.
+    Returned,
 }
 
 /// A further name of a membership, as its host knows it.
@@ -89,6 +140,30 @@ impl Record {
     #[must_use]
     pub fn binding(&self) -> u64 {
         self.binding.unwrap_or_else(|| ownership::binding_digest(&self.container))
+    }
+
+    /// The name of the device in the app netns.
+    #[must_use]
+    pub fn interface(&self) -> IfName {
+        let given = self.handover.as_ref().and_then(|handover| handover.interface.clone());
+        given.unwrap_or_else(|| ownership::wireguard_interface(self.index))
+    }
+
+    /// Where the device is. One that is under way is neither made nor looked at.
+    #[must_use]
+    pub fn device(&self) -> DeviceAt {
+        match self.handover.as_ref().map(|handover| handover.stage) {
+            Some(Stage::Given) => DeviceAt::Coming,
+            Some(Stage::Returned) => DeviceAt::Going,
+            Some(Stage::Made | Stage::Arrived) | None => DeviceAt::Home(self.interface()),
+        }
+    }
+
+    /// Notes that the app netns is the one at `path` from now on.
+    pub fn move_to(&mut self, path: &Path, netns: NetnsId, cookie: u64) {
+        path.clone_into(&mut self.netns_path);
+        self.names.iter_mut().for_each(|name| path.clone_into(&mut name.netns_path));
+        (self.netns, self.netns_cookie) = (netns, Some(cookie));
     }
 
     /// A path that leads to the container's namespace now; nothing when none does. `boot_id` is the running boot's.

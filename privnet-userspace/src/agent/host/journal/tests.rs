@@ -25,6 +25,7 @@ pub fn record() -> Record {
         boot_id: "boot".to_owned(),
         leaving: false,
         clock_steps: BTreeMap::new(),
+        handover: None,
         stored: BTreeMap::new(),
         resolv_conf: None,
         unknown: BTreeMap::new(),

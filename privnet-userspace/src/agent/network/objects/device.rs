@@ -4,11 +4,14 @@ use anyhow::Result;
 use tokio::time::Instant;
 
 use super::Managed;
+use crate::agent::host::journal::Handover;
+use crate::agent::netns_links::NetnsLinks;
 use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::{MemberScan, SeenDevice};
 use crate::link::AbsentIsDone;
 use crate::model::MemberId;
-use crate::topology::{Before, State, kind, ownership, spec};
+use crate::netns::Netns;
+use crate::topology::{Before, DeviceAt, State, kind, ownership, spec};
 use crate::wireguard::{self, Backend};
 
 impl Managed for kind::Device {
@@ -17,7 +20,7 @@ impl Managed for kind::Device {
             None => return Ok(()),
             Some(SeenDevice::Broken(why)) => Err(why.as_str()),
             Some(SeenDevice::Sound(device, link, public_key)) => Ok(spec::Device {
-                interface: ownership::wireguard_interface(scan.record.index),
+                interface: scan.record.interface(),
                 public_key: *public_key,
                 listen_port: device.listen_port,
                 mtu: link.mtu,
@@ -39,7 +42,7 @@ impl Managed for kind::Device {
             Backend::Kernel => {
                 binding.links.create_wireguard(&to.interface, to.mtu, &app.netns).await?;
                 let device = wireguard::Device::kernel(app.netns.clone(), to.interface.clone());
-                Ok(device.configure(&key, to.listen_port).await?)
+                device.configure(&key, to.listen_port).await?;
             }
             Backend::Userspace => {
                 let spec = wireguard::UserspaceSpec {
@@ -53,9 +56,14 @@ impl Managed for kind::Device {
                     listen_port: to.listen_port,
                 };
                 wireguard::start_userspace(&spec, &key).await?;
-                Ok(app.links.set_mtu(app.index_of(to.interface.as_str()).await?, to.mtu).await?)
+                app.links.set_mtu(app.index_of(to.interface.as_str()).await?, to.mtu).await?;
             }
         }
+        if record.handover.is_some() {
+            let index = app.index_of(to.interface.as_str()).await?;
+            app.links.set_alias(index, &ownership::handover_alias(member)).await?;
+        }
+        Ok(())
     }
 
     async fn remove(net: &LocalNetwork, member: MemberId, _: Before<'_, Self::Spec>) -> Result<()> {
@@ -63,13 +71,20 @@ impl Managed for kind::Device {
     }
 }
 
-/// The device of a scan's member, when it is there.
+/// The device of a scan's member, when it is there. One that is in the hands of another program is not looked at.
 pub(super) async fn device_of<'a>(scan: &'a MemberScan<'_>) -> Result<Option<&'a SeenDevice>> {
+    if !scan.record.leaving && !matches!(scan.record.device(), DeviceAt::Home(_)) {
+        return Ok(None);
+    }
     Ok(scan.device.get_or_try_init(|| observe(scan)).await?.as_ref())
 }
 
 async fn observe(scan: &MemberScan<'_>) -> Result<Option<SeenDevice>> {
     let broken = |why: String| Ok(Some(SeenDevice::Broken(why)));
+    if scan.record.leaving && scan.record.handover.is_some() {
+        // It may be in any of several namespaces.
+        return broken("it was handed over".to_owned());
+    }
     let Some(device) = scan.net().device(scan.record.id).await? else { return Ok(None) };
     let seen = match device.observe().await {
         Ok(Some(seen)) => seen,
@@ -80,7 +95,7 @@ async fn observe(scan: &MemberScan<'_>) -> Result<Option<SeenDevice>> {
         Err(error) if error.needs_new_device() => return broken(error.to_string()),
         Err(error) => return Err(error.into()),
     };
-    let interface = ownership::wireguard_interface(scan.record.index);
+    let interface = scan.record.interface();
     let link = scan.app_links().await?.iter().find(|link| link.name == interface.as_str());
     scan.net().sessions().see(scan.record.id, &seen, Instant::now());
     match (link, seen.public_key) {
@@ -94,12 +109,35 @@ async fn delete(net: &LocalNetwork, member: MemberId) -> Result<()> {
     match net.host.facts.wireguard {
         Backend::Kernel => {
             let namespaces = net.namespaces_of(member).await?;
-            let Some(app) = &namespaces.app else { return Ok(()) };
-            if let Some(link) = app.find(ownership::wireguard_interface(record.index).as_str()).await? {
+            if let Some(app) = &namespaces.app
+                && let Some(link) = app.find(record.interface().as_str()).await?
+            {
                 app.links.delete(link.index).await.absent_is_done()?;
             }
-            Ok(())
         }
-        Backend::Userspace => Ok(wireguard::stop_userspace(&net.wireguard_dir(record)).await?),
+        Backend::Userspace => wireguard::stop_userspace(&net.wireguard_dir(record)).await?,
     }
+    match &record.handover {
+        Some(handover) if record.leaving => delete_handed_over(net, member, handover).await,
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Deletes a device where the other program left it, or never took it from. That of a process goes with the process, and a
+/// moment later.
+async fn delete_handed_over(net: &LocalNetwork, member: MemberId, handover: &Handover) -> Result<()> {
+    let alias = ownership::handover_alias(member);
+    let made_in = Netns::open(&net.handover_path(handover)).ok();
+    let given_to = handover.given_to.as_ref().and_then(|given_to| {
+        let is_it = |netns: &Netns| netns.id() == given_to.netns;
+        let host = Some(net.host.netns.netns.clone()).filter(is_it);
+        host.or_else(|| Netns::open(&given_to.path).ok().filter(is_it))
+    });
+    for netns in [made_in, given_to].into_iter().flatten() {
+        let there = NetnsLinks::enter(netns).await?;
+        for link in there.links.links().await?.iter().filter(|link| link.alias.as_deref() == Some(&alias)) {
+            there.links.delete(link.index).await.absent_is_done()?;
+        }
+    }
+    Ok(())
 }

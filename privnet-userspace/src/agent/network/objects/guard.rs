@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use super::Managed;
 use super::attachment::is_attached;
+use crate::agent::host::journal::Record;
 use crate::agent::netns_links::NetnsLinks;
 use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::MemberScan;
@@ -16,7 +17,7 @@ impl Managed for kind::Guard {
     async fn observe_member(scan: &MemberScan<'_>, state: &mut State) -> Result<()> {
         let (Some(app), Some(programs)) = (&scan.namespaces.app, scan.programs()) else { return Ok(()) };
         let (mut guarded, mut bare) = (0, Vec::new());
-        for link in foreign(scan.record.index, scan.app_links().await?) {
+        for link in foreign(scan.record, scan.app_links().await?) {
             if is_guarded(app, link, &*programs.lock().await).await? {
                 guarded += 1;
             } else {
@@ -37,7 +38,7 @@ impl Managed for kind::Guard {
         let programs = programs.lock().await;
         // One interface that cannot be guarded leaves no other one bare.
         let mut result = Ok(());
-        for link in foreign(record.index, &app.links.links().await?) {
+        for link in foreign(record, &app.links.links().await?) {
             result = result.and(guard(app, link, &programs).await);
         }
         result
@@ -48,7 +49,7 @@ impl Managed for kind::Guard {
         let namespaces = net.namespaces_of(member).await?;
         let (Some(app), Some(programs)) = (&namespaces.app, net.programs()) else { return Ok(()) };
         let programs = programs.lock().await;
-        for link in foreign(record.index, &app.links.links().await?) {
+        for link in foreign(record, &app.links.links().await?) {
             let Ok(name) = link.name.parse::<IfName>() else { continue };
             for hook in [Hook::GuardIngress, Hook::GuardEgress] {
                 programs.detach(&app.netns, &name, hook).await?;
@@ -73,9 +74,15 @@ fn seen(guarded: usize, bare: &[String], leaving: bool) -> Option<Result<spec::G
 ///
 /// Those of the container's other networks are foreign too: Linux takes a packet for any of its addresses from any
 /// interface, and a member of one network has no business with an address of another.
-fn foreign(own: u8, app_links: &[Link]) -> impl Iterator<Item = &Link> {
-    let own = ownership::wireguard_interface(own).to_string();
-    app_links.iter().filter(move |link| link.kind != LinkKind::Loopback && link.name != own)
+///
+/// A device that is handed over is known by its alias also while another program gives it its name.
+fn foreign<'a>(record: &Record, app_links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
+    let own = record.interface().to_string();
+    let alias = record.handover.as_ref().map(|_| ownership::handover_alias(record.id));
+    let is_handed_over = move |link: &Link| {
+        alias.is_some() && link.alias == alias && matches!(link.kind, LinkKind::Wireguard | LinkKind::Tun)
+    };
+    app_links.iter().filter(move |link| link.kind != LinkKind::Loopback && link.name != own && !is_handed_over(link))
 }
 
 /// Whether an interface has both filters of `guard`.
@@ -109,6 +116,8 @@ async fn guard(app: &NetnsLinks, link: &Link, programs: &datapath::Network) -> R
 mod tests {
     use super::super::tests::link;
     use super::*;
+    use crate::agent::host::journal::tests::record;
+    use crate::agent::host::journal::{Handover, Stage};
 
     #[test]
     fn every_interface_but_the_loopback_and_the_networks_own_is_foreign() {
@@ -118,9 +127,35 @@ mod tests {
             link(3, "wg0", LinkKind::Wireguard),
             link(4, "wg1", LinkKind::Wireguard),
         ];
-        let names = |own| foreign(own, &links).map(|link| link.name.as_str()).collect::<Vec<_>>();
+        let names = |index| {
+            let record = Record { index, ..record() };
+            foreign(&record, &links).map(|link| link.name.clone()).collect::<Vec<_>>()
+        };
         assert_eq!(names(0), ["eth0", "wg1"]);
         assert_eq!(names(1), ["eth0", "wg0"]);
+    }
+
+    #[test]
+    fn a_device_that_is_handed_over_is_not_foreign_under_any_name_and_another_one_with_its_alias_is() {
+        let alias = Some(ownership::handover_alias(record().id));
+        let links = [
+            Link { alias: alias.clone(), ..link(5, "pn0123456789ab", LinkKind::Tun) },
+            Link { alias: alias.clone(), ..link(6, "eth0", LinkKind::Veth) },
+            link(7, "wg1", LinkKind::Tun),
+        ];
+        let handover = Handover {
+            digits: 7,
+            stage: Stage::Given,
+            given_to: None,
+            interface: None,
+            wishes: [].into(),
+            is_unnamed: false,
+        };
+        let names = |record: Record| foreign(&record, &links).map(|link| link.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(Record { handover: Some(handover.clone()), ..record() }), ["eth0", "wg1"]);
+        assert_eq!(names(record()), ["pn0123456789ab", "eth0", "wg1"], "one that is not handed over has no alias");
+        let arrived = Handover { stage: Stage::Arrived, interface: Some("wg1".parse().expect("valid")), ..handover };
+        assert_eq!(names(Record { handover: Some(arrived), ..record() }), ["eth0"]);
     }
 
     #[test]

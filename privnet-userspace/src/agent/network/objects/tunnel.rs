@@ -9,7 +9,7 @@ use crate::agent::network::local::LocalNetwork;
 use crate::agent::network::scan::{MemberScan, SeenDevice};
 use crate::model::MemberId;
 use crate::netns;
-use crate::topology::{Before, State, kind, ownership, spec};
+use crate::topology::{Before, State, kind, spec};
 
 impl Managed for kind::Tunnel {
     async fn observe_member(scan: &MemberScan<'_>, state: &mut State) -> Result<()> {
@@ -31,7 +31,7 @@ impl Managed for kind::Tunnel {
     async fn make(net: &LocalNetwork, member: MemberId, before: Before<'_, Self::Spec>, to: &Self::Spec) -> Result<()> {
         let namespaces = net.namespaces_of(member).await?;
         let app = namespaces.existing_app()?;
-        let interface = ownership::wireguard_interface(net.record(member)?.index);
+        let interface = net.record(member)?.interface();
         let index = app.index_of(interface.as_str()).await?;
         // Before it is up, so that it never has a link-local address.
         let (key, value) = no_ipv6(interface.as_str());

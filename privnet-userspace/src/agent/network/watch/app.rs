@@ -9,7 +9,7 @@ use crate::agent::network::objects::{backstop, departed};
 use crate::datapath::clsact_handle;
 use crate::link::{Event, LOOPBACK_INDEX, Link, LinkEvent, Links, RouteEvent, Topic, Watch};
 use crate::netns::Netns;
-use crate::topology::{Key, Object, Plan, ownership};
+use crate::topology::{Key, Object, Plan};
 
 /// Wakes the worker when an interface appears in a member's app netns, or something of the member's goes or changes there.
 pub async fn watch(netns: Netns, record: Record, listening: Listening) {
@@ -20,7 +20,7 @@ pub async fn watch(netns: Netns, record: Record, listening: Listening) {
     // What came before the watch was opened was seen by the pass, or is seen here.
     let Ok(there) = links.links().await else { return };
     drop((netns, links));
-    let own = ownership::wireguard_interface(record.index).to_string();
+    let own = record.interface().to_string();
     let known = there.iter().map(|link| link.index).collect();
     let lo_is_up = there.iter().any(|link| link.index == LOOPBACK_INDEX && link.up);
     let own_link = there.into_iter().find(|link| link.name == own);
@@ -149,7 +149,7 @@ mod tests {
         let addresses = std::sync::Arc::new([Ipv4Addr::new(10, 240, 0, 9)].into());
         plan.insert(Object::Departed(id, spec::Departed { addresses }));
         let device = spec::Device {
-            interface: ownership::wireguard_interface(0),
+            interface: record().interface(),
             public_key: PublicKey::new([1; 32]),
             listen_port: 51_820,
             mtu: 1390,

@@ -24,7 +24,7 @@ use super::handle::{Doubts, WorkerHandle};
 use super::local::LocalNetwork;
 use super::pace::Pace;
 use crate::link::{Event, Watch};
-use crate::model::MemberId;
+use crate::model::{IfName, MemberId};
 use crate::netns::NetnsId;
 use crate::topology::{Key, Plan};
 
@@ -43,9 +43,10 @@ enum Place {
     Binding,
 }
 
-/// A watcher's task, and the namespace that it is in. Ends with its value.
+/// A watcher's task, the namespace that it is in, and the interface of ours that it knows there. Ends with its value.
 struct Watcher {
     netns: NetnsId,
+    interface: Option<IfName>,
     task: JoinHandle<()>,
 }
 
@@ -94,7 +95,12 @@ impl Watchers {
         for record in net.records.values().filter(|record| plan.contains(Key::Guard(record.id))) {
             for place in [Place::App, Place::Binding] {
                 let key = (record.id, place);
-                if self.members.get(&key).is_some_and(|watcher| !watcher.task.is_finished()) {
+                let interface = (place == Place::App).then(|| record.interface());
+                // A device that was handed over is in another namespace, under another name.
+                let is_there = |watcher: &Watcher| {
+                    watcher.interface == interface && (place == Place::Binding || watcher.netns == record.netns)
+                };
+                if self.members.get(&key).is_some_and(|watcher| is_there(watcher) && !watcher.task.is_finished()) {
                     continue;
                 }
                 self.members.remove(&key);
@@ -110,7 +116,7 @@ impl Watchers {
                     Place::App => tokio::spawn(app::watch(netns, record.clone(), listening)),
                     Place::Binding => tokio::spawn(binding::watch(netns, record.clone(), listening)),
                 };
-                self.members.insert(key, Watcher { netns: id, task });
+                self.members.insert(key, Watcher { netns: id, interface, task });
             }
         }
         self.update_netns(net, &plan).await;
@@ -128,7 +134,7 @@ impl Watchers {
         }
         let (netns, journal) = (netns.netns.clone(), Arc::clone(&net.journal));
         let task = tokio::spawn(network::watch(netns, net.network, journal, self.listening()));
-        self.netns = Some(Watcher { netns: id, task });
+        self.netns = Some(Watcher { netns: id, interface: None, task });
     }
 
     fn listening(&self) -> Listening {

@@ -1,0 +1,362 @@
+//! A member whose device another program, such as Docker, moves into the container and out of it.
+//!
+//! ```text
+//!  prepare            give                        settle, adopt              take back            end
+//! ┌─────────────┐    ┌──────────────────────┐    ┌──────────────────────┐   ┌────────────────┐
+//! │ handover    │───▶│ the program's netns: │───▶│ the container's:     │──▶│ the program's: │──▶ removed wherever
+//! │ netns: wg0  │    │ pn<digits>, down     │    │ wg<n>, found by alias│   │ pn<digits>     │    it is
+//! └─────────────┘    └──────────────────────┘    └──────────────────────┘   └────────────────┘
+//! ```
+//!
+//! The membership is an ordinary one: of a namespace of ours at first, of the container's since that is there. The journal
+//! holds how far it is ([`Stage`]), and while the device is under way no pass makes, changes or removes it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ipnet::Ipv4Net;
+
+use super::attach::attach_at;
+use super::control::Control;
+use super::error::{ControlError, ErrorCode};
+use super::explain::explain;
+use super::gone::wait_until_gone;
+use super::handover_netns;
+use super::reads::find_network;
+use super::target::TargetNetns;
+use super::verbs::AgentApi as _;
+use super::views::{Attach, CreateNetwork, ResolvConfFile};
+pub use crate::agent::host::journal::Stage;
+use crate::agent::host::journal::{GivenTo, Handover, Record};
+use crate::agent::membership;
+use crate::agent::names;
+use crate::agent::netns_links::NetnsLinks;
+use crate::agent::world::Concerns;
+use crate::link::{self, LinkKind};
+use crate::model::{IfName, MemberId, NetworkId, NetworkName};
+use crate::netns::{self, Netns};
+use crate::topology::ownership;
+
+/// How long to wait for the pass that takes note of a step.
+const NOTED: Duration = Duration::from_secs(5);
+
+/// A member whose device is handed over, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    /// The membership.
+    pub id: MemberId,
+    /// Its address, with the prefix length of its network.
+    pub address: Ipv4Net,
+    /// How far it is.
+    pub stage: Stage,
+    /// What was asked for with the device, by key.
+    pub wishes: BTreeMap<String, String>,
+    /// Whether it has a name that was made up.
+    pub is_unnamed: bool,
+    /// Where the container's namespace is, or will be.
+    pub container: Option<PathBuf>,
+    /// Whether the container's namespace is known.
+    pub is_settled: bool,
+}
+
+/// What a device is made with.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The network, the name and the address; the container is not known yet.
+    pub attach: Attach,
+    /// What is kept with it, by key.
+    pub wishes: BTreeMap<String, String>,
+    /// Whether the name is made up, until the container's is known.
+    pub is_unnamed: bool,
+}
+
+/// What another program that moves devices asks of the agent, by digits of its own for each device.
+#[async_trait]
+pub trait Handovers: Send + Sync + 'static {
+    /// The network of this id or name; a name that no network has is a new network's.
+    ///
+    /// # Errors
+    /// When there is no network of this id, or none can be made of this name.
+    async fn network_for(&self, id_or_name: &str) -> Result<NetworkId, ControlError>;
+
+    /// The member whose device is handed over under these digits; nothing when there is none, or it has ended.
+    fn handed_over(&self, digits: u64) -> Option<HandedOver>;
+
+    /// The digits of all members whose devices are handed over.
+    fn all_handed_over(&self) -> Vec<u64>;
+
+    /// Makes a member in a namespace of ours, whose device is to be given away. The same digits again are the same member.
+    ///
+    /// # Errors
+    /// Nothing of it is left, or is being removed.
+    async fn prepare(&self, digits: u64, wish: Wish) -> Result<HandedOver, ControlError>;
+
+    /// Gives the device of a member to the program whose namespace is at `path`, for the container whose namespace is, or
+    /// will be, at `container`. Returns the name that it has there; it is down.
+    ///
+    /// # Errors
+    /// The member is to be ended.
+    async fn give(&self, digits: u64, path: &Path, container: &Path) -> Result<IfName, ControlError>;
+
+    /// Makes the container's namespace the member's, once it is there: the guard and the names come before the device does,
+    /// and the backstop after it. Returns whether it is there.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or the record not changed.
+    async fn settle(&self, digits: u64) -> Result<bool, ControlError>;
+
+    /// Looks for the device in the container, and adopts it by the name that it has there. Returns whether it is there.
+    ///
+    /// # Errors
+    /// The container cannot be looked into, or the record not changed.
+    async fn adopt(&self, digits: u64) -> Result<bool, ControlError>;
+
+    /// Gives a member its own name, for the one that was made up.
+    ///
+    /// # Errors
+    /// It has the name that it had.
+    async fn name(&self, digits: u64, attach: Attach) -> Result<(), ControlError>;
+
+    /// Writes the `resolv.conf` at `path`, the container's; says what could not be done.
+    async fn write_resolv_conf(&self, digits: u64, path: &Path) -> Vec<String>;
+
+    /// Leaves the device to the program that takes it out of the container.
+    ///
+    /// # Errors
+    /// The record cannot be changed.
+    async fn take_back(&self, digits: u64) -> Result<(), ControlError>;
+
+    /// Ends the membership, and removes its device wherever it is. Does nothing where there is none.
+    ///
+    /// # Errors
+    /// When the store or the record cannot be changed, or not all is gone in time.
+    async fn end(&self, digits: u64) -> Result<(), ControlError>;
+}
+
+#[async_trait]
+impl Handovers for Control {
+    async fn network_for(&self, id_or_name: &str) -> Result<NetworkId, ControlError> {
+        match find_network(&self.shared, id_or_name).await {
+            Err(error) if error.code == ErrorCode::NetworkNotFound && id_or_name.parse::<NetworkName>().is_ok() => {}
+            found => return found.map(|network| network.id),
+        }
+        let request = CreateNetwork { name: id_or_name.to_owned(), subnet: None, mtu: None, names: None };
+        match self.create_network(request).await {
+            // Another host made it a moment ago.
+            Err(error) if error.code == ErrorCode::NetworkExists => {
+                Ok(find_network(&self.shared, id_or_name).await?.id)
+            }
+            created => created.map(|network| network.id),
+        }
+    }
+
+    fn handed_over(&self, digits: u64) -> Option<HandedOver> {
+        let record = self.record_of(digits)?;
+        let subnet = self.shared.world(|world| world.networks().get(&record.network).map(|found| found.subnet))?;
+        let handover = record.handover.as_ref()?;
+        let made_in = self.handover_path(digits);
+        Some(HandedOver {
+            id: record.id,
+            address: Ipv4Net::new(record.address, subnet.prefix_len()).ok()?,
+            stage: handover.stage,
+            wishes: handover.wishes.clone(),
+            is_unnamed: handover.is_unnamed,
+            container: handover.given_to.as_ref().map(|given_to| given_to.container.clone()),
+            is_settled: record.netns_path != made_in,
+        })
+    }
+
+    fn all_handed_over(&self) -> Vec<u64> {
+        let journal = self.shared.journal();
+        let staying = journal.records().values().filter(|record| !record.leaving);
+        staying.filter_map(|record| Some(record.handover.as_ref()?.digits)).collect()
+    }
+
+    async fn prepare(&self, digits: u64, wish: Wish) -> Result<HandedOver, ControlError> {
+        let shared = &*self.shared;
+        shared.host.state_dir.check()?;
+        if self.record_of(digits).is_none() {
+            let network = find_network(shared, &wish.attach.network).await?;
+            let handover = Handover {
+                digits,
+                stage: Stage::Made,
+                given_to: None,
+                interface: None,
+                wishes: wish.wishes,
+                is_unnamed: wish.is_unnamed,
+            };
+            let netns = handover_netns::make(shared, digits).await.map_err(|error| explain(&error))?;
+            let found = TargetNetns { path: self.handover_path(digits), netns, handover: Some(handover) };
+            if let Err(error) = attach_at(shared, &network, wish.attach, Some(found)).await {
+                if self.any_record_of(digits).is_none() {
+                    handover_netns::remove(shared, digits);
+                }
+                return Err(error);
+            }
+        }
+        self.handed_over(digits).ok_or_else(|| unknown(digits))
+    }
+
+    async fn give(&self, digits: u64, path: &Path, container: &Path) -> Result<IfName, ControlError> {
+        let record = self.record_of(digits).ok_or_else(|| unknown(digits))?;
+        let theirs = Netns::open(path)?;
+        let given_to = GivenTo { path: path.to_owned(), netns: theirs.id(), container: container.to_owned() };
+        self.change(record.id, |_, handover| {
+            if handover.stage == Stage::Made {
+                handover.stage = Stage::Given;
+            }
+            handover.given_to = Some(given_to);
+        })
+        .await?;
+        let name = ownership::handover_link(digits);
+        let give = async {
+            let ours = NetnsLinks::enter(Netns::open(&self.handover_path(digits))?).await?;
+            // Without it, an earlier call has moved it.
+            if let Some(link) = ours.find(ownership::wireguard_interface(record.index).as_str()).await? {
+                ours.links.set_alias(link.index, &ownership::handover_alias(record.id)).await?;
+                ours.links.set_down(link.index).await?;
+                ours.links.give(link.index, &name, &theirs).await?;
+            }
+            anyhow::Ok(())
+        };
+        give.await.map_err(|error: anyhow::Error| explain(&error))?;
+        Ok(name)
+    }
+
+    async fn settle(&self, digits: u64) -> Result<bool, ControlError> {
+        let shared = &*self.shared;
+        let record = self.record_of(digits).ok_or_else(|| unknown(digits))?;
+        let given_to = record.handover.as_ref().and_then(|handover| handover.given_to.clone());
+        let Some(GivenTo { container, .. }) = given_to else { return Ok(false) };
+        let netns = match Netns::open(&container) {
+            Ok(netns) => netns,
+            // The file is there a moment before the namespace is.
+            Err(netns::Error::NotFound { .. } | netns::Error::NotANamespace { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        if record.netns == netns.id() {
+            return Ok(true);
+        }
+        let (id, cookie) = (netns.id(), netns.cookie().await?);
+        self.change(record.id, |record, _| record.move_to(&container, id, cookie)).await?;
+        shared.names.wake(&Concerns::Networks([record.network].into()));
+        Ok(true)
+    }
+
+    async fn adopt(&self, digits: u64) -> Result<bool, ControlError> {
+        let record = self.record_of(digits).ok_or_else(|| unknown(digits))?;
+        if record.handover.as_ref().is_some_and(|handover| handover.stage != Stage::Given) {
+            return Ok(true);
+        }
+        let Ok(netns) = Netns::open(&record.netns_path) else { return Ok(false) };
+        let there = NetnsLinks::enter(netns).await.map_err(|error| explain(&error))?;
+        let alias = ownership::handover_alias(record.id);
+        let links = there.links.links().await.map_err(|error| explain(&error.into()))?;
+        let is_it = |link: &&link::Link| {
+            let is_given_name = link.name != ownership::handover_link(digits).as_str();
+            // It is renamed while it is down.
+            link.alias.as_deref() == Some(&*alias)
+                && is_given_name
+                && link.up
+                && matches!(link.kind, LinkKind::Wireguard | LinkKind::Tun)
+        };
+        let Some(name) = links.iter().find(is_it).and_then(|link| link.name.parse::<IfName>().ok()) else {
+            return Ok(false);
+        };
+        let adopted = self.change(record.id, |_, handover| {
+            handover.stage = Stage::Arrived;
+            handover.interface = Some(name);
+        });
+        adopted.await.map(|()| true)
+    }
+
+    async fn name(&self, digits: u64, attach: Attach) -> Result<(), ControlError> {
+        let shared = &*self.shared;
+        let record = self.record_of(digits).ok_or_else(|| unknown(digits))?;
+        let network = find_network(shared, &record.network.to_string()).await?;
+        let made_up = record.container.clone();
+        let netns = Netns::open(&record.netns_path)?;
+        let found = TargetNetns { path: record.netns_path.clone(), netns, handover: None };
+        let attached = attach_at(shared, &network, attach, Some(found)).await?;
+        let is_the_same = attached.member.app == made_up.app && attached.member.kind == made_up.kind;
+        if !is_the_same {
+            membership::end_name(shared, &record, &made_up).await.map_err(|error| explain(&error))?;
+        }
+        self.change(record.id, |_, handover| handover.is_unnamed = false).await
+    }
+
+    async fn write_resolv_conf(&self, digits: u64, path: &Path) -> Vec<String> {
+        let Some(record) = self.record_of(digits) else { return Vec::new() };
+        names::wait::wait_until_told(&self.shared, &record, &record.container).await;
+        let file = ResolvConfFile { path: path.to_owned(), by_caller: false, before: None };
+        let problems = names::resolv_conf::after_attach(&self.shared, &record, Some(&file)).await;
+        problems.into_iter().map(|problem| format!("{}: {}", problem.what, problem.why)).collect()
+    }
+
+    async fn take_back(&self, digits: u64) -> Result<(), ControlError> {
+        let Some(record) = self.record_of(digits) else { return Ok(()) };
+        self.change(record.id, |_, handover| handover.stage = Stage::Returned).await
+    }
+
+    async fn end(&self, digits: u64) -> Result<(), ControlError> {
+        let shared = &*self.shared;
+        if let Some(record) = self.record_of(digits) {
+            let names = record.names_text();
+            if let Err(error) = membership::end(shared, &record).await {
+                // The store is away: nothing stays on this host, and what the store has is released when it answers.
+                tracing::warn!("{error:#}");
+                membership::leave(shared, &record).map_err(|error| explain(&error))?;
+            }
+            tracing::info!(network = %record.network, "{names} ({}) was handed back", record.address);
+        }
+        match self.any_record_of(digits) {
+            Some(record) => wait_until_gone(shared, &record).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Control {
+    fn record_of(&self, digits: u64) -> Option<Record> {
+        self.any_record_of(digits).filter(|record| !record.leaving)
+    }
+
+    fn any_record_of(&self, digits: u64) -> Option<Record> {
+        let is_it = |record: &&Record| record.handover.as_ref().is_some_and(|handover| handover.digits == digits);
+        let journal = self.shared.journal();
+        journal.records().values().filter(is_it).min_by_key(|record| record.leaving).cloned()
+    }
+
+    fn handover_path(&self, digits: u64) -> PathBuf {
+        let config = &self.shared.host.config;
+        config.netns_path(&ownership::handover_netns(&config.netns_prefix, digits))
+    }
+
+    /// Changes a record, and waits for the pass that goes by it: no earlier pass touches the device after that.
+    async fn change(&self, id: MemberId, change: impl FnOnce(&mut Record, &mut Handover)) -> Result<(), ControlError> {
+        let shared = &*self.shared;
+        let changed = shared.journal().change_handover(id, change).map_err(|error| explain(&error))?;
+        let Some(record) = changed else { return Ok(()) };
+        let handle = shared.workers.of(record.network);
+        let mut reports = handle.reports();
+        let asked = handle.wake_and_observe_member(id);
+        match tokio::time::timeout(NOTED, reports.wait_for(|report| report.answered >= asked)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ControlError::new(
+                ErrorCode::Timeout,
+                format!("{} is being changed, and that takes more than {} s", record.names_text(), NOTED.as_secs()),
+                "see `privnet status`, and try again",
+            )),
+        }
+    }
+}
+
+fn unknown(digits: u64) -> ControlError {
+    ControlError::new(
+        ErrorCode::MemberNotFound,
+        format!("no device is handed over under {digits:016x}, or it was ended"),
+        "try again",
+    )
+}
