@@ -19,7 +19,8 @@
 //! | 6 | [`agent`] | the only room with all the keys: watch, plan, observe, diff, apply |
 //! | 7 | [`metrics`] | counters and status as Prometheus text |
 //! | 8 | [`api`] | HTTP and JSON on the control socket |
-//! | 9 | [`cli`] | commands and their printing; client of the api |
+//! | 9 | [`docker`] | Docker's network plugin: its calls as requests to the agent |
+//! | 10 | [`cli`] | commands and their printing; client of the api |
 
 #![deny(unsafe_code)]
 
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod companion;
 pub mod datapath;
 pub mod dns;
+pub mod docker;
 pub mod failpoint;
 pub mod ipam;
 pub mod link;

@@ -10,6 +10,8 @@ use listenfd::ListenFd;
 
 /// The name of the control socket (`FileDescriptorName=`).
 pub const CONTROL: &str = "control";
+/// The name of the socket of Docker's plugin.
+pub const DOCKER: &str = "docker";
 
 /// Where systemd says the names, in the order of the descriptors.
 const NAMES: &str = "LISTEN_FDNAMES";

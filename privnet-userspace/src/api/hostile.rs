@@ -35,7 +35,7 @@ fn bodies() -> impl Strategy<Value = Vec<u8>> {
 fn ask(method: &str, path: &str, body: Vec<u8>) -> Option<(u16, Value)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut request = Request::builder().method(method).uri(path).body(Body::from(body)).ok()?;
-    request.extensions_mut().insert(Peer { uid: 0, gid: 0 });
+    request.extensions_mut().insert(Peer { uid: 0, gid: 0, pid: None });
     let accounts = Accounts::in_directory(Path::new("/nonexistent"));
     let surface = Surface::new(Arc::new(Fake::default()), accounts);
     runtime.block_on(async {

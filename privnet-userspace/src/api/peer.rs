@@ -15,6 +15,8 @@ pub struct Peer {
     pub uid: u32,
     /// Its effective group; its supplementary groups are not in the credentials.
     pub gid: u32,
+    /// Its process, where the kernel says so.
+    pub pid: Option<i32>,
 }
 
 /// The group `privnet` with everybody in it.
@@ -97,15 +99,15 @@ mod tests {
             (5000, 0, false),
             (65_534, 65_534, false),
         ] {
-            assert_eq!(may_change(Peer { uid, gid }, group.as_ref()), allowed, "uid {uid}, gid {gid}");
+            assert_eq!(may_change(Peer { uid, gid, pid: None }, group.as_ref()), allowed, "uid {uid}, gid {gid}");
         }
     }
 
     #[test]
     fn without_the_group_only_root_may_change() {
         assert_eq!(parse_group("privnet2:x:991:carol\n", PASSWD_FILE), None);
-        assert!(may_change(Peer { uid: 0, gid: 0 }, None));
-        assert!(!may_change(Peer { uid: 1000, gid: 990 }, None));
+        assert!(may_change(Peer { uid: 0, gid: 0, pid: None }, None));
+        assert!(!may_change(Peer { uid: 1000, gid: 990, pid: None }, None));
     }
 
     #[test]

@@ -25,6 +25,8 @@ use crate::agent::ControlError;
 const MAX_CONNECTIONS: usize = 128;
 /// How long a connection may be silent before, and while, it sends a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same on the plugin's socket, where dockerd alone connects.
+const PLUGIN_HEAD_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// How long connections may go on as they are once the agent is told to end: hyper closes one whose request has not come yet,
 /// and a client that has connected is about to send it.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
@@ -54,6 +56,12 @@ pub async fn serve_waiting(socket: &ControlSocket, mut waiting: watch::Receiver<
     serve(socket, Router::new().fallback(answer), std::future::pending()).await;
 }
 
+/// Serves Docker's calls until `end`. Between two of them hours may pass, and a connection that closes as one comes would lose
+/// its body.
+pub async fn serve_plugin(socket: ControlSocket, router: Router, end: impl Future<Output = ()> + Send) {
+    serve_with(socket, router, PLUGIN_HEAD_TIMEOUT, end).await;
+}
+
 /// Serves the metrics listener until `end`.
 pub async fn serve_metrics(listener: TcpListener, router: Router, end: impl Future<Output = ()> + Send) {
     serve(listener, router, end).await;
@@ -81,7 +89,7 @@ impl Listener for &ControlSocket {
     async fn accept(&self) -> io::Result<(UnixStream, Option<Peer>)> {
         let (stream, _) = self.listener.accept().await?;
         let credentials = stream.peer_cred()?;
-        Ok((stream, Some(Peer { uid: credentials.uid(), gid: credentials.gid() })))
+        Ok((stream, Some(Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() })))
     }
 }
 
@@ -95,6 +103,15 @@ impl Listener for TcpListener {
 }
 
 async fn serve<L: Listener>(listener: L, router: Router, end: impl Future<Output = ()> + Send) {
+    serve_with(listener, router, HEAD_TIMEOUT, end).await;
+}
+
+async fn serve_with<L: Listener>(
+    listener: L,
+    router: Router,
+    head_timeout: Duration,
+    end: impl Future<Output = ()> + Send,
+) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut end = std::pin::pin!(end);
@@ -106,7 +123,7 @@ async fn serve<L: Listener>(listener: L, router: Router, end: impl Future<Output
         tokio::select! {
             () = &mut end => break,
             accepted = accepted => match accepted {
-                Ok((stream, peer, slot)) => spawn(stream, peer, slot, &router, graceful.watcher()),
+                Ok((stream, peer, slot)) => spawn(stream, peer, slot, &router, head_timeout, graceful.watcher()),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -127,6 +144,7 @@ fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     peer: Option<Peer>,
     slot: OwnedSemaphorePermit,
     router: &Router,
+    head_timeout: Duration,
     watcher: Watcher,
 ) {
     let router = match peer {
@@ -136,7 +154,7 @@ fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     tokio::spawn(async move {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
+            .header_read_timeout(head_timeout)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, "a connection ended abnormally");

@@ -19,8 +19,8 @@ use super::{Surface, metrics_router, router};
 use crate::agent::views::{Deleted, Detached, ProblemView, VersionView};
 use crate::agent::{ControlError, ErrorCode};
 
-const ROOT: Peer = Peer { uid: 0, gid: 0 };
-const STRANGER: Peer = Peer { uid: 1002, gid: 1002 };
+const ROOT: Peer = Peer { uid: 0, gid: 0, pid: None };
+const STRANGER: Peer = Peer { uid: 1002, gid: 1002, pid: None };
 
 #[tokio::test]
 async fn every_request_reaches_the_agent_and_its_answer_comes_back() {
@@ -113,7 +113,7 @@ async fn a_stranger_may_read_and_nothing_else_and_a_member_of_the_group_may_chan
     let etc = tempfile::tempdir().expect("temporary directory");
     std::fs::write(etc.path().join("group"), "privnet:x:990:alice\n").expect("written");
     std::fs::write(etc.path().join("passwd"), "alice:x:1000:1000::/:/bin/sh\n").expect("written");
-    let alice = Peer { uid: 1000, gid: 1000 };
+    let alice = Peer { uid: 1000, gid: 1000, pid: None };
     for (method, path, body) in [
         ("POST", "/v1/networks", json!({"name": "shop"})),
         ("DELETE", "/v1/networks/shop", Value::Null),
@@ -150,9 +150,9 @@ async fn only_root_has_the_agent_write_a_file_and_the_group_may_say_that_it_writ
     let etc = tempfile::tempdir().expect("temporary directory");
     std::fs::write(etc.path().join("group"), "privnet:x:990:alice\n").expect("written");
     std::fs::write(etc.path().join("passwd"), "alice:x:1000:1000::/:/bin/sh\n").expect("written");
-    let alice = Peer { uid: 1000, gid: 1000 };
+    let alice = Peer { uid: 1000, gid: 1000, pid: None };
     // Also in the group root, which is not the user root.
-    let of_group = Peer { uid: 1001, gid: 990 };
+    let of_group = Peer { uid: 1001, gid: 990, pid: None };
     for (file, peer, allowed) in [
         (json!({"path": "/run/a"}), ROOT, true),
         (json!({"path": "/run/a", "by_caller": true}), ROOT, true),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::http::{self, Answer, HttpError, encode};
+use crate::api::http::{self, Answer, HttpError, encode};
 use crate::api::{ControlError, ErrorBody, ErrorCode, verbs, views};
 
 /// Talks to the agent behind a control socket. Every error is the agent's own, or says why it cannot be asked.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::http::{self, HttpError};
+use crate::api::http::{self, HttpError};
 use crate::api::{ControlError, ErrorCode};
 
 /// Where Docker listens unless `DOCKER_HOST` says otherwise.

@@ -6,7 +6,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`args`], [`parse`] | the grammar; a command line that has none |
-//! | [`client`], [`http`] | asking the agent |
+//! | [`client`] | asking the agent |
 //! | [`verbs`] | the verbs that ask the agent and print its answer |
 //! | [`names`], [`hosts`] | the verbs about domain names, and about hosts |
 //! | [`doctor`], [`mtu`], [`exposition`] | the verbs with something of their own to say |
@@ -31,7 +31,6 @@ pub mod doctor;
 #[cfg(test)]
 mod hostile;
 pub mod hosts;
-pub mod http;
 pub mod human;
 pub mod logging;
 pub mod mtu;

@@ -17,6 +17,7 @@ use std::process::{Child, Command, Output, Stdio};
 use rustix::process::Signal;
 
 use super::ground::Ground;
+use super::host::Host;
 use super::space::Space;
 use super::wait::{SOON, holds_within};
 use super::{leak, process, say};
@@ -24,18 +25,20 @@ use super::{leak, process, say};
 /// What stands in for an image of a registry.
 pub const IMAGE: &str = "tools";
 
-/// What dockerd needs around it: `/run` and `/opt` are empty, what it writes below `/etc` goes nowhere, and the resolver of
-/// this host is the first argument. Then it is the rest of the arguments.
+/// What dockerd needs around it: `/run` and `/opt` are empty, what it writes below `/etc` goes nowhere, the resolver of
+/// this host is the first argument, and the socket of the plugin the second. Then it is the rest of the arguments.
 const AROUND: &str = "\
     mount -t tmpfs tmpfs /run && mkdir /run/upper /run/work && \
     mount -t overlay -o lowerdir=/etc,upperdir=/run/upper,workdir=/run/work overlay /etc && \
     mount -t tmpfs tmpfs /opt && \
     echo nameserver $1 > /run/resolv.conf && mount --bind /run/resolv.conf /etc/resolv.conf && \
-    shift && exec \"$@\"";
+    mkdir -p /etc/docker/plugins && echo unix://$2 > /etc/docker/plugins/privnet.spec && \
+    shift 2 && exec \"$@\"";
 
 /// A running dockerd; dropping it ends it and its containers.
 pub struct Docker {
     daemon: Child,
+    socket: PathBuf,
     /// Last: the leak check must not come before the processes have ended.
     ground: Ground,
 }
@@ -49,6 +52,23 @@ impl Docker {
     #[track_caller]
     pub fn start(space: &Space, resolver: &str) -> Self {
         let ground = Ground::join();
+        let socket = ground.directory().join("docker.sock");
+        Self::start_at(ground, socket, space, resolver, Path::new("/nonexistent"))
+    }
+
+    /// Starts one whose networks of the driver `privnet` are the agent's of the host, see [`super::Options::with_docker`].
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    #[track_caller]
+    pub fn beside(host: &Host, resolver: &str) -> Self {
+        let paths = host.paths();
+        Self::start_at(Ground::join(), paths.docker.clone(), &host.space, resolver, &paths.plugin)
+    }
+
+    #[track_caller]
+    fn start_at(ground: Ground, socket: PathBuf, space: &Space, resolver: &str, plugin: &Path) -> Self {
         let path = |name: &str| ground.directory().join(name);
         let log = File::create(path("dockerd.log")).expect("its log");
         let line = format!(
@@ -57,14 +77,14 @@ impl Docker {
             path("data").display(),
             path("exec").display(),
             path("pid").display(),
-            socket(&ground).display(),
+            socket.display(),
             cgroup(&ground),
         );
         say(&format!("[docker] {line}"));
         let mut command = space.command("unshare --mount --propagation private sh -c");
-        command.args([AROUND, "sh", resolver]).args(line.split_whitespace());
+        command.args([AROUND, "sh", resolver]).arg(plugin).args(line.split_whitespace());
         let daemon = command.stdout(Stdio::null()).stderr(log).spawn().expect("nsenter starts");
-        let mut docker = Self { daemon, ground };
+        let mut docker = Self { daemon, socket, ground };
         holds_within(SOON, || docker.has_ended() || docker.attempt("version").status.success());
         let log = || std::fs::read_to_string(path_of_log(&docker.ground)).unwrap_or_default();
         assert!(docker.attempt("version").status.success(), "dockerd does not answer:\n{}", log());
@@ -74,7 +94,7 @@ impl Docker {
     /// Where `DOCKER_HOST` leads to it.
     #[must_use]
     pub fn host(&self) -> String {
-        format!("unix://{}", socket(&self.ground).display())
+        format!("unix://{}", self.socket.display())
     }
 
     /// Runs the command line of Docker, words parted by blanks, and returns what it printed.
@@ -176,10 +196,6 @@ impl Drop for Docker {
         let _ = self.daemon.wait();
         self.ground.blame(leak::remove_cgroups(&cgroup(&self.ground)));
     }
-}
-
-fn socket(ground: &Ground) -> PathBuf {
-    ground.directory().join("docker.sock")
 }
 
 fn path_of_log(ground: &Ground) -> PathBuf {

@@ -207,11 +207,13 @@ pub(crate) fn agent_line(host: &Shared) -> String {
         .observe_interval
         .map(|interval| format!(" --observe-interval-seconds {}", interval.as_secs()))
         .unwrap_or_default();
+    let docker =
+        if host.options.docker { format!(" --docker-socket {}", paths.plugin.display()) } else { String::new() };
     let machine = host.options.machine_id.as_ref();
     let machine = machine.map(|file| format!(" --machine-id-file {}", file.display())).unwrap_or_default();
     format!(
         "{binary} agent --host {name} --vtep {vtep} --state-dir {state} --socket {socket} {store} --datapath {datapath} \
-         --wireguard {wireguard} --netns-prefix {prefix} --bpffs {bpffs}{observe}{machine}",
+         --wireguard {wireguard} --netns-prefix {prefix} --bpffs {bpffs}{observe}{machine}{docker}",
         binary = binary().display(),
         name = host.name,
         vtep = host.vtep,
@@ -233,6 +235,7 @@ fn spawn(host: &Shared) -> Child {
     if host.options.failpoints {
         command.env(VARIABLE, host.failpoints().file());
     }
+    command.env("DOCKER_HOST", format!("unix://{}", host.paths.docker.display()));
     command.env("RUST_LOG", host.options.log).stdout(Stdio::null()).stderr(log);
     command.spawn().expect("nsenter starts")
 }

@@ -72,6 +72,10 @@ pub struct Paths {
     pub state: PathBuf,
     /// Its control socket.
     pub socket: PathBuf,
+    /// The socket of Docker's plugin.
+    pub plugin: PathBuf,
+    /// The socket of the Docker beside it.
+    pub docker: PathBuf,
     /// Where its log goes.
     pub log: PathBuf,
 }
@@ -94,6 +98,8 @@ impl Host {
             bpffs: Path::new(BPFFS).join(prefix.trim_end_matches('-')),
             state: directory.join("state"),
             socket: directory.join("privnet.sock"),
+            plugin: directory.join("plugin.sock"),
+            docker: directory.join("docker.sock"),
             log: directory.join("agent.log"),
             prefix,
         };

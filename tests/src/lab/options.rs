@@ -24,6 +24,8 @@ pub struct Options {
     pub machine_id: Option<PathBuf>,
     /// Whether the agent listens to [`super::failpoint`].
     pub failpoints: bool,
+    /// Whether the agent serves Docker's plugin, see [`super::Docker::beside`].
+    pub docker: bool,
 }
 
 impl Options {
@@ -40,6 +42,7 @@ impl Options {
             log: "privnet=debug",
             machine_id: None,
             failpoints: false,
+            docker: false,
         }
     }
 
@@ -56,6 +59,7 @@ impl Options {
             log: "privnet=debug",
             machine_id: None,
             failpoints: false,
+            docker: false,
         }
     }
 
@@ -75,5 +79,11 @@ impl Options {
     #[must_use]
     pub fn with_etcd(self, url: &str) -> Self {
         Self { etcd: Some(url.to_owned()), ..self }
+    }
+
+    /// The same with Docker's plugin.
+    #[must_use]
+    pub fn with_docker(self) -> Self {
+        Self { docker: true, ..self }
     }
 }

@@ -12,7 +12,7 @@ const RULED: &str = "privnet-userspace/src/";
 /// Errors that explain nothing, each with its reason. One that does, or is gone, is a finding.
 const EXCUSED: [(&str, &str, &str); 5] = [
     ("privnet-userspace/src/agent/door/error.rs", "ControlError", "what all others become"),
-    ("privnet-userspace/src/cli/http.rs", "HttpError", "the client's: it says that no agent answers"),
+    ("privnet-userspace/src/api/http.rs", "HttpError", "the client's: it says that no agent answers"),
     ("privnet-userspace/src/companion/error.rs", "Cause", "a part of that room's error, which names the process"),
     ("privnet-userspace/src/link/error.rs", "Refusal", "the kernel's words, and a source of that room's error"),
     ("privnet-userspace/src/store/path.rs", "InvalidKey", "a fault of ours: keys are made of checked names"),

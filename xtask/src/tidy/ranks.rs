@@ -19,7 +19,7 @@ const CLI: &str = "cli";
 const CLI_USES: [&str; 2] = ["api", "model"];
 /// What a folder or file of it may name besides, and why. A row that nothing uses is a finding.
 const CLI_USES_MORE: [(&str, &[&str], &str); 5] = [
-    ("agent/", &["agent", "netns"], "`privnet agent` starts the agent"),
+    ("agent/", &["agent", "docker", "netns"], "`privnet agent` starts the agent and serves Docker's plugin"),
     ("doctor.rs", &["agent"], "without an agent, `privnet doctor` looks at the host itself"),
     ("mtu.rs", &["agent"], "without an agent, `privnet mtu` looks at the host itself"),
     ("processes.rs", &["dns", "wireguard"], "the processes that the agent starts are this binary"),

@@ -56,6 +56,10 @@ pub struct AgentArgs {
     /// The address of the DNS server on each container's loopback, or `off` [default: 127.0.0.82].
     #[arg(long, value_name = "ADDR|off")]
     pub dns_address: Option<DnsAddress>,
+    /// Serve Docker's network plugin at this socket, which names the driver: `docker network create -d privnet` looks for
+    /// /run/docker/plugins/privnet.sock [default: served where systemd opens it].
+    #[arg(long, value_name = "PATH")]
+    pub docker_socket: Option<PathBuf>,
     /// The prefix of the names of this agent's namespaces; for a second agent on the same kernel.
     #[arg(long, hide = true, value_name = "PREFIX")]
     pub netns_prefix: Option<String>,

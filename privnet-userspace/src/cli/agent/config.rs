@@ -39,6 +39,8 @@ pub struct AgentOptions {
     pub metrics_listen: Option<SocketAddr>,
     /// Where containers ask for names.
     pub dns_address: DnsAddress,
+    /// Where Docker's network plugin is served, if not where systemd opened it.
+    pub docker_socket: Option<PathBuf>,
     /// What the names of its namespaces begin with.
     pub netns_prefix: String,
     /// The bpffs, or a directory of it.
@@ -77,6 +79,7 @@ impl AgentOptions {
             wireguard: flags.wireguard.or(file.wireguard).unwrap_or(WireguardChoice::Auto),
             metrics_listen: flags.metrics_listen.or(file.metrics_listen),
             dns_address: flags.dns_address.or(file.dns_address).unwrap_or(DnsAddress::At(DEFAULT_DNS_ADDRESS)),
+            docker_socket: flags.docker_socket.or(file.docker_socket),
             netns_prefix: flags.netns_prefix.or(file.netns_prefix).unwrap_or_default(),
             bpffs: flags.bpffs.or(file.bpffs).unwrap_or_else(|| DEFAULT_BPFFS.into()),
             observe_interval: flags

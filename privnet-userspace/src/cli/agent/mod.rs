@@ -15,14 +15,19 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::agent::{self, Agent, ControlError, ErrorCode};
 use crate::api::{self, Accounts, Activation, ControlSocket, Surface, activation};
 use crate::cli::runtime::no_runtime;
+use crate::docker::{self, Plugin};
 use crate::netns::Netns;
 use args::{AgentArgs, DnsAddress, StoreKind};
 use config::AgentOptions;
 use notify::notify;
+
+/// Where dockerd looks for the plugin of the driver `privnet`.
+const DOCKER_SOCKET: &str = "/run/docker/plugins/privnet.sock";
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
@@ -108,6 +113,13 @@ async fn run_until_told(options: AgentOptions, mut handed_over: Activation) -> R
         Some(listener) => ControlSocket::handed_over(listener, &options.socket)?,
         None => ControlSocket::bind(&options.socket, accounts.group().map(|group| group.gid))?,
     };
+    let (end, ended) = watch::channel(());
+    let plugin = Arc::new(Plugin::new(&options.state_dir, docker::Engine::of_environment()));
+    let plugin_server = plugin_socket(&options, &mut handed_over)?.map(|socket| {
+        tracing::info!(socket = %socket.path().display(), "Docker's plugin is served");
+        // From now on: dockerd waits for ever for an answer.
+        tokio::spawn(docker::serve(Arc::clone(&plugin), socket, until(ended.clone())))
+    });
     for name in handed_over.left() {
         tracing::warn!(name, "systemd handed over a socket that this build does not serve");
     }
@@ -120,26 +132,38 @@ async fn run_until_told(options: AgentOptions, mut handed_over: Activation) -> R
         never = watchdog::tell_while_starting() => match never {},
         () = signals.told_to_end() => return Ok(()),
     };
+    plugin.begin(Arc::new(agent.control()));
     let surface = Surface::new(Arc::new(agent.control()), accounts);
-    serve(agent, surface, socket, metrics_listener, signals).await
+    tracing::info!(socket = %socket.path().display(), "the agent is running");
+    let control = tokio::spawn(api::serve_control(socket, api::router(surface.clone()), until(ended.clone())));
+    let metrics = metrics_listener
+        .map(|listener| tokio::spawn(api::serve_metrics(listener, api::metrics_router(surface), until(ended))));
+    serve(agent, [Some(control), metrics, plugin_server], end, signals).await
+}
+
+/// Until the sender is dropped, which ends everything.
+async fn until(mut ended: watch::Receiver<()>) {
+    while ended.changed().await.is_ok() {}
+}
+
+/// The socket of Docker's plugin: systemd's, or one at the path that was given; none otherwise.
+fn plugin_socket(options: &AgentOptions, handed_over: &mut Activation) -> Result<Option<ControlSocket>, ControlError> {
+    let given = options.docker_socket.as_deref();
+    let socket = match (handed_over.take(activation::DOCKER), given) {
+        (Some(listener), _) => ControlSocket::handed_over(listener, given.unwrap_or(Path::new(DOCKER_SOCKET))),
+        (None, Some(path)) => ControlSocket::bind(path, None),
+        (None, None) => return Ok(None),
+    };
+    let remedy = "give --docker-socket and ListenStream= of the unit the same path, or each agent its own";
+    socket.map(Some).map_err(|error| ControlError { remedy: remedy.to_owned(), ..error })
 }
 
 async fn serve(
     mut agent: Agent,
-    surface: Surface,
-    socket: ControlSocket,
-    metrics: Option<TcpListener>,
+    servers: [Option<JoinHandle<()>>; 3],
+    end: watch::Sender<()>,
     mut signals: Signals,
 ) -> Result<(), ControlError> {
-    let (end, ended) = watch::channel(());
-    let until = |mut ended: watch::Receiver<()>| async move {
-        // The sender is dropped to end everything.
-        while ended.changed().await.is_ok() {}
-    };
-    tracing::info!(socket = %socket.path().display(), "the agent is running");
-    let control = tokio::spawn(api::serve_control(socket, api::router(surface.clone()), until(ended.clone())));
-    let metrics =
-        metrics.map(|listener| tokio::spawn(api::serve_metrics(listener, api::metrics_router(surface), until(ended))));
     notify("READY=1\nSTATUS=running");
     let outcome = tokio::select! {
         failure = wait_for_failure(&mut agent) => Err(failure),
@@ -147,7 +171,7 @@ async fn serve(
     };
     notify("STOPPING=1");
     drop(end);
-    for server in [Some(control), metrics].into_iter().flatten() {
+    for server in servers.into_iter().flatten() {
         if let Err(error) = server.await {
             tracing::error!(%error, "a server ended abnormally");
         }

@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::api::STORE_AGE_HEADER;
+use super::STORE_AGE_HEADER;
 
 /// How long a request may take. An attach waits for the kernel and for WireGuard, and has its own, shorter bounds.
 const TIMEOUT: Duration = Duration::from_secs(120);

@@ -1,0 +1,180 @@
+//! What follows a `Join`: the container's namespace appears, then the device in it, then Docker's own `resolv.conf`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::engine::Engine;
+use super::identity::Identity;
+use crate::agent::handover::{Handovers, Stage};
+use crate::agent::{ControlError, ErrorCode};
+
+/// How long a container may take to appear, and its device in it: dockerd starts it at once or gives up.
+const ARRIVAL: Duration = Duration::from_secs(60);
+/// How long Docker may take to say which container it is: at its start it answers last.
+const NAMING: Duration = Duration::from_secs(600);
+/// How long Docker may take to write the container's `resolv.conf`.
+const WRITING: Duration = Duration::from_secs(2);
+/// How often is looked at first: the guard is to be there before the container's first instruction.
+const OFTEN: Duration = Duration::from_millis(2);
+/// How often is looked at later.
+const SELDOM: Duration = Duration::from_millis(200);
+/// What Docker's server in a container is at.
+const DOCKERS_SERVER: &str = "127.0.0.11";
+
+/// Under which keys an endpoint keeps the ids of Docker's.
+pub const DOCKER_NETWORK: &str = "docker.network";
+pub const DOCKER_ENDPOINT: &str = "docker.endpoint";
+
+/// Which endpoints are of one container, as far as is known: those of a container that starts join one after the other, and
+/// its number is the same in all of its networks.
+#[derive(Debug, Default)]
+pub struct Siblings(Mutex<BTreeMap<u64, String>>);
+
+impl Siblings {
+    /// Notes which container an endpoint is of; returns the others of that container.
+    fn note(&self, digits: u64, container: &str) -> Vec<u64> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(digits, container.to_owned());
+        let others = known.iter().filter(|(other, of)| **other != digits && *of == container);
+        others.map(|(other, _)| *other).collect()
+    }
+
+    /// Forgets an endpoint.
+    pub fn forget(&self, digits: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&digits);
+    }
+}
+
+/// What one endpoint is followed with.
+#[derive(Clone)]
+pub struct Arrival {
+    /// The agent.
+    pub agent: Arc<dyn Handovers>,
+    /// Docker's API.
+    pub engine: Arc<Engine>,
+    /// The endpoints by their containers.
+    pub siblings: Arc<Siblings>,
+    /// The endpoint's digits.
+    pub digits: u64,
+}
+
+impl Arrival {
+    /// Follows the endpoint until its container has its device, its name and its `resolv.conf`. One that does not appear is
+    /// ended.
+    pub async fn follow(self) {
+        let (agent, digits, since) = (&*self.agent, self.digits, Instant::now());
+        let arrived = async {
+            while !agent.settle(digits).await? {
+                pause(since).await;
+            }
+            // Before the container's first instruction, where Docker says who it is.
+            let _ = self.name().await;
+            while !agent.adopt(digits).await? {
+                pause(since).await;
+            }
+            Ok::<(), ControlError>(())
+        };
+        match tokio::time::timeout(ARRIVAL, arrived).await {
+            Ok(Ok(())) => {}
+            // It left before it arrived.
+            Ok(Err(_)) if agent.handed_over(digits).is_none() => return,
+            Ok(Err(error)) => return tracing::warn!("a container of Docker's has not arrived: {}", sentence(&error)),
+            Err(_) => return self.give_up().await,
+        }
+        while since.elapsed() < NAMING {
+            match self.name().await {
+                Ok(true) => break,
+                Ok(false) => sleep(SELDOM).await,
+                Err(error) => {
+                    tracing::warn!("a container of Docker's keeps the name that was made up for it: {error}");
+                    break;
+                }
+            }
+        }
+        self.write_resolv_conf().await;
+    }
+
+    async fn give_up(&self) {
+        if self.agent.handed_over(self.digits).is_some_and(|it| it.stage == Stage::Given) {
+            let seconds = ARRIVAL.as_secs();
+            tracing::warn!("a container of Docker's has not appeared within {seconds} s: its place is released");
+            if let Err(error) = self.agent.end(self.digits).await {
+                tracing::warn!("{}", sentence(&error));
+            }
+        }
+    }
+
+    /// Names the endpoint after its container. Returns whether that is done: not while Docker does not say which container it
+    /// is, nor while the namespace is not known of one that has other endpoints.
+    ///
+    /// # Errors
+    /// The sentence for the user: its name is another container's, or none.
+    pub async fn name(&self) -> Result<bool, String> {
+        let (agent, digits) = (&*self.agent, self.digits);
+        let Some(endpoint) = agent.handed_over(digits).filter(|it| it.is_unnamed) else { return Ok(true) };
+        let container = match ids(&endpoint.wishes) {
+            Some((network, id)) => self.engine.container(network, id).await,
+            None => None,
+        };
+        let (identity, is_alone) = match &container {
+            Some(container) => {
+                let siblings = self.siblings.note(digits, &container.id);
+                for sibling in &siblings {
+                    // One that has left is no sibling any more.
+                    let _ = agent.settle(*sibling).await;
+                }
+                (Some(Identity::of(&endpoint.wishes, container)?), siblings.is_empty())
+            }
+            None => (Identity::of_wishes(&endpoint.wishes)?, false),
+        };
+        let Some(identity) = identity.filter(|_| is_alone || endpoint.is_settled) else { return Ok(false) };
+        // The address is claimed, and was what was asked for.
+        let identity = Identity { address: None, ..identity };
+        let mut named = agent.name(digits, identity.clone().attach(String::new())).await;
+        if identity.is_flexible
+            && identity.number.is_some()
+            && named.as_ref().is_err_and(|error| error.code == ErrorCode::MemberExists)
+        {
+            named = agent.name(digits, Identity { number: None, ..identity }.attach(String::new())).await;
+        }
+        named.map(|()| true).map_err(|error| sentence(&error))
+    }
+
+    /// Has the container's `resolv.conf` written, after Docker has written its own.
+    async fn write_resolv_conf(&self) {
+        let Some(endpoint) = self.agent.handed_over(self.digits) else { return };
+        let Some((network, id)) = ids(&endpoint.wishes) else { return };
+        let Some(container) = self.engine.container(network, id).await else { return };
+        let Some(path) = self.engine.resolv_conf(&container.id).await else { return };
+        let since = Instant::now();
+        while !names_docker(&path) && since.elapsed() < WRITING {
+            sleep(OFTEN).await;
+        }
+        for problem in self.agent.write_resolv_conf(self.digits, &path).await {
+            tracing::warn!("{problem}");
+        }
+    }
+}
+
+/// Whether a file names Docker's server, or ours.
+fn names_docker(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.contains(DOCKERS_SERVER) || text.contains("privnet"))
+}
+
+async fn pause(since: Instant) {
+    sleep(if since.elapsed() < Duration::from_secs(2) { OFTEN } else { SELDOM }).await;
+}
+
+/// An error, for the user of Docker.
+pub fn sentence(error: &ControlError) -> String {
+    if error.remedy.is_empty() { error.message.clone() } else { format!("{}: {}", error.message, error.remedy) }
+}
+
+/// The ids of Docker's that an endpoint keeps.
+fn ids(wishes: &BTreeMap<String, String>) -> Option<(&str, &str)> {
+    Some((wishes.get(DOCKER_NETWORK)?, wishes.get(DOCKER_ENDPOINT)?))
+}

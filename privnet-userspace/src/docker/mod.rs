@@ -1,0 +1,60 @@
+//! Docker's network plugin: the calls of dockerd as requests to the agent.
+//!
+//! `docker network create -d privnet --ipam-driver null` and `docker run --network …` end here. The room translates: an
+//! endpoint of Docker is a member whose device is handed over ([`Handovers`]); who the container is, its labels and its name
+//! say. It keeps which network of Docker's is which of privnet's; all else is in the agent's journal.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | `protocol` | the JSON of dockerd's calls |
+//! | [`plugin`] | what each call does |
+//! | `arrival` | what follows a `Join`, until the container has its device and its names |
+//! | `identity` | app, type and number of a container; pure |
+//! | `engine` | what is asked of Docker's API |
+//! | `networks` | which network of Docker's is which of privnet's, on the disk |
+
+mod arrival;
+mod engine;
+mod identity;
+mod networks;
+pub mod plugin;
+mod protocol;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+
+pub use crate::agent::handover::Handovers;
+use crate::api::peer::Peer;
+use crate::api::{ControlSocket, serve_plugin};
+pub use engine::Engine;
+pub use plugin::Plugin;
+
+/// The content type of the protocol's answers.
+const CONTENT_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
+
+/// Serves the plugin until `end`.
+pub async fn serve(plugin: Arc<Plugin>, socket: ControlSocket, end: impl Future<Output = ()> + Send) {
+    serve_plugin(socket, Router::new().fallback(answer).with_state(plugin), end).await;
+}
+
+async fn answer(
+    State(plugin): State<Arc<Plugin>>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+    body: Bytes,
+) -> Response {
+    let method = uri.path().trim_start_matches('/').to_owned();
+    // A call goes on when dockerd hangs up: it is not told again.
+    let task = tokio::spawn(async move { plugin.call(&method, &body, peer.pid).await });
+    let answer = task.await.unwrap_or_else(|_| Err("the agent has a fault: see its log".to_owned()));
+    let body = answer.unwrap_or_else(|error| serde_json::json!({ "Err": error }));
+    (StatusCode::OK, [(header::CONTENT_TYPE, CONTENT_TYPE)], body.to_string()).into_response()
+}

@@ -1,0 +1,212 @@
+//! What each call of dockerd does. Every call is answered in bounded time: dockerd has no timeout of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::arrival::{Arrival, DOCKER_ENDPOINT, DOCKER_NETWORK, Siblings, sentence};
+use super::engine::Engine;
+use super::identity::Identity;
+use super::networks::Networks;
+use super::protocol::{CreateEndpoint, CreateNetwork, Join, OfEndpoint, OfNetwork, read};
+use crate::agent::handover::{HandedOver, Handovers, Stage, Wish};
+use crate::agent::{ControlError, ErrorCode};
+use crate::netns::Netns;
+
+/// How long a call may take, in which a member is made or ended.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// How long a call waits for an agent that starts.
+const STARTING: Duration = Duration::from_millis(1500);
+/// What Docker puts before the number of the interface.
+const INTERFACE: &str = "wg";
+/// The same in a container that has interfaces of that name of its own.
+const OTHER_INTERFACE: &str = "pn";
+
+/// The plugin.
+pub struct Plugin {
+    agent: watch::Sender<Option<Arc<dyn Handovers>>>,
+    engine: Arc<Engine>,
+    networks: Networks,
+    siblings: Arc<Siblings>,
+}
+
+impl Plugin {
+    /// A plugin that keeps what it is told in `state_dir`, and asks `engine`. Until its agent is there, calls are refused.
+    #[must_use]
+    pub fn new(state_dir: &Path, engine: Engine) -> Self {
+        let networks = Networks::open(&state_dir.join("docker-networks.json"));
+        Self { agent: watch::Sender::new(None), engine: Arc::new(engine), networks, siblings: Arc::default() }
+    }
+
+    /// Goes on with what an earlier agent left under way, and serves by this one.
+    pub fn begin(&self, agent: Arc<dyn Handovers>) {
+        for digits in agent.all_handed_over() {
+            let is_under_way = |it: &HandedOver| it.is_unnamed || it.stage == Stage::Given;
+            if agent.handed_over(digits).as_ref().is_some_and(is_under_way) {
+                tokio::spawn(self.arrival(&agent, digits).follow());
+            }
+        }
+        self.agent.send_replace(Some(agent));
+    }
+
+    /// Answers a call of the process `pid`.
+    ///
+    /// # Errors
+    /// The sentence for the user of Docker.
+    pub async fn call(&self, method: &str, body: &[u8], pid: Option<i32>) -> Result<Value, String> {
+        let answer = match method {
+            "Plugin.Activate" => Ok(json!({ "Implements": ["NetworkDriver"] })),
+            "NetworkDriver.GetCapabilities" => Ok(json!({ "Scope": "local", "ConnectivityScope": "global" })),
+            "NetworkDriver.CreateNetwork" => self.create_network(&read(body)?).await,
+            "NetworkDriver.DeleteNetwork" => {
+                let OfNetwork { network } = read(body)?;
+                self.networks.set(&network, None).map(|()| json!({}))
+            }
+            "NetworkDriver.CreateEndpoint" => self.create_endpoint(&read(body)?).await,
+            "NetworkDriver.EndpointOperInfo" => Ok(json!({ "Value": {} })),
+            "NetworkDriver.Join" => self.join(&read(body)?, pid).await,
+            "NetworkDriver.Leave" => self.leave(&read(body)?).await,
+            "NetworkDriver.DeleteEndpoint" => self.delete_endpoint(&read(body)?).await,
+            "NetworkDriver.ProgramExternalConnectivity"
+            | "NetworkDriver.RevokeExternalConnectivity"
+            | "NetworkDriver.DiscoverNew"
+            | "NetworkDriver.DiscoverDelete" => Ok(json!({})),
+            other => Err(format!("privnet has no {other}: its networks are of one host's Docker, and not of a swarm")),
+        };
+        if let Err(error) = &answer {
+            tracing::warn!("Docker's {method} is refused: {error}");
+        }
+        answer
+    }
+
+    async fn create_network(&self, request: &CreateNetwork) -> Result<Value, String> {
+        if let Some(wanted) = request.wanted()? {
+            let agent = self.agent().await?;
+            let network = agent.network_for(&wanted).await.map_err(|error| sentence(&error))?;
+            self.networks.set(&request.network, Some(network.to_string()))?;
+        }
+        Ok(json!({}))
+    }
+
+    /// The network of privnet's that a network of Docker's is. Without `-o network=` it has Docker's name, which only the API
+    /// tells.
+    async fn network(&self, agent: &Arc<dyn Handovers>, network: &str) -> Result<String, String> {
+        if let Some(known) = self.networks.get(network) {
+            return Ok(known);
+        }
+        let name = self.engine.network_name(network).await;
+        let name = name.ok_or_else(|| "Docker does not say how this network is called: try again".to_owned())?;
+        let found = agent
+            .network_for(&name)
+            .await
+            .map_err(|error| format!("{}; or create Docker's network with -o network=NAME", sentence(&error)))?;
+        self.networks.set(network, Some(found.to_string()))?;
+        Ok(found.to_string())
+    }
+
+    async fn create_endpoint(&self, request: &CreateEndpoint) -> Result<Value, String> {
+        let (digits, agent) = (request.of.digits()?, self.agent().await?);
+        let mut wishes = request.wishes()?;
+        // Which container it is, Docker says later; what cannot be is refused now.
+        let identity = Identity::made_up(digits, &wishes)?;
+        let network = self.network(&agent, &request.of.network).await?;
+        if request.publishes() {
+            tracing::info!(
+                "Docker publishes ports (-p) by its own networks only: the container needs one of those too"
+            );
+        }
+        wishes.insert(DOCKER_NETWORK.to_owned(), request.of.network.clone());
+        wishes.insert(DOCKER_ENDPOINT.to_owned(), request.of.endpoint.clone());
+        let wish = Wish { attach: identity.attach(network), wishes, is_unnamed: true };
+        let made = in_time(agent.prepare(digits, wish)).await;
+        if made.is_err() {
+            // Of an attempt that was not over in time.
+            let _ = in_time(agent.end(digits)).await;
+        }
+        Ok(json!({ "Interface": { "Address": made?.address.to_string() } }))
+    }
+
+    async fn join(&self, request: &Join, pid: Option<i32>) -> Result<Value, String> {
+        let (digits, agent) = (request.of.digits()?, self.agent().await?);
+        let pid = pid.ok_or("the agent cannot tell which process calls it")?;
+        agent.handed_over(digits).ok_or("this endpoint is not known: try again")?;
+        let arrival = self.arrival(&agent, digits);
+        // What is refused is refused before anything moves.
+        named(&arrival).await?;
+        let container = visible(&request.sandbox, pid);
+        let prefix = free_prefix(&container).await;
+        let given = in_time(agent.give(digits, &PathBuf::from(format!("/proc/{pid}/ns/net")), &container)).await?;
+        // Before Docker 28 the namespace comes after the answer; at dockerd's start its API answers once the containers have
+        // joined: then the rest follows.
+        if in_time(agent.settle(digits)).await? {
+            named(&arrival).await?;
+        }
+        tokio::spawn(arrival.follow());
+        Ok(json!({
+            "InterfaceName": { "SrcName": given.to_string(), "DstPrefix": prefix },
+            // Else Docker makes a network of its own, with a default route.
+            "DisableGatewayService": true,
+        }))
+    }
+
+    async fn leave(&self, request: &OfEndpoint) -> Result<Value, String> {
+        let (digits, agent) = (request.digits()?, self.agent().await?);
+        in_time(agent.take_back(digits)).await.map(|()| json!({}))
+    }
+
+    async fn delete_endpoint(&self, request: &OfEndpoint) -> Result<Value, String> {
+        let (digits, agent) = (request.digits()?, self.agent().await?);
+        self.siblings.forget(digits);
+        in_time(agent.end(digits)).await.map(|()| json!({}))
+    }
+
+    fn arrival(&self, agent: &Arc<dyn Handovers>, digits: u64) -> Arrival {
+        let (engine, siblings) = (Arc::clone(&self.engine), Arc::clone(&self.siblings));
+        Arrival { agent: Arc::clone(agent), engine, siblings, digits }
+    }
+
+    async fn agent(&self) -> Result<Arc<dyn Handovers>, String> {
+        let mut agent = self.agent.subscribe();
+        let started = tokio::time::timeout(STARTING, agent.wait_for(Option::is_some)).await;
+        let started = started.ok().and_then(Result::ok).and_then(|agent| agent.clone());
+        started.ok_or_else(|| "privnet's agent is starting: see `privnet status`, and try again".to_owned())
+    }
+}
+
+/// Waits for what the agent does, for as long as a call may take.
+async fn in_time<T>(work: impl Future<Output = Result<T, ControlError>>) -> Result<T, String> {
+    match tokio::time::timeout(DEADLINE, work).await {
+        Ok(done) => done.map_err(|error| sentence(&error)),
+        Err(_) => Err(format!("the agent was not done within {} s: see `privnet status`", DEADLINE.as_secs())),
+    }
+}
+
+/// Names an endpoint, if that can be done by now.
+async fn named(arrival: &Arrival) -> Result<bool, String> {
+    let name = async { arrival.name().await.map_err(|text| ControlError::new(ErrorCode::InvalidArgument, text, "")) };
+    in_time(name).await
+}
+
+/// Where a file of dockerd's is for the agent: dockerd may have mounts of its own.
+fn visible(file: &Path, pid: i32) -> PathBuf {
+    let mounts = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    if Netns::identify(file).is_ok() || mounts("self") == mounts(&pid.to_string()) {
+        return file.to_owned();
+    }
+    PathBuf::from(format!("/proc/{pid}/root{}", file.display()))
+}
+
+/// What Docker is to begin the interface's name with: it takes the first number that it has not given itself.
+async fn free_prefix(container: &Path) -> &'static str {
+    let Ok(netns) = Netns::open(container) else { return INTERFACE };
+    let Ok(links) = crate::link::Links::open(&netns).await else { return INTERFACE };
+    let is_strangers = |link: &crate::link::Link| {
+        let is_named_so = link.name.strip_prefix(INTERFACE).is_some_and(|rest| rest.parse::<u32>().is_ok());
+        is_named_so && !link.alias.as_deref().is_some_and(|alias| alias.starts_with("privnet "))
+    };
+    let is_taken = links.links().await.is_ok_and(|links| links.iter().any(is_strangers));
+    if is_taken { OTHER_INTERFACE } else { INTERFACE }
+}

@@ -1,0 +1,261 @@
+//! Containers that Docker itself attaches, by the plugin: nobody but Docker is asked for anything.
+//!
+//! ```text
+//!  host: agent with its plugin, dockerd          container `web`               container `backend`
+//! ┌─────────────────────────────────────┐       ┌──────────────────┐          ┌──────────────────┐
+//! │ plugin.sock ◀── dockerd             │       │ wg0  10.90.0.2   │~~~~~~~~~~│ wg0  10.90.0.3   │
+//! │ handover netns ─▶ pn… ─▶ container  │       │ 127.0.0.11, .82  │          │ 127.0.0.11, .82  │
+//! └─────────────────────────────────────┘       └──────────────────┘          └──────────────────┘
+//! ```
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use privnet::agent::views::MemberView;
+use privnet::model::MemberState;
+use privnet_tests::lab::{Docker, Host, Lab, Options, has_program, skip, wait_until};
+
+/// Of the host's resolver, which does not answer.
+const RESOLVER: &str = "192.168.77.1";
+
+struct Scene {
+    host: Host,
+    docker: Docker,
+}
+
+#[test]
+fn docker_alone_makes_and_ends_memberships() {
+    const TEST: &str = "docker_alone_makes_and_ends_memberships";
+    if ["dockerd", "docker", "containerd", "runc"].iter().any(|program| !has_program(program)) {
+        return skip("Docker");
+    }
+    let lab = Lab::new(TEST);
+    let scene = Scene::set(&lab);
+    scene.what_cannot_be_is_refused_by_what_to_type();
+    scene.two_containers_reach_each_other_by_address_and_by_name();
+    scene.nothing_else_of_host_and_container_is_touched();
+    scene.networks_are_connected_and_disconnected();
+    scene.a_network_of_dockers_beside_goes_on_as_before();
+    scene.a_container_that_restarts_is_who_it_was();
+    scene.an_agent_that_was_killed_goes_on();
+    scene.what_is_removed_leaves_nothing();
+    drop(scene);
+    lab.finish();
+}
+
+impl Scene {
+    fn set(lab: &Lab) -> Self {
+        let host = lab.host(&Options::ebpf().with_docker());
+        let docker = Docker::beside(&host, RESOLVER);
+        docker.import(&[(which("busybox"), "/bin/busybox"), (which("getent"), "/bin/getent")]);
+        Self { host, docker }
+    }
+
+    fn what_cannot_be_is_refused_by_what_to_type(&self) {
+        let create = "network create -d privnet";
+        for (line, sentence) in [
+            (format!("{create} shop"), "add --ipam-driver null"),
+            // By Docker's own driver `null`.
+            (format!("{create} --ipam-driver null --ipv6 shop"), "IPv6"),
+            (format!("{create} --ipam-driver null -o speed=high shop"), "-o network=NAME is the only one"),
+            (format!("{create} --ipam-driver null -o network=No shop"), "network name"),
+        ] {
+            self.assert_refused(&line, sentence);
+        }
+        self.docker.run(&format!("{create} --ipam-driver null -o network=shop shop"));
+        // Without an option it bears Docker's name.
+        self.docker.run(&format!("{create} --ipam-driver null bank"));
+        let run = "run --rm --network shop";
+        let option = |option: &str| format!("run --rm --network name=shop,driver-opt={option} tools busybox true");
+        self.assert_refused(&option("privnet.speed=high"), "no driver-opt of privnet's");
+        self.assert_refused(&option("privnet.number=many"), "privnet.number is \"many\"");
+        self.assert_refused(&option("privnet.address=192.0.2.1"), "192.0.2.1");
+        self.assert_refused(&format!("{run} --label privnet.app=No tools busybox true"), "app name");
+        self.wait_until_members(&[]);
+    }
+
+    fn two_containers_reach_each_other_by_address_and_by_name(&self) {
+        self.docker.start_container("eager_web", "--network shop");
+        let labels = "--label privnet.app=demo --label privnet.type=backend --label privnet.port.http=8000";
+        self.docker.start_container("backend", &format!("--network shop {labels}"));
+        self.wait_until_members(&["shop 1.backend.demo", "shop 1.web.eager-web"]);
+        let backend = self.member("demo");
+        let shown = self.docker.inspect("backend", ".NetworkSettings.Networks.shop.IPAddress");
+        assert_eq!(shown, backend.member.address.to_string(), "Docker shows its address");
+        self.assert_reaches("eager_web", &shown);
+        let web = self.member("eager-web").member.address.to_string();
+        self.assert_reaches("backend", &web);
+        // Docker's own names, ours, and the full one.
+        for name in ["backend", "backend.demo", &backend.member.hostname] {
+            self.wait_until_found("eager_web", name, &shown);
+        }
+        self.wait_until_found("backend", "eager_web", &web);
+        self.wait_until_found("backend", "web.eager-web", &web);
+        let sent = self.host.cli().text(&["metrics"]);
+        assert!(sent.contains("forwarded"), "the packets are counted: {sent}");
+    }
+
+    fn nothing_else_of_host_and_container_is_touched(&self) {
+        let routes = self.inside("eager_web", "busybox ip route");
+        assert!(!routes.contains("default"), "{routes}");
+        let links = self.host.space.links();
+        assert!(!links.iter().any(|link| link.starts_with("docker_gw") || link.starts_with("pn")), "{links:?}");
+        let links = self.inside("eager_web", "busybox ip -o link");
+        assert_eq!(links.lines().count(), 2, "lo and wg0: {links}");
+        assert!(links.contains(" wg0: ") && !links.contains(" eth0"), "{links}");
+        // Where its datagrams leave, the container has nothing to say.
+        let sockets = self.inside("eager_web", "busybox netstat -lun");
+        assert!(!sockets.contains(":51820 "), "{sockets}");
+    }
+
+    fn networks_are_connected_and_disconnected(&self) {
+        self.docker.run("network connect bank eager_web");
+        self.docker.run("network connect bank backend");
+        let both = ["bank 1.backend.demo", "bank 1.web.eager-web", "shop 1.backend.demo", "shop 1.web.eager-web"];
+        self.wait_until_members(&both);
+        let in_bank = self.docker.inspect("backend", ".NetworkSettings.Networks.bank.IPAddress");
+        self.assert_reaches("eager_web", &in_bank);
+        let links = self.inside("eager_web", "busybox ip -o link");
+        assert!(links.contains(" wg0: ") && links.contains(" wg1: "), "{links}");
+        self.docker.run("network disconnect bank eager_web");
+        self.docker.run("network disconnect bank backend");
+        self.wait_until_members(&both[2..]);
+        let links = self.inside("eager_web", "busybox ip -o link");
+        assert!(links.contains(" wg0: ") && !links.contains(" wg1: "), "{links}");
+        let routes = self.host.space.output(&format!("nsenter -t {} -n ip route", self.pid("eager_web")));
+        let routes = String::from_utf8_lossy(&routes.stdout).into_owned();
+        let of_bank = in_bank.rsplit_once('.').expect("an address").0;
+        assert!(routes.contains("unreachable") && !routes.contains(of_bank), "nothing of bank's is left: {routes}");
+        let of_shop = self.member("demo").member.address.to_string();
+        self.assert_reaches("eager_web", &of_shop);
+        self.wait_until_found("eager_web", "backend.demo", &of_shop);
+    }
+
+    fn a_network_of_dockers_beside_goes_on_as_before(&self) {
+        self.docker.run("network create --subnet 172.30.5.0/24 back");
+        self.docker.start_container("api", "--network back");
+        let before = self.inside("api", "busybox ip route");
+        assert!(before.contains("default via 172.30.5.1"), "{before}");
+        self.docker.run("network connect shop api");
+        let of_shop = self.member("demo").member.address.to_string();
+        self.assert_reaches("api", &of_shop);
+        self.assert_reaches("api", "172.30.5.1");
+        let after = self.inside("api", "busybox ip route");
+        assert!(before.lines().all(|route| after.contains(route)), "{before}\n{after}");
+        self.docker.run("network disconnect shop api");
+        assert_eq!(self.inside("api", "busybox ip route"), before);
+        self.docker.run("rm --force api");
+    }
+
+    fn a_container_that_restarts_is_who_it_was(&self) {
+        let options = "driver-opt=privnet.app=fixed,driver-opt=privnet.type=db,driver-opt=privnet.address=";
+        let subnet = self.member("demo").member.address.octets();
+        let address = format!("{}.{}.{}.77", subnet[0], subnet[1], subnet[2]);
+        self.docker.start_container("db", &format!("--network name=shop,{options}{address}"));
+        let all = ["shop 1.backend.demo", "shop 1.db.fixed", "shop 1.web.eager-web"];
+        self.wait_until_members(&all);
+        self.docker.run("restart -t 0 db eager_web");
+        self.wait_until_members(&all);
+        assert_eq!(self.member("fixed").member.address.to_string(), address);
+        self.assert_reaches("eager_web", &address);
+        self.wait_until_found("eager_web", "db.fixed", &address);
+        self.docker.run("kill db");
+        self.wait_until_members(&["shop 1.backend.demo", "shop 1.web.eager-web"]);
+        self.docker.run("start db");
+        self.wait_until_members(&all);
+        self.assert_reaches("eager_web", &address);
+    }
+
+    fn an_agent_that_was_killed_goes_on(&self) {
+        let address = self.member("fixed").member.address.to_string();
+        self.host.kill();
+        self.assert_reaches("eager_web", &address);
+        self.host.start();
+        self.host.wait_until_settled();
+        self.assert_reaches("eager_web", &address);
+        self.docker.run("network connect bank db");
+        self.docker.run("network disconnect bank db");
+        self.docker.run("stop -t 0 db");
+        self.wait_until_members(&["shop 1.backend.demo", "shop 1.web.eager-web"]);
+        // What leaves while no agent runs is noticed by the next one.
+        self.host.kill();
+        let pid = self.pid("backend");
+        self.host.space.run(&format!("kill -9 {pid}"));
+        self.host.start();
+        self.wait_until_members(&["shop 1.web.eager-web"]);
+    }
+
+    fn what_is_removed_leaves_nothing(&self) {
+        self.docker.run("rm --force eager_web db backend");
+        self.wait_until_members(&[]);
+        self.host.wait_until_settled();
+        let prefix = &self.host.paths().prefix;
+        let ours = || {
+            let pins = std::fs::read_dir("/run/netns").expect("listed").filter_map(Result::ok);
+            let names = pins.map(|pin| pin.file_name().to_string_lossy().into_owned());
+            names.filter(|name| name.starts_with(&format!("{prefix}hand-"))).collect::<Vec<_>>()
+        };
+        wait_until("no namespace of a handover is left", || ours().is_empty());
+        let links = self.host.space.links();
+        assert!(!links.iter().any(|link| link.starts_with("pn")), "{links:?}");
+        self.docker.run("network rm shop bank back");
+    }
+
+    fn member(&self, app: &str) -> MemberView {
+        let is_it = |member: &MemberView| {
+            member.member.app_name.as_ref().is_some_and(|name| name.as_str() == app)
+                && member.network_name.as_str() == "shop"
+        };
+        let members = self.host.members().expect("the members");
+        members.into_iter().find(is_it).unwrap_or_else(|| panic!("no member of {app}"))
+    }
+
+    /// Waits until these are all members, and ready: their networks and names.
+    fn wait_until_members(&self, expected: &[&str]) {
+        let mut seen = Vec::new();
+        wait_until(format!("the members are {expected:?}"), || {
+            let members = self.host.members().expect("the members");
+            let text = |member: &MemberView| {
+                let name = &member.member;
+                let app = name.app_name.as_ref().map_or_else(|| name.app.to_string(), ToString::to_string);
+                format!("{} {}.{}.{app}", member.network_name, name.number, name.kind)
+            };
+            let is_ready = members.iter().all(|member| member.state == MemberState::Ready && member.names.len() == 1);
+            seen = members.iter().map(text).collect::<Vec<_>>();
+            seen.sort();
+            is_ready && seen == expected
+        });
+    }
+
+    fn assert_refused(&self, line: &str, sentence: &str) {
+        let output = self.docker.attempt(line);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(sentence), "{line}: {said}");
+    }
+
+    fn assert_reaches(&self, container: &str, address: &str) {
+        let ping = format!("exec {container} busybox ping -q -c 1 -W 1 {address}");
+        wait_until(format!("{container} reaches {address}"), || self.docker.attempt(&ping).status.success());
+    }
+
+    fn wait_until_found(&self, container: &str, name: &str, address: &str) {
+        let ask = format!("exec {container} getent ahostsv4 {name}");
+        wait_until(format!("{container} finds {name}"), || {
+            String::from_utf8_lossy(&self.docker.attempt(&ask).stdout).starts_with(&format!("{address} "))
+        });
+    }
+
+    fn inside(&self, container: &str, line: &str) -> String {
+        self.docker.run(&format!("exec {container} {line}"))
+    }
+
+    fn pid(&self, container: &str) -> String {
+        self.docker.inspect(container, ".State.Pid")
+    }
+}
+
+fn which(program: &str) -> PathBuf {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().expect("sh starts");
+    Path::new(String::from_utf8_lossy(&found.stdout).trim_end()).to_owned()
+}

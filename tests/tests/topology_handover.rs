@@ -1,0 +1,191 @@
+//! A device that another program moves: the test plays dockerd, call by call, and `ip` moves the device as dockerd does.
+//!
+//! ```text
+//!  handover netns      host netns (the mover's)        container                 container `web` 1
+//! ┌──────────────┐    ┌───────────────────────┐    ┌───────────────────┐        ┌──────────────┐
+//! │ wg0 ─────────┼───▶│ pn<10 digits>, down ──┼───▶│ wg7  10.90.0.3    │~~~~~~~~│ wg0          │
+//! └──────────────┘    └───────────────────────┘    │ eth0: guard       │        └──────────────┘
+//!                                                  └───────────────────┘
+//! ```
+#![forbid(unsafe_code)]
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use privnet::agent::views::MemberView;
+use privnet::topology::ownership;
+use privnet_tests::lab::container::APP;
+use privnet_tests::lab::{Host, Joined, Lab, Options, Space, wait_until};
+use serde_json::{Value, json};
+
+const NETWORK: &str = "5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3";
+
+struct Scene {
+    host: Host,
+    web: Joined,
+}
+
+#[test]
+fn a_device_that_is_handed_over_works_where_it_arrives_and_leaves_nothing_where_it_was() {
+    let lab = Lab::new("a_device_that_is_handed_over_works_where_it_arrives_and_leaves_nothing_where_it_was");
+    let host = lab.host(&Options::ebpf().with_docker());
+    let shop = host.network("shop", "10.90.0.0/24");
+    let web = lab.member(&host, &shop, "web-1");
+    let scene = Scene { host, web };
+    let network = json!({
+        "NetworkID": NETWORK,
+        "Options": {"com.docker.network.generic": {"network": "shop"}},
+        "IPv4Data": [{"AddressSpace": "null", "Pool": "0.0.0.0/0"}],
+    });
+    assert_eq!(scene.call("CreateNetwork", &network), json!({}));
+    // The container's namespace comes after the answer, as before Docker 28, or before it; the agent dies in between or not.
+    for (number, (is_late, dies)) in [(false, false), (true, false), (true, true)].into_iter().enumerate() {
+        scene.comes_and_goes(&lab, number, is_late, dies);
+    }
+    scene.one_that_never_arrives_is_removed();
+    scene.one_that_was_made_when_the_agent_died_is_removed();
+    assert_eq!(scene.call("DeleteNetwork", &json!({"NetworkID": NETWORK})), json!({}));
+    drop(scene);
+    lab.finish();
+}
+
+impl Scene {
+    fn comes_and_goes(&self, lab: &Lab, number: usize, is_late: bool, dies: bool) {
+        let host = &self.host;
+        let endpoint = format!("{number:x}").repeat(64);
+        let digits = u64::from_str_radix(&endpoint[..16], 16).expect("digits");
+        let (moved, made_in) = (ownership::handover_link(digits).to_string(), self.handover_netns(digits));
+        let of_endpoint = json!({"NetworkID": NETWORK, "EndpointID": endpoint});
+        let address = self.create_endpoint(&endpoint);
+        assert!(made_in.exists(), "it is made in a namespace of ours");
+        let container = Place::new(lab, &format!("c{number}"), !is_late);
+        let mut join = of_endpoint.clone();
+        join["SandboxKey"] = json!(container.path());
+        let joined = self.call("Join", &join);
+        assert_eq!(joined["InterfaceName"], json!({"SrcName": moved, "DstPrefix": "wg"}));
+        assert_eq!(self.call("Join", &join), joined, "the same call again has the same answer");
+        let link = host.space.link(&moved).expect("it is in the mover's namespace");
+        assert!(!link["flags"].to_string().contains("UP"), "{link}");
+        if dies {
+            host.kill();
+            host.start();
+            host.wait_until_settled();
+        }
+        let space = container.appear();
+        space.run("ip link add eth0 type veth peer name other");
+        let is_guarded = || space.run("tc filter show dev eth0 ingress").contains("guard");
+        wait_until("the guard comes before the device", is_guarded);
+        // dockerd gives no address whose prefix has a route.
+        assert!(!space.run("ip route").contains("10.90.0.0/24"));
+        host.space.run(&format!("ip link set {moved} netns {}", space.pin()));
+        space.run(&format!("ip link set {moved} name wg7"));
+        space.run(&format!("ip address add {address}/24 broadcast + dev wg7"));
+        space.run("ip link set wg7 up");
+        let is_known = |member: &MemberView| {
+            let is_it = member.member.address == address;
+            is_it && member.interface.as_ref().is_some_and(|name| name.as_str() == "wg7")
+        };
+        wait_until("it is adopted by its name", || host.members().expect("the members").iter().any(is_known));
+        host.wait_until_settled();
+        let ping = |from: &Space, to: Ipv4Addr| from.succeeds(&format!("ping -q -c 1 -W 1 {to}"));
+        wait_until("web reaches it", || ping(&self.web.app, address));
+        wait_until("it reaches web", || ping(&space, self.web.address()));
+        assert_eq!(space.links().iter().filter(|link| link.starts_with("wg")).count(), 1, "none was made beside it");
+        let sockets = |space: &Space| space.run("ss -lun");
+        assert!(!sockets(&space).contains(":51820"), "its socket is not in the container");
+        assert!(space.run("ip route").contains("unreachable 10.90.0.0/24"), "the backstop is there");
+        assert!(is_guarded() && !space.run("tc filter show dev wg7 ingress").contains("guard"));
+        // Back again, as at `docker network disconnect`.
+        assert_eq!(self.call("Leave", &of_endpoint), json!({}));
+        space.run("ip link set wg7 down");
+        space.run(&format!("ip link set wg7 name {moved}"));
+        space.run(&format!("ip link set {moved} netns {}", host.space.pin()));
+        host.wait_until_settled();
+        assert!(
+            space.link("wg7").is_none() && space.link("wg0").is_none(),
+            "no pass makes it again: {:?}",
+            space.links()
+        );
+        assert_eq!(self.call("DeleteEndpoint", &of_endpoint), json!({}));
+        assert_eq!(self.call("DeleteEndpoint", &of_endpoint), json!({}), "also when it is gone");
+        assert!(host.space.link(&moved).is_none(), "nothing stays in the mover's namespace");
+        assert!(!space.run("ip route").contains("unreachable"), "and nothing in the container");
+        assert!(!space.run("tc filter show dev eth0 ingress").contains("guard"));
+        assert!(!made_in.exists(), "and no namespace of ours");
+        assert_eq!(host.members().expect("the members").len(), 1, "web alone is a member");
+    }
+
+    fn one_that_never_arrives_is_removed(&self) {
+        let endpoint = "d".repeat(64);
+        self.create_endpoint(&endpoint);
+        let mut join = json!({"NetworkID": NETWORK, "EndpointID": endpoint});
+        join["SandboxKey"] = json!("/nonexistent/container");
+        let moved = self.call("Join", &join)["InterfaceName"]["SrcName"].as_str().expect("a name").to_owned();
+        assert!(self.host.space.link(&moved).is_some());
+        // A Join that failed is followed by no Leave.
+        assert_eq!(self.call("DeleteEndpoint", &join), json!({}));
+        assert!(self.host.space.link(&moved).is_none());
+        assert_eq!(self.host.members().expect("the members").len(), 1);
+    }
+
+    fn one_that_was_made_when_the_agent_died_is_removed(&self) {
+        let endpoint = "e".repeat(64);
+        self.create_endpoint(&endpoint);
+        self.host.kill();
+        self.host.start();
+        wait_until("it is gone", || self.host.members().expect("the members").len() == 1);
+        let made_in = self.handover_netns(0xeeee_eeee_eeee_eeee);
+        wait_until("so is its namespace", || !made_in.exists());
+        let join = json!({"NetworkID": NETWORK, "EndpointID": endpoint, "SandboxKey": "/nonexistent/container"});
+        assert!(self.call("Join", &join)["Err"].as_str().is_some_and(|text| text.contains("not known")));
+        assert_eq!(self.call("DeleteEndpoint", &join), json!({}));
+    }
+
+    fn create_endpoint(&self, endpoint: &str) -> Ipv4Addr {
+        let options = json!({"privnet.app": APP, "privnet.type": "job"});
+        let interface = json!({"Address": "", "AddressIPv6": "", "MacAddress": ""});
+        let request = json!({"NetworkID": NETWORK, "EndpointID": endpoint, "Interface": interface, "Options": options});
+        let made = self.call("CreateEndpoint", &request);
+        assert_eq!(self.call("CreateEndpoint", &request), made, "the same call again has the same answer");
+        let address = made["Interface"]["Address"].as_str().unwrap_or_else(|| panic!("{made}"));
+        address.strip_suffix("/24").expect("the network's prefix").parse().expect("an address")
+    }
+
+    fn handover_netns(&self, digits: u64) -> std::path::PathBuf {
+        Path::new("/run/netns").join(ownership::handover_netns(&self.host.paths().prefix, digits))
+    }
+
+    /// Calls the plugin as dockerd does, from the host's namespace.
+    fn call(&self, method: &str, body: &Value) -> Value {
+        let socket = self.host.paths().plugin.display().to_string();
+        let line = format!("curl -s --unix-socket {socket} -d {body} http://plugin/NetworkDriver.{method}");
+        let answer = self.host.space.run(&line);
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{method}: {answer}: {error}"))
+    }
+}
+
+/// Where a container's namespace is, or will be.
+enum Place<'a> {
+    Here(Space),
+    Later { lab: &'a Lab, name: String },
+}
+
+impl<'a> Place<'a> {
+    fn new(lab: &'a Lab, name: &str, is_here: bool) -> Self {
+        if is_here { Self::Here(lab.space(name)) } else { Self::Later { lab, name: name.to_owned() } }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        match self {
+            Self::Here(space) => space.path(),
+            Self::Later { lab, name } => Path::new("/run/netns").join(format!("{}{name}", lab.ground().prefix())),
+        }
+    }
+
+    fn appear(self) -> Space {
+        match self {
+            Self::Here(space) => space,
+            Self::Later { lab, name } => lab.space(&name),
+        }
+    }
+}
