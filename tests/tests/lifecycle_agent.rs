@@ -135,6 +135,32 @@ fn a_namespace_that_only_looks_like_a_members_inherits_nothing() {
 }
 
 #[test]
+fn a_journal_that_is_lost_is_made_again_with_its_keys_where_the_containers_run() {
+    let lab = Lab::new("a_journal_that_is_lost_is_made_again_with_its_keys_where_the_containers_run");
+    let host = lab.host(&Options::ebpf());
+    let network = host.network("shop", SUBNET);
+    let [web, worker, gone] = ["web-1", "worker-1", "gone-1"].map(|name| lab.member(&host, &network, name));
+    let _server = Server::echo(&worker.app, PORT);
+    wait_until("web reaches worker", || reaches(&web.app, (worker.address(), PORT)));
+    let stream = Stream::start(&web.app, (worker.address(), PORT), PACE);
+    host.kill();
+    let journal = lab.directory().join("h1/state/members");
+    let key_of = |address| fs::read(record_of(&journal, address).with_extension("key")).expect("the key");
+    let keys = [web.address(), worker.address()].map(key_of);
+    files(&journal).iter().for_each(|path| fs::remove_file(path).expect("removed"));
+    gone.app.remove();
+    host.start();
+    wait_until("the twin has ended: its container is gone", || host.members().expect("members").len() == 2);
+    host.wait_until_settled();
+    assert_eq!([web.address(), worker.address()].map(key_of), keys);
+    let before = stream.answered();
+    wait_until("the stream flows", || stream.answered() > before + 200);
+    let (sent, lost) = stream.finish();
+    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    lab.finish();
+}
+
+#[test]
 fn a_container_that_ends_without_detach_is_collected_and_its_address_is_free() {
     let lab = Lab::new("a_container_that_ends_without_detach_is_collected_and_its_address_is_free");
     let host = lab.host(&Options::ebpf());

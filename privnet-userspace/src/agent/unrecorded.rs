@@ -36,9 +36,7 @@ impl Unrecorded {
     /// Those that are unclear, one line each.
     pub fn lines(&self) -> Vec<String> {
         let line = |text: &String| {
-            format!(
-                "no entry in the journal for {text} (it stays as it is; `privnet detach` ends it, stopping its container too)"
-            )
+            format!("no entry in the journal for {text} (it stays as it is; once its container is stopped it ends)")
         };
         self.lock().1.iter().map(line).collect()
     }

@@ -76,12 +76,6 @@ impl RunDir {
         Some((found.dev(), found.ino()))
     }
 
-    /// Whether the directory that it is in is there.
-    #[must_use]
-    pub fn has_parent(&self) -> bool {
-        self.0.parent().is_some_and(Path::is_dir)
-    }
-
     /// Takes the pid file for the calling process, for life: the lock goes with the process, however that ends.
     ///
     /// # Errors

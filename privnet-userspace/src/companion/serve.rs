@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::privileges::{give_up_privileges, listen, log_to};
-use super::protocol::{Given, Handshake, Identity, Protocol, Reply, Request, Start, Started, encode};
+use super::protocol::{Given, Handshake, Identity, Protocol, Reply, Request, Start, Started, Upgrade, encode};
 use super::{RunDir, channel};
 
 /// How long a request may take to arrive, to be worked on, and its answer to be taken; others go on meanwhile.
@@ -147,10 +147,15 @@ impl Door {
     }
 
     /// Takes the run dir again where its control socket was removed or replaced: a state directory that is lost takes the run
-    /// dirs in it along, and the next agent looks for the process at the same place. Returns why the process is to end.
-    fn stay_found(&mut self) -> Option<&'static str> {
-        // Without the directory above it there is no agent's state directory to be found in.
-        if self.is_there() || !self.run_dir.has_parent() {
+    /// dirs in it along, and the next agent looks for the process at the same place. A process of a kind that is replaced does
+    /// so only in a directory that is there: the agent starts another one. Returns why the process is to end.
+    fn stay_found(&mut self, upgrade: Upgrade) -> Option<&'static str> {
+        let place = match upgrade {
+            // Without the directory above it there is no agent's state directory to be found in.
+            Upgrade::KeepRunning => self.run_dir.path().parent(),
+            Upgrade::HandOver => Some(self.run_dir.path()),
+        };
+        if self.is_there() || !place.is_some_and(Path::is_dir) {
             return None;
         }
         let taken = self.run_dir.create().and_then(|()| self.run_dir.lock());
@@ -197,7 +202,7 @@ pub(super) async fn run<P: Protocol, S: Service<P>>(
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let reason = loop {
         tokio::select! {
-            _ = look.tick() => if let Some(reason) = door.stay_found() {
+            _ = look.tick() => if let Some(reason) = door.stay_found(P::UPGRADE) {
                 break reason;
             },
             _ = terminate.recv() => break "SIGTERM",

@@ -50,8 +50,8 @@ protocol!(Replaced, Upgrade::HandOver);
 /// Says again what it is told, and gives back the descriptors.
 struct Parrot;
 
-impl Service<Replaced> for Parrot {
-    async fn start(_: Identity, _: Given<Replaced>) -> anyhow::Result<Self> {
+impl<P: Protocol<Start = (), Request = Request, Response = Response>> Service<P> for Parrot {
+    async fn start(_: Identity, _: Given<P>) -> anyhow::Result<Self> {
         Ok(Self)
     }
 
@@ -251,8 +251,8 @@ async fn a_process_whose_run_dir_was_removed_is_found_again() {
     run_dir.create().expect("made");
     let control = super::privileges::listen(&run_dir).expect("a socket");
     let door = serve::Door::new(run_dir.clone(), control, None);
-    tokio::spawn(async move { serve::run::<Replaced, _>(Parrot, door, &identity()).await.map(|ended| ended.reason) });
-    let handle = Handle::<Replaced>::new(run_dir.path());
+    tokio::spawn(async move { serve::run::<Kept, _>(Parrot, door, &identity()).await.map(|ended| ended.reason) });
+    let handle = Handle::<Kept>::new(run_dir.path());
     let is_found = async || handle.hello().await.is_ok_and(|hello| hello.is_some());
     assert!(is_found().await);
     std::fs::remove_dir_all(run_dir.path()).expect("removed");

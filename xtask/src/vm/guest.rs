@@ -51,12 +51,13 @@ const FILES: [&str; 8] = [
 const IN_THE_PATH: [&str; 3] = ["privnet", build::DEMO, "vm_talk"];
 
 /// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
-const ELSEWHERE: [(&str, &str); 18] = [
+const ELSEWHERE: [(&str, &str); 19] = [
     ("demo", "ends the demo early; a guest runs it whole by every road"),
     ("lifecycle_crashes", "kills agents, a hundred times"),
     ("lifecycle_etcd", "several machines share an etcd"),
     ("lifecycle_fleet", "several machines share an etcd"),
     ("lifecycle_four_hosts", "several machines share an etcd"),
+    ("lifecycle_instances", "several machines share an etcd"),
     ("lifecycle_losses", "several machines share an etcd"),
     ("lifecycle_partitions", "several machines share an etcd"),
     ("lifecycle_reads", "several machines share an etcd"),

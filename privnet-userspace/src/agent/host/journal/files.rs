@@ -60,7 +60,8 @@ pub(super) fn read(path: &Path) -> Result<Option<Read>> {
             let aside = path.with_extension("json.corrupt");
             fs::rename(path, &aside).map_err(FileError::at("move aside the corrupt", path))?;
             let message = format!("{} is corrupt ({error}), and was moved to {}", path.display(), aside.display());
-            let remedy = "start the agent again to go on without that member";
+            let remedy =
+                "start the agent again: it makes the record again where the container runs, else the member ends";
             Err(ControlError::new(ErrorCode::Internal, message, remedy).into())
         }
     }
