@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use super::fact::{About, Fact};
-use super::held::{Belief, Held, Stored};
+use super::held::{Belief, Ghost, Held, Stored};
 use crate::model::ids::ContainerNumber;
 use crate::model::{ContainerRef, Member, MemberId};
 use crate::store::records::{self, AddressRecord, MemberPointer, Record};
@@ -123,6 +123,23 @@ impl Belief {
             gave_way = true;
         }
         gave_way
+    }
+
+    /// The records of memberships whose name is no other one's any more, or whose row says after all that they go on.
+    pub(super) fn heirs(&self) -> Vec<Entry> {
+        let goes_on = |Ghost { member, .. }: &Ghost| {
+            let row = self.row(member).filter(|row| row.member == Some(member.id) && row.holder.is_some());
+            row.is_some() && !self.members.contains_key(&member.id)
+        };
+        let is_free = |key: &Key| !self.held.contains_key(key);
+        let free = self.ghosts.iter().filter(|(key, ghost)| is_free(key) && (!ghost.is_over || goes_on(ghost)));
+        let entry = |(key, ghost): (&Key, &Ghost)| Entry {
+            key: key.clone(),
+            value: ghost.value.clone(),
+            revision: ghost.revision,
+            lease: None,
+        };
+        free.map(entry).collect()
     }
 
     /// Whether the store has an earlier membership under the name of another one that goes on.

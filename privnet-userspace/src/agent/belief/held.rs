@@ -283,6 +283,7 @@ impl Belief {
         };
         let is_other = |held: &Held| match (&held.fact.about, &fact.about) {
             (About::Member { member, .. }, About::Member { member: other, .. }) => member.id != other.id,
+            (About::MemberPointer { member, .. }, About::MemberPointer { member: other, .. }) => member != other,
             _ => false,
         };
         // As with the names of members: the membership that has a further name keeps it, until it ends.
@@ -292,7 +293,7 @@ impl Belief {
             }
             _ => false,
         };
-        let follows = |held: &Held| is_other(held) || (!is_kept(held) && fact.follows(&held.fact));
+        let follows = |held: &Held| !is_kept(held) && (is_other(held) || fact.follows(&held.fact));
         if self.held.get(key).is_none_or(follows) || is_told_by_host() {
             if let About::Address { network, address, .. } = &fact.about {
                 touched.insert((*network, *address));
@@ -319,23 +320,6 @@ impl Belief {
         // The earlier one keeps the name, until it ends.
         let stands = holder.id != member.id && self.members.get(&holder.id) == Some(key);
         (stands && self.records_ends(holder, *says_id)).then_some(false)
-    }
-
-    /// The records of memberships whose name is no other one's any more, or whose row says after all that they go on.
-    fn heirs(&self) -> Vec<Entry> {
-        let goes_on = |Ghost { member, .. }: &Ghost| {
-            let row = self.row(member).filter(|row| row.member == Some(member.id) && row.holder.is_some());
-            row.is_some() && !self.members.contains_key(&member.id)
-        };
-        let is_free = |key: &Key| !self.held.contains_key(key);
-        let free = self.ghosts.iter().filter(|(key, ghost)| is_free(key) && (!ghost.is_over || goes_on(ghost)));
-        let entry = |(key, ghost): (&Key, &Ghost)| Entry {
-            key: key.clone(),
-            value: ghost.value.clone(),
-            revision: ghost.revision,
-            lease: None,
-        };
-        free.map(entry).collect()
     }
 
     pub(super) fn row(&self, member: &Member) -> Option<&AddressRecord> {

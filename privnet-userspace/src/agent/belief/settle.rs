@@ -72,11 +72,14 @@ impl Belief {
         }
     }
 
-    /// Whether a pointer is of the membership whose record that is: of its key, or of one of its further names.
+    /// Whether a pointer is of the membership whose record that is and that goes on: of its key, or of one of its further names.
     pub(super) fn points_to(&self, pointer: &Key, record: &Key) -> bool {
         let Some(About::Member { member, .. }) = self.held.get(record).map(|held| &held.fact.about) else {
             return false;
         };
+        if self.row(member).is_some_and(|row| !row.goes_on(member.id)) {
+            return false;
+        }
         *pointer == keys::public_key(member.network, member.public_key)
             || member.names.iter().any(|name| *pointer == keys::member_name(member.network, &name.container))
     }

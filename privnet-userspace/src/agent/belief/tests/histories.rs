@@ -53,6 +53,22 @@ fn run(steps: &[Step]) {
     });
 }
 
+/// It hears of the end and of the next holder at once, and knows a higher number of the pointer of before.
+#[test]
+fn a_host_that_was_away_follows_a_name_to_its_next_holder() {
+    use Step::{Attach, Away, Back, Detach, Name, Ready};
+    run(&[
+        Attach { host: 1 },
+        Ready { which: 0 },
+        Name { which: 0 },
+        Attach { host: 1 },
+        Away { host: 0 },
+        Detach { which: 0 },
+        Name { which: 0 },
+        Back,
+    ]);
+}
+
 /// The store has another living membership's earlier record under the name of the one that is detached.
 #[test]
 fn a_detach_ends_the_membership_that_is_believed_to_have_the_name() {
