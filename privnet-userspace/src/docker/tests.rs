@@ -326,11 +326,11 @@ async fn a_network_that_was_told_is_known_to_the_next_agent_and_one_that_was_not
     assert!(unknown.contains("Docker does not say"), "{unknown}");
     scene.call("NetworkDriver.CreateNetwork", &create_network()).await.expect("created");
     let next = Scene::plugin(scene._directory.path());
-    let starting = next.call("NetworkDriver.Leave", of_endpoint().to_string().as_bytes(), None);
-    assert!(starting.await.expect_err("no agent yet").contains("is starting"));
+    let starting = next.call("NetworkDriver.Leave", of_endpoint().to_string().as_bytes(), None).await;
+    assert!(starting.expect_err("no agent yet").contains("is starting"));
     next.begin(Arc::clone(&scene.fake) as Arc<dyn Handovers>);
-    let made = next.call("NetworkDriver.CreateEndpoint", create_endpoint(&json!({})).to_string().as_bytes(), Some(1));
-    made.await.expect("known");
+    let body = create_endpoint(&json!({})).to_string();
+    next.call("NetworkDriver.CreateEndpoint", body.as_bytes(), Some(1)).await.expect("known");
     let asked = scene.fake.take();
     assert_eq!(
         asked[1],
