@@ -8,6 +8,7 @@
 //! ```
 //!
 //! The steps are those that a request passes undisturbed, so a step that is added is killed by itself.
+#![expect(clippy::print_stdout, reason = "the figures")]
 
 mod crashes;
 

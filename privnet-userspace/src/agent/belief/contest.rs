@@ -13,6 +13,9 @@ use crate::model::{ContainerRef, Member, MemberId};
 use crate::store::records::{self, AddressRecord, MemberPointer, Record};
 use crate::store::{Entry, Event, Expected, Key, Revision, Value, keys};
 
+/// A record to write under a key, and what the store has there.
+type Written = (Key, Value, Expected);
+
 impl Belief {
     /// Forgets the memberships of this host that the agent has no record of: they have ended, or nothing named them yet.
     pub fn keep_own(&mut self, recorded: impl Fn(MemberId) -> bool, now: Instant) {
@@ -155,7 +158,7 @@ impl Belief {
     }
 
     /// A membership under the next free number, and the records that say so, with what the store has in their places.
-    fn under_another_number(&self, before: &Member, key: &Key) -> Option<(Member, Vec<(Key, Value, Expected)>)> {
+    fn under_another_number(&self, before: &Member, key: &Key) -> Option<(Member, Vec<Written>)> {
         let network = before.network;
         let free = (ContainerNumber::FIRST.get()..=ContainerNumber::MAX.get()).find_map(|number| {
             let container =

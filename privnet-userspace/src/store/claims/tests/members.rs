@@ -120,7 +120,7 @@ async fn a_network_is_exhausted_exactly_and_the_longest_rested_address_comes_bac
     assert!(matches!(error, MemberError::PoolExhausted { used: 5, size: 5, .. }), "{error}");
     for (index, at) in [(3, 20), (1, 10), (4, 30)] {
         let member: &Member = &members[index];
-        release_member(&store, &member, End::by_its_host(NOW + at), &NothingSeen).await.expect("released");
+        release_member(&store, member, End::by_its_host(NOW + at), &NothingSeen).await.expect("released");
     }
     let early = MemberClaim { now_unix_seconds: NOW + 10 + 5, ..claim(&small, 6) };
     let error = claim_member(&store, &early).await.expect_err("they rest");
