@@ -92,8 +92,10 @@ fn gives_up(host: &Host, etcd: &Etcd, case: &str) {
 
 #[test]
 fn a_host_that_is_cut_off_goes_on_and_is_whole_soon_after() {
+    /// A way from one host to another.
+    type Way = (u8, u8);
     /// What is lost, the ways on which it is, and for how long.
-    const CUTS: [(&str, &[(u8, u8)], Duration); 7] = [
+    const CUTS: [(&str, &[Way], Duration); 7] = [
         ("the store", &[(1, 3), (3, 1)], Duration::from_secs(7)),
         ("what it tells the store", &[(1, 3)], Duration::from_secs(2)),
         ("what the store tells it", &[(3, 1)], Duration::from_secs(2)),
