@@ -268,7 +268,7 @@ pub(crate) fn host_view() -> HostView {
         unreachable_since_unix_seconds: Some(1_700_000_000),
         applied_revision: Some(7),
         lag: Some(2),
-        members_unadopted: 0,
+        members_unadopted: 1,
         store_age_seconds: Some(3),
     }
 }

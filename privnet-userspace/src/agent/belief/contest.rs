@@ -128,7 +128,8 @@ impl Belief {
         gave_way
     }
 
-    /// The records of memberships whose name is no other one's any more, or whose row says after all that they go on.
+    /// The records of the store under whose keys nothing is believed any more: a name or a pointer whose holder has ended, or a
+    /// membership whose row says after all that it goes on.
     pub(super) fn heirs(&self) -> Vec<Entry> {
         let goes_on = |Ghost { member, .. }: &Ghost| {
             let row = self.row(member).filter(|row| row.member == Some(member.id) && row.holder.is_some());
@@ -142,7 +143,8 @@ impl Belief {
             revision: ghost.revision,
             lease: None,
         };
-        free.map(entry).collect()
+        let refused = self.refused.iter().filter(|(key, _)| is_free(key)).map(|(_, entry)| entry.clone());
+        free.map(entry).chain(refused).collect()
     }
 
     /// Whether the store has an earlier membership under the name of another one that goes on.

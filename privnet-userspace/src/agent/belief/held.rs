@@ -19,6 +19,8 @@ pub struct Belief {
     pub(super) held: BTreeMap<Key, Held>,
     /// Records of memberships that the store has and that are not believed.
     pub(super) ghosts: BTreeMap<Key, Ghost>,
+    /// Other records that the store has and that are not believed, since others are believed under their keys.
+    pub(super) refused: BTreeMap<Key, Entry>,
     /// The key of each membership's record.
     pub(super) members: BTreeMap<MemberId, Key>,
     /// The memberships that are believed to have an address: more than one only where the build before is at work.
@@ -76,6 +78,7 @@ impl Belief {
             own,
             held: BTreeMap::new(),
             ghosts: BTreeMap::new(),
+            refused: BTreeMap::new(),
             members: BTreeMap::new(),
             at: BTreeMap::new(),
             lost: BTreeSet::new(),
@@ -148,6 +151,7 @@ impl Belief {
             }
             if let Event::Delete { key, revision } = event {
                 self.ghosts.remove(key);
+                self.refused.remove(key);
                 if self.held.contains_key(key) {
                     self.lose(key, Expected::Absent, now);
                 } else {
@@ -247,6 +251,7 @@ impl Belief {
         let Entry { key, value, revision, .. } = entry;
         let told = || Event::Put { key: key.clone(), value: value.clone(), revision: *revision };
         self.ghosts.remove(key);
+        self.refused.remove(key);
         let fact = match Fact::read(entry) {
             Ok(Some(fact)) => fact,
             // What cannot be read changes nothing of what is believed, and is named.
@@ -302,6 +307,7 @@ impl Belief {
             self.hold(key.clone(), Held { value: value.clone(), fact, stored: Stored::Same(*revision) });
             believed.push(told());
         } else {
+            self.refused.insert(key.clone(), entry.clone());
             self.lose(key, Expected::Revision(*revision), now);
         }
     }
