@@ -2,7 +2,7 @@
 //!
 //! A container's network goes on without the entry: its devices are there, and its WireGuard has the private key. So an agent
 //! that has lost an entry, or all of them with the state directory, looks for the namespaces of the membership: the app netns
-//! has `wg<n>` with the member's address and public key, the binding netns and the network netns have the ends of its veth
+//! has `wg<n>` with the member's alias, address and public key, the binding netns and the network netns have the ends of its veth
 //! pair. Only where nothing of it is there is the membership one that was never built, or whose container is gone.
 
 mod seen;
@@ -63,7 +63,7 @@ async fn look_for_one(memberships: &Memberships, kernel: &Kernel, member: &Membe
     };
     let interface = ownership::wireguard_interface(index);
     let mut app = None;
-    for seen in kernel.apps.iter().filter(|seen| seen.has(interface.as_str(), member.address)) {
+    for seen in kernel.apps.iter().filter(|seen| seen.has(member, interface.as_str())) {
         let device = device_of(memberships, member, seen, index);
         // A process that does not answer yet is asked again with the next look.
         let state = device.observe().await.ok().flatten();

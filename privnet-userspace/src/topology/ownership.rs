@@ -55,9 +55,10 @@ pub fn handover_link(digits: u64) -> IfName {
     name(format!("pn{:010x}", digits >> 24))
 }
 
-/// The alias of a device that is handed over: by it the device is found under whatever name it was given.
+/// The alias of a member's WireGuard device: by it the device is found in whatever namespace, and under whatever name another
+/// program gave it. Devices of the build before have none.
 #[must_use]
-pub fn handover_alias(member: MemberId) -> String {
+pub fn tunnel_alias(member: MemberId) -> String {
     format!("privnet {member}")
 }
 

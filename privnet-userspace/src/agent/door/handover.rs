@@ -215,7 +215,7 @@ impl Handovers for Control {
             let ours = NetnsLinks::enter(Netns::open(&self.handover_path(digits))?).await?;
             // Without it, an earlier call has moved it.
             if let Some(link) = ours.find(ownership::wireguard_interface(record.index).as_str()).await? {
-                ours.links.set_alias(link.index, &ownership::handover_alias(record.id)).await?;
+                ours.links.set_alias(link.index, &ownership::tunnel_alias(record.id)).await?;
                 ours.links.set_down(link.index).await?;
                 ours.links.give(link.index, &name, &theirs).await?;
             }
@@ -252,7 +252,7 @@ impl Handovers for Control {
         }
         let Ok(netns) = Netns::open(&record.netns_path) else { return Ok(false) };
         let there = NetnsLinks::enter(netns).await.map_err(|error| explain(&error))?;
-        let alias = ownership::handover_alias(record.id);
+        let alias = ownership::tunnel_alias(record.id);
         let links = there.links.links().await.map_err(|error| explain(&error.into()))?;
         let is_it = |link: &&link::Link| {
             let is_given_name = link.name != ownership::handover_link(digits).as_str();

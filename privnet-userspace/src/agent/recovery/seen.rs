@@ -11,7 +11,7 @@ use crate::agent::host::facts::Host;
 use crate::agent::netns_links::NetnsLinks;
 use crate::agent::shared::Memberships;
 use crate::link::Link;
-use crate::model::NetworkId;
+use crate::model::{Member, NetworkId};
 use crate::netns::{Netns, NetnsId};
 use crate::topology::ownership::{self, NetnsName};
 
@@ -31,8 +31,8 @@ pub struct SeenApp {
     pub path: PathBuf,
     /// It.
     pub netns: Netns,
-    /// Its addresses, by interface.
-    addresses: BTreeSet<(String, Ipv4Addr)>,
+    /// The addresses of its interfaces that may be privnet's.
+    addresses: Vec<(Link, Ipv4Addr)>,
 }
 
 /// A binding netns.
@@ -46,9 +46,12 @@ pub struct SeenBinding {
 }
 
 impl SeenApp {
-    /// Whether its interface of that name has the address.
-    pub fn has(&self, interface: &str, address: Ipv4Addr) -> bool {
-        self.addresses.contains(&(interface.to_owned(), address))
+    /// Whether an interface is that of a member. Two containers may have interfaces of one name and address, in networks of
+    /// one subnet, so the alias decides; where the build before set none, it is the name and the address.
+    pub fn has(&self, member: &Member, interface: &str) -> bool {
+        let alias = ownership::tunnel_alias(member.id);
+        let is_it = |link: &Link| link.alias.as_ref().map_or_else(|| link.name == interface, |found| *found == alias);
+        self.addresses.iter().any(|(link, address)| *address == member.address && is_it(link))
     }
 }
 
@@ -95,9 +98,9 @@ async fn looked_into(host: &Host, own: BTreeSet<NetnsId>) -> Result<Vec<SeenApp>
         }
         let Ok(there) = NetnsLinks::enter(netns).await else { continue };
         let (Ok(links), Ok(found)) = (there.links.links().await, there.links.addresses().await) else { continue };
-        let name = |index| links.iter().find(|link| link.index == index && link.name.starts_with("wg"));
-        let named = found.iter().filter_map(|found| Some((name(found.index)?.name.clone(), found.address.addr())));
-        let addresses: BTreeSet<_> = named.collect();
+        let ours = |index| links.iter().find(|link| link.index == index && link.name.starts_with("wg"));
+        let addresses = found.iter().filter_map(|found| Some((ours(found.index)?.clone(), found.address.addr())));
+        let addresses: Vec<_> = addresses.collect();
         if !addresses.is_empty() {
             apps.push(SeenApp { path, netns: there.netns, addresses });
         }

@@ -59,10 +59,8 @@ impl Managed for kind::Device {
                 app.links.set_mtu(app.index_of(to.interface.as_str()).await?, to.mtu).await?;
             }
         }
-        if record.handover.is_some() {
-            let index = app.index_of(to.interface.as_str()).await?;
-            app.links.set_alias(index, &ownership::handover_alias(member)).await?;
-        }
+        let index = app.index_of(to.interface.as_str()).await?;
+        app.links.set_alias(index, &ownership::tunnel_alias(member)).await?;
         Ok(())
     }
 
@@ -126,7 +124,7 @@ async fn delete(net: &LocalNetwork, member: MemberId) -> Result<()> {
 /// Deletes a device where the other program left it, or never took it from. That of a process goes with the process, and a
 /// moment later.
 async fn delete_handed_over(net: &LocalNetwork, member: MemberId, handover: &Handover) -> Result<()> {
-    let alias = ownership::handover_alias(member);
+    let alias = ownership::tunnel_alias(member);
     let made_in = Netns::open(&net.handover_path(handover)).ok();
     let given_to = handover.given_to.as_ref().and_then(|given_to| {
         let is_it = |netns: &Netns| netns.id() == given_to.netns;

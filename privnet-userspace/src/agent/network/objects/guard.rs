@@ -78,7 +78,7 @@ fn seen(guarded: usize, bare: &[String], leaving: bool) -> Option<Result<spec::G
 /// A device that is handed over is known by its alias also while another program gives it its name.
 fn foreign<'a>(record: &Record, app_links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
     let own = record.interface().to_string();
-    let alias = record.handover.as_ref().map(|_| ownership::handover_alias(record.id));
+    let alias = record.handover.as_ref().map(|_| ownership::tunnel_alias(record.id));
     let is_handed_over = move |link: &Link| {
         alias.is_some() && link.alias == alias && matches!(link.kind, LinkKind::Wireguard | LinkKind::Tun)
     };
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_device_that_is_handed_over_is_not_foreign_under_any_name_and_another_one_with_its_alias_is() {
-        let alias = Some(ownership::handover_alias(record().id));
+        let alias = Some(ownership::tunnel_alias(record().id));
         let links = [
             Link { alias: alias.clone(), ..link(5, "pn0123456789ab", LinkKind::Tun) },
             Link { alias: alias.clone(), ..link(6, "eth0", LinkKind::Veth) },
