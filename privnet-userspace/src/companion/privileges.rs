@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Mutex;
 
 use anyhow::Context as _;
@@ -56,10 +57,20 @@ pub fn give_up_privileges() -> anyhow::Result<()> {
 /// # Errors
 /// When it cannot be bound.
 pub fn listen(run_dir: &RunDir) -> io::Result<UnixListener> {
+    let listener = bind(run_dir)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// As [`listen`], where there is no runtime.
+///
+/// # Errors
+/// When it cannot be bound.
+pub fn bind(run_dir: &RunDir) -> io::Result<StdUnixListener> {
     let (_directory, socket) = run_dir.control_socket()?;
     match fs::remove_file(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => UnixListener::bind(&socket),
+        Ok(()) | Err(_) => StdUnixListener::bind(&socket),
     }
 }
 

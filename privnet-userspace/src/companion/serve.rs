@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use super::privileges::{give_up_privileges, listen, log_to};
+use super::privileges::{bind, give_up_privileges, listen, log_to};
 use super::protocol::{Given, Handshake, Identity, Protocol, Reply, Request, Start, Started, Upgrade, encode};
 use super::{RunDir, channel};
 
@@ -64,7 +64,7 @@ pub fn serve<P: Protocol, S: Service<P>>(run_dir: &Path) -> anyhow::Result<()> {
     let _ = rustix::process::setsid();
     let run_dir = RunDir::new(run_dir);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let agent = agent().context("standard input is not the agent's socket")?;
         let identity = Identity::own(SystemTime::now());
         let started = start::<P, S>(&run_dir, &agent, &identity).await;
@@ -80,7 +80,10 @@ pub fn serve<P: Protocol, S: Service<P>>(run_dir: &Path) -> anyhow::Result<()> {
         tracing::info!(reason, "{} ends", P::NAME);
         door.close();
         Ok(())
-    })
+    });
+    // A look that a disk lets wait does not hold up the end.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Standard input as the socket that it is. The duplicate is closed when the agent was answered.
@@ -125,15 +128,25 @@ pub(super) struct Door {
     run_dir: RunDir,
     control: UnixListener,
     /// The file that the control socket was bound at.
-    socket: Option<(u64, u64)>,
+    socket: Option<SocketId>,
     /// The lock; none in tests.
     lock: Option<fs::File>,
 }
+
+/// Which file a control socket is.
+type SocketId = (u64, u64);
 
 /// Why a process ends, and what it is to close.
 pub(super) struct Ended {
     pub(super) reason: &'static str,
     door: Door,
+}
+
+/// A run dir that was taken again.
+struct Taken {
+    lock: fs::File,
+    control: StdUnixListener,
+    socket: Option<SocketId>,
 }
 
 impl Door {
@@ -142,48 +155,54 @@ impl Door {
         Self { run_dir, control, socket, lock }
     }
 
-    fn is_there(&self) -> bool {
-        self.socket.is_some() && self.socket == self.run_dir.socket_id()
-    }
-
-    /// Takes the run dir again where its control socket was removed or replaced: a state directory that is lost takes the run
-    /// dirs in it along, and the next agent looks for the process at the same place. A process of a kind that is replaced does
-    /// so only in a directory that is there: the agent starts another one. Returns why the process is to end.
-    fn stay_found(&mut self, upgrade: Upgrade) -> Option<&'static str> {
-        let place = match upgrade {
-            // Without the directory above it there is no agent's state directory to be found in.
-            Upgrade::KeepRunning => self.run_dir.path().parent(),
-            Upgrade::HandOver => Some(self.run_dir.path()),
-        };
-        if self.is_there() || !place.is_some_and(Path::is_dir) {
-            return None;
-        }
-        let taken = self.run_dir.create().and_then(|()| self.run_dir.lock());
-        match taken {
-            Ok(lock) => self.lock = Some(lock),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied) => {
-                return Some("another process has its directory");
-            }
-            // The next look tries again.
-            Err(_) => return None,
-        }
-        if let Ok(control) = listen(&self.run_dir) {
+    /// Serves the control socket of a run dir that was taken again.
+    fn move_to(&mut self, taken: Taken) {
+        let Taken { lock, control, socket } = taken;
+        let control = control.set_nonblocking(true).and_then(|()| UnixListener::from_std(control));
+        // Without it the next look takes the run dir once more.
+        if let Ok(control) = control {
             tracing::info!("the control socket was gone, and is there again");
-            self.control = control;
-            self.socket = self.run_dir.socket_id();
+            (self.lock, self.control, self.socket) = (Some(lock), control, socket);
         }
-        None
     }
 
     /// After the socket and before the lock: the next process must not find it.
     fn close(self) {
-        if self.is_there()
+        if is_there(&self.run_dir, self.socket)
             && let Ok((_directory, socket)) = self.run_dir.control_socket()
         {
             let _ = fs::remove_file(socket);
         }
         drop(self.lock);
     }
+}
+
+fn is_there(run_dir: &RunDir, socket: Option<SocketId>) -> bool {
+    socket.is_some() && socket == run_dir.socket_id()
+}
+
+/// Takes the run dir again where its control socket was removed or replaced: a state directory that is lost takes the run dirs
+/// in it along, and the next agent looks for the process at the same place. A process of a kind that is replaced does so only
+/// in a directory that is there: the agent starts another one. Fails with why the process is to end.
+fn stay_found(run_dir: &RunDir, socket: Option<SocketId>, upgrade: Upgrade) -> Result<Option<Taken>, &'static str> {
+    let place = match upgrade {
+        // Without the directory above it there is no agent's state directory to be found in.
+        Upgrade::KeepRunning => run_dir.path().parent(),
+        Upgrade::HandOver => Some(run_dir.path()),
+    };
+    if is_there(run_dir, socket) || !place.is_some_and(Path::is_dir) {
+        return Ok(None);
+    }
+    let lock = match run_dir.create().and_then(|()| run_dir.lock()) {
+        Ok(lock) => lock,
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied) => {
+            return Err("another process has its directory");
+        }
+        // The next look tries again.
+        Err(_) => return Ok(None),
+    };
+    let taken = bind(run_dir).ok().map(|control| Taken { lock, control, socket: run_dir.socket_id() });
+    Ok(taken)
 }
 
 /// A request that arrived whole, and where its answer goes.
@@ -200,11 +219,23 @@ pub(super) async fn run<P: Protocol, S: Service<P>>(
     let (arrived, mut requests) = mpsc::channel::<Arrived>(1);
     let mut look = tokio::time::interval(FOUND_INTERVAL);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // A disk may let a look wait for long. Nothing else waits for it: this thread may carry a container's packets.
+    let (looked, mut looks) = mpsc::channel(1);
+    let mut is_looking = false;
     let reason = loop {
         tokio::select! {
-            _ = look.tick() => if let Some(reason) = door.stay_found(P::UPGRADE) {
-                break reason;
-            },
+            _ = look.tick(), if !is_looking => {
+                is_looking = true;
+                let (run_dir, socket, looked) = (door.run_dir.clone(), door.socket, looked.clone());
+                tokio::task::spawn_blocking(move || looked.blocking_send(stay_found(&run_dir, socket, P::UPGRADE)));
+            }
+            Some(found) = looks.recv() => {
+                is_looking = false;
+                match found {
+                    Ok(taken) => if let Some(taken) = taken { door.move_to(taken) },
+                    Err(reason) => break reason,
+                }
+            }
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
             reason = service.reason_to_end() => break reason,
