@@ -25,7 +25,7 @@ pub const READY: &str = "ready";
 /// The answer if there is none, and the last word of init.
 pub const OVER: &str = "over";
 /// Half of what the first file system leaves of it is how large that may grow: it holds every test, and builds of the agent.
-const MEMORY_MIB: &str = "3072";
+const MEMORY_MIB: &str = "4096";
 /// How often the console is looked at.
 const GLANCE: Duration = Duration::from_millis(200);
 /// How long a kernel in trouble may go on talking.
