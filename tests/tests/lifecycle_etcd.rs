@@ -13,7 +13,7 @@ use privnet::agent::ErrorCode;
 use privnet::agent::views::{Check, CheckStatus, HostState, HostView, StatusView};
 use privnet_tests::lab::cli::Cli;
 use privnet_tests::lab::probe::{Server, Stream};
-use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, has_program, say, skip, wait_until, wait_within};
+use privnet_tests::lab::{Etcd, Host, Lab, Options, has_program, say, skip, wait_until, wait_within};
 
 const SUBNET: &str = "10.92.0.0/24";
 const PORT: u16 = 7000;
@@ -30,18 +30,9 @@ struct Cluster {
 
 impl Cluster {
     fn start(lab: &Lab) -> Self {
-        let mut spaces = lab.underlay(3, 1500);
-        let mut etcd = Etcd::new(spaces.pop().expect("three"), 3);
-        etcd.start();
-        let options = Options::ebpf().with_etcd(etcd.url());
-        let [one, two] = [1, 2].map(|number| lab.host_in(spaces.remove(0), number, &options));
-        Self { hosts: [one, two], etcd }
+        let (hosts, etcd) = lab.hosts_with_etcd();
+        Self { hosts, etcd }
     }
-}
-
-/// The addresses that a container is told for a name.
-fn told(asker: &Joined, name: &str) -> String {
-    asker.app.run(&format!("dig @127.0.0.82 +time=10 +tries=1 +short {name}")).trim().to_owned()
 }
 
 /// In how many lines of the log of a host's agent a text is.
@@ -73,7 +64,7 @@ fn agents_of_two_hosts_share_a_network_by_address_and_by_name() {
     assert!(backend.pings(web.address()));
     for (asker, member) in [(&web, &backend), (&backend, &web)] {
         let address = member.address().to_string();
-        wait_until("the name is told on the other host", || told(asker, &member.attached.member.hostname) == address);
+        wait_until("the name is told on the other host", || asker.told(&member.attached.member.hostname) == address);
     }
     let states = |host: &Host| -> Vec<String> {
         let members = host.members().expect("members").into_iter();
@@ -85,7 +76,7 @@ fn agents_of_two_hosts_share_a_network_by_address_and_by_name() {
     let error = one.detach(&network, &backend.container).expect_err("it is not there");
     assert!(error.message.contains("h2"), "{error:?}");
     assert!(two.detach(&network, &backend.container).expect("detach").detached);
-    wait_until("the name is gone on the other host", || told(&web, &backend.attached.member.hostname).is_empty());
+    wait_until("the name is gone on the other host", || web.told(&backend.attached.member.hostname).is_empty());
     let route = format!("ip route get {}", backend.address());
     wait_until("who connects to it hears that nobody is there", || !web.app.succeeds(&route));
     let again = two.join(&network, &backend.container);
@@ -236,7 +227,7 @@ fn an_etcd_that_is_upgraded_under_running_agents_changes_nothing_for_them() {
         wait_until("its name is told on both hosts", || {
             [&web, &backend]
                 .iter()
-                .all(|asker| told(asker, &other.attached.member.hostname) == other.address().to_string())
+                .all(|asker| asker.told(&other.attached.member.hostname) == other.address().to_string())
         });
         assert!(host.detach(&network, &other.container).expect("detach").detached);
     }
@@ -288,11 +279,11 @@ fn a_host_that_is_not_heard_loses_its_members_names_and_nothing_else() {
     let backend = lab.member(two, &network, "backend-1");
     let (name, own) = (&backend.attached.member.hostname, &web.attached.member.hostname);
     let (address, own_address) = (backend.address().to_string(), web.address().to_string());
-    wait_until("the name is told on the other host", || told(&web, name) == address);
+    wait_until("the name is told on the other host", || web.told(name) == address);
     wait_until("they reach each other", || web.pings(backend.address()) && backend.pings(web.address()));
     two.kill();
     cluster.etcd.end_leases();
-    wait_until("the name is gone", || told(&web, name).is_empty());
+    wait_until("the name is gone", || web.told(name).is_empty());
     assert!(web.pings(backend.address()) && backend.pings(web.address()));
     let hosts = || one.cli().json::<Vec<HostView>>(&["hosts"]).expect("hosts");
     let seen = |host: &HostView| (host.name.to_string(), host.vtep, host.members, host.state);
@@ -313,9 +304,9 @@ fn a_host_that_is_not_heard_loses_its_members_names_and_nothing_else() {
     assert_eq!((status.hosts, status.hosts_unreachable.len(), status.members_unreachable), (2, 1, 1));
     assert!(one.cli().text(&["metrics"]).contains("privnet_members_unreachable 1\n"));
     // An agent that is there takes its place again by itself.
-    wait_until("its own names are told again", || told(&web, own) == own_address);
+    wait_until("its own names are told again", || web.told(own) == own_address);
     two.start();
-    wait_until("the name is told again", || told(&web, name) == address);
+    wait_until("the name is told again", || web.told(name) == address);
     // What a stranger removes, and a detach: the log of the host has a line for each, and no more.
     assert_eq!(log_of(one, "repaired: "), 0, "an attach is no repair");
     web.app.run("ip link set wg0 down");

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 
 use privnet::agent::views::{Check, CheckStatus, FleetView};
 use privnet::agent::{ControlError, ErrorCode};
-use privnet_tests::lab::{Etcd, Host, Lab, Options, wait_until};
+use privnet_tests::lab::{Host, Lab, wait_until};
 
 const SUBNET: &str = "10.92.0.0/24";
 
@@ -37,11 +37,7 @@ fn diagnosed(host: &Host, port: u16) -> Option<(CheckStatus, String)> {
 #[test]
 fn the_hosts_of_a_fleet_follow_its_vxlan_port_and_it_does_not_change_under_a_member() {
     let lab = Lab::new("the_hosts_of_a_fleet_follow_its_vxlan_port_and_it_does_not_change_under_a_member");
-    let mut spaces = lab.underlay(3, 1500);
-    let mut etcd = Etcd::new(spaces.pop().expect("three"), 3);
-    etcd.start();
-    let options = Options::ebpf().with_etcd(etcd.url());
-    let [one, two] = [1, 2].map(|number| lab.host_in(spaces.remove(0), number, &options));
+    let ([one, two], _etcd) = lab.hosts_with_etcd();
     let fleet = show(&one);
     assert_eq!((fleet.epoch, fleet.vxlan_port.get()), (1, 4789));
     assert_eq!(show(&two), fleet);

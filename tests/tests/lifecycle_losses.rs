@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use privnet::agent::views::NetworkView;
 use privnet_tests::lab::probe::{Server, Stream};
-use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, say, wait_until, wait_within};
+use privnet_tests::lab::{Etcd, Host, Joined, Lab, say, wait_until, wait_within};
 
 const SUBNET: &str = "10.92.0.0/24";
 const PORT: u16 = 7000;
@@ -34,11 +34,7 @@ struct Cluster {
 
 impl Cluster {
     fn start(lab: &Lab) -> Self {
-        let mut spaces = lab.underlay(3, 1500);
-        let mut etcd = Etcd::new(spaces.pop().expect("three"), 3);
-        etcd.start();
-        let options = Options::ebpf().with_etcd(etcd.url());
-        let hosts = [1, 2].map(|number| lab.host_in(spaces.remove(0), number, &options));
+        let (hosts, etcd) = lab.hosts_with_etcd();
         let [one, two] = &hosts;
         let network = one.network("shop", SUBNET);
         let web = lab.member(one, &network, "web-1");
@@ -87,25 +83,14 @@ impl Cluster {
         took
     }
 
-    fn flows(&self) {
-        let stream = self.stream.as_ref().expect("it runs");
-        let before = stream.answered();
-        wait_until("the stream flows", || stream.answered() > before + 100);
+    fn stream(&self) -> &Stream {
+        self.stream.as_ref().expect("it runs")
     }
 
-    /// Ends the stream, of which no datagram was lost.
     #[track_caller]
     fn end_stream(&mut self) {
-        self.flows();
-        let (sent, lost) = self.stream.take().expect("it runs").finish();
-        say(&format!("{sent} datagrams were sent, and {} lost", lost.len()));
-        assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+        self.stream.take().expect("it runs").finish_whole();
     }
-}
-
-/// The addresses that a container is told for a name.
-fn told(asker: &Joined, name: &str) -> String {
-    asker.app.run(&format!("dig @127.0.0.82 +time=10 +tries=1 +short {name}")).trim().to_owned()
 }
 
 #[test]
@@ -124,8 +109,8 @@ fn keys_that_are_deleted_come_back_and_no_datagram_is_lost() {
     for lost in losses {
         cluster.etcd.delete(lost);
         cluster.wait_until_back(&records, &lost.join(" "));
-        cluster.flows();
-        assert_eq!(told(&cluster.web, &name), address);
+        cluster.stream().flows();
+        assert_eq!(cluster.web.told(&name), address);
     }
     // The names stay while the hosts say again that they are there.
     cluster.etcd.delete(&["presences/"]);
@@ -133,7 +118,7 @@ fn keys_that_are_deleted_come_back_and_no_datagram_is_lost() {
         let present = cluster.etcd.records(&[]);
         cluster.hosts.iter().all(|host| present.contains_key(&format!("presences/{}", host.name)))
     });
-    assert_eq!(told(&cluster.web, &name), address);
+    assert_eq!(cluster.web.told(&name), address);
     cluster.wait_until_settled();
 
     // The agents were away when it happened: what they saw is on the disk.
@@ -205,11 +190,10 @@ fn an_older_copy_of_the_store_brings_nothing_back_and_takes_nothing_away() {
             host.status().is_ok_and(|status| status.problems.is_empty() && status.members_ready == 2)
         });
     }
-    assert_eq!(told(&cluster.web, &old.attached.member.hostname), "");
-    assert_eq!(told(&cluster.web, &new.attached.member.hostname), new.address().to_string());
-    assert_eq!(told(&cluster.web, &next.member.hostname), next.member.address.to_string());
-    let (sent, lost) = other.finish();
-    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    assert_eq!(cluster.web.told(&old.attached.member.hostname), "");
+    assert_eq!(cluster.web.told(&new.attached.member.hostname), new.address().to_string());
+    assert_eq!(cluster.web.told(&next.member.hostname), next.member.address.to_string());
+    other.finish_whole();
     drop(server);
     cluster.end_stream();
     lab.finish();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use privnet::agent::ErrorCode;
 use privnet::agent::views::NetworkView;
 use privnet_tests::lab::probe::{Server, Stream};
-use privnet_tests::lab::{Container, Cut, Etcd, Host, Joined, Lab, Options, Space, say, underlay_address, wait_until};
+use privnet_tests::lab::{Container, Cut, Etcd, Host, Joined, Lab, say, underlay_address, wait_until};
 
 const SUBNET: &str = "10.92.0.0/24";
 const PORT: u16 = 7000;
@@ -25,22 +25,16 @@ const BOUND: Duration = Duration::from_secs(2);
 /// What a busy machine adds to it.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Two agents, the etcd that they share, and where it is.
+/// Two agents, and the etcd that they share.
 struct Cluster {
     hosts: [Host; 2],
     etcd: Etcd,
-    of_etcd: Space,
 }
 
 impl Cluster {
     fn start(lab: &Lab) -> Self {
-        let mut spaces = lab.underlay(3, 1500);
-        let of_etcd = spaces.pop().expect("three");
-        let mut etcd = Etcd::new(of_etcd.clone(), 3);
-        etcd.start();
-        let options = Options::ebpf().with_etcd(etcd.url());
-        let hosts = [1, 2].map(|number| lab.host_in(spaces.remove(0), number, &options));
-        Self { hosts, etcd, of_etcd }
+        let (hosts, etcd) = lab.hosts_with_etcd();
+        Self { hosts, etcd }
     }
 
     /// Loses what goes along a way; ways are named by the numbers of hosts.
@@ -48,7 +42,7 @@ impl Cluster {
         let space = |number| match number {
             1 => &self.hosts[0].space,
             2 => &self.hosts[1].space,
-            _ => &self.of_etcd,
+            _ => self.etcd.space(),
         };
         ways.iter().map(|(from, to)| Cut::new(space(*from), underlay_address(*to))).collect()
     }
@@ -58,12 +52,6 @@ fn stream(from: &Joined, to: Ipv4Addr) -> Stream {
     let stream = Stream::start(&from.app, (to, PORT), PACE);
     wait_until("the stream begins", || stream.answered() > 50);
     stream
-}
-
-/// Until so many more datagrams were answered.
-fn flows(stream: &Stream) {
-    let before = stream.answered();
-    wait_until("the stream flows", || stream.answered() > before + 100);
 }
 
 fn is_current(host: &Host) -> bool {
@@ -129,14 +117,14 @@ fn a_host_that_is_cut_off_goes_on_and_is_whole_soon_after() {
             });
             assert!(is_current(two), "{:?}", two.status());
         }
-        flows(&within);
+        within.flows();
         if !loses_host {
-            flows(&between);
+            between.flows();
         }
         wait_until("it lasts", || begun.elapsed() > time);
         drop(cuts);
         let mended = Instant::now();
-        flows(&between);
+        between.flows();
         let flowing = mended.elapsed();
         if loses_host {
             spans.push((from, between.sent()));

@@ -70,11 +70,8 @@ fn store_is_said(host: &Host, text: &str) {
 #[test]
 fn reads_answer_at_once_and_changes_give_up_in_time_whatever_etcd_does() {
     let lab = Lab::new("reads_answer_at_once_and_changes_give_up_in_time_whatever_etcd_does");
-    let mut spaces = lab.underlay(3, 1500);
-    let mut etcd = Etcd::new(spaces.pop().expect("three"), 3);
-    etcd.start();
-    let options = Options::ebpf().with_etcd(etcd.url());
-    let [one, two] = &[1, 2].map(|number| lab.host_in(spaces.remove(0), number, &options));
+    let ([one, two], mut etcd) = lab.hosts_with_etcd();
+    let (one, two) = (&one, &two);
     let network = one.network("shop", SUBNET);
     let web = lab.member(one, &network, "web-1");
     let (shown, known) = (one.cli().text(&["members"]), one.members().expect("members"));

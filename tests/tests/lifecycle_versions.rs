@@ -15,7 +15,7 @@ use attacker::device_of;
 use privnet::model::PublicKey;
 use privnet::store::{Embedded, Entry, Store as _};
 use privnet_tests::lab::container::APP;
-use privnet_tests::lab::{Container, Etcd, Joined, Lab, Options, runtime, wait_until};
+use privnet_tests::lab::{Container, Lab, Options, runtime, wait_until};
 use version_before::records::{self, State, rewrite};
 use version_before::{OldHost, address_key, member_key};
 
@@ -39,11 +39,6 @@ fn colour(old: &OldHost, key: &str) {
 fn assert_coloured(old: &OldHost, key: &str) {
     let text = text(&old.entry(key).unwrap_or_else(|| panic!("{key} is not there")));
     assert!(text.ends_with(COLOUR), "{key}: {text}");
-}
-
-/// The addresses that a container is told for a name.
-fn told(asker: &Joined, name: &str) -> String {
-    asker.app.run(&format!("dig @127.0.0.82 +time=10 +tries=1 +short {name}")).trim().to_owned()
 }
 
 /// What stands in for the old build writes, byte for byte, what the old build did write.
@@ -71,16 +66,14 @@ fn the_frozen_records_are_those_that_the_build_before_wrote() {
 #[test]
 fn agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes() {
     let lab = Lab::new("agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes");
-    let mut spaces = lab.underlay(3, 1500);
-    let mut etcd = Etcd::new(spaces.pop().expect("three"), 3);
-    etcd.start();
-    let mut old = OldHost::start(spaces.pop().expect("two"), 2, etcd.url());
+    let ([first, second], etcd) = lab.underlay_with_etcd();
+    let mut old = OldHost::start(second, 2, etcd.url());
     let shop = old.create_network("shop", 4711, SUBNET);
     let backend_container = format!("1.backend.{APP}");
     let backend = old.attach(&shop, &backend_container, BACKEND, PublicKey::new([7; 32]));
 
     // The agent of this build finds what the old one wrote.
-    let one = lab.host_in(spaces.remove(0), 1, &Options::ebpf().with_etcd(etcd.url()));
+    let one = lab.host_in(first, 1, &Options::ebpf().with_etcd(etcd.url()));
     let networks = one.networks().expect("networks");
     let network = networks.into_iter().find(|network| network.name.as_str() == "shop").expect("the old host's");
     assert_eq!(
@@ -104,7 +97,7 @@ fn agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes() {
     wait_until("its host is found", || web.network.run("bridge fdb show dev vxlan0").contains("dst 192.168.77.2"));
     let name = format!("{backend_container}.{}.private-network.internal", shop.id);
     let address = BACKEND.to_string();
-    wait_until("its name is told", || told(&web, &name) == address);
+    wait_until("its name is told", || web.told(&name) == address);
 
     // The old one reads what the new one wrote, as its own structs have it.
     let web_container = format!("1.web.{APP}");
@@ -140,7 +133,7 @@ fn agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes() {
         assert!(old.entry(key).expect("there").revision > before.revision, "{key} was written again");
     }
     assert_eq!(old.own(&shop, &[&backend]), own);
-    assert!(is_peer(&backend.public_key) && told(&web, &name) == address);
+    assert!(is_peer(&backend.public_key) && web.told(&name) == address);
     assert_eq!(old.faults(), Vec::<String>::new());
 
     // Neither acts on a record of a higher version; what it said before holds.
@@ -151,7 +144,7 @@ fn agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes() {
         let problems = one.status().expect("status").problems;
         problems.iter().any(|problem| problem.contains(&key) && problem.contains("version 2"))
     });
-    assert!(is_peer(&backend.public_key) && told(&web, &name) == address);
+    assert!(is_peer(&backend.public_key) && web.told(&name) == address);
     let faults = old.faults();
     assert!(faults.len() == 1 && faults[0].starts_with(&format!("{key} has version 2")), "{faults:?}");
     old.overwrite(&key, &as_it_was);
@@ -159,15 +152,15 @@ fn agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes() {
 
     // The old host's presence says whether its members have names.
     old.is_not_heard();
-    wait_until("the name is gone", || told(&web, &name).is_empty());
+    wait_until("the name is gone", || web.told(&name).is_empty());
     assert!(is_peer(&backend.public_key), "nothing but the name is");
     old.announce();
-    wait_until("the name is told again", || told(&web, &name) == address);
+    wait_until("the name is told again", || web.told(&name) == address);
 
     // An address goes from the old build to this one and back: each raises the generation that the other left.
     let row_key = address_key(&shop, BACKEND);
     old.detach(&shop, &backend, 1_700_000_000);
-    wait_until("the old host's member is gone", || peer(&backend.public_key).is_none() && told(&web, &name).is_empty());
+    wait_until("the old host's member is gone", || peer(&backend.public_key).is_none() && web.told(&name).is_empty());
     colour(&old, &row_key);
     let other = lab.container("other-1");
     one.attach(&network, &other, Some(BACKEND)).expect("the address is free");
@@ -181,7 +174,7 @@ fn agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes() {
     let backend = old.attach(&shop, &backend_container, BACKEND, PublicKey::new([8; 32]));
     assert_eq!(backend.generation, 2);
     wait_until("the old host's member is a peer again", || is_peer(&backend.public_key));
-    wait_until("its name is told again", || told(&web, &name) == address);
+    wait_until("its name is told again", || web.told(&name) == address);
 
     // A further name of web's membership has a key that the old build does not read: it goes on seeing one member.
     let own = old.own(&shop, &[&backend]);

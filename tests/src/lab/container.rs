@@ -90,6 +90,12 @@ pub struct Joined {
 }
 
 impl Joined {
+    /// The addresses that it is told for a name.
+    #[must_use]
+    pub fn told(&self, name: &str) -> String {
+        self.app.run(&format!("dig @127.0.0.82 +time=10 +tries=1 +short {name}")).trim().to_owned()
+    }
+
     /// The member's address.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {

@@ -57,6 +57,12 @@ impl Etcd {
         })
     }
 
+    /// The namespace of its host.
+    #[must_use]
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
     /// Where its clients find it.
     #[must_use]
     pub fn url(&self) -> &str {

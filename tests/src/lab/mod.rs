@@ -125,6 +125,24 @@ impl Lab {
         host
     }
 
+    /// The namespaces of two hosts, and a running etcd on a third one.
+    #[must_use]
+    pub fn underlay_with_etcd(&self) -> ([Space; 2], Etcd) {
+        let [one, two, three] =
+            <[Space; 3]>::try_from(self.underlay(3, 1500)).unwrap_or_else(|_| unreachable!("three"));
+        let mut etcd = Etcd::new(three, 3);
+        etcd.start();
+        ([one, two], etcd)
+    }
+
+    /// Two hosts, as [`Lab::host`], and the etcd that their agents share.
+    #[must_use]
+    pub fn hosts_with_etcd(&self) -> ([Host; 2], Etcd) {
+        let ([one, two], etcd) = self.underlay_with_etcd();
+        let options = Options::ebpf().with_etcd(etcd.url());
+        ([self.host_in(one, 1, &options), self.host_in(two, 2, &options)], etcd)
+    }
+
     /// Hosts whose agents share a store in memory, and so live in this process.
     #[must_use]
     pub fn hosts(&self, options: &[Options]) -> Vec<Host> {

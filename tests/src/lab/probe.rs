@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::say;
 use super::space::Space;
+use super::wait::wait_until;
 
 /// How long an answer may take before it is none.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -185,6 +187,28 @@ impl Stream {
     #[must_use]
     pub fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a hundred more are answered.
+    ///
+    /// # Panics
+    /// When they are not.
+    #[track_caller]
+    pub fn flows(&self) {
+        let before = self.answered();
+        wait_until("the stream flows", || self.answered() > before + 100);
+    }
+
+    /// Ends it once it flows; none of it was lost.
+    ///
+    /// # Panics
+    /// When one was.
+    #[track_caller]
+    pub fn finish_whole(self) {
+        self.flows();
+        let (sent, lost) = self.finish();
+        say(&format!("{sent} datagrams were sent, and {} lost", lost.len()));
+        assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
     }
 
     /// How many were sent until now; they are numbered from 0.
