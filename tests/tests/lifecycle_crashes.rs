@@ -1,5 +1,5 @@
-//! The agent is killed behind each step of each request and of its start, and each step that can fail fails: what is left is
-//! all of the request or nothing of it, and the same request succeeds.
+//! The agent is killed behind each step of each request, and of its start up to its first pass, and each step that can fail
+//! fails: what is left is all of the request or nothing of it, and the same request succeeds.
 //!
 //! ```text
 //!  nothing ─create─▶ network ─attach─▶ member ─attach─▶ second name

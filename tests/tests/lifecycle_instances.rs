@@ -108,6 +108,8 @@ impl Cluster {
         assert_eq!(of_one(&self.one), Some(members));
         let seen = if has_the_name { members } else { 0 };
         wait_until("the other host sees it too", || of_one(&self.two) == Some(seen));
+        let presence = &self.etcd.records(&[])["presences/h1"];
+        assert_eq!(presence.contains(&self.instance()), has_the_name, "{presence}");
         let refused = self.one.attach(&self.network, &lab.container("late-1"), None).expect_err("nothing is attached");
         assert_eq!(refused.code, ErrorCode::HostNotAdopted, "{refused:?}");
         let refused = self.one.detach(&self.network, &self.web.container).expect_err("nothing is detached");

@@ -64,7 +64,7 @@ pub fn refusal(memberships: &Memberships) -> Option<ControlError> {
 /// When the kernel cannot be asked, or it is unclear of one. Nothing was changed.
 pub async fn look(memberships: &Memberships) -> Result<Adoption> {
     let members = unadopted(memberships);
-    let found = recovery::look_for(memberships, &members).await?;
+    let found = recovery::wait_for(memberships, &members).await?;
     let unclear = members.iter().zip(&found).filter_map(|(member, found)| match found {
         Found::Unclear(why) => Some(format!("{} ({}): {why}", member.container, member.address)),
         Found::Whole(..) | Found::Nothing(_) => None,
@@ -105,7 +105,7 @@ pub async fn carry_out(memberships: &Memberships, adoption: Adoption) -> Result<
             Found::Nothing(bindings) => {
                 let end = End::by_its_host(super::now_unix_seconds());
                 claims::release_member(&**store, &member, end, &**world).await.with_context(text)?;
-                recovery::remove_leftovers(memberships, &member, &bindings).with_context(text)?;
+                recovery::remove_leftovers(memberships, &member, &bindings).await.with_context(text)?;
                 tracing::info!(network = %member.network, "{} does not run here: it ends", member.container);
             }
             // None is carried out with one of these.

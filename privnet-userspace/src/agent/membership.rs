@@ -207,7 +207,7 @@ pub async fn settle(memberships: &Memberships, members: &[Member]) -> Result<()>
             Found::Nothing(bindings) => {
                 let text = || format!("releasing {} in {}", member.container, member.network);
                 release_one_unrecorded(memberships, member).await.with_context(text)?;
-                recovery::remove_leftovers(memberships, member, &bindings).with_context(text)?;
+                recovery::remove_leftovers(memberships, member, &bindings).await.with_context(text)?;
             }
             Found::Unclear(why) => unclear.push(format!("{} ({}): {why}", member.container, member.address)),
         }

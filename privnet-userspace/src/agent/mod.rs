@@ -62,6 +62,7 @@ pub(crate) use door::verbs::verbs;
 pub use door::{control, doctor, error, handover, views};
 pub use host::capabilities::check_own as check_capabilities;
 pub use host::facts::Underlay;
+pub use host::journal::{Durability, rename_over};
 pub use purge::memberships_of;
 pub use start::Agent;
 

@@ -36,18 +36,17 @@ pub async fn put_back_periodically(memberships: Arc<Memberships>, problems: Arc<
         let (repairs, lost) = memberships.world.belief(|belief| (belief.repairs(now), belief.lost_for(PATIENCE, now)));
         let kept_off = memberships.world.belief(|belief| belief.kept_off().cloned().collect::<Vec<_>>().join("; "));
         problems.set(StoreProblem::Contested, (!kept_off.is_empty()).then_some(kept_off));
+        problems.set(StoreProblem::Lost, (!lost.is_empty()).then(|| lost_text(&lost)));
         put_back(&memberships, repairs, &mut pauses, now).await;
-        let text = (!lost.is_empty()).then(|| lost_text(&lost));
-        problems.set(StoreProblem::Lost, text);
     }
 }
 
 /// Writes in the order of the units: networks first, each kind together.
 async fn put_back(memberships: &Memberships, repairs: Vec<Repair>, pauses: &mut Pauses, now: Instant) {
-    let due = repairs.into_iter().filter_map(|repair| Some((pauses.take(&repair.unit, now)?, repair)));
-    let due: Vec<(u32, Repair)> = due.collect();
-    for kind in due.chunk_by(|(_, one), (_, other)| one.unit.is_of_kind(&other.unit)) {
-        let commits = kind.iter().map(|(times, repair)| async move {
+    pauses.forgive(now);
+    let due: Vec<Repair> = repairs.into_iter().filter(|repair| pauses.may(&repair.unit, now)).collect();
+    for kind in due.chunk_by(|one, other| one.unit.is_of_kind(&other.unit)) {
+        let commits = kind.iter().map(|repair| async move {
             for transaction in &repair.transactions {
                 match memberships.store.commit(transaction.clone()).await {
                     Ok(_) => {}
@@ -59,11 +58,11 @@ async fn put_back(memberships: &Memberships, repairs: Vec<Repair>, pauses: &mut 
                     }
                 }
             }
-            Some((*times, repair))
+            Some(repair)
         });
         let commits: Vec<_> = commits.collect();
         let written: Vec<_> = futures::stream::iter(commits).buffer_unordered(CONCURRENCY).collect().await;
-        tell(written.into_iter().flatten());
+        tell(written.into_iter().flatten().map(|repair| (pauses.note(&repair.unit, now), repair)));
     }
 }
 

@@ -20,7 +20,7 @@ use crate::model::{Member, PrivateKey};
 use crate::netns::Netns;
 use crate::store::keys;
 use crate::topology::ownership::{self, MemberLink};
-use crate::wireguard::{Backend, Device};
+use crate::wireguard::{self, Backend, Device};
 
 /// How long a WireGuard process whose control socket was removed may take to be found again; it looks once a second.
 const PROCESS_PATIENCE: Duration = Duration::from_secs(5);
@@ -37,18 +37,27 @@ pub enum Found {
     Unclear(String),
 }
 
-/// Looks for memberships in the kernel, all of them in one look, and waits for WireGuard processes that are not found yet.
+/// Looks for memberships in the kernel, all of them in one look.
 ///
 /// # Errors
 /// When the kernel cannot be asked. Nothing was changed.
 pub async fn look_for(memberships: &Memberships, members: &[Member]) -> Result<Vec<Found>> {
+    let kernel = Kernel::look(memberships).await.context("looking for members in the kernel")?;
+    let mut found = Vec::new();
+    for member in members {
+        found.push(look_for_one(memberships, &kernel, member).await?);
+    }
+    Ok(found)
+}
+
+/// As [`look_for`], and waits for WireGuard processes that are not found yet.
+///
+/// # Errors
+/// As there.
+pub async fn wait_for(memberships: &Memberships, members: &[Member]) -> Result<Vec<Found>> {
     let deadline = Instant::now() + PROCESS_PATIENCE;
     loop {
-        let kernel = Kernel::look(memberships).await.context("looking for members in the kernel")?;
-        let mut found = Vec::new();
-        for member in members {
-            found.push(look_for_one(memberships, &kernel, member).await?);
-        }
+        let found = look_for(memberships, members).await?;
         let is_clear = !found.iter().any(|found| matches!(found, Found::Unclear(_)));
         if is_clear || Instant::now() >= deadline {
             return Ok(found);
@@ -190,8 +199,12 @@ pub fn make_entry_again(memberships: &Memberships, record: Record, key: Option<&
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn remove_leftovers(memberships: &Memberships, member: &Member, bindings: &[u64]) -> Result<()> {
+pub async fn remove_leftovers(memberships: &Memberships, member: &Member, bindings: &[u64]) -> Result<()> {
     let config = &memberships.host.config;
+    // It ends by itself, and may have made its directory again before.
+    if memberships.host.facts.wireguard == Backend::Userspace {
+        wireguard::stop_userspace(&config.wireguard_dir(member.network, member.address)).await?;
+    }
     for digits in bindings {
         // Another membership of the container writes its record before it looks for this namespace.
         let journal = memberships.journal();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often is looked again for what is unclear.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How often is looked again while there are such members: a WireGuard process is found again within a second.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The members of this host that have no entry in the journal, and of which it is unclear whether their containers run.
 #[derive(Debug, Default)]
@@ -15,8 +15,8 @@ pub struct Unrecorded(Mutex<(Option<Instant>, Vec<String>)>);
 impl Unrecorded {
     /// Whether it is time to look again: a look opens each namespace of the host.
     pub fn is_due(&self, now: Instant) -> bool {
-        let (last, unclear) = &mut *self.lock();
-        let is_due = unclear.is_empty() || last.is_none_or(|last| now.duration_since(last) >= LOOK_AGAIN);
+        let (last, _) = &mut *self.lock();
+        let is_due = last.is_none_or(|last| now.duration_since(last) >= LOOK_AGAIN);
         if is_due {
             *last = Some(now);
         }
@@ -30,7 +30,7 @@ impl Unrecorded {
 
     /// Notes that there are none.
     pub fn are_settled(&self) {
-        self.lock().1.clear();
+        *self.lock() = (None, Vec::new());
     }
 
     /// Those that are unclear, one line each.

@@ -2,6 +2,7 @@
 //!
 //! Members are indexed by network and by host, and shared: what a pass or a check costs follows what it asks for.
 
+mod applied;
 mod quarantine;
 #[cfg(test)]
 mod tests;
@@ -81,14 +82,15 @@ impl SharedWorld {
         self.write(|world| world.follow_all(&believed))
     }
 
-    /// Compares a reading of the whole store with what is believed, and says what it concerns.
+    /// Compares a reading of the whole store with what is believed.
     ///
     /// # Errors
     /// When a record cannot be read of which nothing is believed: nothing has changed then.
-    pub fn compare(&self, listing: &Listing, now: Instant) -> Result<Concerns, RecordError> {
+    pub fn compare(&self, listing: &Listing, now: Instant) -> Result<(), RecordError> {
         let mut belief = self.belief.lock().unwrap_or_else(PoisonError::into_inner);
         let believed = belief.compare(listing, now)?;
-        Ok(self.write(|world| world.follow_all(&believed)))
+        self.write(|world| world.read_again(&believed, listing));
+        Ok(())
     }
 
     /// Ends the belief in presences that were deleted long enough ago, and says what that concerns.
@@ -227,19 +229,6 @@ impl World {
         self.hosts.values()
     }
 
-    /// The revision of the newest change of a network, a member or an address that is in this image.
-    #[must_use]
-    pub const fn applied(&self) -> Revision {
-        self.applied
-    }
-
-    fn note_applied(&mut self, key: &Key, revision: Revision) {
-        let counts = [keys::networks(), keys::all_members(), keys::all_addresses()];
-        if counts.iter().any(|prefix| key.below(prefix).is_some()) {
-            self.applied = self.applied.max(revision);
-        }
-    }
-
     /// Records that could not be read, one line each.
     pub fn problems(&self) -> impl Iterator<Item = &String> {
         self.problems.values()
@@ -297,7 +286,7 @@ impl World {
             let changed = !self.hosts.get(&host.name).is_some_and(is_as_before);
             self.hosts.insert(host.name.clone(), host);
             Ok(if changed { Concerns::Everything } else { Concerns::Nothing })
-        } else if let Some(host) = present_host(&entry.key) {
+        } else if let Some(host) = keys::host_of_presence(&entry.key) {
             let instance = records::read::<PresenceRecord>(entry).ok().map(|presence| presence.record.instance);
             let is_new = self.present.insert(host.clone(), instance).is_none();
             Ok(if is_new { self.networks_of(&host) } else { Concerns::Nothing })
@@ -379,7 +368,7 @@ impl World {
             }
             return if self.quarantine.end(network, address) { one(network) } else { Concerns::Nothing };
         }
-        if let Some(host) = present_host(key) {
+        if let Some(host) = keys::host_of_presence(key) {
             return if self.present.remove(&host).is_some() { self.networks_of(&host) } else { Concerns::Nothing };
         }
         if let Some(host) = key.below(&keys::hosts()).and_then(|host| host.parse().ok()) {
@@ -389,10 +378,6 @@ impl World {
         }
         Concerns::Nothing
     }
-}
-
-fn present_host(key: &Key) -> Option<HostName> {
-    key.below(&keys::presences())?.parse().ok()
 }
 
 fn one(network: NetworkId) -> Concerns {

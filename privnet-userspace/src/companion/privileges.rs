@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Mutex;
 
 use anyhow::Context as _;
@@ -52,25 +51,15 @@ pub fn give_up_privileges() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the control socket, for its owner alone; one that an earlier process left there is replaced.
+/// Opens the control socket, for its owner alone; one that an earlier process left there is replaced. Needs a runtime.
 ///
 /// # Errors
 /// When it cannot be bound.
 pub fn listen(run_dir: &RunDir) -> io::Result<UnixListener> {
-    let listener = bind(run_dir)?;
-    listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
-}
-
-/// As [`listen`], where there is no runtime.
-///
-/// # Errors
-/// When it cannot be bound.
-pub fn bind(run_dir: &RunDir) -> io::Result<StdUnixListener> {
     let (_directory, socket) = run_dir.control_socket()?;
     match fs::remove_file(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => StdUnixListener::bind(&socket),
+        Ok(()) | Err(_) => UnixListener::bind(&socket),
     }
 }
 

@@ -12,6 +12,9 @@ const CONTROL_SOCKET: &str = "control.sock";
 const PID_FILE: &str = "pid";
 const LOG_FILE: &str = "log";
 
+/// Which file it is, by device and inode.
+pub type FileId = (u64, u64);
+
 /// The directory of one process: its control socket, its locked pid file and its log.
 #[derive(Clone, Debug)]
 pub struct RunDir(PathBuf);
@@ -70,13 +73,19 @@ impl RunDir {
 
     /// Which file the control socket is now; nothing where there is none.
     #[must_use]
-    pub fn socket_id(&self) -> Option<(u64, u64)> {
-        use std::os::unix::fs::MetadataExt as _;
-        let found = fs::symlink_metadata(self.0.join(CONTROL_SOCKET)).ok()?;
-        Some((found.dev(), found.ino()))
+    pub fn socket_id(&self) -> Option<FileId> {
+        fs::symlink_metadata(self.0.join(CONTROL_SOCKET)).ok().as_ref().map(id_of)
     }
 
-    /// Takes the pid file for the calling process, for life: the lock goes with the process, however that ends.
+    /// Whether the pid file is the one that is open as `lock`.
+    #[must_use]
+    pub fn has_lock(&self, lock: &fs::File) -> bool {
+        let found = fs::symlink_metadata(self.0.join(PID_FILE)).ok().as_ref().map(id_of);
+        found.is_some() && found == lock.metadata().ok().as_ref().map(id_of)
+    }
+
+    /// Takes the pid file for the calling process, for life: the lock goes with the process, however that ends. It goes too
+    /// when the process closes any descriptor of the file (fcntl_locking(2)), so a process calls this once for a file.
     ///
     /// # Errors
     /// EAGAIN or EACCES when another process has it.
@@ -106,6 +115,11 @@ impl RunDir {
             Flock { start: 0, length: 0, pid: None, typ: FlockType::ReadLock, offset_type: FlockOffsetType::Set };
         Ok(rustix::process::fcntl_getlk(file.as_fd(), &probe)?.and_then(|held| held.pid))
     }
+}
+
+fn id_of(found: &fs::Metadata) -> FileId {
+    use std::os::unix::fs::MetadataExt as _;
+    (found.dev(), found.ino())
 }
 
 fn absent_is_done(result: io::Result<()>) -> io::Result<()> {

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
@@ -14,8 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use super::privileges::{bind, give_up_privileges, listen, log_to};
+use super::privileges::{give_up_privileges, listen, log_to};
 use super::protocol::{Given, Handshake, Identity, Protocol, Reply, Request, Start, Started, Upgrade, encode};
+use super::run_dir::FileId;
 use super::{RunDir, channel};
 
 /// How long a request may take to arrive, to be worked on, and its answer to be taken; others go on meanwhile.
@@ -128,13 +131,10 @@ pub(super) struct Door {
     run_dir: RunDir,
     control: UnixListener,
     /// The file that the control socket was bound at.
-    socket: Option<SocketId>,
+    socket: Option<FileId>,
     /// The lock; none in tests.
-    lock: Option<fs::File>,
+    lock: Option<Arc<fs::File>>,
 }
-
-/// Which file a control socket is.
-type SocketId = (u64, u64);
 
 /// Why a process ends, and what it is to close.
 pub(super) struct Ended {
@@ -144,26 +144,25 @@ pub(super) struct Ended {
 
 /// A run dir that was taken again.
 struct Taken {
-    lock: fs::File,
-    control: StdUnixListener,
-    socket: Option<SocketId>,
+    /// The lock on its pid file; nothing where that is the one that the process has locked.
+    lock: Option<fs::File>,
+    control: UnixListener,
+    socket: Option<FileId>,
 }
 
 impl Door {
     pub(super) fn new(run_dir: RunDir, control: UnixListener, lock: Option<fs::File>) -> Self {
         let socket = run_dir.socket_id();
-        Self { run_dir, control, socket, lock }
+        Self { run_dir, control, socket, lock: lock.map(Arc::new) }
     }
 
     /// Serves the control socket of a run dir that was taken again.
     fn move_to(&mut self, taken: Taken) {
-        let Taken { lock, control, socket } = taken;
-        let control = control.set_nonblocking(true).and_then(|()| UnixListener::from_std(control));
-        // Without it the next look takes the run dir once more.
-        if let Ok(control) = control {
-            tracing::info!("the control socket was gone, and is there again");
-            (self.lock, self.control, self.socket) = (Some(lock), control, socket);
-        }
+        let control = mem::replace(&mut self.control, taken.control);
+        self.socket = taken.socket;
+        let lock = taken.lock.and_then(|lock| self.lock.replace(Arc::new(lock)));
+        // Their files are deleted, and the last close of such a file waits for the disk.
+        tokio::task::spawn_blocking(move || drop((control, lock)));
     }
 
     /// After the socket and before the lock: the next process must not find it.
@@ -177,14 +176,19 @@ impl Door {
     }
 }
 
-fn is_there(run_dir: &RunDir, socket: Option<SocketId>) -> bool {
+fn is_there(run_dir: &RunDir, socket: Option<FileId>) -> bool {
     socket.is_some() && socket == run_dir.socket_id()
 }
 
 /// Takes the run dir again where its control socket was removed or replaced: a state directory that is lost takes the run dirs
 /// in it along, and the next agent looks for the process at the same place. A process of a kind that is replaced does so only
-/// in a directory that is there: the agent starts another one. Fails with why the process is to end.
-fn stay_found(run_dir: &RunDir, socket: Option<SocketId>, upgrade: Upgrade) -> Result<Option<Taken>, &'static str> {
+/// in a directory that is there: the agent starts another one. Fails with why the process is to end. Waits for the disk.
+fn stay_found(
+    run_dir: &RunDir,
+    socket: Option<FileId>,
+    held: Option<&fs::File>,
+    upgrade: Upgrade,
+) -> Result<Option<Taken>, &'static str> {
     let place = match upgrade {
         // Without the directory above it there is no agent's state directory to be found in.
         Upgrade::KeepRunning => run_dir.path().parent(),
@@ -193,7 +197,9 @@ fn stay_found(run_dir: &RunDir, socket: Option<SocketId>, upgrade: Upgrade) -> R
     if is_there(run_dir, socket) || !place.is_some_and(Path::is_dir) {
         return Ok(None);
     }
-    let lock = match run_dir.create().and_then(|()| run_dir.lock()) {
+    let is_held = held.is_some_and(|lock| run_dir.has_lock(lock));
+    let taken = run_dir.create().and_then(|()| if is_held { Ok(None) } else { run_dir.lock().map(Some) });
+    let lock = match taken {
         Ok(lock) => lock,
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied) => {
             return Err("another process has its directory");
@@ -201,8 +207,10 @@ fn stay_found(run_dir: &RunDir, socket: Option<SocketId>, upgrade: Upgrade) -> R
         // The next look tries again.
         Err(_) => return Ok(None),
     };
-    let taken = bind(run_dir).ok().map(|control| Taken { lock, control, socket: run_dir.socket_id() });
-    Ok(taken)
+    // As above; a lock that is new is given back.
+    let Ok(control) = listen(run_dir) else { return Ok(None) };
+    tracing::info!("the control socket was gone, and is there again");
+    Ok(Some(Taken { lock, control, socket: run_dir.socket_id() }))
 }
 
 /// A request that arrived whole, and where its answer goes.
@@ -226,8 +234,11 @@ pub(super) async fn run<P: Protocol, S: Service<P>>(
         tokio::select! {
             _ = look.tick(), if !is_looking => {
                 is_looking = true;
-                let (run_dir, socket, looked) = (door.run_dir.clone(), door.socket, looked.clone());
-                tokio::task::spawn_blocking(move || looked.blocking_send(stay_found(&run_dir, socket, P::UPGRADE)));
+                let (run_dir, socket, lock) = (door.run_dir.clone(), door.socket, door.lock.clone());
+                let looked = looked.clone();
+                tokio::task::spawn_blocking(move || {
+                    looked.blocking_send(stay_found(&run_dir, socket, lock.as_deref(), P::UPGRADE))
+                });
             }
             Some(found) = looks.recv() => {
                 is_looking = false;

@@ -264,3 +264,33 @@ async fn a_process_whose_run_dir_was_removed_is_found_again() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(60), found).await.expect("it is found again");
 }
+
+/// Whether a process has a lock on a file, by proc_locks(5): the process that has it is not told by fcntl.
+fn is_locked(path: &Path) -> bool {
+    let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).expect("the file"));
+    let locks = std::fs::read_to_string("/proc/locks").expect("the locks");
+    locks.lines().any(|line| line.contains("POSIX") && line.contains(&format!(":{inode} ")))
+}
+
+#[tokio::test]
+async fn a_process_whose_socket_alone_was_removed_keeps_its_lock() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let run_dir = RunDir::new(&parent.path().join("member"));
+    run_dir.create().expect("made");
+    let lock = run_dir.lock().expect("free");
+    let control = super::privileges::listen(&run_dir).expect("a socket");
+    let before = run_dir.socket_id();
+    let door = serve::Door::new(run_dir.clone(), control, Some(lock));
+    tokio::spawn(async move { serve::run::<Kept, _>(Parrot, door, &identity()).await.map(|ended| ended.reason) });
+    assert!(is_locked(&run_dir.path().join("pid")));
+    std::fs::remove_file(run_dir.path().join("control.sock")).expect("removed");
+    let made = async {
+        while run_dir.socket_id().is_none_or(|found| Some(found) == before) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), made).await.expect("it is made again");
+    assert!(Handle::<Kept>::new(run_dir.path()).hello().await.is_ok_and(|hello| hello.is_some()));
+    assert!(is_locked(&run_dir.path().join("pid")));
+    assert!(!is_locked(&parent.path().join("member/control.sock")), "the twin");
+}

@@ -95,7 +95,17 @@ impl Arrival {
                 }
             }
         }
-        self.write_resolv_conf().await;
+        while self.agent.handed_over(digits).is_some() {
+            if self.write_resolv_conf().await {
+                return;
+            }
+            if since.elapsed() >= NAMING {
+                return tracing::warn!(
+                    "a container of Docker's finds Docker's names alone: Docker does not say where its resolv.conf is"
+                );
+            }
+            sleep(SELDOM).await;
+        }
     }
 
     async fn give_up(&self) {
@@ -144,12 +154,12 @@ impl Arrival {
         named.map(|()| true).map_err(|error| sentence(&error))
     }
 
-    /// Has the container's `resolv.conf` written, after Docker has written its own.
-    async fn write_resolv_conf(&self) {
-        let Some(endpoint) = self.agent.handed_over(self.digits) else { return };
-        let Some((network, id)) = ids(&endpoint.wishes) else { return };
-        let Some(container) = self.engine.container(network, id).await else { return };
-        let Some(path) = self.engine.resolv_conf(&container.id).await else { return };
+    /// Has the container's `resolv.conf` written, after Docker has written its own. Returns whether Docker said where it is.
+    async fn write_resolv_conf(&self) -> bool {
+        let Some(endpoint) = self.agent.handed_over(self.digits) else { return false };
+        let Some((network, id)) = ids(&endpoint.wishes) else { return true };
+        let Some(container) = self.engine.container(network, id).await else { return false };
+        let Some(path) = self.engine.resolv_conf(&container.id).await else { return false };
         let since = Instant::now();
         while !names_docker(&path) && since.elapsed() < WRITING {
             sleep(OFTEN).await;
@@ -157,6 +167,7 @@ impl Arrival {
         for problem in self.agent.write_resolv_conf(self.digits, &path).await {
             tracing::warn!("{problem}");
         }
+        true
     }
 }
 

@@ -69,7 +69,10 @@ impl Identity {
         let number = told("privnet.number").map(|number| parse("privnet.number", number)).transpose()?;
         // What Compose counts on another host, it counts there.
         let of_compose = by_compose(COMPOSE_NUMBER).and_then(|number| number.parse().ok());
-        let address = told("privnet.address").map(|address| parse("privnet.address", address)).transpose()?;
+        if labels.contains_key("privnet.address") {
+            return Err("privnet.address is a driver-opt of the network, and no label".to_owned());
+        }
+        let address = wishes.get("privnet.address").map(|address| parse("privnet.address", address)).transpose()?;
         let mut ports: BTreeMap<&str, &str> = BTreeMap::new();
         for (key, value) in labels.iter().chain(wishes) {
             if let Some(port) = key.strip_prefix(PORT) {

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::agent::{Durability, rename_over};
 
 /// The networks of Docker's, by their ids, and the name or id of privnet's.
 #[derive(Debug)]
@@ -51,18 +53,10 @@ impl Networks {
             Some(ours) => drop(changed.insert(network.to_owned(), ours)),
             None => drop(changed.remove(network)),
         }
-        let written = serde_json::to_vec_pretty(&changed).map_err(io::Error::other).and_then(|text| self.write(&text));
-        written.map_err(|error| format!("the agent cannot write {}: {error}", self.path.display()))?;
+        let text = serde_json::to_vec_pretty(&changed).map_err(|error| error.to_string())?;
+        rename_over(&self.path, Durability::ForGood, &text).map_err(|error| format!("{error:#}"))?;
         *known = changed;
         Ok(())
-    }
-
-    fn write(&self, text: &[u8]) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let mut file = fs::File::create(&new)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {

@@ -120,7 +120,7 @@ impl Plugin {
         }
         wishes.insert(DOCKER_NETWORK.to_owned(), request.of.network.clone());
         wishes.insert(DOCKER_ENDPOINT.to_owned(), request.of.endpoint.clone());
-        let wish = Wish { attach: identity.attach(network), wishes, is_unnamed: true };
+        let wish = Wish { attach: identity.attach(network), wishes };
         let made = in_time(agent.prepare(digits, wish)).await;
         if made.is_err() {
             // Of an attempt that was not over in time.

@@ -12,7 +12,7 @@ use super::{Engine, Plugin};
 use crate::agent::handover::{HandedOver, Handovers, Stage, Wish};
 use crate::agent::views::Attach;
 use crate::agent::{ControlError, ErrorCode};
-use crate::model::{IfName, MemberId, NetworkId};
+use crate::model::{IfName, NetworkId};
 
 const NETWORK: &str = "5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3";
 const ENDPOINT: &str = "8e516a5b5927c0de8e516a5b5927c0de8e516a5b5927c0de8e516a5b5927c0de";
@@ -68,12 +68,10 @@ impl Handovers for Fake {
         let Attach { network, app, kind, number, address, .. } = wish.attach;
         self.note(format!("prepare {network} {app} {kind:?} {number:?} {address:?}"));
         let made = HandedOver {
-            id: MemberId::new(digits),
             address: "10.240.0.9/22".parse().expect("valid"),
             stage: Stage::Made,
             wishes: wish.wishes,
-            is_unnamed: wish.is_unnamed,
-            container: None,
+            is_unnamed: true,
             is_settled: false,
         };
         Ok(self.made.lock().expect("whole").entry(digits).or_insert(made).clone())

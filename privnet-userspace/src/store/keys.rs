@@ -220,6 +220,12 @@ pub fn hosts() -> Prefix {
     prefix("hosts/")
 }
 
+/// The host of a presence; nothing for another key.
+#[must_use]
+pub fn host_of_presence(key: &Key) -> Option<HostName> {
+    key.below(&presences())?.parse().ok()
+}
+
 /// `presences/`.
 #[must_use]
 pub fn presences() -> Prefix {

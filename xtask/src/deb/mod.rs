@@ -1,6 +1,6 @@
 //! `deb`: the Debian package, by `dpkg-deb`, which every machine with packages has.
 //!
-//! cargo-deb would be a tool of 200 crates to fetch and build for what is a table of files here, and knows neither a set of
+//! cargo-deb would be a tool with many crates to fetch and build for what is a table of files here, and knows neither a set of
 //! sockets nor what makes a downgrade safe. The package has two parts: `privnet`, and `privnet-dbgsym` with the symbols.
 
 mod layout;

@@ -9,7 +9,7 @@ use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
 use crate::store::records::{
     self, AddressRecord, MAX_RISE, MemberPointer, NetworkPointer, PresenceRecord, RecordError,
 };
-use crate::store::{Entry, keys};
+use crate::store::{Entry, Key, keys};
 
 /// A record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +106,8 @@ impl Fact {
 }
 
 /// Whether a number is that of a later record. One that is absurdly lower says that the one that was seen was damaged.
-const fn rises(number: u64, seen: u64) -> bool {
+/// Whether a number is the one that was seen or a later one; one that is higher by very much is damaged.
+pub(super) const fn rises(number: u64, seen: u64) -> bool {
     number.abs_diff(seen) <= MAX_RISE && number >= seen || seen.saturating_sub(number) > MAX_RISE
 }
 
@@ -128,11 +129,16 @@ impl About {
             Self::Address { network, address, row: row.record, counts: false }
         } else if is_below(keys::hosts()) {
             Self::Host(records::host_from(entry)?.name)
-        } else if let Some(host) = key.below(&keys::presences()).and_then(|host| host.parse().ok()) {
+        } else if let Some(host) = keys::host_of_presence(key) {
             let record: Option<PresenceRecord> = records::decode(key, &entry.value).ok();
             Self::Presence { host, records_ends: record.is_some_and(|record| record.boot.is_some()) }
         } else {
             return Ok(None);
         }))
     }
+}
+
+/// Whether a key is that of a presence, which its host writes again by itself.
+pub(super) fn is_presence(key: &Key) -> bool {
+    key.below(&keys::presences()).is_some()
 }

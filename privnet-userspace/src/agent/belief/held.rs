@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use super::fact::{About, Fact};
+use super::fact::{About, Fact, is_presence, rises};
 use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
 use crate::store::records::{AddressRecord, RecordError};
 use crate::store::{Entry, Event, Expected, Key, Listing, Revision, Value, keys};
@@ -70,6 +70,12 @@ pub(super) struct Ghost {
     pub(super) is_over: bool,
 }
 
+impl Held {
+    const fn is_over(&self) -> bool {
+        matches!(self.stored, Stored::Lost { is_over: true, .. })
+    }
+}
+
 impl Belief {
     /// The belief of a host's agent that has seen nothing.
     #[must_use]
@@ -129,10 +135,15 @@ impl Belief {
             self.stepped_back = Some(now);
         }
         self.revision = listing.revision;
-        Ok(self.follow(&changes, now))
+        let believed = self.follow(&changes, now);
+        // Also what a snapshot remembered before this first reading.
+        if self.lost.iter().any(|key| !is_presence(key)) {
+            self.stepped_back = Some(now);
+        }
+        Ok(believed)
     }
 
-    /// Follows a transaction of the store, and returns the changes of what is believed: puts first.
+    /// Follows a transaction of the store, and returns the changes of what is believed, in their order.
     pub fn follow(&mut self, changes: &[Event], now: Instant) -> Vec<Event> {
         let is_row = |event: &&Event| matches!(event, Event::Put { key, .. } if keys::parse_address(key).is_some());
         let (mut believed, mut touched) = (Vec::new(), BTreeSet::new());
@@ -171,33 +182,16 @@ impl Belief {
             }
             self.settle(&touched, now, &mut believed);
         }
-        let is_loss = |key: &&Key| !before.contains(*key) && !self.is_presence(key);
+        let is_loss = |key: &&Key| !before.contains(*key) && !is_presence(key);
         if self.lost.iter().any(|key| is_loss(&key)) {
             self.stepped_back = Some(now);
         }
         believed
     }
 
-    /// Ends the belief in presences that were deleted long enough ago, and returns the changes of what is believed.
-    pub fn expire(&mut self, now: Instant) -> Vec<Event> {
-        let is_due = |held: &Held| {
-            matches!(held.stored, Stored::Lost { since, is_over: false, .. }
-                if now.saturating_duration_since(since) >= PRESENCE_PATIENCE)
-        };
-        let lost = self.lost.iter().filter(|key| self.is_presence(key));
-        let due: Vec<Key> = lost.filter(|key| self.held.get(key).is_some_and(is_due)).cloned().collect();
-        for key in &due {
-            if let Some(Held { stored: Stored::Lost { is_over, .. }, .. }) = self.held.get_mut(key) {
-                *is_over = true;
-            }
-        }
-        due.into_iter().map(|key| Event::Delete { key, revision: Revision::default() }).collect()
-    }
-
     /// Everything that is believed, as changes of nothing.
     pub fn everything(&self) -> impl Iterator<Item = Event> + '_ {
-        let is_over = |held: &Held| matches!(held.stored, Stored::Lost { is_over: true, .. });
-        self.held.iter().filter(move |(_, held)| !is_over(held)).map(|(key, held)| {
+        self.held.iter().filter(|(_, held)| !held.is_over()).map(|(key, held)| {
             let revision = match held.stored {
                 Stored::Same(revision) | Stored::Lost { found: Expected::Revision(revision), .. } => revision,
                 Stored::Lost { .. } => Revision::default(),
@@ -208,7 +202,7 @@ impl Belief {
 
     /// The records that are believed, as they were written.
     pub fn records(&self) -> impl Iterator<Item = (&Key, &Value)> {
-        self.held.iter().map(|(key, held)| (key, &held.value))
+        self.held.iter().filter(|(_, held)| !held.is_over()).map(|(key, held)| (key, &held.value))
     }
 
     /// Rises with each change of what is believed.
@@ -318,7 +312,7 @@ impl Belief {
             return Some(true);
         }
         let elsewhere = self.members.get(&member.id).filter(|known| *known != key);
-        if elsewhere.is_some_and(|known| self.serial(known) > serial) {
+        if elsewhere.is_some_and(|known| !rises(serial, self.serial(known))) {
             return Some(true);
         }
         let held = self.held.get(key)?;

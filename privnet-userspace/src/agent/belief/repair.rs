@@ -262,18 +262,24 @@ struct Pause {
 }
 
 impl Pauses {
-    /// Whether something may be put back now; if so, notes that it is, and returns how often it has been, this time included.
-    pub fn take(&mut self, unit: &Unit, now: Instant) -> Option<u32> {
+    /// Forgets what has not been lost for long.
+    pub fn forgive(&mut self, now: Instant) {
         self.0.retain(|_, pause| now.saturating_duration_since(pause.last) < FORGIVEN);
+    }
+
+    /// Whether something may be put back now.
+    #[must_use]
+    pub fn may(&self, unit: &Unit, now: Instant) -> bool {
+        self.0.get(unit).is_none_or(|pause| {
+            let wait = Duration::from_secs(1 << pause.times.min(6)).min(LONGEST_PAUSE);
+            now.saturating_duration_since(pause.last) >= wait
+        })
+    }
+
+    /// Notes that something was put back, and returns how often it has been, this time included.
+    pub fn note(&mut self, unit: &Unit, now: Instant) -> u32 {
         let pause = self.0.entry(unit.clone()).or_insert(Pause { times: 0, last: now });
-        let wait = match pause.times {
-            0 => Duration::ZERO,
-            times => Duration::from_secs(1 << times.min(6)).min(LONGEST_PAUSE),
-        };
-        if now.saturating_duration_since(pause.last) < wait {
-            return None;
-        }
         *pause = Pause { times: pause.times + 1, last: now };
-        Some(pause.times)
+        pause.times
     }
 }

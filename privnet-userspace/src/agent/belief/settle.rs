@@ -4,12 +4,29 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use super::fact::About;
-use super::held::{Belief, Stored};
+use super::fact::{About, is_presence};
+use super::held::{Belief, Held, PRESENCE_PATIENCE, Stored};
 use crate::model::{HostName, Member, NetworkId};
-use crate::store::{Event, Expected, Key, keys};
+use crate::store::{Event, Expected, Key, Revision, keys};
 
 impl Belief {
+    /// Ends the belief in presences that were deleted long enough ago, and returns the changes of what is believed.
+    pub fn expire(&mut self, now: Instant) -> Vec<Event> {
+        let is_due = |held: &Held| {
+            matches!(held.stored, Stored::Lost { since, is_over: false, .. }
+                if now.saturating_duration_since(since) >= PRESENCE_PATIENCE)
+        };
+        let lost = self.lost.iter().filter(|key| is_presence(key));
+        let due: Vec<Key> = lost.filter(|key| self.held.get(key).is_some_and(is_due)).cloned().collect();
+        self.version += u64::from(!due.is_empty());
+        for key in &due {
+            if let Some(Held { stored: Stored::Lost { is_over, .. }, .. }) = self.held.get_mut(key) {
+                *is_over = true;
+            }
+        }
+        due.into_iter().map(|key| Event::Delete { key, revision: Revision::default() }).collect()
+    }
+
     /// Ends the belief in what has no reason to be believed any more. One end may be another's reason.
     pub(super) fn settle(
         &mut self,
@@ -20,7 +37,10 @@ impl Belief {
         let holders = touched.iter().filter_map(|place| self.at.get(place)).flatten();
         let mut doubted: BTreeSet<Key> = holders.filter_map(|id| self.members.get(id)).cloned().collect();
         loop {
-            doubted.extend(self.lost.iter().cloned());
+            doubted.extend(self.lost.iter().filter(|key| !is_presence(key)).cloned());
+            if doubted.is_empty() {
+                return;
+            }
             let own_networks = self.own_networks();
             let over: Vec<Key> = doubted.iter().filter(|key| !self.stands(key, &own_networks)).cloned().collect();
             if over.is_empty() {
@@ -114,9 +134,5 @@ impl Belief {
             if let About::Member { member, .. } = &held.fact.about { Some(&**member) } else { None }
         });
         members.filter(move |member| member.host == *host)
-    }
-
-    pub(super) fn is_presence(&self, key: &Key) -> bool {
-        key.below(&keys::presences()).is_some()
     }
 }

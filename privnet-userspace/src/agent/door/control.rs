@@ -184,6 +184,7 @@ impl AgentApi for Control {
         let subnet =
             request.subnet.as_deref().map(ipam::parse_subnet).transpose().map_err(claims::NetworkError::from)?;
         let mtu = network_mtu(request.mtu, self.shared.host.facts.mtu)?;
+        self.shared.world.until_trusted().await;
         let wanted = NewNetwork {
             name,
             subnet,
@@ -196,7 +197,6 @@ impl AgentApi for Control {
             }),
             now_unix_seconds: crate::agent::now_unix_seconds(),
         };
-        self.shared.world.until_trusted().await;
         // Drawn from the system, so that it may cross an await.
         let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_os_rng();
         let network = claims::create_network(&*self.shared.store, &wanted, &mut rng).await?;

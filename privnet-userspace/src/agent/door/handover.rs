@@ -45,8 +45,6 @@ const NOTED: Duration = Duration::from_secs(5);
 /// A member whose device is handed over, as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandedOver {
-    /// The membership.
-    pub id: MemberId,
     /// Its address, with the prefix length of its network.
     pub address: Ipv4Net,
     /// How far it is.
@@ -55,8 +53,6 @@ pub struct HandedOver {
     pub wishes: BTreeMap<String, String>,
     /// Whether it has a name that was made up.
     pub is_unnamed: bool,
-    /// Where the container's namespace is, or will be.
-    pub container: Option<PathBuf>,
     /// Whether the container's namespace is known.
     pub is_settled: bool,
 }
@@ -64,12 +60,10 @@ pub struct HandedOver {
 /// What a device is made with.
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// The network, the name and the address; the container is not known yet.
+    /// The network, the address, and a name that is made up until the container's is known.
     pub attach: Attach,
     /// What is kept with it, by key.
     pub wishes: BTreeMap<String, String>,
-    /// Whether the name is made up, until the container's is known.
-    pub is_unnamed: bool,
 }
 
 /// What another program that moves devices asks of the agent, by digits of its own for each device.
@@ -158,12 +152,10 @@ impl Handovers for Control {
         let handover = record.handover.as_ref()?;
         let made_in = self.handover_path(digits);
         Some(HandedOver {
-            id: record.id,
             address: Ipv4Net::new(record.address, subnet.prefix_len()).ok()?,
             stage: handover.stage,
             wishes: handover.wishes.clone(),
             is_unnamed: handover.is_unnamed,
-            container: handover.given_to.as_ref().map(|given_to| given_to.container.clone()),
             is_settled: record.netns_path != made_in,
         })
     }
@@ -185,7 +177,7 @@ impl Handovers for Control {
                 given_to: None,
                 interface: None,
                 wishes: wish.wishes,
-                is_unnamed: wish.is_unnamed,
+                is_unnamed: true,
             };
             let netns = handover_netns::make(shared, digits).await.map_err(|error| explain(&error))?;
             let found = TargetNetns { path: self.handover_path(digits), netns, handover: Some(handover) };
@@ -215,7 +207,6 @@ impl Handovers for Control {
             let ours = NetnsLinks::enter(Netns::open(&self.handover_path(digits))?).await?;
             // Without it, an earlier call has moved it.
             if let Some(link) = ours.find(ownership::wireguard_interface(record.index).as_str()).await? {
-                ours.links.set_alias(link.index, &ownership::tunnel_alias(record.id)).await?;
                 ours.links.set_down(link.index).await?;
                 ours.links.give(link.index, &name, &theirs).await?;
             }

@@ -8,8 +8,8 @@ use crate::link;
 use crate::netns::{self, Netns};
 use crate::topology::ownership::{self, NetnsName};
 
-/// Ends the members whose devices were made and never given, and removes the namespaces that no record leads to: their agent
-/// died in between, and the program that asked for them was told so.
+/// Ends the members whose devices were made and never given, or given back and not ended, and removes the namespaces that no
+/// record leads to: their agent died in between, and the program that asked for them was told so.
 ///
 /// # Errors
 /// When the namespaces cannot be listed, or a record not be changed.
@@ -17,7 +17,7 @@ pub fn end_abandoned(memberships: &Memberships) -> anyhow::Result<()> {
     let records: Vec<Record> = memberships.journal().records().values().cloned().collect();
     let of = |record: &Record| record.handover.as_ref().map(|handover| (handover.digits, handover.stage));
     for record in records.iter().filter(|record| !record.leaving) {
-        if of(record).is_some_and(|(_, stage)| stage == Stage::Made) {
+        if of(record).is_some_and(|(_, stage)| matches!(stage, Stage::Made | Stage::Returned)) {
             // What the store has of it is released as that of any member without a record.
             drop(membership::leave(memberships, record)?);
         }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use uuid::{Uuid, uuid};
 
-use super::journal::replace;
+use super::journal::{remove_if_there, replace};
 use crate::agent::config::Config;
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::model::FileError;
@@ -79,11 +79,7 @@ pub fn note(state_dir: &Path, fleet: &Fleet) -> Result<()> {
 /// # Errors
 /// When the file cannot be removed.
 pub fn forget(state_dir: &Path) -> Result<()> {
-    let path = path_in(state_dir);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::at("remove", &path)(error).into()),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    remove_if_there(&path_in(state_dir))
 }
 
 /// What the file holds.

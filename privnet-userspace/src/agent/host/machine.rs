@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::journal::replace;
+use super::journal::{remove_if_there, replace};
 use super::state_dir::StateDir;
 use crate::agent::config::Config;
 use crate::agent::door::error::{ControlError, ErrorCode};
@@ -93,10 +93,7 @@ fn set_aside(config: &Config) -> Result<()> {
         "the agent of this machine takes a new instance, and tells the store nothing of the {} that were copied",
         counted(entries, "member")
     );
-    match fs::remove_file(&instance) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::at("remove", &instance)(error).into()),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    remove_if_there(&instance)
 }
 
 fn read(path: &Path) -> Result<Option<Note>> {

@@ -75,7 +75,10 @@ impl Lab {
     }
 
     async fn attach(&mut self, host: usize) {
-        let Some(written) = self.claim(host, None).await else { return };
+        let Some(written) = self.claim(host, None).await else {
+            assert!(!self.is_whole, "a store that is whole refuses an attach");
+            return;
+        };
         for other in &self.living {
             assert_ne!(other.address, written.member.address, "{other:?} {written:?}");
             assert_ne!(other.container, written.member.container, "{other:?} {written:?}");

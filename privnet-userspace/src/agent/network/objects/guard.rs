@@ -153,7 +153,11 @@ mod tests {
         };
         let names = |record: Record| foreign(&record, &links).map(|link| link.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(Record { handover: Some(handover.clone()), ..record() }), ["eth0", "wg1"]);
-        assert_eq!(names(record()), ["pn0123456789ab", "eth0", "wg1"], "one that is not handed over has no alias");
+        assert_eq!(
+            names(record()),
+            ["pn0123456789ab", "eth0", "wg1"],
+            "one that is not handed over is known by its name"
+        );
         let arrived = Handover { stage: Stage::Arrived, interface: Some("wg1".parse().expect("valid")), ..handover };
         assert_eq!(names(Record { handover: Some(arrived), ..record() }), ["eth0"]);
     }
