@@ -20,7 +20,7 @@ use privnet::failpoint::Step;
 use privnet::store::{Embedded, Store, keys};
 use privnet::topology::Key;
 use privnet_tests::lab::failpoint::{Action, Passage};
-use privnet_tests::lab::{Lab, Options, runtime, say};
+use privnet_tests::lab::{Lab, Options, runtime, say, wait_until};
 
 /// The requests, each with the one that takes it back.
 const PAIRS: [(Verb, Verb); 3] =
@@ -123,7 +123,7 @@ impl Done {
     fn kill_starts(&mut self, scene: &Scene, level: Level, prepare: &dyn Fn(), clear: &dyn Fn()) {
         let end_prepared = || {
             prepare();
-            assert!(scene.host.has_ended());
+            wait_until("the agent is gone", || scene.host.has_ended());
         };
         end_prepared();
         scene.points.record();

@@ -4,7 +4,7 @@
 //! others. So every stream demands a leader, and one that says nothing is asked for its progress; what does not answer that
 //! is as good as broken. A broken watch goes on at another member, after the last revision that it delivered, for as long as
 //! that takes less than [`Timing::bridge`](super::options::Timing). Where the changes are compacted, the cluster is another
-//! one, or it takes longer, the last event is a resync.
+//! one or has another history ([`Landmark`]), or it takes longer, the last event is a resync.
 //!
 //! Only events move the place from which a watch goes on, never a progress report: etcd before 3.4.25 and 3.5.8 may report
 //! what it has not sent (etcd-io/etcd#15220).
@@ -15,10 +15,11 @@ use futures::StreamExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::cluster::{Cluster, Failure};
 use super::encode;
+use super::landmark::Landmark;
 use super::protocol::{DELETE, Done, WatchCreateRequest, WatchDemand, WatchEvent, WatchRequest, WatchResponse, path};
 use crate::store::contract::{Event, ResyncReason, Watch};
 use crate::store::path::Prefix;
@@ -34,6 +35,8 @@ struct Follower {
     range: (Vec<u8>, Vec<u8>),
     /// The last revision of etcd of which everything was delivered.
     delivered: i64,
+    /// The last change that was delivered, or that was there before; nothing where the prefix was empty.
+    landmark: Option<Landmark>,
     cluster_id: u64,
     /// Each message is a transaction.
     events: mpsc::Sender<Vec<Event>>,
@@ -65,7 +68,12 @@ pub(super) async fn watch(
     }
     let (events, reader) = mpsc::channel(WAITING_TRANSACTIONS);
     let range = encode::range(prefix);
-    let follower = Follower { cluster, open, range, delivered, cluster_id: head.cluster_id, events };
+    let landmark = match Landmark::find(&cluster, range.clone(), delivered).await {
+        // The stream says the same.
+        Err(failure) if failure.status.code() == Code::OutOfRange => None,
+        landmark => landmark?,
+    };
+    let follower = Follower { cluster, open, range, delivered, landmark, cluster_id: head.cluster_id, events };
     tokio::spawn(follower.run());
     Ok(Watch::new(ReceiverStream::new(reader)))
 }
@@ -124,10 +132,20 @@ impl Follower {
             if head.cluster_id != self.cluster_id || head.revision < self.delivered {
                 return Err(End::Resync(ResyncReason::UnknownRevision));
             }
+            match self.has_the_same_history().await {
+                Ok(true) => {}
+                Ok(false) => return Err(End::Resync(ResyncReason::UnknownRevision)),
+                Err(failure) if failure.status.code() == Code::OutOfRange => {
+                    return Err(End::Resync(ResyncReason::Compacted));
+                }
+                Err(failure) => return Err(broken(failure)),
+            }
         }
+        // Between the two, nothing changed below the prefix; in another history something may have.
+        let last = self.landmark.as_ref().filter(|_| is_again).map_or(self.delivered, Landmark::revision);
         let (demands, outgoing) = mpsc::channel(2);
         let (key, range_end) = self.range.clone();
-        let create = WatchCreateRequest { key, range_end, start_revision: self.delivered + 1, progress_notify: true };
+        let create = WatchCreateRequest { key, range_end, start_revision: last + 1, progress_notify: true };
         // The channel is new and empty.
         let _ = demands.try_send(WatchRequest { demand: Some(WatchDemand::Create(create)) });
         let mut answers = self.cluster.stream(path::WATCH, ReceiverStream::new(outgoing)).await.map_err(broken)?;
@@ -136,6 +154,13 @@ impl Follower {
             return Ok((demands, answers));
         }
         Err(self.canceled(&answer, false))
+    }
+
+    async fn has_the_same_history(&self) -> Result<bool, Failure> {
+        match &self.landmark {
+            Some(landmark) => landmark.is_in(&self.cluster).await,
+            None => Ok(Landmark::find(&self.cluster, self.range.clone(), self.delivered).await?.is_none()),
+        }
     }
 
     async fn deliver(&mut self, demands: mpsc::Sender<WatchRequest>, mut answers: Streaming<WatchResponse>) -> End {
@@ -189,6 +214,7 @@ impl Follower {
                 }
             }
             self.delivered = self.delivered.max(transaction.first().map_or(0, revision_of));
+            self.landmark = transaction.last().and_then(Landmark::of).or(self.landmark.take());
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 mod cluster;
 mod encode;
 mod follow;
+mod landmark;
 mod options;
 mod protocol;
 #[cfg(test)]
@@ -66,8 +67,13 @@ impl Etcd {
         let mut entries = Vec::new();
         let mut revision = 0;
         loop {
-            let request =
-                RangeRequest { key: start, range_end: end.clone(), limit: PAGE_KEYS, revision, keys_only: false };
+            let request = RangeRequest {
+                key: start,
+                range_end: end.clone(),
+                limit: PAGE_KEYS,
+                revision,
+                ..RangeRequest::default()
+            };
             let page: RangeResponse = self.cluster.call(path::RANGE, request, Repeat::Freely).await?;
             if revision == 0 {
                 revision = page.header.unwrap_or_default().revision;

@@ -49,6 +49,11 @@ pub(super) struct KeyValue {
     pub(super) lease: i64,
 }
 
+/// `SortOrder.DESCEND`, of a range.
+pub(super) const DESCEND: i32 = 2;
+/// `SortTarget.MOD`, of a range: by the revision of the last change.
+pub(super) const BY_MOD_REVISION: i32 = 3;
+
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct RangeRequest {
     #[prost(bytes = "vec", tag = "1")]
@@ -59,6 +64,10 @@ pub(super) struct RangeRequest {
     pub(super) limit: i64,
     #[prost(int64, tag = "4")]
     pub(super) revision: i64,
+    #[prost(int32, tag = "5")]
+    pub(super) sort_order: i32,
+    #[prost(int32, tag = "6")]
+    pub(super) sort_target: i32,
     #[prost(bool, tag = "8")]
     pub(super) keys_only: bool,
 }

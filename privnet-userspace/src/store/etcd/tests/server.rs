@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -121,6 +122,28 @@ impl Server {
         self.kill();
         self.url = url;
         self.start_again();
+    }
+
+    /// Copies its data, as a backup does, and returns where the copy is. It is started anew for that.
+    pub(super) fn back_up(&mut self) -> PathBuf {
+        self.kill();
+        let copy = self.directory.path().join("copy");
+        Self::copy(&self.directory.path().join("data"), &copy);
+        self.start_again();
+        copy
+    }
+
+    /// Kills it, and gives it the data of a backup; it does not run then.
+    pub(super) fn restore(&mut self, copy: &Path) {
+        self.kill();
+        let data = self.directory.path().join("data");
+        std::fs::remove_dir_all(&data).expect("its data");
+        Self::copy(copy, &data);
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        let status = Command::new("cp").arg("-a").args([from, to]).status().expect("cp");
+        assert!(status.success());
     }
 
     /// Kills it and starts another one, empty, in its place.

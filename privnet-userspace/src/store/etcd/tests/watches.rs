@@ -101,6 +101,48 @@ async fn another_cluster_in_the_same_place_is_a_resync() {
     assert_eq!(next(&mut watch).await, Event::Resync(ResyncReason::UnknownRevision));
 }
 
+/// The revisions go on from the copy, and past those that the watch has seen: only what is in them differs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_copy_of_the_same_cluster_that_has_come_further_is_a_resync() {
+    for (is_restored, last) in [(true, Some(true)), (true, Some(false)), (true, None), (false, Some(true))] {
+        let (mut server, store) = served().await;
+        put(&store, "b/1").await;
+        let copy = server.back_up();
+        server.wait_until_ready(&store).await;
+        // What the watch sees last: a put, a deletion, or nothing but what was there when it began.
+        let mut after = put(&store, "a/1").await;
+        let mut watch = if last.is_some() {
+            let mut watch = store.watch(&prefix("a/"), Revision(1)).await.expect("watching");
+            assert_eq!(next(&mut watch).await, put_of("a/1", after));
+            if last == Some(false) {
+                after = store.commit(Transaction::new().delete(key("a/1"))).await.expect("deleted");
+                assert_eq!(next(&mut watch).await, Event::Delete { key: key("a/1"), revision: after });
+            }
+            watch
+        } else {
+            store.watch(&prefix("a/"), after).await.expect("watching")
+        };
+        let home = server.move_away();
+        if is_restored {
+            server.restore(&copy);
+            server.start_again();
+        }
+        let elsewhere = etcd_at(&[server.url()]);
+        server.wait_until_ready(&elsewhere).await;
+        let mut written = after;
+        while written <= Revision(after.0 + 2) {
+            written = put(&elsewhere, "a/2").await;
+        }
+        server.move_to(home);
+        let first = next(&mut watch).await;
+        if is_restored {
+            assert_eq!(first, Event::Resync(ResyncReason::UnknownRevision), "{last:?}");
+        } else {
+            assert_eq!(first, put_of("a/2", Revision(after.0 + 1)), "the twin");
+        }
+    }
+}
+
 async fn compact(store: &Etcd, at: Revision) {
     let request = CompactionRequest { revision: etcd_revision(at) };
     let answer: Result<Done, _> = store.cluster.call(path::COMPACT, request, Repeat::Freely).await;
