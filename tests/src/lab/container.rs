@@ -6,6 +6,7 @@ use privnet::agent::views::{Attached, Detach, MemberView};
 use privnet::model::{AppId, ContainerRef};
 
 use super::space::Space;
+use super::wait::wait_until;
 
 /// The app that the containers of a lab belong to, unless told otherwise.
 pub const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
@@ -41,6 +42,10 @@ impl Container {
             host.run("ip link set docker0 up");
         }
         let pin = self.space.pin();
+        // The kernel takes the links of a namespace that ended away some time after its pin has gone.
+        wait_until(format!("vethd{last} of a container before is gone"), || {
+            host.link(&format!("vethd{last}")).is_none()
+        });
         host.run(&format!("ip link add vethd{last} type veth peer name eth0 netns {pin}"));
         host.run(&format!("ip link set vethd{last} master docker0 up"));
         self.space.run(&format!("ip address add {DOCKER_PREFIX}.{last}/24 dev eth0"));
