@@ -13,13 +13,14 @@ use super::identity::Identity;
 use super::networks::Networks;
 use super::protocol::{CreateEndpoint, CreateNetwork, Join, OfEndpoint, OfNetwork, read};
 use crate::agent::handover::{HandedOver, Handovers, Stage, Wish};
-use crate::agent::{ControlError, ErrorCode};
 use crate::netns::Netns;
 
-/// How long a call may take, in which a member is made or ended.
+/// How long a call may take: many containers may start at once, and each is made in a fraction of a second.
 const DEADLINE: Duration = Duration::from_secs(15);
 /// How long a call waits for an agent that starts.
 const STARTING: Duration = Duration::from_millis(1500);
+/// The call in which a member is made.
+const CREATE_ENDPOINT: &str = "NetworkDriver.CreateEndpoint";
 /// What Docker puts before the number of the interface.
 const INTERFACE: &str = "wg";
 /// The same in a container that has interfaces of that name of its own.
@@ -31,6 +32,7 @@ pub struct Plugin {
     engine: Arc<Engine>,
     networks: Networks,
     siblings: Arc<Siblings>,
+    deadline: Duration,
 }
 
 impl Plugin {
@@ -38,13 +40,25 @@ impl Plugin {
     #[must_use]
     pub fn new(state_dir: &Path, engine: Engine) -> Self {
         let networks = Networks::open(&state_dir.join("docker-networks.json"));
-        Self { agent: watch::Sender::new(None), engine: Arc::new(engine), networks, siblings: Arc::default() }
+        Self {
+            agent: watch::Sender::new(None),
+            engine: Arc::new(engine),
+            networks,
+            siblings: Arc::default(),
+            deadline: DEADLINE,
+        }
+    }
+
+    /// The same, with less time for a call.
+    #[cfg(test)]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
     }
 
     /// Goes on with what an earlier agent left under way, and serves by this one.
     pub fn begin(&self, agent: Arc<dyn Handovers>) {
         for digits in agent.all_handed_over() {
-            let is_under_way = |it: &HandedOver| it.is_unnamed || it.stage == Stage::Given;
+            let is_under_way = |it: &HandedOver| it.stage != Stage::Returned && (it.is_unnamed || !it.has_resolv_conf);
             if agent.handed_over(digits).as_ref().is_some_and(is_under_way) {
                 tokio::spawn(self.arrival(&agent, digits).follow());
             }
@@ -57,7 +71,21 @@ impl Plugin {
     /// # Errors
     /// The sentence for the user of Docker.
     pub async fn call(&self, method: &str, body: &[u8], pid: Option<i32>) -> Result<Value, String> {
-        let answer = match method {
+        let answer = match tokio::time::timeout(self.deadline, self.answer(method, body, pid)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.abandon(method, body);
+                Err(format!("the agent was not done within {:?}: see `privnet status`", self.deadline))
+            }
+        };
+        if let Err(error) = &answer {
+            tracing::warn!("Docker's {method} is refused: {error}");
+        }
+        answer
+    }
+
+    async fn answer(&self, method: &str, body: &[u8], pid: Option<i32>) -> Result<Value, String> {
+        match method {
             "Plugin.Activate" => Ok(json!({ "Implements": ["NetworkDriver"] })),
             "NetworkDriver.GetCapabilities" => Ok(json!({ "Scope": "local", "ConnectivityScope": "global" })),
             "NetworkDriver.CreateNetwork" => self.create_network(&read(body)?).await,
@@ -65,7 +93,7 @@ impl Plugin {
                 let OfNetwork { network } = read(body)?;
                 self.networks.set(&network, None).map(|()| json!({}))
             }
-            "NetworkDriver.CreateEndpoint" => self.create_endpoint(&read(body)?).await,
+            CREATE_ENDPOINT => self.create_endpoint(&read(body)?).await,
             "NetworkDriver.EndpointOperInfo" => Ok(json!({ "Value": {} })),
             "NetworkDriver.Join" => self.join(&read(body)?, pid).await,
             "NetworkDriver.Leave" => self.leave(&read(body)?).await,
@@ -75,11 +103,18 @@ impl Plugin {
             | "NetworkDriver.DiscoverNew"
             | "NetworkDriver.DiscoverDelete" => Ok(json!({})),
             other => Err(format!("privnet has no {other}: its networks are of one host's Docker, and not of a swarm")),
-        };
-        if let Err(error) = &answer {
-            tracing::warn!("Docker's {method} is refused: {error}");
         }
-        answer
+    }
+
+    /// Ends what a call has begun that is given up: Docker does not ask again for an endpoint that was refused.
+    fn abandon(&self, method: &str, body: &[u8]) {
+        let Some(agent) = self.agent.borrow().clone().filter(|_| method == CREATE_ENDPOINT) else { return };
+        let Ok(digits) = read(body).and_then(|request: CreateEndpoint| request.of.digits()) else { return };
+        tokio::spawn(async move {
+            if let Err(error) = agent.end(digits).await {
+                tracing::warn!("{}", sentence(&error));
+            }
+        });
     }
 
     async fn create_network(&self, request: &CreateNetwork) -> Result<Value, String> {
@@ -121,12 +156,8 @@ impl Plugin {
         wishes.insert(DOCKER_NETWORK.to_owned(), request.of.network.clone());
         wishes.insert(DOCKER_ENDPOINT.to_owned(), request.of.endpoint.clone());
         let wish = Wish { attach: identity.attach(network), wishes };
-        let made = in_time(agent.prepare(digits, wish)).await;
-        if made.is_err() {
-            // Of an attempt that was not over in time.
-            let _ = in_time(agent.end(digits)).await;
-        }
-        Ok(json!({ "Interface": { "Address": made?.address.to_string() } }))
+        let made = agent.prepare(digits, wish).await.map_err(|error| sentence(&error))?;
+        Ok(json!({ "Interface": { "Address": made.address.to_string() } }))
     }
 
     async fn join(&self, request: &Join, pid: Option<i32>) -> Result<Value, String> {
@@ -135,14 +166,15 @@ impl Plugin {
         agent.handed_over(digits).ok_or("this endpoint is not known: try again")?;
         let arrival = self.arrival(&agent, digits);
         // What is refused is refused before anything moves.
-        named(&arrival).await?;
+        arrival.name().await?;
         let container = visible(&request.sandbox, pid);
         let prefix = free_prefix(&container).await;
-        let given = in_time(agent.give(digits, &PathBuf::from(format!("/proc/{pid}/ns/net")), &container)).await?;
+        let dockers = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let given = agent.give(digits, &dockers, &container).await.map_err(|error| sentence(&error))?;
         // Before Docker 28 the namespace comes after the answer; at dockerd's start its API answers once the containers have
         // joined: then the rest follows.
-        if in_time(agent.settle(digits)).await? {
-            named(&arrival).await?;
+        if agent.settle(digits).await.map_err(|error| sentence(&error))? {
+            arrival.name().await?;
         }
         tokio::spawn(arrival.follow());
         Ok(json!({
@@ -154,13 +186,13 @@ impl Plugin {
 
     async fn leave(&self, request: &OfEndpoint) -> Result<Value, String> {
         let (digits, agent) = (request.digits()?, self.agent().await?);
-        in_time(agent.take_back(digits)).await.map(|()| json!({}))
+        agent.take_back(digits).await.map(|()| json!({})).map_err(|error| sentence(&error))
     }
 
     async fn delete_endpoint(&self, request: &OfEndpoint) -> Result<Value, String> {
         let (digits, agent) = (request.digits()?, self.agent().await?);
         self.siblings.forget(digits);
-        in_time(agent.end(digits)).await.map(|()| json!({}))
+        agent.end(digits).await.map(|()| json!({})).map_err(|error| sentence(&error))
     }
 
     fn arrival(&self, agent: &Arc<dyn Handovers>, digits: u64) -> Arrival {
@@ -174,20 +206,6 @@ impl Plugin {
         let started = started.ok().and_then(Result::ok).and_then(|agent| agent.clone());
         started.ok_or_else(|| "privnet's agent is starting: see `privnet status`, and try again".to_owned())
     }
-}
-
-/// Waits for what the agent does, for as long as a call may take.
-async fn in_time<T>(work: impl Future<Output = Result<T, ControlError>>) -> Result<T, String> {
-    match tokio::time::timeout(DEADLINE, work).await {
-        Ok(done) => done.map_err(|error| sentence(&error)),
-        Err(_) => Err(format!("the agent was not done within {} s: see `privnet status`", DEADLINE.as_secs())),
-    }
-}
-
-/// Names an endpoint, if that can be done by now.
-async fn named(arrival: &Arrival) -> Result<bool, String> {
-    let name = async { arrival.name().await.map_err(|text| ControlError::new(ErrorCode::InvalidArgument, text, "")) };
-    in_time(name).await
 }
 
 /// Where a file of dockerd's is for the agent: dockerd may have mounts of its own.

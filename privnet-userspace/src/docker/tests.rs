@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -22,6 +24,8 @@ const OURS: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
 /// Notes what it is asked for, and holds what it was told to make.
 #[derive(Default)]
 struct Fake {
+    /// What it is asked for now is never done, except that a member ends.
+    hangs: AtomicBool,
     asked: Mutex<Vec<String>>,
     made: Mutex<BTreeMap<u64, HandedOver>>,
 }
@@ -33,6 +37,12 @@ impl Fake {
 
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().expect("whole"))
+    }
+
+    async fn done(&self) {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
     }
 
     fn stage(&self, digits: u64, stage: Stage) -> Result<(), ControlError> {
@@ -50,6 +60,7 @@ fn unknown() -> ControlError {
 impl Handovers for Fake {
     async fn network_for(&self, id_or_name: &str) -> Result<NetworkId, ControlError> {
         self.note(format!("network {id_or_name}"));
+        self.done().await;
         match id_or_name {
             "away" => Err(ControlError::new(ErrorCode::StoreUnavailable, "the store is away", "wait for it")),
             _ => Ok(OURS.parse().expect("an id")),
@@ -67,18 +78,21 @@ impl Handovers for Fake {
     async fn prepare(&self, digits: u64, wish: Wish) -> Result<HandedOver, ControlError> {
         let Attach { network, app, kind, number, address, .. } = wish.attach;
         self.note(format!("prepare {network} {app} {kind:?} {number:?} {address:?}"));
+        self.done().await;
         let made = HandedOver {
             address: "10.240.0.9/22".parse().expect("valid"),
             stage: Stage::Made,
             wishes: wish.wishes,
             is_unnamed: true,
             is_settled: false,
+            has_resolv_conf: false,
         };
         Ok(self.made.lock().expect("whole").entry(digits).or_insert(made).clone())
     }
 
     async fn give(&self, digits: u64, path: &Path, container: &Path) -> Result<IfName, ControlError> {
         self.note(format!("give to {} for {}", path.display(), container.display()));
+        self.done().await;
         self.stage(digits, Stage::Given)?;
         Ok("pn8e516a5b5927".parse().expect("valid"))
     }
@@ -108,6 +122,7 @@ impl Handovers for Fake {
 
     async fn take_back(&self, digits: u64) -> Result<(), ControlError> {
         self.note("take back".to_owned());
+        self.done().await;
         let _ = self.stage(digits, Stage::Returned);
         Ok(())
     }
@@ -345,4 +360,35 @@ async fn what_the_agent_says_is_what_the_user_reads() {
     body["Options"]["com.docker.network.generic"]["network"] = json!("away");
     let refused = scene.call("NetworkDriver.CreateNetwork", &body).await;
     assert_eq!(refused, Err("the store is away: wait for it".to_owned()));
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_is_said_to_and_leaves_nothing_that_docker_does_not_know() {
+    let scene = Scene::new();
+    let scene = Scene { plugin: scene.plugin.with_deadline(Duration::from_millis(100)), ..scene };
+    let hangs = |hangs| scene.fake.hangs.store(hangs, Ordering::Relaxed);
+    scene.call("NetworkDriver.CreateNetwork", &create_network()).await.expect("created");
+    scene.call("NetworkDriver.CreateEndpoint", &create_endpoint(&json!({}))).await.expect("made");
+    hangs(true);
+    let of_other = create_network().to_string().replace(NETWORK, ENDPOINT);
+    for (method, body) in [
+        ("NetworkDriver.CreateNetwork", of_other),
+        ("NetworkDriver.Join", join().to_string()),
+        ("NetworkDriver.Leave", of_endpoint().to_string()),
+        ("NetworkDriver.CreateEndpoint", create_endpoint(&json!({})).to_string()),
+    ] {
+        scene.fake.take();
+        let own = Some(std::process::id().cast_signed());
+        let refused = scene.plugin.call(method, body.as_bytes(), own).await.expect_err("not in time");
+        assert!(refused.contains("not done within"), "{method}: {refused}");
+        let is_made = scene.fake.handed_over(DIGITS).is_some();
+        assert!(is_made, "{method}: Docker ends by itself what it was told is there");
+    }
+    // An endpoint that was refused Docker does not end.
+    while scene.fake.handed_over(DIGITS).is_some() {
+        tokio::task::yield_now().await;
+    }
+    hangs(false);
+    let scene = Scene { plugin: scene.plugin.with_deadline(Duration::from_secs(60)), ..scene };
+    scene.call("NetworkDriver.CreateEndpoint", &create_endpoint(&json!({}))).await.expect("the twin");
 }

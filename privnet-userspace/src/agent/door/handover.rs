@@ -55,6 +55,8 @@ pub struct HandedOver {
     pub is_unnamed: bool,
     /// Whether the container's namespace is known.
     pub is_settled: bool,
+    /// Whether its `resolv.conf` is known.
+    pub has_resolv_conf: bool,
 }
 
 /// What a device is made with.
@@ -157,6 +159,7 @@ impl Handovers for Control {
             wishes: handover.wishes.clone(),
             is_unnamed: handover.is_unnamed,
             is_settled: record.netns_path != made_in,
+            has_resolv_conf: record.resolv_conf.is_some(),
         })
     }
 
