@@ -132,9 +132,11 @@ fn every_resolver_finds_the_names_of_its_network_and_no_other() {
     }
 }
 
-/// Names that hold an id, as programs without a search list ask for them: with an answer, and without.
-fn without_suffix() -> [(String, Option<&'static str>); 7] {
+/// Names that hold an id, or that are of the asker's own app, as programs without a search list ask for them: with an answer,
+/// and without.
+fn without_suffix() -> [(String, Option<&'static str>); 8] {
     [
+        ("7.web".to_owned(), Some("10.240.0.8")),
         (format!("7.web.{APP}"), Some("10.240.0.8")),
         (format!("7.web.{APP}").to_uppercase(), Some("10.240.0.8")),
         (format!("7.web.{APP}.{SHOP}"), Some("10.240.0.8")),

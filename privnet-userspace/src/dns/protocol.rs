@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn the_messages_are_those_of_the_builds_before() {
         let container = NetnsId { dev: 4, ino: 7 };
-        let client = DnsClient { networks: [].into(), server: None, upstreams: Vec::new() };
+        let client = DnsClient::default();
         for (request, text) in [
             (Request::Observe, r#""observe""#),
             (Request::Forget { container }, r#"{"forget":{"container":{"dev":4,"ino":7}}}"#),

@@ -78,6 +78,13 @@ pub(super) fn in_network<'a>(zone: &'a Zone, labels: &[&'a [u8]]) -> Place<'a> {
     }
 }
 
+/// What `labels` stand for in an app of the asker's own, which they leave out: its last one has to be a type, since a number
+/// alone names nothing.
+pub(super) fn in_own_app<'a>(zone: &'a Zone, app: AppId, labels: &[&'a [u8]]) -> Place<'a> {
+    let is_type = plain_last(labels).is_some_and(|(label, _)| !starts_with_digit(label));
+    zone.apps.get(&app).filter(|_| is_type).map_or(Place::Nothing, |app| in_app(app, labels))
+}
+
 /// An app by its id, or by its name, from which the id follows.
 fn app_of(label: &str) -> Option<AppId> {
     match id(label, "ap-") {

@@ -2,7 +2,8 @@
 //!
 //! `[<number>.][<type>.]<app>.<network>.private-network.internal.`; without a type it is `web`, a type is all its
 //! members, a number exactly one; an app by its id or by its name. Without the suffix, and without the network, a name is
-//! looked for in the networks of the client, in the order of its search list. Owns the zone's shape and every decision
+//! looked for in the networks of the client, in the order of its search list, and in its own apps, whose types alone are
+//! names. Owns the zone's shape and every decision
 //! about it: what exists for whom, the record types, the negative answers. Never sees a packet (that is `dns`) and never
 //! asks where a snapshot comes from.
 //!

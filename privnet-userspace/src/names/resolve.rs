@@ -118,13 +118,17 @@ impl<'a, R: RngCore> Query<'a, R> {
     fn without_suffix(&mut self, labels: &[&'a [u8]]) -> Option<Answer> {
         let (_, rest) = labels.split_last()?;
         let (skip, zones, client) = (rest.len(), self.zones, self.client);
-        let Short { in_app, in_network, is_ours } = short::read(zones, client, labels, self.kind)?;
+        let Short { in_app, in_own_apps, in_network, is_ours } = short::read(zones, client, labels, self.kind)?;
+        let own_types = in_own_apps.then(|| zones.of(client)).into_iter().flatten().flat_map(|(network, zone)| {
+            client.apps.iter().map(move |app| (network, zone, forward::in_own_app(zone, *app, labels)))
+        });
         let places = in_app
             .then(|| zones.of(client))
             .into_iter()
             .flatten()
             .map(|(network, zone)| (network, zone, forward::in_network(zone, labels)))
-            .chain(in_network.map(|(network, zone)| (network, zone, forward::in_network(zone, rest))));
+            .chain(in_network.map(|(network, zone)| (network, zone, forward::in_network(zone, rest))))
+            .chain(own_types);
         let mut empty = None;
         for (network, zone, place) in places.filter(|(.., place)| !matches!(place, Place::Nothing)) {
             let answer = self.in_network(Authority { skip, zone: Some(zone) }, (network, zone), &place);

@@ -16,6 +16,9 @@ pub struct DnsClient {
     pub networks: Vec<NetworkId>,
     /// The address at which it asks, which is the name server's as far as it knows.
     pub server: Option<Ipv4Addr>,
+    /// The apps that it belongs to, in the order in which their types are looked for: a name that is a type is one of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<AppId>,
     /// The servers that it asked before it was attached: other names are asked of these, from its namespace, and not of the
     /// host's resolvers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -200,7 +200,8 @@ pub fn client(networks: &[&str]) -> DnsClient {
     DnsClient {
         networks: networks.iter().map(|id| id.parse().expect("an id")).collect(),
         server: Some(DEFAULT_ADDRESS),
-        upstreams: Vec::new(),
+        apps: vec![APP.parse().expect("an id")],
+        ..DnsClient::default()
     }
 }
 

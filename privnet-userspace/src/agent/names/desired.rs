@@ -29,11 +29,15 @@ pub fn containers<'a>(
     for record in by_interface(records) {
         let none_yet = || {
             let upstreams = upstreams.get(&record.netns).cloned().unwrap_or_default();
-            Container { paths: Vec::new(), client: DnsClient { networks: Vec::new(), server: Some(server), upstreams } }
+            let client = DnsClient { server: Some(server), upstreams, ..DnsClient::default() };
+            Container { paths: Vec::new(), client }
         };
         let container = containers.entry(record.netns).or_insert_with(none_yet);
         container.client.networks.push(record.network);
-        for (_, path) in record.each_name() {
+        for (name, path) in record.each_name() {
+            if !container.client.apps.contains(&name.app) {
+                container.client.apps.push(name.app);
+            }
             if container.paths.iter().all(|known| known != path) {
                 container.paths.push(path.to_owned());
             }

@@ -79,7 +79,7 @@ pub fn client(networks: &[&str]) -> DnsClient {
     DnsClient {
         networks: networks.iter().map(|id| id.parse().expect("an id")).collect(),
         server: Some(super::DEFAULT_ADDRESS),
-        upstreams: Vec::new(),
+        ..DnsClient::default()
     }
 }
 

@@ -51,7 +51,11 @@ pub fn zones(catalogue: &Catalogue) -> Zones {
 }
 
 pub fn client(networks: &[&str]) -> DnsClient {
-    DnsClient { networks: networks.iter().map(|id| network(id)).collect(), server: Some(SERVER), upstreams: Vec::new() }
+    DnsClient {
+        networks: networks.iter().map(|id| network(id)).collect(),
+        server: Some(SERVER),
+        ..DnsClient::default()
+    }
 }
 
 pub fn random() -> SmallRng {

@@ -146,3 +146,55 @@ fn of_a_containers_networks_the_first_that_has_it_answers() {
     assert_eq!(short(&zones, &client(&[SHOP, BANK]), OTHER_APP, 1), "10.240.4.3");
     assert_eq!(short(&zones, &client(&[SHOP]), OTHER_APP, 1), "no record");
 }
+
+#[test]
+fn a_type_of_the_askers_own_app_is_a_name() {
+    let id = |name: &str| name.parse::<crate::model::AppName>().expect("a name").id();
+    let (own, other) = (id("stall"), id("demo"));
+    let shop = vec![
+        member(&format!("1.backend.{own}"), "10.240.0.2", &["http=80"]),
+        member(&format!("2.backend.{own}"), "10.240.0.3", &[]),
+        member(&format!("1.web.{own}"), "10.240.0.4", &[]),
+        member(&format!("1.queue.{own}"), "10.240.0.5", &[]),
+        member(&format!("1.mail.{other}"), "10.240.0.6", &[]),
+        member(&format!("1.web.{}", id("queue")), "10.240.0.7", &[]),
+    ];
+    let bank = vec![member(&format!("1.vault.{own}"), "10.240.4.2", &[])];
+    let zones = zones(&Catalogue::from([
+        (network(SHOP), names("shop", "10.240.0.0/22", shop)),
+        (network(BANK), names("bank", "10.240.4.0/22", bank)),
+    ]));
+    let of = |apps: &[crate::model::AppId], networks: &[&str]| DnsClient { apps: apps.to_vec(), ..client(networks) };
+    let inside = of(&[own], &[SHOP]);
+    for (name, expected) in [
+        ("backend", "10.240.0.2 10.240.0.3"),
+        ("BACKEND.", "10.240.0.2 10.240.0.3"),
+        ("2.backend", "10.240.0.3"),
+        ("web", "10.240.0.4"),
+        // As before: the app of that name comes first, and its types are no names alone.
+        ("queue", "10.240.0.7"),
+        ("mail", "elsewhere"),
+        ("mail.demo", "10.240.0.6"),
+        // A number is no type, and what is no container of the type is the domain of others.
+        ("1", "elsewhere"),
+        ("3.backend", "elsewhere"),
+        ("www.backend", "elsewhere"),
+        ("vault", "elsewhere"),
+    ] {
+        assert_eq!(short(&zones, &inside, name, 1), expected, "{name}");
+        let aaaa = if expected == "elsewhere" { expected } else { "no record" };
+        assert_eq!(short(&zones, &inside, name, 28), aaaa, "{name}");
+    }
+    assert_eq!(short(&zones, &inside, "_http._tcp.backend", 33), "");
+    assert_eq!(short(&zones, &inside, "_ftp._tcp.backend", 33), "elsewhere");
+    for kind in [2, 6, 43, 48] {
+        assert_eq!(short(&zones, &inside, "backend", kind), "elsewhere", "what belongs to a zone: {kind}");
+    }
+    // The twins: of another app, of no app, in another network; and of two apps the older name's comes first.
+    assert_eq!(short(&zones, &of(&[other], &[SHOP]), "backend", 1), "elsewhere");
+    assert_eq!(short(&zones, &client(&[SHOP]), "backend", 1), "elsewhere");
+    assert_eq!(short(&zones, &of(&[own], &[BANK]), "backend", 1), "elsewhere");
+    assert_eq!(short(&zones, &of(&[own], &[SHOP, BANK]), "vault", 1), "10.240.4.2");
+    assert_eq!(short(&zones, &of(&[other, own], &[SHOP]), "mail", 1), "10.240.0.6");
+    assert_eq!(short(&zones, &of(&[other, own], &[SHOP]), "web", 1), "10.240.0.4");
+}

@@ -109,7 +109,7 @@ impl Server {
             max_age: Duration::from_secs(3600),
             resolv_conf: workspace.files().join("no-resolv.conf"),
         };
-        let client = DnsClient { networks: [network].into(), server: Some(DEFAULT_ADDRESS), upstreams: Vec::new() };
+        let client = DnsClient { networks: [network].into(), server: Some(DEFAULT_ADDRESS), ..DnsClient::default() };
         let pid = runtime.block_on(async {
             process.start(&spec).await?;
             process.tell(true, Difference::between(&Catalogue::new(), &catalogue)).await?;
