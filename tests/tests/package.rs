@@ -73,12 +73,14 @@ impl Scene {
     fn installed_it_runs_as_the_unit_says(&self) {
         let m = &self.machine;
         m.run(&format!("{DPKG} --install /tmp/first.deb"));
-        for unit in ["privnet.service", "privnet.socket"] {
+        for unit in ["privnet.service", "privnet.socket", "privnet-docker.socket"] {
             assert_eq!(m.run(&format!("systemctl is-active {unit} && systemctl is-enabled {unit}")), "active\nenabled");
         }
-        m.run("systemd-analyze verify privnet.service privnet.socket");
+        m.run("systemd-analyze verify privnet.service privnet.socket privnet-docker.socket");
         assert_eq!(m.run("stat --format '%A %U %G' /run/privnet/privnet.sock"), "srw-rw---- root privnet");
         m.run("privnet status && privnet doctor");
+        let plugin = "curl --silent --show-error --unix-socket /run/docker/plugins/privnet.sock --data ''";
+        assert!(m.run(&format!("{plugin} http://d/Plugin.Activate")).contains("NetworkDriver"));
         assert_eq!(m.run(&format!("readlink /proc/{}/ns/mnt", self.agent())), m.run("readlink /proc/1/ns/mnt"));
         m.run("runuser -u nobody -g privnet -- privnet network create shop --subnet 10.90.0.0/24");
         assert!(!m.attempt("runuser -u nobody -- privnet status").status.success(), "the twin, without the group");
@@ -167,10 +169,10 @@ impl Scene {
         let said = m.run(&format!("{DPKG} --remove privnet"));
         assert!(said.contains("keep their networks until their containers end"), "{said}");
         let left = m.attempt(
-            "systemctl is-active privnet.service privnet.socket || command -v privnet || pgrep -x privnet-agent",
+            "systemctl is-active privnet.service privnet.socket privnet-docker.socket || command -v privnet || pgrep -x privnet-agent",
         );
-        assert_eq!(String::from_utf8_lossy(&left.stdout), "inactive\ninactive\n");
-        m.run("test ! -e /run/privnet/privnet.sock && ip netns exec web ping -c 3 -i 0.2 10.90.0.3");
+        assert_eq!(String::from_utf8_lossy(&left.stdout), "inactive\ninactive\ninactive\n");
+        m.run("test ! -e /run/privnet/privnet.sock && test ! -e /run/docker/plugins/privnet.sock && ip netns exec web ping -c 3 -i 0.2 10.90.0.3");
         m.run(&format!("{DPKG} --install /tmp/first.deb"));
         self.members_are(2);
     }
@@ -190,7 +192,7 @@ impl Scene {
         let m = &self.machine;
         m.run(&format!("{DPKG} --install /tmp/first.deb"));
         m.run("privnet network create shop && privnet attach --network shop --app demo --netns web");
-        m.run("systemctl stop privnet.socket privnet.service");
+        m.run("systemctl stop privnet.socket privnet-docker.socket privnet.service");
         let purge = "privnet purge --store etcd --etcd-endpoints http://127.0.0.1:1";
         assert!(self.refuses(purge).contains("1 memberships of host"), "without --yes");
         assert_ne!(m.run("ip netns exec web ls /sys/class/net"), "lo");

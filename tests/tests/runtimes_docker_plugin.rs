@@ -12,9 +12,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use privnet::agent::views::MemberView;
+use privnet::agent::views::{Check, CheckStatus, MemberView};
 use privnet::model::MemberState;
-use privnet_tests::lab::{Docker, Host, Lab, Options, has_program, skip, wait_until};
+use privnet_tests::lab::{Docker, Host, Lab, Options, has_program, say, skip, wait_until};
 
 /// Of the host's resolver, which does not answer.
 const RESOLVER: &str = "192.168.77.1";
@@ -39,6 +39,7 @@ fn docker_alone_makes_and_ends_memberships() {
     scene.a_network_of_dockers_beside_goes_on_as_before();
     scene.a_container_that_restarts_is_who_it_was();
     scene.an_agent_that_was_killed_goes_on();
+    scene.a_container_that_docker_gave_up_is_named_with_what_starts_it();
     scene.what_is_removed_leaves_nothing();
     drop(scene);
     lab.finish();
@@ -184,6 +185,35 @@ impl Scene {
         self.host.space.run(&format!("kill -9 {pid}"));
         self.host.start();
         self.wait_until_members(&["shop 1.web.eager-web"]);
+    }
+
+    fn a_container_that_docker_gave_up_is_named_with_what_starts_it(&self) {
+        let checks = || {
+            let plugin = self.host.paths().plugin.display().to_string();
+            let cli = self.host.cli().with("DOCKER_HOST", self.docker.host());
+            let output = cli.output(&["doctor", "--docker-socket", &plugin, "-o", "json"]);
+            let checks: Vec<Check> = serde_json::from_slice(&output.stdout).expect("checks");
+            let of_docker: Vec<Check> = checks.into_iter().filter(|check| check.check.starts_with("docker")).collect();
+            say(&format!("{of_docker:?}"));
+            let [plugin, containers] = <[Check; 2]>::try_from(of_docker).expect("two checks");
+            (plugin, containers)
+        };
+        self.docker.start_container("always", "--restart always --network shop");
+        let (plugin, containers) = checks();
+        assert_eq!((plugin.status, containers.status), (CheckStatus::Ok, CheckStatus::Ok));
+        self.docker.run("stop -t 0 always");
+        assert_eq!(checks().1.status, CheckStatus::Ok, "the twin: a user has stopped it");
+        self.host.kill();
+        let refused = self.docker.attempt("start always");
+        assert!(!refused.status.success(), "without an agent it does not start");
+        let (plugin, containers) = checks();
+        assert!(plugin.status == CheckStatus::Fail && plugin.remedy.contains("privnet-docker.socket"), "{plugin:?}");
+        assert_eq!((containers.status, &*containers.remedy), (CheckStatus::Fail, "docker start always"));
+        self.host.start();
+        self.docker.run(containers.remedy.trim_start_matches("docker "));
+        let (plugin, containers) = checks();
+        assert_eq!((plugin.status, containers.status), (CheckStatus::Ok, CheckStatus::Ok));
+        self.docker.run("rm --force always");
     }
 
     fn what_is_removed_leaves_nothing(&self) {

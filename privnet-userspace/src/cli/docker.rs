@@ -8,9 +8,7 @@ use serde::Deserialize;
 
 use crate::api::http::{self, HttpError};
 use crate::api::{ControlError, ErrorCode};
-
-/// Where Docker listens unless `DOCKER_HOST` says otherwise.
-const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+use crate::docker::DEFAULT_SOCKET;
 
 /// The first process of the running container `name`.
 ///

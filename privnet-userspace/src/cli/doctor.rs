@@ -1,24 +1,25 @@
-//! `privnet doctor`: the agent's findings, or this process's own when there is no agent.
+//! `privnet doctor`: the agent's findings, or this process's own when there is no agent; and what Docker says of the plugin.
 
 use std::process::ExitCode;
 
-use super::args::{AgentSocket, Format};
+use super::args::{DoctorArgs, Format};
 use super::client::Client;
 use super::output::{print, table};
-use crate::agent;
 use crate::api::views::{Check, CheckStatus};
 use crate::api::{ControlError, ErrorCode};
+use crate::{agent, docker};
 
 /// Prints the checks; fails when one of them did.
 ///
 /// # Errors
 /// When an agent is there and cannot be asked.
-pub async fn doctor(agent: &AgentSocket, format: Format) -> Result<ExitCode, ControlError> {
-    let checks = match Client::new(&agent.socket).doctor().await {
+pub async fn doctor(arguments: &DoctorArgs, format: Format) -> Result<ExitCode, ControlError> {
+    let mut checks = match Client::new(&arguments.agent.socket).doctor().await {
         Ok(checks) => checks,
         Err(error) if error.code == ErrorCode::AgentUnavailable => agent::doctor::without_agent(&error).await,
         Err(error) => return Err(error),
     };
+    checks.extend(docker::checks::checks(&docker::Engine::of_environment(), &arguments.docker_socket).await);
     print(format, checks.as_slice(), check_table)?;
     let failed = checks.iter().any(|check| check.status == CheckStatus::Fail);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

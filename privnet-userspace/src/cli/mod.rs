@@ -90,7 +90,7 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
         Verb::Host { verb } => wait(hosts::host(verb, format)).map(done),
         Verb::Hosts(agent) => wait(hosts::hosts(&agent, format)).map(done),
         Verb::Status(agent) => wait(verbs::status(&agent, format)).map(done),
-        Verb::Doctor(agent) => wait(doctor::doctor(&agent, format)),
+        Verb::Doctor(arguments) => wait(doctor::doctor(&arguments, format)),
         Verb::Mtu(arguments) => wait(mtu::mtu(&arguments, format)).map(done),
         Verb::Metrics(agent) => wait(verbs::metrics(&agent, format)).map(done),
         Verb::Demo(arguments) => demo::run(&arguments, format).map(|never| match never {}),

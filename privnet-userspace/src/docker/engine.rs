@@ -55,6 +55,43 @@ struct Listed {
     labels: Option<BTreeMap<String, String>>,
 }
 
+/// Of a container, what tells why it does not run.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    name: String,
+    state: State,
+    host_config: HostConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct State {
+    /// Why it could not be started; empty for one that ended by itself.
+    #[serde(default)]
+    error: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    restart_policy: RestartPolicy,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RestartPolicy {
+    /// Empty or `no` where it is not restarted.
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Version {
+    version: String,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Info {
@@ -102,6 +139,34 @@ impl Engine {
             .root
             .get_or_try_init(|| async { self.get::<Info>("/info").await.map(|it| it.docker_root_dir).ok_or(()) });
         Some(root.await.ok()?.join("containers").join(container).join("resolv.conf"))
+    }
+
+    /// Docker's version; nothing when Docker does not say in time.
+    pub async fn version(&self) -> Option<String> {
+        self.get::<Version>("/version").await.map(|it| it.version)
+    }
+
+    /// The names of the networks of a driver; nothing when Docker does not say in time.
+    pub async fn networks_of(&self, driver: &str) -> Option<Vec<String>> {
+        let filters = serde_json::json!({ "driver": [driver] }).to_string();
+        let listed: Vec<Network> = self.get(&format!("/networks?filters={}", http::encode(&filters))).await?;
+        Some(listed.into_iter().map(|network| network.name).collect())
+    }
+
+    /// The names of the containers of these networks that Docker restarts, and that do not run since they could not be started.
+    pub async fn given_up(&self, networks: &[String]) -> Vec<String> {
+        let filters = serde_json::json!({ "network": networks, "status": ["exited", "created"] }).to_string();
+        let target = format!("/containers/json?all=1&filters={}", http::encode(&filters));
+        let mut names = Vec::new();
+        for Listed { id, .. } in self.get::<Vec<Listed>>(&target).await.unwrap_or_default() {
+            let found: Option<Inspected> = self.get(&format!("/containers/{}/json", http::encode(&id))).await;
+            let Some(Inspected { name, state, host_config }) = found else { continue };
+            let is_restarted = !matches!(host_config.restart_policy.name.as_str(), "" | "no");
+            if is_restarted && !state.error.is_empty() {
+                names.push(name.trim_start_matches('/').to_owned());
+            }
+        }
+        names
     }
 
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Option<T> {

@@ -11,9 +11,11 @@
 //! | `arrival` | what follows a `Join`, until the container has its device and its names |
 //! | `identity` | app, type and number of a container; pure |
 //! | `engine` | what is asked of Docker's API |
+//! | [`checks`] | what Docker makes of the plugin, for `doctor` |
 //! | `networks` | which network of Docker's is which of privnet's, on the disk |
 
 mod arrival;
+pub mod checks;
 mod engine;
 mod identity;
 mod networks;
@@ -34,9 +36,11 @@ use axum::{Extension, Router};
 pub use crate::agent::handover::Handovers;
 use crate::api::peer::Peer;
 use crate::api::{ControlSocket, serve_plugin};
-pub use engine::Engine;
+pub use engine::{DEFAULT_SOCKET, Engine};
 pub use plugin::Plugin;
 
+/// Where dockerd looks for the plugin of the driver `privnet`.
+pub const PLUGIN_SOCKET: &str = "/run/docker/plugins/privnet.sock";
 /// The content type of the protocol's answers.
 const CONTENT_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
 

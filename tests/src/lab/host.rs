@@ -98,7 +98,7 @@ impl Host {
             bpffs: Path::new(BPFFS).join(prefix.trim_end_matches('-')),
             state: directory.join("state"),
             socket: directory.join("privnet.sock"),
-            plugin: directory.join("plugin.sock"),
+            plugin: directory.join("plugins/privnet.sock"),
             docker: directory.join("docker.sock"),
             log: directory.join("agent.log"),
             prefix,

@@ -1,7 +1,7 @@
 //! Which file of the tree goes where in the package.
 
 /// The units, sockets first. Each is a file of `package/`.
-pub const UNITS: [&str; 2] = ["privnet.socket", "privnet.service"];
+pub const UNITS: [&str; 3] = ["privnet.socket", "privnet-docker.socket", "privnet.service"];
 
 /// The scripts that dpkg runs.
 pub const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
@@ -10,9 +10,10 @@ pub const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 pub const CONFIGURATION: [&str; 1] = ["etc/privnet/privnet.toml"];
 
 /// Source and target.
-pub const FILES: [(&str, &str); 7] = [
+pub const FILES: [(&str, &str); 8] = [
     ("package/privnet.service", "usr/lib/systemd/system/privnet.service"),
     ("package/privnet.socket", "usr/lib/systemd/system/privnet.socket"),
+    ("package/privnet-docker.socket", "usr/lib/systemd/system/privnet-docker.socket"),
     ("package/sysusers.conf", "usr/lib/sysusers.d/privnet.conf"),
     ("package/networkd.network", "usr/lib/systemd/network/10-privnet.network"),
     ("package/networkmanager.conf", "usr/lib/NetworkManager/conf.d/90-privnet.conf"),
@@ -21,11 +22,12 @@ pub const FILES: [(&str, &str); 7] = [
 ];
 
 /// What goes to `/usr/share/doc/privnet`.
-pub const DOCUMENTATION: [&str; 9] = [
+pub const DOCUMENTATION: [&str; 10] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
     "docs/command-line.md",
+    "docs/docker.md",
     "docs/hosts.md",
     "docs/names.md",
     "docs/operations.md",

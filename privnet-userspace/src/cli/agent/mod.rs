@@ -26,9 +26,6 @@ use args::{AgentArgs, DnsAddress, StoreKind};
 use config::AgentOptions;
 use notify::notify;
 
-/// Where dockerd looks for the plugin of the driver `privnet`.
-const DOCKER_SOCKET: &str = "/run/docker/plugins/privnet.sock";
-
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -150,7 +147,7 @@ async fn until(mut ended: watch::Receiver<()>) {
 fn plugin_socket(options: &AgentOptions, handed_over: &mut Activation) -> Result<Option<ControlSocket>, ControlError> {
     let given = options.docker_socket.as_deref();
     let socket = match (handed_over.take(activation::DOCKER), given) {
-        (Some(listener), _) => ControlSocket::handed_over(listener, given.unwrap_or(Path::new(DOCKER_SOCKET))),
+        (Some(listener), _) => ControlSocket::handed_over(listener, given.unwrap_or(Path::new(docker::PLUGIN_SOCKET))),
         (None, Some(path)) => ControlSocket::bind(path, None),
         (None, None) => return Ok(None),
     };
