@@ -58,12 +58,16 @@ pub fn foreign(program: &Path) -> Command {
     command
 }
 
-/// `PATH` with the tools of this clone in front, and the system's behind.
+/// The variable that names a folder with another Docker for the tests: `dockerd`, `docker`, `containerd` and its shim.
+const TEST_DOCKER: &str = "PRIVNET_TEST_DOCKER";
+
+/// `PATH` with the tools of this clone in front, and the system's behind; a Docker that the user named comes before all.
 pub fn path_with_tools() -> OsString {
     let present = env::var_os("PATH").unwrap_or_default();
+    let docker = env::var_os(TEST_DOCKER).filter(|folder| !folder.is_empty()).map(PathBuf::from);
     // A user's shell often leaves the directories of system tools out.
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    let directories = std::iter::once(tools()).chain(env::split_paths(&present)).chain(system);
+    let directories = docker.into_iter().chain([tools()]).chain(env::split_paths(&present)).chain(system);
     env::join_paths(directories).unwrap_or(present)
 }
 
