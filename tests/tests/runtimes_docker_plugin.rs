@@ -11,10 +11,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use privnet::agent::views::{Check, CheckStatus, MemberView};
 use privnet::model::MemberState;
-use privnet_tests::lab::{Docker, Host, Lab, Options, has_program, say, skip, wait_until};
+use privnet_tests::lab::probe::{Server, Stream};
+use privnet_tests::lab::{Docker, Host, Lab, Options, Space, has_program, say, skip, wait_until};
+use rustix::process::Signal;
 
 /// Of the host's resolver, which does not answer.
 const RESOLVER: &str = "192.168.77.1";
@@ -31,7 +34,7 @@ fn docker_alone_makes_and_ends_memberships() {
         return skip("Docker");
     }
     let lab = Lab::new(TEST);
-    let scene = Scene::set(&lab);
+    let mut scene = Scene::set(&lab);
     scene.what_cannot_be_is_refused_by_what_to_type();
     scene.two_containers_reach_each_other_by_address_and_by_name();
     scene.nothing_else_of_host_and_container_is_touched();
@@ -40,6 +43,8 @@ fn docker_alone_makes_and_ends_memberships() {
     scene.a_container_that_restarts_is_who_it_was();
     scene.an_agent_that_was_killed_goes_on();
     scene.a_container_that_docker_gave_up_is_named_with_what_starts_it();
+    scene.containers_talk_on_while_dockerd_is_killed();
+    scene.dockerd_starts_again_what_it_restarts();
     scene.what_is_removed_leaves_nothing();
     drop(scene);
     lab.finish();
@@ -57,8 +62,8 @@ impl Scene {
         let create = "network create -d privnet";
         for (line, sentence) in [
             (format!("{create} shop"), "add --ipam-driver null"),
-            // By Docker's own driver `null`.
-            (format!("{create} --ipam-driver null --ipv6 shop"), "IPv6"),
+            // Before Docker 28 its own driver `null` refuses that.
+            (format!("{create} --ipam-driver null --ipv6 shop"), "v6"),
             (format!("{create} --ipam-driver null -o speed=high shop"), "-o network=NAME is the only one"),
             (format!("{create} --ipam-driver null -o network=No shop"), "network name"),
         ] {
@@ -216,6 +221,63 @@ impl Scene {
         self.docker.run("rm --force always");
     }
 
+    /// With `live-restore`; before 29.7 dockerd crashes of plugins that move the devices themselves.
+    fn containers_talk_on_while_dockerd_is_killed(&mut self) {
+        let labels = "--label privnet.app=demo --label privnet.type=backend";
+        self.docker.run("rm --force backend");
+        self.docker.start_container("backend", &format!("--network shop {labels}"));
+        self.docker.run("network connect bank backend");
+        let all = ["bank 1.backend.demo", "shop 1.backend.demo", "shop 1.web.eager-web"];
+        self.wait_until_members(&all);
+        self.docker.end_daemon(Signal::TERM);
+        self.docker.start_daemon("--live-restore");
+        // Without it the containers ended with dockerd.
+        self.docker.run("start eager_web backend");
+        self.wait_until_members(&all);
+        let address = self.member("demo").member.address;
+        let (web, backend) = (self.space("eager_web"), self.space("backend"));
+        let echo = Server::echo(&backend, 7);
+        let stream = Stream::start(&web, (address, 7), Duration::from_millis(10));
+        stream.flows();
+        self.docker.end_daemon(Signal::KILL);
+        stream.flows();
+        self.docker.start_daemon("--live-restore");
+        stream.flows();
+        let daemon = self.docker.daemon();
+        self.docker.run("network disconnect bank backend");
+        self.docker.run("network connect bank backend");
+        self.wait_until_members(&all);
+        stream.flows();
+        stream.finish_whole();
+        drop(echo);
+        web.remove();
+        backend.remove();
+        self.docker.run("stop -t 0 backend");
+        self.wait_until_members(&all[2..]);
+        self.docker.run("start backend");
+        self.wait_until_members(&all);
+        assert_eq!(self.docker.daemon(), daemon);
+        self.docker.run("version");
+        let address = self.member("demo").member.address.to_string();
+        self.assert_reaches("eager_web", &address);
+    }
+
+    fn dockerd_starts_again_what_it_restarts(&mut self) {
+        self.docker.start_container("always", "--restart always --network shop --label privnet.app=always");
+        let members = ["bank 1.backend.demo", "shop 1.backend.demo", "shop 1.web.always", "shop 1.web.eager-web"];
+        self.wait_until_members(&members);
+        self.docker.end_daemon(Signal::KILL);
+        // Without live-restore: it ends what runs, and starts what it restarts.
+        self.docker.start_daemon("");
+        self.wait_until_members(&["shop 1.web.always"]);
+        let address = self.docker.inspect("always", ".NetworkSettings.Networks.shop.IPAddress");
+        self.docker.run("start eager_web backend");
+        self.wait_until_members(&members);
+        self.assert_reaches("eager_web", &address);
+        self.wait_until_found("eager_web", "always", &address);
+        self.docker.run("rm --force always");
+    }
+
     fn what_is_removed_leaves_nothing(&self) {
         self.docker.run("rm --force eager_web db backend");
         self.wait_until_members(&[]);
@@ -278,6 +340,13 @@ impl Scene {
 
     fn inside(&self, container: &str, line: &str) -> String {
         self.docker.run(&format!("exec {container} {line}"))
+    }
+
+    /// The namespace of a container, by a name of the lab's that is to be removed before the container ends.
+    fn space(&self, container: &str) -> Space {
+        let pin = self.docker.pin(container);
+        self.host.space.run(&format!("ip netns attach {pin} {}", self.pid(container)));
+        Space::of_pin(container, &pin)
     }
 
     fn pid(&self, container: &str) -> String {

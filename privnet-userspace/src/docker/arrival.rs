@@ -1,7 +1,7 @@
 //! What follows a `Join`: the container's namespace appears, then the device in it, then Docker's own `resolv.conf`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -95,16 +95,18 @@ impl Arrival {
                 }
             }
         }
-        while self.agent.handed_over(digits).is_some() {
-            if self.write_resolv_conf().await {
-                return;
-            }
+        let (mut is_written, mut is_found) = (false, false);
+        while self.agent.handed_over(digits).is_some() && !(is_written && is_found) {
+            is_written = is_written || self.write_resolv_conf().await;
+            is_found = is_found || self.find().await;
             if since.elapsed() >= NAMING {
                 return tracing::warn!(
-                    "a container of Docker's finds Docker's names alone: Docker does not say where its resolv.conf is"
+                    "Docker does not say which container an endpoint is of: it finds Docker's names alone, or may end with dockerd"
                 );
             }
-            sleep(SELDOM).await;
+            if !(is_written && is_found) {
+                sleep(SELDOM).await;
+            }
         }
     }
 
@@ -154,6 +156,25 @@ impl Arrival {
         named.map(|()| true).map_err(|error| sentence(&error))
     }
 
+    /// Has the container's namespace looked for where it does not end with dockerd. Returns whether that is done.
+    async fn find(&self) -> bool {
+        let Some(endpoint) = self.agent.handed_over(self.digits) else { return false };
+        let Some((network, id)) = ids(&endpoint.wishes) else { return true };
+        if !endpoint.container.is_some_and(|path| ends_with_dockerd(&path)) {
+            return true;
+        }
+        let Some(container) = self.engine.container(network, id).await else { return false };
+        let Some(process) = self.engine.process(&container.id).await else { return false };
+        let path = PathBuf::from(format!("/proc/{process}/ns/net"));
+        match self.agent.find_at(self.digits, &path).await {
+            Ok(true) => {}
+            // It has ended meanwhile, or dockerd counts processes in a namespace of its own.
+            Ok(false) => tracing::warn!("{} is not the namespace of container {}", path.display(), container.name),
+            Err(error) => tracing::warn!("{}", sentence(&error)),
+        }
+        true
+    }
+
     /// Has the container's `resolv.conf` written, after Docker has written its own. Returns whether Docker said where it is.
     async fn write_resolv_conf(&self) -> bool {
         let Some(endpoint) = self.agent.handed_over(self.digits) else { return false };
@@ -169,6 +190,11 @@ impl Arrival {
         }
         true
     }
+}
+
+/// Whether a path leads through the mounts of dockerd, which has some of its own.
+fn ends_with_dockerd(path: &Path) -> bool {
+    path.starts_with("/proc")
 }
 
 /// Whether a file names Docker's server, or ours.

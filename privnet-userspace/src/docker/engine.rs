@@ -1,7 +1,7 @@
 //! What is asked of Docker's API: the name of a network, and which container an endpoint belongs to.
 //!
-//! `GET /containers/NAME/json` is not asked: dockerd answers it for a container that starts only after `Join` is answered. At
-//! its own start dockerd answers nothing before the containers have joined that it starts.
+//! `GET /containers/NAME/json` is asked of containers that have joined: before that dockerd does not answer it. At its own
+//! start dockerd answers nothing before the containers have joined that it starts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,9 @@ struct State {
     /// Why it could not be started; empty for one that ended by itself.
     #[serde(default)]
     error: String,
+    /// Its first process; 0 while it does not run.
+    #[serde(default)]
+    pid: u32,
 }
 
 #[derive(Deserialize)]
@@ -159,14 +162,23 @@ impl Engine {
         let target = format!("/containers/json?all=1&filters={}", http::encode(&filters));
         let mut names = Vec::new();
         for Listed { id, .. } in self.get::<Vec<Listed>>(&target).await.unwrap_or_default() {
-            let found: Option<Inspected> = self.get(&format!("/containers/{}/json", http::encode(&id))).await;
-            let Some(Inspected { name, state, host_config }) = found else { continue };
+            let Some(Inspected { name, state, host_config }) = self.inspect(&id).await else { continue };
             let is_restarted = !matches!(host_config.restart_policy.name.as_str(), "" | "no");
             if is_restarted && !state.error.is_empty() {
                 names.push(name.trim_start_matches('/').to_owned());
             }
         }
         names
+    }
+
+    /// The first process of a container that runs; nothing when Docker does not say in time.
+    pub async fn process(&self, container: &str) -> Option<u32> {
+        self.inspect(container).await.map(|found| found.state.pid).filter(|pid| *pid != 0)
+    }
+
+    /// Docker answers this of a container that starts only after its `Join`s.
+    async fn inspect(&self, container: &str) -> Option<Inspected> {
+        self.get(&format!("/containers/{}/json", http::encode(container))).await
     }
 
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Option<T> {

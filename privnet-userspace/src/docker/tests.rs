@@ -85,6 +85,7 @@ impl Handovers for Fake {
             wishes: wish.wishes,
             is_unnamed: true,
             is_settled: false,
+            container: None,
             has_resolv_conf: false,
         };
         Ok(self.made.lock().expect("whole").entry(digits).or_insert(made).clone())
@@ -114,6 +115,10 @@ impl Handovers for Fake {
             made.is_unnamed = false;
         }
         Ok(())
+    }
+
+    async fn find_at(&self, _: u64, _: &Path) -> Result<bool, ControlError> {
+        Ok(true)
     }
 
     async fn write_resolv_conf(&self, _: u64, _: &Path) -> Vec<String> {

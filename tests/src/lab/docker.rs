@@ -11,8 +11,10 @@
 //! It writes no rule of netfilter outside of its containers, and its containers' cgroups are below one that goes with it.
 
 use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
 
 use rustix::process::Signal;
 
@@ -38,6 +40,10 @@ const AROUND: &str = "\
 /// A running dockerd; dropping it ends it and its containers.
 pub struct Docker {
     daemon: Child,
+    line: String,
+    space: Space,
+    /// The mount namespace, in which the containers find what they write.
+    mounts: File,
     socket: PathBuf,
     /// Last: the leak check must not come before the processes have ended.
     ground: Ground,
@@ -84,11 +90,60 @@ impl Docker {
         let mut command = space.command("unshare --mount --propagation private sh -c");
         command.args([AROUND, "sh", resolver]).arg(plugin).args(line.split_whitespace());
         let daemon = command.stdout(Stdio::null()).stderr(log).spawn().expect("nsenter starts");
-        let mut docker = Self { daemon, socket, ground };
-        holds_within(SOON, || docker.has_ended() || docker.attempt("version").status.success());
-        let log = || std::fs::read_to_string(path_of_log(&docker.ground)).unwrap_or_default();
-        assert!(docker.attempt("version").status.success(), "dockerd does not answer:\n{}", log());
+        let space = space.clone();
+        let mounts = File::open("/proc/self/ns/mnt").expect("the test's own");
+        let mut docker = Self { daemon, line, space, mounts, socket, ground };
+        docker.wait_until_it_answers();
+        docker.mounts = File::open(format!("/proc/{}/ns/mnt", docker.daemon.id())).expect("dockerd's own");
         docker
+    }
+
+    #[track_caller]
+    fn wait_until_it_answers(&mut self) {
+        holds_within(SOON, || self.has_ended() || self.attempt("version").status.success());
+        let log = || std::fs::read_to_string(path_of_log(&self.ground)).unwrap_or_default();
+        assert!(self.attempt("version").status.success(), "dockerd does not answer:\n{}", log());
+    }
+
+    /// Sends dockerd a signal of which it ends, and waits for that. Its containers' processes are others.
+    ///
+    /// # Panics
+    /// When it does not end.
+    #[track_caller]
+    pub fn end_daemon(&mut self, signal: Signal) {
+        say(&format!("[docker] {signal:?}"));
+        process::kill(i32::try_from(self.daemon.id()).expect("a process id"), signal);
+        assert!(holds_within(SOON, || self.has_ended()), "dockerd does not end");
+    }
+
+    /// Starts the next dockerd, with these options more, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn start_daemon(&mut self, options: &str) {
+        let begun = Instant::now();
+        say(&format!("[docker] the next dockerd {options}"));
+        // Its containerd has ended with dockerd, and dockerd would wait for it until init has reaped it.
+        let _ = std::fs::remove_file(self.ground.directory().join("exec/containerd/containerd.pid"));
+        let log = File::options().append(true).open(path_of_log(&self.ground)).expect("its log");
+        let mounts = format!("nsenter --mount=/proc/{}/fd/{}", std::process::id(), self.mounts.as_raw_fd());
+        let mut command = self.space.command(&format!("{mounts} {} {options}", self.line));
+        self.daemon = command.stdout(Stdio::null()).stderr(log).spawn().expect("nsenter starts");
+        self.wait_until_it_answers();
+        say(&format!("figure: the next dockerd answered after {:?}", begun.elapsed()));
+    }
+
+    /// What a test may pin the namespace of a container as.
+    #[must_use]
+    pub fn pin(&self, container: &str) -> String {
+        format!("{}{container}", self.ground.prefix())
+    }
+
+    /// The process id of dockerd.
+    #[must_use]
+    pub fn daemon(&self) -> u32 {
+        self.daemon.id()
     }
 
     /// Where `DOCKER_HOST` leads to it.
@@ -157,7 +212,9 @@ impl Docker {
     #[track_caller]
     pub fn start_container(&self, name: &str, options: &str) {
         let of_ground = self.ground.prefix();
-        self.run(&format!("run -d --name {name} {options} {IMAGE} busybox tail -f /dev/null /{of_ground}"));
+        self.run(&format!(
+            "run -d --stop-timeout 1 --name {name} {options} {IMAGE} busybox tail -f /dev/null /{of_ground}"
+        ));
     }
 
     /// What `docker inspect` says of a container.

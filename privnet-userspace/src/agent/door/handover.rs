@@ -55,6 +55,8 @@ pub struct HandedOver {
     pub is_unnamed: bool,
     /// Whether the container's namespace is known.
     pub is_settled: bool,
+    /// Where the container's namespace was said to be, when the device was given.
+    pub container: Option<PathBuf>,
     /// Whether its `resolv.conf` is known.
     pub has_resolv_conf: bool,
 }
@@ -115,6 +117,13 @@ pub trait Handovers: Send + Sync + 'static {
     /// It has the name that it had.
     async fn name(&self, digits: u64, attach: Attach) -> Result<(), ControlError>;
 
+    /// Looks for the container's namespace at `path` from now on, which outlives the path that was given. Returns whether it is
+    /// there.
+    ///
+    /// # Errors
+    /// The record cannot be changed.
+    async fn find_at(&self, digits: u64, path: &Path) -> Result<bool, ControlError>;
+
     /// Writes the `resolv.conf` at `path`, the container's; says what could not be done.
     async fn write_resolv_conf(&self, digits: u64, path: &Path) -> Vec<String>;
 
@@ -159,6 +168,7 @@ impl Handovers for Control {
             wishes: handover.wishes.clone(),
             is_unnamed: handover.is_unnamed,
             is_settled: record.netns_path != made_in,
+            container: handover.given_to.as_ref().map(|given_to| given_to.container.clone()),
             has_resolv_conf: record.resolv_conf.is_some(),
         })
     }
@@ -279,6 +289,14 @@ impl Handovers for Control {
             membership::end_name(shared, &record, &made_up).await.map_err(|error| explain(&error))?;
         }
         self.change(record.id, |_, handover| handover.is_unnamed = false).await
+    }
+
+    async fn find_at(&self, digits: u64, path: &Path) -> Result<bool, ControlError> {
+        let record = self.record_of(digits).ok_or_else(|| unknown(digits))?;
+        if !record.leads_there(path) {
+            return Ok(false);
+        }
+        self.change(record.id, |record, _| record.find_at(path)).await.map(|()| true)
     }
 
     async fn write_resolv_conf(&self, digits: u64, path: &Path) -> Vec<String> {

@@ -161,9 +161,14 @@ impl Record {
 
     /// Notes that the app netns is the one at `path` from now on.
     pub fn move_to(&mut self, path: &Path, netns: NetnsId, cookie: u64) {
+        self.find_at(path);
+        (self.netns, self.netns_cookie) = (netns, Some(cookie));
+    }
+
+    /// Notes that the app netns, the same one, is found at `path` from now on.
+    pub fn find_at(&mut self, path: &Path) {
         path.clone_into(&mut self.netns_path);
         self.names.iter_mut().for_each(|name| path.clone_into(&mut name.netns_path));
-        (self.netns, self.netns_cookie) = (netns, Some(cookie));
     }
 
     /// A path that leads to the container's namespace now; nothing when none does. `boot_id` is the running boot's.
