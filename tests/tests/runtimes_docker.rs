@@ -66,7 +66,7 @@ impl Scene {
         let host = lab.host(&Options::ebpf());
         let resolver = Upstream::serving(host.space.inside(|| UdpSocket::bind((RESOLVER, 53)).expect("bound")), true);
         let docker = Docker::start(&host.space, RESOLVER);
-        let mut programs = vec![(which("busybox"), "/bin/busybox"), (which("getent"), "/bin/getent")];
+        let mut programs = Docker::tools();
         let mut clients = CLIENTS.to_vec();
         match musl_client(lab.directory()) {
             Some(program) => programs.push((program, "/bin/resolve")),
@@ -270,11 +270,6 @@ impl Scene {
 
 fn is_dockers(file: &str) -> bool {
     file.contains("nameserver 127.0.0.11") && !file.contains("privnet")
-}
-
-fn which(program: &str) -> PathBuf {
-    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().expect("sh starts");
-    PathBuf::from(String::from_utf8_lossy(&found.stdout).trim_end())
 }
 
 /// A program that asks by musl; nothing when its compiler is not here.

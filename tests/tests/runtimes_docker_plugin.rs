@@ -9,8 +9,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use privnet::agent::views::{Check, CheckStatus, MemberView};
@@ -54,7 +52,7 @@ impl Scene {
     fn set(lab: &Lab) -> Self {
         let host = lab.host(&Options::ebpf().with_docker());
         let docker = Docker::beside(&host, RESOLVER);
-        docker.import(&[(which("busybox"), "/bin/busybox"), (which("getent"), "/bin/getent")]);
+        docker.import(&Docker::tools());
         Self { host, docker }
     }
 
@@ -352,9 +350,4 @@ impl Scene {
     fn pid(&self, container: &str) -> String {
         self.docker.inspect(container, ".State.Pid")
     }
-}
-
-fn which(program: &str) -> PathBuf {
-    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().expect("sh starts");
-    Path::new(String::from_utf8_lossy(&found.stdout).trim_end()).to_owned()
 }

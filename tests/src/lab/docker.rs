@@ -187,6 +187,16 @@ impl Docker {
         text(&output.stdout) + &text(&output.stderr)
     }
 
+    /// What most images are made of: programs of this machine that look around and ask for names.
+    #[must_use]
+    pub fn tools() -> Vec<(PathBuf, &'static str)> {
+        let which = |program: &str| {
+            let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().expect("sh starts");
+            PathBuf::from(text(&found.stdout).trim_end())
+        };
+        vec![(which("busybox"), "/bin/busybox"), (which("getent"), "/bin/getent")]
+    }
+
     /// Makes the image [`IMAGE`] of programs of this machine: files, and where they are in the image.
     ///
     /// # Panics

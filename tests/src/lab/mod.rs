@@ -138,8 +138,14 @@ impl Lab {
     /// Two hosts, as [`Lab::host`], and the etcd that their agents share.
     #[must_use]
     pub fn hosts_with_etcd(&self) -> ([Host; 2], Etcd) {
+        self.hosts_of_etcd(&Options::ebpf())
+    }
+
+    /// The same, with these options.
+    #[must_use]
+    pub fn hosts_of_etcd(&self, options: &Options) -> ([Host; 2], Etcd) {
         let ([one, two], etcd) = self.underlay_with_etcd();
-        let options = Options::ebpf().with_etcd(etcd.url());
+        let options = options.clone().with_etcd(etcd.url());
         ([self.host_in(one, 1, &options), self.host_in(two, 2, &options)], etcd)
     }
 

@@ -1,0 +1,86 @@
+//! Containers of two Dockers on two hosts, as Compose labels them: they find each other by the service's name.
+//!
+//! ```text
+//!  h1: agent, dockerd                              h2: agent, dockerd
+//! ┌──────────────────────┐   192.168.77.0/24      ┌──────────────────────┐
+//! │ backend  1.backend   │════════════════════════│ web      1.web       │
+//! └──────────────────────┘   etcd between them    │ backend  2.backend   │
+//!                                                 └──────────────────────┘
+//! ```
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+
+use privnet::model::MemberState;
+use privnet_tests::lab::{Docker, Host, Lab, Options, has_program, skip, wait_until};
+
+/// Of the hosts' resolver, which does not answer.
+const RESOLVER: &str = "192.168.77.250";
+
+#[test]
+fn a_service_of_compose_is_found_on_all_hosts_by_its_name_alone() {
+    if ["dockerd", "docker", "containerd", "runc"].iter().any(|program| !has_program(program)) {
+        return skip("Docker");
+    }
+    let lab = Lab::new("a_service_of_compose_is_found_on_all_hosts_by_its_name_alone");
+    let (hosts, etcd) = lab.hosts_of_etcd(&Options::ebpf().with_docker());
+    let dockers = hosts.each_ref().map(|host| {
+        let docker = Docker::beside(host, RESOLVER);
+        docker.import(&Docker::tools());
+        docker.run("network create -d privnet --ipam-driver null -o network=shop shop");
+        docker
+    });
+    let start = |docker: &Docker, service: &str| {
+        let label = |key: &str, value: &str| format!("--label com.docker.compose.{key}={value}");
+        let [project, of, number] =
+            [label("project", "stall"), label("service", service), label("container-number", "1")];
+        docker.start_container(&format!("stall-{service}-1"), &format!("--network shop {project} {of} {number}"));
+    };
+    start(&dockers[0], "backend");
+    wait_for(&hosts[0], &["1.backend h1"]);
+    start(&dockers[1], "web");
+    // Compose on another host counts from one as well.
+    start(&dockers[1], "backend");
+    wait_for(&hosts[1], &["1.backend h1", "1.web h2", "2.backend h2"]);
+    let address = |docker: &Docker, name: &str| docker.inspect(name, ".NetworkSettings.Networks.shop.IPAddress");
+    let [first, second] = dockers.each_ref().map(|docker| address(docker, "stall-backend-1"));
+    let found = |name: &str| {
+        let said = dockers[1].attempt(&format!("exec stall-web-1 getent ahostsv4 {name}")).stdout;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        said.lines().filter_map(|line| Some(line.split_once(' ')?.0.to_owned())).collect::<BTreeSet<_>>()
+    };
+    for (name, expected) in [
+        ("backend", vec![&first, &second]),
+        ("backend.stall", vec![&first, &second]),
+        ("1.backend", vec![&first]),
+        // The name that Docker itself gave its container on this host.
+        ("stall-backend-1", vec![&second]),
+    ] {
+        let expected = expected.into_iter().cloned().collect();
+        wait_until(format!("web finds {name}"), || found(name) == expected);
+    }
+    for to in [&first, &second] {
+        let ping = format!("exec stall-web-1 busybox ping -q -c 1 -W 1 {to}");
+        wait_until(format!("web reaches {to}"), || dockers[1].attempt(&ping).status.success());
+    }
+    dockers[0].run("rm --force stall-backend-1");
+    wait_until("web finds the one that is left", || found("backend") == BTreeSet::from([second.clone()]));
+    dockers[1].run("rm --force stall-web-1 stall-backend-1");
+    wait_for(&hosts[0], &[]);
+    drop(dockers);
+    drop((hosts, etcd));
+    lab.finish();
+}
+
+/// Waits until these are the members that a host sees, all ready: their names and hosts.
+#[track_caller]
+fn wait_for(host: &Host, expected: &[&str]) {
+    wait_until(format!("the members are {expected:?}"), || {
+        let members = host.members().expect("the members");
+        let is_ready = members.iter().all(|member| member.state == MemberState::Ready && member.names.len() == 1);
+        let text = members.iter().map(|it| format!("{}.{} {}", it.member.number, it.member.kind, it.host));
+        let mut seen: Vec<String> = text.collect();
+        seen.sort();
+        is_ready && seen == expected
+    });
+}
