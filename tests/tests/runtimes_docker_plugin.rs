@@ -38,6 +38,7 @@ fn docker_alone_makes_and_ends_memberships() {
     scene.nothing_else_of_host_and_container_is_touched();
     scene.networks_are_connected_and_disconnected();
     scene.a_network_of_dockers_beside_goes_on_as_before();
+    scene.containers_that_start_at_once_all_arrive();
     scene.a_container_that_restarts_is_who_it_was();
     scene.an_agent_that_was_killed_goes_on();
     scene.a_container_that_docker_gave_up_is_named_with_what_starts_it();
@@ -150,6 +151,29 @@ impl Scene {
         self.docker.run("network disconnect shop api");
         assert_eq!(self.inside("api", "busybox ip route"), before);
         self.docker.run("rm --force api");
+    }
+
+    /// As Compose starts them: while one device is on its way, others are made in the same networks.
+    fn containers_that_start_at_once_all_arrive(&self) {
+        let names: Vec<String> = (1..=8).map(|number| format!("at-once-{number}")).collect();
+        for name in &names {
+            self.docker.run(&format!("create {}", self.docker.container(name, "--network shop")));
+            self.docker.run(&format!("network connect bank {name}"));
+        }
+        let starting: Vec<_> = names.iter().map(|name| self.docker.begin(&format!("start {name}"))).collect();
+        for command in starting {
+            let output = command.wait_with_output().expect("it ends");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let of = |network: &str| names.iter().map(|name| format!("{network} 1.web.{name}")).collect::<Vec<_>>();
+        let others = ["shop 1.backend.demo".to_owned(), "shop 1.web.eager-web".to_owned()];
+        let mut all = [of("bank"), of("shop"), others.to_vec()].concat();
+        all.sort();
+        self.wait_until_members(&all.iter().map(String::as_str).collect::<Vec<_>>());
+        let first = self.docker.inspect(&names[0], ".NetworkSettings.Networks.bank.IPAddress");
+        self.assert_reaches(&names[7], &first);
+        self.docker.run(&format!("rm --force {}", names.join(" ")));
+        self.wait_until_members(&["shop 1.backend.demo", "shop 1.web.eager-web"]);
     }
 
     fn a_container_that_restarts_is_who_it_was(&self) {

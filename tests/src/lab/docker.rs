@@ -174,6 +174,32 @@ impl Docker {
         self.command().args(line.split_whitespace()).output().expect("docker starts")
     }
 
+    /// Starts a command line of Docker that may fail, and does not wait for it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    #[track_caller]
+    pub fn begin(&self, line: &str) -> Child {
+        say(&format!("[docker] {line} &"));
+        let mut command = self.command();
+        command.args(line.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().expect("docker starts")
+    }
+
+    /// Runs Compose on a file, with variables for it.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn compose(&self, file: &Path, line: &str, variables: &[(&str, &str)]) {
+        say(&format!("[docker] compose {line}"));
+        let mut command = self.configured("docker-compose");
+        command.arg("--file").arg(file).args(line.split_whitespace()).envs(variables.iter().copied());
+        let output = command.output().expect("docker-compose starts");
+        assert!(output.status.success(), "docker-compose {line}: {}", text(&output.stderr));
+    }
+
     /// Runs a shell's script in a container, and returns what it printed, on standard error too; its last command may fail.
     ///
     /// # Panics
@@ -218,13 +244,17 @@ impl Docker {
         assert!(tar.expect("it started").wait().expect("tar ends").success(), "the image is packed");
     }
 
-    /// Starts a container that does nothing until it is killed. Its command line names the ground, as the leak check wants it.
+    /// Starts a container that does nothing until it is killed.
     #[track_caller]
     pub fn start_container(&self, name: &str, options: &str) {
+        self.run(&format!("run -d {}", self.container(name, options)));
+    }
+
+    /// The rest of the command line that makes such a container. It names the ground, as the leak check wants it.
+    #[must_use]
+    pub fn container(&self, name: &str, options: &str) -> String {
         let of_ground = self.ground.prefix();
-        self.run(&format!(
-            "run -d --stop-timeout 1 --name {name} {options} {IMAGE} busybox tail -f /dev/null /{of_ground}"
-        ));
+        format!("--stop-timeout 1 --name {name} {options} {IMAGE} busybox tail -f /dev/null /{of_ground}")
     }
 
     /// What `docker inspect` says of a container.
@@ -235,7 +265,11 @@ impl Docker {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("docker");
+        self.configured("docker")
+    }
+
+    fn configured(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         // The settings of the person who runs the tests are not the tests'.
         command.env("DOCKER_HOST", self.host()).env("DOCKER_CONFIG", self.ground.directory().join("config"));
         command.stdin(Stdio::null());

@@ -27,8 +27,9 @@ use crate::agent::membership;
 use crate::agent::said::Said;
 use crate::agent::shared::Memberships;
 use crate::model::{MemberId, MemberState, NetworkId};
+use crate::netns::NetnsId;
 use crate::store::claims;
-use crate::topology::{Intent, Key, Op, Plan, Seen, State, diff, plan};
+use crate::topology::{DeviceAt, Intent, Key, Op, Plan, Seen, State, diff, plan};
 
 /// How many operations of one kind run at once.
 const CONCURRENCY: usize = 16;
@@ -49,6 +50,8 @@ pub struct Worker {
     seen: Option<State>,
     /// The members of whom it may be wrong: an operation of theirs failed.
     unseen: BTreeSet<MemberId>,
+    /// Where the devices were at the last pass that are handed over, and in which namespaces.
+    places: BTreeMap<MemberId, (NetnsId, DeviceAt)>,
     /// What of the members' containers was in the way when it was last seen.
     in_the_way: BTreeMap<MemberId, Fault>,
     passes: u64,
@@ -84,6 +87,7 @@ impl Worker {
             watchers,
             seen: None,
             unseen: [].into(),
+            places: [].into(),
             in_the_way: [].into(),
             passes: 0,
             built: Plan::default(),
@@ -147,6 +151,12 @@ impl Worker {
         // A device that was handed over was not looked at while it was under way.
         let handed_over = records.iter().filter(|record| record.leaving && record.handover.is_some());
         doubts.members.extend(handed_over.map(|record| record.id));
+        // One that came under way since the last pass was seen where it is not any more.
+        let places = records.iter().filter(|record| record.handover.is_some());
+        let places: BTreeMap<_, _> = places.map(|record| (record.id, (record.netns, record.device()))).collect();
+        let moved = places.iter().filter(|(member, place)| self.places.get(member) != Some(place));
+        doubts.members.extend(moved.map(|(member, _)| *member));
+        self.places = places;
         let desired = Arc::new(intent.as_ref().map(plan).unwrap_or_default());
         self.net.begin_pass(&records, intent.as_ref());
         // Before anything goes by our own hand, which is not to be taken for a stranger's.
