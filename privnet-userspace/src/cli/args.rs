@@ -9,7 +9,6 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::agent::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
-use crate::docker::PLUGIN_SOCKET;
 use crate::model::ids::ContainerNumber;
 use crate::model::mtu::MAX_UNDERLAY_MTU_BYTES;
 use crate::model::naming::MAX_TTL_SECONDS;
@@ -104,7 +103,7 @@ pub enum Verb {
     /// Show the agent's state.
     Status(AgentSocket),
     /// Check what privnet needs of this host; exit with 1 when a check fails.
-    Doctor(DoctorArgs),
+    Doctor(super::doctor::DoctorArgs),
     /// Show the MTU of the underlay, the carrier and the tunnels.
     Mtu(MtuArgs),
     /// Print the agent's metrics.
@@ -155,17 +154,6 @@ pub struct AgentSocket {
     /// The agent's control socket.
     #[arg(long, env = "PRIVNET_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
-}
-
-/// The arguments of `privnet doctor`.
-#[derive(Debug, clap::Args)]
-pub struct DoctorArgs {
-    /// The agent.
-    #[command(flatten)]
-    pub agent: AgentSocket,
-    /// Where Docker looks for the plugin.
-    #[arg(long, value_name = "PATH", default_value = PLUGIN_SOCKET)]
-    pub docker_socket: PathBuf,
 }
 
 /// What to do with a host.
