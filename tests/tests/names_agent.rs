@@ -204,6 +204,7 @@ fn what_a_network_says_about_its_names_is_heeded() {
             kind: Some("job".to_owned()),
             number: None,
             drain: true,
+            force: false,
         };
         let (control, start) = (host.control(), Instant::now());
         let draining = tokio::spawn(async move { control.detach(request).await });

@@ -21,6 +21,12 @@ use privnet::store::claims::{self, End, NameClaim, NameWish, NothingSeen, Releas
 use privnet::store::{Memory, Store, records};
 use privnet_tests::lab::{ProcessSpace, has_program, runtime, say, skip, until, wait_until};
 
+/// The request to end a `main` of a number.
+fn of_main(network: &str, number: u32) -> Detach {
+    let (network, app, kind) = (network.to_owned(), APP.to_owned(), Some("main".to_owned()));
+    Detach { network, app, kind, number: Some(number), drain: false, force: false }
+}
+
 /// The addresses of a name in `shop`, in order, or the name of an address.
 fn asks(container: &Container, question: &str) -> Vec<String> {
     let output = container.run(&format!("dig @{DEFAULT_ADDRESS} +time=1 +tries=1 +short {question}"));
@@ -146,6 +152,7 @@ fn a_namespace_has_one_membership_whose_names_come_and_go_one_by_one() {
             kind: Some("side".to_owned()),
             number: None,
             drain: true,
+            force: false,
         };
         let control = one.control();
         let draining = tokio::spawn(async move { control.detach(drain).await });
@@ -293,15 +300,8 @@ fn a_number_is_the_namespaces_own_in_every_network_and_that_of_a_container_that_
         assert_eq!([&first, &elsewhere, &own].map(|attached| attached.member.number.get()), [1, 2, 1]);
         assert_eq!(attach(&host, &other, "main").await.member.number.get(), 2);
         for number in [1, 2] {
-            let detach = |network: &str| Detach {
-                network: network.to_owned(),
-                app: APP.to_owned(),
-                kind: Some("main".to_owned()),
-                number: Some(number),
-                drain: false,
-            };
             for network in ["shop", "bank"] {
-                assert!(host.control().detach(detach(network)).await.expect("detached").detached);
+                assert!(host.control().detach(of_main(network, number)).await.expect("detached").detached);
             }
         }
         // The only container of its type, ten times: each ends without a word, and the next one comes at once.
@@ -332,15 +332,8 @@ fn an_attach_that_meets_a_detach_of_the_same_namespace_waits_for_its_end() {
         attach(&host, &peer, "peer").await;
         for round in 0..5 {
             let before = attach(&host, &pod, "main").await;
-            let detach = Detach {
-                network: "shop".to_owned(),
-                app: APP.to_owned(),
-                kind: Some("main".to_owned()),
-                number: Some(1),
-                drain: false,
-            };
             let (kind, control) = (["main", "side"][round % 2], host.control());
-            let (detached, attached) = tokio::join!(control.detach(detach), attach(&host, &pod, kind));
+            let (detached, attached) = tokio::join!(control.detach(of_main("shop", 1)), attach(&host, &pod, kind));
             assert!(detached.expect("detached").detached);
             let stands = names(&host, &attached).await;
             say(&format!(

@@ -166,6 +166,7 @@ fn a_drain_that_an_agent_began_is_finished_by_the_next_one() {
             kind: Some("job".to_owned()),
             number: None,
             drain: true,
+            force: false,
         };
         let control = host.control();
         let draining = tokio::spawn(async move { control.detach(request).await });

@@ -15,7 +15,7 @@ use super::world::Concerns;
 use crate::model::{ContainerRef, Member};
 use crate::netns::Netns;
 use crate::store::claims::{End, Released, Written};
-use crate::store::records::Stored;
+use crate::store::records::{EndedBy, NetworkMark, Stored};
 use crate::store::{claims, records};
 
 /// Finds the records of namespaces that went while no agent held them, and whose path and number another one has now:
@@ -57,14 +57,22 @@ pub async fn end_dead(memberships: &Memberships) -> Result<()> {
     // Holding the claims, a member that is being attached has its record and its place in the store, or neither.
     let _claims = memberships.claims.lock().await;
     for record in staying(memberships) {
-        let (is_known, has_ended) = memberships.world(|world| {
+        let (mark, is_known, end) = memberships.world(|world| {
             let known = world.membership(record.id).or_else(|| world.member(record.network, &record.container));
             let is_known = known.is_some_and(|known| is_of(known, &record, memberships) && record.has_names_of(known));
-            let row = world.row(record.network, record.address);
-            (is_known, row.is_some_and(|row| record.was_ended_by(&row.record)))
+            let row = world.row(record.network, record.address).map(|row| &row.record);
+            let end = row.filter(|row| record.was_ended_by(row)).map(|row| row.ended_by);
+            (world.network_mark(record.network).cloned(), is_known, end)
         });
-        if has_ended {
-            tracing::info!(network = %record.network, "the membership of {} was ended in the store", record.names_text());
+        if let Some(NetworkMark { name, by, .. }) = mark {
+            tracing::info!(
+                network = %record.network,
+                "{name} was deleted with its members, at host {by}: the membership of {} ends", record.names_text()
+            );
+            leave(memberships, &record)?;
+        } else if let Some(ended_by) = end {
+            let by = if ended_by == Some(EndedBy::Operator) { "by an operator" } else { "in the store" };
+            tracing::info!(network = %record.network, "the membership of {} was ended {by}", record.names_text());
             leave(memberships, &record)?;
         } else if !is_known {
             take_over_names(memberships, &record).await?;

@@ -4,6 +4,7 @@
 
 mod applied;
 mod quarantine;
+mod reads;
 #[cfg(test)]
 mod tests;
 
@@ -19,10 +20,11 @@ use self::quarantine::Quarantine;
 use super::belief::Belief;
 pub use super::concerns::Concerns;
 use super::door::explain;
-use crate::model::ids::ContainerNumber;
-use crate::model::{AppId, ContainerRef, ContainerType, HostName, Member, MemberId, Network, NetworkId};
+use crate::model::{ContainerRef, HostName, Member, MemberId, Network, NetworkId, NetworkName};
 use crate::store::claims::Occupancy;
-use crate::store::records::{self, AddressRecord, HostRecord, PresenceRecord, RecordError, Stored};
+use crate::store::records::{
+    self, AddressRecord, HostRecord, NetworkMark, NetworkPointer, PresenceRecord, RecordError, Stored,
+};
 use crate::store::{Entry, Event, Key, Listing, Revision, keys};
 
 /// Everything of the store that an agent acts on.
@@ -40,6 +42,10 @@ pub struct World {
     hosts: BTreeMap<HostName, HostRecord>,
     /// The hosts whose agents were heard of late, and the instances of these.
     present: BTreeMap<HostName, Option<Uuid>>,
+    /// The network that has each name.
+    names: BTreeMap<NetworkName, NetworkId>,
+    /// The networks that were ended with their members.
+    network_marks: BTreeMap<NetworkId, NetworkMark>,
     quarantine: Quarantine,
     /// The newest change of a network, a member or an address; those of hosts are told by hosts about themselves.
     applied: Revision,
@@ -134,104 +140,9 @@ impl SharedWorld {
 }
 
 impl World {
-    /// The networks, by id.
-    #[must_use]
-    pub const fn networks(&self) -> &BTreeMap<NetworkId, Network> {
-        &self.networks
-    }
-
-    /// A network's members.
-    pub fn members(&self, network: NetworkId) -> impl Iterator<Item = &Arc<Member>> {
-        self.members.get(&network).into_iter().flat_map(BTreeMap::values)
-    }
-
-    /// A network's addresses whose members have left, and which have had no holder since.
-    #[must_use]
-    pub fn departed(&self, network: NetworkId) -> BTreeSet<Ipv4Addr> {
-        self.quarantine.of(network).collect()
-    }
-
     /// Ends the quarantine of the addresses that have rested by now, and returns the networks in which there were some.
     pub fn expire_quarantine(&mut self, now_unix_seconds: u64) -> BTreeSet<NetworkId> {
         self.quarantine.expire(now_unix_seconds)
-    }
-
-    /// One member, by its oldest name.
-    #[must_use]
-    pub fn member(&self, network: NetworkId, container: &ContainerRef) -> Option<&Arc<Member>> {
-        self.members.get(&network)?.get(container)
-    }
-
-    /// One member, by its membership.
-    #[must_use]
-    pub fn membership(&self, id: MemberId) -> Option<&Arc<Member>> {
-        let (network, container) = self.oldest.get(&id)?;
-        self.member(*network, container)
-    }
-
-    /// What is given out in a network.
-    #[must_use]
-    pub fn occupancy(&self, network: NetworkId) -> Option<&Occupancy> {
-        self.occupancy.get(&network)
-    }
-
-    /// The record of an address.
-    #[must_use]
-    pub fn row(&self, network: NetworkId, address: Ipv4Addr) -> Option<&Stored<AddressRecord>> {
-        self.occupancy.get(&network)?.known_row(address)
-    }
-
-    /// The numbers that containers of an app and a type have in networks other than this one.
-    #[must_use]
-    pub fn numbers_elsewhere(&self, network: NetworkId, app: AppId, kind: &ContainerType) -> BTreeSet<ContainerNumber> {
-        let others = self.occupancy.iter().filter(|(other, _)| **other != network);
-        others.flat_map(|(_, occupancy)| occupancy.numbers(app, kind)).collect()
-    }
-
-    /// All members of a host, in all networks.
-    pub fn members_on(&self, host: &HostName) -> impl Iterator<Item = &Arc<Member>> {
-        self.by_host.get(host).into_iter().flat_map(BTreeMap::values)
-    }
-
-    /// The VTEP addresses of the hosts that have members in a network.
-    #[must_use]
-    pub fn vteps(&self, network: NetworkId) -> BTreeMap<HostName, Ipv4Addr> {
-        let hosts: BTreeSet<&HostName> = self.members(network).map(|member| &member.host).collect();
-        let known = hosts.into_iter().filter_map(|host| self.hosts.get(host));
-        known.map(|host| (host.name.clone(), host.vtep)).collect()
-    }
-
-    /// How often the clocks of hosts have stepped back; those that never did are left out.
-    #[must_use]
-    pub fn clock_steps(&self) -> BTreeMap<HostName, u64> {
-        let stepped = self.hosts.values().filter(|host| host.clock_steps > 0);
-        stepped.map(|host| (host.name.clone(), host.clock_steps)).collect()
-    }
-
-    /// Whether a host told of itself and has not been heard since for long. Its members may be well: nothing but their
-    /// names depends on it.
-    #[must_use]
-    pub fn is_gone(&self, host: &HostName) -> bool {
-        self.hosts.contains_key(host) && !self.present.contains_key(host)
-    }
-
-    /// How many members of a host another instance of its agent made than the one that is there; `own` is this agent's host
-    /// and instance.
-    #[must_use]
-    pub fn unadopted(&self, host: &HostName, own: (&HostName, Uuid)) -> usize {
-        let instance = if own.0 == host { Some(own.1) } else { self.present.get(host).copied().flatten() };
-        let Some(instance) = instance else { return 0 };
-        self.members_on(host).filter(|member| member.instance.is_some_and(|other| other != instance)).count()
-    }
-
-    /// The hosts that told of themselves, by name.
-    pub fn hosts(&self) -> impl Iterator<Item = &HostRecord> {
-        self.hosts.values()
-    }
-
-    /// Records that could not be read, one line each.
-    pub fn problems(&self) -> impl Iterator<Item = &String> {
-        self.problems.values()
     }
 
     /// Follows the changes of one transaction, and says whom they concern.
@@ -267,7 +178,16 @@ impl World {
     }
 
     fn put(&mut self, entry: &Entry) -> Result<Concerns, RecordError> {
-        if entry.key.below(&keys::networks()).is_some() {
+        if entry.key.below(&keys::network_marks()).is_some() {
+            let mark = records::network_mark_from(entry)?;
+            let id = mark.network;
+            self.network_marks.insert(id, mark);
+            Ok(one(id))
+        } else if let Some(name) = network_name(&entry.key) {
+            let NetworkPointer { network } = records::decode(&entry.key, &entry.value)?;
+            self.names.insert(name, network);
+            Ok(one(network))
+        } else if entry.key.below(&keys::networks()).is_some() {
             let network = records::network_from(entry)?;
             let id = network.id;
             self.networks.insert(id, network);
@@ -352,6 +272,9 @@ impl World {
             self.forget_occupancy_if_over(id);
             return one(id);
         }
+        if let Some(name) = network_name(key) {
+            return self.names.remove(&name).map_or(Concerns::Nothing, one);
+        }
         if let Some((network, container)) = key.below(&keys::all_members()).and_then(|rest| rest.split_once('/')) {
             let (Ok(network), Ok(container)) = (network.parse(), container.parse()) else { return Concerns::Nothing };
             if let Some(member) = self.forget_member(network, &container) {
@@ -378,6 +301,10 @@ impl World {
         }
         Concerns::Nothing
     }
+}
+
+fn network_name(key: &Key) -> Option<NetworkName> {
+    key.below(&keys::names())?.parse().ok()
 }
 
 fn one(network: NetworkId) -> Concerns {

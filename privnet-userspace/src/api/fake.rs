@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 
 use crate::agent::views::{
     AdoptHost, Adopted, AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Deleted, Detach,
-    Detached, DomainNameView, DomainNamesQuery, FleetView, HostState, HostView, MemberRef, MemberView, MembersQuery,
-    NameView, NamesCounted, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView,
-    ResponseCode, Scrape, SetFleet, StatusView, VersionView,
+    Detached, DomainNameView, DomainNamesQuery, EndNetwork, EndedNetwork, FleetView, HostState, HostView, MemberRef,
+    MemberView, MembersQuery, NameView, NamesCounted, NamesView, NetworkCounters, NetworkPath, NetworkView,
+    ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, VersionView,
 };
 use crate::agent::{AgentApi, ControlError, ErrorCode};
 use crate::datapath::{Direction, Outcome};
@@ -80,6 +80,11 @@ impl AgentApi for Fake {
         Ok(Deleted { deleted: true })
     }
 
+    async fn end_network(&self, request: EndNetwork) -> Result<EndedNetwork, ControlError> {
+        self.hear(format!("end_network {} {}", request.network, request.yes))?;
+        Ok(EndedNetwork { members_ended: 3 })
+    }
+
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
         let Attach { network, app, kind, number, address, target, ports, resolv_conf } = request;
         let ports = if ports.is_empty() { String::new() } else { format!(" {ports:?}") };
@@ -90,8 +95,9 @@ impl AgentApi for Fake {
 
     async fn detach(&self, request: Detach) -> Result<Detached, ControlError> {
         let drain = if request.drain { " drain" } else { "" };
+        let force = if request.force { " force" } else { "" };
         self.hear(format!(
-            "detach {} {} {:?} {:?}{drain}",
+            "detach {} {} {:?} {:?}{drain}{force}",
             request.network, request.app, request.kind, request.number
         ))?;
         Ok(Detached { detached: true, problems: Vec::new() })

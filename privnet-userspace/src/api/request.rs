@@ -31,6 +31,7 @@ pub(super) trait Asked {
 }
 
 impl Asked for views::CreateNetwork {}
+impl Asked for views::EndNetwork {}
 impl Asked for views::SetFleet {}
 impl Asked for views::AdoptHost {}
 impl Asked for views::Detach {}

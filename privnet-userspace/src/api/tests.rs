@@ -16,7 +16,7 @@ use super::peer::{Accounts, Peer};
 use super::request::MAX_BODY_BYTES;
 use super::router::routes;
 use super::{Surface, metrics_router, router};
-use crate::agent::views::{Deleted, Detached, ProblemView, VersionView};
+use crate::agent::views::{Deleted, Detached, EndedNetwork, ProblemView, VersionView};
 use crate::agent::{ControlError, ErrorCode};
 
 const ROOT: Peer = Peer { uid: 0, gid: 0, pid: None };
@@ -33,6 +33,8 @@ async fn every_request_reaches_the_agent_and_its_answer_comes_back() {
         ("GET", "/v1/networks/shop", Value::Null, 200, "network shop"),
         ("GET", "/v1/networks/a%2Fb%20c", Value::Null, 404, "network a/b c"),
         ("DELETE", "/v1/networks/shop", Value::Null, 200, "delete_network shop"),
+        ("POST", "/v1/network-ends", json!({"network": "shop"}), 200, "end_network shop false"),
+        ("POST", "/v1/network-ends", json!({"network": "shop", "yes": true}), 200, "end_network shop true"),
         ("GET", "/v1/members", Value::Null, 200, "members None"),
         ("GET", "/v1/members?network=a%26b", Value::Null, 200, r#"members Some("a&b")"#),
         (
@@ -336,6 +338,7 @@ fn the_documents_schemas_are_the_views() {
         ("Version", json!(VersionView::of_this_binary())),
         ("Problem", json!(ProblemView { what: "a".to_owned(), why: "b".to_owned(), remedy: "c".to_owned() })),
         ("Deleted", json!(Deleted { deleted: true })),
+        ("EndedNetwork", json!(EndedNetwork { members_ended: 3 })),
         ("Detached", json!(Detached { detached: true, problems: Vec::new() })),
     ] {
         let described: BTreeSet<&String> =

@@ -1,5 +1,9 @@
 //! The command line's grammar.
 
+mod network;
+mod socket;
+mod whole;
+
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
@@ -8,14 +12,13 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::network::{NameArgs, NetworkArgs, NetworkVerb};
+pub use self::socket::{AgentSocket, DEFAULT_SOCKET};
+use self::whole::whole;
 pub use super::agent::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
+use crate::model::Port;
 use crate::model::ids::ContainerNumber;
 use crate::model::mtu::MAX_UNDERLAY_MTU_BYTES;
-use crate::model::naming::MAX_TTL_SECONDS;
-use crate::model::{Forwarding, Port};
-
-/// Where the agent listens unless told otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/privnet/privnet.sock";
 
 /// Encrypted private networks for containers.
 #[derive(Debug, Parser)]
@@ -31,11 +34,6 @@ pub struct Cli {
 
 /// The largest id of a process (`PID_MAX_LIMIT`, include/linux/threads.h).
 const MAX_PID: u32 = 4_194_304;
-
-/// Reads a whole number. Which ones the verb takes is for it to say; what is none is refused with the same bounds.
-fn whole(first: u32, last: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
-    move |text| text.parse().map_err(|_| format!("expected a whole number from {first} to {last}"))
-}
 
 /// How results and errors are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -148,14 +146,6 @@ pub struct PagesArgs {
     pub directory: PathBuf,
 }
 
-/// Which agent to talk to.
-#[derive(Clone, Debug, Args)]
-pub struct AgentSocket {
-    /// The agent's control socket.
-    #[arg(long, env = "PRIVNET_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    pub socket: PathBuf,
-}
-
 /// What to do with a host.
 #[derive(Debug, Subcommand)]
 pub enum HostVerb {
@@ -174,35 +164,6 @@ pub enum HostVerb {
     },
 }
 
-/// What to do with networks.
-#[derive(Debug, Subcommand)]
-pub enum NetworkVerb {
-    /// Create a network.
-    Create {
-        /// Its name.
-        #[arg(value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-        name: String,
-        /// Its subnet [default: the next free /22 of 10.240.0.0/12].
-        #[arg(long, value_name = "CIDR")]
-        subnet: Option<String>,
-        /// The MTU of its members' interfaces, in bytes [default: what this host's underlay leaves].
-        #[arg(long, value_name = "N", value_parser = whole(576, 65_425), allow_negative_numbers = true)]
-        mtu: Option<u32>,
-        /// The options of its names.
-        #[command(flatten)]
-        names: NameArgs,
-        /// The agent to ask.
-        #[command(flatten)]
-        agent: AgentSocket,
-    },
-    /// List all networks.
-    List(AgentSocket),
-    /// Show one network.
-    Show(NetworkArgs),
-    /// Delete a network that has no members.
-    Delete(NetworkArgs),
-}
-
 /// What to do with the fleet.
 #[derive(Debug, Subcommand)]
 pub enum FleetVerb {
@@ -219,20 +180,6 @@ pub enum FleetVerb {
     },
 }
 
-/// The options of a network's names.
-#[derive(Debug, Args)]
-pub struct NameArgs {
-    /// The TTL of its names, in seconds [default: 5].
-    #[arg(long, value_name = "SECONDS", value_parser = whole(0, MAX_TTL_SECONDS), allow_negative_numbers = true)]
-    pub ttl: Option<u32>,
-    /// The TTL of the answer that a name does not exist, in seconds [default: 5].
-    #[arg(long, value_name = "SECONDS", value_parser = whole(0, MAX_TTL_SECONDS), allow_negative_numbers = true)]
-    pub negative_ttl: Option<u32>,
-    /// The resolvers of all other names: on (those of the host), off, or addresses [default: on].
-    #[arg(long, value_name = "on|off|ADDR,…")]
-    pub forward: Option<Forwarding>,
-}
-
 /// What `resolve` accepts.
 #[derive(Debug, Args)]
 pub struct ResolveArgs {
@@ -245,17 +192,6 @@ pub struct ResolveArgs {
     /// The type of record.
     #[arg(long = "type", value_name = "TYPE", default_value = "A")]
     pub kind: String,
-    /// The agent to ask.
-    #[command(flatten)]
-    pub agent: AgentSocket,
-}
-
-/// One network.
-#[derive(Debug, Args)]
-pub struct NetworkArgs {
-    /// The network's id or name.
-    #[arg(value_name = "PN", value_parser = NonEmptyStringValueParser::new())]
-    pub network: String,
     /// The agent to ask.
     #[command(flatten)]
     pub agent: AgentSocket,
@@ -326,6 +262,9 @@ pub struct DetachArgs {
     /// Withdraw the name first, and wait until no client can have it cached.
     #[arg(long)]
     pub drain: bool,
+    /// End a member of another host, whose agent is away; that host obeys when it is back.
+    #[arg(long, requires = "number", conflicts_with = "drain")]
+    pub force: bool,
     /// The agent to ask.
     #[command(flatten)]
     pub agent: AgentSocket,

@@ -4,15 +4,16 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::args::{
-    AgentSocket, AttachArgs, ContainerArgs, DetachArgs, FleetVerb, Format, MemberArgs, NameArgs, NetworkVerb,
+    AgentSocket, AttachArgs, ContainerArgs, DetachArgs, FleetVerb, Format, MemberArgs, NameArgs, NetworkArgs,
+    NetworkVerb,
 };
 use super::client::Client;
 use super::hosts::unreachable_text;
 use super::output::{fields, print, print_age, print_text, table};
 use super::{docker, human};
 use crate::api::views::{
-    Attach, Attached, CreateNetwork, Detach, MemberView, MembersQuery, NameView, NamesView, NetworkPath, NetworkView,
-    ProblemView, ResolvConfFile, SetFleet, StatusView, Target, VersionView,
+    Attach, Attached, CreateNetwork, Detach, EndNetwork, EndedNetwork, MemberView, MembersQuery, NameView, NamesView,
+    NetworkPath, NetworkView, ProblemView, ResolvConfFile, SetFleet, StatusView, Target, VersionView,
 };
 use crate::api::{ControlError, ErrorCode, exposition};
 use crate::model::explain::file_system_remedy;
@@ -48,7 +49,12 @@ pub async fn network(verb: NetworkVerb, format: Format) -> Result<(), ControlErr
             print_age(format, client.age());
             Ok(())
         }
-        NetworkVerb::Delete(arguments) => {
+        NetworkVerb::Delete { network: NetworkArgs { network, agent }, force: true, yes } => {
+            let ended = Client::new(&agent.socket).end_network(&EndNetwork { network, yes }).await?;
+            let text = |ended: &EndedNetwork| format!("deleted, with {} members\n", ended.members_ended);
+            print(format, &ended, text)
+        }
+        NetworkVerb::Delete { network: arguments, .. } => {
             let network = NetworkPath { network: arguments.network };
             let deleted = Client::new(&arguments.agent.socket).delete_network(&network).await?;
             print(format, &deleted, |_| "deleted\n".to_owned())
@@ -170,7 +176,7 @@ fn netns_path(netns: &Path) -> io::Result<PathBuf> {
 /// # Errors
 /// The agent's, or why it cannot be asked.
 pub async fn detach(arguments: DetachArgs, format: Format) -> Result<(), ControlError> {
-    let request = Detach { drain: arguments.drain, ..detach_request(arguments.member) };
+    let request = Detach { drain: arguments.drain, force: arguments.force, ..detach_request(arguments.member) };
     let detached = Client::new(&arguments.agent.socket).detach(&request).await?;
     print(format, &detached, |done| {
         let first = if done.detached { "detached\n" } else { "was not attached\n" };
@@ -182,7 +188,7 @@ pub async fn detach(arguments: DetachArgs, format: Format) -> Result<(), Control
 pub(super) fn detach_request(member: MemberArgs) -> Detach {
     let MemberArgs { network, app, kind, number } = member;
     let number = number.map(ContainerNumber::get);
-    Detach { network, app, kind, number, drain: false }
+    Detach { network, app, kind, number, drain: false, force: false }
 }
 
 /// `privnet members`.

@@ -181,6 +181,12 @@ pub fn member_names(network: NetworkId) -> Prefix {
     prefix(&format!("member-names/{network}/"))
 }
 
+/// `public-keys/<pn>/`.
+#[must_use]
+pub fn public_keys(network: NetworkId) -> Prefix {
+    prefix(&format!("public-keys/{network}/"))
+}
+
 /// `names/`.
 #[must_use]
 pub fn names() -> Prefix {

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use privnet::agent::views::{
     AdoptHost, Adopted, AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, FleetView, HostState, HostView, MemberRef, MemberView, MembersQuery, NetworkPath,
-    NetworkView, ProblemView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target,
-    VersionView,
+    DomainNameView, DomainNamesQuery, EndNetwork, EndedNetwork, FleetView, HostState, HostView, MemberRef, MemberView,
+    MembersQuery, NetworkPath, NetworkView, ProblemView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet,
+    StatusView, Target, VersionView,
 };
 use privnet::agent::{AgentApi, ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Surface};
@@ -129,6 +129,10 @@ impl AgentApi for Fake {
 
     async fn delete_network(&self, _network: NetworkPath) -> Result<Deleted, ControlError> {
         Ok(Deleted { deleted: true })
+    }
+
+    async fn end_network(&self, _request: EndNetwork) -> Result<EndedNetwork, ControlError> {
+        Ok(EndedNetwork { members_ended: 3 })
     }
 
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {

@@ -178,7 +178,9 @@ impl Crew {
         self.control().attach(request).await?;
         attach.add(start, timeline, STARTS_DEVICE);
         let start = Instant::now();
-        self.control().detach(Detach { network: name, app, kind: None, number: Some(1), drain: false }).await?;
+        self.control()
+            .detach(Detach { network: name, app, kind: None, number: Some(1), drain: false, force: false })
+            .await?;
         detach.add(start, timeline, ENDS_DEVICE);
         Ok(())
     }

@@ -74,6 +74,7 @@ pub fn detach_request(MemberView { network, member, .. }: &MemberView) -> Detach
         kind: Some(member.kind.to_string()),
         number: Some(member.number.get()),
         drain: false,
+        force: false,
     }
 }
 

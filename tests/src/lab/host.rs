@@ -287,6 +287,7 @@ impl Shared {
             kind: Some(container.kind.clone()),
             number: Some(container.number),
             drain: false,
+            force: false,
         };
         self.driver.borrow().detach(self, request)
     }

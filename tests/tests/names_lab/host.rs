@@ -189,6 +189,7 @@ impl Host {
             kind: Some(kind.to_owned()),
             number: None,
             drain: false,
+            force: false,
         };
         let Detached { detached, problems } = self.control().detach(request).await.expect("detached");
         assert!(detached);

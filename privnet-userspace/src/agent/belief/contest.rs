@@ -78,6 +78,7 @@ impl Belief {
             }
             About::Member { .. }
             | About::Network(_)
+            | About::NetworkMark(_)
             | About::NetworkPointer(_)
             | About::MemberPointer { .. }
             | About::Host(_)

@@ -25,6 +25,8 @@ pub struct Fact {
 pub enum About {
     /// A network.
     Network(NetworkId),
+    /// That a network was ended with its members.
+    NetworkMark(NetworkId),
     /// The name or the VNI of a network.
     NetworkPointer(NetworkId),
     /// A membership.
@@ -112,10 +114,24 @@ pub(super) const fn rises(number: u64, seen: u64) -> bool {
 }
 
 impl About {
+    /// The network that it belongs to, and ends with.
+    pub fn network(&self) -> Option<NetworkId> {
+        match self {
+            Self::Network(network)
+            | Self::NetworkPointer(network)
+            | Self::MemberPointer { network, .. }
+            | Self::Address { network, .. } => Some(*network),
+            Self::Member { member, .. } => Some(member.network),
+            Self::NetworkMark(_) | Self::Host(_) | Self::Presence { .. } => None,
+        }
+    }
+
     fn read(entry: &Entry) -> Result<Option<Self>, RecordError> {
         let key = &entry.key;
         let is_below = |prefix| key.below(&prefix).is_some();
-        Ok(Some(if is_below(keys::networks()) {
+        Ok(Some(if is_below(keys::network_marks()) {
+            Self::NetworkMark(records::network_mark_from(entry)?.network)
+        } else if is_below(keys::networks()) {
             Self::Network(records::network_from(entry)?.id)
         } else if is_below(keys::names()) || is_below(keys::vnis()) {
             Self::NetworkPointer(records::decode::<NetworkPointer>(key, &entry.value)?.network)

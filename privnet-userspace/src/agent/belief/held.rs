@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use super::fact::{About, Fact, is_presence, rises};
+use super::fact::{About, Fact, is_presence};
+use super::marks::{Beaten, Marks};
 use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
 use crate::store::records::{AddressRecord, RecordError};
 use crate::store::{Entry, Event, Expected, Key, Listing, Revision, Value, keys};
@@ -21,6 +22,8 @@ pub struct Belief {
     pub(super) ghosts: BTreeMap<Key, Ghost>,
     /// Other records that the store has and that are not believed, since others are believed under their keys.
     pub(super) refused: BTreeMap<Key, Entry>,
+    /// What an operator ended.
+    pub(super) marks: Marks,
     /// The key of each membership's record.
     pub(super) members: BTreeMap<MemberId, Key>,
     /// The memberships that are believed to have an address: more than one only where the build before is at work.
@@ -85,6 +88,7 @@ impl Belief {
             held: BTreeMap::new(),
             ghosts: BTreeMap::new(),
             refused: BTreeMap::new(),
+            marks: Marks::none(),
             members: BTreeMap::new(),
             at: BTreeMap::new(),
             lost: BTreeSet::new(),
@@ -102,6 +106,9 @@ impl Belief {
     pub fn remember(&mut self, key: Key, value: Value, now: Instant) -> Result<(), RecordError> {
         let entry = Entry { key, value, revision: Revision::default(), lease: None };
         let Some(fact) = Fact::read(&entry)? else { return Ok(()) };
+        if self.is_beaten(&fact.about) {
+            return Ok(());
+        }
         if self.held.get(&entry.key).is_none_or(|held| fact.follows(&held.fact)) {
             let stored = Stored::Lost { since: now, found: Expected::Absent, is_over: false };
             self.hold(entry.key, Held { value: entry.value, fact, stored });
@@ -128,7 +135,12 @@ impl Belief {
             value: entry.value.clone(),
             revision: entry.revision,
         });
-        let missing = self.held.keys().chain(self.ghosts.keys()).filter(|key| !read.contains_key(key));
+        let missing = self
+            .held
+            .keys()
+            .chain(self.ghosts.keys())
+            .chain(self.marks.beaten.keys())
+            .filter(|key| !read.contains_key(key));
         let deletions = missing.map(|key| Event::Delete { key: key.clone(), revision: listing.revision });
         let changes: Vec<Event> = puts.chain(deletions).collect();
         if listing.revision < self.revision {
@@ -145,12 +157,17 @@ impl Belief {
 
     /// Follows a transaction of the store, and returns the changes of what is believed, in their order.
     pub fn follow(&mut self, changes: &[Event], now: Instant) -> Vec<Event> {
-        let is_row = |event: &&Event| matches!(event, Event::Put { key, .. } if keys::parse_address(key).is_some());
+        let rank = |event: &&Event| match event {
+            Event::Put { key, .. } if key.below(&keys::network_marks()).is_some() => 0,
+            Event::Put { key, .. } if keys::parse_address(key).is_some() => 1,
+            Event::Put { .. } | Event::Delete { .. } | Event::Resync(_) => 2,
+        };
         let (mut believed, mut touched) = (Vec::new(), BTreeSet::new());
         let before = self.lost.clone();
-        // What the rows say decides what the other records of the transaction mean.
-        let (rows, others): (Vec<&Event>, Vec<&Event>) = changes.iter().partition(is_row);
-        for event in rows.into_iter().chain(others) {
+        // What marks say, and then rows, decides what the other records of the transaction mean.
+        let mut in_turn: Vec<&Event> = changes.iter().collect();
+        in_turn.sort_by_key(rank);
+        for event in in_turn {
             if let Event::Put { key, value, revision } = event {
                 let entry = Entry { key: key.clone(), value: value.clone(), revision: *revision, lease: None };
                 self.put(&entry, changes, now, &mut believed, &mut touched);
@@ -163,6 +180,7 @@ impl Belief {
             if let Event::Delete { key, revision } = event {
                 self.ghosts.remove(key);
                 self.refused.remove(key);
+                self.marks.beaten.remove(key);
                 if self.held.contains_key(key) {
                     self.lose(key, Expected::Absent, now);
                 } else {
@@ -234,94 +252,6 @@ impl Belief {
         self.held.get(key).map_or(0, |held| held.fact.serial)
     }
 
-    fn put(
-        &mut self,
-        entry: &Entry,
-        changes: &[Event],
-        now: Instant,
-        believed: &mut Vec<Event>,
-        touched: &mut BTreeSet<(NetworkId, Ipv4Addr)>,
-    ) {
-        let Entry { key, value, revision, .. } = entry;
-        let told = || Event::Put { key: key.clone(), value: value.clone(), revision: *revision };
-        self.ghosts.remove(key);
-        self.refused.remove(key);
-        let fact = match Fact::read(entry) {
-            Ok(Some(fact)) => fact,
-            // What cannot be read changes nothing of what is believed, and is named.
-            Ok(None) | Err(_) => {
-                if let Some(held) = self.held.get_mut(key) {
-                    held.stored = Stored::Same(*revision);
-                    self.lost.remove(key);
-                }
-                believed.push(told());
-                return;
-            }
-        };
-        if let Some((value, fact)) = self.row_above(entry, &fact) {
-            let stored = Stored::Lost { since: now, found: Expected::Revision(*revision), is_over: false };
-            believed.push(Event::Put { key: key.clone(), value: value.clone(), revision: *revision });
-            self.hold(key.clone(), Held { value, fact, stored });
-            return;
-        }
-        if let About::Member { member, .. } = &fact.about
-            && let Some(is_over) = self.is_ghost(key, member, fact.serial)
-        {
-            let (member, value) = (Member::clone(member), value.clone());
-            let ghost = Ghost { member, value, revision: *revision, since: now, is_over };
-            self.ghosts.insert(key.clone(), ghost);
-            if self.held.contains_key(key) {
-                self.lose(key, Expected::Revision(*revision), now);
-            }
-            return;
-        }
-        let is_told_by_host = || {
-            let About::Host(host) = &fact.about else { return false };
-            let presence = keys::presence(host);
-            changes.iter().any(|change| matches!(change, Event::Put { key, .. } if *key == presence))
-        };
-        let is_other = |held: &Held| match (&held.fact.about, &fact.about) {
-            (About::Member { member, .. }, About::Member { member: other, .. }) => member.id != other.id,
-            (About::MemberPointer { member, .. }, About::MemberPointer { member: other, .. }) => member != other,
-            _ => false,
-        };
-        // As with the names of members: the membership that has a further name keeps it, until it ends.
-        let is_kept = |held: &Held| match (&held.fact.about, &fact.about) {
-            (About::MemberPointer { member: Some(held), .. }, About::MemberPointer { member, .. }) => {
-                Some(*held) != *member && self.members.get(held).is_some_and(|record| self.points_to(key, record))
-            }
-            _ => false,
-        };
-        let follows = |held: &Held| !is_kept(held) && (is_other(held) || fact.follows(&held.fact));
-        if self.held.get(key).is_none_or(follows) || is_told_by_host() {
-            if let About::Address { network, address, .. } = &fact.about {
-                touched.insert((*network, *address));
-            }
-            self.note_kept_off(key, &fact);
-            self.hold(key.clone(), Held { value: value.clone(), fact, stored: Stored::Same(*revision) });
-            believed.push(told());
-        } else {
-            self.refused.insert(key.clone(), entry.clone());
-            self.lose(key, Expected::Revision(*revision), now);
-        }
-    }
-
-    /// Whether a member's record is not to be believed: it is over, or it has another one's name.
-    fn is_ghost(&self, key: &Key, member: &Member, serial: u64) -> Option<bool> {
-        if self.row(member).is_some_and(|row| !row.goes_on(member.id)) {
-            return Some(true);
-        }
-        let elsewhere = self.members.get(&member.id).filter(|known| *known != key);
-        if elsewhere.is_some_and(|known| !rises(serial, self.serial(known))) {
-            return Some(true);
-        }
-        let held = self.held.get(key)?;
-        let About::Member { member: holder, says_id } = &held.fact.about else { return None };
-        // The earlier one keeps the name, until it ends.
-        let stands = holder.id != member.id && self.members.get(&holder.id) == Some(key);
-        (stands && self.records_ends(holder, *says_id)).then_some(false)
-    }
-
     pub(super) fn row(&self, member: &Member) -> Option<&AddressRecord> {
         let held = self.held.get(&keys::address(member.network, member.address))?;
         if let About::Address { row, .. } = &held.fact.about { Some(row) } else { None }
@@ -334,6 +264,9 @@ impl Belief {
             Stored::Same(_) => self.lost.remove(&key),
             Stored::Lost { .. } => self.lost.insert(key.clone()),
         };
+        if let About::NetworkMark(network) = &held.fact.about {
+            self.marks.note_network(*network);
+        }
         if let About::Member { member, .. } = &held.fact.about {
             self.members.insert(member.id, key.clone());
             self.at.entry((member.network, member.address)).or_default().insert(member.id);
@@ -341,7 +274,7 @@ impl Belief {
         self.held.insert(key, held);
     }
 
-    fn lose(&mut self, key: &Key, found: Expected, now: Instant) {
+    pub(super) fn lose(&mut self, key: &Key, found: Expected, now: Instant) {
         let Some(held) = self.held.get_mut(key) else { return };
         let (since, is_over) = match held.stored {
             Stored::Lost { since, is_over, .. } => (since, is_over),
@@ -356,9 +289,12 @@ impl Belief {
         self.version += 1;
         self.forget_indexes(key);
         self.lost.remove(key);
-        if let Some(Held { value, fact, stored: Stored::Same(revision) }) = self.held.remove(key)
-            && let About::Member { member, .. } = fact.about
-        {
+        let Some(Held { value, fact, stored: Stored::Same(revision) }) = self.held.remove(key) else {
+            return Event::Delete { key: key.clone(), revision: Revision::default() };
+        };
+        if self.is_beaten(&fact.about) {
+            self.marks.beaten.insert(key.clone(), Beaten { revision, since: now });
+        } else if let About::Member { member, .. } = fact.about {
             let ghost = Ghost { member: Member::clone(&member), value, revision, since: now, is_over: true };
             self.ghosts.insert(key.clone(), ghost);
         }

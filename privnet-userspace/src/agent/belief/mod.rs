@@ -9,6 +9,7 @@
 //!   write it: the absence of its members' records is their end.
 //! - A **further name** and a **public key** end with the membership that they belong to, or when it has them no more.
 //! - A **network** ends when its record is absent and this host has no member in it; its rows and pointers end with it.
+//! - A **mark** of a network ends it and all that is of it, whichever came first; it is never taken back.
 //! - A **host** whose record is absent goes on while it has members. A **presence** ends 10 s after it was deleted.
 //! - An **address** or a **name** that two living memberships have is that of the earlier one; see `contest`.
 //! - A membership whose end was seen, and whose record comes back, is not believed: its record is a *ghost*.
@@ -16,8 +17,11 @@
 //! Pure: it is given the transactions of the store and the time, and returns the changes that are to be believed.
 
 mod contest;
+mod ends;
 mod fact;
 mod held;
+mod marks;
+mod put;
 mod repair;
 mod settle;
 #[cfg(test)]

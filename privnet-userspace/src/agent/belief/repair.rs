@@ -9,17 +9,19 @@ use crate::model::{HostName, Member, NetworkId};
 use crate::store::{Expected, Key, Transaction, Value, keys};
 
 /// How long another host has to put back what is its own, before this one does it in its place.
-const OTHERS_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const OTHERS_PATIENCE: Duration = Duration::from_secs(3);
 /// How long what is lost again and again waits at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long what was put back has to stay before its next loss counts as the first.
 const FORGIVEN: Duration = Duration::from_secs(600);
 /// How many records one transaction puts back, besides a membership's own and its row: each is two operations.
-const MAX_RECORDS: usize = 50;
+pub(super) const MAX_RECORDS: usize = 50;
 
 /// What is put back, or taken away, together. In the order in which it is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unit {
+    /// That a network was ended with its members.
+    Mark(NetworkId),
     /// A network, its name and its VNI.
     Network(NetworkId),
     /// A host.
@@ -30,6 +32,8 @@ pub enum Unit {
     Rows(NetworkId),
     /// A record of a membership that is over.
     Ghost(Key),
+    /// Records of networks that were ended with their members, this one first.
+    Beaten(Key),
 }
 
 impl Unit {
@@ -42,7 +46,7 @@ impl Unit {
     /// Whether its record is taken away, and not put back.
     #[must_use]
     pub const fn is_removed(&self) -> bool {
-        matches!(self, Self::Ghost(_))
+        matches!(self, Self::Ghost(_) | Self::Beaten(_))
     }
 }
 
@@ -86,7 +90,7 @@ impl Belief {
             let (what, end) = (self.describe(&unit), self.command_that_ends(&unit));
             Repair { unit, what, end, transactions }
         });
-        put_back.chain(self.removals(now)).collect()
+        put_back.chain(self.removals(now)).chain(self.beaten_records(now)).collect()
     }
 
     /// What puts back the records of a unit: what leads to a membership first, its row and its record last. Each takes what one
@@ -102,11 +106,11 @@ impl Belief {
         let put_one = |transaction: Transaction, (key, value, found): &(&Key, &Value, Expected)| {
             transaction.require(Key::clone(key), *found).put(Key::clone(key), Value::clone(value))
         };
-        // An end of the membership that this agent has not seen yet must not be undone.
-        let begun = || match &row {
-            Some((key, found)) => Transaction::new().require(key.clone(), *found),
-            None => Transaction::new(),
-        };
+        // An end that this agent has not seen yet must not be undone: the row of the membership, or a mark of the network.
+        let row_stands = row.iter().map(|(key, found)| (key.clone(), *found));
+        let unmarked = self.network_of(unit).map(|network| (keys::network_mark(network), Expected::Absent));
+        let stands: Vec<(Key, Expected)> = row_stands.chain(unmarked).collect();
+        let begun = || stands.iter().fold(Transaction::new(), |begun, (key, found)| begun.require(key.clone(), *found));
         let over = self.ghost_in_place_of(unit).map(|over| self.without_pointers(begun(), over));
         let put = before.chunks(MAX_RECORDS).chain([last]).filter(|chunk| !chunk.is_empty());
         let put = put.map(|chunk| chunk.iter().fold(begun(), put_one));
@@ -133,6 +137,7 @@ impl Belief {
     /// What a record is put back with; nothing for a presence, which its own host writes again.
     fn unit_of(&self, key: &Key, about: &About) -> Option<Unit> {
         Some(match about {
+            About::NetworkMark(network) => Unit::Mark(*network),
             About::Network(network) | About::NetworkPointer(network) => Unit::Network(*network),
             About::Host(host) => Unit::Host(host.clone()),
             About::Member { .. } => Unit::Membership(key.clone()),
@@ -152,13 +157,13 @@ impl Belief {
     /// Whether it is this host's turn: at once for what is its own, and for what is a host's that is away after some time.
     fn is_due(&self, unit: &Unit, since: Option<Instant>, now: Instant) -> bool {
         let owner = match unit {
-            // One that is absent is believed where this host has members in it.
-            Unit::Network(_) => return true,
+            // One that is absent is believed where this host has members in it; a mark is that of all.
+            Unit::Network(_) | Unit::Mark(_) => return true,
             Unit::Host(host) => Some(host),
             // Its host gives it another number.
             Unit::Membership(key) if self.is_name_of_an_earlier_one(key) => return false,
             Unit::Membership(key) => self.member(key).map(|member| &member.host),
-            Unit::Rows(_) => None,
+            Unit::Rows(_) | Unit::Beaten(_) => None,
             Unit::Ghost(key) => self.ghosts.get(key).map(|ghost| &ghost.member.host),
         };
         let is_late = since.is_some_and(|since| now.saturating_duration_since(since) >= OTHERS_PATIENCE);
@@ -187,6 +192,15 @@ impl Belief {
             );
             Repair { unit, what, end: None, transactions: vec![transaction] }
         })
+    }
+
+    /// The network that a unit ends with.
+    fn network_of(&self, unit: &Unit) -> Option<NetworkId> {
+        match unit {
+            Unit::Network(network) | Unit::Rows(network) => Some(*network),
+            Unit::Membership(key) => self.held.get(key)?.fact.about.network(),
+            Unit::Mark(_) | Unit::Host(_) | Unit::Ghost(_) | Unit::Beaten(_) => None,
+        }
     }
 
     /// Deletes what leads to a membership that is over, too.
@@ -230,6 +244,7 @@ impl Belief {
 
     fn describe(&self, unit: &Unit) -> String {
         match unit {
+            Unit::Mark(network) => format!("the end of network {network}"),
             Unit::Network(network) => format!("network {network}"),
             Unit::Host(host) => format!("host {host}"),
             Unit::Membership(key) => match self.member(key) {
@@ -237,11 +252,14 @@ impl Belief {
                 None => key.to_string(),
             },
             Unit::Rows(network) => format!("free addresses of {network}"),
-            Unit::Ghost(key) => key.to_string(),
+            Unit::Ghost(key) | Unit::Beaten(key) => key.to_string(),
         }
     }
 
     fn command_that_ends(&self, unit: &Unit) -> Option<String> {
+        if let Unit::Network(network) = unit {
+            return Some(format!("`privnet network delete {network} --force` ends it, with its members"));
+        }
         let Unit::Membership(key) = unit else { return None };
         let Member { network, container, host, .. } = self.member(key)?;
         let (app, kind, number) = (container.app, &container.kind, container.number);

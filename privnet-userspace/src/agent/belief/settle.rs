@@ -36,6 +36,7 @@ impl Belief {
     ) {
         let holders = touched.iter().filter_map(|place| self.at.get(place)).flatten();
         let mut doubted: BTreeSet<Key> = holders.filter_map(|id| self.members.get(id)).cloned().collect();
+        doubted.extend(self.newly_beaten(now));
         loop {
             doubted.extend(self.lost.iter().filter(|key| !is_presence(key)).cloned());
             if doubted.is_empty() {
@@ -64,16 +65,20 @@ impl Belief {
         let Some(About::Member { member, says_id }) = self.held.get(key).map(|held| &held.fact.about) else {
             return false;
         };
+        if self.marks.has_network(member.network) {
+            return false;
+        }
         let goes_on = self.row(member).is_none_or(|row| row.goes_on(member.id));
         self.members.get(&member.id) == Some(key) && goes_on && self.records_ends(member, *says_id)
     }
 
     /// Whether a record that the store may have lost is to be believed further.
     fn stands(&self, key: &Key, own_networks: &BTreeSet<NetworkId>) -> bool {
-        let Some(held) = self.held.get(key) else { return false };
+        let Some(held) = self.held.get(key).filter(|held| !self.is_beaten(&held.fact.about)) else { return false };
         let is_lost = matches!(held.stored, Stored::Lost { .. });
         let is_kept = |network: &NetworkId| own_networks.contains(network) || self.has_record(&keys::network(*network));
         match &held.fact.about {
+            About::NetworkMark(_) | About::Presence { .. } => true,
             About::Network(network) => own_networks.contains(network) || self.has_record(key),
             About::NetworkPointer(network) => self.held.contains_key(&keys::network(*network)),
             About::Member { member, says_id } => {
@@ -88,7 +93,6 @@ impl Belief {
             }
             About::Address { network, .. } => is_kept(network),
             About::Host(host) => *host == self.own || self.members_of_host(host).next().is_some(),
-            About::Presence { .. } => true,
         }
     }
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::adopt::adopt;
 use super::attach::attach;
 use super::doctor;
+use super::ends;
 use super::error::{ControlError, ErrorCode};
 use super::explain::{explain, problem};
 use super::fleet;
@@ -20,8 +21,9 @@ use super::scrape;
 use super::verbs::AgentApi;
 use super::views::{
     AdoptHost, Adopted, Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView,
-    DomainNamesQuery, FleetView, HostState, HostView, MemberView, MembersQuery, NamesView, NetworkCounters,
-    NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
+    DomainNamesQuery, EndNetwork, EndedNetwork, FleetView, HostState, HostView, MemberView, MembersQuery, NamesView,
+    NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape, ScrapeErrorKind, SetFleet,
+    StatusView, VersionView,
 };
 use crate::agent::adoption;
 use crate::agent::membership;
@@ -87,6 +89,7 @@ impl Control {
         if names.as_ref().is_some_and(|names| names.is_stale) {
             problems.push("names: the snapshot of the DNS process is too old, and it answers SERVFAIL".to_owned());
         }
+        problems.extend(shared.world(|world| world.nameless().map(nameless_text).collect::<Vec<_>>()));
         let hosts = reads::hosts(shared);
         let unreachable: Vec<&HostView> = hosts.iter().filter(|host| host.state == HostState::Unreachable).collect();
         StatusView {
@@ -151,6 +154,15 @@ impl Control {
         }
         Ok(meant.pop())
     }
+}
+
+/// That a network goes on without its name.
+fn nameless_text((network, holder): (&Network, &Network)) -> String {
+    format!(
+        "{}: its name {} was given to {} while the store had lost it; it goes on under its id (its members keep their \
+         connections; a network cannot be renamed)",
+        network.id, network.name, holder.id
+    )
 }
 
 /// The MTU of a new network: the one that is asked for, or all that the host's underlay leaves.
@@ -221,6 +233,11 @@ impl AgentApi for Control {
         Ok(Deleted { deleted: true })
     }
 
+    async fn end_network(&self, request: EndNetwork) -> Result<EndedNetwork, ControlError> {
+        self.shared.host.state_dir.check()?;
+        ends::end_network(&self.shared, request).await
+    }
+
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
         self.shared.host.state_dir.check()?;
         let network = find_network(&self.shared, &request.network).await?;
@@ -239,19 +256,18 @@ impl AgentApi for Control {
             Err(error) => return Err(error),
         };
         let Some((member, name)) = self.find_member(&network, app, &kind, number).await? else {
+            if number.is_none() {
+                ends::refuse_elsewhere(&self.shared, &network, app, &kind)?;
+            }
             return Ok(Detached::default());
         };
         if member.host == self.shared.host.config.host && !self.shared.host.is_of_instance(&member) {
             adoption::refusal(&self.shared).map_or(Ok(()), Err)?;
         }
-        let record = self.shared.journal().at(network.id, member.address).cloned();
         if member.host != self.shared.host.config.host {
-            return Err(ControlError::new(
-                ErrorCode::InvalidArgument,
-                format!("{name} is on host {}", member.host),
-                "detach it there",
-            ));
+            return ends::detach_elsewhere(&self.shared, &network, &member, &name, request.force).await;
         }
+        let record = self.shared.journal().at(network.id, member.address).cloned();
         let mut problems = Vec::new();
         match record.filter(|record| record.id == member.id) {
             Some(record) => {

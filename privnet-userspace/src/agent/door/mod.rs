@@ -15,6 +15,7 @@
 //! | `scrape`, `read_failures` | what the metrics read: counters, devices, the state; a read that fails is counted |
 //! | `numbers` | the numbers of containers as an attach finds them |
 //! | `names` | what surfaces may ask about names |
+//! | `ends` | a network that ends with its members, and a member of a host that is away |
 //! | [`doctor`], `host_checks`, `service_checks` | what the agent and its host can do, one check a line |
 //! | [`views`], [`error`] | what the surfaces may see |
 //! | `explain` | the errors of doors and store as the one error that surfaces see |
@@ -25,6 +26,7 @@ mod claim;
 pub mod control;
 mod difference;
 pub mod doctor;
+mod ends;
 pub mod error;
 pub mod explain;
 mod fleet;

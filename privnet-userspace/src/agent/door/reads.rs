@@ -110,10 +110,7 @@ pub async fn find_network(shared: &Shared, id_or_name: &str) -> Result<Network, 
 }
 
 fn known_network(shared: &Shared, id_or_name: &str) -> Result<Option<Network>, ControlError> {
-    let by_name = |world: &World, name: &NetworkName| {
-        let networks = world.networks().values();
-        networks.clone().find(|network| network.name == *name).cloned()
-    };
+    let by_name = |world: &World, name: &NetworkName| world.network_named(name).cloned();
     match (NetworkId::typed(id_or_name), id_or_name.parse::<NetworkName>()) {
         (Ok(id), _) => Ok(shared.world(|world| world.networks().get(&id).cloned())),
         (Err(_), Ok(name)) => Ok(shared.world(|world| by_name(world, &name))),

@@ -29,6 +29,9 @@ macro_rules! verbs {
             /// Deletes a network that has no members.
             deleteNetwork DELETE "/v1/networks/{network}" 200
                 delete_network(Path network: views::NetworkPath) -> views::Deleted;
+            /// Deletes a network and ends its members, also those of hosts that are away.
+            endNetwork POST "/v1/network-ends" 200
+                end_network(Body request: views::EndNetwork) -> views::EndedNetwork;
             /// Members of one network or of all, by network, app, type and number.
             listMembers GET "/v1/members" 200
                 members(Query query: views::MembersQuery) -> Vec<views::MemberView>;

@@ -244,6 +244,9 @@ pub struct Detach {
     /// Whether to withdraw the name first, and to wait until no client can have it any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
+    /// Whether to end a member of another host, whose agent is away; it obeys when it is back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// Names the network of a path.
@@ -254,6 +257,27 @@ pub struct NetworkPath {
     /// The network's id or name.
     #[cfg_attr(test, schemars(with = "schemas::NetworkIdOrName"))]
     pub network: String,
+}
+
+/// Asks that a network is deleted with its members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct EndNetwork {
+    /// The network's id or name.
+    #[cfg_attr(test, schemars(with = "schemas::NetworkIdOrName"))]
+    pub network: String,
+    /// Whether more than five members may end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub yes: bool,
+}
+
+/// What the end of a network ended with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct EndedNetwork {
+    /// How many members it had.
+    pub members_ended: u64,
 }
 
 /// What a deletion did.

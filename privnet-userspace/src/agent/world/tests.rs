@@ -3,6 +3,7 @@
 use super::*;
 use crate::agent::names::desired::tests::{APP, SHOP, world};
 use crate::ipam;
+use crate::model::ContainerType;
 use crate::store::Revision;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 2);

@@ -1,13 +1,17 @@
 //! Why a claim was refused.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 
 use crate::ipam::{InvalidAddress, InvalidSubnet};
 #[cfg(test)]
-use crate::model::explain::{Row, rows};
-use crate::model::{AppId, ContainerRef, ContainerType, ErrorCode, Explain, Member, NetworkId, NetworkName};
+use crate::model::explain::Row;
+use crate::model::{
+    AppId, ContainerRef, ContainerType, ErrorCode, Explain, HostName, Member, NetworkId, NetworkName, counted,
+};
 use crate::store::error::{CommitError, StoreError};
 use crate::store::records::RecordError;
 
@@ -32,12 +36,12 @@ pub enum NetworkError {
         id: NetworkId,
     },
     /// A network with members is not deleted.
-    #[error("network {id} has {count} members")]
+    #[error("network {id} has {}: {}", counted(.members.len(), "member"), some_of(.members))]
     HasMembers {
         /// The network.
         id: NetworkId,
-        /// How many members it has.
-        count: usize,
+        /// The members, also those of hosts that are away, and those whose records the store has lost.
+        members: Vec<Arc<Member>>,
     },
     /// Every VNI is taken.
     #[error("all 16777215 VNIs are taken")]
@@ -51,6 +55,22 @@ pub enum NetworkError {
     /// The store refused.
     #[error(transparent)]
     Commit(#[from] CommitError),
+}
+
+/// How many members a message names.
+const NAMED: usize = 5;
+
+/// The first members and their hosts, and how many more there are on which hosts.
+pub fn some_of(members: &[Arc<Member>]) -> String {
+    let named = |member: &Arc<Member>| format!("{} on host {}", member.container, member.host);
+    let (first, rest) = members.split_at(members.len().min(NAMED));
+    let text = first.iter().map(named).collect::<Vec<_>>().join(", ");
+    let hosts: BTreeSet<&HostName> = rest.iter().map(|member| &member.host).collect();
+    match &hosts.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>()[..] {
+        [] => text,
+        [host] => format!("{text} and {} more on host {host}", rest.len()),
+        some => format!("{text} and {} more on {} hosts: {}", rest.len(), hosts.len(), some.join(", ")),
+    }
 }
 
 /// A member could not be claimed, changed or released.
@@ -160,7 +180,7 @@ impl From<InvalidAddress> for MemberError {
     }
 }
 
-const LIST_NETWORKS: &str = "`privnet network list` shows the networks that exist";
+pub(super) const LIST_NETWORKS: &str = "`privnet network list` shows the networks that exist";
 
 impl Explain for NetworkError {
     fn code(&self) -> ErrorCode {
@@ -180,7 +200,9 @@ impl Explain for NetworkError {
         Some(match self {
             Self::NameTaken { .. } => "choose another name, or delete that network".to_owned(),
             Self::NotFound { .. } => LIST_NETWORKS.to_owned(),
-            Self::HasMembers { id, .. } => format!("detach them first: `privnet members --network {id}` shows them"),
+            Self::HasMembers { id, .. } => format!(
+                "detach them first: `privnet members --network {id}` shows them; `privnet network delete {id} --force` ends them too"
+            ),
             Self::VnisExhausted => "delete a network".to_owned(),
             Self::Contended => "try again".to_owned(),
             Self::InvalidSubnet(error) => return error.remedy(),
@@ -191,26 +213,7 @@ impl Explain for NetworkError {
 
     #[cfg(test)]
     fn rows() -> Vec<Row<Self>> {
-        let id = || "pn-a71da13f-7c70-4c00-a644-eee8558d8053".parse::<NetworkId>().expect("an id");
-        let name = "shop".parse().expect("a name");
-        rows![
-            Self::NameTaken { .. } => Self::NameTaken { name, id: id() }, NetworkExists,
-                "network name shop is taken by pn-a71da13f-7c70-4c00-a644-eee8558d8053",
-                "choose another name, or delete that network";
-            Self::InvalidSubnet(_) => crate::ipam::parse_subnet("10.0.0.1/24").expect_err("host bits").into(), InvalidSubnet,
-                "subnet 10.0.0.1/24 has host bits set", "write 10.0.0.0/24";
-            Self::NotFound { .. } => Self::NotFound { id: id() }, NetworkNotFound,
-                "network pn-a71da13f-7c70-4c00-a644-eee8558d8053 does not exist", LIST_NETWORKS;
-            Self::HasMembers { .. } => Self::HasMembers { id: id(), count: 3 }, NetworkNotEmpty,
-                "network pn-a71da13f-7c70-4c00-a644-eee8558d8053 has 3 members",
-                "detach them first: `privnet members --network pn-a71da13f-7c70-4c00-a644-eee8558d8053` shows them";
-            Self::VnisExhausted => Self::VnisExhausted, PoolExhausted, "all 16777215 VNIs are taken", "delete a network";
-            Self::Contended => Self::Contended, StoreUnavailable,
-                "too many hosts are creating or deleting networks at the same time", "try again";
-            Self::Record(_) => StoreError::Closed.into(), StoreUnavailable, "the store is closed", "start the agent again";
-            Self::Commit(_) => CommitError::Store(StoreError::Closed).into(), StoreUnavailable,
-                "the store is closed", "start the agent again";
-        ]
+        Self::all_rows()
     }
 }
 

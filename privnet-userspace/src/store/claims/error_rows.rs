@@ -1,10 +1,41 @@
-//! What each refusal of a member says.
+//! What each refusal of a network or of a member says.
 
-use super::error::MemberError;
+use super::error::{LIST_NETWORKS, MemberError, NetworkError};
 use crate::ipam::InvalidAddress;
 use crate::model::explain::{Row, rows};
 use crate::model::{ContainerRef, Member, NetworkId};
 use crate::store::error::{CommitError, StoreError};
+
+impl NetworkError {
+    pub(super) fn all_rows() -> Vec<Row<Self>> {
+        let id = || "pn-a71da13f-7c70-4c00-a644-eee8558d8053".parse::<NetworkId>().expect("an id");
+        let name = "shop".parse().expect("a name");
+        rows![
+            Self::NameTaken { .. } => Self::NameTaken { name, id: id() }, NetworkExists,
+                "network name shop is taken by pn-a71da13f-7c70-4c00-a644-eee8558d8053",
+                "choose another name, or delete that network";
+            Self::InvalidSubnet(_) => crate::ipam::parse_subnet("10.0.0.1/24").expect_err("host bits").into(), InvalidSubnet,
+                "subnet 10.0.0.1/24 has host bits set", "write 10.0.0.0/24";
+            Self::NotFound { .. } => Self::NotFound { id: id() }, NetworkNotFound,
+                "network pn-a71da13f-7c70-4c00-a644-eee8558d8053 does not exist", LIST_NETWORKS;
+            Self::HasMembers { .. } => Self::HasMembers { id: id(), members: vec![member().into(); 7] }, NetworkNotEmpty,
+                "network pn-a71da13f-7c70-4c00-a644-eee8558d8053 has 7 members: \
+                 1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053 on host h1, \
+                 1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053 on host h1, \
+                 1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053 on host h1, \
+                 1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053 on host h1, \
+                 1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053 on host h1 and 2 more on host h1",
+                "detach them first: `privnet members --network pn-a71da13f-7c70-4c00-a644-eee8558d8053` shows them; \
+                 `privnet network delete pn-a71da13f-7c70-4c00-a644-eee8558d8053 --force` ends them too";
+            Self::VnisExhausted => Self::VnisExhausted, PoolExhausted, "all 16777215 VNIs are taken", "delete a network";
+            Self::Contended => Self::Contended, StoreUnavailable,
+                "too many hosts are creating or deleting networks at the same time", "try again";
+            Self::Record(_) => StoreError::Closed.into(), StoreUnavailable, "the store is closed", "start the agent again";
+            Self::Commit(_) => CommitError::Store(StoreError::Closed).into(), StoreUnavailable,
+                "the store is closed", "start the agent again";
+        ]
+    }
+}
 
 impl MemberError {
     pub(super) fn all_rows() -> Vec<Row<Self>> {

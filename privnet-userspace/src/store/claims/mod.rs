@@ -18,10 +18,10 @@ pub mod vxlan_port;
 mod tests;
 
 pub use claim::{MemberClaim, NameClaim, NameWish};
-pub use error::{MemberError, NetworkError};
+pub use error::{MemberError, NetworkError, some_of};
 pub use members::{Written, adopt_member, claim_member, set_member_state, update_member};
 pub use names::{MAX_NAMES, Released, add_name, drain_name, release_name};
-pub use networks::{NewNetwork, create_network, delete_network, remove_leftovers};
+pub use networks::{NewNetwork, create_network, delete_network, end_network, members_of_network, remove_leftovers};
 pub use occupancy::{Choice, Found, NothingSeen, Occupancy, Seen};
 pub use release::{End, release_member};
 pub use vxlan_port::{VxlanPortError, hosts_of_earlier_builds, set_vxlan_port};

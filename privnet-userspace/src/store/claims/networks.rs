@@ -1,6 +1,7 @@
 //! Creating and deleting networks.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use privnet_ebpf::net::Vni;
@@ -11,12 +12,12 @@ use super::free::has_ended;
 use super::occupancy::Seen;
 use super::{MAX_ATTEMPTS, unchanged};
 use crate::ipam;
-use crate::model::{NameOptions, Network, NetworkId, NetworkName};
+use crate::model::{Member, NameOptions, Network, NetworkId, NetworkName};
 use crate::store::contract::{Entry, Store};
 use crate::store::error::CommitError;
 use crate::store::keys;
 use crate::store::path::{Key, Prefix};
-use crate::store::records::{self, Envelope, NetworkPointer, RecordError};
+use crate::store::records::{self, Envelope, NetworkMark, NetworkPointer, RecordError, Stored};
 use crate::store::transaction::{Expected, Transaction};
 
 /// How many keys are swept in one transaction.
@@ -103,26 +104,16 @@ pub async fn delete_network(store: &dyn Store, id: NetworkId, seen: &dyn Seen) -
     for _ in 0..MAX_ATTEMPTS {
         // The fence first: a member that is claimed after it was read makes the commit fail.
         let fence = store.get(&keys::members_fence(id)).await?;
-        let stored = records::get_network(store, id).await?.ok_or(NetworkError::NotFound { id })?;
-        let listed = store.list(&keys::members(id)).await?.entries;
-        let mut count = listed.len();
-        for member in seen.members(id) {
-            let key = keys::member(id, &member.container);
-            if listed.iter().all(|entry| entry.key != key) && !has_ended(store, &member).await? {
-                count += 1;
-            }
+        let stored = records::get_network(store, id).await?;
+        let members = members_of_network(store, id, seen).await?;
+        if !members.is_empty() {
+            return Err(NetworkError::HasMembers { id, members });
         }
-        if count > 0 {
-            return Err(NetworkError::HasMembers { id, count });
-        }
-        let network = stored.record;
+        let Stored { record: network, revision, .. } = stored.ok_or(NetworkError::NotFound { id })?;
         let deletion = Transaction::new()
-            .require(keys::network(id), Expected::Revision(stored.revision))
-            .require(keys::members_fence(id), unchanged(fence.as_ref()))
-            .delete(keys::network(id))
-            .delete(keys::name(&network.name))
-            .delete(keys::vni(network.vni))
-            .delete(keys::members_fence(id));
+            .require(keys::network(id), Expected::Revision(revision))
+            .require(keys::members_fence(id), unchanged(fence.as_ref()));
+        let deletion = without_network(store, deletion, &network).await?;
         match store.commit(deletion).await {
             Ok(revision) => {
                 tracing::debug!(network = %id, name = %network.name, %revision, "network deleted");
@@ -136,6 +127,77 @@ pub async fn delete_network(store: &dyn Store, id: NetworkId, seen: &dyn Seen) -
         }
     }
     Err(NetworkError::Contended)
+}
+
+/// The members of a network: those that the store has, and those that were seen and whose end it does not say.
+///
+/// # Errors
+/// The store's, or that of a damaged record.
+pub async fn members_of_network(
+    store: &dyn Store,
+    id: NetworkId,
+    seen: &dyn Seen,
+) -> Result<Vec<Arc<Member>>, NetworkError> {
+    let listed = records::list_members(store, Some(id)).await?.records;
+    let mut members: Vec<Arc<Member>> = listed.into_iter().map(Arc::new).collect();
+    for member in seen.members(id) {
+        let is_listed = members.iter().any(|listed| listed.container == member.container || listed.id == member.id);
+        if !is_listed && !has_ended(store, &member).await? {
+            members.push(member);
+        }
+    }
+    Ok(members)
+}
+
+/// Ends a network with its members, by a mark that beats all of its records, those of hosts that are away and those that the
+/// store has lost included. The records that the store has are removed, in batches; any host finishes that.
+///
+/// # Errors
+/// The store's, or that of a damaged record; the network goes on then.
+pub async fn end_network(store: &dyn Store, network: &Network, mark: &NetworkMark) -> Result<(), NetworkError> {
+    let (id, key) = (network.id, keys::network_mark(network.id));
+    for _ in 0..MAX_ATTEMPTS {
+        let stored = store.get(&keys::network(id)).await?;
+        let marked = store.get(&key).await?;
+        let ending = Transaction::new()
+            .require(keys::network(id), unchanged(stored.as_ref()))
+            .require(key.clone(), unchanged(marked.as_ref()));
+        let ending = match marked {
+            Some(_) => ending,
+            None => ending.put(key.clone(), records::encode(mark, &Envelope::first())),
+        };
+        match store.commit(without_network(store, ending, network).await?).await {
+            Ok(revision) => {
+                tracing::debug!(network = %id, name = %network.name, %revision, "network ended");
+                for prefix in [keys::members(id), keys::member_names(id), keys::public_keys(id), keys::addresses(id)] {
+                    if let Err(error) = sweep(store, &prefix).await {
+                        tracing::warn!(%error, "the records of a deleted network are not all removed yet; the agents finish that");
+                    }
+                }
+                return Ok(());
+            }
+            Err(CommitError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(NetworkError::Contended)
+}
+
+/// Deletes a network's record and its fence, and its name and VNI where another network has not got them meanwhile.
+async fn without_network(
+    store: &dyn Store,
+    deletion: Transaction,
+    network: &Network,
+) -> Result<Transaction, NetworkError> {
+    let id = network.id;
+    let mut deletion = deletion.delete(keys::network(id)).delete(keys::members_fence(id));
+    for pointer in [keys::name(&network.name), keys::vni(network.vni)] {
+        let Some(entry) = store.get(&pointer).await? else { continue };
+        if records::decode::<NetworkPointer>(&pointer, &entry.value)?.network == id {
+            deletion = deletion.require(pointer.clone(), Expected::Revision(entry.revision)).delete(pointer);
+        }
+    }
+    Ok(deletion)
 }
 
 /// Removes the address records of networks that do not exist any more, and returns how many there were. A network that is

@@ -186,6 +186,16 @@ pub fn network_from(entry: &Entry) -> Result<Network, RecordError> {
     Ok(network)
 }
 
+/// Reads the record of `marks/networks/<pn>`.
+///
+/// # Errors
+/// When it is of a newer version, damaged, or of another network than its key says.
+pub fn network_mark_from(entry: &Entry) -> Result<NetworkMark, RecordError> {
+    let mark: NetworkMark = decode(&entry.key, &entry.value)?;
+    under_its_key(entry, &keys::network_mark(mark.network))?;
+    Ok(mark)
+}
+
 /// Reads the record of `members/<pn>/<member>`.
 ///
 /// # Errors

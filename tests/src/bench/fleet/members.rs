@@ -159,7 +159,7 @@ impl Fleet {
 
     fn detach(&self, runtime: &Runtime, request: &Attach, address: Ipv4Addr) -> Result<Duration> {
         let Attach { network, app, kind, number, .. } = request.clone();
-        let wanted = Detach { network, app, kind, number, drain: false };
+        let wanted = Detach { network, app, kind, number, drain: false, force: false };
         let begun = Instant::now();
         let looking = self.first.iter().map(|member| {
             let member = member.clone();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::held::PRESENCE_PATIENCE;
 use super::super::repair::Unit;
-use super::super::{Belief, Pauses};
+use super::super::{Belief, Pauses, Repair};
 use super::{APP, key};
 use crate::store::{Entry, Event, Listing, Revision, keys};
 
@@ -142,4 +142,34 @@ fn a_store_that_lost_something_while_no_agent_ran_has_stepped_back() {
         belief.compare(&listing, now).expect("records");
         assert_eq!(belief.stepped_back().is_some(), has_stepped_back, "{missing} missing");
     }
+}
+
+/// A mark beats each record of its network, whichever came first; the twin is a network without one.
+#[test]
+fn a_mark_ends_a_network_with_its_members_before_and_after_and_is_put_back_itself() {
+    let (network, record) = (format!("networks/{SHOP}"), format!("members/{SHOP}/1.web.{APP}"));
+    let (member, mark) = (member(WITH_ID), format!("marks/networks/{SHOP}"));
+    let text = format!(r#"{{"version":1,"serial":1,"network":"{SHOP}","name":"shop","by":"c","at_unix_seconds":5}}"#);
+    let records = [(&*network, NETWORK), (&*record, &*member), ("presences/b", NEW)];
+    let (mut belief, now) = believing(&records);
+    let puts = [put(&network, NETWORK), put(&record, &member)];
+    assert_eq!(belief.clone().follow(&puts, now).len(), 2, "the twin");
+    let ended = belief.follow(&[put(&mark, &text)], now);
+    let is_end_of = |of: &str| ended.contains(&Event::Delete { key: key(of), revision: Revision(0) });
+    assert!(is_end_of(&network) && is_end_of(&record), "{ended:?}");
+    assert_eq!(belief.stepped_back(), None);
+    // What an older copy of the store brings back is not believed.
+    assert_eq!(belief.follow(&puts, now), []);
+    assert_eq!(belief.repairs(now), [], "the others may be at it");
+    let repairs = belief.repairs(now + Duration::from_secs(4));
+    assert!(matches!(&repairs[..], [Repair { unit: Unit::Beaten(_), .. }]), "{repairs:?}");
+    // Nor by an agent that learns of the mark first, or starts with a memory of the network.
+    let (mut other, _) = believing(&[(&mark, &text)]);
+    other.remember(key(&record), member.as_bytes().into(), now).expect("readable");
+    assert_eq!(other.follow(&puts, now), []);
+    assert_eq!(other.records().count(), 1);
+    // The mark itself is never taken back.
+    assert_eq!(belief.follow(&[delete(&mark)], now), []);
+    let repairs = belief.repairs(now);
+    assert!(matches!(&repairs[..], [Repair { unit: Unit::Mark(_), .. }]), "{repairs:?}");
 }

@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 
 use super::*;
 use crate::model::{ContainerRef, Member, MemberId, MemberState, NameOptions, Network, PublicKey};
-use crate::store::records::{self, AddressRecord, EndedBy, Envelope, MemberPointer};
+use crate::store::records::{self, AddressRecord, EndedBy, Envelope, MemberPointer, NetworkMark};
 use crate::store::{Memory, Store, Transaction, keys};
 
 const NOW: u64 = 1_700_000_000;

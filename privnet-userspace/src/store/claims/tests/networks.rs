@@ -55,7 +55,7 @@ async fn a_network_with_members_is_not_deleted() {
     let one = claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
     let two = claim_member(&store, &claim(&shop, 2)).await.expect("claimed");
     let error = delete_network(&store, shop.id, &NothingSeen).await.expect_err("has members");
-    assert!(matches!(error, NetworkError::HasMembers { count: 2, .. }), "{error}");
+    assert!(matches!(&error, NetworkError::HasMembers { members, .. } if members.len() == 2), "{error}");
     set_member_state(&store, &one, MemberState::Ready).await.expect("not disturbed");
     for member in [one, two] {
         release_member(&store, &member, End::by_its_host(NOW), &NothingSeen).await.expect("released");
@@ -111,4 +111,27 @@ async fn a_damaged_network_is_named_and_stops_what_depends_on_it() {
     store.commit(Transaction::new().put(key, records::encode(&shop, &Envelope::first()))).await.expect("repaired");
     claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
     network(&store, "blog").await;
+}
+
+#[tokio::test]
+async fn a_network_that_is_ended_leaves_its_mark_alone_and_another_ones_name_stays() {
+    let store = Memory::new();
+    let (shop, other) = (network(&store, "shop").await, network(&store, "other").await);
+    claim_member(&store, &claim(&shop, 1)).await.expect("claimed");
+    let kept = claim_member(&store, &claim(&other, 2)).await.expect("claimed");
+    let error = delete_network(&store, shop.id, &NothingSeen).await.expect_err("has a member");
+    assert!(error.to_string().contains("web") && error.to_string().contains("on host host-1"), "{error}");
+    let by = "host-2".parse().expect("a host");
+    let mark = NetworkMark { network: shop.id, name: shop.name.clone(), by, at_unix_seconds: NOW };
+    end_network(&store, &shop, &mark).await.expect("ended");
+    let listing = store.list(&keys::everything()).await.expect("listed");
+    let of_shop = |key: &crate::store::Key| key.as_str().contains(&shop.id.to_string());
+    let left: Vec<_> = listing.entries.iter().map(|entry| entry.key.clone()).filter(of_shop).collect();
+    assert_eq!(left, [keys::network_mark(shop.id)]);
+    assert_eq!(records::list_members(&store, None).await.expect("listed").records, [kept]);
+    // The name is free, and stays the next network's when the first one is ended again.
+    let next = network(&store, "shop").await;
+    end_network(&store, &shop, &mark).await.expect("ended again");
+    let found = records::find_network(&store, &next.name).await.expect("read").expect("there");
+    assert_eq!(found.record, next);
 }

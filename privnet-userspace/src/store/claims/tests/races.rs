@@ -91,7 +91,8 @@ async fn a_network_is_never_deleted_under_a_member() {
             async move { delete_network(&*store, made.id, &NothingSeen).await }
         });
         match (claiming.await.expect("joined"), deleting.await.expect("joined")) {
-            (Ok(member), Err(NetworkError::HasMembers { count: 1, .. })) => {
+            (Ok(member), Err(NetworkError::HasMembers { members, .. })) => {
+                assert_eq!(members.len(), 1);
                 release_member(&*store, &member, End::by_its_host(NOW), &NothingSeen).await.expect("released");
                 delete_network(&*store, made.id, &NothingSeen).await.expect("deleted");
                 outcomes.insert("claimed");
