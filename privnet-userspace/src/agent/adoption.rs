@@ -10,6 +10,7 @@ use super::recovery::{self, Found};
 use super::shared::Memberships;
 use crate::model::{Member, NetworkId, counted};
 use crate::store::claims::{self, End};
+use crate::store::records::InstanceMark;
 
 /// What an adoption leads to, or would.
 pub struct Adoption {
@@ -30,18 +31,23 @@ pub fn unadopted(memberships: &Memberships) -> Vec<Member> {
     })
 }
 
-/// Whether one of them is in a network: what is in the kernel there may be its.
+/// Whether one of them is in a network, or this agent was forgotten: what is in the kernel there may be its.
 #[must_use]
 pub fn is_unadopted(memberships: &Memberships, network: NetworkId) -> bool {
     let host = &memberships.host;
-    memberships.world(|world| {
-        world.members(network).any(|member| member.host == host.config.host && !host.is_of_instance(member))
-    })
+    let was_forgotten = memberships.mark().is_some();
+    was_forgotten
+        || memberships.world(|world| {
+            world.members(network).any(|member| member.host == host.config.host && !host.is_of_instance(member))
+        })
 }
 
-/// Why nothing is attached, detached or swept while there are such members; nothing where there are none.
+/// Why nothing is attached, detached or swept while there are such members, or this agent was forgotten; nothing otherwise.
 #[must_use]
 pub fn refusal(memberships: &Memberships) -> Option<ControlError> {
+    if let Some(mark) = memberships.mark() {
+        return Some(is_forgotten(memberships, &mark));
+    }
     let count = unadopted(memberships).len();
     (count > 0).then(|| {
         let host = &memberships.host.config.host;
@@ -56,6 +62,20 @@ pub fn refusal(memberships: &Memberships) -> Option<ControlError> {
             "`privnet host adopt` on this host keeps those whose containers run here, and ends the others",
         )
     })
+}
+
+fn is_forgotten(memberships: &Memberships, mark: &InstanceMark) -> ControlError {
+    let count = memberships.journal().records().values().filter(|record| !record.leaving).count();
+    ControlError::new(
+        ErrorCode::HostNotAdopted,
+        format!(
+            "this host was forgotten at host {}: its {} ended for all other hosts, and stay as they are here; nothing is \
+             attached or detached",
+            mark.by,
+            counted(count, "member")
+        ),
+        "`privnet host adopt` on this host takes it back, with those whose containers run here; `privnet purge` removes them",
+    )
 }
 
 /// Looks which of them run here. The claims are held.
@@ -99,7 +119,8 @@ pub async fn carry_out(memberships: &Memberships, adoption: Adoption) -> Result<
                 if !memberships.journal().records().contains_key(&member.id) {
                     recovery::make_entry_again(memberships, *record, key.as_ref()).with_context(text)?;
                 }
-                let written = claims::adopt_member(&**store, &member, host.facts.instance).await.with_context(text)?;
+                let written =
+                    claims::adopt_member(&**store, &member, host.facts.instance.id()).await.with_context(text)?;
                 memberships.journal().note_stored(&written).with_context(text)?;
             }
             Found::Nothing(bindings) => {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::door::error::{ControlError, ErrorCode};
 use super::world::{SharedWorld, World};
 use crate::model::HostName;
 
@@ -78,6 +79,21 @@ pub async fn follow_hosts(gone: Arc<GoneHosts>, world: Arc<SharedWorld>) {
         let _ = tokio::time::timeout(LOOK, changes.changed()).await;
         tokio::time::sleep(GATHER).await;
     }
+}
+
+/// Refuses an attach on a host that an operator empties.
+///
+/// # Errors
+/// That.
+pub fn refuse_drained(world: &World, host: &HostName) -> Result<(), ControlError> {
+    if !world.is_draining(host) {
+        return Ok(());
+    }
+    Err(ControlError::new(
+        ErrorCode::HostDraining,
+        format!("host {host} is drained: nothing is attached here"),
+        format!("attach it on another host; `privnet host drain {host} --cancel` takes members again"),
+    ))
 }
 
 #[cfg(test)]

@@ -54,6 +54,10 @@ pub async fn end_dead(memberships: &Memberships) -> Result<()> {
             end_name(memberships, &record, &name).await?;
         }
     }
+    // What has ended for the others goes on where an operator takes this host back.
+    if memberships.mark().is_some() {
+        return Ok(());
+    }
     // Holding the claims, a member that is being attached has its record and its place in the store, or neither.
     let _claims = memberships.claims.lock().await;
     for record in staying(memberships) {

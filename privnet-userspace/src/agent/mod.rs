@@ -13,7 +13,7 @@
 //! | `foreign_ranges` | where a namespace sends packets by interfaces that are no private network's |
 //! | `follow`, `checks` | what happens without a request: the store's changes, the members' checks |
 //! | `membership` | how a membership ends |
-//! | `adoption` | members that another instance of this host's agent made |
+//! | `adoption`, `revival` | members that another instance of this host's agent made; an agent that was forgotten |
 //! | `recovery`, `unrecorded` | the journal entry of a membership, made again from what is in the kernel |
 //! | `contact`, `store_problems`, `backoff` | whether the store answers, how old its image is; pauses between attempts |
 //! | `hosts` | which hosts are there, and since when another is not |
@@ -43,6 +43,7 @@ mod network;
 mod purge;
 mod put_back;
 mod recovery;
+mod revival;
 mod said;
 mod seen;
 mod shared;

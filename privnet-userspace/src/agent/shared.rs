@@ -26,6 +26,7 @@ use super::network::resumption::Resumption;
 use super::store_problems::StoreProblems;
 use super::unrecorded::Unrecorded;
 use super::world::{SharedWorld, World};
+use crate::store::records::InstanceMark;
 use crate::store::{Fleet, Store};
 
 /// How long a change waits until this host has seen it in the store: a read that follows shows it.
@@ -102,6 +103,13 @@ impl Memberships {
     /// The records.
     pub fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock()
+    }
+
+    /// The mark of this agent, if the host was forgotten.
+    #[must_use]
+    pub fn mark(&self) -> Option<InstanceMark> {
+        let own = self.host.facts.instance.id();
+        self.world(|world| world.instance_mark(own).cloned())
     }
 
     /// A copy of what the store says, or a part of it.

@@ -23,7 +23,8 @@ use super::door::explain;
 use crate::model::{ContainerRef, HostName, Member, MemberId, Network, NetworkId, NetworkName};
 use crate::store::claims::Occupancy;
 use crate::store::records::{
-    self, AddressRecord, HostRecord, NetworkMark, NetworkPointer, PresenceRecord, RecordError, Stored,
+    self, AddressRecord, DrainRecord, HostRecord, InstanceMark, NetworkMark, NetworkPointer, PresenceRecord,
+    RecordError, Stored,
 };
 use crate::store::{Entry, Event, Key, Listing, Revision, keys};
 
@@ -46,6 +47,10 @@ pub struct World {
     names: BTreeMap<NetworkName, NetworkId>,
     /// The networks that were ended with their members.
     network_marks: BTreeMap<NetworkId, NetworkMark>,
+    /// The agents of hosts that were forgotten with the members that they made.
+    instance_marks: BTreeMap<Uuid, InstanceMark>,
+    /// The hosts that operators empty.
+    draining: BTreeSet<HostName>,
     quarantine: Quarantine,
     /// The newest change of a network, a member or an address; those of hosts are told by hosts about themselves.
     applied: Revision,
@@ -183,6 +188,14 @@ impl World {
             let id = mark.network;
             self.network_marks.insert(id, mark);
             Ok(one(id))
+        } else if entry.key.below(&keys::instance_marks()).is_some() {
+            let mark = records::instance_mark_from(entry)?;
+            self.instance_marks.insert(mark.instance, mark);
+            Ok(Concerns::Everything)
+        } else if entry.key.below(&keys::drains()).is_some() {
+            let DrainRecord { host, draining, .. } = records::drain_from(entry)?;
+            let is_new = if draining { self.draining.insert(host.clone()) } else { self.draining.remove(&host) };
+            Ok(if is_new { self.networks_of(&host) } else { Concerns::Nothing })
         } else if let Some(name) = network_name(&entry.key) {
             let NetworkPointer { network } = records::decode(&entry.key, &entry.value)?;
             self.names.insert(name, network);
@@ -293,6 +306,9 @@ impl World {
         }
         if let Some(host) = keys::host_of_presence(key) {
             return if self.present.remove(&host).is_some() { self.networks_of(&host) } else { Concerns::Nothing };
+        }
+        if let Some(host) = key.below(&keys::drains()).and_then(|host| host.parse().ok()) {
+            return if self.draining.remove::<HostName>(&host) { self.networks_of(&host) } else { Concerns::Nothing };
         }
         if let Some(host) = key.below(&keys::hosts()).and_then(|host| host.parse().ok()) {
             // A host that goes takes its members' rows along when they are deleted; its VTEP alone concerns everybody.

@@ -8,9 +8,10 @@ use tokio::sync::Notify;
 
 use crate::agent::views::{
     AdoptHost, Adopted, AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Deleted, Detach,
-    Detached, DomainNameView, DomainNamesQuery, EndNetwork, EndedNetwork, FleetView, HostState, HostView, MemberRef,
-    MemberView, MembersQuery, NameView, NamesCounted, NamesView, NetworkCounters, NetworkPath, NetworkView,
-    ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, VersionView,
+    Detached, DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndNetwork, EndedNetwork, FleetView,
+    ForgetHost, ForgottenHost, HostState, HostView, MemberRef, MemberView, MembersQuery, NameView, NamesCounted,
+    NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet,
+    StatusView, VersionView,
 };
 use crate::agent::{AgentApi, ControlError, ErrorCode};
 use crate::datapath::{Direction, Outcome};
@@ -132,6 +133,16 @@ impl AgentApi for Fake {
     async fn adopt_host(&self, request: AdoptHost) -> Result<Adopted, ControlError> {
         self.hear(format!("adopt_host {} {}", request.yes, request.force))?;
         Ok(Adopted { kept: 2, ended: 1 })
+    }
+
+    async fn forget_host(&self, request: ForgetHost) -> Result<ForgottenHost, ControlError> {
+        self.hear(format!("forget_host {} {} {}", request.host, request.yes, request.force))?;
+        Ok(ForgottenHost { members_ended: 3 })
+    }
+
+    async fn drain_host(&self, request: DrainHost) -> Result<DrainedHost, ControlError> {
+        self.hear(format!("drain_host {} {:?} {}", request.host, request.wait_seconds, request.cancel))?;
+        Ok(DrainedHost { members_left: 2 })
     }
 
     async fn hosts(&self) -> Result<Vec<HostView>, ControlError> {
@@ -275,6 +286,7 @@ pub(crate) fn host_view() -> HostView {
         applied_revision: Some(7),
         lag: Some(2),
         members_unadopted: 1,
+        draining: true,
         store_age_seconds: Some(3),
     }
 }

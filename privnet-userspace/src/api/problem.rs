@@ -64,6 +64,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
         | ErrorCode::PoolExhausted
         | ErrorCode::MtuTooSmall
         | ErrorCode::HostNotAdopted
+        | ErrorCode::HostDraining
         | ErrorCode::VtepConflict => StatusCode::CONFLICT,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorCode::Unsupported => StatusCode::NOT_IMPLEMENTED,

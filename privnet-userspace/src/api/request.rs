@@ -34,6 +34,8 @@ impl Asked for views::CreateNetwork {}
 impl Asked for views::EndNetwork {}
 impl Asked for views::SetFleet {}
 impl Asked for views::AdoptHost {}
+impl Asked for views::ForgetHost {}
+impl Asked for views::DrainHost {}
 impl Asked for views::Detach {}
 impl Asked for views::Attach {
     fn for_root_alone(&self) -> Option<&'static str> {

@@ -78,6 +78,8 @@ async fn every_request_reaches_the_agent_and_its_answer_comes_back() {
         ("GET", "/v1/resolve?name=a.b&type=srv&as=10.0.0.1", Value::Null, 200, r#"resolve a.b Some("srv") 10.0.0.1"#),
         ("GET", "/v1/fleet", Value::Null, 200, "fleet"),
         ("POST", "/v1/hosts/adopt", json!({"yes": true}), 200, "adopt_host true false"),
+        ("POST", "/v1/hosts/forget", json!({"host": "h2", "force": true}), 200, "forget_host h2 false true"),
+        ("POST", "/v1/hosts/drain", json!({"host": "h2", "wait_seconds": 5}), 200, "drain_host h2 Some(5) false"),
         ("POST", "/v1/fleet", json!({"vxlan_port": 4790}), 200, "set_fleet 4790"),
         ("GET", "/v1/hosts", Value::Null, 200, "hosts"),
         ("GET", "/v1/status", Value::Null, 200, "status"),

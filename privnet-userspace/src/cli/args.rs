@@ -162,6 +162,36 @@ pub enum HostVerb {
         #[command(flatten)]
         agent: AgentSocket,
     },
+    /// Empty a host: withdraw the names of its members, attach nothing there, and wait until its containers have left.
+    Drain {
+        /// The host's name.
+        #[arg(value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
+        host: String,
+        /// How long to wait.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        wait: u64,
+        /// Take members again, and give its members their names back.
+        #[arg(long, conflicts_with = "wait")]
+        cancel: bool,
+        /// The agent to ask.
+        #[command(flatten)]
+        agent: AgentSocket,
+    },
+    /// End the members of a host that is gone for ever, and forget it; should it come back, it obeys.
+    Forget {
+        /// The host's name.
+        #[arg(value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
+        host: String,
+        /// End more than five members.
+        #[arg(long)]
+        yes: bool,
+        /// Forget it although the lease of its agent lives.
+        #[arg(long)]
+        force: bool,
+        /// The agent to ask.
+        #[command(flatten)]
+        agent: AgentSocket,
+    },
 }
 
 /// What to do with the fleet.

@@ -5,7 +5,7 @@ use super::client::Client;
 use super::human;
 use super::output::{print, print_age, table};
 use crate::api::ControlError;
-use crate::api::views::{AdoptHost, HostState, HostView};
+use crate::api::views::{AdoptHost, DrainHost, ForgetHost, HostState, HostView};
 
 /// `privnet hosts`.
 ///
@@ -24,9 +24,25 @@ pub async fn hosts(agent: &AgentSocket, format: Format) -> Result<(), ControlErr
 /// # Errors
 /// The agent's, or why it cannot be asked.
 pub async fn host(verb: HostVerb, format: Format) -> Result<(), ControlError> {
-    let HostVerb::Adopt { yes, force, agent } = verb;
-    let adopted = Client::new(&agent.socket).adopt_host(&AdoptHost { yes, force }).await?;
-    print(format, &adopted, |adopted| format!("kept {} and ended {}\n", adopted.kept, adopted.ended))
+    match verb {
+        HostVerb::Adopt { yes, force, agent } => {
+            let adopted = Client::new(&agent.socket).adopt_host(&AdoptHost { yes, force }).await?;
+            print(format, &adopted, |adopted| format!("kept {} and ended {}\n", adopted.kept, adopted.ended))
+        }
+        HostVerb::Drain { host, wait, cancel, agent } => {
+            let request = DrainHost { host, wait_seconds: Some(wait), cancel };
+            let drained = Client::new(&agent.socket).drain_host(&request).await?;
+            print(format, &drained, |drained| match drained.members_left {
+                _ if cancel => "takes members again\n".to_owned(),
+                0 => "drained\n".to_owned(),
+                left => format!("not empty yet: {left} left\n"),
+            })
+        }
+        HostVerb::Forget { host, yes, force, agent } => {
+            let forgotten = Client::new(&agent.socket).forget_host(&ForgetHost { host, yes, force }).await?;
+            print(format, &forgotten, |it| format!("forgotten, with {} members\n", it.members_ended))
+        }
+    }
 }
 
 /// That a host is not heard, and for how long.
@@ -47,6 +63,7 @@ fn host_table(views: &[HostView]) -> String {
                 (HostState::Present, _) if view.members_unadopted > 0 => {
                     format!("present, {} of them not adopted: `privnet host adopt` there", view.members_unadopted)
                 }
+                (state, _) if view.draining => format!("{state}, drained"),
                 (state, _) => state.to_string(),
             },
             number(view.applied_revision),

@@ -87,8 +87,10 @@ pub enum ErrorCode {
     NetnsInvalid,
     /// The underlay leaves no room for the tunnels.
     MtuTooSmall,
-    /// Members of this host's name were made by another instance of its agent.
+    /// Members of this host's name were made by another instance of its agent, or this host was forgotten.
     HostNotAdopted,
+    /// An operator empties this host.
+    HostDraining,
     /// Another user of the fleet's VXLAN port or of the VNI stands in the way.
     VtepConflict,
     /// The kernel lacks what was asked for.

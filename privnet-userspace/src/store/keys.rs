@@ -244,6 +244,12 @@ pub fn drains() -> Prefix {
     prefix("drains/")
 }
 
+/// `marks/`: what operators ended.
+#[must_use]
+pub fn marks() -> Prefix {
+    prefix("marks/")
+}
+
 /// `marks/networks/`.
 #[must_use]
 pub fn network_marks() -> Prefix {

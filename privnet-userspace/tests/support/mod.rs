@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use privnet::agent::views::{
     AdoptHost, Adopted, AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, EndNetwork, EndedNetwork, FleetView, HostState, HostView, MemberRef, MemberView,
-    MembersQuery, NetworkPath, NetworkView, ProblemView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet,
-    StatusView, Target, VersionView,
+    DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndNetwork, EndedNetwork, FleetView, ForgetHost,
+    ForgottenHost, HostState, HostView, MemberRef, MemberView, MembersQuery, NetworkPath, NetworkView, ProblemView,
+    ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target, VersionView,
 };
 use privnet::agent::{AgentApi, ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Surface};
@@ -196,6 +196,14 @@ impl AgentApi for Fake {
         Ok(Adopted { kept: 2, ended: u64::from(request.yes) })
     }
 
+    async fn forget_host(&self, _request: ForgetHost) -> Result<ForgottenHost, ControlError> {
+        Ok(ForgottenHost { members_ended: 3 })
+    }
+
+    async fn drain_host(&self, _request: DrainHost) -> Result<DrainedHost, ControlError> {
+        Ok(DrainedHost { members_left: 2 })
+    }
+
     async fn hosts(&self) -> Result<Vec<HostView>, ControlError> {
         Ok(vec![HostView {
             name: "two".parse().expect("host"),
@@ -207,6 +215,7 @@ impl AgentApi for Fake {
             applied_revision: Some(7),
             lag: Some(2),
             members_unadopted: 0,
+            draining: false,
             store_age_seconds: Some(65),
         }])
     }

@@ -51,10 +51,11 @@ const FILES: [&str; 8] = [
 const IN_THE_PATH: [&str; 3] = ["privnet", build::DEMO, "vm_talk"];
 
 /// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
-const ELSEWHERE: [(&str, &str); 22] = [
+const ELSEWHERE: [(&str, &str); 23] = [
     ("demo", "ends the demo early; a guest runs it whole by every road"),
     ("lifecycle_crashes", "kills agents, a hundred times"),
     ("lifecycle_ends", "several machines share an etcd"),
+    ("lifecycle_forget", "several machines share an etcd"),
     ("lifecycle_etcd", "several machines share an etcd"),
     ("lifecycle_fleet", "several machines share an etcd"),
     ("lifecycle_four_hosts", "several machines share an etcd"),

@@ -81,7 +81,9 @@ impl Belief {
             | About::NetworkMark(_)
             | About::NetworkPointer(_)
             | About::MemberPointer { .. }
-            | About::Host(_)
+            | About::InstanceMark(_)
+            | About::Host { .. }
+            | About::Drain(_)
             | About::Presence { .. } => {}
         }
     }
@@ -134,7 +136,7 @@ impl Belief {
     pub(super) fn heirs(&self) -> Vec<Entry> {
         let goes_on = |Ghost { member, .. }: &Ghost| {
             let row = self.row(member).filter(|row| row.member == Some(member.id) && row.holder.is_some());
-            row.is_some() && !self.members.contains_key(&member.id)
+            row.is_some() && !self.members.contains_key(&member.id) && self.marks.of(member).is_none()
         };
         let is_free = |key: &Key| !self.held.contains_key(key);
         let free = self.ghosts.iter().filter(|(key, ghost)| is_free(key) && (!ghost.is_over || goes_on(ghost)));
@@ -190,13 +192,13 @@ impl Belief {
     }
 
     /// What is believed under a key, as a record.
-    fn stored_as<T: Record>(&self, key: &Key) -> Option<records::Stored<T>> {
+    pub(super) fn stored_as<T: Record>(&self, key: &Key) -> Option<records::Stored<T>> {
         let value = self.held.get(key)?.value.clone();
         records::read(&Entry { key: key.clone(), value, revision: Revision::default(), lease: None }).ok()
     }
 
     /// What the store has under the key of a record that is believed.
-    fn found(&self, key: &Key) -> Expected {
+    pub(super) fn found(&self, key: &Key) -> Expected {
         match self.held.get(key).map(|held| held.stored) {
             Some(Stored::Same(revision)) => Expected::Revision(revision),
             Some(Stored::Lost { found, .. }) => found,

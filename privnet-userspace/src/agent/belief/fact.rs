@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
+use uuid::Uuid;
 
 use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
 use crate::store::records::{
-    self, AddressRecord, MAX_RISE, MemberPointer, NetworkPointer, PresenceRecord, RecordError,
+    self, AddressRecord, HostRecord, InstanceMark, MAX_RISE, MemberPointer, NetworkPointer, PresenceRecord, RecordError,
 };
 use crate::store::{Entry, Key, keys};
 
@@ -27,6 +28,8 @@ pub enum About {
     Network(NetworkId),
     /// That a network was ended with its members.
     NetworkMark(NetworkId),
+    /// That the agent of a host is forgotten, with the members that it made.
+    InstanceMark(Arc<InstanceMark>),
     /// The name or the VNI of a network.
     NetworkPointer(NetworkId),
     /// A membership.
@@ -57,7 +60,14 @@ pub enum About {
         counts: bool,
     },
     /// A host.
-    Host(HostName),
+    Host {
+        /// It.
+        host: HostName,
+        /// The identity of its agent's state directory; unknown where the build before wrote the record.
+        instance: Option<Uuid>,
+    },
+    /// Whether an operator empties a host.
+    Drain(HostName),
     /// That a host is there.
     Presence {
         /// The host.
@@ -122,7 +132,11 @@ impl About {
             | Self::MemberPointer { network, .. }
             | Self::Address { network, .. } => Some(*network),
             Self::Member { member, .. } => Some(member.network),
-            Self::NetworkMark(_) | Self::Host(_) | Self::Presence { .. } => None,
+            Self::NetworkMark(_)
+            | Self::InstanceMark(_)
+            | Self::Host { .. }
+            | Self::Drain(_)
+            | Self::Presence { .. } => None,
         }
     }
 
@@ -131,6 +145,8 @@ impl About {
         let is_below = |prefix| key.below(&prefix).is_some();
         Ok(Some(if is_below(keys::network_marks()) {
             Self::NetworkMark(records::network_mark_from(entry)?.network)
+        } else if is_below(keys::instance_marks()) {
+            Self::InstanceMark(Arc::new(records::instance_mark_from(entry)?))
         } else if is_below(keys::networks()) {
             Self::Network(records::network_from(entry)?.id)
         } else if is_below(keys::names()) || is_below(keys::vnis()) {
@@ -144,7 +160,10 @@ impl About {
             let (network, address, row) = records::address_from(entry)?;
             Self::Address { network, address, row: row.record, counts: false }
         } else if is_below(keys::hosts()) {
-            Self::Host(records::host_from(entry)?.name)
+            let HostRecord { name: host, instance, .. } = records::host_from(entry)?;
+            Self::Host { host, instance }
+        } else if is_below(keys::drains()) {
+            Self::Drain(records::drain_from(entry)?.host)
         } else if let Some(host) = keys::host_of_presence(key) {
             let record: Option<PresenceRecord> = records::decode(key, &entry.value).ok();
             Self::Presence { host, records_ends: record.is_some_and(|record| record.boot.is_some()) }

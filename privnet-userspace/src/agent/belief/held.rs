@@ -157,22 +157,17 @@ impl Belief {
 
     /// Follows a transaction of the store, and returns the changes of what is believed, in their order.
     pub fn follow(&mut self, changes: &[Event], now: Instant) -> Vec<Event> {
-        let rank = |event: &&Event| match event {
-            Event::Put { key, .. } if key.below(&keys::network_marks()).is_some() => 0,
-            Event::Put { key, .. } if keys::parse_address(key).is_some() => 1,
-            Event::Put { .. } | Event::Delete { .. } | Event::Resync(_) => 2,
-        };
+        let is_mark = |event: &&Event| matches!(event, Event::Put { key, .. } if key.below(&keys::marks()).is_some());
+        let is_row = |event: &&Event| matches!(event, Event::Put { key, .. } if keys::parse_address(key).is_some());
         let (mut believed, mut touched) = (Vec::new(), BTreeSet::new());
-        let before = self.lost.clone();
         // What marks say, and then rows, decides what the other records of the transaction mean.
-        let mut in_turn: Vec<&Event> = changes.iter().collect();
-        in_turn.sort_by_key(rank);
-        for event in in_turn {
-            if let Event::Put { key, value, revision } = event {
-                let entry = Entry { key: key.clone(), value: value.clone(), revision: *revision, lease: None };
-                self.put(&entry, changes, now, &mut believed, &mut touched);
-            }
-        }
+        let (marks, others): (Vec<&Event>, Vec<&Event>) = changes.iter().partition(is_mark);
+        let (rows, others): (Vec<&Event>, Vec<&Event>) = others.into_iter().partition(is_row);
+        self.put_all(&marks, changes, now, &mut believed, &mut touched);
+        self.end_marked_members(now, &mut believed, &mut touched);
+        let before = self.lost.clone();
+        self.put_all(&rows, changes, now, &mut believed, &mut touched);
+        self.put_all(&others, changes, now, &mut believed, &mut touched);
         for event in changes {
             if let Event::Put { revision, .. } | Event::Delete { revision, .. } = event {
                 self.revision = self.revision.max(*revision);
@@ -264,9 +259,7 @@ impl Belief {
             Stored::Same(_) => self.lost.remove(&key),
             Stored::Lost { .. } => self.lost.insert(key.clone()),
         };
-        if let About::NetworkMark(network) = &held.fact.about {
-            self.marks.note_network(*network);
-        }
+        self.marks.note(&held.fact.about);
         if let About::Member { member, .. } = &held.fact.about {
             self.members.insert(member.id, key.clone());
             self.at.entry((member.network, member.address)).or_default().insert(member.id);
@@ -295,7 +288,8 @@ impl Belief {
         if self.is_beaten(&fact.about) {
             self.marks.beaten.insert(key.clone(), Beaten { revision, since: now });
         } else if let About::Member { member, .. } = fact.about {
-            let ghost = Ghost { member: Member::clone(&member), value, revision, since: now, is_over: true };
+            let since = self.marks.of(&member).map_or(now, |mark| self.since(mark, now));
+            let ghost = Ghost { member: Member::clone(&member), value, revision, since, is_over: true };
             self.ghosts.insert(key.clone(), ghost);
         }
         Event::Delete { key: key.clone(), revision: Revision::default() }

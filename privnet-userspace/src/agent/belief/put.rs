@@ -11,6 +11,23 @@ use crate::model::{Member, NetworkId};
 use crate::store::{Entry, Event, Expected, Key, keys};
 
 impl Belief {
+    /// Follows the records that a transaction puts, one after another.
+    pub(super) fn put_all(
+        &mut self,
+        puts: &[&Event],
+        changes: &[Event],
+        now: Instant,
+        believed: &mut Vec<Event>,
+        touched: &mut BTreeSet<(NetworkId, Ipv4Addr)>,
+    ) {
+        for event in puts {
+            if let Event::Put { key, value, revision } = event {
+                let entry = Entry { key: key.clone(), value: value.clone(), revision: *revision, lease: None };
+                self.put(&entry, changes, now, believed, touched);
+            }
+        }
+    }
+
     /// Follows a record that the store has by now.
     pub(super) fn put(
         &mut self,
@@ -50,11 +67,15 @@ impl Belief {
             self.hold(key.clone(), Held { value, fact, stored });
             return;
         }
+        if let About::Member { member, .. } = &fact.about {
+            self.record_end(member, now, believed, touched);
+        }
         if let About::Member { member, .. } = &fact.about
             && let Some(is_over) = self.is_ghost(key, member, fact.serial)
         {
+            let since = self.marks.of(member).map_or(now, |mark| self.since(mark, now));
             let (member, value) = (Member::clone(member), value.clone());
-            let ghost = Ghost { member, value, revision: *revision, since: now, is_over };
+            let ghost = Ghost { member, value, revision: *revision, since, is_over };
             self.ghosts.insert(key.clone(), ghost);
             if self.held.contains_key(key) {
                 self.lose(key, Expected::Revision(*revision), now);
@@ -62,7 +83,7 @@ impl Belief {
             return;
         }
         let is_told_by_host = || {
-            let About::Host(host) = &fact.about else { return false };
+            let About::Host { host, .. } = &fact.about else { return false };
             let presence = keys::presence(host);
             changes.iter().any(|change| matches!(change, Event::Put { key, .. } if *key == presence))
         };
@@ -80,12 +101,19 @@ impl Belief {
         };
         let follows = |held: &Held| !is_kept(held) && (is_other(held) || fact.follows(&held.fact));
         if self.held.get(key).is_none_or(follows) || is_told_by_host() {
-            if let About::Address { network, address, .. } = &fact.about {
+            let mut holder = None;
+            if let About::Address { network, address, row, .. } = &fact.about {
                 touched.insert((*network, *address));
+                holder = row.holder.as_ref().map(|holder| keys::member(*network, holder));
             }
             self.note_kept_off(key, &fact);
             self.hold(key.clone(), Held { value: value.clone(), fact, stored: Stored::Same(*revision) });
             believed.push(told());
+            // Its record came first.
+            if let Some(ghost) = holder.and_then(|record| self.ghosts.get(&record)) {
+                let member = ghost.member.clone();
+                self.record_end(&member, now, believed, touched);
+            }
         } else {
             self.refused.insert(key.clone(), entry.clone());
             self.lose(key, Expected::Revision(*revision), now);
@@ -94,7 +122,7 @@ impl Belief {
 
     /// Whether a member's record is not to be believed: it is over, or it has another one's name.
     fn is_ghost(&self, key: &Key, member: &Member, serial: u64) -> Option<bool> {
-        if self.row(member).is_some_and(|row| !row.goes_on(member.id)) {
+        if self.marks.of(member).is_some() || self.row(member).is_some_and(|row| !row.goes_on(member.id)) {
             return Some(true);
         }
         let elsewhere = self.members.get(&member.id).filter(|known| *known != key);

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::fact::About;
 use super::held::{Belief, Held, Stored};
 use crate::model::{HostName, Member, NetworkId};
@@ -20,8 +22,8 @@ pub(super) const MAX_RECORDS: usize = 50;
 /// What is put back, or taken away, together. In the order in which it is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unit {
-    /// That a network was ended with its members.
-    Mark(NetworkId),
+    /// That an operator ended something.
+    Mark(Marked),
     /// A network, its name and its VNI.
     Network(NetworkId),
     /// A host.
@@ -32,8 +34,17 @@ pub enum Unit {
     Rows(NetworkId),
     /// A record of a membership that is over.
     Ghost(Key),
-    /// Records of networks that were ended with their members, this one first.
+    /// Records that marks beat, this one first.
     Beaten(Key),
+}
+
+/// What an operator ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Marked {
+    /// A network, with its members.
+    Network(NetworkId),
+    /// The agent of a host, with the members that it made.
+    Instance(Uuid),
 }
 
 impl Unit {
@@ -106,10 +117,13 @@ impl Belief {
         let put_one = |transaction: Transaction, (key, value, found): &(&Key, &Value, Expected)| {
             transaction.require(Key::clone(key), *found).put(Key::clone(key), Value::clone(value))
         };
-        // An end that this agent has not seen yet must not be undone: the row of the membership, or a mark of the network.
+        // An end that this agent has not seen yet must not be undone: the row of the membership, or a mark.
         let row_stands = row.iter().map(|(key, found)| (key.clone(), *found));
         let unmarked = self.network_of(unit).map(|network| (keys::network_mark(network), Expected::Absent));
-        let stands: Vec<(Key, Expected)> = row_stands.chain(unmarked).collect();
+        let instance =
+            if let Unit::Membership(key) = unit { self.member(key).and_then(|it| it.instance) } else { None };
+        let remembered = instance.map(|instance| (keys::instance_mark(instance), Expected::Absent));
+        let stands: Vec<(Key, Expected)> = row_stands.chain(unmarked).chain(remembered).collect();
         let begun = || stands.iter().fold(Transaction::new(), |begun, (key, found)| begun.require(key.clone(), *found));
         let over = self.ghost_in_place_of(unit).map(|over| self.without_pointers(begun(), over));
         let put = before.chunks(MAX_RECORDS).chain([last]).filter(|chunk| !chunk.is_empty());
@@ -137,9 +151,10 @@ impl Belief {
     /// What a record is put back with; nothing for a presence, which its own host writes again.
     fn unit_of(&self, key: &Key, about: &About) -> Option<Unit> {
         Some(match about {
-            About::NetworkMark(network) => Unit::Mark(*network),
+            About::NetworkMark(network) => Unit::Mark(Marked::Network(*network)),
+            About::InstanceMark(mark) => Unit::Mark(Marked::Instance(mark.instance)),
             About::Network(network) | About::NetworkPointer(network) => Unit::Network(*network),
-            About::Host(host) => Unit::Host(host.clone()),
+            About::Host { host, .. } | About::Drain(host) => Unit::Host(host.clone()),
             About::Member { .. } => Unit::Membership(key.clone()),
             About::MemberPointer { network, member, holder } => {
                 let known = member.and_then(|id| self.members.get(&id).cloned());
@@ -237,14 +252,15 @@ impl Belief {
         self.ghosts.get(key).filter(|ghost| ghost.is_over).map(|ghost| &ghost.member)
     }
 
-    fn member(&self, key: &Key) -> Option<&Member> {
+    pub(super) fn member(&self, key: &Key) -> Option<&Member> {
         let held = self.held.get(key)?;
         if let About::Member { member, .. } = &held.fact.about { Some(member) } else { None }
     }
 
     fn describe(&self, unit: &Unit) -> String {
         match unit {
-            Unit::Mark(network) => format!("the end of network {network}"),
+            Unit::Mark(Marked::Network(network)) => format!("the end of network {network}"),
+            Unit::Mark(Marked::Instance(instance)) => format!("the end of the host whose agent was {instance}"),
             Unit::Network(network) => format!("network {network}"),
             Unit::Host(host) => format!("host {host}"),
             Unit::Membership(key) => match self.member(key) {

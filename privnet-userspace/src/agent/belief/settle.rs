@@ -65,7 +65,7 @@ impl Belief {
         let Some(About::Member { member, says_id }) = self.held.get(key).map(|held| &held.fact.about) else {
             return false;
         };
-        if self.marks.has_network(member.network) {
+        if self.marks.has_network(member.network) || self.marks.of(member).is_some() {
             return false;
         }
         let goes_on = self.row(member).is_none_or(|row| row.goes_on(member.id));
@@ -78,13 +78,14 @@ impl Belief {
         let is_lost = matches!(held.stored, Stored::Lost { .. });
         let is_kept = |network: &NetworkId| own_networks.contains(network) || self.has_record(&keys::network(*network));
         match &held.fact.about {
-            About::NetworkMark(_) | About::Presence { .. } => true,
+            About::NetworkMark(_) | About::InstanceMark(_) | About::Presence { .. } => true,
             About::Network(network) => own_networks.contains(network) || self.has_record(key),
             About::NetworkPointer(network) => self.held.contains_key(&keys::network(*network)),
             About::Member { member, says_id } => {
                 let goes_on = self.row(member).is_none_or(|row| row.goes_on(member.id));
                 let may_be_lost = || self.records_ends(member, *says_id) && is_kept(&member.network);
-                self.members.get(&member.id) == Some(key) && goes_on && (!is_lost || may_be_lost())
+                let is_its = self.members.get(&member.id) == Some(key) && self.marks.of(member).is_none();
+                is_its && goes_on && (!is_lost || may_be_lost())
             }
             About::MemberPointer { network, member, holder } => {
                 let of_holder = || keys::member(*network, holder);
@@ -92,7 +93,9 @@ impl Belief {
                 record.is_some_and(|record| self.points_to(key, &record))
             }
             About::Address { network, .. } => is_kept(network),
-            About::Host(host) => *host == self.own || self.members_of_host(host).next().is_some(),
+            About::Host { host, .. } | About::Drain(host) => {
+                *host == self.own || self.members_of_host(host).next().is_some()
+            }
         }
     }
 

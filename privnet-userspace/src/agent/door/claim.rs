@@ -14,6 +14,7 @@ use super::target::TargetNetns;
 use super::wish::MemberWish;
 use crate::agent::adoption;
 use crate::agent::host::journal::{Record, text_of_entry};
+use crate::agent::hosts;
 use crate::agent::membership;
 use crate::agent::shared::Shared;
 use crate::ipam;
@@ -93,6 +94,9 @@ pub async fn claim_or_existing(
     let mut attempts = 0;
     loop {
         adoption::refusal(shared).map_or(Ok(()), Err)?;
+        if membership_of(shared, network.id, found).is_none() {
+            shared.world(|world| hosts::refuse_drained(world, &shared.host.config.host))?;
+        }
         if membership_of(shared, network.id, found).is_none() {
             shared.world.until_trusted().await;
         }
@@ -197,7 +201,7 @@ async fn claim(
         name: name_wish(shared, network.id, wanted, found),
         address: wanted.address,
         host: shared.host.config.host.clone(),
-        instance: Some(shared.host.facts.instance),
+        instance: Some(shared.host.facts.instance.id()),
         public_key: key.public_key(),
         wireguard_port: ownership::wireguard_port(index),
         now_unix_seconds: crate::agent::now_unix_seconds(),

@@ -12,6 +12,7 @@ use super::ends;
 use super::error::{ControlError, ErrorCode};
 use super::explain::{explain, problem};
 use super::fleet;
+use super::forget;
 use super::gone::wait_until_gone;
 use super::names::{ask_for_name, names_of_app, observe_names};
 use super::overlap::avoided_ranges;
@@ -21,9 +22,9 @@ use super::scrape;
 use super::verbs::AgentApi;
 use super::views::{
     AdoptHost, Adopted, Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView,
-    DomainNamesQuery, EndNetwork, EndedNetwork, FleetView, HostState, HostView, MemberView, MembersQuery, NamesView,
-    NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, Scrape, ScrapeErrorKind, SetFleet,
-    StatusView, VersionView,
+    DomainNamesQuery, DrainHost, DrainedHost, EndNetwork, EndedNetwork, FleetView, ForgetHost, ForgottenHost,
+    HostState, HostView, MemberView, MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery,
+    ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
 };
 use crate::agent::adoption;
 use crate::agent::membership;
@@ -256,6 +257,9 @@ impl AgentApi for Control {
             Err(error) => return Err(error),
         };
         let Some((member, name)) = self.find_member(&network, app, &kind, number).await? else {
+            if self.shared.mark().is_some() {
+                adoption::refusal(&self.shared).map_or(Ok(()), Err)?;
+            }
             if number.is_none() {
                 ends::refuse_elsewhere(&self.shared, &network, app, &kind)?;
             }
@@ -323,6 +327,16 @@ impl AgentApi for Control {
 
     async fn adopt_host(&self, request: AdoptHost) -> Result<Adopted, ControlError> {
         adopt(&self.shared, request).await
+    }
+
+    async fn forget_host(&self, request: ForgetHost) -> Result<ForgottenHost, ControlError> {
+        self.shared.host.state_dir.check()?;
+        forget::forget(&self.shared, request).await
+    }
+
+    async fn drain_host(&self, request: DrainHost) -> Result<DrainedHost, ControlError> {
+        self.shared.host.state_dir.check()?;
+        forget::drain(&self.shared, request).await
     }
 
     async fn hosts(&self) -> Result<Vec<HostView>, ControlError> {

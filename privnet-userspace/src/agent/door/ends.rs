@@ -10,7 +10,7 @@ use crate::store::claims::{self, End, Released};
 use crate::store::records::{EndedBy, NetworkMark};
 
 /// How many members end without a confirmation.
-const ENDS_UNASKED: usize = 5;
+pub(super) const ENDS_UNASKED: usize = 5;
 
 /// Ends a network with its members, by a mark that each host obeys when it sees it.
 pub(super) async fn end_network(shared: &Shared, request: EndNetwork) -> Result<EndedNetwork, ControlError> {

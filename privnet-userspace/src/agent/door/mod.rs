@@ -15,6 +15,7 @@
 //! | `scrape`, `read_failures` | what the metrics read: counters, devices, the state; a read that fails is counted |
 //! | `numbers` | the numbers of containers as an attach finds them |
 //! | `names` | what surfaces may ask about names |
+//! | `forget` | a host that is forgotten, and one that is drained |
 //! | `ends` | a network that ends with its members, and a member of a host that is away |
 //! | [`doctor`], `host_checks`, `service_checks` | what the agent and its host can do, one check a line |
 //! | [`views`], [`error`] | what the surfaces may see |
@@ -30,6 +31,7 @@ mod ends;
 pub mod error;
 pub mod explain;
 mod fleet;
+mod forget;
 mod gone;
 pub mod handover;
 pub mod handover_netns;

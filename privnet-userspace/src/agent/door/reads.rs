@@ -60,7 +60,7 @@ pub async fn members(shared: &Shared, network: Option<&str>) -> Result<Vec<Membe
 /// The hosts that share the store, by name.
 pub fn hosts(shared: &Shared) -> Vec<HostView> {
     let (age, own) = (store_age_seconds(shared), &shared.host.config.host);
-    let own_instance = (own, shared.host.facts.instance);
+    let own_instance = (own, shared.host.facts.instance.id());
     shared.world(|world| {
         let applied = world.applied().0;
         let view = |host: &HostRecord| {
@@ -77,6 +77,7 @@ pub fn hosts(shared: &Shared) -> Vec<HostView> {
                 applied_revision: its,
                 lag: its.map(|its| applied.saturating_sub(its)),
                 members_unadopted: world.unadopted(&host.name, own_instance),
+                draining: world.is_draining(&host.name),
                 store_age_seconds: age,
             }
         };

@@ -60,6 +60,12 @@ macro_rules! verbs {
             /// here, and ends the others.
             adoptHost POST "/v1/hosts/adopt" 200
                 adopt_host(Body request: views::AdoptHost) -> views::Adopted;
+            /// Ends the members of a host that is gone for ever, and forgets it.
+            forgetHost POST "/v1/hosts/forget" 200
+                forget_host(Body request: views::ForgetHost) -> views::ForgottenHost;
+            /// Empties a host: withdraws its names, attaches nothing there, and waits until its containers have left.
+            drainHost POST "/v1/hosts/drain" 200
+                drain_host(Body request: views::DrainHost) -> views::DrainedHost;
             /// The agent's state.
             status GET "/v1/status" 200
                 status() -> views::StatusView;

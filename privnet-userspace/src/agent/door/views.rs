@@ -23,7 +23,7 @@ mod status;
 mod version;
 mod within;
 
-pub use hosts::{AdoptHost, Adopted, HostState, HostView};
+pub use hosts::{AdoptHost, Adopted, DrainHost, DrainedHost, ForgetHost, ForgottenHost, HostState, HostView};
 pub use names::{
     AnswerSource, DomainNameView, DomainNamesQuery, NamesCounted, NamesView, RepliesCounted, ResolveQuery, ResolveView,
 };

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use uuid::{Uuid, uuid};
 
-use super::instance;
+use super::instance::Instance;
 use super::state_dir::StateDir;
 use crate::agent::config::{Config, DatapathChoice};
 use crate::agent::door::error::{ControlError, ErrorCode};
@@ -52,7 +52,7 @@ pub struct HostFacts {
     /// The machine, told from others by a UUID that follows from its machine-id; nothing where it has none.
     pub machine: Option<Uuid>,
     /// The identity of the agent's state directory.
-    pub instance: Uuid,
+    pub instance: Instance,
 }
 
 impl HostFacts {
@@ -72,7 +72,7 @@ impl HostFacts {
             wireguard: choose_wireguard(config)?,
             boot_id: netns::boot_id().context("reading the kernel's boot id")?,
             machine: machine_at(&config.machine_id_file),
-            instance: instance::instance(&config.state_dir)?,
+            instance: Instance::of(&config.state_dir)?,
         })
     }
 }
@@ -114,7 +114,7 @@ impl Host {
     /// Whether a member of this host's name is this agent's to end: of its instance, or of a build that wrote none.
     #[must_use]
     pub fn is_of_instance(&self, member: &Member) -> bool {
-        member.instance.is_none_or(|instance| instance == self.facts.instance)
+        member.instance.is_none_or(|instance| instance == self.facts.instance.id())
     }
 
     /// The underlay as it is now: the interface that has the VTEP's address.

@@ -59,7 +59,7 @@ pub enum Taking {
 /// Tells the other hosts where this host's VTEP is, and takes the host's name for as long as the lease lives. The record has a
 /// number above `seen`, the highest that was seen of it: the others take a lower one for what an older store says. Nothing is
 /// told, and nothing returned, where an agent of another machine has the name and does not answer: only an operator knows
-/// whether that machine is gone.
+/// whether that machine is gone; nor where this agent was forgotten.
 ///
 /// While members of another instance have the host's name, the address of their VTEP stays as that instance told it.
 ///
@@ -74,16 +74,20 @@ pub async fn announce(
 ) -> Result<Option<LeaseId>> {
     let host = &config.host;
     let presence = PresenceRecord {
-        instance: facts.instance,
+        instance: facts.instance.id(),
         machine: facts.machine,
         boot: Some(facts.boot_id.clone()),
         fleet: Some(store.id()),
         answers: true,
         asked: None,
     };
+    let mark = keys::instance_mark(presence.instance);
+    if store.get(&mark).await.context("looking whether this host was forgotten")?.is_some() {
+        return Ok(None);
+    }
     let over = match holder(store, config, facts, taking).await? {
         Holder::Nobody => None,
-        Holder::Own => Some(facts.instance),
+        Holder::Own => Some(presence.instance),
         Holder::Gone(instance) => Some(instance),
         Holder::Silent => return Ok(None),
     };
@@ -111,6 +115,7 @@ pub async fn announce(
         let mut transaction = Transaction::new()
             .require(keys::presence(host), as_seen(held))
             .require(keys::host(host), as_seen(told))
+            .require(mark.clone(), Expected::Absent)
             .put_leased(keys::presence(host), records::encode(&presence, &heard), lease);
         if !is_kept {
             let record = HostRecord {
@@ -119,7 +124,7 @@ pub async fn announce(
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 applied_revision: before.as_ref().map_or(0, |before| before.record.applied_revision),
                 clock_steps: before.as_ref().map_or(0, |before| before.record.clock_steps),
-                instance: Some(facts.instance),
+                instance: Some(presence.instance),
             };
             let envelope = before.map_or_else(Envelope::first, |before| before.envelope.next()).above(seen);
             transaction = transaction.put(keys::host(host), records::encode(&record, &envelope));
@@ -154,7 +159,7 @@ async fn holder(store: &Fleet, config: &Config, facts: &HostFacts, taking: Takin
         return Ok(Holder::Nobody);
     };
     let record = records::read::<PresenceRecord>(&held)?.record;
-    let is_own = record.instance == facts.instance;
+    let is_own = record.instance == facts.instance.id();
     let is_forgotten = async || store.get(&keys::instance_mark(record.instance)).await.map(|mark| mark.is_some());
     if !is_own && is_forgotten().await.context(reading)? {
         return Ok(Holder::Gone(record.instance));
@@ -218,14 +223,14 @@ async fn answers(store: &Fleet, config: &Config) -> Result<bool> {
 
 /// Whether a host's record is that of another instance, at another address.
 fn is_anothers(told: &HostRecord, facts: &HostFacts) -> bool {
-    told.vtep != facts.vtep && told.instance.is_some_and(|instance| instance != facts.instance)
+    told.vtep != facts.vtep && told.instance.is_some_and(|instance| instance != facts.instance.id())
 }
 
 async fn has_members_of_another(store: &Fleet, config: &Config, facts: &HostFacts) -> Result<bool> {
     let members = store.list(&keys::all_members()).await.context("looking for members of this host's name")?;
     // One that cannot be read is one of none.
     let mut members = members.entries.iter().filter_map(|entry| records::member_from(entry).ok());
-    let is_another = |instance| instance != facts.instance;
+    let is_another = |instance| instance != facts.instance.id();
     Ok(members.any(|member| member.host == config.host && member.instance.is_some_and(is_another)))
 }
 
@@ -287,6 +292,14 @@ impl Presence {
         Ok(())
     }
 
+    /// Refuses where another agent has this host's name, which was not forgotten.
+    ///
+    /// # Errors
+    /// That, or the store does not answer.
+    pub async fn refuse_another(&self) -> Result<()> {
+        holder(&self.store, &self.host.config, &self.host.facts, Taking::Again).await.map(drop)
+    }
+
     async fn announce(&self, taking: Taking) -> Result<Option<LeaseId>> {
         let seen = self.world.belief(|belief| belief.serial(&keys::host(&self.host.config.host)));
         announce(&self.store, &self.host.config, &self.host.facts, seen, taking).await
@@ -299,7 +312,7 @@ impl Presence {
         let is_to_be_written = |change: &Event| match change {
             Event::Delete { key, .. } => *key == own,
             Event::Put { key, value, .. } if *key == own => records::decode::<PresenceRecord>(key, value)
-                .is_ok_and(|record| record.asked.is_some() || record.instance != self.host.facts.instance),
+                .is_ok_and(|record| record.asked.is_some() || record.instance != self.host.facts.instance.id()),
             Event::Put { .. } | Event::Resync(_) => false,
         };
         if changes.iter().any(is_to_be_written) {

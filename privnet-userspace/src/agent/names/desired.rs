@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::agent::host::journal::Record;
 use crate::agent::world::World;
-use crate::model::{MemberState, NameOf, NetworkId};
+use crate::model::{HostName, MemberState, NameOf, NetworkId};
 use crate::names::{Catalogue, DnsClient, MemberNames, NetworkHead, NetworkNames};
 use crate::netns::NetnsId;
 
@@ -58,13 +58,14 @@ fn by_interface<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<&'a Record
     records
 }
 
-/// The names of a network as the world has them: those that are ready of its members, on whichever host that is there. Of a
-/// member's names the oldest of these stands for its address. Nothing when the network does not exist.
+/// The names of a network as the world has them: those that are ready of its members, on whichever host that is there and is not
+/// drained. Of a member's names the oldest of these stands for its address. Nothing when the network does not exist.
 pub fn names(world: &World, network: NetworkId) -> Option<NetworkNames> {
     let found = world.networks().get(&network)?;
     let head = NetworkHead { options: found.names.clone(), ..NetworkHead::new(found.name.clone(), found.subnet) };
     let mut members = BTreeMap::new();
-    for member in world.members(network).filter(|member| !world.is_gone(&member.host)) {
+    let has_names = |host: &HostName| !world.is_gone(host) && !world.is_draining(host);
+    for member in world.members(network).filter(|member| has_names(&member.host)) {
         let ready = member.each_name().filter(|name| name.state == MemberState::Ready);
         for (place, NameOf { container, ports, .. }) in ready.enumerate() {
             let container = container.clone();

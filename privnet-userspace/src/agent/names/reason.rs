@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::agent::world::World;
 use crate::dns::{Resolved, ResponseCode, Source};
-use crate::model::{App, Forwarding, Member, MemberState, NameOf, Network, NetworkId, counted};
+use crate::model::{App, Forwarding, HostName, MemberState, NameOf, Network, NetworkId, counted};
 use crate::names::{Name, SUFFIX};
 
 /// Why a container in `networks` is told `told` about `asked`.
@@ -73,19 +73,25 @@ fn missing(world: &World, networks: &[NetworkId], asked: &Name) -> String {
         return format!("{app} is no app's name or id, ap-<uuid>");
     };
     let members = world.members(network.id).map(Arc::as_ref);
-    let names: Vec<NameOf<'_>> = members.flat_map(Member::each_name).filter(|name| name.container.app == id).collect();
+    let names = members.flat_map(|member| member.each_name().map(|name| (name, &member.host)));
+    let names: Vec<(NameOf<'_>, &HostName)> = names.filter(|(name, _)| name.container.app == id).collect();
     if names.is_empty() {
         return format!("{app} has no container in network {}", network.name);
     }
     let rest: Vec<&str> = labels.collect();
-    let is_of = |name: &&NameOf<'_>| {
+    let is_of = |(name, _): &&(NameOf<'_>, &HostName)| {
         let (kind, number) = (name.container.kind.to_string(), name.container.number.to_string());
         rest.iter().filter(|label| !label.starts_with('_')).all(|label| **label == kind || **label == number)
     };
-    match names.iter().find(is_of).map(|name| name.state) {
-        Some(MemberState::Attaching) => "the container is being attached, and not ready yet".to_owned(),
-        Some(MemberState::Draining) => "the container is about to leave".to_owned(),
-        Some(MemberState::Ready) => "there is no such name of this container: see `privnet domain-names`".to_owned(),
+    match names.iter().find(is_of).map(|(name, host)| (name.state, *host)) {
+        Some((_, host)) if world.is_draining(host) => {
+            format!("host {host} is drained: its containers are about to leave")
+        }
+        Some((MemberState::Attaching, _)) => "the container is being attached, and not ready yet".to_owned(),
+        Some((MemberState::Draining, _)) => "the container is about to leave".to_owned(),
+        Some((MemberState::Ready, _)) => {
+            "there is no such name of this container: see `privnet domain-names`".to_owned()
+        }
         None => format!("{app} has other containers in network {}: see `privnet domain-names`", network.name),
     }
 }

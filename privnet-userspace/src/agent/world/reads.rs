@@ -10,7 +10,7 @@ use super::World;
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, HostName, Member, MemberId, Network, NetworkId, NetworkName};
 use crate::store::claims::Occupancy;
-use crate::store::records::{AddressRecord, HostRecord, NetworkMark, Stored};
+use crate::store::records::{AddressRecord, HostRecord, InstanceMark, NetworkMark, Stored};
 
 impl World {
     /// The networks, by id.
@@ -37,6 +37,24 @@ impl World {
     #[must_use]
     pub fn network_mark(&self, network: NetworkId) -> Option<&NetworkMark> {
         self.network_marks.get(&network)
+    }
+
+    /// The mark of an agent's instance that was forgotten.
+    #[must_use]
+    pub fn instance_mark(&self, instance: Uuid) -> Option<&InstanceMark> {
+        self.instance_marks.get(&instance)
+    }
+
+    /// Whether an agent of a host was forgotten.
+    #[must_use]
+    pub fn was_forgotten(&self, host: &HostName) -> bool {
+        self.instance_marks.values().any(|mark| mark.host == *host)
+    }
+
+    /// Whether an operator empties a host: it takes no new members, and those that it has have no names.
+    #[must_use]
+    pub fn is_draining(&self, host: &HostName) -> bool {
+        self.draining.contains(host)
     }
 
     /// Whether a host's agent is heard.

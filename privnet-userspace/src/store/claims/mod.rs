@@ -6,12 +6,14 @@ pub mod claim;
 pub mod error;
 #[cfg(test)]
 mod error_rows;
+pub mod forgetting;
 mod free;
 pub mod members;
 pub mod names;
 pub mod networks;
 pub mod occupancy;
 pub mod release;
+pub mod revival;
 pub mod vxlan_port;
 
 #[cfg(test)]
@@ -19,11 +21,13 @@ mod tests;
 
 pub use claim::{MemberClaim, NameClaim, NameWish};
 pub use error::{MemberError, NetworkError, some_of};
+pub use forgetting::{Forgetting, Forgotten, forget_host};
 pub use members::{Written, adopt_member, claim_member, set_member_state, update_member};
 pub use names::{MAX_NAMES, Released, add_name, drain_name, release_name};
 pub use networks::{NewNetwork, create_network, delete_network, end_network, members_of_network, remove_leftovers};
 pub use occupancy::{Choice, Found, NothingSeen, Occupancy, Seen};
 pub use release::{End, release_member};
+pub use revival::revive_member;
 pub use vxlan_port::{VxlanPortError, hosts_of_earlier_builds, set_vxlan_port};
 
 use super::contract::Entry;

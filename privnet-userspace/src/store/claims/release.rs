@@ -122,32 +122,13 @@ async fn is_pointer_to(store: &dyn Store, key: &Key, to: &Member) -> Result<bool
 
 /// The record of a member's address once it has ended; nothing where the record is of another member.
 fn freed_row(member: &Member, row: Option<&Stored<AddressRecord>>, end: End) -> Option<Value> {
-    let freed = |before: AddressRecord| AddressRecord {
-        holder: None,
-        released_unix_seconds: Some(end.at_unix_seconds),
-        member: Some(member.id),
-        ended_by: Some(end.by),
-        ..before
-    };
+    let freed = |before: AddressRecord| before.ended(member.id, end.by, end.at_unix_seconds);
     match row {
         Some(row) if is_held_by(&row.record, member) => {
             Some(records::encode(&freed(row.record.clone()), &row.envelope.next()))
         }
         Some(_) => None,
-        // It was lost: the member knows the low byte of its count.
-        None => {
-            let count = member.generation.into();
-            let before = AddressRecord {
-                holder: None,
-                count,
-                released_unix_seconds: None,
-                member: None,
-                before: None,
-                ended_by: None,
-                attached_unix_seconds: None,
-            };
-            Some(records::encode(&freed(before), &Envelope::first()))
-        }
+        None => Some(records::encode(&freed(AddressRecord::lost(member)), &Envelope::first())),
     }
 }
 

@@ -196,6 +196,26 @@ pub fn network_mark_from(entry: &Entry) -> Result<NetworkMark, RecordError> {
     Ok(mark)
 }
 
+/// Reads the record of `marks/instances/<instance>`.
+///
+/// # Errors
+/// When it is of a newer version, damaged, or of another instance than its key says.
+pub fn instance_mark_from(entry: &Entry) -> Result<InstanceMark, RecordError> {
+    let mark: InstanceMark = decode(&entry.key, &entry.value)?;
+    under_its_key(entry, &keys::instance_mark(mark.instance))?;
+    Ok(mark)
+}
+
+/// Reads the record of `drains/<host>`.
+///
+/// # Errors
+/// When it is of a newer version, damaged, or of another host than its key says.
+pub fn drain_from(entry: &Entry) -> Result<DrainRecord, RecordError> {
+    let drain: DrainRecord = decode(&entry.key, &entry.value)?;
+    under_its_key(entry, &keys::drain(&drain.host))?;
+    Ok(drain)
+}
+
 /// Reads the record of `members/<pn>/<member>`.
 ///
 /// # Errors

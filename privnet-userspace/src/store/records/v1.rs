@@ -42,6 +42,9 @@ impl Record for Member {
 /// How much a number may rise at once: a record whose number rose by more is damaged.
 pub const MAX_RISE: u64 = 1 << 20;
 
+/// How many generations a MAC address can tell apart.
+const GENERATIONS: u64 = 1 << u8::BITS;
+
 /// The record of `addresses/<pn>/<ipv4>`. It stays when the member leaves: the next holder needs the count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "AddressForm", into = "AddressForm")]
@@ -79,10 +82,49 @@ impl AddressRecord {
     /// The same row once it is above `other`, whose membership it names as the one before. The generation stays.
     #[must_use]
     pub fn above(&self, other: &Self) -> Self {
-        const GENERATIONS: u64 = 1 << u8::BITS;
         let behind = other.count.saturating_sub(self.count);
         let rounds = behind / GENERATIONS + 1;
         Self { count: self.count.saturating_add(rounds * GENERATIONS), before: other.member, ..self.clone() }
+    }
+
+    /// The row of a membership that has ended, and goes on after all. The generation stays.
+    #[must_use]
+    pub fn again(self, member: &Member, attached_unix_seconds: u64) -> Self {
+        Self {
+            holder: Some(member.container.clone()),
+            count: self.count.saturating_add(GENERATIONS),
+            released_unix_seconds: None,
+            member: Some(member.id),
+            before: self.before,
+            ended_by: None,
+            attached_unix_seconds: Some(attached_unix_seconds),
+        }
+    }
+
+    /// The row of a membership where the store and all that saw it have lost it: the member knows the low byte of its count.
+    #[must_use]
+    pub fn lost(member: &Member) -> Self {
+        Self {
+            holder: Some(member.container.clone()),
+            count: member.generation.into(),
+            released_unix_seconds: None,
+            member: Some(member.id),
+            before: None,
+            ended_by: None,
+            attached_unix_seconds: None,
+        }
+    }
+
+    /// The same row once a membership has ended that has the address.
+    #[must_use]
+    pub fn ended(self, member: MemberId, by: EndedBy, at_unix_seconds: u64) -> Self {
+        Self {
+            holder: None,
+            released_unix_seconds: Some(at_unix_seconds),
+            member: Some(member),
+            ended_by: Some(by),
+            ..self
+        }
     }
 
     /// Whether a membership that has the address, or had it, goes on. A row that the build before wrote says nothing of

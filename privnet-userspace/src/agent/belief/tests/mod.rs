@@ -3,6 +3,7 @@
 mod contests;
 mod histories;
 mod lab;
+mod marks;
 mod rules;
 mod steps;
 

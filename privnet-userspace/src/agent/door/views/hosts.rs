@@ -33,6 +33,9 @@ pub struct HostView {
     /// How many of its members another instance of its agent made, until `privnet host adopt` on that host.
     #[serde(default, skip_serializing_if = "is_none_of_them")]
     pub members_unadopted: usize,
+    /// Whether an operator empties it: it takes no new members, and its members have no names.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
     /// How old what is known of the store is, in seconds; absent while it is current.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_age_seconds: Option<u64>,
@@ -64,6 +67,54 @@ pub struct Adopted {
     pub kept: u64,
     /// How many ended: nothing of them runs on this host.
     pub ended: u64,
+}
+
+/// Asks that a host is forgotten, which is gone for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ForgetHost {
+    /// The host's name.
+    #[cfg_attr(test, schemars(with = "HostName"))]
+    pub host: String,
+    /// Whether more than five members may end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub yes: bool,
+    /// Whether it is forgotten although the lease of its agent lives.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
+/// What a host that was forgotten took with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ForgottenHost {
+    /// How many members it had.
+    pub members_ended: u64,
+}
+
+/// Asks that a host is emptied, or that this is taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DrainHost {
+    /// The host's name.
+    #[cfg_attr(test, schemars(with = "HostName"))]
+    pub host: String,
+    /// How long to wait until its containers have left, in seconds; 60 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u64>,
+    /// Whether the host takes members again, and its members get their names back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancel: bool,
+}
+
+/// What is left on a host that is emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DrainedHost {
+    /// How many members it has.
+    pub members_left: u64,
 }
 
 published! {

@@ -5,6 +5,7 @@ mod members;
 mod names;
 mod networks;
 mod races;
+mod revival;
 mod vxlan_port;
 
 use std::net::Ipv4Addr;
