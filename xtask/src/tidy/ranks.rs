@@ -18,9 +18,15 @@ const CLI: &str = "cli";
 /// What each file of it may name: the command line is a client of the API, and names its nouns.
 const CLI_USES: [&str; 2] = ["api", "model"];
 /// What a folder or file of it may name besides, and why. A row that nothing uses is a finding.
-const CLI_USES_MORE: [(&str, &[&str], &str); 5] = [
+const CLI_USES_MORE: [(&str, &[&str], &str); 7] = [
     ("agent/", &["agent", "docker", "netns"], "`privnet agent` starts the agent and serves Docker's plugin"),
-    ("doctor.rs", &["agent"], "without an agent, `privnet doctor` looks at the host itself"),
+    ("args/doctor.rs", &["docker"], "where Docker looks for the plugin unless told otherwise"),
+    ("docker.rs", &["docker"], "where Docker listens unless told otherwise"),
+    (
+        "doctor.rs",
+        &["agent", "docker"],
+        "without an agent, `privnet doctor` looks at the host itself; Docker is asked by it",
+    ),
     ("mtu.rs", &["agent"], "without an agent, `privnet mtu` looks at the host itself"),
     ("processes.rs", &["dns", "wireguard"], "the processes that the agent starts are this binary"),
     ("run/child.rs", &["link", "netns"], "`privnet run` makes the namespaces of its command"),
