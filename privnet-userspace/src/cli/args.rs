@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+mod doctor;
 mod network;
 mod socket;
 mod whole;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::doctor::DoctorArgs;
 pub use self::network::{NameArgs, NetworkArgs, NetworkVerb};
 pub use self::socket::{AgentSocket, DEFAULT_SOCKET};
 use self::whole::whole;
@@ -101,7 +103,7 @@ pub enum Verb {
     /// Show the agent's state.
     Status(AgentSocket),
     /// Check what privnet needs of this host; exit with 1 when a check fails.
-    Doctor(super::doctor::DoctorArgs),
+    Doctor(DoctorArgs),
     /// Show the MTU of the underlay, the carrier and the tunnels.
     Mtu(MtuArgs),
     /// Print the agent's metrics.

@@ -1,25 +1,13 @@
 //! `privnet doctor`: the agent's findings, or this process's own when there is no agent; and what Docker says of the plugin.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::args::{AgentSocket, Format};
+use super::args::{DoctorArgs, Format};
 use super::client::Client;
 use super::output::{print, table};
 use crate::api::views::{Check, CheckStatus};
 use crate::api::{ControlError, ErrorCode};
 use crate::{agent, docker};
-
-/// The arguments of `privnet doctor`.
-#[derive(Debug, clap::Args)]
-pub struct DoctorArgs {
-    /// The agent.
-    #[command(flatten)]
-    pub agent: AgentSocket,
-    /// Where Docker looks for the plugin.
-    #[arg(long, value_name = "PATH", default_value = docker::PLUGIN_SOCKET)]
-    pub docker_socket: PathBuf,
-}
 
 /// Prints the checks; fails when one of them did.
 ///
