@@ -51,7 +51,7 @@ const FILES: [&str; 8] = [
 const IN_THE_PATH: [&str; 3] = ["privnet", build::DEMO, "vm_talk"];
 
 /// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
-const ELSEWHERE: [(&str, &str); 23] = [
+const ELSEWHERE: [(&str, &str); 24] = [
     ("demo", "ends the demo early; a guest runs it whole by every road"),
     ("lifecycle_crashes", "kills agents, a hundred times"),
     ("lifecycle_ends", "several machines share an etcd"),
@@ -72,6 +72,7 @@ const ELSEWHERE: [(&str, &str); 23] = [
     ("names_resolv_conf", "writes files"),
     ("package", "needs a systemd and dpkg, and asks them more than the kernel"),
     ("runtimes_docker", "needs a whole Docker, and asks it more than the kernel"),
+    ("runtimes_docker_compose", "needs a whole Docker, and asks it more than the kernel"),
     ("runtimes_docker_compose", "needs a whole Docker, and asks it more than the kernel"),
     ("runtimes_docker_hosts", "needs a whole Docker, and several machines share an etcd"),
     ("runtimes_docker_plugin", "needs a whole Docker; topology_handover moves the devices as that does"),
