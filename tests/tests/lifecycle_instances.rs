@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use privnet::agent::config::wireguard_dir;
 use privnet::agent::views::{Adopted, CheckStatus, HostView, NetworkView};
 use privnet::agent::{ControlError, ErrorCode};
 use privnet_tests::lab::probe::{Server, Stream};
@@ -156,6 +157,12 @@ fn a_lost_entry_and_a_lost_state_directory_end_no_member() {
     assert_eq!(cluster.instance_of(&cluster.web), cluster.instance());
     assert!(!cluster.etcd.records(&[]).keys().any(|key| key.contains("/1.gone.")));
     assert!(cluster.journal().iter().any(|path| fs::read_to_string(path).is_ok_and(|text| text == key)));
+    if cluster.one.wireguard_of(&cluster.web).is_some() {
+        let log = wireguard_dir(cluster.state(), cluster.network.id, cluster.web.address()).join("log");
+        wait_until("its log is in the new directory", || {
+            fs::read_to_string(&log).is_ok_and(|text| text.contains("is there again"))
+        });
+    }
     wait_until("nothing of the member that ended is left", || {
         !cluster.web.network.succeeds(&format!("ip link show {}", gone.port_veth()))
     });

@@ -58,6 +58,7 @@ mod world;
 pub use config::{Config, DatapathChoice, NamesConfig};
 pub use door::control::Control;
 pub use door::error::{ControlError, ErrorCode};
+pub(crate) use door::explain::MORE_DESCRIPTORS;
 pub use door::verbs::AgentApi;
 pub(crate) use door::verbs::verbs;
 pub use door::{control, doctor, error, handover, views};

@@ -1,5 +1,6 @@
 //! Accepts connections and hands them to a router: bounded in number, in idle time, and at the end.
 
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::peer::Peer;
 use super::problem::Problem;
 use super::socket::ControlSocket;
-use crate::agent::ControlError;
+use crate::agent::{ControlError, ErrorCode, MORE_DESCRIPTORS};
 
 /// How many connections one listener serves at a time; more wait in its backlog.
 const MAX_CONNECTIONS: usize = 128;
@@ -34,6 +35,8 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(10);
 /// How long to wait after a failed accept: most are a lack of file descriptors, which only time mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How long a client may take to hear that there are none.
+const REFUSAL: Duration = Duration::from_secs(2);
 
 /// Serves the control socket until `end`; the socket is gone when this returns.
 pub async fn serve_control(socket: ControlSocket, router: Router, end: impl Future<Output = ()> + Send) {
@@ -114,6 +117,7 @@ async fn serve_with<L: Listener>(
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
+    let mut spare = Spare::open();
     let mut end = std::pin::pin!(end);
     loop {
         let accepted = async {
@@ -123,11 +127,11 @@ async fn serve_with<L: Listener>(
         tokio::select! {
             () = &mut end => break,
             accepted = accepted => match accepted {
-                Ok((stream, peer, slot)) => spawn(stream, peer, slot, &router, head_timeout, graceful.watcher()),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                Ok((stream, peer, slot)) => {
+                    spare.is_refusing = false;
+                    spawn(stream, peer, slot, &router, head_timeout, graceful.watcher());
                 }
+                Err(error) => spare.refuse(&listener, error).await,
             },
         }
     }
@@ -136,6 +140,48 @@ async fn serve_with<L: Listener>(
     let _ = tokio::time::timeout(LAST_REQUESTS, all_have_ended).await;
     if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
         tracing::warn!("the agent ended before it had answered every request");
+    }
+}
+
+/// A descriptor that is given up for a moment where there is no other: a client is told so, and not left without an answer.
+struct Spare {
+    file: Option<File>,
+    is_refusing: bool,
+}
+
+impl Spare {
+    fn open() -> Self {
+        Self { file: Self::open_one(), is_refusing: false }
+    }
+
+    /// Answers the connection that could not be accepted, where a descriptor is all that it lacks; then waits.
+    async fn refuse<L: Listener>(&mut self, listener: &L, error: io::Error) {
+        if !std::mem::replace(&mut self.is_refusing, true) {
+            tracing::warn!(%error, "cannot accept a connection");
+        }
+        if self.file.take().is_some() || Self::open_one().is_some() {
+            let told =
+                ControlError::new(ErrorCode::Internal, format!("the agent cannot answer: {error}"), MORE_DESCRIPTORS);
+            let answer = async {
+                let (stream, _) = listener.accept().await?;
+                let answer = move || std::future::ready(Problem::from(told.clone()).into_response());
+                let router = Router::new().fallback(answer);
+                let mut http = http1::Builder::new();
+                http.keep_alive(false);
+                let answered = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
+                answered.map_err(io::Error::other)
+            };
+            // A client that sends no request is none that waits for an answer.
+            let _ = tokio::time::timeout(REFUSAL, answer).await;
+            // At once: whatever else lacks one takes it.
+            self.file = Self::open_one();
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+        self.file = self.file.take().or_else(Self::open_one);
+    }
+
+    fn open_one() -> Option<File> {
+        File::open("/dev/null").ok()
     }
 }
 

@@ -47,7 +47,7 @@ pub use ending::Ending;
 pub use error::{Cause, Error};
 pub use handle::{Found, Handle};
 pub use liveness::{Liveness, LivenessError, LivenessWatch};
-pub use privileges::watch;
+pub use privileges::{raise_descriptor_limit, watch};
 pub use protocol::{BinaryId, Given, Identity, Program, Protocol, Request, Upgrade};
 pub use run_dir::RunDir;
 pub use serve::{Service, serve};

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -20,11 +21,10 @@ use super::RunDir;
 /// # Errors
 /// When the file cannot be written, or there is a log already.
 pub fn log_to(run_dir: &RunDir, what: &'static str) -> anyhow::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
     use tracing_subscriber::layer::SubscriberExt as _;
     use tracing_subscriber::util::SubscriberInitExt as _;
-    let file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(run_dir.log_file())?;
-    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(file));
+    log_there(run_dir)?;
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Log);
     // Libraries are left out: they may log per packet.
     let own = tracing_subscriber::filter::Targets::new().with_target("privnet", tracing::Level::INFO);
     tracing_subscriber::registry().with(layer).with(own).try_init().context("a log exists already")?;
@@ -33,6 +33,38 @@ pub fn log_to(run_dir: &RunDir, what: &'static str) -> anyhow::Result<()> {
         std::process::exit(101);
     }));
     Ok(())
+}
+
+/// Logs to the run dir's file from now on: it was made anew, and the file of before is gone with the one of before.
+///
+/// # Errors
+/// When the file cannot be written; the log goes where it went.
+pub fn log_there(run_dir: &RunDir) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(run_dir.log_file())?;
+    let before = LOG.lock().unwrap_or_else(PoisonError::into_inner).replace(file);
+    // Not while the lock is held: the last close of a file that is deleted may wait for the disk.
+    drop(before);
+    Ok(())
+}
+
+/// The file that the log goes to.
+static LOG: Mutex<Option<fs::File>> = Mutex::new(None);
+
+/// Writes to the file that the log goes to at the time.
+struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        match &mut *LOG.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(file) => file.write(text),
+            None => Ok(text.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Gives up all capabilities: the agent opened what needs them.
@@ -70,4 +102,12 @@ pub fn listen(run_dir: &RunDir) -> io::Result<UnixListener> {
 #[expect(deprecated, reason = "the successor is unsafe for types whose AsFd may lie; an OwnedFd's does not")]
 pub fn watch(file: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(file, Interest::READABLE)
+}
+
+/// Gives this process as many file descriptors as it may have: the usual limit of 1024 is too low for what holds some for each
+/// member.
+pub fn raise_descriptor_limit() {
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    // Where that fails, the limit stays as it is.
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }

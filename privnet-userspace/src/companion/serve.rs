@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use super::privileges::{give_up_privileges, listen, log_to};
+use super::privileges::{give_up_privileges, listen, log_there, log_to};
 use super::protocol::{Given, Handshake, Identity, Protocol, Reply, Request, Start, Started, Upgrade, encode};
 use super::run_dir::FileId;
 use super::{RunDir, channel};
@@ -209,6 +209,10 @@ fn stay_found(
     };
     // As above; a lock that is new is given back.
     let Ok(control) = listen(run_dir) else { return Ok(None) };
+    if !run_dir.log_file().exists() {
+        // Where that fails, the log goes into the file of before.
+        let _ = log_there(run_dir);
+    }
     tracing::info!("the control socket was gone, and is there again");
     Ok(Some(Taken { lock, control, socket: run_dir.socket_id() }))
 }

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rustix::process::{Resource, Rlimit};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Interval;
@@ -45,13 +44,6 @@ pub fn serve_process(run_dir: &Path) -> anyhow::Result<()> {
     companion::serve::<Dns, Process>(run_dir)
 }
 
-/// Three descriptors per container and one per connection: the usual limit of 1024 is too low.
-fn raise_file_limit() {
-    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
-    // Where that fails, the limit stays as it is.
-    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-}
-
 struct Process {
     identity: Identity,
     responder: Responder,
@@ -66,7 +58,8 @@ struct Process {
 
 impl Service<Dns> for Process {
     async fn start(identity: Identity, given: Given<Dns>) -> anyhow::Result<Self> {
-        raise_file_limit();
+        // Three per container and one per connection.
+        companion::raise_descriptor_limit();
         let Start { threads, max_age_seconds, resolv_conf } = given.start;
         let config = ResponderConfig { threads, max_age: Duration::from_secs(max_age_seconds), resolv_conf };
         let responder = Responder::start(&config).context("cannot serve")?;

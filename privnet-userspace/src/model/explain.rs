@@ -136,6 +136,16 @@ pub fn file_system_remedy(error: &io::Error, place: &str) -> Option<String> {
     }
 }
 
+/// The kernel's word for a process, or a machine, without a free file descriptor.
+pub const NO_DESCRIPTORS: &str = "Too many open files";
+
+/// Whether an error, or a cause of it, is that no file descriptor was free: it says nothing of what was looked for.
+#[must_use]
+pub fn lacks_descriptors(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| (*error).source())
+        .any(|error| error.to_string().contains(NO_DESCRIPTORS))
+}
+
 /// A file or directory that could not be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {op} {}", path.display())]

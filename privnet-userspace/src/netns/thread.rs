@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, ThreadId};
 
+use rustix::io::Errno;
+
 use super::{Error, NetnsId, enter, file};
 
 /// A network namespace and the thread that is in it. Clones share the thread, which ends after the last of them.
@@ -60,6 +62,16 @@ impl Netns {
     /// As [`Netns::open`].
     pub fn identify(path: &Path) -> Result<NetnsId, Error> {
         file::id_of(file::open(path)?.as_fd())
+    }
+
+    /// Whether a path leads to the namespace of an identity. Nothing is opened, and where the kernel does not say, it does: a
+    /// lack of descriptors or of a permission says nothing of a namespace.
+    #[must_use]
+    pub fn leads_to(path: &Path, id: NetnsId) -> bool {
+        match rustix::fs::stat(path) {
+            Ok(found) => id == NetnsId { dev: found.st_dev, ino: found.st_ino },
+            Err(error) => !matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG),
+        }
     }
 
     /// The identity of the namespace.

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use super::error::{ControlError, ErrorCode};
 use crate::model::Explain;
-use crate::model::explain::Listed;
+use crate::model::explain::{Listed, NO_DESCRIPTORS};
 
 /// Declares the errors that are recognized in a chain of causes. The test below walks every variant of each. An error that
 /// implements [`Explain`] and is not here does not compile; `cargo xtask tidy` finds one that does not implement it.
@@ -50,6 +50,10 @@ known_errors! {
     crate::store::claims::MemberError,
     super::difference::Difference,
 }
+
+/// What to do where no file descriptor was free.
+pub(crate) const MORE_DESCRIPTORS: &str = "raise LimitNOFILE= of the unit and restart the agent, or detach members (`ls /proc/PID/fd | wc -l` \
+     shows how many are open; members go on meanwhile)";
 
 /// What a chain of causes says: all messages, and code and remedy of the first error that has them.
 #[must_use]
@@ -121,7 +125,11 @@ impl Explanation {
         self.remedy = self.remedy.take().or(remedy);
     }
 
-    fn finish(self) -> ControlError {
+    fn finish(mut self) -> ControlError {
+        // Whatever was tried: the kernel's word for it is in the text of each door's error.
+        if self.message.contains(NO_DESCRIPTORS) {
+            self.remedy = Some(MORE_DESCRIPTORS.to_owned());
+        }
         let remedy = self.remedy.unwrap_or_else(|| {
             let text =
                 if self.can_retry { "try again in a moment" } else { "see the agent's log and `privnet doctor`" };
@@ -142,6 +150,16 @@ mod tests {
     use crate::model::explain::Row;
     use crate::store::StoreError;
     use crate::store::records::RecordError;
+
+    #[test]
+    fn a_lack_of_descriptors_has_its_remedy_whatever_was_tried() {
+        for errno in [23, 24] {
+            let error = FileError::at("open", std::path::Path::new("/x"))(io::Error::from_raw_os_error(errno));
+            assert_eq!(explain(&anyhow::Error::from(error).context("attaching")).remedy, MORE_DESCRIPTORS);
+        }
+        let error = FileError::at("open", std::path::Path::new("/x"))(io::Error::from_raw_os_error(2));
+        assert_ne!(explain(&error.into()).remedy, MORE_DESCRIPTORS, "the twin");
+    }
 
     #[test]
     fn every_variant_of_every_error_says_what_happened_and_what_to_do() {

@@ -47,9 +47,10 @@ pub(in crate::agent) fn find(shared: &Shared, target: &Target) -> Result<TargetN
         };
         ControlError::new(code, error.to_string(), remedy)
     };
-    // Another path or process is no help where the agent lacks a permission.
-    let netns = Netns::open(&path).map_err(|error| {
-        if matches!(error, netns::Error::NotPermitted { .. }) { error.into() } else { refused(&error) }
+    // Another path or process is no help where the agent lacks a permission, or a descriptor.
+    let netns = Netns::open(&path).map_err(|error| match error {
+        netns::Error::NotFound { .. } | netns::Error::NotANamespace { .. } => refused(&error),
+        other => other.into(),
     })?;
     if netns.id() == shared.host.config.host_netns.id() {
         return Err(ControlError::new(

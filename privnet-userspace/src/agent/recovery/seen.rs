@@ -11,6 +11,7 @@ use crate::agent::host::facts::Host;
 use crate::agent::netns_links::NetnsLinks;
 use crate::agent::shared::Memberships;
 use crate::link::Link;
+use crate::model::explain::lacks_descriptors;
 use crate::model::{Member, NetworkId};
 use crate::netns::{Netns, NetnsId};
 use crate::topology::ownership::{self, NetnsName};
@@ -92,11 +93,19 @@ async fn looked_into(host: &Host, own: BTreeSet<NetnsId>) -> Result<Vec<SeenApp>
     let mut apps = Vec::new();
     for (id, path) in paths {
         // One that is gone by now, or is another one's, is none of a running container.
-        let Ok(netns) = Netns::open(&path) else { continue };
+        let netns = match Netns::open(&path) {
+            Ok(netns) => netns,
+            Err(error) if lacks_descriptors(&error) => return Err(error.into()),
+            Err(_) => continue,
+        };
         if netns.id() != id || id == host.config.host_netns.id() {
             continue;
         }
-        let Ok(there) = NetnsLinks::enter(netns).await else { continue };
+        let there = match NetnsLinks::enter(netns).await {
+            Ok(there) => there,
+            Err(error) if lacks_descriptors(&*error) => return Err(error),
+            Err(_) => continue,
+        };
         let (Ok(links), Ok(found)) = (there.links.links().await, there.links.addresses().await) else { continue };
         let ours = |index| links.iter().find(|link| link.index == index && link.name.starts_with("wg"));
         let addresses = found.iter().filter_map(|found| Some((ours(found.index)?.clone(), found.address.addr())));
@@ -114,13 +123,15 @@ fn namespaces(proc: &Path, own: &BTreeSet<NetnsId>) -> Result<BTreeMap<NetnsId, 
     let mounts = fs::read_to_string(proc.join("self/mountinfo")).context("reading the mounts")?;
     let mut found = BTreeMap::new();
     let mut add = |path: PathBuf| {
-        if let Ok(id) = Netns::identify(&path)
-            && !own.contains(&id)
-        {
-            found.entry(id).or_insert(path);
+        match Netns::identify(&path) {
+            Ok(id) if !own.contains(&id) => drop(found.entry(id).or_insert(path)),
+            // What is not seen looks like what is not there.
+            Err(error) if lacks_descriptors(&error) => return Err(error),
+            Ok(_) | Err(_) => {}
         }
+        Ok(())
     };
-    pins(&mounts).into_iter().for_each(&mut add);
+    pins(&mounts).into_iter().try_for_each(&mut add)?;
     let entries = fs::read_dir(proc).context("listing the processes")?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut processes: Vec<(u64, u32)> = names
@@ -129,7 +140,7 @@ fn namespaces(proc: &Path, own: &BTreeSet<NetnsId>) -> Result<BTreeMap<NetnsId, 
         .collect();
     // A container's first process ends last.
     processes.sort_unstable();
-    processes.into_iter().for_each(|(_, pid)| add(proc.join(format!("{pid}/ns/net"))));
+    processes.into_iter().try_for_each(|(_, pid)| add(proc.join(format!("{pid}/ns/net"))))?;
     Ok(found)
 }
 

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::agent::door::views::ResolvConfFile;
 use crate::model::{ContainerRef, HostName, IfName, Member, MemberId, NetworkId};
@@ -181,13 +182,24 @@ impl Record {
     /// Whether a path leads to the container's namespace now.
     #[must_use]
     pub fn leads_there(&self, path: &Path) -> bool {
-        Netns::identify(path).is_ok_and(|id| id == self.netns)
+        Netns::leads_to(path, self.netns)
     }
 
     /// The path to open the container's namespace at: one that leads there, or, where none does, the first.
     #[must_use]
     pub fn best_path(&self, boot_id: &str) -> &Path {
         self.living_path(boot_id).unwrap_or(&self.netns_path)
+    }
+
+    /// The instance of this host's agent that attached the member, as the store's record of it says.
+    #[must_use]
+    pub fn instance(&self) -> Option<Uuid> {
+        #[derive(Deserialize)]
+        struct OfMember {
+            instance: Option<Uuid>,
+        }
+        let text = self.stored.get(keys::member(self.network, &self.container).as_str())?;
+        serde_json::from_str(text).ok().and_then(|OfMember { instance }| instance)
     }
 
     /// The names whose containers are gone while the namespace lives on by another one's path.
