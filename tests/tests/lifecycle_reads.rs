@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use privnet::agent::views::{Check, CheckStatus, StatusView};
 use privnet::agent::{ControlError, ErrorCode};
 use privnet_tests::lab::cli::Cli;
-use privnet_tests::lab::{Etcd, Host, Lab, Options, Way, say, underlay_address, wait_until, wait_within};
+use privnet_tests::lab::probe::{Server, Stream};
+use privnet_tests::lab::{Etcd, Host, Lab, Options, Way, figure, say, underlay_address, wait_until, wait_within};
 
 const SUBNET: &str = "10.92.0.0/24";
 /// What a busy machine adds to the 2 s of a change and of a recovery.
@@ -269,5 +270,78 @@ fn an_etcd_without_a_leader_is_named_and_outlasted() {
         is_soon_current(&[one], fault);
         let _network = one.network(&format!("net-{round}"), &format!("10.93.{round}.0/24"));
     }
+    lab.finish();
+}
+
+#[test]
+fn a_password_that_is_wrong_or_changes_is_named_and_outlasted() {
+    let lab = Lab::new("a_password_that_is_wrong_or_changes_is_named_and_outlasted");
+    let ([first, second], etcd) = lab.underlay_with_etcd();
+    etcd.add_user("privnet", "first");
+    let file = lab.directory().join("password");
+    let has = |password: &str| std::fs::write(&file, format!("{password}\n")).expect("written");
+    has("first");
+    // One has a password before it is asked for one; the other never has.
+    let options = Options::ebpf().with_etcd(etcd.url());
+    let one = &lab.host_in(first, 1, &Options { etcd_password: Some(file.clone()), ..options.clone() });
+    let two = &lab.host_in(second, 2, &options);
+    let network = one.network("shop", SUBNET);
+    let (web, backend) = (lab.member(one, &network, "web-1"), lab.member(two, &network, "backend-1"));
+    let server = Server::echo(&backend.app, 7000);
+    wait_until("web reaches backend", || web.pings(backend.address()));
+    let stream = Stream::start(&web.app, (backend.address(), 7000), Duration::from_millis(1));
+    let store_is_refused = |host: &Host, what: &str| {
+        let (error, took) = refused(host, &["network", "create", "bank"]);
+        say(&format!("{what}: a change gave up after {took:?}: {error:?}"));
+        assert_eq!(error.code, ErrorCode::StoreUnavailable, "it certainly did not happen: {error:?}");
+        assert!(error.message.contains(what) && error.remedy.contains("--etcd-password-file"), "{error:?}");
+        store_is_said(host, what);
+        assert_eq!(host.members().expect("reads go on").len(), 2);
+        stream.flows();
+    };
+    let is_well_soon = |host: &Host, what: &str| {
+        let begun = Instant::now();
+        wait_until(format!("{what}: {} is well", host.name), || {
+            host.status().is_ok_and(|status| status.problems.is_empty() && status.store_age_seconds.is_none())
+        });
+        figure(&format!("{what}: well after {} ms", begun.elapsed().as_millis()));
+    };
+
+    etcd.ask_for_names();
+    store_is_refused(two, "user name is empty");
+    is_well_soon(one, "etcd asks for the password");
+    let _bank = one.network("bank", "10.93.0.0/24");
+
+    etcd.change_password("privnet", "second");
+    store_is_refused(one, "authentication failed");
+    has("second");
+    is_well_soon(one, "the password is put right");
+    let late = lab.member(one, &network, "late-1");
+
+    // One that is wrong when the agent starts.
+    one.kill();
+    has("wrong");
+    let mut agent = one.space.command(&one.agent_line()).spawn().expect("the agent starts");
+    wait_until("it says what it waits for", || {
+        one.status().is_err_and(|error| {
+            error.message.contains("authentication failed") && error.remedy.contains("--etcd-password-file")
+        })
+    });
+    stream.flows();
+    has("second");
+    wait_until("it has begun", || one.status().is_ok());
+    agent.kill().expect("kill -9");
+    agent.wait().expect("its end");
+    one.start();
+    is_well_soon(one, "the password is right at the start");
+
+    etcd.ask_for_no_names();
+    is_well_soon(two, "etcd asks for no password");
+    is_well_soon(one, "etcd asks for no password");
+    wait_until("backend reaches the late one", || backend.pings(late.address()));
+    let (sent, lost) = stream.finish();
+    figure(&format!("{} of {sent} datagrams were lost meanwhile", lost.len()));
+    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    drop(server);
     lab.finish();
 }

@@ -68,7 +68,7 @@ pub use host::journal::{Durability, rename_over};
 pub use purge::memberships_of;
 pub use start::Agent;
 
-pub use crate::store::{EtcdOptions, EtcdTls};
+pub use crate::store::{EtcdLogin, EtcdOptions, EtcdTls};
 
 /// Seconds since 1970-01-01 UTC.
 fn now_unix_seconds() -> u64 {

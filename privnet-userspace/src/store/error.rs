@@ -15,7 +15,18 @@ use crate::model::explain::{Row, rows};
 use crate::model::{ErrorCode, Explain};
 
 /// What etcd says to a client that it does not know, or that may not do this.
-const UNKNOWN_USER: [&str; 3] = ["user name is empty", "permission denied", "invalid auth token"];
+const UNKNOWN_USER: [&str; 5] = [
+    "user name is empty",
+    "permission denied",
+    "invalid auth token",
+    "authentication failed",
+    "cannot read the password",
+];
+/// What to do about it.
+const KNOWN_USER: &str = "etcd lets in only the users that it knows: give the agent the name and the password of one \
+     (--etcd-user, --etcd-password-file) or its certificate (--etcd-cert, --etcd-key; its common name is the user), whose role \
+     may read and write the keys below /privnet/v1/ (`etcdctl role grant-permission`); a password that is put right is used \
+     without a restart";
 
 /// The store could not answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -166,10 +177,7 @@ impl Explain for StoreError {
                     .to_owned()
             }
             Self::Cluster { detail, .. } if UNKNOWN_USER.iter().any(|said| detail.contains(said)) => {
-                "etcd lets in only the users that it knows: give the agent the certificate of one (--etcd-cert, --etcd-key; \
-                 its common name is the user) whose role may read and write the keys below /privnet/v1/ (`etcdctl role \
-                 grant-permission`)"
-                    .to_owned()
+                KNOWN_USER.to_owned()
             }
             Self::Cluster { .. } => {
                 "see that the etcd cluster runs, has a majority, and can be reached from this host".to_owned()
@@ -225,9 +233,7 @@ impl Explain for StoreError {
                     detail: "http://192.0.2.1:2379: etcdserver: user name is empty".to_owned(),
                 }, StoreUnavailable,
                 "cannot list in etcd (http://192.0.2.1:2379: etcdserver: user name is empty)",
-                "etcd lets in only the users that it knows: give the agent the certificate of one (--etcd-cert, --etcd-key; \
-                 its common name is the user) whose role may read and write the keys below /privnet/v1/ (`etcdctl role \
-                 grant-permission`)";
+                KNOWN_USER;
             Self::Unanswered { .. } => Self::Unanswered {
                     detail: "http://192.0.2.1:2379: no answer within 1.8 s".to_owned(),
                 }, OutcomeUnknown,

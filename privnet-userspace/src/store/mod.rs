@@ -32,7 +32,7 @@ mod watches;
 pub use contract::{Entry, Event, Listing, ResyncReason, Store, StoreKind, Watch};
 pub use embedded::{Beginning, Embedded};
 pub use error::{CommitError, OpenError, StoreError};
-pub use etcd::{Etcd, EtcdOptions, EtcdTls};
+pub use etcd::{Etcd, EtcdLogin, EtcdOptions, EtcdTls};
 pub use fleet::Fleet;
 pub use fleet_error::FleetError;
 pub use memory::Memory;

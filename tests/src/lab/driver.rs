@@ -202,6 +202,9 @@ pub(crate) fn agent_line(host: &Shared) -> String {
         Some(url) => format!("--store etcd --etcd-endpoints {url}"),
         None => "--store embedded".to_owned(),
     };
+    let login = host.options.etcd_password.as_ref();
+    let login = login.map(|file| format!(" --etcd-user privnet --etcd-password-file {}", file.display()));
+    let store = store + &login.unwrap_or_default();
     let observe = host
         .options
         .observe_interval

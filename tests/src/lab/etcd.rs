@@ -200,14 +200,43 @@ impl Etcd {
         self.post("/v3/auth/enable", "{}");
     }
 
+    /// Makes a user who may read and write the keys of privnet.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn add_user(&self, user: &str, password: &str) {
+        // All keys from "/privnet/" on.
+        let keys = r#""key":"L3ByaXZuZXQv","range_end":"L3ByaXZuZXQw""#;
+        for (path, body) in [
+            ("user/add", format!(r#"{{"name":"{user}","password":"{password}"}}"#)),
+            ("role/add", format!(r#"{{"name":"{user}"}}"#)),
+            ("role/grant", format!(r#"{{"name":"{user}","perm":{{"permType":"READWRITE",{keys}}}}}"#)),
+            ("user/grant", format!(r#"{{"user":"{user}","role":"{user}"}}"#)),
+        ] {
+            self.post(&format!("/v3/auth/{path}"), &body);
+        }
+    }
+
+    /// Gives a user another password, by the word of root.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn change_password(&self, user: &str, password: &str) {
+        self.post_as_root("user/changepw", &format!(r#"{{"name":"{user}","password":"{password}"}}"#));
+    }
+
     /// Answers to every client again.
     ///
     /// # Panics
     /// When it does not answer.
     pub fn ask_for_no_names(&self) {
+        self.post_as_root("disable", "{}");
+    }
+
+    fn post_as_root(&self, path: &str, body: &str) {
         let token = self.post("/v3/auth/authenticate", "{\"name\":\"root\",\"password\":\"secret\"}");
         let token = token["token"].as_str().expect("a token");
-        self.space.run(&format!("curl -sf {}/v3/auth/disable -d {{}} -H Authorization:{token}", self.url));
+        self.space.run(&format!("curl -sf {}/v3/auth/{path} -d {body} -H Authorization:{token}", self.url));
     }
 
     /// What it answers to a question in JSON.
@@ -254,6 +283,18 @@ impl Etcd {
         assert!(!lost.is_empty(), "there is nothing to delete");
         let transaction = lost.into_iter().fold(Transaction::new(), Transaction::delete);
         self.ask(async move |store| store.commit(transaction).await.expect("deleted"));
+    }
+
+    /// Writes values under keys, all in one transaction, as whoever can write there does.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn overwrite(&self, records: &BTreeMap<String, Vec<u8>>) {
+        let put = |transaction: Transaction, (key, value): (&String, &Vec<u8>)| {
+            transaction.put(key.parse().expect("a key"), value.clone())
+        };
+        let transaction = records.iter().fold(Transaction::new(), put);
+        self.ask(async move |store| store.commit(transaction).await.expect("written"));
     }
 
     /// Does something with the store, from the host's namespace.

@@ -219,6 +219,12 @@ pub fn underlay_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 77, number)
 }
 
+/// Prints a number that a test measured.
+#[expect(clippy::print_stdout, reason = "standard output is for figures")]
+pub fn figure(line: &str) {
+    println!("figure: {}: {line}", std::thread::current().name().unwrap_or("a run"));
+}
+
 /// Writes a line of the transcript; the test harness shows it when the test fails. Standard output is left to figures.
 #[expect(clippy::print_stderr, reason = "the transcript is for the person who reads a failed test")]
 pub fn say(line: &str) {

@@ -14,6 +14,8 @@ pub struct Options {
     pub underlay_mtu: u32,
     /// The URL of the etcd that the agent's process shares with others; the embedded store without one.
     pub etcd: Option<String>,
+    /// The file with the password of the user `privnet` of that etcd, where the agent has one.
+    pub etcd_password: Option<PathBuf>,
     /// How often the agent observes everything anew; its default without one.
     pub observe_interval: Option<Duration>,
     /// What `setpriv --bounding-set` leaves the agent's process of root's capabilities; all without it.
@@ -37,6 +39,7 @@ impl Options {
             wireguard: "auto",
             underlay_mtu: 1500,
             etcd: None,
+            etcd_password: None,
             observe_interval: None,
             capabilities: None,
             log: "privnet=debug",
@@ -54,6 +57,7 @@ impl Options {
             wireguard: "auto",
             underlay_mtu: 1500,
             etcd: None,
+            etcd_password: None,
             observe_interval: None,
             capabilities: None,
             log: "privnet=debug",

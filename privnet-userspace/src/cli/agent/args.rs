@@ -44,6 +44,12 @@ pub struct AgentArgs {
     /// The private key of --etcd-cert, in PEM.
     #[arg(long, value_name = "FILE", requires = "etcd_cert")]
     pub etcd_key: Option<PathBuf>,
+    /// The user as which the agent asks the etcd cluster, when the cluster asks for a password.
+    #[arg(long, value_name = "NAME", requires = "etcd_password_file")]
+    pub etcd_user: Option<String>,
+    /// The file with the password of --etcd-user; it is read again whenever etcd asks for it.
+    #[arg(long, value_name = "FILE", requires = "etcd_user")]
+    pub etcd_password_file: Option<PathBuf>,
     /// The datapath that forwards packets on this host [default: auto].
     #[arg(long, value_enum, value_name = "DATAPATH")]
     pub datapath: Option<DatapathChoice>,

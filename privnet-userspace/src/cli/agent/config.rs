@@ -31,6 +31,8 @@ pub struct AgentOptions {
     pub etcd_ca: Option<PathBuf>,
     /// This host's certificate for the cluster, and its private key.
     pub etcd_identity: Option<(PathBuf, PathBuf)>,
+    /// The user as which the cluster is asked, and the file of its password.
+    pub etcd_login: Option<(String, PathBuf)>,
     /// What forwards packets.
     pub datapath: DatapathChoice,
     /// What encrypts packets.
@@ -75,6 +77,10 @@ impl AgentOptions {
             etcd_endpoints: flags.etcd_endpoints.or(file.etcd_endpoints).unwrap_or_default(),
             etcd_ca: flags.etcd_ca.or(file.etcd_ca),
             etcd_identity: identity(flags.etcd_cert.or(file.etcd_cert), flags.etcd_key.or(file.etcd_key))?,
+            etcd_login: login(
+                flags.etcd_user.or(file.etcd_user),
+                flags.etcd_password_file.or(file.etcd_password_file),
+            )?,
             datapath: flags.datapath.or(file.datapath).unwrap_or(DatapathChoice::Auto),
             wireguard: flags.wireguard.or(file.wireguard).unwrap_or(WireguardChoice::Auto),
             metrics_listen: flags.metrics_listen.or(file.metrics_listen),
@@ -108,6 +114,15 @@ fn identity(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option
         (None, None) => Ok(None),
         (Some(_), None) => Err(invalid("--etcd-cert is given without its key", "give --etcd-key FILE")),
         (None, Some(_)) => Err(invalid("--etcd-key is given without its certificate", "give --etcd-cert FILE")),
+    }
+}
+
+fn login(user: Option<String>, password: Option<PathBuf>) -> Result<Option<(String, PathBuf)>, ControlError> {
+    match (user, password) {
+        (Some(user), Some(password)) => Ok(Some((user, password))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(invalid("--etcd-user is given without a password", "give --etcd-password-file FILE")),
+        (None, Some(_)) => Err(invalid("--etcd-password-file is given without a user", "give --etcd-user NAME")),
     }
 }
 

@@ -99,6 +99,8 @@ fn etcd_options(options: &AgentOptions) -> Result<agent::EtcdOptions, ControlErr
         };
         etcd.tls = Some(agent::EtcdTls { ca_pem: read(ca)?, identity_pem });
     }
+    let login = options.etcd_login.clone();
+    etcd.login = login.map(|(user, password_file)| agent::EtcdLogin { user, password_file });
     Ok(etcd)
 }
 

@@ -21,8 +21,9 @@ use tonic::{Code, ConnectError, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::encode;
+use super::login::{Login, Token};
 use super::options::{EtcdOptions, Timing};
-use super::protocol::{RangeRequest, RangeResponse, ResponseHeader, path};
+use super::protocol::{AuthenticateResponse, RangeRequest, RangeResponse, ResponseHeader, path};
 use crate::store::error::{OpenError, StoreError};
 
 /// The most octets of an HTTP/2 connection that wait unread: a watch whose reader rests must not hold up the others.
@@ -37,6 +38,7 @@ pub(super) struct Cluster {
     members: Vec<Member>,
     /// The member that answered last.
     current: Mutex<usize>,
+    login: Option<Login>,
     pub(super) timing: Timing,
 }
 
@@ -90,7 +92,8 @@ impl Cluster {
     pub(super) fn new(options: &EtcdOptions) -> Result<Self, OpenError> {
         let member = |url: &String| Ok(Member { channel: channel(url, options)?, url: url.clone() });
         let members = options.endpoints.iter().map(member).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { members, current: Mutex::new(0), timing: options.timing })
+        let login = options.login.clone().map(Login::new);
+        Ok(Self { members, current: Mutex::new(0), login, timing: options.timing })
     }
 
     /// Asks one member after another until a member answers, the time is up, or asking again could change something twice.
@@ -150,15 +153,43 @@ impl Cluster {
 
     async fn ask<Q, A>(&self, index: usize, path: &'static str, request: Q, limit: Duration) -> Result<A, Status>
     where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let answer = async {
+            let first = self.ask_once(index, path, request.clone(), self.token(index).await?).await;
+            match first {
+                Err(status) if self.login.as_ref().is_some_and(|login| login.is_stale(&status)) => {
+                    self.ask_once(index, path, request, self.token(index).await?).await
+                }
+                answer => answer,
+            }
+        };
+        in_time(limit, answer).await
+    }
+
+    async fn ask_once<Q, A>(&self, index: usize, path: &'static str, request: Q, token: Token) -> Result<A, Status>
+    where
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
         let mut client = self.client(index);
-        let answer = async move {
-            client.ready().await.map_err(lost)?;
-            client.unary(demanding_leader(request), PathAndQuery::from_static(path), codec()).await
-        };
-        Ok(in_time(limit, answer).await?.into_inner())
+        client.ready().await.map_err(lost)?;
+        let request = demanding_leader(request, token);
+        Ok(client.unary(request, PathAndQuery::from_static(path), codec()).await?.into_inner())
+    }
+
+    /// What says to a member which user asks.
+    async fn token(&self, index: usize) -> Result<Token, Status> {
+        let Some(login) = &self.login else { return Ok(Token::None) };
+        let _turn = login.turn.lock().await;
+        match login.token() {
+            Token::Unknown => {
+                let answer = self.ask_once(index, path::AUTHENTICATE, login.request()?, Token::None).await;
+                login.note(answer.map(|answer: AuthenticateResponse| answer.token))
+            }
+            token => Ok(token),
+        }
     }
 
     /// Opens a stream to the member that answered last.
@@ -173,9 +204,10 @@ impl Cluster {
     {
         let index = self.current();
         let mut client = self.client(index);
-        let answer = async move {
+        let answer = async {
+            let token = self.token(index).await?;
             client.ready().await.map_err(lost)?;
-            client.streaming(demanding_leader(requests), PathAndQuery::from_static(path), codec()).await
+            client.streaming(demanding_leader(requests, token), PathAndQuery::from_static(path), codec()).await
         };
         let answer = in_time(self.timing.call, answer).await;
         answer.map(tonic::Response::into_inner).map_err(|status| self.failed(index, status))
@@ -194,6 +226,8 @@ impl Cluster {
     }
 
     fn failed(&self, index: usize, status: Status) -> Failure {
+        // What comes next asks for a token again.
+        let _ = self.login.as_ref().is_some_and(|login| login.is_stale(&status));
         self.leave(index);
         let said = format!("{}: {}", self.members[index].url, reason(&status));
         Failure::new(status, &[said])
@@ -285,8 +319,11 @@ fn codec<Q: Message + 'static, A: Message + Default + 'static>() -> ProstCodec<Q
 }
 
 /// A member that has lost the others returns an error instead of answering from its memory.
-fn demanding_leader<T>(message: T) -> Request<T> {
+fn demanding_leader<T>(message: T, token: Token) -> Request<T> {
     let mut request = Request::new(message);
+    if let Token::Known(token) = token {
+        request.metadata_mut().insert("token", token);
+    }
     request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
     request
 }

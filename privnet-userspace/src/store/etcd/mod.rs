@@ -11,6 +11,7 @@ mod cluster;
 mod encode;
 mod follow;
 mod landmark;
+mod login;
 mod options;
 mod protocol;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use self::cluster::{Cluster, Failure, Repeat};
-pub use self::options::{EtcdOptions, EtcdTls};
+pub use self::options::{EtcdLogin, EtcdOptions, EtcdTls};
 use self::protocol::{
     Done, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRequest, RangeRequest, RangeResponse,
     TxnResponse, path,

@@ -1,6 +1,7 @@
 //! The options of an etcd store, and its timeouts.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -12,6 +13,8 @@ pub struct EtcdOptions {
     pub endpoints: Vec<String>,
     /// The certificates for the URLs that are `https`.
     pub tls: Option<EtcdTls>,
+    /// The user as which etcd is asked, where the cluster asks for a password.
+    pub login: Option<EtcdLogin>,
     pub(super) timing: Timing,
 }
 
@@ -22,6 +25,15 @@ pub struct EtcdTls {
     pub ca_pem: Vec<u8>,
     /// This host's own certificate and its private key, in PEM, where the cluster asks for one.
     pub identity_pem: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
+}
+
+/// A user of the cluster, and where its password is: it is read whenever etcd asks for it, so that it can be changed.
+#[derive(Clone, Debug)]
+pub struct EtcdLogin {
+    /// The user.
+    pub user: String,
+    /// The file with the password; space at its end is none of it.
+    pub password_file: PathBuf,
 }
 
 /// The timeouts.
@@ -45,7 +57,7 @@ impl EtcdOptions {
     /// Options for these members, without TLS.
     #[must_use]
     pub const fn new(endpoints: Vec<String>) -> Self {
-        Self { endpoints, tls: None, timing: Timing::DEFAULT }
+        Self { endpoints, tls: None, login: None, timing: Timing::DEFAULT }
     }
 }
 
