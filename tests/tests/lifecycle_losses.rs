@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use privnet::agent::views::NetworkView;
 use privnet_tests::lab::probe::{Server, Stream};
-use privnet_tests::lab::{Etcd, Host, Joined, Lab, say, wait_until, wait_within};
+use privnet_tests::lab::{Container, Etcd, Host, Joined, Lab, say, wait_until, wait_within};
 
 const SUBNET: &str = "10.92.0.0/24";
 const PORT: u16 = 7000;
@@ -141,6 +141,19 @@ fn keys_that_are_deleted_come_back_and_no_datagram_is_lost() {
     two.start();
     cluster.wait_until_settled();
     cluster.end_stream();
+
+    // One of two names ends while the store has lost the record of both.
+    let side = Container { kind: "side".to_owned(), ..cluster.web.container.clone() };
+    let attached = cluster.hosts[0].attach(&cluster.network, &side, None).expect("a further name");
+    assert_eq!(attached.member.address, cluster.web.address());
+    cluster.etcd.delete(&[&format!("members/{}/1.web.", cluster.network.id)]);
+    assert!(cluster.hosts[0].detach(&cluster.network, &side).expect("detach").detached);
+    wait_until("the name has ended, and the membership goes on", || {
+        let records = cluster.etcd.records(&[]);
+        let has = |part: &str| records.keys().any(|key| key.contains(part));
+        has("/1.web.") && !has("/1.side.") && !records.values().any(|record| record.contains(r#""side""#))
+    });
+    cluster.wait_until_settled();
 
     // The twin: a detach ends it everywhere, and is not put back.
     assert!(cluster.hosts[0].detach(&cluster.network, &cluster.web.container).expect("detach").detached);

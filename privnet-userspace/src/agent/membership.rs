@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 
+use super::door::error::{ControlError, ErrorCode};
 use super::door::views::ProblemView;
 use super::host::journal::Record;
 use super::names::resolv_conf;
@@ -133,6 +135,11 @@ pub async fn end_with_claims(memberships: &Memberships, record: &Record) -> Resu
     leave(memberships, record)
 }
 
+/// How long the end of a name waits for its record, where the store has lost that: a request ends within 2 s.
+const UNTIL_PUT_BACK: Duration = Duration::from_millis(1500);
+/// How often it looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// What the end of a name led to.
 pub struct Ended {
     /// Whether the membership has ended with it.
@@ -155,10 +162,23 @@ pub async fn end_name(memberships: &Memberships, record: &Record, name: &Contain
 /// # Errors
 /// When the store or the record cannot be changed.
 pub async fn end_name_with_claims(memberships: &Memberships, record: &Record, name: &ContainerRef) -> Result<Ended> {
-    let Memberships { store, world, .. } = memberships;
-    let released = claims::release_name(&**store, record.network, record.id, name, now(), &**world)
-        .await
-        .with_context(|| format!("releasing {name} in {}", record.network))?;
+    let deadline = tokio::time::Instant::now() + UNTIL_PUT_BACK;
+    let released = loop {
+        let Memberships { store, world, .. } = memberships;
+        let released = claims::release_name(&**store, record.network, record.id, name, now(), &**world)
+            .await
+            .with_context(|| format!("releasing {name} in {}", record.network))?;
+        // The store has lost the record, of which the other names go on: it is put back first.
+        let is_lost = |member: &Arc<Member>| member.name(name).is_some() && !member.names.is_empty();
+        if released.is_some() || !memberships.world(|world| world.membership(record.id).is_some_and(is_lost)) {
+            break released;
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let message = format!("the store has lost the record of {}, which is being put back", record.names_text());
+            return Err(ControlError::new(ErrorCode::StoreUnavailable, message, "try again in a moment").into());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    };
     let leaving = match released {
         Some(Released::Name(written)) => {
             memberships.journal().note_names(&written, None)?;

@@ -5,6 +5,7 @@
 //! has `wg<n>` with the member's alias, address and public key, the binding netns and the network netns have the ends of its veth
 //! pair. Only where nothing of it is there is the membership one that was never built, or whose container is gone.
 
+pub mod private_keys;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::belief::Belief;
-use super::host::journal::{Durability, rename_over};
+use super::host::journal::{Durability, checksum, rename_over};
 use super::store_problems::{StoreProblem, StoreProblems};
 use super::world::SharedWorld;
 use crate::model::FileError;
@@ -116,11 +116,6 @@ fn parse(content: &[u8]) -> Result<Records> {
         bail!("its checksum does not fit");
     }
     serde_json::from_slice(body).context("its records are not JSON")
-}
-
-/// FNV-1a: it finds what a disk or a power cut does to a file, not what an attacker does, who has the directory then.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -37,13 +37,14 @@ use super::network::handle::Workers;
 use super::network::resumption::Resumption;
 use super::network::supervisor::run_workers;
 use super::put_back::put_back_periodically;
+use super::recovery;
 use super::shared::{Memberships, Shared};
 use super::snapshot::{self, Remembered};
 use super::store_problems::StoreProblems;
 use super::turns::Turns;
 use super::world::SharedWorld;
-use crate::failpoint;
 use crate::store::{Embedded, Store, StoreKind, claims, keys};
+use crate::{companion, failpoint};
 
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
 pub struct Agent {
@@ -70,12 +71,12 @@ impl Agent {
         let netns = NetnsLinks::enter(config.host_netns.clone()).await.context("entering the host's namespace")?;
         let own_machine = machine_at(&config.machine_id_file);
         let is_moved = machine::settle(&config, &state_dir, own_machine, store.kind())?;
-        let facts = HostFacts::find(&config, &netns).await?;
         let mut journal = Journal::open(&config.journal_dir())?;
+        let facts = HostFacts::find(&config, &netns, journal.instance()).await?;
         journal.carry_over()?;
         journal.sweep()?;
         let resolv_confs = Arc::new(ResolvConfs::open(&config.resolv_conf_dir())?);
-        let fleet = Arc::new(fleet::join(&config, store, journal.records().len()).await?);
+        let fleet = Arc::new(fleet::join(&config, store, journal.members()).await?);
         let store: Arc<dyn Store> = Arc::clone(&fleet) as Arc<dyn Store>;
         let store_problems = Arc::new(StoreProblems::default());
         let (belief, remembered) = recall(&config, &journal, store.kind(), &store_problems)?;
@@ -86,7 +87,11 @@ impl Agent {
         }
         let (listing, watch) = read_everything(&fleet).await?;
         let world = Arc::new(SharedWorld::new(belief));
-        world.compare(&listing, Instant::now()).context("reading the store")?;
+        // Without a memory, what cannot be read would look like what is not there, and be taken out of the kernel.
+        if remembered == Remembered::Nothing && !journal.records().is_empty() {
+            Belief::read_all(&listing).context("reading the store")?;
+        }
+        world.compare(&listing, Instant::now());
         world.expire_quarantine(super::now_unix_seconds());
         if remembered == Remembered::Nothing {
             world.doubt_members(Instant::now());
@@ -139,6 +144,7 @@ impl Agent {
         membership::detect_reused_netns(&memberships).await?;
         handover_netns::end_abandoned(&memberships)?;
         membership::end_dead(&memberships).await?;
+        recovery::private_keys::mend(&memberships).await;
         resolv_conf::after_start(&memberships).await;
         let networks: Vec<_> = memberships.journal().records().values().map(|record| record.network).collect();
         for network in networks {
@@ -221,6 +227,7 @@ impl Agent {
 /// What comes before the store is opened or waited for: an agent that cannot do its work says so at once.
 pub(super) fn prepare(config: &Config) -> Result<()> {
     failpoint::listen();
+    companion::raise_descriptor_limit();
     capabilities::check_own(config.names.is_some())?;
     StateDir::prepare(&config.state_dir)
 }
@@ -248,7 +255,7 @@ fn recall(
         }
     }
     // What the snapshot has of this host besides has ended since.
-    belief.keep_own(|id| journal.records().get(&id).is_some_and(|record| !record.leaving), Instant::now());
+    belief.keep_own(|id| journal.may_live(id), Instant::now());
     Ok((belief, remembered))
 }
 

@@ -94,14 +94,10 @@ impl SharedWorld {
     }
 
     /// Compares a reading of the whole store with what is believed.
-    ///
-    /// # Errors
-    /// When a record cannot be read of which nothing is believed: nothing has changed then.
-    pub fn compare(&self, listing: &Listing, now: Instant) -> Result<(), RecordError> {
+    pub fn compare(&self, listing: &Listing, now: Instant) {
         let mut belief = self.belief.lock().unwrap_or_else(PoisonError::into_inner);
-        let believed = belief.compare(listing, now)?;
+        let believed = belief.compare(listing, now);
         self.write(|world| world.read_again(&believed, listing));
-        Ok(())
     }
 
     /// Ends the belief in presences that were deleted long enough ago, and says what that concerns.

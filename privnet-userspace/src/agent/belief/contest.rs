@@ -2,14 +2,15 @@
 //! keeps what both have; the host of each decides for its own.
 //!
 //! - The **address** goes to the earlier one: its host writes the row above the other's. The later one is kept off.
-//! - The **name** goes to the earlier one too. The host of the later one gives that the next free number, and both go on.
+//! - The **name** goes to the earlier one too, the oldest as well as a further one. The host of the later one gives that the next
+//!   free number, and both go on.
 
 use std::time::Instant;
 
 use super::fact::{About, Fact};
 use super::held::{Belief, Ghost, Held, Stored};
 use crate::model::ids::ContainerNumber;
-use crate::model::{ContainerRef, Member, MemberId};
+use crate::model::{ContainerRef, Member, MemberId, NetworkId};
 use crate::store::records::{self, AddressRecord, MemberPointer, Record};
 use crate::store::{Entry, Event, Expected, Key, Revision, Value, keys};
 
@@ -113,22 +114,99 @@ impl Belief {
                 key.as_str().rsplit('/').next().unwrap_or_default(),
                 member.container
             );
-            for (key, value, found) in records {
-                let entry = Entry { key, value, revision: Revision::default(), lease: None };
-                // What this build has written it reads.
-                let Ok(Some(fact)) = Fact::read(&entry) else { continue };
-                let stored = Stored::Lost { since: now, found, is_over: false };
-                believed.push(Event::Put {
-                    key: entry.key.clone(),
-                    value: entry.value.clone(),
-                    revision: entry.revision,
-                });
-                self.hold(entry.key, Held { value: entry.value, fact, stored });
-            }
+            self.hold_written(records, now, believed);
             believed.push(self.drop_record(&key, now));
             gave_way = true;
         }
         gave_way
+    }
+
+    /// Gives the further names of this host's memberships that an earlier one has another number, and returns whether there were
+    /// any.
+    pub(super) fn give_further_names_way(&mut self, now: Instant, believed: &mut Vec<Event>) -> bool {
+        let contested: Vec<Key> =
+            self.refused.keys().filter(|key| self.is_further_name_of_an_earlier_one(key)).cloned().collect();
+        let mut gave_way = false;
+        for key in contested {
+            let Some(record) = self.record_of_pointer(&key).cloned() else { continue };
+            let Some(member) = self.member(&record).filter(|member| member.host == self.own).cloned() else { continue };
+            let Some(records) = self.with_another_further_name(&member, &record, &key) else { continue };
+            tracing::warn!(
+                network = %member.network,
+                "an earlier membership has the further name {}, which the store had lost: {} goes on with the next number of it",
+                key.as_str().rsplit('/').next().unwrap_or_default(),
+                member.container
+            );
+            self.hold_written(records, now, believed);
+            believed.push(self.drop_record(&key, now));
+            gave_way = true;
+        }
+        gave_way
+    }
+
+    /// Whether the store has a pointer of an earlier membership under a further name of another one that goes on.
+    pub(super) fn is_further_name_of_an_earlier_one(&self, key: &Key) -> bool {
+        let earlier = || {
+            let Ok(Some(Fact { about: About::MemberPointer { member: Some(id), .. }, .. })) =
+                Fact::read(self.refused.get(key)?)
+            else {
+                return None;
+            };
+            let (other, own) = (self.members.get(&id)?, self.record_of_pointer(key)?);
+            let (other_row, own_row) = (self.row(self.member(other)?)?, self.row(self.member(own)?)?);
+            Some(
+                other != own
+                    && self.points_to(key, other)
+                    && self.points_to(key, own)
+                    && other_row.is_earlier_than(own_row),
+            )
+        };
+        earlier().unwrap_or(false)
+    }
+
+    /// The key of the record of the membership that a pointer is believed to lead to.
+    fn record_of_pointer(&self, key: &Key) -> Option<&Key> {
+        let About::MemberPointer { member: Some(id), .. } = &self.held.get(key)?.fact.about else { return None };
+        self.members.get(id)
+    }
+
+    /// The records of a membership whose further name under `key` has the next free number.
+    fn with_another_further_name(&self, before: &Member, record: &Key, key: &Key) -> Option<Vec<Written>> {
+        let (network, mut member) = (before.network, before.clone());
+        let name = member.names.iter_mut().find(|name| keys::member_name(network, &name.container) == *key)?;
+        name.container = self.next_free(network, &name.container)?;
+        let pointer = keys::member_name(network, &name.container);
+        let stored = self.stored_as::<MemberPointer>(key)?;
+        Some(vec![
+            (
+                record.clone(),
+                records::encode(&member, &self.stored_as::<Member>(record)?.envelope.next()),
+                self.found(record),
+            ),
+            (pointer, records::encode(&stored.record, &stored.envelope.next()), Expected::Absent),
+        ])
+    }
+
+    /// Believes records that this host is to write.
+    fn hold_written(&mut self, written: Vec<Written>, now: Instant, believed: &mut Vec<Event>) {
+        for (key, value, found) in written {
+            let entry = Entry { key, value, revision: Revision::default(), lease: None };
+            // What this build has written it reads.
+            let Ok(Some(fact)) = Fact::read(&entry) else { continue };
+            let stored = Stored::Lost { since: now, found, is_over: false };
+            believed.push(Event::Put { key: entry.key.clone(), value: entry.value.clone(), revision: entry.revision });
+            self.hold(entry.key, Held { value: entry.value, fact, stored });
+        }
+    }
+
+    /// The name with the lowest number that no name has.
+    fn next_free(&self, network: NetworkId, name: &ContainerRef) -> Option<ContainerRef> {
+        (ContainerNumber::FIRST.get()..=ContainerNumber::MAX.get()).find_map(|number| {
+            let container = ContainerRef { number: ContainerNumber::try_from(number).ok()?, ..name.clone() };
+            let names = [keys::member(network, &container), keys::member_name(network, &container)];
+            let is_free = |key: &Key| !self.held.contains_key(key) && !self.ghosts.contains_key(key);
+            names.iter().all(is_free).then_some(container)
+        })
     }
 
     /// The records of the store under whose keys nothing is believed any more: a name or a pointer whose holder has ended, or a
@@ -165,14 +243,7 @@ impl Belief {
     /// A membership under the next free number, and the records that say so, with what the store has in their places.
     fn under_another_number(&self, before: &Member, key: &Key) -> Option<(Member, Vec<Written>)> {
         let network = before.network;
-        let free = (ContainerNumber::FIRST.get()..=ContainerNumber::MAX.get()).find_map(|number| {
-            let container =
-                ContainerRef { number: ContainerNumber::try_from(number).ok()?, ..before.container.clone() };
-            let names = [keys::member(network, &container), keys::member_name(network, &container)];
-            let is_free = |key: &Key| !self.held.contains_key(key) && !self.ghosts.contains_key(key);
-            names.iter().all(is_free).then_some(container)
-        });
-        let member = Member { container: free?, ..before.clone() };
+        let member = Member { container: self.next_free(network, &before.container)?, ..before.clone() };
         let stored = self.stored_as::<Member>(key)?;
         let record = records::encode(&member, &stored.envelope.next());
         let mut written = vec![(keys::member(network, &member.container), record, Expected::Absent)];

@@ -116,14 +116,17 @@ impl Belief {
         Ok(())
     }
 
-    /// Compares a reading of the whole store with what is believed, and returns the changes of what is believed.
+    /// Whether every record of a reading can be read.
     ///
     /// # Errors
-    /// When a record cannot be read of which nothing is believed: nothing has changed then.
-    pub fn compare(&mut self, listing: &Listing, now: Instant) -> Result<Vec<Event>, RecordError> {
-        for entry in listing.entries.iter().filter(|entry| !self.held.contains_key(&entry.key)) {
-            Fact::read(entry)?;
-        }
+    /// Those of the first record that cannot.
+    pub fn read_all(listing: &Listing) -> Result<(), RecordError> {
+        listing.entries.iter().try_for_each(|entry| Fact::read(entry).map(drop))
+    }
+
+    /// Compares a reading of the whole store with what is believed, and returns the changes of what is believed. A record that
+    /// cannot be read is named and changes nothing, as where it comes by a watch.
+    pub fn compare(&mut self, listing: &Listing, now: Instant) -> Vec<Event> {
         let read: BTreeMap<&Key, &Entry> = listing.entries.iter().map(|entry| (&entry.key, entry)).collect();
         let is_known = |entry: &Entry| {
             self.held
@@ -152,7 +155,7 @@ impl Belief {
         if self.lost.iter().any(|key| !is_presence(key)) {
             self.stepped_back = Some(now);
         }
-        Ok(believed)
+        believed
     }
 
     /// Follows a transaction of the store, and returns the changes of what is believed, in their order.
@@ -187,7 +190,10 @@ impl Belief {
         // A name whose holder has ended, or has given way, is that of the membership which the store has under it.
         loop {
             let heirs = self.heirs();
-            if heirs.is_empty() && !self.give_way(now, &mut believed) {
+            let give_way = |belief: &mut Self, believed: &mut Vec<Event>| {
+                belief.give_way(now, believed) || belief.give_further_names_way(now, believed)
+            };
+            if heirs.is_empty() && !give_way(self, &mut believed) {
                 break;
             }
             for entry in heirs {

@@ -17,6 +17,7 @@
 //! Pure: it is given the transactions of the store and the time, and returns the changes that are to be believed.
 
 mod contest;
+mod damage;
 mod ends;
 mod fact;
 mod held;

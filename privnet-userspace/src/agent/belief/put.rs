@@ -8,6 +8,7 @@ use super::fact::{About, Fact, rises};
 use super::held::{Belief, Ghost, Held, Stored};
 use super::marks::Beaten;
 use crate::model::{Member, NetworkId};
+use crate::store::records::RecordError;
 use crate::store::{Entry, Event, Expected, Key, keys};
 
 impl Belief {
@@ -45,10 +46,15 @@ impl Belief {
         let fact = match Fact::read(entry) {
             Ok(Some(fact)) => fact,
             // What cannot be read changes nothing of what is believed, and is named.
-            Ok(None) | Err(_) => {
-                if let Some(held) = self.held.get_mut(key) {
-                    held.stored = Stored::Same(*revision);
-                    self.lost.remove(key);
+            unread => {
+                let is_damaged = matches!(unread, Err(RecordError::Corrupt { .. })) && self.mends_unreadable(entry);
+                match self.held.get_mut(key) {
+                    Some(_) if is_damaged => self.lose(key, Expected::Revision(*revision), now),
+                    Some(held) => {
+                        held.stored = Stored::Same(*revision);
+                        self.lost.remove(key);
+                    }
+                    None => {}
                 }
                 believed.push(told());
                 return;
@@ -99,7 +105,9 @@ impl Belief {
             }
             _ => false,
         };
-        let follows = |held: &Held| !is_kept(held) && (is_other(held) || fact.follows(&held.fact));
+        let follows = |held: &Held| {
+            !is_kept(held) && (is_other(held) || !self.is_altered(key, value, &fact) && fact.follows(&held.fact))
+        };
         if self.held.get(key).is_none_or(follows) || is_told_by_host() {
             let mut holder = None;
             if let About::Address { network, address, row, .. } = &fact.about {

@@ -86,7 +86,8 @@ impl Belief {
     #[must_use]
     pub fn repairs(&self, now: Instant) -> Vec<Repair> {
         let mut units: BTreeMap<Unit, Lost<'_>> = BTreeMap::new();
-        for key in &self.lost {
+        // The host of the later membership gives it another further name.
+        for key in self.lost.iter().filter(|key| !self.is_further_name_of_an_earlier_one(key)) {
             let Some(Held { value, fact, stored: Stored::Lost { since, found, .. } }) = self.held.get(key) else {
                 continue;
             };
@@ -149,7 +150,7 @@ impl Belief {
     }
 
     /// What a record is put back with; nothing for a presence, which its own host writes again.
-    fn unit_of(&self, key: &Key, about: &About) -> Option<Unit> {
+    pub(super) fn unit_of(&self, key: &Key, about: &About) -> Option<Unit> {
         Some(match about {
             About::NetworkMark(network) => Unit::Mark(Marked::Network(*network)),
             About::InstanceMark(mark) => Unit::Mark(Marked::Instance(mark.instance)),

@@ -56,11 +56,11 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
-    /// Looks at the host.
+    /// Looks at the host, whose journal has `noted` the agent's instance.
     ///
     /// # Errors
     /// When something that the configuration asks for is not there.
-    pub async fn find(config: &Config, host: &NetnsLinks) -> Result<Self> {
+    pub async fn find(config: &Config, host: &NetnsLinks, noted: Option<Uuid>) -> Result<Self> {
         let underlay = find_underlay(config.vtep, &host.links).await?;
         if underlay.interface.is_none() {
             tracing::warn!("there is no default route: the VTEP is on the loopback, and no other host can be reached");
@@ -72,7 +72,7 @@ impl HostFacts {
             wireguard: choose_wireguard(config)?,
             boot_id: netns::boot_id().context("reading the kernel's boot id")?,
             machine: machine_at(&config.machine_id_file),
-            instance: Instance::of(&config.state_dir)?,
+            instance: Instance::of(&config.state_dir, noted)?,
         })
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use uuid::{Uuid, uuid};
 
-use super::journal::{remove_if_there, replace};
+use super::journal::{remove_if_there, replace, set_aside};
 use crate::agent::config::Config;
 use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::model::FileError;
@@ -117,26 +117,36 @@ fn read(path: &Path) -> Result<Option<Noted>> {
     };
     match parse(&text) {
         Ok(noted) => Ok(Some(noted)),
-        Err(detail) => Err(ControlError::new(
+        Err(Unread::Newer(found)) => Err(ControlError::new(
             ErrorCode::Internal,
-            format!("{} is corrupt ({detail})", path.display()),
-            "see that the agent is given the fleet's own store, remove the file, and start the agent again",
+            format!("{} is of version {found}, and this agent reads up to version {VERSION}", path.display()),
+            "start the newer agent that wrote it",
         )
         .into()),
+        Err(Unread::Damaged(detail)) => {
+            let then = "the agent takes its store for the fleet's if the store knows this host";
+            set_aside(path, "damaged", &detail, then).map(|()| None)
+        }
     }
 }
 
-fn parse(text: &[u8]) -> Result<Noted, String> {
-    let form: Form = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+/// Why a note could not be read.
+enum Unread {
+    Newer(u32),
+    Damaged(String),
+}
+
+fn parse(text: &[u8]) -> Result<Noted, Unread> {
+    let form: Form = serde_json::from_slice(text).map_err(|error| Unread::Damaged(error.to_string()))?;
     if form.version > VERSION {
-        return Err(format!("it is of version {}, and this agent reads up to version {VERSION}", form.version));
+        return Err(Unread::Newer(form.version));
     }
     if form.checksum != checksum(form.store, &form.record) {
-        return Err("its checksum is that of another text".to_owned());
+        return Err(Unread::Damaged("its checksum is that of another text".to_owned()));
     }
     let value = form.record.as_bytes().into();
     let entry = Entry { key: keys::fleet(), value, revision: Revision::default(), lease: None };
-    let stored = records::read(&entry).map_err(|error| error.to_string())?;
+    let stored = records::read(&entry).map_err(|error| Unread::Damaged(error.to_string()))?;
     Ok(Noted { kind: form.store, text: form.record, stored })
 }
 
@@ -155,16 +165,19 @@ mod tests {
         let noted = read(&path).expect("read").expect("a note");
         assert_eq!((noted.kind, &noted.stored.record), (StoreKind::Memory, &fleet.record().0));
         let text = fs::read_to_string(&path).expect("read");
-        for (from, to) in
-            [("epoch", "epoch2"), ("memory", "etcd"), ("\"version\": 1", "\"version\": 2"), ("4789", "4790")]
-        {
+        let changed = |from: &str, to: &str| {
             assert!(text.contains(from), "{text}");
-            fs::write(&path, text.replace(from, to)).expect("written");
-            let error = read(&path).err().expect("damaged").to_string();
-            assert!(error.contains("fleet is corrupt"), "{error}");
+            text.replace(from, to)
+        };
+        let altered = [("epoch", "epoch2"), ("memory", "etcd"), ("4789", "4790")].map(|(from, to)| changed(from, to));
+        for damaged in altered.iter().map(String::as_str).chain([&text[..20]]) {
+            fs::write(&path, damaged).expect("written");
+            assert!(read(&path).expect("set aside").is_none(), "{damaged}");
+            assert_eq!(fs::read_to_string(path.with_extension("damaged")).expect("set aside"), damaged);
         }
-        fs::write(&path, &text[..20]).expect("written");
-        assert!(read(&path).is_err());
+        fs::write(&path, changed("\"version\": 1", "\"version\": 2")).expect("written");
+        let error = read(&path).err().expect("newer").to_string();
+        assert!(error.contains("fleet is of version 2") && path.exists(), "{error}");
         note(directory.path(), &fleet).expect("noted again");
         assert_eq!(fs::read_to_string(&path).expect("read"), text);
     }

@@ -8,8 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::journal::{remove_if_there, replace};
-use crate::agent::door::error::{ControlError, ErrorCode};
+use super::journal::{remove_if_there, replace, set_aside};
 use crate::model::FileError;
 
 /// The file that holds the identity.
@@ -22,12 +21,13 @@ const NEXT: &str = "instance.next";
 pub struct Instance(Arc<RwLock<Uuid>>);
 
 impl Instance {
-    /// That of a state directory; made when there is none.
+    /// That of a state directory; made when there is none. One that is damaged is set aside; the identity is then that which the
+    /// journal has `noted`, where it has.
     ///
     /// # Errors
     /// When it cannot be read, or made.
-    pub fn of(state_dir: &Path) -> Result<Self> {
-        Ok(Self(Arc::new(RwLock::new(read_or_make(&state_dir.join(FILE))?))))
+    pub fn of(state_dir: &Path, noted: Option<Uuid>) -> Result<Self> {
+        Ok(Self(Arc::new(RwLock::new(read_or_make(&state_dir.join(FILE), noted)?))))
     }
 
     /// It.
@@ -41,7 +41,7 @@ impl Instance {
     /// # Errors
     /// When it cannot be read, or made.
     pub fn next(state_dir: &Path) -> Result<Uuid> {
-        read_or_make(&state_dir.join(NEXT))
+        read_or_make(&state_dir.join(NEXT), None)
     }
 
     /// Takes the next identity.
@@ -59,21 +59,26 @@ fn text_of(instance: Uuid) -> String {
     format!("{instance}\n")
 }
 
-fn read_or_make(path: &Path) -> Result<Uuid> {
-    match fs::read_to_string(path) {
+fn read_or_make(path: &Path, noted: Option<Uuid>) -> Result<Uuid> {
+    let make = |path: &Path| make(path, noted.unwrap_or_else(Uuid::new_v4));
+    match fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()) {
         // What a power cut may leave of a file that was just made.
         Ok(text) if text.is_empty() => make(path),
-        Ok(text) => text.trim().parse().map_err(|_| {
-            let message = format!("{} does not hold a UUID", path.display());
-            ControlError::new(ErrorCode::Internal, message, "remove the file to get a new identity").into()
-        }),
+        Ok(text) => match text.trim().parse() {
+            Ok(instance) => Ok(instance),
+            Err(_) => {
+                let then =
+                    "members that the journal does not know belong to another instance now, see `privnet status`";
+                set_aside(path, "damaged", "it does not hold a UUID", then)?;
+                make(path)
+            }
+        },
         Err(error) if error.kind() == ErrorKind::NotFound => make(path),
         Err(error) => Err(FileError::at("read", path)(error).into()),
     }
 }
 
-fn make(path: &Path) -> Result<Uuid> {
-    let instance = Uuid::new_v4();
+fn make(path: &Path, instance: Uuid) -> Result<Uuid> {
     replace(path, text_of(instance).as_bytes())?;
     Ok(instance)
 }
@@ -82,33 +87,43 @@ fn make(path: &Path) -> Result<Uuid> {
 mod tests {
     use super::*;
 
-    fn instance(state_dir: &Path) -> Result<Uuid> {
-        Instance::of(state_dir).map(|instance| instance.id())
+    fn instance(state_dir: &Path, noted: Option<Uuid>) -> Result<Uuid> {
+        Instance::of(state_dir, noted).map(|instance| instance.id())
     }
 
     #[test]
     fn a_state_directory_keeps_its_identity_and_another_has_another() {
         let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-        let first = instance(one.path()).expect("made");
-        assert_eq!(instance(one.path()).expect("read"), first);
-        assert_ne!(instance(two.path()).expect("made"), first);
+        let first = instance(one.path(), None).expect("made");
+        assert_eq!(instance(one.path(), None).expect("read"), first);
+        assert_ne!(instance(two.path(), None).expect("made"), first);
         fs::write(two.path().join("instance"), "").expect("written");
-        assert_ne!(instance(two.path()).expect("made anew"), first);
+        assert_ne!(instance(two.path(), None).expect("made anew"), first);
+        let aside = || fs::read(two.path().join("instance.damaged")).expect("set aside");
+        for damaged in [&b"half of"[..], &[0xff; 8]] {
+            fs::write(two.path().join("instance"), damaged).expect("written");
+            let anew = instance(two.path(), None).expect("made anew");
+            assert_eq!(instance(two.path(), None).expect("read"), anew);
+            assert_eq!(aside(), damaged);
+        }
+        // The journal knows it, and is not asked where the file does.
         fs::write(two.path().join("instance"), "half of").expect("written");
-        assert!(instance(two.path()).expect_err("no UUID").to_string().contains("instance"));
+        for noted in [first, Uuid::new_v4()] {
+            assert_eq!(instance(two.path(), Some(noted)).expect("that of the members"), first);
+        }
     }
 
     #[test]
     fn the_next_identity_stays_the_same_until_it_is_taken() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
-        let own = Instance::of(path).expect("made");
+        let own = Instance::of(path, None).expect("made");
         let (before, next) = (own.id(), Instance::next(path).expect("made"));
         assert_ne!(next, before);
         assert_eq!(Instance::next(path).expect("read"), next, "another attempt has the same");
-        assert_eq!(instance(path).expect("read"), before, "it is not taken yet");
+        assert_eq!(instance(path, None).expect("read"), before, "it is not taken yet");
         own.take_next(path, next).expect("taken");
-        assert_eq!((own.id(), instance(path).expect("read")), (next, next));
+        assert_eq!((own.id(), instance(path, None).expect("read")), (next, next));
         assert_ne!(Instance::next(path).expect("made"), next);
     }
 }

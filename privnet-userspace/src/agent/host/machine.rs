@@ -12,10 +12,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use uuid::Uuid;
 
-use super::journal::{remove_if_there, replace};
+use super::journal::{self, remove_if_there, replace};
 use super::state_dir::StateDir;
 use crate::agent::config::Config;
-use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::model::{FileError, counted};
 use crate::store::StoreKind;
 
@@ -41,7 +40,11 @@ struct Note {
 pub fn settle(config: &Config, state_dir: &StateDir, machine: Option<Uuid>, store: StoreKind) -> Result<bool> {
     let path = config.state_dir.join(FILE);
     let now = Note { machine, lock: state_dir.lock_id()? };
-    let noted = read(&path)?;
+    let (noted, is_damaged) = match read(&path)? {
+        Found::Nothing => (None, false),
+        Found::Note(note) => (Some(note), false),
+        Found::Damaged => (None, true),
+    };
     let is_of_another = |noted: &Note| {
         noted.machine.is_some() && now.machine.is_some() && noted.machine != now.machine && store == StoreKind::Etcd
     };
@@ -49,7 +52,8 @@ pub fn settle(config: &Config, state_dir: &StateDir, machine: Option<Uuid>, stor
     if is_copy {
         set_aside(config)?;
     }
-    let is_moved = !is_copy && noted.as_ref().is_some_and(|noted| noted.lock != now.lock);
+    // A note that is damaged does not say that the directory is no copy: the agent that has the host's name is asked.
+    let is_moved = !is_copy && (is_damaged || noted.as_ref().is_some_and(|noted| noted.lock != now.lock));
     // One that was moved is noted once it is known that no other agent has it.
     if !is_moved && noted.as_ref() != Some(&now) {
         note(&config.state_dir, state_dir, machine)?;
@@ -71,7 +75,7 @@ pub fn note(path: &Path, state_dir: &StateDir, machine: Option<Uuid>) -> Result<
 fn set_aside(config: &Config) -> Result<()> {
     let instance = config.state_dir.join("instance");
     let known = fs::read_to_string(&instance).unwrap_or_default();
-    let suffix = known.trim().to_owned();
+    let suffix = known.trim().parse::<Uuid>().map_or_else(|_| "unknown".to_owned(), |instance| instance.to_string());
     let entries = fs::read_dir(config.journal_dir()).map_or(0, |entries| {
         let is_record = |path: PathBuf| path.extension().is_some_and(|extension| extension == "json");
         entries.flatten().filter(|entry| is_record(entry.path())).count()
@@ -96,23 +100,31 @@ fn set_aside(config: &Config) -> Result<()> {
     remove_if_there(&instance)
 }
 
-fn read(path: &Path) -> Result<Option<Note>> {
-    let text = match fs::read_to_string(path) {
+/// What the file holds.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Note(Note),
+    /// It is set aside.
+    Damaged,
+}
+
+fn read(path: &Path) -> Result<Found> {
+    let text = match fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(FileError::at("read", path)(error).into()),
     };
     // What a power cut may leave of a file that was just made.
     if text.is_empty() {
-        return Ok(None);
+        return Ok(Found::Nothing);
     }
     match parse(&text) {
-        Some(note) => Ok(Some(note)),
+        Some(note) => Ok(Found::Note(note)),
         None => {
-            let message = format!("{} does not hold a machine and a file", path.display());
-            let remedy =
-                "if the directory was not copied from another machine, remove the file; else remove the directory";
-            Err(ControlError::new(ErrorCode::Internal, message, remedy).into())
+            let then =
+                "the agent that has this host's name is asked whether it lives, as where the directory is a copy";
+            journal::set_aside(path, "damaged", "it does not hold a machine and a file", then).map(|()| Found::Damaged)
         }
     }
 }
@@ -133,15 +145,16 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join(FILE);
         let state_dir = StateDir::take(directory.path()).expect("free");
-        assert_eq!(read(&path).expect("there is none"), None);
+        assert_eq!(read(&path).expect("there is none"), Found::Nothing);
         for machine in [None, Some(Uuid::from_u128(7))] {
             note(directory.path(), &state_dir, machine).expect("noted");
             let lock = state_dir.lock_id().expect("it has one");
-            assert_eq!(read(&path).expect("read"), Some(Note { machine, lock }));
+            assert_eq!(read(&path).expect("read"), Found::Note(Note { machine, lock }));
         }
         fs::write(&path, "half of").expect("written");
-        assert!(read(&path).expect_err("damaged").to_string().contains("machine"));
+        assert_eq!(read(&path).expect("set aside"), Found::Damaged);
+        assert_eq!(fs::read_to_string(path.with_extension("damaged")).expect("set aside"), "half of");
         fs::write(&path, "").expect("written");
-        assert_eq!(read(&path).expect("as a power cut leaves it"), None);
+        assert_eq!(read(&path).expect("as a power cut leaves it"), Found::Nothing);
     }
 }

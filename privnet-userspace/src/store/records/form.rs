@@ -85,15 +85,23 @@ pub fn encode<T: Record>(record: &T, envelope: &Envelope) -> Value {
     serde_json::to_vec(&written).unwrap_or_else(|error| unreachable!("a record is not JSON: {error}")).into()
 }
 
+/// What every record of every build has.
+#[derive(Deserialize)]
+struct Head {
+    version: u32,
+}
+
+/// The version of a record; nothing where the value is no record of any build.
+#[must_use]
+pub fn version_of(value: &[u8]) -> Option<u32> {
+    serde_json::from_slice(value).ok().map(|Head { version }| version)
+}
+
 /// Reads a record that [`encode`] wrote under `key`.
 ///
 /// # Errors
 /// When it is of a newer version, or damaged.
 pub fn decode<T: Record>(key: &Key, value: &[u8]) -> Result<T, RecordError> {
-    #[derive(Deserialize)]
-    struct Head {
-        version: u32,
-    }
     let corrupt = |error: serde_json::Error| RecordError::Corrupt { key: key.clone(), detail: error.to_string() };
     // The version first: the rest of a newer record may have another form.
     let Head { version } = serde_json::from_slice(value).map_err(corrupt)?;

@@ -16,7 +16,7 @@ mod v1;
 use std::net::Ipv4Addr;
 
 pub use error::{RECORD_VERSION, RecordError};
-pub use form::{Envelope, Record, decode, encode};
+pub use form::{Envelope, Record, decode, encode, version_of};
 pub use v1::{
     AddressRecord, DrainRecord, EndedBy, FleetRecord, HostRecord, InstanceMark, MAX_RISE, MemberPointer, NetworkMark,
     NetworkPointer, PresenceRecord, VtepRecord,

@@ -73,6 +73,44 @@ async fn the_earlier_of_two_memberships_keeps_the_address_and_the_later_one_is_k
 }
 
 #[tokio::test]
+async fn the_earlier_of_two_memberships_keeps_a_further_name_and_the_later_one_has_the_next() {
+    let mut lab = Lab::new().await;
+    for host in 0..HOSTS.len() {
+        lab.step(&Step::Attach { host }).await;
+    }
+    let [earlier, later] = [lab.living[0].clone(), lab.living[1].clone()];
+    let older = lab.earlier[1].clone();
+    lab.name(&earlier).await;
+    lab.follow();
+    // The second host never heard of that name, and gives it to its own member.
+    lab.watches[0] = None;
+    lab.worlds[1] = Arc::new(SharedWorld::new(Belief::new(HOSTS[1].parse().expect("a host"))));
+    lab.restore(older).await;
+    lab.name(&later).await;
+    lab.follow();
+    lab.read_again(0).await;
+    lab.repair().await;
+    for host in 0..HOSTS.len() {
+        let of = |member: &Member| {
+            lab.worlds[host].read(|world| {
+                let names = &world.membership(member.id).expect("it goes on").names;
+                names.iter().map(|name| name.container.to_string()[..6].to_owned()).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(
+            (of(&earlier), of(&later)),
+            (vec!["1.side".to_owned()], vec!["2.side".to_owned()]),
+            "on host {host}"
+        );
+    }
+    for (number, member) in [(1, &earlier), (2, &later)] {
+        let name = format!("{number}.side.{}", super::APP).parse().expect("a name");
+        let found = records::find_member(&lab.store, lab.network.id, &name).await.expect("read").expect("a member");
+        assert_eq!(found.record.id, member.id, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_membership_has_the_address_of_one_that_ended_before() {
     let mut lab = Lab::new().await;
     let [earlier, later] = contest(&mut lab, true, None).await;

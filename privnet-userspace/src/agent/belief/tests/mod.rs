@@ -1,6 +1,7 @@
 //! What is believed of a store that loses keys and steps back.
 
 mod contests;
+mod damage;
 mod histories;
 mod lab;
 mod marks;

@@ -102,7 +102,7 @@ impl Lab {
         self.living.retain(|other| other.id != member.id);
     }
 
-    async fn name(&mut self, member: &Member) {
+    pub async fn name(&mut self, member: &Member) {
         let claim = NameClaim {
             network: member.network,
             member: member.id,

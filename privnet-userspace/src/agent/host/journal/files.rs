@@ -26,6 +26,12 @@ pub(super) struct Read {
     pub is_old: bool,
 }
 
+/// What the text of a record ends with: a checksum of the text without it. Builds before this one keep the field, and may
+/// change what is before it: then the record is made again from what is in the kernel.
+const CHECKSUM: &str = ",\n  \"checksum\": \"";
+/// The end of a record without it.
+const END: &str = "\n}";
+
 /// The text of a record.
 pub(super) fn text_of(record: &Record) -> Result<Vec<u8>> {
     #[derive(Serialize)]
@@ -34,11 +40,41 @@ pub(super) fn text_of(record: &Record) -> Result<Vec<u8>> {
         #[serde(flatten)]
         record: &'a Record,
     }
-    serde_json::to_vec_pretty(&Versioned { version: VERSION, record }).context("writing a member's record as JSON")
+    let mut text = serde_json::to_vec_pretty(&Versioned { version: VERSION, record })
+        .context("writing a member's record as JSON")?;
+    let sum = checksum(&text);
+    text.truncate(text.len() - END.len());
+    text.extend(format!("{CHECKSUM}{sum:016x}\"{END}").bytes());
+    Ok(text)
 }
 
-/// Reads a record; none where the host lost its power before the disk had it: no container outlived that.
-pub(super) fn read(path: &Path) -> Result<Option<Read>> {
+/// FNV-1a: it finds what a disk or a power cut does to a file, not what an attacker does, who has the directory then.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Whether the checksum at the end of a record is that of the text before it; also where there is none.
+fn is_whole(text: &[u8]) -> bool {
+    let length = CHECKSUM.len() + 16 + 1 + END.len();
+    let Some((body, end)) = text.len().checked_sub(length).and_then(|at| text.split_at_checked(at)) else {
+        return true;
+    };
+    let Some(sum) = end.strip_prefix(CHECKSUM.as_bytes()) else { return true };
+    sum.starts_with(format!("{:016x}\"", checksum(&[body, END.as_bytes()].concat())).as_bytes())
+}
+
+/// What became of the file of a record.
+pub(super) enum Found {
+    /// It is a record.
+    Record(Read),
+    /// The host lost its power before the disk had it: no container outlived that.
+    Empty,
+    /// It was damaged, and is set aside.
+    SetAside,
+}
+
+/// Reads a record. One that is damaged is set aside and named: where the container runs, it is made again.
+pub(super) fn read(path: &Path) -> Result<Found> {
     let text = fs::read(path).map_err(FileError::at("read", path))?;
     if text.iter().all(|byte| *byte == 0) {
         tracing::warn!(
@@ -46,7 +82,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Read>> {
             path.display()
         );
         remove_if_there(path)?;
-        return Ok(None);
+        return Ok(Found::Empty);
     }
     let version = serde_json::from_slice::<Value>(&text).ok().and_then(|value| value.get("version")?.as_u64());
     if let Some(version) = version.filter(|version| *version > u64::from(VERSION)) {
@@ -54,17 +90,29 @@ pub(super) fn read(path: &Path) -> Result<Option<Read>> {
             format!("{} is of version {version}, and this agent reads up to version {VERSION}", path.display());
         return Err(ControlError::new(ErrorCode::Internal, message, "start the newer agent that wrote it").into());
     }
-    match parse(path, &text) {
-        Ok(read) => Ok(Some(read)),
-        Err(error) => {
-            let aside = path.with_extension("json.corrupt");
-            fs::rename(path, &aside).map_err(FileError::at("move aside the corrupt", path))?;
-            let message = format!("{} is corrupt ({error}), and was moved to {}", path.display(), aside.display());
-            let remedy =
-                "start the agent again: it makes the record again where the container runs, else the member ends";
-            Err(ControlError::new(ErrorCode::Internal, message, remedy).into())
-        }
+    if !is_whole(&text) {
+        return set_record_aside(path, "its checksum is that of another text");
     }
+    match parse(path, &text) {
+        Ok(read) => Ok(Found::Record(read)),
+        Err(error) => set_record_aside(path, &error.to_string()),
+    }
+}
+
+fn set_record_aside(path: &Path, why: &str) -> Result<Found> {
+    let then = "it is made again where the container runs, else the member ends";
+    set_aside(path, "json.corrupt", why, then).map(|()| Found::SetAside)
+}
+
+/// Gives a damaged file another extension, and names it, with what happens then.
+///
+/// # Errors
+/// The file is as it was.
+pub fn set_aside(path: &Path, extension: &str, why: &str, then: &str) -> Result<()> {
+    let aside = path.with_extension(extension);
+    fs::rename(path, &aside).map_err(FileError::at("set aside the damaged", path))?;
+    tracing::warn!("{} is damaged ({why}), and is {} now: {then}", path.display(), aside.display());
+    Ok(())
 }
 
 fn parse(path: &Path, text: &[u8]) -> serde_json::Result<Read> {
@@ -75,6 +123,7 @@ fn parse(path: &Path, text: &[u8]) -> serde_json::Result<Read> {
     let Head { version } = serde_json::from_slice(text)?;
     let mut fields: Map<String, Value> = serde_json::from_slice(text)?;
     fields.remove("version");
+    fields.remove("checksum");
     let is_old = version < VERSION;
     if is_old {
         fields.insert("id".to_owned(), id_of_old(path, &fields)?.to_string().into());

@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
+use uuid::Uuid;
 
-pub use files::{Durability, remove_if_there, rename_over, replace};
-use files::{Read, read, read_key, text_of};
+pub use files::{Durability, checksum, remove_if_there, rename_over, replace, set_aside};
+use files::{Found, Read, read, read_key, text_of};
 pub use record::{FurtherName, GivenTo, Handover, Record, Stage, text_of_entry};
 
 use crate::agent::door::views::ResolvConfFile;
@@ -40,29 +41,38 @@ pub struct Journal {
     next_slot: u32,
     /// Files of version 1: that of a record that is not carried over yet, or, with nothing, one whose record is.
     old: BTreeMap<PathBuf, Option<MemberId>>,
+    /// The memberships whose records were damaged, and set aside when they were read.
+    set_aside: BTreeSet<MemberId>,
 }
 
 impl Journal {
     /// Reads all records.
     ///
     /// # Errors
-    /// When a record cannot be read, is of a newer version, or is corrupt. A corrupt one is moved aside first, never deleted.
+    /// When a record cannot be read, or is of a newer version. A corrupt one is moved aside, never deleted.
     pub fn open(dir: &Path) -> Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(FileError::at("create", dir))?;
         let (mut records, mut old, mut whole) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut set_aside = BTreeSet::new();
         for entry in fs::read_dir(dir).map_err(FileError::at("list", dir))? {
             let path = entry.map_err(FileError::at("list", dir))?.path();
-            if path.extension().is_some_and(|extension| extension == "json")
-                && let Some(Read { record, is_old }) = read(&path)?
-            {
-                let id = record.id;
-                if is_old {
-                    old.insert(path, Some(id));
-                    records.entry(id).or_insert(record);
-                } else {
-                    records.insert(id, record);
-                    whole.insert(id);
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match read(&path)? {
+                Found::Record(Read { record, is_old: true }) => {
+                    old.insert(path, Some(record.id));
+                    records.entry(record.id).or_insert(record);
                 }
+                Found::Record(Read { record, is_old: false }) => {
+                    whole.insert(record.id);
+                    records.insert(record.id, record);
+                }
+                Found::SetAside => {
+                    let name = path.file_stem().and_then(OsStr::to_str);
+                    set_aside.extend(name.and_then(|name| name.parse::<MemberId>().ok()));
+                }
+                Found::Empty => {}
             }
         }
         for carried in old.values_mut().filter(|id| id.is_some_and(|id| whole.contains(&id))) {
@@ -70,7 +80,7 @@ impl Journal {
         }
         let last = records.values().filter_map(|record: &Record| record.slot).max();
         let next_slot = last.map_or(0, |slot| (slot + 1) % ownership::MAX_LINK_SLOTS);
-        Ok(Self { dir: dir.to_owned(), records, next_slot, old })
+        Ok(Self { dir: dir.to_owned(), records, next_slot, old, set_aside })
     }
 
     /// Writes the records of version 1 anew, in this version and under their new names. Killed at any point, the next agent
@@ -122,6 +132,26 @@ impl Journal {
     #[must_use]
     pub const fn records(&self) -> &BTreeMap<MemberId, Record> {
         &self.records
+    }
+
+    /// How many memberships have a record, or had one that was set aside.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.records.len() + self.set_aside.len()
+    }
+
+    /// The instance of this host's agent that attached its members, as the store's records of them say; nothing where they do
+    /// not agree.
+    #[must_use]
+    pub fn instance(&self) -> Option<Uuid> {
+        let instances: BTreeSet<Uuid> = self.records.values().filter_map(Record::instance).collect();
+        instances.first().copied().filter(|_| instances.len() == 1)
+    }
+
+    /// Whether a membership may live: it has a record that is not leaving, or one that was set aside.
+    #[must_use]
+    pub fn may_live(&self, id: MemberId) -> bool {
+        self.set_aside.contains(&id) || self.records.get(&id).is_some_and(|record| !record.leaving)
     }
 
     /// The record of the member that has an address in a network, or had it and is still being removed.

@@ -4,6 +4,7 @@ use anyhow::Result;
 use tokio::time::Instant;
 
 use super::Managed;
+use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::host::journal::Handover;
 use crate::agent::netns_links::NetnsLinks;
 use crate::agent::network::local::LocalNetwork;
@@ -36,6 +37,17 @@ impl Managed for kind::Device {
         }
         let record = net.record(member)?;
         let key = net.private_key(record)?;
+        if key.public_key() != to.public_key {
+            return Err(ControlError::new(
+                ErrorCode::Internal,
+                format!(
+                    "the private key of {} in the state directory is that of another public key",
+                    record.names_text()
+                ),
+                "detach the container and attach it again: it gets a new key",
+            )
+            .into());
+        }
         let namespaces = net.namespaces_of(member).await?;
         let (app, binding) = (namespaces.existing_app()?, namespaces.existing_binding()?);
         match net.host.facts.wireguard {
