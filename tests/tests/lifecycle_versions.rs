@@ -9,19 +9,24 @@
 mod attacker;
 mod version_before;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use attacker::device_of;
 use privnet::model::PublicKey;
 use privnet::store::{Embedded, Entry, Store as _};
 use privnet_tests::lab::container::APP;
-use privnet_tests::lab::{Container, Lab, Options, runtime, wait_until};
+use privnet_tests::lab::probe::{Server, Stream};
+use privnet_tests::lab::{Container, Lab, Options, figure, runtime, wait_until};
 use version_before::records::{self, State, rewrite};
 use version_before::{OldHost, address_key, member_key};
 
 const SUBNET: &str = "10.92.0.0/24";
 const OTHER_SUBNET: &str = "10.93.0.0/24";
 const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 92, 0, 2);
+const ANOTHER: Ipv4Addr = Ipv4Addr::new(10, 92, 0, 9);
+const PORT: u16 = 7000;
 /// What a build to come adds to a record.
 const COLOUR: &str = r#""colour":{"name":"red","shades":[1,2.5,null]}}"#;
 
@@ -175,6 +180,53 @@ fn agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes() {
     assert_eq!(backend.generation, 2);
     wait_until("the old host's member is a peer again", || is_peer(&backend.public_key));
     wait_until("its name is told again", || web.told(&name) == address);
+
+    // The store loses its records while a host of the build before shares it. What this build wrote is back as it was, and the
+    // old agent reads it; of the old host's member, absence is the end, as ever.
+    let db = lab.member(&one, &network, "db-1");
+    let server = Server::echo(&db.app, PORT);
+    wait_until("web reaches db", || web.pings(db.address()));
+    let stream = Stream::start(&web.app, (db.address(), PORT), Duration::from_millis(1));
+    stream.flows();
+    let lost = ["members/", "public-keys/", "networks/", "names/", "vnis/", "hosts/h1"];
+    let of_this_build = || -> BTreeMap<String, String> {
+        let records = etcd.records(&["fences/"]).into_iter();
+        let records = records.filter(|(key, _)| lost.iter().any(|prefix| key.starts_with(prefix)));
+        let records =
+            records.filter(|(key, value)| !key.contains(&backend_container) && !value.contains(&backend_container));
+        // A host tells anew how far it has come: of its record the key is compared.
+        records
+            .map(|(key, value)| if key.starts_with("hosts/") { (key, String::new()) } else { (key, value) })
+            .collect()
+    };
+    wait_until("each member is ready in the store", || {
+        !of_this_build().values().any(|text| text.contains("attaching"))
+    });
+    let before = of_this_build();
+    let begun = Instant::now();
+    etcd.delete(&lost);
+    wait_until("what this build wrote is back", || of_this_build() == before);
+    let took = begun.elapsed();
+    wait_until("the old host's member has ended", || peer(&backend.public_key).is_none() && web.told(&name).is_empty());
+    stream.flows();
+    assert_eq!(old.faults(), Vec::<String>::new());
+    let seen: records::Member = old.seen(&web_key).expect("a member");
+    assert_eq!((seen.address, seen.state), (web.address(), State::Ready));
+    // Its agent attaches the container again, at another address: of this one the end is not recorded.
+    let backend = old.attach(&shop, &backend_container, ANOTHER, PublicKey::new([9; 32]));
+    wait_until("the old host's member is a peer again", || peer(&backend.public_key).is_some());
+    wait_until("its name is told again", || web.told(&name) == ANOTHER.to_string());
+    assert_eq!(old.faults(), Vec::<String>::new());
+    let (sent, missed) = stream.finish();
+    figure(&format!(
+        "a loss beside a host of the build before: {} records back after {} ms, {} of {sent} datagrams lost",
+        before.len(),
+        took.as_millis(),
+        missed.len()
+    ));
+    assert!(missed.is_empty(), "{} of {sent} were lost: {missed:?}", missed.len());
+    drop(server);
+    assert!(one.detach(&network, &db.container).expect("detach").detached);
 
     // A further name of web's membership has a key that the old build does not read: it goes on seeing one member.
     let own = old.own(&shop, &[&backend]);
