@@ -26,21 +26,21 @@ const PASSING: [&str; 4] = ["presences/", "vteps/", "fences/", "fleet"];
 /// another membership in a row from one that was given the address.
 const NUMBERS: [&str; 4] = [r#""version""#, r#""serial""#, r#""count""#, r#""member""#];
 
-/// Half of it, something else, or it with some bits changed, and text all the same.
+/// Half of it, something else, a number that is absurdly high, or it with some bits changed, and text all the same.
 fn damaged(random: &mut StdRng, whole: &str) -> Vec<u8> {
     let mut bytes = whole.as_bytes().to_vec();
-    match random.random_range(0..4) {
+    match random.random_range(0..5) {
         0 => bytes.truncate(random.random_range(0..whole.len() - 2)),
         1 => bytes.iter_mut().for_each(|byte| *byte = random.random_range(b' '..b'~')),
-        _ => {
-            let end_of = |name: &str| whole.find(name).map(|at| at..at + name.len() + 20);
-            let numbers: Vec<_> = NUMBERS.iter().filter_map(|name| end_of(name)).collect();
-            while bytes == whole.as_bytes() {
-                let at = random.random_range(0..bytes.len());
-                if !numbers.iter().any(|number| number.contains(&at)) {
-                    bytes[at] ^= 1 << random.random_range(0..7_u32);
-                }
-            }
+        2 => bytes = whole.replace(r#""serial":"#, r#""serial":1099511627776"#).into_bytes(),
+        _ => {}
+    }
+    let end_of = |name: &str| whole.find(name).map(|at| at..at + name.len() + 20);
+    let numbers: Vec<_> = NUMBERS.iter().filter_map(|name| end_of(name)).collect();
+    while bytes == whole.as_bytes() {
+        let at = random.random_range(0..bytes.len());
+        if !numbers.iter().any(|number| number.contains(&at)) {
+            bytes[at] ^= 1 << random.random_range(0..7_u32);
         }
     }
     bytes

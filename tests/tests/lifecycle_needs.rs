@@ -15,10 +15,13 @@ use privnet::agent::views::{Attached, Check, CheckStatus, Detached, NetworkView}
 use privnet::agent::{ControlError, ErrorCode};
 use privnet::datapath::is_bpffs;
 use privnet_tests::lab::container::APP;
+use privnet_tests::lab::probe::{Server, Stream};
 use privnet_tests::lab::space::{ProcessSpace, run_in};
-use privnet_tests::lab::{Container, Host, Lab, Options, say, wait_until};
+use privnet_tests::lab::{Container, Host, Lab, Options, figure, say, wait_until};
+use rustix::process::{Resource, Rlimit};
 
 const SUBNET: &str = "10.90.0.0/24";
+const PORT: u16 = 7000;
 /// All that the agent needs.
 const NEEDED: [&str; 4] = ["net_admin", "sys_admin", "sys_ptrace", "net_bind_service"];
 /// A refusal that waited for something takes longer: an attach waits for 30 s.
@@ -148,6 +151,79 @@ fn a_state_directory_that_is_hidden_stops_every_change_and_no_member() {
     lab.finish();
 }
 
+#[test]
+fn an_agent_without_descriptors_or_on_a_read_only_disk_refuses_each_change_and_touches_no_member() {
+    let lab = Lab::new("an_agent_without_descriptors_or_on_a_read_only_disk_refuses_each_change_and_touches_no_member");
+    let host = lab.host(&Options { observe_interval: Some(Duration::from_secs(1)), ..Options::ebpf() });
+    let network = host.network("shop", SUBNET);
+    let (web, worker) = (lab.member(&host, &network, "web-1"), lab.member(&host, &network, "worker-1"));
+    let server = Server::echo(&worker.app, PORT);
+    wait_until("web reaches worker", || web.pings(worker.address()));
+    let stream = Stream::start(&web.app, (worker.address(), PORT), Duration::from_millis(1));
+    let late = lab.container("worker-2");
+
+    say("descriptors: none but the one in reserve, then some more with each attach");
+    let agent = rustix::process::Pid::from_raw(host.pid());
+    // The agent has as many as it may have, which is what this process may have.
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let limit_to = |current: Option<u64>| {
+        let set = rustix::process::prlimit(agent, Resource::Nofile, Rlimit { current, maximum });
+        assert_eq!(set.expect("the limit of the agent's process").maximum, maximum);
+    };
+    let open = fs::read_dir(format!("/proc/{}/fd", host.pid())).expect("the agent's descriptors").flatten();
+    let number = |entry: &fs::DirEntry| entry.file_name().to_str()?.parse::<u64>().ok();
+    let is_spare = |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|to| to == Path::new("/dev/null"));
+    let in_reserve = open.filter(is_spare).filter_map(|entry| number(&entry)).filter(|number| *number > 2);
+    // Those that are open stay; a new one has the lowest number that is free.
+    let mut limit = in_reserve.max().expect("a descriptor in reserve") + 1;
+    let (begun, mut refusals) = (Instant::now(), 0);
+    for _ in 0..5 {
+        limit_to(Some(limit));
+        match host.attach(&network, &late, None) {
+            // What an attempt before left half made goes first.
+            Ok(_) | Err(ControlError { code: ErrorCode::AddressTaken | ErrorCode::Timeout, .. }) => break,
+            Err(error) => {
+                assert!(error.message.contains("Too many open files"), "{error:?}\n{}", host.log_tail());
+                assert!(error.remedy.contains("LimitNOFILE="), "{error:?}");
+                refusals += 1;
+            }
+        }
+        stream.flows();
+        limit += 4;
+    }
+    assert!(refusals > 0, "the twin alone");
+    limit_to(maximum);
+    figure(&format!("without descriptors: {refusals} attaches were refused in {:.1?}", begun.elapsed()));
+    host.wait_until_settled();
+    let joined = host.join(&network, &late);
+    wait_until("the late member reaches both", || joined.pings(web.address()) && joined.pings(worker.address()));
+    assert!(host.detach(&network, &late).expect("detach").detached);
+
+    say("a read-only file system under the state directory");
+    let state = host.paths().state.clone();
+    let read_only = Mount::read_only(&state);
+    let begun = Instant::now();
+    let error = refused_at_once(&host, &network, &late);
+    assert!(error.message.contains("Read-only file system") && error.remedy.contains("is read-only"), "{error:?}");
+    assert_eq!(late.space.links(), Vec::<String>::new(), "nothing of it is left in the container");
+    let error = host.detach(&network, &web.container).map(drop).expect_err("its record would stay");
+    assert!(error.message.contains("Read-only file system"), "{error:?}");
+    assert!(doctor_fails(&host, "state_dir").detail.contains("Read-only file system"));
+    let problems = host.status().expect("reads go on").problems;
+    assert!(problems.iter().any(|problem| problem.contains("Read-only file system")), "{problems:?}");
+    figure(&format!("a read-only state directory: an attach and a detach were refused in {:.1?}", begun.elapsed()));
+    stream.flows();
+    drop(read_only);
+    let joined = host.join(&network, &late);
+    wait_until("the late member reaches worker", || joined.pings(worker.address()));
+    let (sent, lost) = stream.finish();
+    figure(&format!("{} of {sent} datagrams were lost meanwhile", lost.len()));
+    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    drop(server);
+    host.wait_until_settled();
+    lab.finish();
+}
+
 #[track_caller]
 fn refused_at_once(host: &Host, network: &NetworkView, container: &Container) -> ControlError {
     let begun = Instant::now();
@@ -175,6 +251,15 @@ impl Mount {
     fn over(directory: &Path) -> Self {
         let status = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(directory).status();
         assert!(status.expect("mount").success(), "{}", directory.display());
+        Self(directory.to_owned())
+    }
+
+    /// The directory itself, and nothing in it can be changed by its name.
+    fn read_only(directory: &Path) -> Self {
+        for further in [&["--bind"][..], &["-o", "remount,bind,ro"]] {
+            let status = Command::new("mount").args(further).arg(directory).arg(directory).status();
+            assert!(status.expect("mount").success(), "{}", directory.display());
+        }
         Self(directory.to_owned())
     }
 

@@ -12,7 +12,7 @@ use crate::model::counted;
 
 /// Takes the host's name, keeps the members whose containers run here, and ends the others.
 pub(super) async fn adopt(shared: &Shared, request: AdoptHost) -> Result<Adopted, ControlError> {
-    shared.host.state_dir.check()?;
+    shared.host.state_dir.check_writable()?;
     let _claims = shared.claims_of_request().await?;
     let revived = take_back(shared, &request).await?;
     let adoption = adoption::look(shared).await.map_err(|error| explain(&error))?;

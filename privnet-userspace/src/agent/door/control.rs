@@ -60,7 +60,7 @@ impl Control {
         let (mut members, mut ready, mut last) = (0, 0, None);
         let mut problems: Vec<String> = shared.world(|world| world.problems().cloned().collect());
         problems.extend(shared.store_problems.lines());
-        problems.extend(shared.host.state_dir.check().err().iter().map(problem));
+        problems.extend(shared.host.state_dir.check_writable().err().iter().map(problem));
         problems.extend(adoption::refusal(shared).iter().map(problem));
         problems.extend(shared.unrecorded.lines());
         for (network, handle) in shared.workers.all() {
@@ -190,7 +190,7 @@ fn network_mtu(asked: Option<u32>, host: Mtu) -> Result<u32, ControlError> {
 impl AgentApi for Control {
     async fn create_network(&self, request: CreateNetwork) -> Result<NetworkView, ControlError> {
         let name: NetworkName = request.name.parse()?;
-        self.shared.host.state_dir.check()?;
+        self.shared.host.state_dir.check_writable()?;
         if let Some(options) = &request.names {
             options.check()?;
         }
@@ -226,7 +226,7 @@ impl AgentApi for Control {
     }
 
     async fn delete_network(&self, network: NetworkPath) -> Result<Deleted, ControlError> {
-        self.shared.host.state_dir.check()?;
+        self.shared.host.state_dir.check_writable()?;
         let network = find_network(&self.shared, &network.network).await?;
         claims::delete_network(&*self.shared.store, network.id, &*self.shared.world).await?;
         let is_gone = |world: &World| !world.networks().contains_key(&network.id);
@@ -240,7 +240,7 @@ impl AgentApi for Control {
     }
 
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
-        self.shared.host.state_dir.check()?;
+        self.shared.host.state_dir.check_writable()?;
         let network = find_network(&self.shared, &request.network).await?;
         attach(&self.shared, &network, request).await
     }
@@ -249,7 +249,7 @@ impl AgentApi for Control {
         let App { id: app, .. } = request.app.parse()?;
         let kind = request.kind.as_deref().map_or_else(|| Ok(ContainerType::web()), str::parse)?;
         let number = request.number.map(ContainerNumber::try_from).transpose()?;
-        self.shared.host.state_dir.check()?;
+        self.shared.host.state_dir.check_writable()?;
         let network = match find_network(&self.shared, &request.network).await {
             Ok(network) => network,
             // The members of a network that is gone are gone.

@@ -181,7 +181,7 @@ impl Handovers for Control {
 
     async fn prepare(&self, digits: u64, wish: Wish) -> Result<HandedOver, ControlError> {
         let shared = &*self.shared;
-        shared.host.state_dir.check()?;
+        shared.host.state_dir.check_writable()?;
         if self.record_of(digits).is_none() {
             let network = find_network(shared, &wish.attach.network).await?;
             let handover = Handover {

@@ -6,7 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use rustix::fs::FlockOperation;
+use rustix::fs::{Access, FlockOperation};
+use rustix::io::Errno;
 
 use crate::agent::config::wireguard_dirs;
 use crate::agent::door::error::{ControlError, ErrorCode};
@@ -92,6 +93,16 @@ impl StateDir {
                  members stay as they are meanwhile"
             ),
         ))
+    }
+
+    /// As [`Self::check`], and that its file system can be written: a change that could not be recorded is not begun.
+    ///
+    /// # Errors
+    /// As there, and when it is read-only.
+    pub fn check_writable(&self) -> Result<(), ControlError> {
+        self.check()?;
+        let refused = |errno: Errno| FileError::at("write", &self.path)(errno.into()).into();
+        rustix::fs::access(&self.path, Access::WRITE_OK).map_err(refused)
     }
 }
 
