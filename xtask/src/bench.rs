@@ -14,8 +14,9 @@ use crate::test::PRIVNET_BIN;
 /// Something is missing or does not compile, or root cannot be reached.
 pub fn task(args: &[String]) -> Result<()> {
     let toolchain = setup::ensure(Purpose::Bench)?;
-    // Other servers of names, and etcd, are needed for these parts alone, which are left out unless they are named.
-    for (part, purpose) in [("dns", Purpose::BenchDns), ("fleet", Purpose::BenchFleet)] {
+    // Other servers of names, etcd and Docker are needed for these parts alone, which are left out unless they are named.
+    let parts = [("dns", Purpose::BenchDns), ("fleet", Purpose::BenchFleet), ("runtimes", Purpose::BenchRuntimes)];
+    for (part, purpose) in parts {
         if args.iter().any(|argument| argument.trim_start_matches("--only=").starts_with(part)) {
             setup::ensure(purpose)?;
         }

@@ -30,6 +30,8 @@ pub enum Purpose {
     BenchDns,
     /// Measure hosts that share an etcd.
     BenchFleet,
+    /// Measure containers of Docker's.
+    BenchRuntimes,
 }
 
 /// A program that some purposes need.
@@ -83,7 +85,7 @@ impl Tool {
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
 const TOOLS: [Tool; 36] = {
-    use Purpose::{Bench, BenchDns, BenchFleet, Run, Test, Vm};
+    use Purpose::{Bench, BenchDns, BenchFleet, BenchRuntimes, Run, Test, Vm};
     const BESIDE: &str = "to be measured beside";
     const DOCKER: &str = "to attach containers that Docker runs";
     [
@@ -100,7 +102,7 @@ const TOOLS: [Tool; 36] = {
         Tool::new("unshare", "util-linux", "to stand for a container", &[Test, Vm]),
         Tool::new("dig", "bind9-dnsutils", "to ask for names as a user would", &[Test, Vm]),
         Tool::new("kdig", "knot-dnsutils", "to ask for names with another library", &[Test, Vm]),
-        Tool::new("busybox", "busybox", "to ask for names with a small resolver", &[Test, Vm]),
+        Tool::new("busybox", "busybox", "to ask for names with a small resolver", &[Test, Vm, BenchRuntimes]),
         Tool::new("musl-gcc", "musl-tools", "to ask for names with another C library", &[Test]),
         // Of packages without a program, a file that the tests use.
         Tool::new(
@@ -118,11 +120,11 @@ const TOOLS: [Tool; 36] = {
         Tool::unpacked("etcd-3.5", "etcd-server", "to be the same store after its upgrade", &[Test])
             .of_suite("trixie", "etcd"),
         Tool::new("openssl", "openssl", "to make certificates for it", &[Test]),
-        Tool::unpacked("dockerd", "docker.io", DOCKER, &[Test]),
-        Tool::unpacked("docker", "docker.io", DOCKER, &[Test]).since_split("docker-cli"),
-        Tool::unpacked("containerd", "containerd", DOCKER, &[Test]),
-        Tool::unpacked("containerd-shim-runc-v2", "containerd", DOCKER, &[Test]),
-        Tool::unpacked("runc", "runc", DOCKER, &[Test]),
+        Tool::unpacked("dockerd", "docker.io", DOCKER, &[Test, BenchRuntimes]),
+        Tool::unpacked("docker", "docker.io", DOCKER, &[Test, BenchRuntimes]).since_split("docker-cli"),
+        Tool::unpacked("containerd", "containerd", DOCKER, &[Test, BenchRuntimes]),
+        Tool::unpacked("containerd-shim-runc-v2", "containerd", DOCKER, &[Test, BenchRuntimes]),
+        Tool::unpacked("runc", "runc", DOCKER, &[Test, BenchRuntimes]),
         // Where it does not run yet, installing it starts nothing.
         Tool::new("/lib/systemd/systemd", "systemd", "to install the package on a machine of its own", &[Test]),
         Tool::unpacked("promtool", "prometheus", "to check the metrics by Prometheus' own rules", &[Test, Vm]),

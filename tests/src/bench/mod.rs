@@ -11,6 +11,7 @@
 //! | [`attach`], [`script`] | attaching one more container, by the agent and by a script of `ip` commands |
 //! | [`dns`] | names: beside other servers, and how soon all hosts know; only when it is asked for |
 //! | [`fleet`] | three hosts and their etcd; only when it is asked for |
+//! | [`runtimes`] | containers of Docker's; only when it is asked for |
 //! | [`timeline`] | which operation of an attach took how long |
 //! | [`rows`], [`report`] | figures to rows, rows to a table and to JSON |
 //!
@@ -26,6 +27,7 @@ mod options;
 mod place;
 mod report;
 mod rows;
+mod runtimes;
 mod script;
 mod series;
 mod timeline;
@@ -88,6 +90,9 @@ fn run(options: &Options) -> Result<()> {
     }
     if options.asks_for(fleet::GROUP) {
         report.add(&fleet::measure(&runtime, options).context("cannot measure fleet")?);
+    }
+    if options.asks_for(runtimes::GROUP) {
+        report.add(&runtimes::measure(options).context("cannot measure runtimes")?);
     }
     report.print(options)
 }

@@ -15,7 +15,7 @@ pub struct Options {
     /// Only the groups whose name contains this, for example `carrier` or `attach/100`; may be repeated.
     #[arg(long, value_name = "ROW")]
     pub only: Vec<String>,
-    /// As `--only`; `dns` and `fleet` are measured only when they are named.
+    /// As `--only`; `dns`, `fleet` and `runtimes` are measured only when they are named.
     #[arg(value_name = "ROW")]
     pub rows: Vec<String>,
     /// How often each path is measured; 5 or more.

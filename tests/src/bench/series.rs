@@ -53,6 +53,12 @@ impl Series {
         self.median().filter(|median| *median != 0.0).map(|median| (high - low) / 2.0 / median * 100.0)
     }
 
+    /// Figure by figure, `self` less `other`: neighbours in time.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(a, b)| a - b).collect())
+    }
+
     /// Figure by figure, `self` divided by `other`: neighbours in time, so that what slows down both does not show.
     #[must_use]
     pub fn divided_by(&self, other: &Self) -> Self {
