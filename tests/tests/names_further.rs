@@ -54,6 +54,7 @@ fn request(container: &Container, kind: &str) -> Attach {
         target: Target::Netns(container.path.clone()),
         ports: Vec::new(),
         resolv_conf: None,
+        attachment: None,
     }
 }
 

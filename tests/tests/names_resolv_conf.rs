@@ -273,6 +273,7 @@ fn a_file_that_its_caller_writes_is_not_the_agents_and_detach_says_what_is_left(
                 by_caller: true,
                 before: Some("nameserver 127.0.0.11\n".to_owned()),
             }),
+            attachment: None,
         };
         let member = host.control().attach(attach).await.expect("attached");
         assert_eq!((member.problems, read(&path)), (vec![], BEFORE.to_owned()));

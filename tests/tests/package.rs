@@ -87,6 +87,7 @@ impl Scene {
         m.run(
             "zcat /usr/share/man/man1/privnet-agent.1.gz | grep --quiet etcd && bash -n /usr/share/bash-completion/completions/privnet",
         );
+        assert!(m.run("echo '{}' | CNI_COMMAND=VERSION /usr/lib/cni/privnet-cni").contains("supportedVersions"));
         assert_eq!(m.run("dpkg --verify privnet"), "");
         assert!(self.refuses("privnet purge --yes").contains("another agent"), "while one runs");
         self.with_directive("PrivateTmp=yes", || {

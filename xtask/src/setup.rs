@@ -84,9 +84,10 @@ impl Tool {
 }
 
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 36] = {
+const TOOLS: [Tool; 38] = {
     use Purpose::{Bench, BenchDns, BenchFleet, BenchRuntimes, Run, Test, Vm};
     const BESIDE: &str = "to be measured beside";
+    const PODMAN: &str = "to attach containers that Podman runs";
     const DOCKER: &str = "to attach containers that Docker runs";
     [
         Tool::new("ip", "iproute2", "to make namespaces by hand and look around", &[Run, Test, Bench, Vm]),
@@ -125,6 +126,8 @@ const TOOLS: [Tool; 36] = {
         Tool::unpacked("containerd", "containerd", DOCKER, &[Test, BenchRuntimes]),
         Tool::unpacked("containerd-shim-runc-v2", "containerd", DOCKER, &[Test, BenchRuntimes]),
         Tool::unpacked("runc", "runc", DOCKER, &[Test, BenchRuntimes]),
+        Tool::unpacked("podman", "podman", PODMAN, &[Test]),
+        Tool::unpacked("conmon", "conmon", PODMAN, &[Test]),
         // Where it does not run yet, installing it starts nothing.
         Tool::new("/lib/systemd/systemd", "systemd", "to install the package on a machine of its own", &[Test]),
         Tool::unpacked("promtool", "prometheus", "to check the metrics by Prometheus' own rules", &[Test, Vm]),

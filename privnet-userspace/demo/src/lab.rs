@@ -322,6 +322,7 @@ impl Wanted<'_> {
             target: Target::Netns(pin.clone()),
             ports: Vec::new(),
             resolv_conf: None,
+            attachment: None,
         };
         let attached = control.attach(request).await.with_context(|| format!("attaching {}", self.label))?;
         let members = records::list_members(store, Some(self.network.id)).await?.records;

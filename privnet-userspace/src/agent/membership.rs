@@ -122,6 +122,20 @@ pub async fn end(memberships: &Memberships, record: &Record) -> Result<Leaving> 
     end_with_claims(memberships, record).await
 }
 
+/// As [`end`], also while the store is away: nothing stays on this host, and what the store has is released when it answers.
+///
+/// # Errors
+/// When the record cannot be changed.
+pub async fn end_here(memberships: &Memberships, record: &Record) -> Result<Leaving> {
+    match end(memberships, record).await {
+        Ok(leaving) => Ok(leaving),
+        Err(error) => {
+            tracing::warn!("{error:#}");
+            leave(memberships, record)
+        }
+    }
+}
+
 /// As [`end`], for a task that holds the claims.
 ///
 /// # Errors

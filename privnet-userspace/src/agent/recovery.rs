@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use self::seen::{Kernel, SeenApp};
 use super::host::journal::{FurtherName, Record};
 use super::shared::Memberships;
-use crate::model::{Member, PrivateKey};
+use crate::model::{IfName, Member, PrivateKey};
 use crate::netns::Netns;
 use crate::store::keys;
 use crate::topology::ownership::{self, MemberLink};
@@ -71,14 +71,16 @@ async fn look_for_one(memberships: &Memberships, kernel: &Kernel, member: &Membe
     let Some(index) = ownership::wireguard_index(member.wireguard_port) else {
         return Ok(Found::Unclear(format!("port {} is not one of a WireGuard socket", member.wireguard_port)));
     };
-    let interface = ownership::wireguard_interface(index);
+    let usual = ownership::wireguard_interface(index);
     let mut app = None;
-    for seen in kernel.apps.iter().filter(|seen| seen.has(member, interface.as_str())) {
-        let device = device_of(memberships, member, seen, index);
+    for seen in &kernel.apps {
+        let Some(interface) = seen.interface_of(member, usual.as_str()) else { continue };
+        let interface: IfName = interface.parse()?;
+        let device = device_of(memberships, member, seen, &interface);
         // A process that does not answer yet is asked again with the next look.
         let state = device.observe().await.ok().flatten();
         if state.is_some_and(|state| state.public_key == Some(member.public_key)) {
-            app = Some((seen, device));
+            app = Some((seen, device, interface));
             break;
         }
     }
@@ -101,7 +103,7 @@ async fn look_for_one(memberships: &Memberships, kernel: &Kernel, member: &Membe
             digits.push(binding.digits);
         }
     }
-    let Some((app, device)) = app else {
+    let Some((app, device, interface)) = app else {
         let socket_lives = pair.is_some_and(|(binding, _)| binding.udp_ports.contains(&member.wireguard_port));
         return Ok(if socket_lives {
             let why = "its WireGuard socket is there, and no namespace with its interface and key is found";
@@ -135,6 +137,8 @@ async fn look_for_one(memberships: &Memberships, kernel: &Kernel, member: &Membe
         // Its peers stand as they should, as far as anyone can tell; making them anew would cost each a handshake.
         clock_steps: memberships.world(|world| world.clock_steps()),
         handover: None,
+        interface: Some(interface).filter(|interface| *interface != usual),
+        attachment: None,
         stored: stored_records(memberships, member),
         unknown: [].into(),
     };
@@ -142,9 +146,9 @@ async fn look_for_one(memberships: &Memberships, kernel: &Kernel, member: &Membe
 }
 
 /// The device of a membership, by the backend in use.
-fn device_of(memberships: &Memberships, member: &Member, app: &SeenApp, index: u8) -> Device {
+fn device_of(memberships: &Memberships, member: &Member, app: &SeenApp, interface: &IfName) -> Device {
     match memberships.host.facts.wireguard {
-        Backend::Kernel => Device::kernel(app.netns.clone(), ownership::wireguard_interface(index)),
+        Backend::Kernel => Device::kernel(app.netns.clone(), interface.clone()),
         Backend::Userspace => Device::userspace(&memberships.host.config.wireguard_dir(member.network, member.address)),
     }
 }

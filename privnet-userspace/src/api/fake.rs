@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::agent::views::{
-    AdoptHost, Adopted, AnswerSource, Attach, Attached, Check, CheckStatus, CounterRow, CreateNetwork, Deleted, Detach,
-    Detached, DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndNetwork, EndedNetwork, FleetView,
-    ForgetHost, ForgottenHost, HostState, HostView, MemberRef, MemberView, MembersQuery, NameView, NamesCounted,
-    NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet,
-    StatusView, VersionView,
+    AdoptHost, Adopted, AnswerSource, Attach, Attached, AttachmentView, Check, CheckStatus, CounterRow, CreateNetwork,
+    Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork,
+    EndedNetwork, FleetView, ForgetHost, ForgottenHost, HostState, HostView, MemberRef, MemberView, MembersQuery,
+    NameView, NamesCounted, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView,
+    ResponseCode, Scrape, SetFleet, StatusView, VersionView,
 };
 use crate::agent::{AgentApi, ControlError, ErrorCode};
 use crate::datapath::{Direction, Outcome};
@@ -87,10 +87,11 @@ impl AgentApi for Fake {
     }
 
     async fn attach(&self, request: Attach) -> Result<Attached, ControlError> {
-        let Attach { network, app, kind, number, address, target, ports, resolv_conf } = request;
+        let Attach { network, app, kind, number, address, target, ports, resolv_conf, attachment } = request;
         let ports = if ports.is_empty() { String::new() } else { format!(" {ports:?}") };
         let file = resolv_conf.map_or_else(String::new, |file| format!(" {file:?}"));
-        self.hear(format!("attach {network} {app} {kind:?} {number:?} {address:?} {target:?}{ports}{file}"))?;
+        let by = attachment.map_or_else(String::new, |by| format!(" by {} {:?}", by.name, by.interface));
+        self.hear(format!("attach {network} {app} {kind:?} {number:?} {address:?} {target:?}{ports}{file}{by}"))?;
         Ok(attached())
     }
 
@@ -101,6 +102,16 @@ impl AgentApi for Fake {
             "detach {} {} {:?} {:?}{drain}{force}",
             request.network, request.app, request.kind, request.number
         ))?;
+        Ok(Detached { detached: true, problems: Vec::new() })
+    }
+
+    async fn attachments(&self) -> Result<Vec<AttachmentView>, ControlError> {
+        self.hear("attachments".to_owned())?;
+        Ok(vec![attachment_view()])
+    }
+
+    async fn end_attachment(&self, request: EndAttachment) -> Result<Detached, ControlError> {
+        self.hear(format!("end_attachment {}", request.name))?;
         Ok(Detached { detached: true, problems: Vec::new() })
     }
 
@@ -214,6 +225,18 @@ pub(crate) fn attached() -> Attached {
         ready: true,
         env: BTreeMap::from([("PRIVNET_ADDRESS".to_owned(), "10.240.0.2".to_owned())]),
         resolv_conf: Some("nameserver 127.0.0.82\n".to_owned()),
+        problems: Vec::new(),
+    }
+}
+
+pub(crate) fn attachment_view() -> AttachmentView {
+    AttachmentView {
+        name: "cni/shop/c1/eth0".parse().expect("a name"),
+        network: NETWORK.parse().expect("network"),
+        network_name: Some("shop".parse().expect("name")),
+        member: member_ref(),
+        interface: "eth0".parse().expect("interface"),
+        ready: true,
         problems: Vec::new(),
     }
 }

@@ -37,6 +37,7 @@ impl Asked for views::AdoptHost {}
 impl Asked for views::ForgetHost {}
 impl Asked for views::DrainHost {}
 impl Asked for views::Detach {}
+impl Asked for views::EndAttachment {}
 impl Asked for views::Attach {
     fn for_root_alone(&self) -> Option<&'static str> {
         self.resolv_conf.as_ref().is_some_and(|file| !file.by_caller).then_some("have the agent write a resolv.conf")

@@ -54,9 +54,9 @@ async fn every_request_reaches_the_agent_and_its_answer_comes_back() {
         (
             "POST",
             "/v1/members",
-            json!({"network": "shop", "app": APP, "target": {"pid": 7}, "ports": ["http=8080"]}),
+            json!({"network": "shop", "app": APP, "target": {"pid": 7}, "ports": ["http=8080"], "attachment": {"name": "x"}}),
             201,
-            &format!(r#"attach shop {APP} None None None Pid(7) ["http=8080"]"#),
+            &format!(r#"attach shop {APP} None None None Pid(7) ["http=8080"] by x None"#),
         ),
         (
             "POST",
@@ -72,6 +72,8 @@ async fn every_request_reaches_the_agent_and_its_answer_comes_back() {
             200,
             &format!("detach shop {APP} None None drain"),
         ),
+        ("GET", "/v1/attachments", Value::Null, 200, "attachments"),
+        ("POST", "/v1/attachments/end", json!({"name": "cni/shop/c1/eth0"}), 200, "end_attachment cni/shop/c1/eth0"),
         ("GET", "/v1/domain-names?app=ap-x", Value::Null, 200, "domain_names ap-x None"),
         ("GET", "/v1/domain-names?app=ap-x&network=shop", Value::Null, 200, r#"domain_names ap-x Some("shop")"#),
         ("GET", "/v1/resolve?name=a.b&as=1.web.ap-x", Value::Null, 200, "resolve a.b None 1.web.ap-x"),
@@ -98,6 +100,7 @@ async fn answers_are_the_views() {
         ("/v1/networks", json!([fake::network_view()])),
         ("/v1/networks/shop", json!(fake::network_view())),
         ("/v1/members", json!([fake::member_view()])),
+        ("/v1/attachments", json!([fake::attachment_view()])),
         ("/v1/domain-names?app=x", json!([fake::domain_name_view()])),
         ("/v1/resolve?name=x&as=y", json!(fake::resolve_view())),
         ("/v1/fleet", json!(fake::fleet_view())),
@@ -123,6 +126,7 @@ async fn a_stranger_may_read_and_nothing_else_and_a_member_of_the_group_may_chan
         ("DELETE", "/v1/networks/shop", Value::Null),
         ("POST", "/v1/members", json!({"network": "shop", "app": APP, "target": {"pid": 7}})),
         ("POST", "/v1/members/detach", json!({"network": "shop", "app": APP})),
+        ("POST", "/v1/attachments/end", json!({"name": "cni/shop/c1/eth0"})),
         ("POST", "/v1/fleet", json!({"vxlan_port": 4790})),
     ] {
         for (peer, allowed) in [(Some(ROOT), true), (Some(alice), true), (Some(STRANGER), false), (None, false)] {

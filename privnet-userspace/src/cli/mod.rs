@@ -11,6 +11,7 @@
 //! | [`names`], [`hosts`] | the verbs about domain names, and about hosts |
 //! | [`doctor`], [`mtu`], [`exposition`] | the verbs with something of their own to say |
 //! | [`agent`] | running the agent |
+//! | [`cni`], [`netavark`], [`attachments`] | the plugins of container runtimes; what they have in common |
 //! | [`processes`] | the processes that the agent starts from this binary |
 //! | [`docker`] | finding a Docker container's process |
 //! | [`run`] | a command in namespaces of its own |
@@ -23,8 +24,10 @@
 
 pub mod agent;
 pub mod args;
+pub mod attachments;
 pub mod beside;
 pub mod client;
+pub mod cni;
 pub mod demo;
 pub mod docker;
 pub mod doctor;
@@ -35,6 +38,7 @@ pub mod human;
 pub mod logging;
 pub mod mtu;
 pub mod names;
+pub mod netavark;
 pub mod output;
 pub mod pages;
 pub mod parse;
@@ -56,6 +60,13 @@ const OUTCOME_UNKNOWN: u8 = 3;
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if cni::is_meant(&arguments) {
+        return cni::run();
+    }
+    if netavark::is_meant(&arguments) {
+        return netavark::run(&arguments);
+    }
     let cli: Cli = match parse::own_arguments() {
         Ok(cli) => cli,
         Err(code) => return code,

@@ -142,7 +142,7 @@ pub(super) fn attach_request(
     let MemberArgs { network, app, kind, number } = member;
     let number = number.map(ContainerNumber::get);
     let ports = ports.iter().map(ToString::to_string).collect();
-    Attach { network, app, kind, number, address, target, ports, resolv_conf: None }
+    Attach { network, app, kind, number, address, target, ports, resolv_conf: None, attachment: None }
 }
 
 async fn find_container(arguments: ContainerArgs) -> Result<Target, ControlError> {

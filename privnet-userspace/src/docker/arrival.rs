@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::engine::Engine;
-use super::identity::Identity;
 use crate::agent::handover::{Handovers, Stage};
 use crate::agent::{ControlError, ErrorCode};
+use crate::api::identity::Identity;
 
 /// How long a container may take to appear, and its device in it: dockerd starts it at once or gives up.
 const ARRIVAL: Duration = Duration::from_secs(60);
@@ -208,7 +208,7 @@ async fn pause(since: Instant) {
 
 /// An error, for the user of Docker.
 pub fn sentence(error: &ControlError) -> String {
-    if error.remedy.is_empty() { error.message.clone() } else { format!("{}: {}", error.message, error.remedy) }
+    error.sentence()
 }
 
 /// The ids of Docker's that an endpoint keeps.

@@ -9,7 +9,6 @@
 //! | `protocol` | the JSON of dockerd's calls |
 //! | [`plugin`] | what each call does |
 //! | `arrival` | what follows a `Join`, until the container has its device and its names |
-//! | `identity` | app, type and number of a container; pure |
 //! | `engine` | what is asked of Docker's API |
 //! | [`checks`] | what Docker makes of the plugin, for `doctor` |
 //! | `networks` | which network of Docker's is which of privnet's, on the disk |
@@ -17,7 +16,6 @@
 mod arrival;
 pub mod checks;
 mod engine;
-mod identity;
 mod networks;
 pub mod plugin;
 mod protocol;

@@ -9,11 +9,12 @@ use tokio::sync::watch;
 
 use super::arrival::{Arrival, DOCKER_ENDPOINT, DOCKER_NETWORK, Siblings, sentence};
 use super::engine::Engine;
-use super::identity::Identity;
 use super::networks::Networks;
 use super::protocol::{CreateEndpoint, CreateNetwork, Join, OfEndpoint, OfNetwork, read};
 use crate::agent::handover::{HandedOver, Handovers, Stage, Wish};
+use crate::api::identity::Identity;
 use crate::netns::Netns;
+use crate::topology::ownership;
 
 /// How long a call may take: many containers may start at once, and each is made in a fraction of a second.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -223,7 +224,7 @@ async fn free_prefix(container: &Path) -> &'static str {
     let Ok(links) = crate::link::Links::open(&netns).await else { return INTERFACE };
     let is_strangers = |link: &crate::link::Link| {
         let is_named_so = link.name.strip_prefix(INTERFACE).is_some_and(|rest| rest.parse::<u32>().is_ok());
-        is_named_so && !link.alias.as_deref().is_some_and(|alias| alias.starts_with("privnet "))
+        is_named_so && !ownership::is_tunnel_alias(link.alias.as_deref())
     };
     let is_taken = links.links().await.is_ok_and(|links| links.iter().any(is_strangers));
     if is_taken { OTHER_INTERFACE } else { INTERFACE }

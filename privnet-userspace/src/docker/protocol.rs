@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::api::identity::{PORT, WISHES};
+
 /// The address space of Docker's IPAM driver `null`, which leaves the addresses to the network driver.
 const NULL_SPACE: &str = "null";
 /// What a person types who did not name it.
@@ -129,11 +131,6 @@ struct Interface {
     #[serde(rename = "MacAddress", default)]
     mac: String,
 }
-
-/// The driver-opts of an endpoint that are privnet's.
-pub const WISHES: [&str; 4] = ["privnet.app", "privnet.type", "privnet.number", "privnet.address"];
-/// What the keys of ports begin with: `privnet.port.http=8080`.
-pub const PORT: &str = "privnet.port.";
 
 impl CreateEndpoint {
     /// The driver-opts that are privnet's, by key.

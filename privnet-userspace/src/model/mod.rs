@@ -1,6 +1,7 @@
 //! The nouns of privnet, checked at birth. No verbs: nothing here reads a clock, a file or the kernel.
 
 pub mod app;
+mod attachment;
 mod counted;
 pub mod explain;
 pub mod fleet;
@@ -18,6 +19,7 @@ pub mod port;
 mod publish;
 
 pub use app::{App, AppName};
+pub use attachment::AttachmentName;
 pub use counted::counted;
 pub use explain::{ErrorCode, Explain, FileError};
 pub use fleet::DEFAULT_VXLAN_PORT;

@@ -16,6 +16,8 @@ pub const WIREGUARD_PORT_BASE: u16 = 51_820;
 /// How many networks a container can be in at once: `wg0` to `wg63`.
 pub const MAX_NETWORKS_PER_CONTAINER: u8 = 64;
 
+/// What the alias of a member's WireGuard device begins with.
+const ALIAS: &str = "privnet ";
 /// How many slots there are for links: their numbers have at most 7 digits, so that none looks like an address in hex.
 pub const MAX_LINK_SLOTS: u32 = 10_000_000;
 
@@ -59,7 +61,13 @@ pub fn handover_link(digits: u64) -> IfName {
 /// program gave it. Devices of the build before have none.
 #[must_use]
 pub fn tunnel_alias(member: MemberId) -> String {
-    format!("privnet {member}")
+    format!("{ALIAS}{member}")
+}
+
+/// Whether an alias is one that [`tunnel_alias`] made.
+#[must_use]
+pub fn is_tunnel_alias(alias: Option<&str>) -> bool {
+    alias.is_some_and(|alias| alias.strip_prefix(ALIAS).is_some_and(|id| id.parse::<MemberId>().is_ok()))
 }
 
 /// Recognizes a name that [`network_netns`], [`binding_netns`] or [`handover_netns`] made with this prefix.

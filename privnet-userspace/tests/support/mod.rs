@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use privnet::agent::views::{
-    AdoptHost, Adopted, AnswerSource, Attach, Attached, Check, CheckStatus, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndNetwork, EndedNetwork, FleetView, ForgetHost,
-    ForgottenHost, HostState, HostView, MemberRef, MemberView, MembersQuery, NetworkPath, NetworkView, ProblemView,
-    ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target, VersionView,
+    AdoptHost, Adopted, AnswerSource, Attach, Attached, AttachmentView, Check, CheckStatus, CreateNetwork, Deleted,
+    Detach, Detached, DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork,
+    EndedNetwork, FleetView, ForgetHost, ForgottenHost, HostState, HostView, MemberRef, MemberView, MembersQuery,
+    NetworkPath, NetworkView, ProblemView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView,
+    Target, VersionView,
 };
 use privnet::agent::{AgentApi, ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Surface};
@@ -150,6 +151,14 @@ impl AgentApi for Fake {
         self.0.asked.lock().expect("unpoisoned").push(line);
         let detached = self.0.attached.lock().expect("unpoisoned").pop().is_some();
         Ok(Detached { detached, problems: Vec::new() })
+    }
+
+    async fn attachments(&self) -> Result<Vec<AttachmentView>, ControlError> {
+        Ok(Vec::new())
+    }
+
+    async fn end_attachment(&self, _request: EndAttachment) -> Result<Detached, ControlError> {
+        Ok(Detached::default())
     }
 
     async fn members(&self, _query: MembersQuery) -> Result<Vec<MemberView>, ControlError> {

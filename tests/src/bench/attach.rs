@@ -161,6 +161,7 @@ impl Crew {
             target: Target::Netns(container.to_owned()),
             ports: Vec::new(),
             resolv_conf: None,
+            attachment: None,
         }
     }
 

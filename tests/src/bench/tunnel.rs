@@ -142,6 +142,7 @@ impl Lab {
             target: Target::Netns(path),
             ports: Vec::new(),
             resolv_conf: None,
+            attachment: None,
         };
         let address = agent.control().attach(attach).await?.member.address;
         let helpers = threads_below(&config.wireguard_dir(self.network.id, address));

@@ -20,12 +20,11 @@ use rustix::process::Signal;
 
 use super::ground::Ground;
 use super::host::Host;
+pub use super::image::IMAGE;
+use super::image::{self, which};
 use super::space::Space;
 use super::wait::{SOON, holds_within};
 use super::{leak, process, say};
-
-/// What stands in for an image of a registry.
-pub const IMAGE: &str = "tools";
 
 /// What dockerd needs around it: `/run` and `/opt` are empty, what it writes below `/etc` goes nowhere, the resolver of
 /// this host is the first argument, and the socket of the plugin the second. Then it is the rest of the arguments.
@@ -216,10 +215,6 @@ impl Docker {
     /// What most images are made of: programs of this machine that look around and ask for names.
     #[must_use]
     pub fn tools() -> Vec<(PathBuf, &'static str)> {
-        let which = |program: &str| {
-            let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().expect("sh starts");
-            PathBuf::from(text(&found.stdout).trim_end())
-        };
         vec![(which("busybox"), "/bin/busybox"), (which("getent"), "/bin/getent")]
     }
 
@@ -228,20 +223,11 @@ impl Docker {
     /// # Panics
     /// When a program is not there.
     pub fn import(&self, programs: &[(PathBuf, &str)]) {
-        let root = self.ground.directory().join("root");
-        for (program, place) in programs {
-            put(&root, program, place);
-            for library in libraries(program) {
-                put(&root, &library, &library.display().to_string());
-            }
-        }
-        std::fs::create_dir_all(root.join("etc")).expect("made");
-        std::fs::write(root.join("etc/nsswitch.conf"), "hosts: files dns\n").expect("written");
-        let mut tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).stdout(Stdio::piped()).spawn();
-        let archive = tar.as_mut().expect("tar starts").stdout.take().expect("its output");
+        let mut tar = image::pack(&self.ground.directory().join("root"), programs);
+        let archive = tar.stdout.take().expect("its output");
         let imported = self.command().args(["import", "-", IMAGE]).stdin(archive).stdout(Stdio::null()).status();
         assert!(imported.expect("docker starts").success(), "the image is imported");
-        assert!(tar.expect("it started").wait().expect("tar ends").success(), "the image is packed");
+        assert!(tar.wait().expect("tar ends").success(), "the image is packed");
     }
 
     /// Starts a container that does nothing until it is killed.
@@ -305,20 +291,6 @@ fn path_of_log(ground: &Ground) -> PathBuf {
 
 fn cgroup(ground: &Ground) -> String {
     format!("{}docker", ground.prefix())
-}
-
-/// Copies a file into an image.
-fn put(root: &Path, file: &Path, place: &str) {
-    let to = root.join(place.trim_start_matches('/'));
-    std::fs::create_dir_all(to.parent().expect("a folder")).expect("made");
-    std::fs::copy(file, &to).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-}
-
-/// The libraries of a program, and what loads them; none of one that is linked statically.
-fn libraries(program: &Path) -> Vec<PathBuf> {
-    let output = Command::new("ldd").arg(program).output().expect("ldd starts");
-    let listed = text(&output.stdout);
-    listed.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -237,6 +237,7 @@ impl Shared {
             target: Target::Netns(container.space.path()),
             ports: Vec::new(),
             resolv_conf: None,
+            attachment: None,
         };
         let attached = self.driver.borrow().attach(self, request);
         let _ = self.programs();

@@ -13,6 +13,7 @@
 //! A lab stands on the [`Ground`]: everything it makes begins with one name, and at its end nothing of that name is left.
 
 pub mod cli;
+pub mod cni;
 pub mod container;
 mod cut;
 pub mod docker;
@@ -22,11 +23,13 @@ pub mod failpoint;
 pub mod frame;
 pub mod ground;
 pub mod host;
+pub mod image;
 pub mod leak;
 pub mod metrics;
 mod monitor;
 mod options;
 pub mod packet;
+pub mod podman;
 pub mod probe;
 pub mod process;
 pub mod skip;
@@ -47,9 +50,11 @@ pub use docker::Docker;
 pub use etcd::Etcd;
 pub use ground::Ground;
 pub use host::Host;
+pub use image::which;
 pub use monitor::Monitor;
 pub use options::Options;
 pub use packet::{Sender, Sniffer, send_frame};
+pub use podman::Podman;
 pub use skip::{has_program, skip, skip_part};
 pub use space::{ProcessSpace, Space, run, run_in};
 pub use systemd::Machine;

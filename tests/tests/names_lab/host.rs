@@ -207,6 +207,7 @@ fn request(container: &Container, network: &str, kind: &str, address: Option<Ipv
         target: Target::Netns(container.path.clone()),
         ports: vec!["http=8080".to_owned()],
         resolv_conf: None,
+        attachment: None,
     }
 }
 

@@ -21,11 +21,16 @@ pub const FILES: [(&str, &str); 8] = [
     ("package/copyright", "usr/share/doc/privnet/copyright"),
 ];
 
+/// Names under which other programs execute `privnet`: links, and what they lead to.
+pub const LINKS: [(&str, &str); 2] =
+    [("usr/lib/cni/privnet-cni", "../../bin/privnet"), ("usr/lib/netavark/privnet", "../../bin/privnet")];
+
 /// What goes to `/usr/share/doc/privnet`.
-pub const DOCUMENTATION: [&str; 10] = [
+pub const DOCUMENTATION: [&str; 11] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
+    "docs/cni.md",
     "docs/command-line.md",
     "docs/docker.md",
     "docs/hosts.md",

@@ -7,13 +7,13 @@ mod layout;
 mod needs;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use self::layout::{CONFIGURATION, DOCUMENTATION, FILES, SCRIPTS, UNITS};
+use self::layout::{CONFIGURATION, DOCUMENTATION, FILES, LINKS, SCRIPTS, UNITS};
 use crate::build::{self, Profile};
 use crate::setup::Purpose;
 use crate::{environment, shell, symbols};
@@ -82,6 +82,11 @@ impl Packages {
         }
         for (source, target) in FILES {
             copy(&source_path(source), &tree.join(target), 0o644)?;
+        }
+        for (link, target) in LINKS {
+            let link = tree.join(link);
+            make_parent(&link)?;
+            symlink(target, &link).with_context(|| format!("cannot make {}", link.display()))?;
         }
         for document in DOCUMENTATION {
             let name = Path::new(document).file_name().unwrap_or_default();
@@ -172,6 +177,7 @@ fn sums(tree: &Path) -> Result<String> {
     shell::output(Command::new("md5sum").args(relative).current_dir(tree))
 }
 
+/// The files of a folder and those below it, without links.
 fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
@@ -179,7 +185,7 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
         let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
         if path.is_dir() {
             files.extend(files_below(&path)?);
-        } else {
+        } else if !path.is_symlink() {
             files.push(path);
         }
     }

@@ -51,7 +51,7 @@ const FILES: [&str; 8] = [
 const IN_THE_PATH: [&str; 3] = ["privnet", build::DEMO, "vm_talk"];
 
 /// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
-const ELSEWHERE: [(&str, &str); 26] = [
+const ELSEWHERE: [(&str, &str); 27] = [
     ("demo", "ends the demo early; a guest runs it whole by every road"),
     ("lifecycle_crashes", "kills agents, a hundred times"),
     ("lifecycle_damage", "several machines share an etcd"),
@@ -78,10 +78,11 @@ const ELSEWHERE: [(&str, &str); 26] = [
     ("runtimes_docker_compose", "needs a whole Docker, and asks it more than the kernel"),
     ("runtimes_docker_hosts", "needs a whole Docker, and several machines share an etcd"),
     ("runtimes_docker_plugin", "needs a whole Docker; topology_handover moves the devices as that does"),
+    ("runtimes_podman", "needs a whole Podman; runtimes_cni calls the plugin as that does"),
 ];
 
 /// Tests that one kernel tells as much as two: they ask what the agent does with what it has, and not what the kernel has.
-const ONCE: [&str; 9] = [
+const ONCE: [&str; 10] = [
     "lab",
     "lifecycle_agent",
     "lifecycle_clock",
@@ -91,6 +92,7 @@ const ONCE: [&str; 9] = [
     "names_further",
     "names_gone",
     "names_process",
+    "runtimes_cni",
 ];
 
 /// One program that the guest runs.

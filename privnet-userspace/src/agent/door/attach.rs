@@ -65,7 +65,8 @@ pub(in crate::agent) async fn attach_at(
         None => find(shared, &request.target)?,
     };
     let ports = request.ports.iter().map(|port| port.parse()).collect::<Result<BTreeSet<Port>, _>>()?;
-    let wanted = MemberWish { app, kind, number, address: request.address, ports, resolv_conf: request.resolv_conf };
+    let Attach { address, resolv_conf, attachment, .. } = request;
+    let wanted = MemberWish { app, kind, number, address, ports, resolv_conf, attachment };
     let claimed = claim_or_existing(shared, network, &wanted, &found).await?;
     drop(found);
     let Claimed { record, name, made } = &claimed;
@@ -87,10 +88,7 @@ pub(in crate::agent) async fn attach_at(
                 membership::end_name(shared, record, name).await.map_err(|undo| explain(&undo))?;
             }
             Made::Membership => {
-                if membership::end(shared, record).await.is_err() {
-                    // The store is away: nothing stays on this host, and what the store has is released when it answers.
-                    membership::leave(shared, record).map_err(|undo| explain(&undo))?;
-                }
+                drop(membership::end_here(shared, record).await.map_err(|undo| explain(&undo))?);
                 // Why it could not be attached says more than what is still in the way of its end, and is often the same.
                 wait_for_one_try(shared, record).await;
             }

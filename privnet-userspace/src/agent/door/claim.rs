@@ -19,7 +19,7 @@ use crate::agent::membership;
 use crate::agent::shared::Shared;
 use crate::ipam;
 use crate::link::Links;
-use crate::model::{ContainerRef, MemberId, NameOf, Network, NetworkId, PrivateKey};
+use crate::model::{ContainerRef, IfName, MemberId, NameOf, Network, NetworkId, PrivateKey};
 use crate::store::claims::{self, End, MemberClaim, MemberError, NameClaim, Written};
 use crate::topology::ownership;
 
@@ -145,6 +145,7 @@ async fn join(
     let member = member
         .ok_or_else(|| MemberError::MemberNotFound { network: network.id, container: record.container.clone() })?;
     difference::refuse_address(network, &member, wanted)?;
+    difference::refuse_attachment(network, &record, wanted)?;
     let is_wanted = |name: &NameOf<'_>| name.container.app == wanted.app.id && name.container.kind == wanted.kind;
     let stands = member.each_name().find(is_wanted);
     let (written, made) = if let Some(stands) = &stands {
@@ -192,7 +193,8 @@ async fn claim(
 ) -> Result<Record, ClaimFailure> {
     check_overlap(shared, network, found)?;
     check_own_interfaces(shared, network, found).await?;
-    let index = free_index(shared, found).await?;
+    let interface = wanted.attachment.as_ref().and_then(|attachment| attachment.interface.clone());
+    let index = free_index(shared, found, interface.as_ref()).await?;
     let netns_cookie = found.netns.cookie().await.map_err(ControlError::from)?;
     let key = new_key();
     let claim = MemberClaim {
@@ -232,6 +234,8 @@ async fn claim(
         resolv_conf: wanted.resolv_conf.clone(),
         clock_steps: BTreeMap::new(),
         handover: found.handover.clone(),
+        interface,
+        attachment: wanted.attachment.as_ref().map(|attachment| attachment.name.clone()),
         stored: records.iter().map(text_of_entry).collect(),
         unknown: BTreeMap::new(),
     };
@@ -288,20 +292,25 @@ fn check_overlap(shared: &Shared, network: &Network, found: &TargetNetns) -> Res
     Ok(())
 }
 
-/// The lowest n for which neither a record of ours nor an interface of the container bears `wg<n>`.
-async fn free_index(shared: &Shared, found: &TargetNetns) -> Result<u8, ControlError> {
+/// The lowest n for which neither a record of ours nor an interface of the container bears `wg<n>`. The name that is wanted
+/// for the interface must be as free.
+async fn free_index(shared: &Shared, found: &TargetNetns, wanted: Option<&IfName>) -> Result<u8, ControlError> {
     let links = Links::open(&found.netns).await?;
     let names = links.links().await?;
     let journal = shared.journal();
-    let taken: Vec<u8> = journal
-        .records()
-        .values()
-        .filter(|record| record.netns == found.netns.id())
-        .map(|record| record.index)
-        .collect();
+    let here = journal.records().values().filter(|record| record.netns == found.netns.id());
+    let (taken, own): (Vec<u8>, Vec<IfName>) = here.map(|record| (record.index, record.interface())).unzip();
+    let is_taken = |name: &IfName| own.contains(name) || names.iter().any(|link| link.name == name.as_str());
+    if let Some(wanted) = wanted.filter(|wanted| is_taken(wanted)) {
+        return Err(ControlError::new(
+            ErrorCode::InvalidArgument,
+            format!("the container has an interface {wanted} already"),
+            "give the interface another name",
+        ));
+    }
     let is_free = |index: &u8| {
         let name = ownership::wireguard_interface(*index);
-        !taken.contains(index) && names.iter().all(|link| link.name != name.as_str())
+        !taken.contains(index) && !is_taken(&name)
     };
     (0..ownership::MAX_NETWORKS_PER_CONTAINER).find(is_free).ok_or_else(|| {
         ControlError::new(

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::adopt::adopt;
 use super::attach::attach;
+use super::attachments;
 use super::doctor;
 use super::ends;
 use super::error::{ControlError, ErrorCode};
@@ -21,10 +22,10 @@ use super::reads::{self, find_network, look_for_network};
 use super::scrape;
 use super::verbs::AgentApi;
 use super::views::{
-    AdoptHost, Adopted, Attach, Attached, Check, CreateNetwork, Deleted, Detach, Detached, DomainNameView,
-    DomainNamesQuery, DrainHost, DrainedHost, EndNetwork, EndedNetwork, FleetView, ForgetHost, ForgottenHost,
-    HostState, HostView, MemberView, MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery,
-    ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
+    AdoptHost, Adopted, Attach, Attached, AttachmentView, Check, CreateNetwork, Deleted, Detach, Detached,
+    DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork, EndedNetwork, FleetView,
+    ForgetHost, ForgottenHost, HostState, HostView, MemberView, MembersQuery, NamesView, NetworkCounters, NetworkPath,
+    NetworkView, ResolveQuery, ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
 };
 use crate::agent::adoption;
 use crate::agent::membership;
@@ -298,6 +299,14 @@ impl AgentApi for Control {
         self.shared.world.wait_until(UNTIL_SEEN, left).await;
         tracing::info!(network = %network.name, "detached {name} ({})", member.address);
         Ok(Detached { detached: true, problems })
+    }
+
+    async fn attachments(&self) -> Result<Vec<AttachmentView>, ControlError> {
+        Ok(attachments::list(&self.shared))
+    }
+
+    async fn end_attachment(&self, request: EndAttachment) -> Result<Detached, ControlError> {
+        attachments::end(&self.shared, &request.name).await
     }
 
     async fn members(&self, query: MembersQuery) -> Result<Vec<MemberView>, ControlError> {

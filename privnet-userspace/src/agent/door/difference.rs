@@ -3,11 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use super::views::Attachment;
 use super::wish::MemberWish;
+use crate::agent::host::journal::Record;
 #[cfg(test)]
 use crate::model::explain::{Row, rows};
 use crate::model::ids::ContainerNumber;
-use crate::model::{ContainerRef, ErrorCode, Explain, Member, MemberState, NameOf, Network, NetworkName, Port};
+use crate::model::{
+    AttachmentName, ContainerRef, ErrorCode, Explain, Member, MemberState, NameOf, Network, NetworkName, Port,
+};
 
 /// The namespace is a member already, and not as it was asked for.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -46,6 +50,18 @@ pub enum Difference {
         /// The ports that were asked for.
         wanted: BTreeSet<Port>,
     },
+    /// It was not attached by the runtime's attachment that is asked for.
+    #[error("the container is {standing} in network {network} already, {}, and not by {wanted}", by(.attachment.as_ref()))]
+    Attachment {
+        /// Its oldest name.
+        standing: ContainerRef,
+        /// The network.
+        network: NetworkName,
+        /// The attachment that made it.
+        attachment: Option<AttachmentName>,
+        /// The attachment that was asked for.
+        wanted: AttachmentName,
+    },
     /// Its name is being drained.
     #[error("{standing} is about to leave network {network}, and has no name there any more")]
     Draining {
@@ -80,6 +96,23 @@ pub(super) fn refuse_name(network: &Network, stands: &NameOf<'_>, wanted: &Membe
     }
 }
 
+/// Refuses an attachment of a runtime that is not the one that made the membership: each would end the other's.
+pub(super) fn refuse_attachment(network: &Network, record: &Record, wanted: &MemberWish) -> Result<(), Difference> {
+    match &wanted.attachment {
+        Some(Attachment { name, .. }) if record.attachment.as_ref() != Some(name) => Err(Difference::Attachment {
+            standing: record.container.clone(),
+            network: network.name.clone(),
+            attachment: record.attachment.clone(),
+            wanted: name.clone(),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn by(attachment: Option<&AttachmentName>) -> String {
+    attachment.map_or_else(|| "attached by hand".to_owned(), |name| format!("by {name}"))
+}
+
 fn text(ports: &BTreeSet<Port>) -> String {
     if ports.is_empty() {
         return "no ports".to_owned();
@@ -98,6 +131,9 @@ impl Explain for Difference {
             Self::Number { .. } => "attach it without --number to get what is there, or detach it first",
             Self::Address { .. } => "attach it without --address to get what is there, or detach it first",
             Self::Ports { .. } => "attach it without --port to get what is there, or detach it first",
+            Self::Attachment { .. } => {
+                "a container is in a network once: end the other attachment, or use another network"
+            }
             Self::Draining { .. } => "attach it again when `privnet members` does not show it any more",
         };
         Some(text.to_owned())
@@ -125,6 +161,13 @@ impl Explain for Difference {
                 "1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053 is in network shop already with no ports, and not with \
                  the ports dns=53/udp, http=80",
                 "attach it without --port to get what is there, or detach it first";
+            Self::Attachment { .. } => Self::Attachment {
+                    standing: standing(), network: network(),
+                    attachment: None, wanted: "cni/shop/0123/eth0".parse().expect("a name"),
+                }, MemberExists,
+                "the container is 1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053 in network shop already, attached by hand, \
+                 and not by cni/shop/0123/eth0",
+                "a container is in a network once: end the other attachment, or use another network";
             Self::Draining { .. } => Self::Draining { standing: standing(), network: network() }, MemberExists,
                 "1.web.ap-a71da13f-7c70-4c00-a644-eee8558d8053 is about to leave network shop, and has no name there any more",
                 "attach it again when `privnet members` does not show it any more";

@@ -24,6 +24,12 @@ impl ControlError {
     pub fn new(code: ErrorCode, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { code, message: message.into(), remedy: remedy.into() }
     }
+
+    /// What is wrong and what to do, for the user of a program that shows one text.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        if self.remedy.is_empty() { self.message.clone() } else { format!("{}: {}", self.message, self.remedy) }
+    }
 }
 
 impl fmt::Display for ControlError {

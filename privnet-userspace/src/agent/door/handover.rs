@@ -316,11 +316,7 @@ impl Handovers for Control {
         let shared = &*self.shared;
         if let Some(record) = self.record_of(digits) {
             let names = record.names_text();
-            if let Err(error) = membership::end(shared, &record).await {
-                // The store is away: nothing stays on this host, and what the store has is released when it answers.
-                tracing::warn!("{error:#}");
-                membership::leave(shared, &record).map_err(|error| explain(&error))?;
-            }
+            drop(membership::end_here(shared, &record).await.map_err(|error| explain(&error))?);
             tracing::info!(network = %record.network, "{names} ({}) was handed back", record.address);
         }
         match self.any_record_of(digits) {

@@ -6,6 +6,7 @@
 //! | [`verbs`] | the table of everything that can be asked |
 //! | `adopt` | taking over the members that another instance of this host's agent made |
 //! | `attach`, `wish`, `claim`, `target` | one attach from end to end; what it asks for; its claim; which namespace it means |
+//! | `attachments` | what container runtimes attached, by their names for it |
 //! | [`handover`], `handover_netns` | a device that another program moves into its container and out of it; where it is made |
 //! | `overlap` | the ranges of host and containers that a network must not take away |
 //! | `difference` | what an attach asks for and the membership that is there does not have |
@@ -23,6 +24,7 @@
 
 mod adopt;
 pub mod attach;
+mod attachments;
 mod claim;
 pub mod control;
 mod difference;

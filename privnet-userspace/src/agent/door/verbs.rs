@@ -41,6 +41,12 @@ macro_rules! verbs {
             /// Ends a membership; succeeds also when it has ended already.
             detach POST "/v1/members/detach" 200
                 detach(Body request: views::Detach) -> views::Detached;
+            /// What container runtimes attached on this host, by their names for it.
+            listAttachments GET "/v1/attachments" 200
+                attachments() -> Vec<views::AttachmentView>;
+            /// Ends what a container runtime attached; succeeds also when it has ended already.
+            endAttachment POST "/v1/attachments/end" 200
+                end_attachment(Body request: views::EndAttachment) -> views::Detached;
             /// Every name of an app's ready containers.
             listDomainNames GET "/v1/domain-names" 200
                 domain_names(Query query: views::DomainNamesQuery) -> Vec<views::DomainNameView>;

@@ -14,6 +14,7 @@ use crate::model::{
     PublicKey, published,
 };
 
+mod attachments;
 mod hosts;
 mod names;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod status;
 mod version;
 mod within;
 
+pub use attachments::{Attachment, AttachmentView, EndAttachment};
 pub use hosts::{AdoptHost, Adopted, DrainHost, DrainedHost, ForgetHost, ForgottenHost, HostState, HostView};
 pub use names::{
     AnswerSource, DomainNameView, DomainNamesQuery, NamesCounted, NamesView, RepliesCounted, ResolveQuery, ResolveView,
@@ -148,6 +150,9 @@ pub struct Attach {
     /// The container's `resolv.conf`; it stays as it is when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolv_conf: Option<ResolvConfFile>,
+    /// What the container runtime says of it that asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<Attachment>,
 }
 
 /// A container's `resolv.conf` on this host, and who writes it.

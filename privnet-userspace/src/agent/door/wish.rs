@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use super::views::ResolvConfFile;
+use super::views::{Attachment, ResolvConfFile};
 use crate::model::ids::ContainerNumber;
 use crate::model::{App, ContainerType, Port};
 
@@ -21,4 +21,6 @@ pub struct MemberWish {
     pub ports: BTreeSet<Port>,
     /// The container's `resolv.conf` that it names.
     pub resolv_conf: Option<ResolvConfFile>,
+    /// What the container runtime says of it that asks.
+    pub attachment: Option<Attachment>,
 }

@@ -47,12 +47,13 @@ pub struct SeenBinding {
 }
 
 impl SeenApp {
-    /// Whether an interface is that of a member. Two containers may have interfaces of one name and address, in networks of
+    /// The interface of a member, where it has one here. Two containers may have interfaces of one name and address, in networks of
     /// one subnet, so the alias decides; where the build before set none, it is the name and the address.
-    pub fn has(&self, member: &Member, interface: &str) -> bool {
+    pub fn interface_of(&self, member: &Member, interface: &str) -> Option<&str> {
         let alias = ownership::tunnel_alias(member.id);
         let is_it = |link: &Link| link.alias.as_ref().map_or_else(|| link.name == interface, |found| *found == alias);
-        self.addresses.iter().any(|(link, address)| *address == member.address && is_it(link))
+        let found = self.addresses.iter().find(|(link, address)| *address == member.address && is_it(link));
+        found.map(|(link, _)| &*link.name)
     }
 }
 
@@ -107,7 +108,9 @@ async fn looked_into(host: &Host, own: BTreeSet<NetnsId>) -> Result<Vec<SeenApp>
             Err(_) => continue,
         };
         let (Ok(links), Ok(found)) = (there.links.links().await, there.links.addresses().await) else { continue };
-        let ours = |index| links.iter().find(|link| link.index == index && link.name.starts_with("wg"));
+        let may_be_ours =
+            |link: &Link| link.name.starts_with("wg") || ownership::is_tunnel_alias(link.alias.as_deref());
+        let ours = |index| links.iter().find(|link| link.index == index && may_be_ours(link));
         let addresses = found.iter().filter_map(|found| Some((ours(found.index)?.clone(), found.address.addr())));
         let addresses: Vec<_> = addresses.collect();
         if !addresses.is_empty() {

@@ -146,6 +146,7 @@ fn request(network: &NetworkView, number: usize, container: &Path) -> Attach {
         target: Where::Netns(container.to_owned()),
         ports: Vec::new(),
         resolv_conf: None,
+        attachment: None,
     }
 }
 

@@ -210,6 +210,7 @@ impl Fleet {
             target: Target::Netns(container.space.path()),
             ports: Vec::new(),
             resolv_conf: None,
+            attachment: None,
         }
     }
 }

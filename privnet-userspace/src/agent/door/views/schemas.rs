@@ -11,8 +11,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::model::ids::ContainerNumber;
 use crate::model::naming::{DEFAULT_NEGATIVE_TTL_SECONDS, DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS};
 use crate::model::{
-    AppId, AppName, ContainerType, FleetId, Forwarding, HostName, IfName, NameOptions, NetworkId, NetworkName, Port,
-    PublicKey,
+    AppId, AppName, AttachmentName, ContainerType, FleetId, Forwarding, HostName, IfName, NameOptions, NetworkId,
+    NetworkName, Port, PublicKey,
 };
 
 /// A label: 1 to 63 characters, from a letter to a letter or digit.
@@ -64,6 +64,7 @@ schemas! {
     FleetId = pattern(&format!("^fl-{UUID}$"));
     AppName = app_name();
     AppIdOrName = json_schema!({"anyOf": [pattern(&format!("^ap-{UUID}$")), app_name()]});
+    AttachmentName = pattern("^[!-~]{1,1024}$");
     ContainerType = pattern(LABEL);
     HostName = pattern(LABEL);
     NetworkIdOrName = pattern(LABEL);
@@ -186,6 +187,7 @@ mod tests {
         fn what_a_pattern_describes_is_accepted(
             network in described::<NetworkId>(),
             app in described::<AppId>(),
+            attachment in described::<AttachmentName>(),
             label in described::<ContainerType>(),
             name in described::<DomainName>(),
             path in described::<AbsolutePath>(),
@@ -197,6 +199,7 @@ mod tests {
             prop_assert!(network.parse::<NetworkId>().is_ok(), "{}", network);
             prop_assert!(network.parse::<ContainerType>().is_ok(), "an id is a label, too: {}", network);
             prop_assert!(app.parse::<AppId>().is_ok(), "{}", app);
+            prop_assert!(attachment.parse::<AttachmentName>().is_ok(), "{}", attachment);
             prop_assert!(label.parse::<ContainerType>().is_ok(), "{}", label);
             prop_assert!(label.parse::<HostName>().is_ok(), "{}", label);
             prop_assert!(label.parse::<NetworkName>().is_ok() || label.parse::<NetworkId>().is_ok(), "{}", label);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::agent::door::views::ResolvConfFile;
-use crate::model::{ContainerRef, HostName, IfName, Member, MemberId, NetworkId};
+use crate::model::{AttachmentName, ContainerRef, HostName, IfName, Member, MemberId, NetworkId};
 use crate::netns::{Netns, NetnsId};
 use crate::store::claims::Written;
 use crate::store::records::{self, AddressRecord};
@@ -62,6 +62,12 @@ pub struct Record {
     /// How its device is handed over to another program, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<Handover>,
+    /// The name of its device in the app netns, where another one than `wg<n>` was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<IfName>,
+    /// What the container runtime calls it that attached it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<AttachmentName>,
     /// Fields that this build does not know; they are kept.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -147,7 +153,7 @@ impl Record {
     #[must_use]
     pub fn interface(&self) -> IfName {
         let given = self.handover.as_ref().and_then(|handover| handover.interface.clone());
-        given.unwrap_or_else(|| ownership::wireguard_interface(self.index))
+        given.or_else(|| self.interface.clone()).unwrap_or_else(|| ownership::wireguard_interface(self.index))
     }
 
     /// Where the device is. One that is under way is neither made nor looked at.

@@ -26,6 +26,8 @@ pub fn record() -> Record {
         leaving: false,
         clock_steps: BTreeMap::new(),
         handover: None,
+        interface: None,
+        attachment: None,
         stored: BTreeMap::new(),
         resolv_conf: None,
         unknown: BTreeMap::new(),

@@ -1,11 +1,17 @@
-//! Which app, type and number a container is: what its endpoint was told, else its labels, else Compose's, else its name.
+//! Which app, type and number a container is: what was told with its attachment, else its labels, else Compose's, else its name.
+//!
+//! What Docker's plugin and the CNI plugin know of a container leads to the same names here.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use super::protocol::PORT;
 use crate::agent::views::{Attach, Target};
+
+/// The keys that say who a container is.
+pub const WISHES: [&str; 4] = ["privnet.app", "privnet.type", "privnet.number", "privnet.address"];
+/// What the keys of ports begin with: `privnet.port.http=8080`.
+pub const PORT: &str = "privnet.port.";
 
 const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 const COMPOSE_SERVICE: &str = "com.docker.compose.service";
@@ -13,7 +19,7 @@ const COMPOSE_NUMBER: &str = "com.docker.compose.container-number";
 /// The longest label of a domain name, in bytes.
 const MAX_LABEL: usize = 63;
 
-/// What Docker knows of a container.
+/// What a runtime knows of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
     /// Its id.
@@ -42,7 +48,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Who a container is of which only the driver-opts are known; nothing when these do not name app and type.
+    /// Who a container is of which only what was told with its attachment is known; nothing when these do not name app and type.
     ///
     /// # Errors
     /// The sentence for the user.
@@ -84,6 +90,9 @@ impl Identity {
     }
 
     /// The name of a container of which nothing is known yet, made up of the digits of its endpoint.
+    ///
+    /// # Errors
+    /// The sentence for the user.
     pub fn made_up(digits: u64, wishes: &BTreeMap<String, String>) -> Result<Self, String> {
         let known = Self::of(wishes, &Container::default())?;
         Ok(Self {
@@ -97,11 +106,12 @@ impl Identity {
 }
 
 impl Identity {
-    /// What an attach asks for; the namespace is the handover's to say.
+    /// What an attach asks for; the namespace is for the caller to say.
+    #[must_use]
     pub fn attach(self, network: String) -> Attach {
         let Self { app, kind, number, address, ports, .. } = self;
         let target = Target::Netns(PathBuf::new());
-        Attach { network, app, kind: Some(kind), number, address, target, ports, resolv_conf: None }
+        Attach { network, app, kind: Some(kind), number, address, target, ports, resolv_conf: None, attachment: None }
     }
 }
 
@@ -109,7 +119,7 @@ fn parse<T: std::str::FromStr>(key: &str, text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{key} is {text:?}, which is none"))
 }
 
-/// A name of Docker's as a label of a domain name: in lower case, with `-` for what a label does not have.
+/// A name of a container as a label of a domain name: in lower case, with `-` for what a label does not have.
 fn label_of(name: &str) -> String {
     let is_in_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let label: String =
