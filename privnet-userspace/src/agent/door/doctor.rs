@@ -192,7 +192,7 @@ async fn store_write(shared: &Shared) -> Check {
             "store_write",
             CheckStatus::Fail,
             format!("not tried: the store does not know host {host}"),
-            "see the check of the store",
+            if shared.mark().is_some() { "see the check members_adopted" } else { "see the check of the store" },
         ),
         Err(error) => of_error("store_write", error.into()),
     }
