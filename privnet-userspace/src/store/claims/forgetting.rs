@@ -10,7 +10,9 @@ use crate::model::HostName;
 use crate::store::contract::Store;
 use crate::store::error::CommitError;
 use crate::store::keys;
-use crate::store::records::{self, Envelope, HostRecord, InstanceMark, PresenceRecord, VtepRecord};
+use crate::store::records::{
+    self, DrainRecord, Envelope, HostRecord, InstanceMark, PresenceRecord, Stored, VtepRecord,
+};
 use crate::store::transaction::{Expected, Transaction};
 
 /// What became of the wish to forget a host.
@@ -39,7 +41,7 @@ pub struct Forgetting {
     pub at_unix_seconds: u64,
 }
 
-/// Marks the instances that a host's agent had, and deletes the host's record, presence, VTEP claim and drain, in one
+/// Marks the instances that a host's agent had, deletes the host's record, presence and VTEP claim, and ends its drain, in one
 /// transaction. A mark that stands stays as it is. The ends of its members follow from the marks; any host writes them.
 ///
 /// # Errors
@@ -65,8 +67,18 @@ pub async fn forget_host(store: &dyn Store, wish: &Forgetting) -> Result<Forgott
             .require(keys::presence(host), unchanged(presence.as_ref()))
             .require(keys::host(host), unchanged(told.as_ref()))
             .delete(keys::presence(host))
-            .delete(keys::host(host))
-            .delete(keys::drain(host));
+            .delete(keys::host(host));
+        // Not deleted: the host would take that for the store's loss when it is back.
+        if let Some(entry) = store.get(&keys::drain(host)).await?
+            && let Stored { record, envelope, .. } = records::read::<DrainRecord>(&entry)?
+            && record.draining
+        {
+            let (by, at_unix_seconds) = (by.clone(), wish.at_unix_seconds);
+            let over = DrainRecord { draining: false, by, at_unix_seconds, ..record };
+            forgetting = forgetting
+                .require(entry.key.clone(), Expected::Revision(entry.revision))
+                .put(entry.key, records::encode(&over, &envelope.next()));
+        }
         if let Some(vtep) = record.map(|record| keys::vtep(record.vtep))
             && let Some(entry) = store.get(&vtep).await?
             && records::read::<VtepRecord>(&entry)?.record.host == *host
@@ -128,12 +140,16 @@ mod tests {
             format!(r#"{{"version":1,"serial":3,"name":"{name}",{rest},"instance":"{INSTANCE}"}}"#)
         };
         let presence = format!(r#"{{"version":1,"instance":"{INSTANCE}","boot":"one"}}"#);
+        let drain = |draining| {
+            format!(r#"{{"version":1,"serial":1,"host":"h2","draining":{draining},"by":"h1","at_unix_seconds":3}}"#)
+        };
         let vtep = format!(r#"{{"version":1,"host":"h2","instance":"{INSTANCE}"}}"#);
         let all = [
             (keys::host(&host), told("h2")),
             (keys::presence(&host), presence),
             (keys::vtep([192, 0, 2, 2].into()), vtep),
             (keys::host(&other), told("h3")),
+            (keys::drain(&host), drain(true)),
         ];
         let there = store(&all).await;
         assert_eq!(forget_host(&there, &wish(false)).await.expect("asked"), Forgotten::IsThere);
@@ -144,7 +160,9 @@ mod tests {
         let left = || async { there.list(&keys::everything()).await.expect("listed").entries };
         let before: Vec<(Key, Value)> = left().await.into_iter().map(|entry| (entry.key, entry.value)).collect();
         let names: Vec<String> = before.iter().map(|(key, _)| key.to_string()).collect();
-        assert_eq!(names, ["hosts/h3".to_owned(), format!("marks/instances/{INSTANCE}")]);
+        assert_eq!(names, ["drains/h2".to_owned(), "hosts/h3".to_owned(), format!("marks/instances/{INSTANCE}")]);
+        let text = String::from_utf8_lossy(&before[0].1).into_owned();
+        assert!(text.contains(r#""serial":2"#) && text.contains(r#""draining":false"#), "{text}");
 
         // Once more changes nothing of the mark; what only members tell is marked too.
         let again = Forgetting { instances, at_unix_seconds: 10, ..wish(false) };
