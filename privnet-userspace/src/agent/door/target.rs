@@ -48,10 +48,10 @@ pub(in crate::agent) fn find(shared: &Shared, target: &Target) -> Result<TargetN
         ControlError::new(code, error.to_string(), remedy)
     };
     // Another path or process is no help where the agent lacks a permission, or a descriptor.
-    let netns = Netns::open(&path).map_err(|error| match error {
-        netns::Error::NotFound { .. } | netns::Error::NotANamespace { .. } => refused(&error),
-        other => other.into(),
-    })?;
+    let is_no_namespace =
+        |error: &netns::Error| matches!(error, netns::Error::NotFound { .. } | netns::Error::NotANamespace { .. });
+    let netns =
+        Netns::open(&path).map_err(|error| if is_no_namespace(&error) { refused(&error) } else { error.into() })?;
     if netns.id() == shared.host.config.host_netns.id() {
         return Err(ControlError::new(
             ErrorCode::NetnsInvalid,

@@ -66,7 +66,7 @@ fn is_whole(text: &[u8]) -> bool {
 /// What became of the file of a record.
 pub(super) enum Found {
     /// It is a record.
-    Record(Read),
+    Record(Box<Read>),
     /// The host lost its power before the disk had it: no container outlived that.
     Empty,
     /// It was damaged, and is set aside.
@@ -94,7 +94,7 @@ pub(super) fn read(path: &Path) -> Result<Found> {
         return set_record_aside(path, "its checksum is that of another text");
     }
     match parse(path, &text) {
-        Ok(read) => Ok(Found::Record(read)),
+        Ok(read) => Ok(Found::Record(Box::new(read))),
         Err(error) => set_record_aside(path, &error.to_string()),
     }
 }

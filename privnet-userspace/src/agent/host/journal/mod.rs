@@ -60,13 +60,15 @@ impl Journal {
                 continue;
             }
             match read(&path)? {
-                Found::Record(Read { record, is_old: true }) => {
-                    old.insert(path, Some(record.id));
-                    records.entry(record.id).or_insert(record);
-                }
-                Found::Record(Read { record, is_old: false }) => {
-                    whole.insert(record.id);
-                    records.insert(record.id, record);
+                Found::Record(read) => {
+                    let Read { record, is_old } = *read;
+                    if is_old {
+                        old.insert(path, Some(record.id));
+                        records.entry(record.id).or_insert(record);
+                    } else {
+                        whole.insert(record.id);
+                        records.insert(record.id, record);
+                    }
                 }
                 Found::SetAside => {
                     let name = path.file_stem().and_then(OsStr::to_str);
