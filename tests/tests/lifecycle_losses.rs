@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use privnet::agent::ErrorCode;
 use privnet::agent::views::NetworkView;
 use privnet_tests::lab::probe::{Server, Stream};
 use privnet_tests::lab::{Container, Etcd, Host, Joined, Lab, say, wait_until, wait_within};
@@ -142,19 +143,6 @@ fn keys_that_are_deleted_come_back_and_no_datagram_is_lost() {
     cluster.wait_until_settled();
     cluster.end_stream();
 
-    // One of two names ends while the store has lost the record of both.
-    let side = Container { kind: "side".to_owned(), ..cluster.web.container.clone() };
-    let attached = cluster.hosts[0].attach(&cluster.network, &side, None).expect("a further name");
-    assert_eq!(attached.member.address, cluster.web.address());
-    cluster.etcd.delete(&[&format!("members/{}/1.web.", cluster.network.id)]);
-    assert!(cluster.hosts[0].detach(&cluster.network, &side).expect("detach").detached);
-    wait_until("the name has ended, and the membership goes on", || {
-        let records = cluster.etcd.records(&[]);
-        let has = |part: &str| records.keys().any(|key| key.contains(part));
-        has("/1.web.") && !has("/1.side.") && !records.values().any(|record| record.contains(r#""side""#))
-    });
-    cluster.wait_until_settled();
-
     // The twin: a detach ends it everywhere, and is not put back.
     assert!(cluster.hosts[0].detach(&cluster.network, &cluster.web.container).expect("detach").detached);
     let route = format!("ip route get {}", cluster.web.address());
@@ -171,6 +159,23 @@ fn an_older_copy_of_the_store_brings_nothing_back_and_takes_nothing_away() {
     let lab = Lab::new("an_older_copy_of_the_store_brings_nothing_back_and_takes_nothing_away");
     let mut cluster = Cluster::start(&lab);
     let [one, two] = &cluster.hosts;
+    // One of two names ends while the store has lost the record of both, which is put back first.
+    let side = Container { kind: "side".to_owned(), ..cluster.web.container.clone() };
+    let attached = one.attach(&cluster.network, &side, None).expect("a further name");
+    assert_eq!(attached.member.address, cluster.web.address());
+    cluster.etcd.delete(&[&format!("members/{}/1.web.", cluster.network.id)]);
+    wait_until("the name is detached", || match one.detach(&cluster.network, &side) {
+        Ok(detached) => detached.detached,
+        Err(error) => {
+            assert_eq!(error.code, ErrorCode::StoreUnavailable, "{error:?}");
+            false
+        }
+    });
+    wait_until("the name has ended, and the membership goes on", || {
+        let records = cluster.etcd.records(&[]);
+        let has = |part: &str| records.keys().any(|key| key.contains(part));
+        has("/1.web.") && !has("/1.side.") && !records.values().any(|record| record.contains(r#""side""#))
+    });
     let old = lab.member(two, &cluster.network, "old-1");
     let reused = lab.member(one, &cluster.network, "reused-1");
     cluster.etcd.kill();
