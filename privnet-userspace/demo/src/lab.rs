@@ -288,6 +288,7 @@ impl Host {
             wireguard_binary: privnet.to_owned(),
             observe_interval: DEFAULT_OBSERVE_INTERVAL,
             machine_id_file: DEFAULT_MACHINE_ID.into(),
+            serves_alone: true,
         };
         let agent = Agent::start(config.clone(), store).await?;
         Ok(Self { netns, vtep, config, control: agent.control(), _agent: agent })

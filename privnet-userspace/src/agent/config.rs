@@ -85,6 +85,9 @@ pub struct Config {
     pub observe_interval: Duration,
     /// Where the machine's id is, machine-id(5): a state directory belongs to one machine.
     pub machine_id_file: PathBuf,
+    /// Whether the agent serves what it has seen while its store does not answer, or is not the fleet's; otherwise it waits, or
+    /// ends with the reason.
+    pub serves_alone: bool,
 }
 
 /// How names are answered in this host's containers.

@@ -39,6 +39,12 @@ impl Contact {
         Self(watch::Sender::new(Heard { at: now, fault: None }))
     }
 
+    /// A store that cannot be read, and an image of it that was current so long ago.
+    #[must_use]
+    pub fn without_answer(now: Instant, age: Duration, fault: ControlError) -> Self {
+        Self(watch::Sender::new(Heard { at: now.checked_sub(age).unwrap_or(now), fault: Some(fault) }))
+    }
+
     /// How old the store's image is; nothing while it is current.
     #[must_use]
     pub fn age(&self, now: Instant) -> Option<Duration> {

@@ -35,14 +35,15 @@ pub struct StoreFollower {
 }
 
 impl StoreFollower {
-    /// Follows the store. Never ends.
-    pub async fn run(self, mut watch: Watch) {
-        let problem = |text| self.problems.set(StoreProblem::Following, text);
+    /// Follows the store, from its first reading on if there is no watch yet. Never ends.
+    pub async fn run(self, mut watch: Option<Watch>) {
         loop {
-            self.follow_while_it_is_ours(watch).await;
+            if let Some(watch) = watch {
+                self.follow_while_it_is_ours(watch).await;
+            }
             self.names.mark_stale();
-            watch = self.read_until_it_answers().await;
-            problem(None);
+            watch = Some(self.read_until_it_answers().await);
+            self.problems.set(StoreProblem::Following, None);
             self.names.mark_current();
             wake(&self.names, &self.workers, &Concerns::Everything);
         }

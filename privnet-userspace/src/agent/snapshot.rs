@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
@@ -16,10 +17,13 @@ use super::belief::Belief;
 use super::host::journal::{Durability, checksum, rename_over};
 use super::store_problems::{StoreProblem, StoreProblems};
 use super::world::SharedWorld;
-use crate::model::FileError;
+use crate::model::{FileError, HostName};
+use crate::store::{Entry, Revision, keys, records};
 
 /// How often it is written at most.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How many intervals lie between the times that an unchanged snapshot is dated.
+const DATED_EVERY: u32 = 10;
 /// What the first line begins with; the number changes with the form of the file.
 const MAGIC: &str = "privnet-snapshot 1";
 
@@ -70,17 +74,29 @@ pub fn recall(path: &Path, belief: &mut Belief, problems: &StoreProblems) -> Res
     Ok(Remembered::Something)
 }
 
-/// Writes the snapshot whenever what is believed has changed. Never ends.
+/// Writes the snapshot whenever what is believed has changed, and dates it by when the store was followed last. Until the store
+/// has been read, the file is that of the agent before, and as old. Never ends.
 pub async fn keep(path: PathBuf, world: Arc<SharedWorld>, problems: Arc<StoreProblems>) {
-    let mut written = None;
+    let (mut written, mut turn, mut followed) = (None, 0_u32, SystemTime::now());
     loop {
+        let is_followed = !problems.has(StoreProblem::Following);
         let (version, records) = world.belief(|belief| {
             let version = belief.version();
-            (version, (written != Some(version)).then(|| records_of(belief)))
+            let is_due = written != Some(version) && (is_followed || written.is_some());
+            (version, is_due.then(|| records_of(belief)))
         });
+        if is_followed {
+            followed = SystemTime::now();
+        }
+        turn = turn.wrapping_add(1);
+        if records.is_none() && is_followed && turn.is_multiple_of(DATED_EVERY) && !problems.has(StoreProblem::Contact)
+        {
+            date(&path, followed);
+        }
         if let Some(records) = records {
             let path = path.clone();
-            let result = tokio::task::spawn_blocking(move || write(&path, &records)).await;
+            let writing = move || write(&path, &records).map(|()| date(&path, followed));
+            let result = tokio::task::spawn_blocking(writing).await;
             match result.map_err(anyhow::Error::from).and_then(|result| result) {
                 Ok(()) => {
                     written = Some(version);
@@ -96,8 +112,44 @@ pub async fn keep(path: PathBuf, world: Arc<SharedWorld>, problems: Arc<StorePro
     }
 }
 
+/// Whether an agent of this host has seen a network or a member in its store, as far as the snapshot tells. One that cannot be
+/// read may say so.
+#[must_use]
+pub fn has_served(path: &Path) -> bool {
+    let is_of_fleet = |key: &String| key.starts_with("networks/") || key.starts_with("members/");
+    match std::fs::read(path) {
+        Ok(content) => parse(&content).map_or(true, |records| records.keys().any(is_of_fleet)),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
+}
+
+/// How long ago the snapshot was written; nothing where there is none.
+#[must_use]
+pub fn age(path: &Path) -> Option<Duration> {
+    let written = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+    // A clock that was set back since.
+    Some(written.elapsed().unwrap_or_default())
+}
+
+/// The VTEP address that a host told last, as far as the snapshot tells.
+#[must_use]
+pub fn vtep_of(path: &Path, host: &HostName) -> Option<Ipv4Addr> {
+    let key = keys::host(host);
+    let text = parse(&std::fs::read(path).ok()?).ok()?.remove(key.as_str())?;
+    let entry = Entry { key, value: text.into_bytes().into(), revision: Revision::default(), lease: None };
+    records::host_from(&entry).ok().map(|host| host.vtep)
+}
+
 fn records_of(belief: &Belief) -> Records {
     belief.records().map(|(key, value)| (key.to_string(), String::from_utf8_lossy(value).into_owned())).collect()
+}
+
+/// What is dated wrongly is taken for older than it is, and that is all.
+fn date(path: &Path, time: SystemTime) {
+    let dated = std::fs::File::options().write(true).open(path).and_then(|file| file.set_modified(time));
+    if let Err(error) = dated {
+        tracing::debug!("cannot date {}: {error}", path.display());
+    }
 }
 
 fn write(path: &Path, records: &Records) -> Result<()> {

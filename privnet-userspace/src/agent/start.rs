@@ -12,7 +12,7 @@ use super::config::Config;
 use super::contact::{Contact, keep_contact};
 use super::door::control::Control;
 use super::door::error::{ControlError, ErrorCode};
-use super::door::explain::explain;
+use super::door::explain::{explain, problem};
 use super::door::handover_netns;
 use super::door::read_failures::ReadFailures;
 use super::follow::{StoreFollower, read_everything};
@@ -20,11 +20,12 @@ use super::host::applied::tell_applied;
 use super::host::capabilities;
 use super::host::clock::watch_clock;
 use super::host::facts::{Host, HostFacts, machine_at};
+use super::host::fleet::{self, Joined};
 use super::host::journal::{Journal, SharedJournal};
+use super::host::machine;
 use super::host::places::{have_bpffs, have_writable};
 use super::host::presence::{self, Presence, Taking};
 use super::host::state_dir::StateDir;
-use super::host::{fleet, machine};
 use super::hosts::{GoneHosts, follow_hosts};
 use super::membership;
 use super::names::drain::finish_drains;
@@ -40,10 +41,10 @@ use super::put_back::put_back_periodically;
 use super::recovery;
 use super::shared::{Memberships, Shared};
 use super::snapshot::{self, Remembered};
-use super::store_problems::StoreProblems;
+use super::store_problems::{StoreProblem, StoreProblems};
 use super::turns::Turns;
 use super::world::SharedWorld;
-use crate::store::{Embedded, Store, StoreKind, claims, keys};
+use crate::store::{Embedded, Fleet, LeaseId, Listing, Store, StoreKind, Watch, claims, keys};
 use crate::{companion, failpoint};
 
 /// A running agent. When it is dropped its tasks end, and what it built stays: traffic goes on.
@@ -55,7 +56,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent; returns once it has read the store and its records, and its workers are called.
+    /// Starts an agent; returns once it has read the store and its records, and its workers are called. The agent of a host
+    /// that belongs to a fleet serves what it has seen where the store does not answer, or is not the fleet's.
     ///
     /// # Errors
     /// Nothing was changed but for the host's record in the store.
@@ -76,28 +78,42 @@ impl Agent {
         journal.carry_over()?;
         journal.sweep()?;
         let resolv_confs = Arc::new(ResolvConfs::open(&config.resolv_conf_dir())?);
-        let fleet = Arc::new(fleet::join(&config, store, journal.members()).await?);
+        let Joined { fleet, is_known, away } = fleet::join(&config, store, journal.members()).await?;
+        let fleet = Arc::new(fleet);
         let store: Arc<dyn Store> = Arc::clone(&fleet) as Arc<dyn Store>;
         let store_problems = Arc::new(StoreProblems::default());
-        let (belief, remembered) = recall(&config, &journal, store.kind(), &store_problems)?;
-        let seen = belief.serial(&keys::host(&config.host));
-        let lease = presence::announce(&fleet, &config, &facts, seen, Taking::Start { is_moved }).await?;
-        if is_moved {
+        let seen = recall(&config, &journal, (store.kind(), is_known), &store_problems)?;
+        let taking = Taking::Start { is_moved };
+        let began = begin(&fleet, &config, &facts, &seen.belief, (away, taking)).await?;
+        if is_moved && matches!(began, Began::Followed { .. }) {
             machine::note(&config.state_dir, &state_dir, facts.machine)?;
         }
-        let (listing, watch) = read_everything(&fleet).await?;
-        let world = Arc::new(SharedWorld::new(belief));
-        // Without a memory, what cannot be read would look like what is not there, and be taken out of the kernel.
-        if remembered == Remembered::Nothing && !journal.records().is_empty() {
-            Belief::read_all(&listing).context("reading the store")?;
+        if let Began::Followed { listing, .. } = &began {
+            // Without a memory, what cannot be read would look like what is not there, and be taken out of the kernel.
+            if seen.remembered == Remembered::Nothing && !journal.records().is_empty() {
+                Belief::read_all(listing).context("reading the store")?;
+            }
         }
-        world.compare(&listing, Instant::now());
-        world.expire_quarantine(super::now_unix_seconds());
-        if remembered == Remembered::Nothing {
+        let world = Arc::new(SharedWorld::new(seen.belief));
+        if let Began::Followed { listing, .. } = &began {
+            world.compare(listing, Instant::now());
+            world.expire_quarantine(super::now_unix_seconds());
+        }
+        if seen.remembered == Remembered::Nothing {
             world.doubt_members(Instant::now());
         }
-        let contact = Arc::new(Contact::new(tokio::time::Instant::now()));
-        remove_leftovers(&*store, &world).await;
+        let now = tokio::time::Instant::now();
+        let (lease, watch, contact) = match began {
+            Began::Followed { lease, watch, .. } => {
+                remove_leftovers(&*store, &world).await;
+                (lease, Some(watch), Contact::new(now))
+            }
+            Began::Away(fault) => {
+                store_problems.set(StoreProblem::Following, Some(problem(&fault)));
+                (None, None, Contact::without_answer(now, seen.age, fault))
+            }
+        };
+        let contact = Arc::new(contact);
         let host = Arc::new(Host { config, facts, netns, state_dir });
         let journal = Arc::new(SharedJournal::new(journal));
         let presence = Arc::new(Presence::new(
@@ -106,6 +122,7 @@ impl Agent {
             Arc::clone(&store_problems),
             Arc::clone(&world),
             lease,
+            watch.is_none().then_some(taking),
         ));
         let (names, workers) = (Arc::new(NamesHandle::new()), Arc::new(Workers::default()));
         let follower = StoreFollower {
@@ -143,7 +160,9 @@ impl Agent {
         let memberships = Arc::new(memberships);
         membership::detect_reused_netns(&memberships).await?;
         handover_netns::end_abandoned(&memberships)?;
-        membership::end_dead(&memberships).await?;
+        if watch.is_some() {
+            membership::end_dead(&memberships).await?;
+        }
         recovery::private_keys::mend(&memberships).await;
         resolv_conf::after_start(&memberships).await;
         let networks: Vec<_> = memberships.journal().records().values().map(|record| record.network).collect();
@@ -232,17 +251,64 @@ pub(super) fn prepare(config: &Config) -> Result<()> {
     StateDir::prepare(&config.state_dir)
 }
 
-/// What was seen of the store before this start: by the snapshot, where many hosts share it, and by this host's records. A
-/// store of one host alone is its own memory.
+/// How the store is used when an agent starts.
+enum Began {
+    /// This host is announced in it, and it was read.
+    Followed { lease: Option<LeaseId>, listing: Listing, watch: Watch },
+    /// It does not answer, or is not the fleet's: the agent serves what was seen, and writes nothing until it is.
+    Away(ControlError),
+}
+
+/// Announces this host and reads the store, unless it is `away`; one that goes away meanwhile is as well.
+async fn begin(
+    fleet: &Fleet,
+    config: &Config,
+    facts: &HostFacts,
+    belief: &Belief,
+    (away, taking): (Option<anyhow::Error>, Taking),
+) -> Result<Began> {
+    let error = match away {
+        Some(error) => error,
+        None => {
+            let began = async {
+                let seen = belief.serial(&keys::host(&config.host));
+                let lease = presence::announce(fleet, config, facts, seen, taking).await?;
+                let (listing, watch) = read_everything(fleet).await?;
+                Ok(Began::Followed { lease, listing, watch })
+            };
+            match began.await {
+                Ok(began) => return Ok(began),
+                Err(error) => error,
+            }
+        }
+    };
+    let fault = explain(&error);
+    let is_away = matches!(fault.code, ErrorCode::StoreUnavailable | ErrorCode::OutcomeUnknown);
+    if is_away && config.serves_alone { Ok(Began::Away(fault)) } else { Err(error) }
+}
+
+/// What was seen of the store before this start.
+struct SeenBefore {
+    belief: Belief,
+    remembered: Remembered,
+    /// How long ago the store answered last.
+    age: Duration,
+}
+
+/// Recalls it by the snapshot, where many hosts share the store, and by this host's records. A store of one host alone is its
+/// own memory. A snapshot of a fleet that this host does not belong to any more says nothing of this one.
 fn recall(
     config: &Config,
     journal: &Journal,
-    store: StoreKind,
+    (store, is_known): (StoreKind, bool),
     problems: &StoreProblems,
-) -> Result<(Belief, Remembered)> {
+) -> Result<SeenBefore> {
     let mut belief = Belief::new(config.host.clone());
+    let path = config.snapshot_path();
+    let age = snapshot::age(&path).unwrap_or_default();
     let remembered = match store {
-        StoreKind::Etcd => snapshot::recall(&config.snapshot_path(), &mut belief, problems)?,
+        StoreKind::Etcd if is_known => snapshot::recall(&path, &mut belief, problems)?,
+        StoreKind::Etcd => Remembered::Nothing,
         StoreKind::Memory | StoreKind::Embedded => Remembered::Something,
     };
     for record in journal.records().values().filter(|record| !record.leaving) {
@@ -256,7 +322,7 @@ fn recall(
     }
     // What the snapshot has of this host besides has ended since.
     belief.keep_own(|id| journal.may_live(id), Instant::now());
-    Ok((belief, remembered))
+    Ok(SeenBefore { belief, remembered, age })
 }
 
 /// Removes the address records of networks that were deleted while they were being removed.

@@ -87,9 +87,72 @@ impl StoreProblems {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).now.contains_key(&problem)
     }
 
-    /// What is wrong, one line each.
+    /// What is wrong, one line each. A problem that another one ends with is its consequence, and is told once.
     pub fn lines(&self) -> Vec<String> {
         let problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.now.values().map(|problem| format!("store: {problem}")).collect()
+        let mut told: Vec<&String> = Vec::new();
+        for problem in problems.now.values() {
+            if !told.iter().any(|cause| problem.ends_with(cause.as_str())) {
+                told.push(problem);
+            }
+        }
+        told.into_iter().map(|problem| format!("store: {problem}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Explain as _;
+    use crate::store::FleetError;
+
+    const PAGE: &str = include_str!("../../../docs/operations.md");
+
+    /// The one after it: a new one does not compile until it stands here.
+    const fn next(problem: StoreProblem) -> Option<StoreProblem> {
+        Some(match problem {
+            StoreProblem::Contact => StoreProblem::Following,
+            StoreProblem::Following => StoreProblem::Presence,
+            StoreProblem::Presence => StoreProblem::Lost,
+            StoreProblem::Lost => StoreProblem::Contested,
+            StoreProblem::Contested => StoreProblem::Snapshot,
+            StoreProblem::Snapshot => return None,
+        })
+    }
+
+    #[test]
+    fn a_problem_is_told_once_and_its_consequences_are_not() {
+        let problems = StoreProblems::default();
+        let tell = |problem, text: &str| problems.set(problem, Some(text.to_owned()));
+        tell(StoreProblem::Contact, "it is another one");
+        tell(StoreProblem::Following, "it is another one");
+        tell(StoreProblem::Presence, "looking whether the name is free: it is another one");
+        tell(StoreProblem::Snapshot, "it is another one, and the disk is full");
+        assert_eq!(problems.lines(), ["store: it is another one", "store: it is another one, and the disk is full"]);
+        problems.set(StoreProblem::Contact, None);
+        problems.set(StoreProblem::Following, None);
+        assert_eq!(problems.lines()[0], "store: looking whether the name is free: it is another one");
+    }
+
+    #[test]
+    fn the_operators_page_has_what_the_log_says_of_each_problem() {
+        for problem in std::iter::successors(Some(StoreProblem::Contact), |problem| next(*problem)) {
+            let (begun, _) = problem.story();
+            assert!(PAGE.contains(begun), "docs/operations.md has nothing of {begun:?}");
+        }
+    }
+
+    #[test]
+    fn the_operators_page_has_each_reason_why_a_store_is_not_the_fleets() {
+        for row in FleetError::rows() {
+            let mut text = row.message.split(':').next().unwrap_or_default().replace("fleet/record", "…");
+            for number in ["1", "2"] {
+                text = text.replace(&format!("fl-00000000-0000-0000-0000-00000000000{number}"), "fl-…");
+            }
+            let words =
+                text.split(' ').map(|word| if word.trim_end_matches(',').parse::<u64>().is_ok() { "N" } else { word });
+            let text: String = words.collect::<Vec<_>>().join(" ");
+            assert!(PAGE.contains(&text), "docs/operations.md has nothing of {text:?}");
+        }
     }
 }

@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 use crate::agent::views::{
     AdoptHost, Adopted, AnswerSource, Attach, Attached, AttachmentView, Check, CheckStatus, CounterRow, CreateNetwork,
     Deleted, Detach, Detached, DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork,
-    EndedNetwork, FleetView, ForgetHost, ForgottenHost, HostState, HostView, MemberRef, MemberView, MembersQuery,
-    NameView, NamesCounted, NamesView, NetworkCounters, NetworkPath, NetworkView, ResolveQuery, ResolveView,
-    ResponseCode, Scrape, SetFleet, StatusView, VersionView,
+    EndedNetwork, ExportedState, FleetView, ForgetHost, ForgottenHost, HostState, HostView, ImportedState, MemberRef,
+    MemberView, MembersQuery, NameView, NamesCounted, NamesView, NetworkCounters, NetworkPath, NetworkView,
+    RebuildState, RebuiltState, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, VersionView,
 };
 use crate::agent::{AgentApi, ControlError, ErrorCode};
 use crate::datapath::{Direction, Outcome};
@@ -161,6 +161,26 @@ impl AgentApi for Fake {
         Ok(vec![host_view()])
     }
 
+    async fn rebuild_state(&self, request: RebuildState) -> Result<RebuiltState, ControlError> {
+        self.hear(format!("rebuild_state {} {}", request.dry_run, request.yes))?;
+        Ok(rebuilt_state())
+    }
+
+    async fn export_state(&self) -> Result<ExportedState, ControlError> {
+        self.hear("export_state".to_owned())?;
+        Ok(exported_state())
+    }
+
+    async fn close_state(&self) -> Result<ExportedState, ControlError> {
+        self.hear("close_state".to_owned())?;
+        Ok(exported_state())
+    }
+
+    async fn import_state(&self, request: ExportedState) -> Result<ImportedState, ControlError> {
+        self.hear(format!("import_state {}", request.records.len()))?;
+        Ok(ImportedState { fleet: request.fleet, epoch: 2, records: request.records.len(), written: 0 })
+    }
+
     async fn status(&self) -> Result<StatusView, ControlError> {
         self.hear("status".to_owned())?;
         Ok(status_view())
@@ -183,6 +203,31 @@ impl AgentApi for Fake {
             problems: Vec::new(),
             errors: BTreeMap::new(),
         })
+    }
+}
+
+pub(crate) fn exported_state() -> ExportedState {
+    ExportedState {
+        version: 1,
+        fleet: fleet_view().id,
+        fleet_record: "{}".to_owned(),
+        exported_unix_seconds: 7,
+        store_age_seconds: None,
+        records: [("hosts/a".to_owned(), "{}".to_owned())].into(),
+        checksum: "00".to_owned(),
+    }
+}
+
+pub(crate) fn rebuilt_state() -> RebuiltState {
+    RebuiltState {
+        fleet: fleet_view().id,
+        epoch: 2,
+        networks: 1,
+        members: 3,
+        hosts: 2,
+        removed_networks: 0,
+        removed_members: 0,
+        done: true,
     }
 }
 

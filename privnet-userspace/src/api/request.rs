@@ -14,7 +14,7 @@ use super::peer::Peer;
 use super::problem::Problem;
 use crate::agent::{ControlError, ErrorCode, views};
 
-/// The largest body that is read.
+/// The largest body that is read of most requests.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +24,9 @@ pub(super) struct Body<T>(pub(super) T);
 
 /// A request whose caller may be anybody who may change things; what root alone may ask for is refused here.
 pub(super) trait Asked {
+    /// The largest body of it that is read.
+    const MAX_BYTES: usize = MAX_BODY_BYTES;
+
     /// What the request asks for that root alone may ask for.
     fn for_root_alone(&self) -> Option<&'static str> {
         None
@@ -36,6 +39,11 @@ impl Asked for views::SetFleet {}
 impl Asked for views::AdoptHost {}
 impl Asked for views::ForgetHost {}
 impl Asked for views::DrainHost {}
+impl Asked for views::RebuildState {}
+impl Asked for views::ExportedState {
+    /// Some thousand members.
+    const MAX_BYTES: usize = 64 * 1024 * 1024;
+}
 impl Asked for views::Detach {}
 impl Asked for views::EndAttachment {}
 impl Asked for views::Attach {
@@ -49,13 +57,13 @@ impl<S: Send + Sync, T: DeserializeOwned + Asked> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let is_root = request.extensions().get::<Peer>().is_some_and(|peer| peer.uid == 0);
-        let reading = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES);
+        let reading = axum::body::to_bytes(request.into_body(), T::MAX_BYTES);
         let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, reading).await else {
             let message = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
             let error = ControlError::new(ErrorCode::Timeout, message, "send it again");
             return Err(Problem::with_status(StatusCode::REQUEST_TIMEOUT, error));
         };
-        let bytes = read.map_err(|error| unreadable(&error))?;
+        let bytes = read.map_err(|error| unreadable(&error, T::MAX_BYTES))?;
         let value: T = value_of(&bytes).map_err(Problem::malformed)?;
         match value.for_root_alone().filter(|_| !is_root) {
             None => Ok(Self(value)),
@@ -81,11 +89,11 @@ fn value_of<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
     Ok(read)
 }
 
-fn unreadable(error: &axum::Error) -> Problem {
+fn unreadable(error: &axum::Error, max_bytes: usize) -> Problem {
     if !error.source().is_some_and(|source| source.is::<LengthLimitError>()) {
         return Problem::malformed(format!("the body cannot be read: {error}"));
     }
-    let message = format!("the body is larger than {MAX_BODY_BYTES} bytes");
+    let message = format!("the body is larger than {max_bytes} bytes");
     let error = ControlError::new(ErrorCode::InvalidArgument, message, "send only what GET /openapi.json describes");
     Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error)
 }

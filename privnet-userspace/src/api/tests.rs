@@ -84,6 +84,9 @@ async fn every_request_reaches_the_agent_and_its_answer_comes_back() {
         ("POST", "/v1/hosts/drain", json!({"host": "h2", "wait_seconds": 5}), 200, "drain_host h2 Some(5) false"),
         ("POST", "/v1/fleet", json!({"vxlan_port": 4790}), 200, "set_fleet 4790"),
         ("GET", "/v1/hosts", Value::Null, 200, "hosts"),
+        ("POST", "/v1/state/close", Value::Null, 200, "close_state"),
+        ("POST", "/v1/state/import", json!(fake::exported_state()), 200, "import_state 1"),
+        ("POST", "/v1/state/rebuild", json!({"yes": true}), 200, "rebuild_state false true"),
         ("GET", "/v1/status", Value::Null, 200, "status"),
     ] {
         let fake = Arc::new(Fake::default());
@@ -128,6 +131,7 @@ async fn a_stranger_may_read_and_nothing_else_and_a_member_of_the_group_may_chan
         ("POST", "/v1/members/detach", json!({"network": "shop", "app": APP})),
         ("POST", "/v1/attachments/end", json!({"name": "cni/shop/c1/eth0"})),
         ("POST", "/v1/fleet", json!({"vxlan_port": 4790})),
+        ("POST", "/v1/state/close", Value::Null),
     ] {
         for (peer, allowed) in [(Some(ROOT), true), (Some(alice), true), (Some(STRANGER), false), (None, false)] {
             let fake = Arc::new(Fake::default());

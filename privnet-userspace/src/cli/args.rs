@@ -3,6 +3,7 @@
 mod doctor;
 mod network;
 mod socket;
+mod state;
 mod whole;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use self::doctor::DoctorArgs;
 pub use self::network::{NameArgs, NetworkArgs, NetworkVerb};
 pub use self::socket::{AgentSocket, DEFAULT_SOCKET};
+pub use self::state::StateVerb;
 use self::whole::whole;
 pub use super::agent::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
 use crate::model::Port;
@@ -62,6 +64,12 @@ pub enum Verb {
         /// What to do with the fleet.
         #[command(subcommand)]
         verb: FleetVerb,
+    },
+    /// Keep a copy of the store, move it, and say which store is the fleet's after its data were lost.
+    State {
+        /// What to do with the store.
+        #[command(subcommand)]
+        verb: StateVerb,
     },
     /// Attach a container to a network; return when it can send.
     Attach(AttachArgs),

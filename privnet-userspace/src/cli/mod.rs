@@ -45,6 +45,7 @@ pub mod parse;
 pub mod processes;
 pub mod run;
 pub mod runtime;
+pub mod state;
 pub mod verbs;
 
 use std::process::ExitCode;
@@ -89,6 +90,7 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
     match verb {
         Verb::Agent(arguments) => agent::run(arguments).map(done),
         Verb::Network { verb } => wait(verbs::network(verb, format)).map(done),
+        Verb::State { verb } => wait(state::state(verb, format)).map(done),
         Verb::Fleet { verb } => wait(verbs::fleet(verb, format)).map(done),
         Verb::Attach(arguments) => wait(verbs::attach(arguments, format)).map(done),
         Verb::Detach(arguments) => wait(verbs::detach(arguments, format)).map(done),

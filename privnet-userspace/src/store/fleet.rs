@@ -52,27 +52,25 @@ impl FleetRecord {
         let mut bytes = [0; 16];
         rand::rng().fill_bytes(&mut bytes);
         let id = FleetId::from_uuid(uuid::Builder::from_random_bytes(bytes).into_uuid());
-        Self { id, epoch: 1, vxlan_port: DEFAULT_VXLAN_PORT }
+        Self { id, epoch: 1, vxlan_port: DEFAULT_VXLAN_PORT, closed: false }
     }
 }
 
 impl Fleet {
-    /// The fleet of an agent that has seen the record `believed`, whatever the store says; without it, the fleet of the store,
-    /// or a new one where the store has none.
+    /// The fleet of an agent that has seen the record `believed`, whatever the store says: it is asked by [`Self::recognize`].
+    #[must_use]
+    pub fn of(store: Arc<dyn Store>, believed: Stored<FleetRecord>) -> Self {
+        Self { store, known: Mutex::new(Known { stored: believed, refusal: None }), doubted: Notify::new() }
+    }
+
+    /// The fleet of the store, or a new one where the store has none.
     ///
     /// # Errors
-    /// When the store cannot answer, or the record cannot be read. A store that is not the fleet's is no error here: see
-    /// [`Self::refusal`].
-    pub async fn join(store: Arc<dyn Store>, believed: Option<Stored<FleetRecord>>) -> Result<Self, CommitError> {
-        let stored = match believed {
-            Some(believed) => believed,
-            None => find_or_found(&*store).await?,
-        };
-        let fleet = Self { store, known: Mutex::new(Known { stored, refusal: None }), doubted: Notify::new() };
-        match fleet.recognize().await {
-            Ok(()) | Err(CommitError::Store(StoreError::Fleet(_))) => Ok(fleet),
-            Err(error) => Err(error),
-        }
+    /// When the store cannot answer, or is closed, or the record cannot be read.
+    pub async fn join(store: Arc<dyn Store>) -> Result<Self, CommitError> {
+        let stored = find_or_found(&*store).await?;
+        let fleet = Self::of(store, stored);
+        fleet.recognize().await.map(|()| fleet)
     }
 
     /// The fleet.
@@ -163,6 +161,7 @@ impl Fleet {
             Ok(Some(found)) if found.record.epoch < record.epoch => {
                 FleetError::Older { fleet, epoch: record.epoch, found: found.record.epoch }
             }
+            Ok(Some(found)) if found.record.closed => FleetError::Closed { fleet },
             Ok(Some(found)) => {
                 known.refusal = None;
                 let newest = (record.epoch, envelope.serial);
@@ -300,5 +299,8 @@ impl Store for Fleet {
     }
 }
 
+mod rebuild;
+
+pub use rebuild::{Strange, Survey};
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,12 @@ pub enum FleetError {
         /// The epoch of the store.
         found: u64,
     },
+    /// The fleet has moved to another store.
+    #[error("the store was closed when fleet {fleet} moved to another one")]
+    Closed {
+        /// The fleet.
+        fleet: FleetId,
+    },
     /// The record of the fleet cannot be read.
     #[error("{detail}")]
     Unreadable {
@@ -39,8 +45,10 @@ pub enum FleetError {
     },
 }
 
-pub(super) const RIGHT_STORE: &str =
-    "give the agent the fleet's store, or restore its data: members stay attached meanwhile";
+pub(super) const RIGHT_STORE: &str = "members stay attached meanwhile: give the agent the fleet's store; if this is the one that the fleet is to have, \
+     `privnet state rebuild` makes it so";
+const OTHER_STORE: &str = "members stay attached meanwhile: give the agent the store that the fleet has moved to; \
+     `privnet state rebuild` takes the move back";
 
 impl Explain for FleetError {
     fn code(&self) -> ErrorCode {
@@ -50,6 +58,7 @@ impl Explain for FleetError {
     fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::NoRecord { .. } | Self::Another { .. } | Self::Older { .. } => RIGHT_STORE.to_owned(),
+            Self::Closed { .. } => OTHER_STORE.to_owned(),
             Self::Unreadable { .. } => "upgrade privnet on this host, or restore the record".to_owned(),
         })
     }
@@ -66,6 +75,8 @@ impl Explain for FleetError {
             Self::Older { .. } => Self::Older { fleet: fleet(1), epoch: 3, found: 2 }, StoreUnavailable,
                 "the store has epoch 2 of fleet fl-00000000-0000-0000-0000-000000000001, and this host has seen epoch 3: \
                  it is an older copy", RIGHT_STORE;
+            Self::Closed { .. } => Self::Closed { fleet: fleet(1) }, StoreUnavailable,
+                "the store was closed when fleet fl-00000000-0000-0000-0000-000000000001 moved to another one", OTHER_STORE;
             Self::Unreadable { .. } => Self::Unreadable { detail: "the record fleet/record is corrupt: EOF".to_owned() },
                 StoreUnavailable, "the record fleet/record is corrupt: EOF",
                 "upgrade privnet on this host, or restore the record";

@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use privnet::agent::views::{
     AdoptHost, Adopted, AnswerSource, Attach, Attached, AttachmentView, Check, CheckStatus, CreateNetwork, Deleted,
     Detach, Detached, DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork,
-    EndedNetwork, FleetView, ForgetHost, ForgottenHost, HostState, HostView, MemberRef, MemberView, MembersQuery,
-    NetworkPath, NetworkView, ProblemView, ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView,
-    Target, VersionView,
+    EndedNetwork, ExportedState, FleetView, ForgetHost, ForgottenHost, HostState, HostView, ImportedState, MemberRef,
+    MemberView, MembersQuery, NetworkPath, NetworkView, ProblemView, RebuildState, RebuiltState, ResolveQuery,
+    ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target, VersionView,
 };
 use privnet::agent::{AgentApi, ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Surface};
@@ -229,6 +229,31 @@ impl AgentApi for Fake {
         }])
     }
 
+    async fn export_state(&self) -> Result<ExportedState, ControlError> {
+        Ok(exported_state())
+    }
+
+    async fn close_state(&self) -> Result<ExportedState, ControlError> {
+        Ok(exported_state())
+    }
+
+    async fn import_state(&self, request: ExportedState) -> Result<ImportedState, ControlError> {
+        Ok(ImportedState { fleet: request.fleet, epoch: 2, records: request.records.len(), written: 0 })
+    }
+
+    async fn rebuild_state(&self, request: RebuildState) -> Result<RebuiltState, ControlError> {
+        Ok(RebuiltState {
+            fleet: fleet_view().id,
+            epoch: 2,
+            networks: 1,
+            members: 3,
+            hosts: 2,
+            removed_networks: 0,
+            removed_members: 0,
+            done: !request.dry_run,
+        })
+    }
+
     async fn status(&self) -> Result<StatusView, ControlError> {
         Ok(StatusView {
             version: "0.1.0".to_owned(),
@@ -269,6 +294,18 @@ impl AgentApi for Fake {
     async fn scrape(&self) -> Result<Scrape, ControlError> {
         let status = self.status().await?;
         Ok(Scrape { status, counters: Vec::new(), tunnels: Vec::new(), problems: Vec::new(), errors: BTreeMap::new() })
+    }
+}
+
+fn exported_state() -> ExportedState {
+    ExportedState {
+        version: 1,
+        fleet: fleet_view().id,
+        fleet_record: "{}".to_owned(),
+        exported_unix_seconds: 7,
+        store_age_seconds: None,
+        records: [("hosts/a".to_owned(), "{}".to_owned())].into(),
+        checksum: "00".to_owned(),
     }
 }
 

@@ -90,6 +90,7 @@ pub fn config(workspace: &Workspace, name: &str, host: &Place, vtep: Ipv4Addr, d
         names: None,
         observe_interval: DEFAULT_OBSERVE_INTERVAL,
         machine_id_file: DEFAULT_MACHINE_ID.into(),
+        serves_alone: true,
     })
 }
 

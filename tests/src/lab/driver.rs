@@ -259,6 +259,7 @@ fn start(host: &Shared, store: Arc<dyn Store>) -> (Runtime, Agent) {
         names: Some(NamesConfig::new(binary())),
         observe_interval: host.options.observe_interval.unwrap_or(DEFAULT_OBSERVE_INTERVAL),
         machine_id_file: host.options.machine_id.clone().unwrap_or_else(|| DEFAULT_MACHINE_ID.into()),
+        serves_alone: true,
     };
     let runtime = super::runtime();
     let agent = runtime.block_on(Agent::start(config, store)).expect("the agent starts");

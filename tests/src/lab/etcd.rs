@@ -311,8 +311,8 @@ impl Etcd {
     /// # Panics
     /// When it cannot.
     pub fn back_up_data(&self) {
-        let (data, aside) = (self.data(), self.ground.directory().join("aside"));
-        super::run(&format!("cp -r {} {}", data.display(), aside.display()));
+        let _ = std::fs::remove_dir_all(self.aside());
+        super::run(&format!("cp -r {} {}", self.data().display(), self.aside().display()));
     }
 
     /// Puts its data aside while it does not run: it will begin anew.
@@ -320,16 +320,22 @@ impl Etcd {
     /// # Panics
     /// When it cannot.
     pub fn put_data_aside(&self) {
-        std::fs::rename(self.data(), self.ground.directory().join("aside")).expect("its data");
+        std::fs::rename(self.data(), self.aside()).expect("its data");
     }
 
-    /// Puts back what was put aside, in place of what it has.
+    /// Puts back what was put aside, in place of what it has, which is aside then.
     ///
     /// # Panics
     /// When it cannot.
     pub fn put_data_back(&self) {
-        std::fs::remove_dir_all(self.data()).expect("its newer data");
-        std::fs::rename(self.ground.directory().join("aside"), self.data()).expect("its data");
+        let newer = self.ground.directory().join("newer");
+        for (from, to) in [(self.data(), &newer), (self.aside(), &self.data()), (newer.clone(), &self.aside())] {
+            std::fs::rename(from, to).expect("its data");
+        }
+    }
+
+    fn aside(&self) -> PathBuf {
+        self.ground.directory().join("aside")
     }
 
     fn data(&self) -> PathBuf {

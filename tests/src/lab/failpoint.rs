@@ -36,8 +36,9 @@ impl Failpoints {
         Self { file: directory.join("failpoint") }
     }
 
-    /// What the agent is told.
-    pub(super) fn file(&self) -> &Path {
+    /// What an agent is told that is started by hand, in [`privnet::failpoint::VARIABLE`].
+    #[must_use]
+    pub fn file(&self) -> &Path {
         &self.file
     }
 

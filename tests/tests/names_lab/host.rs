@@ -114,6 +114,7 @@ impl Host {
             names: Some(self.names()),
             observe_interval: DEFAULT_OBSERVE_INTERVAL,
             machine_id_file: DEFAULT_MACHINE_ID.into(),
+            serves_alone: true,
         };
         // The store and the lock of the one before go with its last task.
         let start = Instant::now();

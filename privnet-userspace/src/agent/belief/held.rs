@@ -2,16 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::fact::{About, Fact, is_presence};
 use super::marks::{Beaten, Marks};
 use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
 use crate::store::records::{AddressRecord, RecordError};
 use crate::store::{Entry, Event, Expected, Key, Listing, Revision, Value, keys};
-
-/// How long a presence that was deleted is believed: its host writes it again meanwhile, if it is there.
-pub(super) const PRESENCE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is believed of the store.
 #[derive(Clone, Debug)]
@@ -32,6 +29,8 @@ pub struct Belief {
     pub(super) lost: BTreeSet<Key>,
     /// What became of the memberships of this host whose address an earlier one has.
     pub(super) kept_off: BTreeMap<MemberId, (ContainerRef, String)>,
+    /// Whether the store has been read: before, nothing is known to be lost.
+    pub(super) was_read: bool,
     /// When the store was last seen to step back.
     pub(super) stepped_back: Option<Instant>,
     /// The newest revision of the store that was seen.
@@ -93,6 +92,7 @@ impl Belief {
             at: BTreeMap::new(),
             lost: BTreeSet::new(),
             kept_off: BTreeMap::new(),
+            was_read: false,
             stepped_back: None,
             revision: Revision(0),
             version: 0,
@@ -163,6 +163,7 @@ impl Belief {
         let is_mark = |event: &&Event| matches!(event, Event::Put { key, .. } if key.below(&keys::marks()).is_some());
         let is_row = |event: &&Event| matches!(event, Event::Put { key, .. } if keys::parse_address(key).is_some());
         let (mut believed, mut touched) = (Vec::new(), BTreeSet::new());
+        self.begin_to_lose(now);
         // What marks say, and then rows, decides what the other records of the transaction mean.
         let (marks, others): (Vec<&Event>, Vec<&Event>) = changes.iter().partition(is_mark);
         let (rows, others): (Vec<&Event>, Vec<&Event>) = others.into_iter().partition(is_row);
@@ -239,12 +240,6 @@ impl Belief {
     /// Takes the store for one that may have stepped back: what it says may be less than it said.
     pub const fn doubt(&mut self, now: Instant) {
         self.stepped_back = Some(now);
-    }
-
-    /// Whether any membership is believed.
-    #[must_use]
-    pub fn believes_in_members(&self) -> bool {
-        !self.members.is_empty()
     }
 
     /// The number of a record that is believed; 0 where none is.

@@ -17,16 +17,20 @@
 //! Pure: it is given the transactions of the store and the time, and returns the changes that are to be believed.
 
 mod contest;
+mod counts;
 mod damage;
 mod ends;
 mod fact;
 mod held;
+mod import;
 mod marks;
+mod patience;
 mod put;
 mod repair;
 mod settle;
 #[cfg(test)]
 mod tests;
 
+pub use counts::Counts;
 pub use held::Belief;
 pub use repair::{Pauses, Repair};

@@ -85,6 +85,9 @@ impl Belief {
     /// What this host is to write by now.
     #[must_use]
     pub fn repairs(&self, now: Instant) -> Vec<Repair> {
+        if !self.was_read {
+            return Vec::new();
+        }
         let mut units: BTreeMap<Unit, Lost<'_>> = BTreeMap::new();
         // The host of the later membership gives it another further name.
         for key in self.lost.iter().filter(|key| !self.is_further_name_of_an_earlier_one(key)) {
@@ -136,7 +139,7 @@ impl Belief {
     #[must_use]
     pub fn lost_for(&self, patience: Duration, now: Instant) -> Vec<String> {
         let is_lost_for_long = |key: &&Key| {
-            self.held.get(*key).is_some_and(|held| {
+            self.was_read && self.held.get(*key).is_some_and(|held| {
                 matches!(held.stored, Stored::Lost { since, .. } if now.saturating_duration_since(since) >= patience)
             })
         };

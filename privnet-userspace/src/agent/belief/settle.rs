@@ -5,28 +5,11 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use super::fact::{About, is_presence};
-use super::held::{Belief, Held, PRESENCE_PATIENCE, Stored};
+use super::held::{Belief, Stored};
 use crate::model::{HostName, Member, NetworkId};
-use crate::store::{Event, Expected, Key, Revision, keys};
+use crate::store::{Event, Expected, Key, keys};
 
 impl Belief {
-    /// Ends the belief in presences that were deleted long enough ago, and returns the changes of what is believed.
-    pub fn expire(&mut self, now: Instant) -> Vec<Event> {
-        let is_due = |held: &Held| {
-            matches!(held.stored, Stored::Lost { since, is_over: false, .. }
-                if now.saturating_duration_since(since) >= PRESENCE_PATIENCE)
-        };
-        let lost = self.lost.iter().filter(|key| is_presence(key));
-        let due: Vec<Key> = lost.filter(|key| self.held.get(key).is_some_and(is_due)).cloned().collect();
-        self.version += u64::from(!due.is_empty());
-        for key in &due {
-            if let Some(Held { stored: Stored::Lost { is_over, .. }, .. }) = self.held.get_mut(key) {
-                *is_over = true;
-            }
-        }
-        due.into_iter().map(|key| Event::Delete { key, revision: Revision::default() }).collect()
-    }
-
     /// Ends the belief in what has no reason to be believed any more. One end may be another's reason.
     pub(super) fn settle(
         &mut self,

@@ -20,12 +20,14 @@ use super::overlap::avoided_ranges;
 use super::problems::{self, of_names};
 use super::reads::{self, find_network, look_for_network};
 use super::scrape;
+use super::state;
 use super::verbs::AgentApi;
 use super::views::{
     AdoptHost, Adopted, Attach, Attached, AttachmentView, Check, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork, EndedNetwork, FleetView,
-    ForgetHost, ForgottenHost, HostState, HostView, MemberView, MembersQuery, NamesView, NetworkCounters, NetworkPath,
-    NetworkView, ResolveQuery, ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
+    DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork, EndedNetwork, ExportedState,
+    FleetView, ForgetHost, ForgottenHost, HostState, HostView, ImportedState, MemberView, MembersQuery, NamesView,
+    NetworkCounters, NetworkPath, NetworkView, RebuildState, RebuiltState, ResolveQuery, ResolveView, Scrape,
+    ScrapeErrorKind, SetFleet, StatusView, VersionView,
 };
 use crate::agent::adoption;
 use crate::agent::membership;
@@ -350,6 +352,22 @@ impl AgentApi for Control {
 
     async fn hosts(&self) -> Result<Vec<HostView>, ControlError> {
         Ok(reads::hosts(&self.shared))
+    }
+
+    async fn rebuild_state(&self, request: RebuildState) -> Result<RebuiltState, ControlError> {
+        state::rebuild(&self.shared, request).await
+    }
+
+    async fn export_state(&self) -> Result<ExportedState, ControlError> {
+        Ok(state::export(&self.shared))
+    }
+
+    async fn close_state(&self) -> Result<ExportedState, ControlError> {
+        state::close(&self.shared).await
+    }
+
+    async fn import_state(&self, request: ExportedState) -> Result<ImportedState, ControlError> {
+        state::import(&self.shared, request).await
     }
 
     async fn status(&self) -> Result<StatusView, ControlError> {

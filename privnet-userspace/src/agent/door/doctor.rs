@@ -200,7 +200,7 @@ async fn store_write(shared: &Shared) -> Check {
 
 /// Which fleet the host belongs to, and whether all of its hosts use the same VXLAN port.
 async fn fleet(shared: &Shared) -> Check {
-    let (FleetRecord { id, epoch, vxlan_port }, _) = shared.fleet.record();
+    let (FleetRecord { id, epoch, vxlan_port, .. }, _) = shared.fleet.record();
     let known = format!("{id}, epoch {epoch}, VXLAN port {vxlan_port}");
     if vxlan_port == DEFAULT_VXLAN_PORT {
         return check("fleet", CheckStatus::Ok, known, "");

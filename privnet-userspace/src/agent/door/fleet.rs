@@ -8,7 +8,7 @@ use crate::store::claims;
 use crate::store::records::FleetRecord;
 
 pub(super) fn show(shared: &Shared) -> FleetView {
-    let (FleetRecord { id, epoch, vxlan_port }, _) = shared.fleet.record();
+    let (FleetRecord { id, epoch, vxlan_port, .. }, _) = shared.fleet.record();
     FleetView { id, epoch, vxlan_port }
 }
 

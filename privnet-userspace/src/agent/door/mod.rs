@@ -46,6 +46,7 @@ pub mod read_failures;
 mod reads;
 mod scrape;
 mod service_checks;
+mod state;
 mod target;
 pub mod verbs;
 pub mod views;

@@ -72,6 +72,19 @@ macro_rules! verbs {
             /// Empties a host: withdraws its names, attaches nothing there, and waits until its containers have left.
             drainHost POST "/v1/hosts/drain" 200
                 drain_host(Body request: views::DrainHost) -> views::DrainedHost;
+            /// Makes the store that the agent was given the fleet's, by a higher epoch: the agents of all its hosts believe it then,
+            /// and put back what they know and it does not have.
+            rebuildState POST "/v1/state/rebuild" 200
+                rebuild_state(Body request: views::RebuildState) -> views::RebuiltState;
+            /// What is known of the fleet's store, as a copy that can be given to a store. It holds no private key.
+            exportState GET "/v1/state" 200
+                export_state() -> views::ExportedState;
+            /// Closes the store, since the fleet moves to another one, and answers what it held: no agent writes into it then.
+            closeState POST "/v1/state/close" 200
+                close_state() -> views::ExportedState;
+            /// Gives the store what a copy has and it lacks; an empty store becomes that of the copy's fleet.
+            importState POST "/v1/state/import" 200
+                import_state(Body request: views::ExportedState) -> views::ImportedState;
             /// The agent's state.
             status GET "/v1/status" 200
                 status() -> views::StatusView;

@@ -20,6 +20,7 @@ mod names;
 #[cfg(test)]
 pub(crate) mod schemas;
 mod scrape;
+mod state;
 mod status;
 mod version;
 mod within;
@@ -30,6 +31,7 @@ pub use names::{
     AnswerSource, DomainNameView, DomainNamesQuery, NamesCounted, NamesView, RepliesCounted, ResolveQuery, ResolveView,
 };
 pub use scrape::{CounterRow, MemberProblems, NetworkCounters, Scrape, ScrapeErrorKind, TunnelView};
+pub use state::{ExportedState, ImportedState, RebuildState, RebuiltState};
 pub use status::StatusView;
 pub use version::{BuildProfile, VersionView};
 use within::within;

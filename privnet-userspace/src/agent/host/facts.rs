@@ -108,6 +108,14 @@ impl Underlay {
     pub async fn of_default_route() -> Result<Self> {
         find_underlay(None, &Links::open(&Netns::current()?).await?).await
     }
+
+    /// The underlay of this process's network namespace by the address that the VTEP had.
+    ///
+    /// # Errors
+    /// When no interface has it, or the kernel cannot be asked.
+    pub async fn with_address(vtep: Ipv4Addr) -> Result<Self> {
+        find_underlay(Some(vtep), &Links::open(&Netns::current()?).await?).await
+    }
 }
 
 impl Host {

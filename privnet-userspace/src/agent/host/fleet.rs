@@ -12,6 +12,7 @@ use uuid::{Uuid, uuid};
 use super::journal::{remove_if_there, replace, set_aside};
 use crate::agent::config::Config;
 use crate::agent::door::error::{ControlError, ErrorCode};
+use crate::agent::snapshot;
 use crate::model::FileError;
 use crate::store::records::{self, FleetRecord, Stored};
 use crate::store::{Entry, Fleet, Revision, Store, StoreKind, keys};
@@ -21,20 +22,34 @@ const CHECKSUMS: Uuid = uuid!("1d1c64a5-24d3-4a86-a9a7-5b5b3a2f5c1e");
 /// The version of the file's form.
 const VERSION: u32 = 1;
 
+/// The fleet of this host, and why its store cannot be used yet.
+pub struct Joined {
+    /// The fleet.
+    pub fleet: Fleet,
+    /// Whether the fleet is one that this host has served before: what it has seen of the store is of that.
+    pub is_known: bool,
+    /// Why the store is not acted on: it does not answer, or is not the fleet's. Of a fleet that is known alone.
+    pub away: Option<anyhow::Error>,
+}
+
 /// Joins the fleet of a store, and notes it.
 ///
-/// A host belongs to the fleet that it has noted. One without members and without a note joins the fleet of any store; so does
-/// one without members whose note is of a store of this host alone, since no other host knows it. A host of the build before
-/// has no note, and its store is the one that knows it.
+/// A host belongs to the fleet that it has noted if it has served it: it has members, or has seen a network or a member of it.
+/// Any other host joins the fleet of the store; so does one without members whose note is of a store of this host alone, since
+/// no other host knows it. A host of the build before has no note, and its store is the one that knows it.
 ///
 /// # Errors
-/// When the store is not that of this host's fleet, or does not answer.
-pub async fn join(config: &Config, store: Arc<dyn Store>, members: usize) -> Result<Fleet> {
-    let path = path_in(&config.state_dir);
-    let noted = read(&path)?;
-    let binds = |note: &Noted| members > 0 || note.kind == StoreKind::Etcd;
-    let noted = noted.filter(binds).map(|note| note.stored);
-    if noted.is_none() && members > 0 && store.get(&keys::host(&config.host)).await?.is_none() {
+/// When a host that belongs to no fleet cannot join that of the store, or the note cannot be read.
+pub async fn join(config: &Config, store: Arc<dyn Store>, members: usize) -> Result<Joined> {
+    if let Some(noted) = noted(config, members)? {
+        let fleet = Fleet::of(store, noted.stored);
+        let away = fleet.recognize().await.err().map(anyhow::Error::from);
+        if away.is_none() {
+            note(&config.state_dir, &fleet)?;
+        }
+        return Ok(Joined { fleet, is_known: true, away });
+    }
+    if members > 0 && store.get(&keys::host(&config.host)).await?.is_none() {
         return Err(ControlError::new(
             ErrorCode::StoreUnavailable,
             format!(
@@ -49,11 +64,27 @@ pub async fn join(config: &Config, store: Arc<dyn Store>, members: usize) -> Res
         )
         .into());
     }
-    let fleet = Fleet::join(store, noted).await?;
-    match fleet.refusal() {
-        Some(refusal) => Err(crate::store::StoreError::from(refusal).into()),
-        None => note(&config.state_dir, &fleet).map(|()| fleet),
-    }
+    let fleet = Fleet::join(store).await?;
+    note(&config.state_dir, &fleet)?;
+    Ok(Joined { fleet, is_known: members > 0, away: None })
+}
+
+/// Whether this host belongs to a fleet whose store is shared: its agent serves without an answer of the store.
+///
+/// # Errors
+/// When the note cannot be read.
+pub fn is_of_one(config: &Config) -> Result<bool> {
+    // They are counted alone: what reads them sets aside what is damaged, and the agent that starts has to know of that.
+    let is_record = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "json");
+    let members = fs::read_dir(config.journal_dir()).into_iter().flatten().flatten().filter(is_record).count();
+    Ok(noted(config, members)?.is_some_and(|noted| noted.kind == StoreKind::Etcd))
+}
+
+/// The note of the fleet that this host belongs to.
+fn noted(config: &Config, members: usize) -> Result<Option<Noted>> {
+    let binds =
+        |noted: &Noted| members > 0 || (noted.kind == StoreKind::Etcd && snapshot::has_served(&config.snapshot_path()));
+    Ok(read(&path_in(&config.state_dir))?.filter(binds))
 }
 
 /// Notes the fleet's record as it was seen last.
@@ -160,7 +191,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = path_in(directory.path());
         assert!(read(&path).expect("no file is no note").is_none());
-        let fleet = Fleet::join(Arc::new(Memory::new()), None).await.expect("joined");
+        let fleet = Fleet::join(Arc::new(Memory::new())).await.expect("joined");
         note(directory.path(), &fleet).expect("noted");
         let noted = read(&path).expect("read").expect("a note");
         assert_eq!((noted.kind, &noted.stored.record), (StoreKind::Memory, &fleet.record().0));

@@ -5,8 +5,8 @@
 //! the agent asks it: it writes a question into the holder's presence, and an agent that finds a question in its presence
 //! writes the presence anew, without it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::facts::{Host, HostFacts};
+use super::machine;
 use super::vtep::VtepClaim;
 use crate::agent::backoff::Backoff;
 use crate::agent::config::Config;
@@ -241,8 +242,10 @@ pub struct Presence {
     problems: Arc<StoreProblems>,
     /// The image, which says what was seen of this host's record.
     world: Arc<SharedWorld>,
-    /// Lives as long as this host is taken to be there; none while another agent has its name.
+    /// Lives as long as this host is taken to be there; none before it was announced, and while another agent has its name.
     lease: tokio::sync::Mutex<Option<LeaseId>>,
+    /// How the name is taken, until it was announced for the first time: the store could not be used when the agent started.
+    unannounced: Mutex<Option<Taking>>,
     /// Notified when the others have been told that it is not.
     lost: Notify,
     /// Whether the store is known to have no presence of this host, whatever the lease says.
@@ -250,16 +253,17 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// The presence under a lease that [`announce`] took.
+    /// The presence under a lease that [`announce`] took, or one that is `unannounced` yet.
     pub fn new(
         host: Arc<Host>,
         store: Arc<Fleet>,
         problems: Arc<StoreProblems>,
         world: Arc<SharedWorld>,
         lease: Option<LeaseId>,
+        unannounced: Option<Taking>,
     ) -> Self {
         let (lease, lost, is_lost) = (tokio::sync::Mutex::new(lease), Notify::new(), AtomicBool::new(false));
-        Self { host, store, problems, world, lease, lost, is_lost }
+        Self { host, store, problems, world, lease, unannounced: Mutex::new(unannounced), lost, is_lost }
     }
 
     /// Lets the others hear that this host is there; takes its name again when it was away for too long.
@@ -276,7 +280,9 @@ impl Presence {
                 Err(error) => return Err(error).context("renewing the presence of this host"),
             }
         }
-        *lease = self.announce(Taking::Again).await?;
+        let taking = self.unannounced.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(Taking::Again);
+        *lease = self.announce(taking).await?;
+        self.is_announced(taking)?;
         self.is_lost.store(false, Ordering::Release);
         Ok(())
     }
@@ -287,7 +293,9 @@ impl Presence {
     /// When another agent's lease lives and that is not forced, or the store does not answer.
     pub async fn adopt(&self, is_forced: bool) -> Result<()> {
         let mut lease = self.lease.lock().await;
-        *lease = self.announce(Taking::Adoption { is_forced }).await?;
+        let taking = Taking::Adoption { is_forced };
+        *lease = self.announce(taking).await?;
+        self.is_announced(taking)?;
         self.is_lost.store(false, Ordering::Release);
         Ok(())
     }
@@ -298,6 +306,15 @@ impl Presence {
     /// That, or the store does not answer.
     pub async fn refuse_another(&self) -> Result<()> {
         holder(&self.store, &self.host.config, &self.host.facts, Taking::Again).await.map(drop)
+    }
+
+    fn is_announced(&self, taking: Taking) -> Result<()> {
+        if let Taking::Start { is_moved: true } = taking {
+            let Host { config, state_dir, facts, .. } = &*self.host;
+            machine::note(&config.state_dir, state_dir, facts.machine)?;
+        }
+        *self.unannounced.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
     }
 
     async fn announce(&self, taking: Taking) -> Result<Option<LeaseId>> {

@@ -62,6 +62,7 @@ fn config_of(options: &AgentOptions) -> Result<agent::Config, ControlError> {
         names,
         observe_interval: options.observe_interval,
         machine_id_file: options.machine_id_file.clone(),
+        serves_alone: true,
     })
 }
 

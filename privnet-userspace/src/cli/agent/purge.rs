@@ -24,7 +24,8 @@ pub fn run(arguments: PurgeArgs) -> Result<(), ControlError> {
 }
 
 async fn purge(options: &AgentOptions, is_sure: bool) -> Result<(), ControlError> {
-    let config = config_of(options)?;
+    // What is ended has to be ended in the store too, where there is one.
+    let config = agent::Config { serves_alone: false, ..config_of(options)? };
     let count = agent::memberships_of(&config)?;
     let host = &options.host;
     if count > 0 && !is_sure {

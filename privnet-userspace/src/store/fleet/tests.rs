@@ -1,6 +1,9 @@
 //! Stores that are replaced, emptied and set back behind an agent's back.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::model::NetworkId;
 use crate::store::Memory;
 
 /// A place where one store stands now and another one later, as behind an endpoint.
@@ -96,7 +99,7 @@ async fn stored(store: &dyn Store) -> Option<FleetRecord> {
 async fn agents_that_begin_at_once_on_an_empty_store_are_of_one_fleet() {
     for _ in 0..50 {
         let store: Arc<dyn Store> = Arc::new(Memory::new());
-        let joining = [(); 4].map(|()| tokio::spawn(Fleet::join(Arc::clone(&store), None)));
+        let joining = [(); 4].map(|()| tokio::spawn(Fleet::join(Arc::clone(&store))));
         let mut ids = Vec::new();
         for fleet in joining {
             ids.push(fleet.await.expect("ended").expect("joined").id());
@@ -110,7 +113,7 @@ async fn agents_that_begin_at_once_on_an_empty_store_are_of_one_fleet() {
 #[tokio::test]
 async fn an_agent_neither_reads_nor_writes_a_store_that_has_taken_the_place_of_its_own() {
     let place = Endpoint::new();
-    let fleet = Fleet::join(place.clone(), None).await.expect("joined");
+    let fleet = Fleet::join(place.clone()).await.expect("joined");
     fleet.commit(put()).await.expect("its own store");
     let (record, _) = fleet.record();
     let other = FleetRecord { id: FleetRecord::random().id, ..record.clone() };
@@ -147,22 +150,105 @@ async fn an_agent_neither_reads_nor_writes_a_store_that_has_taken_the_place_of_i
 #[tokio::test]
 async fn an_agent_that_starts_again_knows_its_store_by_what_it_has_seen() {
     let first: Arc<dyn Store> = Arc::new(Memory::new());
-    let fleet = Fleet::join(Arc::clone(&first), None).await.expect("joined");
+    let fleet = Fleet::join(Arc::clone(&first)).await.expect("joined");
     let (record, value) = fleet.record();
     let entry = Entry { key: keys::fleet(), value, revision: Revision(0), lease: None };
     let believed = || records::read::<FleetRecord>(&entry).expect("a record");
-    let again = Fleet::join(first, Some(believed())).await.expect("joined");
+    let again = Fleet::of(first, believed());
+    again.recognize().await.expect("it is the fleet's");
     assert_eq!((again.refusal(), again.id()), (None, record.id));
     let empty = Arc::new(Memory::new());
-    let elsewhere = Fleet::join(empty.clone(), Some(believed())).await.expect("it is told");
+    let elsewhere = Fleet::of(empty.clone(), believed());
+    assert!(elsewhere.recognize().await.is_err());
     assert_eq!(elsewhere.refusal(), Some(FleetError::NoRecord { fleet: record.id }));
     assert_eq!(stored(&*empty).await, None, "it makes no record there");
+}
+
+/// An operator's word of a fleet of which nothing is known.
+async fn rebuild(fleet: &Fleet) {
+    let survey = fleet.survey(&fleet.record().0, &BTreeSet::new()).await.expect("a survey");
+    assert!(!survey.is_ours, "{survey:?}");
+    let epoch = survey.next_epoch;
+    assert_eq!(fleet.rebuild(survey).await.expect("rebuilt").epoch, epoch);
+}
+
+#[tokio::test]
+async fn an_operator_makes_a_store_the_fleets_and_every_agent_of_it_follows() {
+    let place = Endpoint::new();
+    let one = Fleet::join(place.clone()).await.expect("joined");
+    let two = Fleet::join(place.clone()).await.expect("joined");
+    assert!(one.survey(&one.record().0, &BTreeSet::new()).await.expect("a survey").is_ours);
+    let first = place.replace(Arc::new(Memory::new()));
+    assert_eq!(refused(two.commit(put()).await), FleetError::NoRecord { fleet: one.id() });
+    rebuild(&one).await;
+    two.recognize().await.expect("the fleet's");
+    two.commit(put()).await.expect("the fleet's");
+    assert_eq!((one.record().0.epoch, two.record().0.epoch), (2, 2));
+
+    // The store of before, back: an older copy, until an operator says otherwise.
+    place.replace(first);
+    assert_eq!(refused(one.recognize().await), FleetError::Older { fleet: one.id(), epoch: 2, found: 1 });
+    rebuild(&two).await;
+    one.recognize().await.expect("the fleet's");
+    assert_eq!(one.record().0.epoch, 3);
+
+    // It is closed: nothing is written, until an operator takes that back.
+    one.close().await.expect("closed");
+    assert_eq!(refused(one.commit(put()).await), FleetError::Closed { fleet: one.id() });
+    assert_eq!(refused(two.commit(put()).await), FleetError::Closed { fleet: one.id() });
+    assert!(Fleet::join(place.clone()).await.is_err(), "a new host does not join it either");
+    rebuild(&one).await;
+    two.recognize().await.expect("the fleet's");
+    two.commit(put()).await.expect("the fleet's");
+    assert_eq!(two.record().0.epoch, 4);
+}
+
+#[tokio::test]
+async fn what_another_fleet_has_in_a_store_is_counted_and_goes_when_an_operator_says_so() {
+    let store: Arc<dyn Store> = Arc::new(Memory::new());
+    let stranger = Fleet::join(Arc::clone(&store)).await.expect("joined");
+    let network = NetworkId::from_uuid(uuid::Uuid::from_u128(7));
+    for number in 0..120 {
+        let key: Key = format!("other/{number}").parse().expect("a key");
+        stranger.commit(Transaction::new().put(key, *b"{}")).await.expect("committed");
+    }
+    stranger.commit(Transaction::new().put(keys::network(network), *b"{}")).await.expect("committed");
+    let own = Fleet::join(Arc::new(Memory::new())).await.expect("joined");
+    let fleet = Fleet::of(Arc::clone(&store), own.lock().stored.clone());
+    let survey = fleet.survey(&fleet.record().0, &BTreeSet::from([network])).await.expect("a survey");
+    assert_eq!(survey.strange, Some(Strange { fleet: Some(stranger.id()), networks: 1, members: 0 }));
+    fleet.rebuild(survey).await.expect("rebuilt");
+    let left = store.list(&keys::everything()).await.expect("listed").entries;
+    assert_eq!(left.len(), 2, "the record and the epoch: {left:?}");
+    assert_eq!(stored(&*store).await.map(|record| (record.id, record.epoch)), Some((own.id(), 2)));
+    assert_eq!(refused(stranger.commit(put()).await), FleetError::Another { fleet: stranger.id(), found: own.id() });
+
+    // A fleet that an agent made on an empty store: its host is of this fleet from now on.
+    let store: Arc<dyn Store> = Arc::new(Memory::new());
+    let made = Fleet::join(Arc::clone(&store)).await.expect("joined");
+    let host: Key = "hosts/h".parse().expect("a key");
+    made.commit(Transaction::new().put(host.clone(), *b"{}")).await.expect("committed");
+    let fleet = Fleet::of(Arc::clone(&store), own.lock().stored.clone());
+    rebuild(&fleet).await;
+    assert!(store.get(&host).await.expect("read").is_some());
+    assert_eq!(stored(&*store).await.map(|record| (record.id, record.epoch)), Some((own.id(), 2)));
+
+    // Without a record of a fleet, a network that is known tells whose it is.
+    for (known, strange) in [(BTreeSet::from([network]), false), (BTreeSet::new(), true)] {
+        let store = Arc::new(Memory::new());
+        store.commit(Transaction::new().put(keys::network(network), *b"{}")).await.expect("committed");
+        let fleet = Fleet::of(store.clone(), own.lock().stored.clone());
+        let survey = fleet.survey(&fleet.record().0, &known).await.expect("a survey");
+        assert_eq!((survey.strange.is_some(), survey.is_ours), (strange, false));
+        fleet.rebuild(survey).await.expect("rebuilt");
+        assert!(store.get(&keys::network(network)).await.expect("read").is_some(), "it stays");
+    }
 }
 
 #[tokio::test]
 async fn a_record_of_the_same_epoch_that_steps_back_is_put_right() {
     let place = Endpoint::new();
-    let fleet = Fleet::join(place.clone(), None).await.expect("joined");
+    let fleet = Fleet::join(place.clone()).await.expect("joined");
     let (record, _) = fleet.record();
     let changed = FleetRecord { vxlan_port: NonZeroU16::new(4790).expect("a port"), ..record.clone() };
     place.replace(store_with(&changed, 2).await);
@@ -178,7 +264,7 @@ async fn a_record_of_the_same_epoch_that_steps_back_is_put_right() {
 #[tokio::test]
 async fn the_key_of_the_epoch_is_made_again() {
     let store = Arc::new(Memory::new());
-    let fleet = Fleet::join(store.clone(), None).await.expect("joined");
+    let fleet = Fleet::join(store.clone()).await.expect("joined");
     let epoch = keys::fleet_epoch(fleet.id(), 1);
     store.commit(Transaction::new().delete(epoch.clone())).await.expect("lost");
     fleet.commit(put()).await.expect("the fleet's");
@@ -188,8 +274,8 @@ async fn the_key_of_the_epoch_is_made_again() {
 #[tokio::test]
 async fn what_another_agent_changes_is_known_by_the_next_transaction_and_by_the_watch() {
     let store: Arc<dyn Store> = Arc::new(Memory::new());
-    let one = Fleet::join(Arc::clone(&store), None).await.expect("joined");
-    let two = Fleet::join(Arc::clone(&store), None).await.expect("joined");
+    let one = Fleet::join(Arc::clone(&store)).await.expect("joined");
+    let two = Fleet::join(Arc::clone(&store)).await.expect("joined");
     let port = |port| NonZeroU16::new(port).expect("a port");
     crate::store::claims::set_vxlan_port(&one, port(4790)).await.expect("set");
     two.commit(put()).await.expect("committed");

@@ -262,6 +262,9 @@ pub struct FleetRecord {
     /// The UDP port of VXLAN between the hosts. Absent is 4789.
     #[serde(default = "default_vxlan_port")]
     pub vxlan_port: NonZeroU16,
+    /// Whether an operator moved the fleet to another store: no agent writes into this one any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
 }
 
 const fn default_vxlan_port() -> NonZeroU16 {

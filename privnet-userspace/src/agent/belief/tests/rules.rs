@@ -1,13 +1,14 @@
 //! Each rule by itself, beside its twin.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use super::super::held::PRESENCE_PATIENCE;
+use super::super::patience::PRESENCE_PATIENCE;
 use super::super::repair::Unit;
 use super::super::{Belief, Pauses, Repair};
 use super::{APP, key};
-use crate::store::{Entry, Event, Listing, Revision, keys};
+use crate::store::{Entry, Event, Key, Listing, Revision, Value, keys};
 
 const SHOP: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
 
@@ -173,4 +174,76 @@ fn a_mark_ends_a_network_with_its_members_before_and_after_and_is_put_back_itsel
     assert_eq!(belief.follow(&[delete(&mark)], now), []);
     let repairs = belief.repairs(now);
     assert!(matches!(&repairs[..], [Repair { unit: Unit::Mark(_), .. }]), "{repairs:?}");
+}
+
+#[test]
+fn nothing_is_lost_before_the_store_has_been_read() {
+    let start = Instant::now();
+    let mut belief = Belief::new("a".parse().expect("a host"));
+    let member = member(WITH_ID).replace(r#""host":"b""#, r#""host":"a""#);
+    let record = format!("members/{SHOP}/1.web.{APP}");
+    for (remembered, text) in [(&*format!("networks/{SHOP}"), NETWORK), (&*record, &*member), ("presences/b", NEW)] {
+        belief.remember(key(remembered), text.as_bytes().into(), start).expect("readable");
+    }
+    let later = start + Duration::from_secs(3_600);
+    assert_eq!((belief.repairs(later).len(), belief.expire(later).len()), (0, 0), "the store was not read yet");
+    assert_eq!(belief.lost_for(Duration::ZERO, later), Vec::<String>::new());
+    // An empty store: what was remembered is lost from now on.
+    let empty = Listing { entries: Vec::new(), revision: Revision(1) };
+    assert_eq!(belief.compare(&empty, later), Vec::new());
+    assert_eq!(belief.expire(later), Vec::new(), "its host has its time to say again that it is there");
+    assert_eq!(belief.repairs(later).len(), 2, "the network and the member");
+    assert_eq!(belief.expire(later + PRESENCE_PATIENCE).len(), 1);
+    assert_eq!(belief.records().count(), 2, "the presence is none by now");
+}
+
+/// A row of the member's address.
+fn row(count: u64, rest: &str) -> String {
+    format!(r#"{{"version":1,"serial":1,"generation":0,"count":{count}{rest}}}"#)
+}
+
+#[test]
+fn a_copy_brings_back_what_was_lost_and_not_what_was_ended() {
+    let (record, address) = (format!("members/{SHOP}/1.web.{APP}"), format!("addresses/{SHOP}/10.240.0.2"));
+    let holds = row(256, &format!(r#","holder":"1.web.{APP}","member":"0000000000000007""#));
+    let ended = row(256, r#","holder":null,"member":"0000000000000007","released_unix_seconds":9"#);
+    let ended = ended.replace(r#""serial":1"#, r#""serial":2"#);
+    let next = row(512, &format!(r#","holder":"2.web.{APP}","member":"0000000000000009""#));
+    let member = member(WITH_ID);
+    let saved: BTreeMap<Key, Value> = [
+        (key(&format!("networks/{SHOP}")), NETWORK.as_bytes().into()),
+        (key(&record), member.as_bytes().into()),
+        (key(&address), holds.as_bytes().into()),
+        (key("presences/b"), NEW.as_bytes().into()),
+        (key("fences/networks"), b"".as_slice().into()),
+    ]
+    .into();
+    let written = |stored: &[(&str, &str)], believed: &[(&str, &str)]| -> Vec<String> {
+        let mut belief = Belief::new("a".parse().expect("a host"));
+        for (known, text) in believed {
+            belief.remember(key(known), text.as_bytes().into(), Instant::now()).expect("readable");
+        }
+        let entry = |(stored, text): &(&str, &str)| Entry {
+            key: key(stored),
+            value: text.as_bytes().into(),
+            revision: Revision(3),
+            lease: None,
+        };
+        let listing = Listing { entries: stored.iter().map(entry).collect(), revision: Revision(3) };
+        let transactions = belief.lacking(&listing, &saved).expect("readable");
+        transactions.iter().flat_map(|transaction| transaction.writes.keys().map(ToString::to_string)).collect()
+    };
+    let network = format!("networks/{SHOP}");
+    let all = [address.clone(), record.clone(), network.clone()];
+    assert_eq!(written(&[], &[]), all, "an empty store");
+    assert_eq!(written(&[(&network, NETWORK)], &[]), all[..2], "a store that has a part of it");
+    // Its end, or the next holder of its address, whether the store says so or this host knows.
+    for later in [&ended, &next] {
+        let known: &[(&str, &str)] = &[(&network, NETWORK), (&address, later)];
+        assert_eq!(written(known, &[]), Vec::<String>::new(), "{later}");
+        assert_eq!(written(&[], known), Vec::<String>::new(), "{later}");
+    }
+    assert_eq!(written(&[(&network, NETWORK), (&address, "{}")], &[]), Vec::<String>::new(), "a damaged row");
+    // What is believed is put back by the hosts.
+    assert_eq!(written(&[], &[(&network, NETWORK)]), all[..2]);
 }

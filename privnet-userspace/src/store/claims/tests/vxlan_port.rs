@@ -13,7 +13,7 @@ fn port(port: u16) -> NonZeroU16 {
 }
 
 async fn fleet(store: &Arc<dyn Store>) -> Fleet {
-    Fleet::join(Arc::clone(store), None).await.expect("joined")
+    Fleet::join(Arc::clone(store)).await.expect("joined")
 }
 
 #[tokio::test]
