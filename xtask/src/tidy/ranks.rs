@@ -200,7 +200,8 @@ mod tests {
             "use crate::api::Client;\nuse crate::model::Port;\nuse crate::agent::Agent;\nuse crate::link::Links;";
         assert_eq!(lines("privnet-userspace/src/cli/verbs.rs", text), [3, 4]);
         assert_eq!(lines("privnet-userspace/src/cli/agent/config.rs", text), [4]);
-        assert_eq!(lines("privnet-userspace/src/cli/doctor.rs", text), [4]);
+        let asks_docker = format!("{text}\nuse crate::docker::Engine;");
+        assert_eq!(lines("privnet-userspace/src/cli/doctor.rs", &asks_docker), [4]);
     }
 
     #[test]
