@@ -198,16 +198,14 @@ fn an_etcd_that_is_slow_or_asks_who_is_there_is_named_and_outlasted() {
     assert!(error.message.contains("user name is empty") && error.remedy.contains("--etcd-cert"), "{error:?}");
     store_is_said(one, "user name is empty");
     reads_answer_at_once(one, "asks who is there", &reads);
-    // An agent that begins then waits, and says for what.
+    // An agent that begins then serves what it knows, and says what it waits for.
     one.kill();
     let line = one.agent_line();
     let mut agent = one.space.command(&line).spawn().expect("the agent starts");
-    wait_until("it says what it waits for", || {
-        one.status().is_err_and(|error| error.message.contains("user name is empty") && error.remedy.contains("--etcd"))
-    });
+    wait_until("it has begun", || one.status().is_ok());
+    store_is_said(one, "user name is empty");
     assert!(other.pings(web.address()));
     etcd.ask_for_no_names();
-    wait_until("it has begun", || one.status().is_ok());
     agent.kill().expect("kill -9");
     agent.wait().expect("its end");
     one.start();
@@ -322,14 +320,10 @@ fn a_password_that_is_wrong_or_changes_is_named_and_outlasted() {
     one.kill();
     has("wrong");
     let mut agent = one.space.command(&one.agent_line()).spawn().expect("the agent starts");
-    wait_until("it says what it waits for", || {
-        one.status().is_err_and(|error| {
-            error.message.contains("authentication failed") && error.remedy.contains("--etcd-password-file")
-        })
-    });
+    wait_until("it has begun", || one.status().is_ok());
+    store_is_said(one, "authentication failed");
     stream.flows();
     has("second");
-    wait_until("it has begun", || one.status().is_ok());
     agent.kill().expect("kill -9");
     agent.wait().expect("its end");
     one.start();

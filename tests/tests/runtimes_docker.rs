@@ -89,7 +89,7 @@ impl Scene {
         let api = self.attach("shop", "api", &["--container", "api", "--resolv-conf", &self.path("api")]);
         self.assert_is_ours("api", &[&api]);
         let pid = self.docker.inspect("db", ".State.Pid");
-        let db = self.attach("shop", "db", &["--netns", &format!("/proc/{pid}/ns/net")]);
+        let db = self.attach("shop", "store", &["--netns", &format!("/proc/{pid}/ns/net")]);
         assert_eq!(self.inside("db", "busybox cat /etc/resolv.conf"), before.trim_end(), "its attach named no file");
         self.resolver.forget();
         let full = format!("1.web.{APP}.{}.private-network.internal", self.shop.attached.network);
@@ -97,7 +97,9 @@ impl Scene {
         for (name, address) in [
             (format!("web.{APP}"), Some(self.shop.address())),
             (full, Some(self.shop.address())),
-            (format!("db.{APP}"), Some(db.member.address)),
+            (format!("store.{APP}"), Some(db.member.address)),
+            // A type of the asker's own app; Docker knows the same container by its own name.
+            ("store".to_owned(), Some(db.member.address)),
             (format!("nosuch.{APP}"), None),
             (format!("till.{APP}"), None),
             ("db".to_owned(), Some(of_docker.parse().expect("an address"))),
@@ -110,7 +112,7 @@ impl Scene {
         for address in [self.shop.address().to_string(), db.member.address.to_string(), of_docker] {
             self.assert_reaches("api", &address);
         }
-        self.detach("shop", "db");
+        self.detach("shop", "store");
     }
 
     fn a_second_network_comes_and_goes_and_docker_has_its_file_back(&self) {

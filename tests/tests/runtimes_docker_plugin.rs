@@ -9,6 +9,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::time::Duration;
 
 use privnet::agent::views::{Check, CheckStatus, MemberView};
@@ -258,6 +259,7 @@ impl Scene {
         self.wait_until_members(&all);
         let address = self.member("demo").member.address;
         let (web, backend) = (self.space("eager_web"), self.space("backend"));
+        self.wait_until_found_without_dockerd();
         let echo = Server::echo(&backend, 7);
         let stream = Stream::start(&web, (address, 7), Duration::from_millis(10));
         stream.flows();
@@ -362,6 +364,20 @@ impl Scene {
 
     fn inside(&self, container: &str, line: &str) -> String {
         self.docker.run(&format!("exec {container} {line}"))
+    }
+
+    /// Waits until the agent looks for no container through the mounts of a dockerd that may end.
+    fn wait_until_found_without_dockerd(&self) {
+        let members = self.host.paths().state.join("members");
+        let through_dockerd = |path: &Path| {
+            let text = std::fs::read(path).unwrap_or_default();
+            let record: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+            record["netns_path"].as_str().is_some_and(|path| path.contains("/root/"))
+        };
+        wait_until("each container is found at its own process", || {
+            let files = std::fs::read_dir(&members).expect("listed").filter_map(Result::ok);
+            !files.map(|file| file.path()).any(|path| through_dockerd(&path))
+        });
     }
 
     /// The namespace of a container, by a name of the lab's that is to be removed before the container ends.
