@@ -372,7 +372,7 @@ impl Scene {
         let through_dockerd = |path: &Path| {
             let text = std::fs::read(path).unwrap_or_default();
             let record: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-            record["netns_path"].as_str().is_some_and(|path| path.contains("/root/"))
+            record["netns_path"].as_str().is_some_and(|path| !path.ends_with("/ns/net"))
         };
         wait_until("each container is found at its own process", || {
             let files = std::fs::read_dir(&members).expect("listed").filter_map(Result::ok);

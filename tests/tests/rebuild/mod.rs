@@ -13,7 +13,7 @@ use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, Space, say, wait_unti
 
 const SUBNET: &str = "10.92.0.0/24";
 pub const PORT: u16 = 7000;
-pub const PACE: Duration = Duration::from_millis(1);
+pub const PACE: Duration = Duration::from_millis(2);
 pub const LATER: Duration = Duration::from_secs(90);
 /// What a rebuild does not bring back byte for byte: what is held under a lease is written anew, a fence only moves, and the
 /// fleet has another epoch.
