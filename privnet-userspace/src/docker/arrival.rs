@@ -160,7 +160,7 @@ impl Arrival {
     async fn find(&self) -> bool {
         let Some(endpoint) = self.agent.handed_over(self.digits) else { return false };
         let Some((network, id)) = ids(&endpoint.wishes) else { return true };
-        if !endpoint.container.is_some_and(|path| ends_with_dockerd(&path)) {
+        if !ends_with_dockerd(&endpoint.path) {
             return true;
         }
         let Some(container) = self.engine.container(network, id).await else { return false };
@@ -192,9 +192,10 @@ impl Arrival {
     }
 }
 
-/// Whether a path leads through the mounts of dockerd, which has some of its own.
-fn ends_with_dockerd(path: &Path) -> bool {
-    path.starts_with("/proc")
+/// Whether a path leads through the mounts of dockerd, which has some of its own: `/proc/<pid>/root/…`.
+pub fn ends_with_dockerd(path: &Path) -> bool {
+    let of_process = path.strip_prefix("/proc").ok();
+    of_process.and_then(|path| path.components().nth(1)).is_some_and(|part| part.as_os_str() == "root")
 }
 
 /// Whether a file names Docker's server, or ours.
@@ -214,4 +215,21 @@ pub fn sentence(error: &ControlError) -> String {
 /// The ids of Docker's that an endpoint keeps.
 fn ids(wishes: &BTreeMap<String, String>) -> Option<(&str, &str)> {
     Some((wishes.get(DOCKER_NETWORK)?, wishes.get(DOCKER_ENDPOINT)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_through_dockerds_mounts_ends_with_dockerd_and_others_do_not() {
+        for (path, ends) in [
+            ("/proc/7/root/run/docker/netns/1", true),
+            ("/proc/7/ns/net", false),
+            ("/run/docker/netns/1", false),
+            ("/proc/7", false),
+        ] {
+            assert_eq!(ends_with_dockerd(Path::new(path)), ends, "{path}");
+        }
+    }
 }

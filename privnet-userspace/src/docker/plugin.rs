@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::arrival::{Arrival, DOCKER_ENDPOINT, DOCKER_NETWORK, Siblings, sentence};
+use super::arrival::{Arrival, DOCKER_ENDPOINT, DOCKER_NETWORK, Siblings, ends_with_dockerd, sentence};
 use super::engine::Engine;
 use super::networks::Networks;
 use super::protocol::{CreateEndpoint, CreateNetwork, Join, OfEndpoint, OfNetwork, read};
@@ -59,7 +59,9 @@ impl Plugin {
     /// Goes on with what an earlier agent left under way, and serves by this one.
     pub fn begin(&self, agent: Arc<dyn Handovers>) {
         for digits in agent.all_handed_over() {
-            let is_under_way = |it: &HandedOver| it.stage != Stage::Returned && (it.is_unnamed || !it.has_resolv_conf);
+            let is_under_way = |it: &HandedOver| {
+                it.stage != Stage::Returned && (it.is_unnamed || !it.has_resolv_conf || ends_with_dockerd(&it.path))
+            };
             if agent.handed_over(digits).as_ref().is_some_and(is_under_way) {
                 tokio::spawn(self.arrival(&agent, digits).follow());
             }

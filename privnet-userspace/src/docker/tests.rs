@@ -85,7 +85,7 @@ impl Handovers for Fake {
             wishes: wish.wishes,
             is_unnamed: true,
             is_settled: false,
-            container: None,
+            path: PathBuf::new(),
             has_resolv_conf: false,
         };
         Ok(self.made.lock().expect("whole").entry(digits).or_insert(made).clone())

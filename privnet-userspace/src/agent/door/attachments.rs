@@ -26,7 +26,7 @@ pub fn list(shared: &Shared) -> Vec<AttachmentView> {
 /// # Errors
 /// When a record cannot be changed, or not all is gone in time; nothing is left undone because of that.
 pub async fn end(shared: &Shared, name: &AttachmentName) -> Result<Detached, ControlError> {
-    shared.host.state_dir.check()?;
+    shared.host.state_dir.check_writable()?;
     let mut meant = records(shared);
     meant.retain(|record| record.attachment.as_ref() == Some(name));
     let (mut ended, mut failed) = (Detached::default(), None);

@@ -55,8 +55,8 @@ pub struct HandedOver {
     pub is_unnamed: bool,
     /// Whether the container's namespace is known.
     pub is_settled: bool,
-    /// Where the container's namespace was said to be, when the device was given.
-    pub container: Option<PathBuf>,
+    /// Where its namespace is looked for.
+    pub path: PathBuf,
     /// Whether its `resolv.conf` is known.
     pub has_resolv_conf: bool,
 }
@@ -168,7 +168,7 @@ impl Handovers for Control {
             wishes: handover.wishes.clone(),
             is_unnamed: handover.is_unnamed,
             is_settled: record.netns_path != made_in,
-            container: handover.given_to.as_ref().map(|given_to| given_to.container.clone()),
+            path: record.netns_path.clone(),
             has_resolv_conf: record.resolv_conf.is_some(),
         })
     }
