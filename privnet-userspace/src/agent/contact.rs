@@ -28,6 +28,8 @@ pub struct Contact(watch::Sender<Heard>);
 struct Heard {
     /// When the image was last known to be current.
     at: Instant,
+    /// Whether the image followed the store at the last answer.
+    follows: bool,
     /// Why the last question was left without an answer.
     fault: Option<ControlError>,
 }
@@ -36,21 +38,22 @@ impl Contact {
     /// A store that has just been read.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self(watch::Sender::new(Heard { at: now, fault: None }))
+        Self(watch::Sender::new(Heard { at: now, follows: true, fault: None }))
     }
 
     /// A store that cannot be read, and an image of it that was current so long ago.
     #[must_use]
     pub fn without_answer(now: Instant, age: Duration, fault: ControlError) -> Self {
-        Self(watch::Sender::new(Heard { at: now.checked_sub(age).unwrap_or(now), fault: Some(fault) }))
+        let at = now.checked_sub(age).unwrap_or(now);
+        Self(watch::Sender::new(Heard { at, follows: false, fault: Some(fault) }))
     }
 
     /// How old the store's image is; nothing while it is current.
     #[must_use]
     pub fn age(&self, now: Instant) -> Option<Duration> {
-        let Heard { at, fault } = &*self.0.borrow();
+        let Heard { at, follows, fault } = &*self.0.borrow();
         let age = now.saturating_duration_since(*at);
-        (fault.is_some() || age > CURRENT).then_some(age)
+        (fault.is_some() || !follows || age > CURRENT).then_some(age)
     }
 
     /// Waits until the store is found not to answer, and returns why; at once when that is known.
@@ -67,12 +70,15 @@ impl Contact {
 
     /// Notes an answer to a question that was asked then, while the image followed the store.
     fn heard(&self, asked: Instant) {
-        self.0.send_replace(Heard { at: asked, fault: None });
+        self.0.send_replace(Heard { at: asked, follows: true, fault: None });
     }
 
     /// Notes an answer, while the image did not follow the store.
     fn is_there(&self) {
-        self.0.send_modify(|heard| heard.fault = None);
+        self.0.send_modify(|heard| {
+            heard.follows = false;
+            heard.fault = None;
+        });
     }
 
     /// Notes a question without an answer.
@@ -125,6 +131,7 @@ mod tests {
         assert_eq!(contact.away().await.message, "refused");
         // It answers, and the image is not read anew yet.
         contact.is_there();
+        assert_eq!(contact.age(after(6)), Some(Duration::from_secs(1)), "an answer does not make the image current");
         assert_eq!(contact.age(after(10)), Some(Duration::from_secs(5)));
         assert!(futures::poll!(Box::pin(contact.away())).is_pending());
         contact.heard(after(10));
