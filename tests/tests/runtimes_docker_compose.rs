@@ -11,14 +11,11 @@ use std::path::{Path, PathBuf};
 
 use privnet::agent::views::MemberView;
 use privnet::model::MemberState;
-use privnet_tests::lab::docker::IMAGE;
+use privnet_tests::lab::image::{IMAGE, database};
 use privnet_tests::lab::{Docker, Lab, Options, has_program, run, say, skip, wait_until};
 
 /// Of the host's resolver, which does not answer.
 const RESOLVER: &str = "192.168.77.1";
-/// Stands for a database: it answers `INCR` alone.
-const DATABASE: &str = "#!/bin/busybox sh\nexec busybox nc -ll -p 6379 -e /bin/counter\n";
-const COUNTER: &str = "#!/bin/busybox sh\nread line\nn=$(($(busybox cat /count 2>/dev/null || echo 0) + 1))\necho $n > /count\necho :$n\n";
 
 #[test]
 fn the_example_of_compose_shows_who_reaches_whom() {
@@ -29,9 +26,7 @@ fn the_example_of_compose_shows_who_reaches_whom() {
     let lab = Lab::new("the_example_of_compose_shows_who_reaches_whom");
     let host = lab.host(&Options::ebpf().with_docker());
     let docker = Docker::beside(&host, RESOLVER);
-    let (database, counter) =
-        (script(lab.directory(), "redis-server", DATABASE), script(lab.directory(), "counter", COUNTER));
-    let programs = [Docker::tools(), vec![(database, "/bin/redis-server"), (counter, "/bin/counter")]].concat();
+    let programs = [Docker::tools(), database(lab.directory())].concat();
     docker.import(&programs);
     docker.compose(&example(), "up --detach --quiet-pull", &[("IMAGE", IMAGE), ("DB_IMAGE", IMAGE)]);
     let names = || {
@@ -68,12 +63,4 @@ fn the_example_of_compose_shows_who_reaches_whom() {
 
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/compose/compose.yaml")
-}
-
-fn script(directory: &Path, name: &str, text: &str) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt as _;
-    let path = directory.join(name);
-    std::fs::write(&path, text).expect("written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("made executable");
-    path
 }

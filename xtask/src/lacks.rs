@@ -7,8 +7,10 @@ use crate::report::Skip;
 /// A version of a kernel, as `(6, 12)`.
 pub type Version = (u32, u32);
 
-/// What the machine of a continuous integration may lack: it has either kernel, and Debian 12 has no Compose 2.
-pub const MACHINE: [&str; 3] = ["kernel WireGuard", "a kernel without WireGuard", "Docker Compose 2"];
+/// What the machine of a continuous integration may lack: it has either kernel, and Debian 12 has no Compose 2 and no Podman
+/// with netavark's plugins.
+pub const MACHINE: [&str; 4] =
+    ["kernel WireGuard", "a kernel without WireGuard", "Docker Compose 2", "Podman with netavark"];
 
 /// What a guest may lack: every one, or those with a kernel before a version.
 pub const GUESTS: [(Option<Version>, &str); 2] = [(Some((6, 6)), "TCX"), (None, "a kernel without WireGuard")];

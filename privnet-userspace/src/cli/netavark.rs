@@ -20,7 +20,7 @@ use super::client::Client;
 use super::output;
 use super::runtime::wait;
 use crate::api::identity::{PORT, WISHES};
-use crate::api::views::{Attachment, EndAttachment};
+use crate::api::views::{Attached, Attachment, EndAttachment};
 use crate::model::{AttachmentName, IfName};
 
 /// What the directory is called that runtimes have netavark's plugins in.
@@ -130,6 +130,9 @@ async fn setup(client: &Client, netns: &Path, call: Call) -> Result<Value, Strin
     }
     match call.network_options.static_ips.as_deref() {
         None | Some([]) => {}
+        Some(addresses) if addresses.iter().any(|address| address.contains(':')) => {
+            return Err("a private network speaks IPv4 only: leave --ip6 out".to_owned());
+        }
         Some([address]) => drop(wishes.insert("privnet.address".to_owned(), address.clone())),
         Some(_) => return Err("a member has one address in a private network: give one --ip".to_owned()),
     }
@@ -148,11 +151,21 @@ async fn setup(client: &Client, netns: &Path, call: Call) -> Result<Value, Strin
     let (network, attached) = attachments::add(client, wish).await.map_err(|error| error.sentence())?;
     let address = attachments::address(&network, &attached);
     let made = json!({ "mac_address": NO_MAC, "subnets": [{ "ipnet": address }] });
+    let (servers, searched) = names(&attached, &network.id.to_string());
     Ok(json!({
         "interfaces": { interface.as_str(): made },
-        "dns_server_ips": attachments::words(&attached, "nameserver").collect::<Vec<_>>(),
-        "dns_search_domains": attachments::words(&attached, "search").collect::<Vec<_>>(),
+        "dns_server_ips": servers,
+        "dns_search_domains": searched,
     }))
+}
+
+/// What a network adds to the names of a container. The server is the same in all networks, and comes with the first one:
+/// when a container leaves a network, Podman takes the servers that came with it out of the container's file.
+fn names<'a>(attached: &'a Attached, network: &str) -> (Vec<&'a str>, Vec<&'a str>) {
+    let (own, of_others): (Vec<&str>, Vec<&str>) =
+        attachments::words(attached, "search").partition(|domain| domain.starts_with(network));
+    let servers = if of_others.is_empty() { attachments::words(attached, "nameserver").collect() } else { Vec::new() };
+    (servers, own)
 }
 
 impl Call {

@@ -1,9 +1,9 @@
-//! A Podman on a host of the lab, with everything that it has in the lab's directory; its networks are CNI's.
+//! A Podman on a host of the lab, with everything that it has in the lab's directory; its networks are CNI's or netavark's.
 //!
 //! ```text
 //!  host namespace h1
-//! ┌────────────────────────────┐   conflists, plugins, storage: in the lab's directory
-//! │ agent ◀── privnet-cni ◀── podman ──▶ conmon ──▶ runc ──▶ container: a pin in /run/netns
+//! ┌────────────────────────────┐   networks, plugins, storage: in the lab's directory
+//! │ agent ◀── plugin ◀── podman ──▶ conmon ──▶ runc ──▶ container: a pin in /run/netns
 //! └────────────────────────────┘
 //! ```
 //!
@@ -11,33 +11,113 @@
 //! goes with each container.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use super::cli::binary;
 use super::cni::put_plugin;
 use super::ground::Ground;
 use super::host::Host;
 use super::image::{self, IMAGE, which};
 use super::{leak, say};
 
+/// The variable that names a folder with a Podman of 4.5 or later: `podman`, `conmon` and `netavark`.
+const FOLDER: &str = "PRIVNET_TEST_PODMAN";
+/// The command of this Podman, as a person has it: in the host's namespace, with storage and configuration of its own, and
+/// containers whose cgroups go with the lab. (The machine's limits may be lower than those that Podman gives by itself.)
+const COMMAND: &str = r#"#!/bin/sh
+export CONTAINERS_CONF=@directory@/containers.conf PODMAN_IGNORE_CGROUPSV1_WARNING=1
+case $1 in
+run) shift; set -- run --cgroup-parent /@cgroup@ --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 "$@" ;;
+esac
+exec nsenter --net=@netns@ -- @podman@ --storage-driver vfs --root @directory@/storage --runroot @directory@/run \
+    --tmpdir @directory@/tmp "$@"
+"#;
+
+/// What makes the networks of a Podman.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// Plugins of CNI, with the Podman of this machine.
+    Cni,
+    /// Netavark, with the Podman in this folder.
+    Netavark(PathBuf),
+}
+
 /// A Podman; dropping it ends its containers.
 pub struct Podman {
-    netns: std::path::PathBuf,
     /// Last: the leak check must not come before the containers have ended.
     ground: Ground,
 }
 
-/// Why there is no Podman here that has networks of CNI; nothing where there is one.
-#[must_use]
-pub fn missing() -> Option<&'static str> {
-    if ["podman", "conmon", "runc"].iter().any(|program| !super::has_program(program)) {
-        return Some("Podman");
+impl Backend {
+    /// That of the Podman of this machine.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn cni() -> Result<Self, &'static str> {
+        if ["podman", "conmon", "runc"].iter().any(|program| !super::has_program(program)) {
+            return Err("Podman");
+        }
+        let version =
+            Command::new("podman").arg("--version").output().map(|output| text(&output.stdout)).unwrap_or_default();
+        version.contains(" 4.").then_some(Self::Cni).ok_or("a Podman with CNI, which 4 is the last to have")
     }
-    let version =
-        Command::new("podman").arg("--version").output().map(|output| text(&output.stdout)).unwrap_or_default();
-    (!version.contains(" 4.")).then_some("a Podman with CNI, which 4 is the last to have")
+
+    /// That of the Podman that the variable names.
+    ///
+    /// # Errors
+    /// What is missing: no folder is named, or there is no runc on this machine.
+    pub fn netavark() -> Result<Self, &'static str> {
+        if !super::has_program("runc") {
+            return Err("runc");
+        }
+        let folder = std::env::var_os(FOLDER).filter(|folder| !folder.is_empty());
+        folder.map(|folder| Self::Netavark(folder.into())).ok_or("Podman with netavark")
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Cni => which(name),
+            Self::Netavark(folder) => folder.join(name),
+        }
+    }
+
+    /// Puts the plugin under test into a directory, as a package does, and returns the part of `containers.conf`.
+    fn configure(&self, directory: &Path, socket: &Path) -> String {
+        let path = directory.display();
+        let conmon = self.program("conmon");
+        let engine = format!(
+            "cgroup_manager=\"cgroupfs\"\nevents_logger=\"none\"\nruntime=\"runc\"\nconmon_path=[\"{}\"]\n",
+            conmon.display()
+        );
+        let runtimes = format!("[engine.runtimes]\nrunc=[\"{}\"]\n", which("runc").display());
+        match self {
+            Self::Cni => {
+                put_plugin(&directory.join("plugins"));
+                format!(
+                    "[network]\nnetwork_backend=\"cni\"\ncni_plugin_dirs=[\"{path}/plugins\"]\n\
+                     network_config_dir=\"{path}/net.d\"\n[engine]\n{engine}{runtimes}"
+                )
+            }
+            Self::Netavark(folder) => {
+                let plugins = directory.join("netavark");
+                fs::create_dir_all(&plugins).expect("a directory");
+                symlink(binary(), plugins.join("privnet")).expect("the link that a package has");
+                // It writes no rule of netfilter, and its parts may be where a package has them.
+                format!(
+                    "[network]\nnetwork_backend=\"netavark\"\nfirewall_driver=\"none\"\n\
+                     netavark_plugin_dirs=[\"{path}/netavark\"]\nnetwork_config_dir=\"{path}/net.d\"\n\
+                     [engine]\nenv=[\"PRIVNET_SOCKET={}\"]\n\
+                     helper_binaries_dir=[\"{}\", \"/usr/lib/podman\", \"/usr/libexec/podman\"]\n{engine}{runtimes}",
+                    socket.display(),
+                    folder.display(),
+                )
+            }
+        }
+    }
 }
 
 impl Podman {
@@ -46,25 +126,32 @@ impl Podman {
     /// # Panics
     /// When its files cannot be written.
     #[must_use]
-    pub fn beside(host: &Host) -> Self {
+    pub fn beside(host: &Host, backend: &Backend) -> Self {
         let ground = Ground::join();
         let directory = ground.directory();
-        for folder in ["net.d", "plugins", "storage", "run", "tmp"] {
+        for folder in ["net.d", "plugins", "storage", "run", "tmp", "bin"] {
             fs::create_dir_all(directory.join(folder)).expect("a directory");
         }
-        put_plugin(&directory.join("plugins"));
-        let path = directory.display();
-        let configuration = format!(
-            "[network]\nnetwork_backend=\"cni\"\ncni_plugin_dirs=[\"{path}/plugins\"]\nnetwork_config_dir=\"{path}/net.d\"\n\
-             [engine]\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"none\"\nruntime=\"runc\"\nconmon_path=[\"{}\"]\n\
-             [engine.runtimes]\nrunc=[\"{}\"]\n",
-            which("conmon").display(),
-            which("runc").display(),
-        );
+        let configuration = backend.configure(directory, &host.paths().socket);
         fs::write(directory.join("containers.conf"), configuration).expect("written");
         let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
         fs::write(directory.join("policy.json"), policy).expect("written");
-        Self { netns: host.space.path(), ground }
+        let podman = Self { ground };
+        let command = COMMAND
+            .replace("@directory@", &podman.ground.directory().display().to_string())
+            .replace("@cgroup@", &podman.cgroup())
+            .replace("@netns@", &host.space.path().display().to_string())
+            .replace("@podman@", &backend.program("podman").display().to_string());
+        let file = podman.commands().join("podman");
+        fs::write(&file, command).expect("written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("made executable");
+        podman
+    }
+
+    /// The folder that has it as the command `podman`, for a `PATH`.
+    #[must_use]
+    pub fn commands(&self) -> PathBuf {
+        self.ground.directory().join("bin")
     }
 
     /// Writes the file of a network.
@@ -81,7 +168,7 @@ impl Podman {
     ///
     /// # Panics
     /// When it cannot be imported.
-    pub fn import(&self, programs: &[(std::path::PathBuf, &str)]) {
+    pub fn import(&self, programs: &[(PathBuf, &str)]) {
         let mut tar = image::pack(&self.ground.directory().join("root"), programs);
         let archive = tar.stdout.take().expect("its output");
         let policy = self.ground.directory().join("policy.json");
@@ -98,15 +185,11 @@ impl Podman {
         self.run(&self.line_of_container(name, options));
     }
 
-    /// The line that starts a container.
+    /// The line that starts a container, which may ping: Podman 5 lets it only when it is asked to.
     #[must_use]
     pub fn line_of_container(&self, name: &str, options: &str) -> String {
         let of_ground = self.ground.prefix();
-        format!(
-            "run -d --name {name} --cgroup-parent /{} --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 {options} {IMAGE} \
-             busybox tail -f /dev/null /{of_ground}",
-            self.cgroup(),
-        )
+        format!("run -d --name {name} --cap-add NET_RAW {options} {IMAGE} busybox tail -f /dev/null /{of_ground}")
     }
 
     /// Runs Podman, words parted by blanks, and returns what it printed.
@@ -132,11 +215,8 @@ impl Podman {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("nsenter");
-        let path = |name: &str| self.ground.directory().join(name);
-        command.arg(format!("--net={}", self.netns.display())).args(["--", "podman", "--storage-driver", "vfs"]);
-        command.arg("--root").arg(path("storage")).arg("--runroot").arg(path("run")).arg("--tmpdir").arg(path("tmp"));
-        command.env("CONTAINERS_CONF", path("containers.conf")).stdin(Stdio::null());
+        let mut command = Command::new(self.commands().join("podman"));
+        command.stdin(Stdio::null());
         command
     }
 
