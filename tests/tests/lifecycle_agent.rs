@@ -16,10 +16,12 @@ use privnet::agent::ErrorCode;
 use privnet::agent::views::Attached;
 use privnet_tests::lab::cli::{binary, failure};
 use privnet_tests::lab::probe::{Server, Stream, ask_udp, reaches};
-use privnet_tests::lab::{Host, Lab, Options, say, wait_until};
+use privnet_tests::lab::process::kill;
+use privnet_tests::lab::{Host, Lab, Options, figure, say, wait_until};
 use privnet_tests::soak::Soak;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rustix::process::Signal;
 
 const SUBNET: &str = "10.90.0.0/24";
 const PORT: u16 = 7000;
@@ -65,6 +67,32 @@ fn nothing_is_lost_and_nothing_opens_while_the_agent_is_killed_and_started() {
         assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
         lab.finish();
     }
+}
+
+#[test]
+fn what_is_sent_while_a_wireguard_process_does_not_run_waits_for_it() {
+    let lab = Lab::new("what_is_sent_while_a_wireguard_process_does_not_run_waits_for_it");
+    let host = lab.host(&Options { wireguard: "userspace", ..Options::ebpf() });
+    let network = host.network("shop", SUBNET);
+    let [web, worker] = ["web-1", "worker-1"].map(|name| lab.member(&host, &network, name));
+    let process = host.wireguard_of(&web).expect("a process");
+    let _server = Server::echo(&worker.app, PORT);
+    wait_until("web reaches worker", || reaches(&web.app, (worker.address(), PORT)));
+    let lost_of = |meanwhile: u64| {
+        let stream = Stream::start(&web.app, (worker.address(), PORT), PACE);
+        stream.flows();
+        kill(process.pid, Signal::STOP);
+        let before = stream.sent();
+        wait_until(format!("{meanwhile} are sent"), || stream.sent() > before + meanwhile);
+        kill(process.pid, Signal::CONT);
+        stream.flows();
+        let (sent, lost) = stream.finish();
+        figure(&format!("{meanwhile} of {sent} datagrams waited, {} were lost", lost.len()));
+        lost.len()
+    };
+    assert_eq!(lost_of(1200), 0);
+    assert!(lost_of(3000) > 0, "the twin: more than there is room for");
+    lab.finish();
 }
 
 #[test]

@@ -60,6 +60,17 @@ impl Links {
         self.set("set the MTU of", unspec(index).mtu(mtu).build()).await
     }
 
+    /// Sets of a TUN link, which is down, its MTU in bytes, how many packets wait for the program behind it, and its alias. A
+    /// link that is up loses what is sent while its queue changes.
+    ///
+    /// # Errors
+    /// As [`Links::set_mtu`].
+    pub async fn set_tun(&self, index: u32, mtu: u32, queue_packets: u32, alias: &str) -> Result<(), Error> {
+        let mut message = unspec(index).mtu(mtu).alias(alias).build();
+        message.attributes.push(LinkAttribute::TxQueueLen(queue_packets));
+        self.set("set the MTU, the queue and the alias of", message).await
+    }
+
     /// Sets a link's alias, at most 255 bytes; an empty text removes it.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ pub use error::Error;
 pub use kernel::kernel_support;
 pub use process::serve_userspace;
 pub use protocol::WireGuard;
-pub use userspace::{UserspaceSpec, start_userspace, stop_userspace, userspace_support};
+pub use userspace::{TUN_QUEUE_PACKETS, UserspaceSpec, start_userspace, stop_userspace, userspace_support};
 
 /// What encrypts the packets of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -50,11 +50,13 @@ impl Managed for kind::Device {
         }
         let namespaces = net.namespaces_of(member).await?;
         let (app, binding) = (namespaces.existing_app()?, namespaces.existing_binding()?);
+        let alias = ownership::tunnel_alias(member);
         match net.host.facts.wireguard {
             Backend::Kernel => {
                 binding.links.create_wireguard(&to.interface, to.mtu, &app.netns).await?;
                 let device = wireguard::Device::kernel(app.netns.clone(), to.interface.clone());
                 device.configure(&key, to.listen_port).await?;
+                app.links.set_alias(app.index_of(to.interface.as_str()).await?, &alias).await?;
             }
             Backend::Userspace => {
                 let spec = wireguard::UserspaceSpec {
@@ -68,11 +70,10 @@ impl Managed for kind::Device {
                     listen_port: to.listen_port,
                 };
                 wireguard::start_userspace(&spec, &key).await?;
-                app.links.set_mtu(app.index_of(to.interface.as_str()).await?, to.mtu).await?;
+                let index = app.index_of(to.interface.as_str()).await?;
+                app.links.set_tun(index, to.mtu, wireguard::TUN_QUEUE_PACKETS, &alias).await?;
             }
         }
-        let index = app.index_of(to.interface.as_str()).await?;
-        app.links.set_alias(index, &ownership::tunnel_alias(member)).await?;
         Ok(())
     }
 
