@@ -12,7 +12,8 @@
 use std::collections::BTreeSet;
 
 use privnet::model::MemberState;
-use privnet_tests::lab::{Docker, Host, Lab, Options, has_program, skip, wait_until};
+use privnet_tests::lab::docker::IMAGE;
+use privnet_tests::lab::{Docker, Etcd, Host, Lab, Options, has_program, skip, wait_until};
 
 /// Of the hosts' resolver, which does not answer.
 const RESOLVER: &str = "192.168.77.250";
@@ -23,7 +24,7 @@ fn a_service_of_compose_is_found_on_all_hosts_by_its_name_alone() {
         return skip("Docker");
     }
     let lab = Lab::new("a_service_of_compose_is_found_on_all_hosts_by_its_name_alone");
-    let (hosts, etcd) = lab.hosts_of_etcd(&Options::ebpf().with_docker());
+    let (hosts, mut etcd) = lab.hosts_of_etcd(&Options::ebpf().with_docker());
     let dockers = hosts.each_ref().map(|host| {
         let docker = Docker::beside(host, RESOLVER);
         docker.import(&Docker::tools());
@@ -63,6 +64,7 @@ fn a_service_of_compose_is_found_on_all_hosts_by_its_name_alone() {
         let ping = format!("exec stall-web-1 busybox ping -q -c 1 -W 1 {to}");
         wait_until(format!("web reaches {to}"), || dockers[1].attempt(&ping).status.success());
     }
+    a_container_restarts_without_the_store(&mut etcd, &hosts, &dockers);
     dockers[0].run("rm --force stall-backend-1");
     wait_until("web finds the one that is left", || found("backend") == BTreeSet::from([second.clone()]));
     dockers[1].run("rm --force stall-web-1 stall-backend-1");
@@ -70,6 +72,38 @@ fn a_service_of_compose_is_found_on_all_hosts_by_its_name_alone() {
     drop(dockers);
     drop((hosts, etcd));
     lab.finish();
+}
+
+/// What this host knows of the container is enough; a new container needs the store.
+fn a_container_restarts_without_the_store(etcd: &mut Etcd, hosts: &[Host; 2], dockers: &[Docker; 2]) {
+    let [docker, other] = [&dockers[1], &dockers[0]];
+    let address = || docker.inspect("stall-web-1", ".NetworkSettings.Networks.shop.IPAddress");
+    let before = address();
+    etcd.kill();
+    docker.run("restart -t 0 stall-web-1");
+    assert_eq!(address(), before);
+    let ping = format!("exec stall-backend-1 busybox ping -q -c 1 -W 1 {before}");
+    wait_until(format!("the other host's container reaches {before}"), || other.attempt(&ping).status.success());
+    let name = "exec stall-backend-1 getent ahostsv4 web";
+    let found = String::from_utf8_lossy(&other.attempt(name).stdout).into_owned();
+    assert!(found.starts_with(&format!("{before} ")), "{found}");
+    // Its place is no other container's, and stays its own.
+    docker.run("stop -t 0 stall-web-1");
+    let other_one = docker.attempt(&format!("run --rm --network shop {IMAGE} busybox true"));
+    let said = String::from_utf8_lossy(&other_one.stderr).into_owned();
+    assert!(!other_one.status.success() && said.contains("etcd"), "{said}");
+    docker.run("start stall-web-1");
+    assert_eq!(address(), before);
+    etcd.start();
+    wait_for(&hosts[0], &["1.backend h1", "1.web h2", "2.backend h2"]);
+    wait_until(format!("the other host's container reaches {before}"), || other.attempt(&ping).status.success());
+    // And what ends while it is away has ended when it is back.
+    etcd.kill();
+    docker.run("stop -t 0 stall-web-1");
+    etcd.start();
+    wait_for(&hosts[0], &["1.backend h1", "2.backend h2"]);
+    docker.run("start stall-web-1");
+    wait_for(&hosts[0], &["1.backend h1", "1.web h2", "2.backend h2"]);
 }
 
 /// Waits until these are the members that a host sees, all ready: their names and hosts.

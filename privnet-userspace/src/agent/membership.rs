@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::door::error::{ControlError, ErrorCode};
 use super::door::views::ProblemView;
 use super::host::journal::Record;
+use super::kept::Place;
 use super::names::resolv_conf;
 use super::recovery::{self, Found};
 use super::shared::Memberships;
@@ -84,7 +85,17 @@ pub async fn end_dead(memberships: &Memberships) -> Result<()> {
             take_over_names(memberships, &record).await?;
         }
     }
+    forget_released(memberships);
     settle_unrecorded(memberships).await
+}
+
+/// Forgets the places of members that are known to have ended.
+fn forget_released(memberships: &Memberships) {
+    for place in memberships.kept.all() {
+        if memberships.world(|world| world.membership(place.record.id).is_none()) {
+            memberships.kept.forget(place.record.id);
+        }
+    }
 }
 
 /// The records of this host's memberships, without those that are leaving.
@@ -122,7 +133,8 @@ pub async fn end(memberships: &Memberships, record: &Record) -> Result<Leaving> 
     end_with_claims(memberships, record).await
 }
 
-/// As [`end`], also while the store is away: nothing stays on this host, and what the store has is released when it answers.
+/// As [`end`], also while the store is away: nothing stays on this host, and what the store has is released when it answers,
+/// unless the member is back by then.
 ///
 /// # Errors
 /// When the record cannot be changed.
@@ -131,7 +143,12 @@ pub async fn end_here(memberships: &Memberships, record: &Record) -> Result<Leav
         Ok(leaving) => Ok(leaving),
         Err(error) => {
             tracing::warn!("{error:#}");
-            leave(memberships, record)
+            let key = memberships.journal().private_key(record.id);
+            let leaving = leave(memberships, record)?;
+            if let Ok(key) = key {
+                memberships.kept.keep(Place { record: record.clone(), key });
+            }
+            Ok(leaving)
         }
     }
 }

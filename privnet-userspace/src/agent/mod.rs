@@ -12,7 +12,7 @@
 //! | `netns_links` | a namespace with its netlink socket |
 //! | `foreign_ranges` | where a namespace sends packets by interfaces that are no private network's |
 //! | `follow`, `checks` | what happens without a request: the store's changes, the members' checks |
-//! | `membership` | how a membership ends |
+//! | `membership`, `kept` | how a membership ends; the places of those that ended while the store was away |
 //! | `adoption`, `revival` | members that another instance of this host's agent made; an agent that was forgotten |
 //! | `recovery`, `unrecorded` | the journal entry of a membership, made again from what is in the kernel |
 //! | `contact`, `store_problems`, `backoff` | whether the store answers, how old its image is; pauses between attempts |
@@ -36,6 +36,7 @@ mod host;
 #[cfg(test)]
 mod hostile;
 mod hosts;
+mod kept;
 mod membership;
 mod names;
 mod netns_links;

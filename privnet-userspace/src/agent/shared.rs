@@ -19,6 +19,7 @@ use super::host::facts::Host;
 use super::host::journal::{Journal, SharedJournal};
 use super::host::presence::Presence;
 use super::hosts::GoneHosts;
+use super::kept::Kept;
 use super::names::handle::NamesHandle;
 use super::names::resolv_conf::files::ResolvConfs;
 use super::network::handle::Workers;
@@ -58,6 +59,8 @@ pub struct Memberships {
     pub claims: Arc<tokio::sync::Mutex<()>>,
     /// The members of this host that have no entry in the journal.
     pub unrecorded: Arc<Unrecorded>,
+    /// The places of members that ended here while the store was away.
+    pub kept: Arc<Kept>,
 }
 
 /// All parts of an agent, for the door: those of the memberships, and those that only views and metrics show.

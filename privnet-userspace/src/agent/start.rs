@@ -142,7 +142,7 @@ impl Agent {
             Arc::clone(&names),
             Arc::clone(&resolv_confs),
         );
-        let (claims, unrecorded) = (Arc::default(), Arc::default());
+        let (claims, unrecorded, kept) = (Arc::default(), Arc::default(), Arc::default());
         let resumption = Arc::new(Resumption::new());
         let memberships = Memberships {
             host,
@@ -156,6 +156,7 @@ impl Agent {
             resolv_confs,
             claims,
             unrecorded,
+            kept,
         };
         let memberships = Arc::new(memberships);
         membership::detect_reused_netns(&memberships).await?;

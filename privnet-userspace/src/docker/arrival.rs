@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::engine::Engine;
-use crate::agent::handover::{Handovers, Stage};
+use crate::agent::handover::{DEVICE, Handovers, Stage};
 use crate::agent::{ControlError, ErrorCode};
 use crate::api::identity::Identity;
 
@@ -27,7 +27,7 @@ const DOCKERS_SERVER: &str = "127.0.0.11";
 
 /// Under which keys an endpoint keeps the ids of Docker's.
 pub const DOCKER_NETWORK: &str = "docker.network";
-pub const DOCKER_ENDPOINT: &str = "docker.endpoint";
+pub const DOCKER_ENDPOINT: &str = DEVICE;
 
 /// Which endpoints are of one container, as far as is known: those of a container that starts join one after the other, and
 /// its number is the same in all of its networks.

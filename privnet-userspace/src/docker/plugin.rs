@@ -11,6 +11,7 @@ use super::arrival::{Arrival, DOCKER_ENDPOINT, DOCKER_NETWORK, Siblings, ends_wi
 use super::engine::Engine;
 use super::networks::Networks;
 use super::protocol::{CreateEndpoint, CreateNetwork, Join, OfEndpoint, OfNetwork, read};
+use crate::agent::ErrorCode;
 use crate::agent::handover::{HandedOver, Handovers, Stage, Wish};
 use crate::api::identity::Identity;
 use crate::netns::Netns;
@@ -158,9 +159,29 @@ impl Plugin {
         }
         wishes.insert(DOCKER_NETWORK.to_owned(), request.of.network.clone());
         wishes.insert(DOCKER_ENDPOINT.to_owned(), request.of.endpoint.clone());
-        let wish = Wish { attach: identity.attach(network), wishes };
-        let made = agent.prepare(digits, wish).await.map_err(|error| sentence(&error))?;
+        let wish = Wish { attach: identity.attach(network), wishes, may_come_back: false };
+        let made = match agent.prepare(digits, wish.clone()).await {
+            Err(error) if error.code == ErrorCode::StoreUnavailable && self.tells_who_it_is(&wish).await? => {
+                agent.prepare(digits, Wish { may_come_back: true, ..wish }).await
+            }
+            made => made,
+        };
+        let made = made.map_err(|error| match error.code {
+            ErrorCode::NetworkNotFound => {
+                format!("{}; Docker's network goes by `docker network rm`, and is to be made anew", sentence(&error))
+            }
+            _ => sentence(&error),
+        })?;
         Ok(json!({ "Interface": { "Address": made.address.to_string() } }))
+    }
+
+    /// Whether `Join` will know which container it is: by the endpoint's own wishes, or by the API.
+    async fn tells_who_it_is(&self, wish: &Wish) -> Result<bool, String> {
+        if Identity::of_wishes(&wish.wishes)?.is_some() {
+            return Ok(true);
+        }
+        let Some(network) = wish.wishes.get(DOCKER_NETWORK) else { return Ok(false) };
+        Ok(self.engine.network_name(network).await.is_some())
     }
 
     async fn join(&self, request: &Join, pid: Option<i32>) -> Result<Value, String> {

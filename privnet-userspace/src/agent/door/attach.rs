@@ -14,6 +14,7 @@ use super::problems::of_member;
 use super::target::{TargetNetns, find};
 use super::views::{Attach, Attached, MemberRef, ResolvConfFile};
 use super::wish::MemberWish;
+use super::without_store;
 use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::names;
@@ -67,7 +68,12 @@ pub(in crate::agent) async fn attach_at(
     let ports = request.ports.iter().map(|port| port.parse()).collect::<Result<BTreeSet<Port>, _>>()?;
     let Attach { address, resolv_conf, attachment, .. } = request;
     let wanted = MemberWish { app, kind, number, address, ports, resolv_conf, attachment };
-    let claimed = claim_or_existing(shared, network, &wanted, &found).await?;
+    let claimed = match claim_or_existing(shared, network, &wanted, &found).await {
+        Err(away) if away.code == ErrorCode::StoreUnavailable => {
+            without_store::claim(shared, network, &wanted, &found).await?.ok_or(away)?
+        }
+        claimed => claimed?,
+    };
     drop(found);
     let Claimed { record, name, made } = &claimed;
     // Its sockets are opened while its interfaces are made.

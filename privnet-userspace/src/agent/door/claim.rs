@@ -48,7 +48,7 @@ pub enum Made {
 }
 
 /// Why a place could not be claimed.
-enum ClaimFailure {
+pub(super) enum ClaimFailure {
     /// This host is still taking down the address's earlier holder, or the namespace's earlier membership.
     StillLeaving(Box<Record>),
     /// Everything else.
@@ -127,7 +127,7 @@ pub async fn claim_or_existing(
 }
 
 /// The membership that a namespace has in a network, or, where it has none, one that is leaving.
-fn membership_of(shared: &Shared, network: NetworkId, found: &TargetNetns) -> Option<Record> {
+pub(super) fn membership_of(shared: &Shared, network: NetworkId, found: &TargetNetns) -> Option<Record> {
     let journal = shared.journal();
     let is_of = |record: &&Record| record.network == network && record.netns == found.netns.id();
     journal.records().values().filter(is_of).min_by_key(|record| record.leaving).cloned()
@@ -192,7 +192,7 @@ async fn claim(
     found: &TargetNetns,
 ) -> Result<Record, ClaimFailure> {
     check_overlap(shared, network, found)?;
-    check_own_interfaces(shared, network, found).await?;
+    check_own_interfaces(shared, network, &found.netns).await?;
     let interface = wanted.attachment.as_ref().and_then(|attachment| attachment.interface.clone());
     let index = free_index(shared, found, interface.as_ref()).await?;
     let netns_cookie = found.netns.cookie().await.map_err(ControlError::from)?;
@@ -250,7 +250,7 @@ async fn claim(
 }
 
 /// Records the member, unless its address is still being torn down.
-fn record_member(shared: &Shared, record: Record, key: &PrivateKey) -> Result<Record, ClaimFailure> {
+pub(super) fn record_member(shared: &Shared, record: Record, key: &PrivateKey) -> Result<Record, ClaimFailure> {
     let mut journal = shared.journal();
     if let Some(other) = journal.at(record.network, record.address) {
         return Err(ClaimFailure::StillLeaving(Box::new(other.clone())));
@@ -270,7 +270,7 @@ fn binding_of<'a>(mut records: impl Iterator<Item = &'a Record> + Clone, new: &R
     if records.any(|record| record.binding() == digits) { new.id.get() } else { digits }
 }
 
-fn check_overlap(shared: &Shared, network: &Network, found: &TargetNetns) -> Result<(), ControlError> {
+pub(super) fn check_overlap(shared: &Shared, network: &Network, found: &TargetNetns) -> Result<(), ControlError> {
     let others: Vec<NetworkId> = {
         let journal = shared.journal();
         let here = |record: &&Record| record.netns == found.netns.id() && record.network != network.id;
@@ -294,7 +294,11 @@ fn check_overlap(shared: &Shared, network: &Network, found: &TargetNetns) -> Res
 
 /// The lowest n for which neither a record of ours nor an interface of the container bears `wg<n>`. The name that is wanted
 /// for the interface must be as free.
-async fn free_index(shared: &Shared, found: &TargetNetns, wanted: Option<&IfName>) -> Result<u8, ControlError> {
+pub(super) async fn free_index(
+    shared: &Shared,
+    found: &TargetNetns,
+    wanted: Option<&IfName>,
+) -> Result<u8, ControlError> {
     let links = Links::open(&found.netns).await?;
     let names = links.links().await?;
     let journal = shared.journal();

@@ -24,11 +24,12 @@ use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
 use super::gone::wait_until_gone;
 use super::handover_netns;
+use super::overlap::check_own_interfaces;
 use super::reads::find_network;
 use super::target::TargetNetns;
 use super::verbs::AgentApi as _;
 use super::views::{Attach, CreateNetwork, ResolvConfFile};
-pub use crate::agent::host::journal::Stage;
+pub use crate::agent::host::journal::{DEVICE, Stage};
 use crate::agent::host::journal::{GivenTo, Handover, Record};
 use crate::agent::membership;
 use crate::agent::names;
@@ -68,6 +69,9 @@ pub struct Wish {
     pub attach: Attach,
     /// What is kept with it, by key.
     pub wishes: BTreeMap<String, String>,
+    /// Whether it may be the device of a member that ended while the store was away, and was made with the same wishes but
+    /// [`DEVICE`]: its name is to be told before it is used.
+    pub may_come_back: bool,
 }
 
 /// What another program that moves devices asks of the agent, by digits of its own for each device.
@@ -193,7 +197,12 @@ impl Handovers for Control {
                 is_unnamed: true,
             };
             let netns = handover_netns::make(shared, digits).await.map_err(|error| explain(&error))?;
-            let found = TargetNetns { path: self.handover_path(digits), netns, handover: Some(handover) };
+            let found = TargetNetns {
+                path: self.handover_path(digits),
+                netns,
+                handover: Some(handover),
+                may_come_back: wish.may_come_back,
+            };
             if let Err(error) = attach_at(shared, &network, wish.attach, Some(found)).await {
                 if self.any_record_of(digits).is_none() {
                     handover_netns::remove(shared, digits);
@@ -206,6 +215,11 @@ impl Handovers for Control {
 
     async fn give(&self, digits: u64, path: &Path, container: &Path) -> Result<IfName, ControlError> {
         let record = self.record_of(digits).ok_or_else(|| unknown(digits))?;
+        // One that is not there yet has its own interfaces later.
+        if let Ok(container) = Netns::open(container) {
+            let network = find_network(&self.shared, &record.network.to_string()).await?;
+            check_own_interfaces(&self.shared, &network, &container).await?;
+        }
         let theirs = Netns::open(path)?;
         let given_to = GivenTo { path: path.to_owned(), netns: theirs.id(), container: container.to_owned() };
         self.change(record.id, |_, handover| {
@@ -282,7 +296,7 @@ impl Handovers for Control {
         let network = find_network(shared, &record.network.to_string()).await?;
         let made_up = record.container.clone();
         let netns = Netns::open(&record.netns_path)?;
-        let found = TargetNetns { path: record.netns_path.clone(), netns, handover: None };
+        let found = TargetNetns { path: record.netns_path.clone(), netns, handover: None, may_come_back: false };
         let attached = attach_at(shared, &network, attach, Some(found)).await?;
         let is_the_same = attached.member.app == made_up.app && attached.member.kind == made_up.kind;
         if !is_the_same {

@@ -6,6 +6,7 @@
 //! | [`verbs`] | the table of everything that can be asked |
 //! | `adopt` | taking over the members that another instance of this host's agent made |
 //! | `attach`, `wish`, `claim`, `target` | one attach from end to end; what it asks for; its claim; which namespace it means |
+//! | `without_store` | the claim of a place that is this host's already, while the store is away |
 //! | `attachments` | what container runtimes attached, by their names for it |
 //! | [`handover`], `handover_netns` | a device that another program moves into its container and out of it; where it is made |
 //! | `overlap` | the ranges of host and containers that a network must not take away |
@@ -51,3 +52,4 @@ mod target;
 pub mod verbs;
 pub mod views;
 mod wish;
+mod without_store;

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 
 use super::error::{ControlError, ErrorCode};
-use super::target::TargetNetns;
 use crate::agent::foreign_ranges;
 use crate::agent::host::journal::Record;
 use crate::agent::shared::Shared;
@@ -21,10 +20,10 @@ use crate::netns::{Netns, NetnsId};
 pub(in crate::agent) async fn check_own_interfaces(
     shared: &Shared,
     network: &Network,
-    found: &TargetNetns,
+    container: &Netns,
 ) -> Result<(), ControlError> {
-    let links = Links::open(&found.netns).await?;
-    let own = foreign_ranges::own_interfaces(shared.journal().records().values(), found.netns.id());
+    let links = Links::open(container).await?;
+    let own = foreign_ranges::own_interfaces(shared.journal().records().values(), container.id());
     let ranges = foreign_ranges::read(&links, &own).await?;
     match ranges.iter().find(|range| range.conflict(network.subnet) == Some(Conflict::Breaks)) {
         None => Ok(()),

@@ -17,6 +17,8 @@ pub(in crate::agent) struct TargetNetns {
     pub netns: Netns,
     /// How the device is handed over that is made there, where it is.
     pub handover: Option<Handover>,
+    /// Whether it may have the place of a container that asked for the same, while the store is away.
+    pub may_come_back: bool,
 }
 
 /// Looks at the namespace that a request names.
@@ -66,7 +68,7 @@ pub(in crate::agent) fn find(shared: &Shared, target: &Target) -> Result<TargetN
             remedy,
         ));
     }
-    Ok(TargetNetns { path, netns, handover: None })
+    Ok(TargetNetns { path, netns, handover: None, may_come_back: true })
 }
 
 /// The name of the namespace when it is a network netns or a binding netns of this host.

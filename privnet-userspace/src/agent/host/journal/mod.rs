@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 pub use files::{Durability, checksum, remove_if_there, rename_over, replace, set_aside};
 use files::{Found, Read, read, read_key, text_of};
-pub use record::{FurtherName, GivenTo, Handover, Record, Stage, text_of_entry};
+pub use record::{DEVICE, FurtherName, GivenTo, Handover, Record, Stage, text_of_entry};
 
 use crate::agent::door::views::ResolvConfFile;
 use crate::model::{ContainerRef, FileError, HostName, MemberId, NetworkId, PrivateKey};

@@ -73,6 +73,9 @@ pub struct Record {
     pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
+/// The key of the wish that is another one for each device: the other program's id of it.
+pub const DEVICE: &str = "docker.endpoint";
+
 /// A device that another program, such as Docker, moves into its container and out of it: it is made in a namespace of ours,
 /// and adopted where that program has it, by the name that it was given there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
