@@ -9,13 +9,16 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use privnet::agent::views::MemberView;
+use privnet::failpoint::Step;
 use privnet::topology::ownership;
 use privnet_tests::lab::container::APP;
-use privnet_tests::lab::{Host, Joined, Lab, Options, Space, wait_until};
+use privnet_tests::lab::failpoint::Action;
+use privnet_tests::lab::{Host, Joined, Lab, Options, Space, say, wait_until};
 use serde_json::{Value, json};
 
 const NETWORK: &str = "5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3";
@@ -28,7 +31,7 @@ struct Scene {
 #[test]
 fn a_device_that_is_handed_over_works_where_it_arrives_and_leaves_nothing_where_it_was() {
     let lab = Lab::new("a_device_that_is_handed_over_works_where_it_arrives_and_leaves_nothing_where_it_was");
-    let host = lab.host(&Options::ebpf().with_docker());
+    let host = lab.host(&Options::ebpf().with_docker().with_failpoints());
     let shop = host.network("shop", "10.90.0.0/24");
     let web = lab.member(&host, &shop, "web-1");
     let scene = Scene { host, web };
@@ -44,6 +47,10 @@ fn a_device_that_is_handed_over_works_where_it_arrives_and_leaves_nothing_where_
     }
     scene.one_that_never_arrives_is_removed();
     scene.one_that_was_made_when_the_agent_died_is_removed();
+    // One kernel tells as much as two.
+    if !privnet_tests::is_emulated() {
+        scene.an_agent_that_dies_within_a_call_leaves_what_its_end_removes(&lab);
+    }
     assert_eq!(scene.call("DeleteNetwork", &json!({"NetworkID": NETWORK})), json!({}));
     drop(scene);
     lab.finish();
@@ -141,6 +148,64 @@ impl Scene {
         assert_eq!(self.call("DeleteEndpoint", &join), json!({}));
     }
 
+    /// dockerd calls again without the body, and ends the endpoint, whatever it was told of the first call.
+    fn an_agent_that_dies_within_a_call_leaves_what_its_end_removes(&self, lab: &Lab) {
+        let points = self.host.failpoints();
+        let container = lab.space("killed");
+        let endpoint = "f".repeat(64);
+        let made_in = self.handover_netns(0xffff_ffff_ffff_ffff);
+        let of_endpoint = json!({"NetworkID": NETWORK, "EndpointID": endpoint});
+        let mut create = of_endpoint.clone();
+        create["Interface"] = json!({"Address": "", "AddressIPv6": "", "MacAddress": ""});
+        create["Options"] = json!({"privnet.app": APP, "privnet.type": "job"});
+        let mut join = of_endpoint.clone();
+        join["SandboxKey"] = json!(container.path());
+        let calls =
+            [("CreateEndpoint", &create), ("Join", &join), ("Leave", &of_endpoint), ("DeleteEndpoint", &of_endpoint)];
+        let end = || {
+            assert_eq!(self.call("DeleteEndpoint", &of_endpoint), json!({}));
+            // What the next agent ended by itself, it releases in the store a moment later.
+            wait_until("web alone is a member", || self.host.members().expect("the members").len() == 1);
+            assert!(!made_in.exists() && !self.host.space.links().iter().any(|link| link.starts_with("pn")));
+        };
+        let passed = calls.map(|(method, body)| {
+            points.record();
+            self.call(method, body);
+            (method, points.passed())
+        });
+        end();
+        // What keeps the truth, each time; of the rest the agent is killed behind in attaches.
+        let truth = [Step::Commit, Step::Rename, Step::Unlink].map(|step| step.to_string());
+        let mut kills = BTreeMap::<&str, u32>::new();
+        for (victim, passages) in passed {
+            for passage in passages.iter().filter(|passage| truth.contains(&passage.step)) {
+                for (method, body) in calls {
+                    if method == victim {
+                        points.arm(Action::Kill, passage);
+                    }
+                    self.try_call(method, body);
+                    if method == victim {
+                        break;
+                    }
+                }
+                // Passes of the worker's come in between, now more and now fewer.
+                if !points.disarm() {
+                    end();
+                    continue;
+                }
+                wait_until("the agent is gone", || self.host.has_ended());
+                self.host.start();
+                let again = self.call(victim, &Value::Null);
+                assert!(again["Err"].is_string(), "{victim} without its body: {again}");
+                end();
+                *kills.entry(victim).or_default() += 1;
+            }
+        }
+        say(&format!("figure: kills within dockerd's calls: {kills:?}"));
+        assert!(calls.iter().all(|(method, _)| kills.contains_key(method)), "{kills:?}");
+        container.remove();
+    }
+
     fn create_endpoint(&self, endpoint: &str) -> Ipv4Addr {
         let options = json!({"privnet.app": APP, "privnet.type": "job"});
         let interface = json!({"Address": "", "AddressIPv6": "", "MacAddress": ""});
@@ -157,10 +222,16 @@ impl Scene {
 
     /// Calls the plugin as dockerd does, from the host's namespace.
     fn call(&self, method: &str, body: &Value) -> Value {
-        let socket = self.host.paths().plugin.display().to_string();
-        let line = format!("curl -s --unix-socket {socket} -d {body} http://plugin/NetworkDriver.{method}");
-        let answer = self.host.space.run(&line);
+        let answer = self.try_call(method, body);
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{method}: {answer}: {error}"))
+    }
+
+    /// As [`Self::call`]; its answer is empty where the agent dies meanwhile.
+    fn try_call(&self, method: &str, body: &Value) -> String {
+        let socket = self.host.paths().plugin.display().to_string();
+        let body = if body.is_null() { String::new() } else { format!("-d {body}") };
+        let line = format!("curl -s --unix-socket {socket} -X POST {body} http://plugin/NetworkDriver.{method}");
+        String::from_utf8_lossy(&self.host.space.output(&line).stdout).into_owned()
     }
 }
 

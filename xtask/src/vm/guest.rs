@@ -76,9 +76,9 @@ const ELSEWHERE: [(&str, &str); 28] = [
     ("package", "needs a systemd and dpkg, and asks them more than the kernel"),
     ("runtimes_docker", "needs a whole Docker, and asks it more than the kernel"),
     ("runtimes_docker_compose", "needs a whole Docker, and asks it more than the kernel"),
-    ("runtimes_docker_compose", "needs a whole Docker, and asks it more than the kernel"),
     ("runtimes_docker_hosts", "needs a whole Docker, and several machines share an etcd"),
     ("runtimes_docker_plugin", "needs a whole Docker; topology_handover moves the devices as that does"),
+    ("runtimes_docker_refusals", "needs a whole Docker, and asks it more than the kernel"),
     ("runtimes_podman", "needs a whole Podman; runtimes_cni calls the plugin as that does"),
 ];
 
