@@ -62,7 +62,7 @@ fn removing_twice_is_the_same_as_removing_once() {
 
 #[test]
 fn only_a_network_namespace_opens() {
-    let _ground = Ground::join();
+    let ground = Ground::join();
     let file = tempfile::NamedTempFile::new().expect("file");
     for (path, what) in [
         (file.path(), "a regular file"),
@@ -74,11 +74,20 @@ fn only_a_network_namespace_opens() {
             Err(Error::NotANamespace { found, .. }) => assert!(found.starts_with(what), "{found}"),
             other => panic!("{}: {other:?}", path.display()),
         }
+        assert_eq!(Netns::find(path).expect("looked for"), None, "{}", path.display());
     }
     for gone in ["/run/netns/netlink-no-such", "/proc/4194305/ns/net"] {
         assert!(matches!(Netns::open(Path::new(gone)), Err(Error::NotFound { .. })), "{gone}");
+        assert_eq!(Netns::find(Path::new(gone)).expect("looked for"), None, "{gone}");
     }
-    Netns::open(Path::new("/proc/self/ns/net")).expect("the twin");
+    let own = Netns::open(Path::new("/proc/self/ns/net")).expect("the twin");
+    assert_eq!(Netns::find(Path::new("/proc/self/ns/net")).expect("looked for"), Some(own));
+    let around = ground.directory().join("around");
+    std::os::unix::fs::symlink(&around, &around).expect("a link to itself");
+    assert!(
+        matches!(Netns::find(&around), Err(Error::Kernel { .. })),
+        "what cannot be looked at is not taken for absent"
+    );
     assert!(matches!(Netns::create(Path::new("/run"), "../x"), Err(Error::Invalid { .. })));
 }
 

@@ -29,9 +29,9 @@ use crate::store::{claims, records};
 pub async fn detect_reused_netns(memberships: &Memberships) -> Result<()> {
     let records: Vec<Record> = memberships.journal().records().values().cloned().collect();
     for record in records.iter().filter(|record| record.is_alive(&memberships.host.facts.boot_id)) {
-        // What is gone by now is gone.
+        // One that is gone by now is gone.
         let Some(path) = record.living_path(&memberships.host.facts.boot_id) else { continue };
-        let Ok(netns) = Netns::open(path) else { continue };
+        let Some(netns) = Netns::find(path)? else { continue };
         if record.netns_cookie.is_some() && Some(netns.cookie().await?) != record.netns_cookie {
             tracing::info!(network = %record.network, "the namespace of {} was deleted, and another one has its inode number", record.container);
             memberships.journal().mark_netns_reused(record.id)?;

@@ -185,10 +185,8 @@ impl DnsProcess {
                 (Response::NotServed, _) => continue,
                 (other, _) => return Err(self.unexpected(Some(container), &other)),
             };
-            let own = match Netns::open(&path) {
-                Ok(netns) => open_own(&netns, &served.client.upstreams).await?,
-                Err(_) => continue,
-            };
+            let Some(netns) = Netns::find(&path)? else { continue };
+            let own = open_own(&netns, &served.client.upstreams).await?;
             match successor.serve(container, &path, &served.client, &Sockets { udp, tcp, own }).await {
                 Ok(()) => {}
                 Err(Error::Liveness(_) | Error::Netns(_)) => {}

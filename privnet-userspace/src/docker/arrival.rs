@@ -67,23 +67,33 @@ impl Arrival {
     /// ended.
     pub async fn follow(self) {
         let (agent, digits, since) = (&*self.agent, self.digits, Instant::now());
+        // Why it could not be looked at the last time: it may be there all the same, and is looked at again.
+        let mut unseen = None;
         let arrived = async {
-            while !agent.settle(digits).await? {
-                pause(since).await;
+            let mut is_settled = false;
+            // One that is handed over no more has left before it arrived.
+            while agent.handed_over(digits).is_some() {
+                let looked = if is_settled { agent.adopt(digits).await } else { agent.settle(digits).await };
+                unseen = looked.as_ref().err().cloned();
+                match looked {
+                    Ok(true) if is_settled => return true,
+                    Ok(true) => {
+                        is_settled = true;
+                        // Before the container's first instruction, where Docker says who it is.
+                        let _ = self.name().await;
+                    }
+                    Ok(false) | Err(_) => pause(since).await,
+                }
             }
-            // Before the container's first instruction, where Docker says who it is.
-            let _ = self.name().await;
-            while !agent.adopt(digits).await? {
-                pause(since).await;
-            }
-            Ok::<(), ControlError>(())
+            false
         };
-        match tokio::time::timeout(ARRIVAL, arrived).await {
-            Ok(Ok(())) => {}
-            // It left before it arrived.
-            Ok(Err(_)) if agent.handed_over(digits).is_none() => return,
-            Ok(Err(error)) => return tracing::warn!("a container of Docker's has not arrived: {}", sentence(&error)),
-            Err(_) => return self.give_up().await,
+        match (tokio::time::timeout(ARRIVAL, arrived).await, unseen) {
+            (Ok(true), _) => {}
+            (Ok(false), _) => return,
+            (Err(_), Some(error)) => {
+                return tracing::warn!("a container of Docker's was not seen to arrive: {}", sentence(&error));
+            }
+            (Err(_), None) => return self.give_up().await,
         }
         while since.elapsed() < NAMING {
             match self.name().await {

@@ -48,6 +48,18 @@ impl Netns {
         Self::enter(file::open(path)?)
     }
 
+    /// Opens the namespace at `path`, if there is one: not where nothing is, nor its process any more, nor where another file
+    /// is, as the mount point of a pin a moment before and after the namespace.
+    ///
+    /// # Errors
+    /// As [`Netns::open`] otherwise: a namespace that cannot be opened, for want of a permission or a descriptor, is there.
+    pub fn find(path: &Path) -> Result<Option<Self>, Error> {
+        match Self::open(path) {
+            Err(Error::NotFound { .. } | Error::NotANamespace { .. }) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
     /// The namespace of the calling thread.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ use crate::agent::netns_links::NetnsLinks;
 use crate::agent::world::Concerns;
 use crate::link::{self, LinkKind};
 use crate::model::{IfName, MemberId, NetworkId, NetworkName};
-use crate::netns::{self, Netns};
+use crate::netns::Netns;
 use crate::topology::ownership;
 
 /// How long to wait for the pass that takes note of a step.
@@ -248,12 +248,7 @@ impl Handovers for Control {
         let record = self.record_of(digits).ok_or_else(|| unknown(digits))?;
         let given_to = record.handover.as_ref().and_then(|handover| handover.given_to.clone());
         let Some(GivenTo { container, .. }) = given_to else { return Ok(false) };
-        let netns = match Netns::open(&container) {
-            Ok(netns) => netns,
-            // The file is there a moment before the namespace is.
-            Err(netns::Error::NotFound { .. } | netns::Error::NotANamespace { .. }) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(netns) = Netns::find(&container)? else { return Ok(false) };
         if record.netns == netns.id() {
             return Ok(true);
         }
@@ -268,7 +263,7 @@ impl Handovers for Control {
         if record.handover.as_ref().is_some_and(|handover| handover.stage != Stage::Given) {
             return Ok(true);
         }
-        let Ok(netns) = Netns::open(&record.netns_path) else { return Ok(false) };
+        let Some(netns) = Netns::find(&record.netns_path)? else { return Ok(false) };
         let there = NetnsLinks::enter(netns).await.map_err(|error| explain(&error))?;
         let alias = ownership::tunnel_alias(record.id);
         let links = there.links.links().await.map_err(|error| explain(&error.into()))?;

@@ -20,7 +20,7 @@ use crate::agent::world::SharedWorld;
 use crate::datapath;
 use crate::link::AbsentIsDone;
 use crate::model::{HostName, MemberId, NetworkId, PrivateKey, PublicKey};
-use crate::netns::{self, Netns};
+use crate::netns::Netns;
 use crate::topology::{Intent, Key, ownership};
 use crate::wireguard::{Backend, Device};
 
@@ -307,12 +307,8 @@ impl LocalNetwork {
 
     fn open_pinned(&self, name: &str) -> Result<Option<Netns>> {
         let path = self.host.config.netns_path(name);
-        match Netns::open(&path) {
-            Ok(netns) => Ok(Some(netns)),
-            // A name without a namespace is what a crash between making the one and the other leaves.
-            Err(netns::Error::NotFound { .. } | netns::Error::NotANamespace { .. }) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("opening {}", path.display())),
-        }
+        // A name without a namespace is what a crash between making the one and the other leaves.
+        Netns::find(&path).with_context(|| format!("opening {}", path.display()))
     }
 }
 

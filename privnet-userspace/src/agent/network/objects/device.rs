@@ -138,12 +138,13 @@ async fn delete(net: &LocalNetwork, member: MemberId) -> Result<()> {
 /// moment later.
 async fn delete_handed_over(net: &LocalNetwork, member: MemberId, handover: &Handover) -> Result<()> {
     let alias = ownership::tunnel_alias(member);
-    let made_in = Netns::open(&net.handover_path(handover)).ok();
-    let given_to = handover.given_to.as_ref().and_then(|given_to| {
-        let is_it = |netns: &Netns| netns.id() == given_to.netns;
-        let host = Some(net.host.netns.netns.clone()).filter(is_it);
-        host.or_else(|| Netns::open(&given_to.path).ok().filter(is_it))
-    });
+    let made_in = Netns::find(&net.handover_path(handover))?;
+    let given_to = match &handover.given_to {
+        Some(given_to) if net.host.netns.netns.id() == given_to.netns => Some(net.host.netns.netns.clone()),
+        // Another process may have the path by now.
+        Some(given_to) => Netns::find(&given_to.path)?.filter(|netns| netns.id() == given_to.netns),
+        None => None,
+    };
     for netns in [made_in, given_to].into_iter().flatten() {
         let there = NetnsLinks::enter(netns).await?;
         for link in there.links.links().await?.iter().filter(|link| link.alias.as_deref() == Some(&alias)) {
