@@ -6,98 +6,20 @@
 //!               h3: etcd ─────┘            └── (keys deleted, an older copy put back, agents away meanwhile)
 //! ```
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+mod cluster;
 
+use std::time::Duration;
+
+use cluster::{Cluster, LATER, PACE, PORT};
 use privnet::agent::ErrorCode;
-use privnet::agent::views::NetworkView;
 use privnet_tests::lab::probe::{Server, Stream};
-use privnet_tests::lab::{Container, Etcd, Host, Joined, Lab, say, wait_until, wait_within};
-
-const SUBNET: &str = "10.92.0.0/24";
-const PORT: u16 = 7000;
-const PACE: Duration = Duration::from_millis(1);
-const LATER: Duration = Duration::from_secs(90);
-/// What is not put back byte for byte: what is held under a lease is written anew, and a fence only moves.
-const PASSING: [&str; 3] = ["presences/", "vteps/", "fences/"];
-
-/// Two hosts with a member each, and the etcd that they share.
-struct Cluster {
-    // In the order in which they go: the stream needs its members.
-    stream: Option<Stream>,
-    _server: Server,
-    web: Joined,
-    backend: Joined,
-    network: NetworkView,
-    hosts: [Host; 2],
-    etcd: Etcd,
-}
-
-impl Cluster {
-    fn start(lab: &Lab) -> Self {
-        let (hosts, etcd) = lab.hosts_with_etcd();
-        let [one, two] = &hosts;
-        let network = one.network("shop", SUBNET);
-        let web = lab.member(one, &network, "web-1");
-        let backend = lab.member(two, &network, "backend-1");
-        let server = Server::echo(&backend.app, PORT);
-        wait_until("web reaches backend", || web.pings(backend.address()));
-        let stream = Stream::start(&web.app, (backend.address(), PORT), PACE);
-        let cluster = Self { stream: Some(stream), _server: server, web, backend, network, hosts, etcd };
-        cluster.wait_until_settled();
-        cluster
-    }
-
-    fn wait_until_settled(&self) {
-        for host in &self.hosts {
-            wait_within(format!("{} has settled: {:?}", host.name, host.status()), LATER, || {
-                host.status().is_ok_and(|status| status.problems.is_empty() && status.members_ready == 1)
-            });
-        }
-    }
-
-    /// The records that are put back byte for byte. A host tells anew how far it has come: of its record the key is compared.
-    fn records(&self) -> BTreeMap<String, String> {
-        let records = self.etcd.records(&PASSING).into_iter();
-        let text = |key: &str, text: String| if key.starts_with("hosts/") { String::new() } else { text };
-        records.map(|(key, value)| (key.clone(), text(&key, value))).collect()
-    }
-
-    /// The records once each member's says that it is ready.
-    #[track_caller]
-    fn ready_records(&self) -> BTreeMap<String, String> {
-        let mut records = BTreeMap::new();
-        wait_until("each member is ready in the store", || {
-            records = self.records();
-            !records.values().any(|record| record.contains(r#""attaching""#))
-        });
-        records
-    }
-
-    /// Waits until the store has these records again, and says how long that took.
-    #[track_caller]
-    fn wait_until_back(&self, records: &BTreeMap<String, String>, what: &str) -> Duration {
-        let start = Instant::now();
-        wait_until(format!("{what} is back"), || self.records() == *records);
-        let took = start.elapsed();
-        say(&format!("{what}: back after {} ms", took.as_millis()));
-        took
-    }
-
-    fn stream(&self) -> &Stream {
-        self.stream.as_ref().expect("it runs")
-    }
-
-    #[track_caller]
-    fn end_stream(&mut self) {
-        self.stream.take().expect("it runs").finish_whole();
-    }
-}
+use privnet_tests::lab::{Container, Lab, wait_until, wait_within};
 
 #[test]
 fn keys_that_are_deleted_come_back_and_no_datagram_is_lost() {
     let lab = Lab::new("keys_that_are_deleted_come_back_and_no_datagram_is_lost");
-    let mut cluster = Cluster::start(&lab);
+    let (hosts, etcd) = lab.hosts_with_etcd();
+    let cluster = Cluster::of(&lab, hosts, etcd);
     let records = cluster.ready_records();
     let everything =
         ["networks/", "names/", "vnis/", "members/", "addresses/", "public-keys/", "hosts/", "presences/", "fences/"];
@@ -110,7 +32,7 @@ fn keys_that_are_deleted_come_back_and_no_datagram_is_lost() {
     for lost in losses {
         cluster.etcd.delete(lost);
         cluster.wait_until_back(&records, &lost.join(" "));
-        cluster.stream().flows();
+        cluster.flows();
         assert_eq!(cluster.web.told(&name), address);
     }
     // The names stay while the hosts say again that they are there.
@@ -157,7 +79,8 @@ fn keys_that_are_deleted_come_back_and_no_datagram_is_lost() {
 #[test]
 fn an_older_copy_of_the_store_brings_nothing_back_and_takes_nothing_away() {
     let lab = Lab::new("an_older_copy_of_the_store_brings_nothing_back_and_takes_nothing_away");
-    let mut cluster = Cluster::start(&lab);
+    let (hosts, etcd) = lab.hosts_with_etcd();
+    let mut cluster = Cluster::of(&lab, hosts, etcd);
     let [one, two] = &cluster.hosts;
     // One of two names ends while the store has lost the record of both, which is put back first.
     let side = Container { kind: "side".to_owned(), ..cluster.web.container.clone() };
@@ -203,11 +126,7 @@ fn an_older_copy_of_the_store_brings_nothing_back_and_takes_nothing_away() {
     cluster.etcd.start();
     let took = cluster.wait_until_back(&records, "what the older copy had not");
     assert!(took < LATER);
-    for host in [one, two] {
-        wait_within(format!("{} has settled: {:?}", host.name, host.status()), LATER, || {
-            host.status().is_ok_and(|status| status.problems.is_empty() && status.members_ready == 2)
-        });
-    }
+    cluster.wait_until_settled_with(2);
     assert_eq!(cluster.web.told(&old.attached.member.hostname), "");
     assert_eq!(cluster.web.told(&new.attached.member.hostname), new.address().to_string());
     assert_eq!(cluster.web.told(&next.member.hostname), next.member.address.to_string());

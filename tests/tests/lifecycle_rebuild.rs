@@ -9,18 +9,18 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "the figures")]
 
+mod cluster;
 mod rebuild;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use cluster::{Cluster, ready_records_of, records_of};
 use privnet::agent::ErrorCode;
 use privnet::agent::views::ImportedState;
 use privnet_tests::lab::failpoint::{Action, Passage};
 use privnet_tests::lab::{Etcd, Host, Lab, Options, wait_until};
-use rebuild::{
-    Cluster, Elsewhere, is_refused, ready_records_of, rebuild, records_of, wait_until_it_says, wait_until_on_disk,
-};
+use rebuild::{Elsewhere, is_refused, rebuild, wait_until_it_says, wait_until_on_disk};
 use serde_json::Value;
 
 #[test]
@@ -80,7 +80,7 @@ fn a_store_that_was_lost_is_rebuilt_by_the_hosts_and_no_datagram_is_lost() {
     cluster.wait_until_settled();
 
     is_restored_twice(&lab, &mut cluster);
-    cluster.end_stream("a store that was lost four times and restored twice");
+    cluster.end_stream();
     // The twin of the refusals.
     assert!(cluster.hosts[0].detach(&cluster.network, &cluster.web.container).expect("detach").detached);
     lab.finish();
@@ -141,7 +141,7 @@ fn an_agent_writes_nothing_into_the_store_of_another_fleet() {
     assert!(!leased.contains_key("presences/h1") && !leased.contains_key(&format!("vteps/{}", one.vtep)), "{leased:?}");
     elsewhere.end();
     cluster.wait_until_settled();
-    cluster.end_stream("an agent on another fleet's store");
+    cluster.end_stream();
 
     // The operator's word: the other fleet's records go, and its agent serves and writes nothing. The agent is killed behind
     // each commit that follows from it.
@@ -258,7 +258,7 @@ fn a_fleet_moves_to_another_cluster_and_the_old_one_takes_nothing_back() {
     });
     cluster.wait_until_settled();
     println!("figure: a fleet that moved: on the next cluster without a problem after {:.1?}", start.elapsed());
-    cluster.end_stream("a fleet that moved");
+    cluster.end_stream();
     assert!(one.detach(&cluster.network, &cluster.web.container).is_ok_and(|detached| detached.detached), "the twin");
 
     // An agent that is given the old one again.

@@ -1,35 +1,15 @@
-//! Two hosts with a member each, the etcd that they share, and what holds while their agents do not act on it.
+//! What holds on two hosts while their agents do not act on their store, and what an operator says of it.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use privnet::agent::views::{MemberView, NetworkView, RebuiltState};
 use privnet::agent::{ControlError, ErrorCode};
 use privnet::failpoint::VARIABLE;
-use privnet_tests::lab::probe::{Server, Stream};
 use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, Space, say, wait_until, wait_within};
 
-const SUBNET: &str = "10.92.0.0/24";
-pub const PORT: u16 = 7000;
-pub const PACE: Duration = Duration::from_millis(2);
-pub const LATER: Duration = Duration::from_secs(90);
-/// What a rebuild does not bring back byte for byte: what is held under a lease is written anew, a fence only moves, and the
-/// fleet has another epoch.
-const PASSING: [&str; 4] = ["presences/", "vteps/", "fences/", "fleet/"];
-
-/// Two hosts with a member each, and the etcd that they share.
-pub struct Cluster {
-    // In the order in which they go: the stream needs its members.
-    stream: RefCell<Option<Stream>>,
-    _server: Server,
-    pub web: Joined,
-    pub backend: Joined,
-    pub network: NetworkView,
-    pub hosts: [Host; 2],
-    pub etcd: Etcd,
-}
+use crate::cluster::{Cluster, LATER, records_of};
 
 impl Cluster {
     /// On the first two hosts of an underlay, with its etcd on the third; the others are left in `spaces`.
@@ -39,34 +19,11 @@ impl Cluster {
         etcd.start();
         let options = Options::ebpf().with_etcd(etcd.url());
         let hosts = [1, 2].map(|number| lab.host_in(spaces.remove(0), number, &options));
-        let [one, two] = &hosts;
-        let network = one.network("shop", SUBNET);
-        let web = lab.member(one, &network, "web-1");
-        let backend = lab.member(two, &network, "backend-1");
-        let server = Server::echo(&backend.app, PORT);
-        wait_until("web reaches backend", || web.pings(backend.address()));
-        let stream = Stream::start(&web.app, (backend.address(), PORT), PACE);
-        let cluster = Self { stream: RefCell::new(Some(stream)), _server: server, web, backend, network, hosts, etcd };
-        cluster.wait_until_settled();
+        let cluster = Self::of(lab, hosts, etcd);
         for host in &cluster.hosts {
             wait_until_on_disk(host, &["/1.web.", "/1.backend."]);
         }
         cluster
-    }
-
-    #[track_caller]
-    pub fn wait_until_settled(&self) {
-        for host in &self.hosts {
-            wait_within(format!("{} has settled: {:?}", host.name, host.status()), LATER, || {
-                host.status().is_ok_and(|status| status.problems.is_empty() && status.members_ready == 1)
-            });
-        }
-    }
-
-    /// As [`ready_records_of`] its store.
-    #[track_caller]
-    pub fn ready_records(&self) -> BTreeMap<String, String> {
-        ready_records_of(&self.etcd)
     }
 
     #[track_caller]
@@ -112,20 +69,6 @@ impl Cluster {
         assert!(again.message.contains("nothing to rebuild"), "{again:?}");
         done
     }
-
-    #[track_caller]
-    pub fn flows(&self) {
-        self.stream.borrow().as_ref().expect("it runs").flows();
-    }
-
-    /// Ends the stream, of which no datagram was lost.
-    #[track_caller]
-    pub fn end_stream(&self, what: &str) {
-        self.flows();
-        let (sent, lost) = self.stream.borrow_mut().take().expect("it runs").finish();
-        println!("figure: {what}: {} of {sent} datagrams lost", lost.len());
-        assert!(lost.is_empty(), "{lost:?}");
-    }
 }
 
 /// Waits until an agent says why it does not act on its store, and how old what it knows is.
@@ -162,23 +105,6 @@ pub fn is_refused(host: &Host, network: &NetworkView, own: &Joined, reason: &str
 
 pub fn rebuild(host: &Host, options: &[&str]) -> Result<RebuiltState, ControlError> {
     host.cli().json(&[&["state", "rebuild"], options].concat())
-}
-
-/// Without what passes. A host tells anew how far it has come: of its record the key is compared.
-pub fn records_of(etcd: &Etcd) -> BTreeMap<String, String> {
-    let text = |key: &str, text: String| if key.starts_with("hosts/") { String::new() } else { text };
-    etcd.records(&PASSING).into_iter().map(|(key, value)| (key.clone(), text(&key, value))).collect()
-}
-
-/// The records that are put back byte for byte, once each member's says that it is ready.
-#[track_caller]
-pub fn ready_records_of(etcd: &Etcd) -> BTreeMap<String, String> {
-    let mut records = BTreeMap::new();
-    wait_until("each member is ready in the store", || {
-        records = records_of(etcd);
-        !records.values().any(|record| record.contains(r#""attaching""#))
-    });
-    records
 }
 
 /// A host whose agent is given another store than the lab gave it, until [`Self::end`].
