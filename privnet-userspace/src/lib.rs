@@ -42,6 +42,10 @@ pub mod store;
 pub mod topology;
 pub mod wireguard;
 
+// As the tests beside this crate name it, with which it shares a file.
+#[cfg(test)]
+extern crate self as privnet;
+
 #[cfg(test)]
 #[path = "../../tests/src/soak.rs"]
 mod soak;

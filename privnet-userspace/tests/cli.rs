@@ -31,6 +31,12 @@ fn wrong_usage_ends_with_2_and_says_so_on_stderr_only() {
         vec!["monitor"],
         vec!["domain-names"],
         vec!["resolve", "a.b"],
+        vec!["connect", "shop"],
+        vec!["connect", "shop", "backend.demo"],
+        vec!["connect", "shop", "backend.demo:http"],
+        vec!["connect", "shop", "backend.demo:80", "--timeout", "soon"],
+        vec!["connect", "shop", "backend.demo:80", "--listen", "8080"],
+        vec!["curl", "shop"],
         vec!["network", "create", "shop", "--forward", "nowhere"],
         vec!["attach", "--network", "shop", "--app", APP, "--pid", "1", "--port", "http"],
     ] {
@@ -56,7 +62,7 @@ fn help_is_data_and_shows_every_verb_that_is_for_people() {
     let (code, stdout, stderr) = outcome(privnet(&["--help"]));
     assert_eq!((code, stderr.as_str()), (0, ""));
     for verb in
-        "agent network attach detach run members domain-names resolve status doctor mtu metrics demo version".split(' ')
+        "agent network attach detach run connect curl members domain-names resolve status doctor mtu metrics demo version".split(' ')
     {
         assert!(stdout.contains(&format!("\n  {verb} ")), "{verb} is missing:\n{stdout}");
     }

@@ -62,7 +62,7 @@ pub use door::error::{ControlError, ErrorCode};
 pub(crate) use door::explain::MORE_DESCRIPTORS;
 pub use door::verbs::AgentApi;
 pub(crate) use door::verbs::verbs;
-pub use door::{control, doctor, error, handover, views};
+pub use door::{control, doctor, error, handover, streams, views};
 pub use host::capabilities::check_own as check_capabilities;
 pub use host::facts::Underlay;
 pub use host::journal::{Durability, rename_over};

@@ -109,6 +109,8 @@ pub(super) fn document() -> String {
             }),
         )])
     };
+    let stream = schemas.request::<views::OpenStream>(Place::Body);
+    paths.insert("/v1/streams", Map::from_iter([("post".to_owned(), described_stream(&stream))]));
     let text = "Counters and state as Prometheus text, format 0.0.4.";
     paths.insert("/metrics", plain("metrics", text, "text/plain", json!({"type": "string"})));
     let own = "This document.";
@@ -131,8 +133,8 @@ pub(super) fn document() -> String {
         "components": {
             "responses": {"Error": {
                 "description": "It was not done. 400: the request is wrong; 403: not permitted; 404: no such thing; \
-                    405, 408, 413: wrong method, too slow, too large; 409: something stands in the way; 500: a fault; \
-                    501: this host cannot; 503: the store cannot be reached; 504: not finished in time.",
+                    405, 408, 413, 426: wrong method, too slow, too large, not switched; 409: something stands in the way; 500: a fault; \
+                    501: this host cannot; 502: a container refuses a connection; 503: the store cannot be reached; 504: not finished in time.",
                 "content": {"application/json": {"schema": error}},
             }},
             "schemas": schemas.definitions(),
@@ -140,6 +142,19 @@ pub(super) fn document() -> String {
     });
     plainer(&mut document);
     serde_json::to_string_pretty(&document).expect("JSON") + "\n"
+}
+
+fn described_stream(request: &Value) -> Value {
+    json!({
+        "operationId": "openStream",
+        "summary": "Connects to a container of a network, as a member of the network's that lasts as long as the stream. \
+            The request has the headers `Connection: Upgrade` and `Upgrade: privnet-stream`.",
+        "requestBody": {"required": true, "content": {"application/json": {"schema": request}}},
+        "responses": {
+            "101": {"description": "The container has accepted. Frames follow, in both directions."},
+            "default": {"$ref": "#/components/responses/Error"},
+        },
+    })
 }
 
 fn described(operation: &Operation) -> Value {

@@ -3,20 +3,22 @@
 mod views;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot, watch};
 
 pub(crate) use self::views::{
     APP, NETWORK, attached, attachment_view, check, counters, domain_name_view, exported_state, fleet_view, host_view,
     member_view, names_view, network_view, rebuilt_state, resolve_view, status_view,
 };
+use crate::agent::streams::{Caller, Carried, OpenedStream};
 use crate::agent::views::{
     AdoptHost, Adopted, Attach, Attached, AttachmentView, Check, CreateNetwork, Deleted, Detach, Detached,
     DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork, EndedNetwork, ExportedState,
     FleetView, ForgetHost, ForgottenHost, HostView, ImportedState, MemberView, MembersQuery, NetworkPath, NetworkView,
-    RebuildState, RebuiltState, ResolveQuery, ResolveView, Scrape, SetFleet, StatusView, VersionView,
+    OpenStream, RebuildState, RebuiltState, ResolveQuery, ResolveView, Scrape, SetFleet, StatusView, VersionView,
 };
 use crate::agent::{AgentApi, ControlError, ErrorCode};
 
@@ -29,6 +31,8 @@ pub(crate) struct Fake {
     pub(crate) failure: Option<ControlError>,
     /// What the creation of a network waits for.
     pub(crate) gate: Option<Gate>,
+    /// How the last stream has ended.
+    pub(crate) ended: Arc<watch::Sender<Option<String>>>,
 }
 
 /// Holds the creation of a network up until a test lets it proceed.
@@ -189,6 +193,23 @@ impl AgentApi for Fake {
 
     async fn version(&self) -> Result<VersionView, ControlError> {
         Ok(VersionView::of_this_binary())
+    }
+
+    /// The address and port that it is asked for are this host's.
+    async fn open_stream(&self, request: OpenStream, caller: Caller) -> Result<OpenedStream, ControlError> {
+        let OpenStream { network, host, port, app, timeout_seconds } = request;
+        self.hear(format!("open_stream {network} {host}:{port} {app:?} {timeout_seconds:?} uid {}", caller.uid))?;
+        let refused = |error: std::io::Error| ControlError::new(ErrorCode::ConnectionFailed, error.to_string(), "x");
+        let socket = tokio::net::TcpStream::connect((host, port.get())).await.map_err(refused)?;
+        let (ended, end) = oneshot::channel();
+        let carried: Arc<Carried> = Arc::default();
+        let (heard, counted) = (Arc::clone(&self.ended), Arc::clone(&carried));
+        tokio::spawn(async move {
+            let why = end.await.unwrap_or_else(|_| "dropped".to_owned());
+            let [sent, received] = [&counted.sent, &counted.received].map(|count| count.load(Ordering::Relaxed));
+            heard.send_replace(Some(format!("{sent} sent, {received} received: {why}")));
+        });
+        Ok(OpenedStream { socket, carried, ended })
     }
 
     async fn scrape(&self) -> Result<Scrape, ControlError> {

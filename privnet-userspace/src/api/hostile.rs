@@ -23,6 +23,7 @@ fn corpus() -> Vec<String> {
         ),
         format!(r#"{{"network":"shop","app":"{APP}","target":{{"pid":7}}}}"#),
         format!(r#"{{"network":"shop","app":"{APP}","type":"web","number":1,"drain":true}}"#),
+        r#"{"network":"shop","host":"backend.demo","port":80,"timeout_seconds":5}"#.to_owned(),
     ]
 }
 
@@ -62,7 +63,7 @@ proptest! {
     #[test]
     fn any_body_is_understood_or_refused_as_documented(
         body in bodies(),
-        path in prop::sample::select(vec!["/v1/networks", "/v1/members", "/v1/members/detach"]),
+        path in prop::sample::select(vec!["/v1/networks", "/v1/members", "/v1/members/detach", "/v1/streams"]),
     ) {
         is_an_answer(&ask("POST", path, body).expect("a request"))?;
     }

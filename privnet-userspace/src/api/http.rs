@@ -5,14 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderName;
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::STORE_AGE_HEADER;
 
-/// How long a request may take. An attach waits for the kernel and for WireGuard, and has its own, shorter bounds.
+/// How long a request may take. An attach waits for the kernel and for WireGuard, a stream for its container too, and
+/// both have their own, shorter bounds.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// The largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -42,6 +44,20 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// The answer to a request for another protocol.
+#[derive(Debug)]
+pub enum Switched {
+    /// The connection, and what was read of it already.
+    To {
+        /// The connection.
+        stream: UnixStream,
+        /// Its first bytes.
+        early: Bytes,
+    },
+    /// It stays HTTP.
+    Not(Answer),
+}
+
 /// Sends one request, and reads the whole answer. `target` is a path with its query, percent-encoded.
 ///
 /// # Errors
@@ -51,30 +67,66 @@ pub async fn request(socket: &Path, method: Method, target: &str, body: Option<V
     tokio::time::timeout(TIMEOUT, exchange(stream, method, target, body)).await.map_err(|_| HttpError::Timeout)?
 }
 
+/// Asks for a connection that is switched to another protocol. `target` and `body` are as in [`request`].
+///
+/// # Errors
+/// There is no answer.
+pub async fn switch(socket: &Path, target: &str, protocol: &str, body: Vec<u8>) -> Result<Switched, HttpError> {
+    let stream = UnixStream::connect(socket).await.map_err(HttpError::Connect)?;
+    let switching = async {
+        let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, protocol)];
+        let mut response = send(stream, Method::POST, target, &headers, body).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return whole(response).await.map(Switched::Not);
+        }
+        let upgraded = hyper::upgrade::on(&mut response).await.map_err(|error| broken(&error))?;
+        let parts = upgraded.downcast::<TokioIo<UnixStream>>().map_err(|_| broken(&"it is none of this client's"))?;
+        Ok(Switched::To { stream: parts.io.into_inner(), early: parts.read_buf })
+    };
+    tokio::time::timeout(TIMEOUT, switching).await.map_err(|_| HttpError::Timeout)?
+}
+
 async fn exchange(
     stream: UnixStream,
     method: Method,
     target: &str,
     body: Option<Vec<u8>>,
 ) -> Result<Answer, HttpError> {
-    let broken = |error: &dyn std::fmt::Display| HttpError::Exchange(error.to_string());
+    whole(send(stream, method, target, &[], body.unwrap_or_default()).await?).await
+}
+
+/// Sends a request; the connection lasts as long as what comes of the answer.
+async fn send(
+    stream: UnixStream,
+    method: Method,
+    target: &str,
+    headers: &[(HeaderName, &str)],
+    body: Vec<u8>,
+) -> Result<Response<Incoming>, HttpError> {
     // HTTP/1.1 demands a host (RFC 9112 section 3.2); on a unix socket it means nothing.
-    let request = Request::builder()
+    let plain = Request::builder()
         .method(method)
         .uri(target)
         .header(header::HOST, "localhost")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body.unwrap_or_default())))
-        .map_err(|error| broken(&error))?;
+        .header(header::CONTENT_TYPE, "application/json");
+    let request = headers.iter().fold(plain, |request, (name, value)| request.header(name, *value));
+    let request = request.body(Full::new(Bytes::from(body))).map_err(|error| broken(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
-    let connection = tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+    tokio::spawn(connection.with_upgrades());
+    sender.send_request(request).await.map_err(|error| broken(&error))
+}
+
+/// Reads an answer.
+async fn whole(response: Response<Incoming>) -> Result<Answer, HttpError> {
     let status = response.status();
     let age = response.headers().get(STORE_AGE_HEADER).and_then(|age| age.to_str().ok()?.parse().ok());
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| broken(&error))?;
-    connection.abort();
     Ok(Answer { status, age_seconds: age.unwrap_or(0), body: body.to_bytes() })
+}
+
+fn broken(error: &dyn std::fmt::Display) -> HttpError {
+    HttpError::Exchange(error.to_string())
 }
 
 /// Encodes one path segment or query value (RFC 3986 section 2): everything but unreserved characters.

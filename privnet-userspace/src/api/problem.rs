@@ -69,6 +69,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorCode::Unsupported => StatusCode::NOT_IMPLEMENTED,
         ErrorCode::StoreUnavailable | ErrorCode::AgentUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::ConnectionFailed => StatusCode::BAD_GATEWAY,
         ErrorCode::OutcomeUnknown | ErrorCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
     }
 }

@@ -46,6 +46,7 @@ impl Asked for views::ExportedState {
 }
 impl Asked for views::Detach {}
 impl Asked for views::EndAttachment {}
+impl Asked for views::OpenStream {}
 impl Asked for views::Attach {
     fn for_root_alone(&self) -> Option<&'static str> {
         self.resolv_conf.as_ref().is_some_and(|file| !file.by_caller).then_some("have the agent write a resolv.conf")

@@ -1,7 +1,6 @@
 //! The routes of the API and what answers them.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
@@ -11,29 +10,16 @@ use axum::routing::{self, MethodFilter, MethodRouter};
 use axum::{Extension, Json, Router};
 use serde::Serialize;
 
-use super::peer::{self, Accounts, Peer};
+use super::peer::{self, Peer};
 use super::problem::Problem;
 use super::request::{Body, Path, Query};
-use crate::agent::{AgentApi, ControlError, ErrorCode, verbs, views};
+use super::stream;
+use super::surface::Surface;
+use crate::agent::{ControlError, ErrorCode, verbs, views};
 use crate::metrics;
 
 /// The header of an answer that is not current: how many seconds ago it was.
 pub const STORE_AGE_HEADER: &str = "privnet-store-age-seconds";
-
-/// What every handler may use.
-#[derive(Clone)]
-pub struct Surface {
-    agent: Arc<dyn AgentApi>,
-    accounts: Arc<Accounts>,
-}
-
-impl Surface {
-    /// The surface of one agent. `accounts` lists the members of the group that may change things.
-    #[must_use]
-    pub fn new(agent: Arc<dyn AgentApi>, accounts: Accounts) -> Self {
-        Self { agent, accounts: Arc::new(accounts) }
-    }
-}
 
 /// The API of the control socket. Every request must carry the [`Peer`] that sent it as an extension.
 pub fn router(surface: Surface) -> Router {
@@ -74,6 +60,7 @@ verbs!(verb_routes);
 /// The one list of routes. `openapi.json` describes exactly these.
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = verb_routes();
+    routes.push(Route { method: Method::POST, path: "/v1/streams", answer: routing::post(stream::open) });
     routes.push(Route { method: Method::GET, path: "/metrics", answer: routing::get(scrape) });
     routes.push(Route { method: Method::GET, path: "/openapi.json", answer: routing::get(openapi) });
     routes

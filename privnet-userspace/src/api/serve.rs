@@ -11,7 +11,6 @@ use axum::response::IntoResponse;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -116,7 +115,7 @@ async fn serve_with<L: Listener>(
     end: impl Future<Output = ()> + Send,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
+    let (closing, _) = watch::channel(false);
     let mut spare = Spare::open();
     let mut end = std::pin::pin!(end);
     loop {
@@ -129,16 +128,19 @@ async fn serve_with<L: Listener>(
             accepted = accepted => match accepted {
                 Ok((stream, peer, slot)) => {
                     spare.is_refusing = false;
-                    spawn(stream, peer, slot, &router, head_timeout, graceful.watcher());
+                    spawn(stream, peer, slot, &router, head_timeout, closing.subscribe());
                 }
                 Err(error) => spare.refuse(&listener, error).await,
             },
         }
     }
     drop(listener);
-    let all_have_ended = slots.acquire_many(u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX));
-    let _ = tokio::time::timeout(LAST_REQUESTS, all_have_ended).await;
-    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+    let all_have_ended = || slots.acquire_many(u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX));
+    if tokio::time::timeout(LAST_REQUESTS, all_have_ended()).await.is_ok() {
+        return;
+    }
+    closing.send_replace(true);
+    if tokio::time::timeout(GRACE, all_have_ended()).await.is_err() {
         tracing::warn!("the agent ended before it had answered every request");
     }
 }
@@ -191,7 +193,7 @@ fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     slot: OwnedSemaphorePermit,
     router: &Router,
     head_timeout: Duration,
-    watcher: Watcher,
+    mut closing: watch::Receiver<bool>,
 ) {
     let router = match peer {
         Some(peer) => router.clone().layer(Extension(peer)),
@@ -201,8 +203,21 @@ fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(head_timeout)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        if let Err(error) = watcher.watch(connection).await {
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+            // A stream leaves the server: its connection counts as ended, and its task has the socket.
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        // A server that is dropped leaves its connections as they are.
+        let is_closing = async { closing.wait_for(|closing| *closing).await.is_ok() };
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            // What is under way is answered.
+            true = is_closing => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended abnormally");
         }
         drop(slot);

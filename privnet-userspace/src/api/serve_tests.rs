@@ -93,6 +93,42 @@ async fn the_kernel_says_who_connected_and_the_open_listener_takes_nobody_for_ro
     assert!(exchange(&mut stream, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
 }
 
+#[tokio::test]
+async fn a_connection_that_is_switched_carries_frames_and_may_outlive_the_server() {
+    let fake = Arc::new(Fake::default());
+    let (directory, end, server) = start(Arc::clone(&fake));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = listener.local_addr().expect("bound").port();
+    let mut caller = UnixStream::connect(directory.path().join("privnet.sock")).await.expect("connected");
+    let body = format!("{{\"network\":\"shop\",\"host\":\"127.0.0.1\",\"port\":{port}}}");
+    let request = format!(
+        "POST /v1/streams HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: privnet-stream\r\n\
+         Content-Length: {}\r\n\r\n{body}\0\0\0\x05hello",
+        body.len()
+    );
+    let answer = exchange(&mut caller, &request).await;
+    if !rustix::process::geteuid().is_root() {
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        return;
+    }
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+    end.send(()).expect("it is running");
+    within(server).await.expect("a stream holds it up for no time");
+    let (mut container, _) = within(listener.accept()).await.expect("connected");
+    let mut bytes = [0; 5];
+    within(container.read_exact(&mut bytes)).await.expect("what came with the request is sent");
+    assert_eq!(&bytes, b"hello");
+    container.write_all(b"hi").await.expect("written");
+    assert_eq!(exchange(&mut caller, "\0\0\0\0").await, "\0\0\0\x02hi");
+    drop(container);
+    let mut rest = Vec::new();
+    within(caller.read_to_end(&mut rest)).await.expect("read");
+    assert_eq!(rest, [0; 4], "the end of the container's bytes, and then of the connection");
+    let mut ended = fake.ended.subscribe();
+    let said = within(ended.wait_for(Option::is_some)).await.expect("it ends").clone();
+    assert_eq!(said.as_deref(), Some("5 sent, 2 received: both sides have sent all"));
+}
+
 fn start(service: Arc<Fake>) -> (tempfile::TempDir, oneshot::Sender<()>, JoinHandle<()>) {
     let directory = tempfile::tempdir().expect("temporary directory");
     let socket = ControlSocket::bind(&directory.path().join("privnet.sock"), None).expect("bound");

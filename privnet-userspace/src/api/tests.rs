@@ -160,6 +160,21 @@ async fn a_stranger_may_read_and_nothing_else_and_a_member_of_the_group_may_chan
 }
 
 #[tokio::test]
+async fn a_stranger_opens_no_stream_and_a_connection_that_is_not_switched_carries_none() {
+    let body = json!({"network": "shop", "host": "backend.demo", "port": 80});
+    for (peer, status, code) in [
+        (STRANGER, StatusCode::FORBIDDEN, ErrorCode::PermissionDenied),
+        (ROOT, StatusCode::UPGRADE_REQUIRED, ErrorCode::InvalidArgument),
+    ] {
+        let fake = Arc::new(Fake::default());
+        let response = send(&fake, peer, request("POST", "/v1/streams", &body)).await;
+        assert_eq!(response.status(), status, "{peer:?}");
+        assert_eq!(code_of(response).await, code);
+        assert_eq!(*fake.asked.lock().expect("unpoisoned"), [] as [&str; 0]);
+    }
+}
+
+#[tokio::test]
 async fn only_root_has_the_agent_write_a_file_and_the_group_may_say_that_it_writes_it() {
     let etc = tempfile::tempdir().expect("temporary directory");
     std::fs::write(etc.path().join("group"), "privnet:x:990:alice\n").expect("written");

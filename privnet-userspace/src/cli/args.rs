@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+mod connect;
 mod doctor;
 mod network;
 mod socket;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::connect::{ConnectArgs, CurlArgs, HostPort};
 pub use self::doctor::DoctorArgs;
 pub use self::network::{NameArgs, NetworkArgs, NetworkVerb};
 pub use self::socket::{AgentSocket, DEFAULT_SOCKET};
@@ -77,6 +79,10 @@ pub enum Verb {
     Detach(DetachArgs),
     /// Run a command in new namespaces that are attached to a network.
     Run(RunArgs),
+    /// Connect stdin and stdout to a TCP port of a container, as a member of the network's that lasts as long as the connection.
+    Connect(ConnectArgs),
+    /// Run this host's curl as a member of a network.
+    Curl(CurlArgs),
     /// List members.
     Members {
         /// Only members of this network (id or name).

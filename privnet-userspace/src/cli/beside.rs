@@ -13,6 +13,12 @@ pub fn find(name: &str) -> Option<PathBuf> {
     find_in(own_directory().into_iter().chain(env::split_paths(&search)), name)
 }
 
+/// The program `name` on the PATH.
+#[must_use]
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    find_in(env::split_paths(&env::var_os("PATH").unwrap_or_default()), name)
+}
+
 /// The error when [`find`] finds no program `name`; `why` ends in a verb or a preposition that takes its name.
 #[must_use]
 pub fn missing(name: &str, why: &str) -> ControlError {

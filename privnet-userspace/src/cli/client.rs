@@ -1,6 +1,7 @@
 //! The command line's side of the API: one method per verb of the agent's table, no decisions.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::http::{self, Answer, HttpError, encode};
-use crate::api::{ControlError, ErrorBody, ErrorCode, verbs, views};
+use crate::api::http::{self, Answer, HttpError, Switched, encode};
+use crate::api::{ControlError, ErrorBody, ErrorCode, frames, verbs, views};
 
 /// Talks to the agent behind a control socket. Every error is the agent's own, or says why it cannot be asked.
 #[derive(Clone, Debug)]
@@ -74,6 +75,23 @@ impl Client {
         String::from_utf8(bytes.to_vec()).map_err(|error| not_an_agent(&self.socket, &error))
     }
 
+    /// Opens a stream: the connection that carries its frames, and what was read of it already.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn open_stream(&self, request: &views::OpenStream) -> Result<(UnixStream, Vec<u8>), ControlError> {
+        let body = json(request)?.to_string().into_bytes();
+        let answer = http::switch(&self.socket, "/v1/streams", frames::PROTOCOL, body).await;
+        match answer.map_err(|error| unreachable(&self.socket, &error))? {
+            Switched::To { stream, early } => {
+                let blocking = stream.into_std().and_then(|stream| stream.set_nonblocking(false).map(|()| stream));
+                let stream = blocking.map_err(|error| not_an_agent(&self.socket, &error))?;
+                Ok((stream, early.to_vec()))
+            }
+            Switched::Not(Answer { body, .. }) => Err(self.error_in(&body)),
+        }
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -102,8 +120,12 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let body: ErrorBody = serde_json::from_slice(&body).map_err(|error| not_an_agent(&self.socket, &error))?;
-        Err(body.error)
+        Err(self.error_in(&body))
+    }
+
+    fn error_in(&self, body: &[u8]) -> ControlError {
+        let read = serde_json::from_slice(body);
+        read.map_or_else(|error| not_an_agent(&self.socket, &error), |ErrorBody { error }| error)
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`processes`] | the processes that the agent starts from this binary |
 //! | [`docker`] | finding a Docker container's process |
 //! | [`run`] | a command in namespaces of its own |
+//! | [`connect`], [`curl`] | a stream into a network; this host's curl in it |
 //! | [`demo`], [`beside`] | becoming `privnet-demo` |
 //! | [`pages`] | manual pages and completions |
 //! | [`output`], [`human`], [`logging`] | stdout and stderr |
@@ -28,7 +29,9 @@ pub mod attachments;
 pub mod beside;
 pub mod client;
 pub mod cni;
-pub mod demo;
+pub mod connect;
+pub mod curl;
+mod demo;
 pub mod docker;
 pub mod doctor;
 #[cfg(test)]
@@ -95,6 +98,8 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
         Verb::Attach(arguments) => wait(verbs::attach(arguments, format)).map(done),
         Verb::Detach(arguments) => wait(verbs::detach(arguments, format)).map(done),
         Verb::Run(arguments) => run::run(&arguments, format),
+        Verb::Connect(arguments) => connect::connect(&arguments, format),
+        Verb::Curl(arguments) => curl::curl(arguments, format),
         Verb::Members { network, agent } => wait(verbs::members(network, &agent, format)).map(done),
         Verb::DomainNames { app, network, agent } => {
             wait(names::domain_names(&DomainNamesQuery { app, network }, &agent, format)).map(done)

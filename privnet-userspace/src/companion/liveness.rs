@@ -108,10 +108,12 @@ impl Liveness {
     }
 }
 
-/// The pid in `/proc/<pid>/ns/net`.
+/// The pid in `/proc/<pid>/ns/net`, and in `/proc/<pid>/task/<tid>/ns/net`: a thread of the agent, whose namespace a companion
+/// may not look at, and which ends with the agent at the latest.
 fn process_of(path: &Path) -> Option<Pid> {
-    let number = path.to_str()?.strip_prefix("/proc/")?.strip_suffix("/ns/net")?;
-    Pid::from_raw(number.parse().ok()?)
+    let inside = path.to_str()?.strip_prefix("/proc/")?.strip_suffix("/ns/net")?;
+    let process = inside.split_once("/task/").map_or(inside, |(process, _)| process);
+    Pid::from_raw(process.parse().ok()?)
 }
 
 /// The watch on one container, in the companion.
@@ -167,10 +169,10 @@ mod tests {
 
     #[test]
     fn a_process_is_recognized_in_its_path_and_nowhere_else() {
-        assert_eq!(process_of(Path::new("/proc/17/ns/net")), Pid::from_raw(17));
-        for other in
-            ["/proc/self/ns/net", "/run/netns/17", "/proc/17/task/18/ns/net", "/proc//ns/net", "/proc/0/ns/net"]
-        {
+        for its in ["/proc/17/ns/net", "/proc/17/task/18/ns/net"] {
+            assert_eq!(process_of(Path::new(its)), Pid::from_raw(17), "{its}");
+        }
+        for other in ["/proc/self/ns/net", "/run/netns/17", "/proc//ns/net", "/proc/0/ns/net", "/proc/task/18/ns/net"] {
             assert_eq!(process_of(Path::new(other)), None, "{other}");
         }
     }

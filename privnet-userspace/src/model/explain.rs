@@ -93,6 +93,8 @@ pub enum ErrorCode {
     HostDraining,
     /// Another user of the fleet's VXLAN port or of the VNI stands in the way.
     VtepConflict,
+    /// The container was asked for a connection, and refused it or cannot be reached.
+    ConnectionFailed,
     /// The kernel lacks what was asked for.
     Unsupported,
     /// No permission.

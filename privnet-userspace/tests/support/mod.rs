@@ -2,31 +2,31 @@
 //!
 //! Each test file uses a part of it.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
+
+#[path = "../../src/api/fake/views.rs"]
+mod views;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use privnet::agent::streams::{Caller, Carried, OpenedStream};
 use privnet::agent::views::{
     AdoptHost, Adopted, AnswerSource, Attach, Attached, AttachmentView, Check, CheckStatus, CreateNetwork, Deleted,
     Detach, Detached, DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork,
-    EndedNetwork, ExportedState, FleetView, ForgetHost, ForgottenHost, HostState, HostView, ImportedState, MemberRef,
-    MemberView, MembersQuery, NetworkPath, NetworkView, ProblemView, RebuildState, RebuiltState, ResolveQuery,
+    EndedNetwork, ExportedState, FleetView, ForgetHost, ForgottenHost, HostView, ImportedState, MemberRef, MemberView,
+    MembersQuery, NetworkPath, NetworkView, OpenStream, ProblemView, RebuildState, RebuiltState, ResolveQuery,
     ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target, VersionView,
 };
 use privnet::agent::{AgentApi, ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Surface};
-use privnet::model::{DEFAULT_VXLAN_PORT, MemberState, NameOptions, PublicKey};
-use privnet::store::StoreKind;
-use privnet::topology::Datapath;
-use privnet::wireguard::Backend;
 use tokio::sync::oneshot;
-
-pub const NETWORK: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
-pub const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
+pub(crate) use views::{APP, NETWORK};
+use views::{exported_state, fleet_view};
 
 /// What the fake agent says a container's `resolv.conf` should be.
 pub const RESOLV_CONF: &str = "# Written by privnet.\nnameserver 127.0.0.82\noptions ndots:5\n";
@@ -214,19 +214,7 @@ impl AgentApi for Fake {
     }
 
     async fn hosts(&self) -> Result<Vec<HostView>, ControlError> {
-        Ok(vec![HostView {
-            name: "two".parse().expect("host"),
-            vtep: [192, 0, 2, 2].into(),
-            version: "0.1.0".to_owned(),
-            members: 3,
-            state: HostState::Unreachable,
-            unreachable_since_unix_seconds: Some(1_700_000_000),
-            applied_revision: Some(7),
-            lag: Some(2),
-            members_unadopted: 0,
-            draining: false,
-            store_age_seconds: Some(65),
-        }])
+        Ok(vec![views::host_view()])
     }
 
     async fn export_state(&self) -> Result<ExportedState, ControlError> {
@@ -242,38 +230,18 @@ impl AgentApi for Fake {
     }
 
     async fn rebuild_state(&self, request: RebuildState) -> Result<RebuiltState, ControlError> {
-        Ok(RebuiltState {
-            fleet: fleet_view().id,
-            epoch: 2,
-            networks: 1,
-            members: 3,
-            hosts: 2,
-            removed_networks: 0,
-            removed_members: 0,
-            done: !request.dry_run,
-        })
+        Ok(RebuiltState { done: !request.dry_run, ..views::rebuilt_state() })
     }
 
     async fn status(&self) -> Result<StatusView, ControlError> {
         Ok(StatusView {
-            version: "0.1.0".to_owned(),
-            host: "one".parse().expect("host"),
-            vtep: [192, 0, 2, 1].into(),
-            underlay_mtu: 1500,
-            datapath: Datapath::Ebpf,
-            wireguard: Backend::Kernel,
-            store: StoreKind::Embedded,
-            networks: 1,
             members: 2,
-            members_ready: 1,
             last_pass_unix_seconds: None,
             problems: vec!["something is amiss".to_owned()],
             names: None,
-            clock_steps: 0,
             hosts: 1,
-            hosts_unreachable: Vec::new(),
-            members_unreachable: 0,
             store_age_seconds: None,
+            ..views::status_view()
         })
     }
 
@@ -291,78 +259,59 @@ impl AgentApi for Fake {
         Ok(VersionView::of_this_binary())
     }
 
+    /// The host and port that it is asked for are this host's.
+    async fn open_stream(&self, request: OpenStream, caller: Caller) -> Result<OpenedStream, ControlError> {
+        let OpenStream { network, host, port, app, timeout_seconds } = request;
+        let memory = Arc::clone(&self.0);
+        let hear = move |line: String| memory.asked.lock().expect("unpoisoned").push(line);
+        hear(format!("open_stream {network} {host}:{port} {app:?} {timeout_seconds:?} uid {}", caller.uid));
+        let failed = |error: std::io::Error| {
+            ControlError::new(ErrorCode::ConnectionFailed, format!("cannot connect: {error}"), "see whether it listens")
+        };
+        let socket = tokio::net::TcpStream::connect((host, port.get())).await.map_err(failed)?;
+        let (ended, end) = oneshot::channel();
+        let carried: Arc<Carried> = Arc::default();
+        let counted = Arc::clone(&carried);
+        tokio::spawn(async move {
+            let why = end.await.unwrap_or_else(|_| "dropped".to_owned());
+            let [sent, received] = [&counted.sent, &counted.received].map(|count| count.load(Ordering::Relaxed));
+            hear(format!("{sent} sent, {received} received: {why}"));
+        });
+        Ok(OpenedStream { socket, carried, ended })
+    }
+
     async fn scrape(&self) -> Result<Scrape, ControlError> {
         let status = self.status().await?;
         Ok(Scrape { status, counters: Vec::new(), tunnels: Vec::new(), problems: Vec::new(), errors: BTreeMap::new() })
     }
 }
 
-fn exported_state() -> ExportedState {
-    ExportedState {
-        version: 1,
-        fleet: fleet_view().id,
-        fleet_record: "{}".to_owned(),
-        exported_unix_seconds: 7,
-        store_age_seconds: None,
-        records: [("hosts/a".to_owned(), "{}".to_owned())].into(),
-        checksum: "00".to_owned(),
-    }
-}
-
-fn fleet_view() -> FleetView {
-    let id = "fl-5c9f9c0e-3b61-4ab3-8a0e-2f5fd1d6f3b7".parse().expect("a fleet");
-    FleetView { id, epoch: 1, vxlan_port: DEFAULT_VXLAN_PORT }
-}
-
 fn network_view() -> NetworkView {
-    NetworkView {
-        id: NETWORK.parse().expect("network"),
-        name: "shop".parse().expect("name"),
-        vni: 7,
-        subnet: "10.240.0.0/22".parse().expect("subnet"),
-        mtu: 1390,
-        created_unix_seconds: 1_700_000_000,
-        addresses_used: 1,
-        addresses_max: 1021,
-        names: NameOptions::default(),
-        store_age_seconds: None,
-    }
+    NetworkView { store_age_seconds: None, ..views::network_view() }
 }
 
+/// Without an app's name, and with a number that a test does not meet by chance.
 fn member_ref() -> MemberRef {
-    MemberRef {
-        app: APP.parse().expect("app"),
-        app_name: None,
-        kind: "web".parse().expect("type"),
-        number: 3.try_into().expect("number"),
-        address: [10, 240, 0, 2].into(),
-        hostname: "a-name".to_owned(),
-    }
+    MemberRef { app_name: None, number: 3.try_into().expect("number"), ..views::member_ref() }
 }
 
 fn attached() -> Attached {
     Attached {
-        network: NETWORK.parse().expect("network"),
         member: member_ref(),
-        interface: "wg0".parse().expect("interface"),
-        ready: true,
-        env: BTreeMap::from([("PRIVNET_ADDRESS".to_owned(), "10.240.0.2".to_owned())]),
         resolv_conf: Some(RESOLV_CONF.to_owned()),
         problems: vec![ProblemView { what: "a".to_owned(), why: "b".to_owned(), remedy: "c".to_owned() }],
+        ..views::attached()
     }
 }
 
+/// As an agent of a build before further names tells it.
 fn member_view() -> MemberView {
     MemberView {
-        network: NETWORK.parse().expect("network"),
-        network_name: "shop".parse().expect("name"),
         member: member_ref(),
-        public_key: PublicKey::new([7; 32]),
-        host: "one".parse().expect("host"),
-        state: MemberState::Ready,
         interface: None,
         names: Vec::new(),
         unreachable_since_unix_seconds: None,
         store_age_seconds: None,
+        ..views::member_view()
     }
 }

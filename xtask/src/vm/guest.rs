@@ -51,7 +51,7 @@ const FILES: [&str; 8] = [
 const IN_THE_PATH: [&str; 3] = ["privnet", build::DEMO, "vm_talk"];
 
 /// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
-const ELSEWHERE: [(&str, &str); 28] = [
+const ELSEWHERE: [(&str, &str); 29] = [
     ("demo", "ends the demo early; a guest runs it whole by every road"),
     ("lifecycle_crashes", "kills agents, a hundred times"),
     ("lifecycle_damage", "several machines share an etcd"),
@@ -67,6 +67,7 @@ const ELSEWHERE: [(&str, &str); 28] = [
     ("lifecycle_rebuild", "several machines share an etcd"),
     ("lifecycle_restores", "several machines share an etcd"),
     ("lifecycle_versions", "compares records in an etcd"),
+    ("lifecycle_streams", "asks the agent for streams, and the kernel for what every member asks it"),
     ("names_agent", "asks the agent for names, thousands a second"),
     ("names_clients", "needs compilers, and asks resolvers"),
     ("names_conformance", "compares answers of names"),

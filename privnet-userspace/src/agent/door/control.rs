@@ -17,17 +17,18 @@ use super::forget;
 use super::gone::wait_until_gone;
 use super::names::{ask_for_name, names_of_app, observe_names};
 use super::overlap::avoided_ranges;
-use super::problems::{self, of_names};
+use super::problems::{self, nameless_text, of_names};
 use super::reads::{self, find_network, look_for_network};
 use super::scrape;
 use super::state;
+use super::streams::{self, Caller, OpenedStream};
 use super::verbs::AgentApi;
 use super::views::{
     AdoptHost, Adopted, Attach, Attached, AttachmentView, Check, CreateNetwork, Deleted, Detach, Detached,
     DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork, EndedNetwork, ExportedState,
     FleetView, ForgetHost, ForgottenHost, HostState, HostView, ImportedState, MemberView, MembersQuery, NamesView,
-    NetworkCounters, NetworkPath, NetworkView, RebuildState, RebuiltState, ResolveQuery, ResolveView, Scrape,
-    ScrapeErrorKind, SetFleet, StatusView, VersionView,
+    NetworkCounters, NetworkPath, NetworkView, OpenStream, RebuildState, RebuiltState, ResolveQuery, ResolveView,
+    Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
 };
 use crate::agent::adoption;
 use crate::agent::membership;
@@ -158,15 +159,6 @@ impl Control {
         }
         Ok(meant.pop())
     }
-}
-
-/// That a network goes on without its name.
-fn nameless_text((network, holder): (&Network, &Network)) -> String {
-    format!(
-        "{}: its name {} was given to {} while the store had lost it; it goes on under its id (its members keep their \
-         connections; a network cannot be renamed)",
-        network.id, network.name, holder.id
-    )
 }
 
 /// The MTU of a new network: the one that is asked for, or all that the host's underlay leaves.
@@ -391,6 +383,10 @@ impl AgentApi for Control {
         }
         let (status, errors) = (self.state(names), shared.read_failures.read());
         Ok(Scrape { status, counters, tunnels, problems: problems::counts(shared), errors })
+    }
+
+    async fn open_stream(&self, request: OpenStream, caller: Caller) -> Result<OpenedStream, ControlError> {
+        streams::open(&self.shared, request, caller).await
     }
 
     fn store_age(&self) -> Option<Duration> {

@@ -20,6 +20,7 @@
 //! | `forget` | a host that is forgotten, and one that is drained |
 //! | `ends` | a network that ends with its members, and a member of a host that is away |
 //! | [`doctor`], `host_checks`, `service_checks` | what the agent and its host can do, one check a line |
+//! | [`streams`] | a connection from a process of the host into a network, by a member of its own |
 //! | [`views`], [`error`] | what the surfaces may see |
 //! | `explain` | the errors of doors and store as the one error that surfaces see |
 
@@ -48,6 +49,7 @@ mod reads;
 mod scrape;
 mod service_checks;
 mod state;
+pub mod streams;
 mod target;
 pub mod verbs;
 pub mod views;

@@ -63,6 +63,32 @@ pub(super) async fn ask_for_name(shared: &Shared, query: ResolveQuery) -> Result
     })
 }
 
+/// The addresses that a name of its networks has for a container of this host, in an order that is drawn anew each time;
+/// none when no container of these networks has the name.
+///
+/// # Errors
+/// When the name cannot be one, or this host answers no names, or not at present.
+pub(super) async fn addresses_of(shared: &Shared, netns: NetnsId, host: &str) -> Result<Vec<Ipv4Addr>, ControlError> {
+    let typed: Name = host.parse()?;
+    let (_, a) = parse_type("A")?;
+    let (_, told) = search(shared, &process(shared)?, netns, (host, &typed), a).await?;
+    if told.source != Source::Snapshot {
+        return Ok(Vec::new());
+    }
+    if told.is_stale {
+        let message = format!("cannot look {host} up: what this host knows of the names is too old");
+        let remedy = "`privnet status` says since when the store does not answer; give the container's address";
+        return Err(ControlError::new(ErrorCode::StoreUnavailable, message, remedy));
+    }
+    Ok(told.records.iter().filter_map(|record| address_in(record)).collect())
+}
+
+/// The address of a record, `<owner> <ttl> A <address>`.
+fn address_in(record: &str) -> Option<Ipv4Addr> {
+    let mut words = record.split_whitespace().skip(2);
+    words.next().filter(|kind| *kind == "A").and(words.next())?.parse().ok()
+}
+
 /// Asks as libc does: for one name of the search list after the other, until one has what is asked for. Returns what was
 /// told, and under which name; where none has it, what is told about the name as it is, or that a name has none of the type.
 async fn search(
@@ -238,6 +264,14 @@ mod tests {
         );
         let stranger = APP.replace("ap-a7", "ap-b7").parse().expect("an app");
         assert_eq!(names_of(&network, stranger, &names), []);
+    }
+
+    #[test]
+    fn an_address_is_that_of_a_record_of_its_type() {
+        assert_eq!(address_in("web.shop. 5 A 10.240.0.2"), Some([10, 240, 0, 2].into()));
+        for other in ["web.shop. 5 TXT 10.240.0.2", "web.shop. 5 A", "", "web.shop. 5 A a"] {
+            assert_eq!(address_in(other), None, "{other}");
+        }
     }
 
     #[test]

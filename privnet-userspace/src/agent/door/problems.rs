@@ -5,6 +5,7 @@ use super::explain::problem;
 use super::views::{MemberProblems, ProblemView};
 use crate::agent::host::journal::Record;
 use crate::agent::shared::Shared;
+use crate::model::Network;
 use crate::netns::NetnsId;
 
 /// What does not work of names, a line each.
@@ -19,6 +20,15 @@ pub(in crate::agent) fn of_names(shared: &Shared) -> Vec<String> {
         format!("names of {}: {problem}", members.join(", "))
     };
     problems.into_iter().map(line).collect()
+}
+
+/// That a network goes on without its name.
+pub(super) fn nameless_text((network, holder): (&Network, &Network)) -> String {
+    format!(
+        "{}: its name {} was given to {} while the store had lost it; it goes on under its id (its members keep their \
+         connections; a network cannot be renamed)",
+        network.id, network.name, holder.id
+    )
 }
 
 /// What does not work for a member, although it can send.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::error::ControlError;
+use super::streams::{Caller, OpenedStream};
 use super::views::{self, Scrape};
 
 /// Hands the table to the macro of the given name.
@@ -113,6 +114,10 @@ macro_rules! agent_api {
             /// What the metrics show; as text at `GET /metrics`. What cannot be read is missing, and counted in
             /// [`Scrape::errors`].
             async fn scrape(&self) -> Result<Scrape, ControlError>;
+
+            /// Connects to a container of a network, as a member of the network's that lasts as long as the stream;
+            /// `POST /v1/streams` carries the bytes.
+            async fn open_stream(&self, request: views::OpenStream, caller: Caller) -> Result<OpenedStream, ControlError>;
 
             /// How old what the reads answer is; nothing while it is current.
             fn store_age(&self) -> Option<Duration> {

@@ -22,6 +22,7 @@ pub(crate) mod schemas;
 mod scrape;
 mod state;
 mod status;
+mod streams;
 mod version;
 mod within;
 
@@ -33,6 +34,7 @@ pub use names::{
 pub use scrape::{CounterRow, MemberProblems, NetworkCounters, Scrape, ScrapeErrorKind, TunnelView};
 pub use state::{ExportedState, ImportedState, RebuildState, RebuiltState};
 pub use status::StatusView;
+pub use streams::OpenStream;
 pub use version::{BuildProfile, VersionView};
 use within::within;
 

@@ -1,17 +1,19 @@
-//! What the fake agent answers: one view of each kind.
+//! What a fake agent answers: one view of each kind.
+//!
+//! The tests of the built binary have this file too (`tests/support`), so it names the crate as those do.
 
 use std::collections::BTreeMap;
 
-use crate::agent::views::{
+use privnet::agent::views::{
     AnswerSource, Attached, AttachmentView, Check, CheckStatus, CounterRow, DomainNameView, ExportedState, FleetView,
     HostState, HostView, MemberRef, MemberView, NameView, NamesCounted, NamesView, NetworkCounters, NetworkView,
     RebuiltState, ResolveView, ResponseCode, StatusView,
 };
-use crate::datapath::{Direction, Outcome};
-use crate::model::{DEFAULT_VXLAN_PORT, MemberState, NameOptions, PublicKey};
-use crate::store::StoreKind;
-use crate::topology::Datapath;
-use crate::wireguard::Backend;
+use privnet::datapath::{Direction, Outcome};
+use privnet::model::{DEFAULT_VXLAN_PORT, MemberState, NameOptions, PublicKey};
+use privnet::store::StoreKind;
+use privnet::topology::Datapath;
+use privnet::wireguard::Backend;
 
 pub(crate) const NETWORK: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
 pub(crate) const APP: &str = "ap-a71da13f-7c70-4c00-a644-eee8558d8053";
@@ -61,7 +63,7 @@ pub(crate) fn network_view() -> NetworkView {
     }
 }
 
-fn member_ref() -> MemberRef {
+pub(crate) fn member_ref() -> MemberRef {
     MemberRef {
         app: APP.parse().expect("app"),
         app_name: Some("shop-api".parse().expect("name")),

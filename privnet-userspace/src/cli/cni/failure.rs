@@ -87,6 +87,7 @@ impl From<ControlError> for Failure {
             | ErrorCode::HostNotAdopted
             | ErrorCode::HostDraining
             | ErrorCode::VtepConflict
+            | ErrorCode::ConnectionFailed
             | ErrorCode::Unsupported
             | ErrorCode::PermissionDenied
             | ErrorCode::Internal => Code::Refused,
