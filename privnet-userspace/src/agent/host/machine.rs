@@ -67,8 +67,18 @@ pub fn settle(config: &Config, state_dir: &StateDir, machine: Option<Uuid>, stor
 /// When the file cannot be written.
 pub fn note(path: &Path, state_dir: &StateDir, machine: Option<Uuid>) -> Result<()> {
     let (device, file) = state_dir.lock_id()?;
+    replace(&path.join(FILE), text_of(&Note { machine, lock: (device, file) }).as_bytes())
+}
+
+/// With a checksum: a damaged digit would be that of another machine.
+fn text_of(note: &Note) -> String {
+    let fields = fields_of(note);
+    format!("{fields} {:016x}\n", journal::checksum(fields.as_bytes()))
+}
+
+fn fields_of(Note { machine, lock: (device, file) }: &Note) -> String {
     let machine = machine.map_or_else(|| "-".to_owned(), |machine| machine.to_string());
-    replace(&path.join(FILE), format!("{machine} {device} {file}\n").as_bytes())
+    format!("{machine} {device} {file}")
 }
 
 /// Sets aside what belongs to the other machine's containers, the identity last: killed in between, the next agent goes on.
@@ -131,9 +141,12 @@ fn read(path: &Path) -> Result<Found> {
 
 fn parse(text: &str) -> Option<Note> {
     let fields: Vec<&str> = text.split_whitespace().collect();
-    let [machine, device, file] = fields[..] else { return None };
+    let ([machine, device, file] | [machine, device, file, _]) = fields[..] else { return None };
     let machine = if machine == "-" { None } else { Some(machine.parse().ok()?) };
-    Some(Note { machine, lock: (device.parse().ok()?, file.parse().ok()?) })
+    let note = Note { machine, lock: (device.parse().ok()?, file.parse().ok()?) };
+    // An earlier build wrote no checksum.
+    let is_whole = text == text_of(&note) || text == fields_of(&note) + "\n";
+    is_whole.then_some(note)
 }
 
 #[cfg(test)]
@@ -150,6 +163,23 @@ mod tests {
             note(directory.path(), &state_dir, machine).expect("noted");
             let lock = state_dir.lock_id().expect("it has one");
             assert_eq!(read(&path).expect("read"), Found::Note(Note { machine, lock }));
+        }
+        // As an earlier build wrote it.
+        let uuid = Uuid::from_u128(7);
+        fs::write(&path, format!("{uuid} 3 4\n")).expect("written");
+        assert_eq!(read(&path).expect("read"), Found::Note(Note { machine: Some(uuid), lock: (3, 4) }));
+        // No flipped bit makes it that of another machine, or one without a checksum.
+        note(directory.path(), &state_dir, Some(uuid)).expect("noted");
+        let whole = fs::read(&path).expect("read");
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &flipped).expect("written");
+            assert_eq!(read(&path).expect("set aside"), Found::Damaged, "{}", String::from_utf8_lossy(&flipped));
+        }
+        for length in 1..whole.len() {
+            fs::write(&path, &whole[..length]).expect("written");
+            assert_eq!(read(&path).expect("set aside"), Found::Damaged, "{length}");
         }
         fs::write(&path, "half of").expect("written");
         assert_eq!(read(&path).expect("set aside"), Found::Damaged);
