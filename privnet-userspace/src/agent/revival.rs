@@ -61,7 +61,7 @@ fn member_of(record: &Record) -> Option<Stored<Member>> {
 }
 
 /// Whether a member's address and names are its own still, as far as is known.
-fn is_free(world: &World, member: &Member) -> bool {
+pub(super) fn is_free(world: &World, member: &Member) -> bool {
     let is_others = |other: &Member| other.id != member.id;
     let row = world.row(member.network, member.address).map(|row| &row.record);
     let address_is_free = row.is_none_or(|row| row.member.is_none_or(|id| id == member.id));
@@ -85,7 +85,7 @@ pub async fn carry_out(memberships: &Memberships, revival: Revival) -> Result<Re
     let mut over = revival.replaced;
     for (record, stored) in revival.may_go_on {
         let text = || format!("taking back {} in {}", record.names_text(), record.network);
-        match claims::revive_member(&**store, &stored, next, attached).await.with_context(text)? {
+        match claims::revive_member(&**store, &stored, next, attached, &revival.mark).await.with_context(text)? {
             Some(written) => {
                 memberships.journal().note_stored(&written).with_context(text)?;
                 revived.kept += 1;

@@ -141,7 +141,7 @@ pub fn vtep_of(path: &Path, host: &HostName) -> Option<Ipv4Addr> {
 }
 
 fn records_of(belief: &Belief) -> Records {
-    belief.records().map(|(key, value)| (key.to_string(), String::from_utf8_lossy(value).into_owned())).collect()
+    belief.memory().map(|(key, value)| (key.to_string(), String::from_utf8_lossy(value).into_owned())).collect()
 }
 
 /// What is dated wrongly is taken for older than it is, and that is all.

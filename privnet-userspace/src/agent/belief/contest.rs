@@ -224,7 +224,8 @@ impl Belief {
             revision: ghost.revision,
             lease: None,
         };
-        let refused = self.refused.iter().filter(|(key, _)| is_free(key)).map(|(_, entry)| entry.clone());
+        let is_believed = |key: &Key| is_free(key) && self.ends.row(key).is_none();
+        let refused = self.refused.iter().filter(|(key, _)| is_believed(key)).map(|(_, entry)| entry.clone());
         free.map(entry).chain(refused).collect()
     }
 

@@ -24,6 +24,7 @@ impl Belief {
             return Vec::new();
         }
         let marks = &self.marks;
+        self.ends.retain(|about| !marks.beat(about));
         let ghosts = self.ghosts.extract_if(.., |_, ghost| marks.has_network(ghost.member.network));
         let mut beaten: Vec<(Key, Revision)> = ghosts.map(|(key, ghost)| (key, ghost.revision)).collect();
         let refused = self.refused.extract_if(.., |_, entry| marks.beat_entry(entry));

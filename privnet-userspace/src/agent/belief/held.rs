@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use super::fact::{About, Fact, is_presence};
+use super::kept_ends::Ends;
 use super::marks::{Beaten, Marks};
 use crate::model::{ContainerRef, HostName, Member, MemberId, NetworkId};
 use crate::store::records::{AddressRecord, RecordError};
@@ -21,6 +22,8 @@ pub struct Belief {
     pub(super) refused: BTreeMap<Key, Entry>,
     /// What an operator ended.
     pub(super) marks: Marks,
+    /// The ends of memberships in networks that are not there: they are as they were once the network is there again.
+    pub(super) ends: Ends,
     /// The key of each membership's record.
     pub(super) members: BTreeMap<MemberId, Key>,
     /// The memberships that are believed to have an address: more than one only where the build before is at work.
@@ -88,6 +91,7 @@ impl Belief {
             ghosts: BTreeMap::new(),
             refused: BTreeMap::new(),
             marks: Marks::none(),
+            ends: Ends::none(),
             members: BTreeMap::new(),
             at: BTreeMap::new(),
             lost: BTreeSet::new(),
@@ -141,6 +145,7 @@ impl Belief {
         let missing = self
             .held
             .keys()
+            .chain(self.refused.keys().filter(|key| !self.held.contains_key(key)))
             .chain(self.ghosts.keys())
             .chain(self.marks.beaten.keys())
             .filter(|key| !read.contains_key(key));
@@ -180,7 +185,10 @@ impl Belief {
                 self.ghosts.remove(key);
                 self.refused.remove(key);
                 self.marks.beaten.remove(key);
-                if self.held.contains_key(key) {
+                if self.is_swept(key) {
+                    believed.push(self.drop_record(key, now));
+                    self.ends.forget(key);
+                } else if self.held.contains_key(key) {
                     self.lose(key, Expected::Absent, now);
                 } else {
                     believed.push(Event::Delete { key: key.clone(), revision: *revision });
@@ -225,6 +233,11 @@ impl Belief {
         self.held.iter().filter(|(_, held)| !held.is_over()).map(|(key, held)| (key, &held.value))
     }
 
+    /// What the agent after this one is to remember: the records that are believed, and the ends that are kept.
+    pub fn memory(&self) -> impl Iterator<Item = (&Key, &Value)> {
+        self.records().chain(self.ends.records())
+    }
+
     /// Rises with each change of what is believed.
     #[must_use]
     pub const fn version(&self) -> u64 {
@@ -249,13 +262,18 @@ impl Belief {
     }
 
     pub(super) fn row(&self, member: &Member) -> Option<&AddressRecord> {
-        let held = self.held.get(&keys::address(member.network, member.address))?;
-        if let About::Address { row, .. } = &held.fact.about { Some(row) } else { None }
+        let key = keys::address(member.network, member.address);
+        match self.held.get(&key).map(|held| &held.fact.about) {
+            Some(About::Address { row, .. }) => Some(row),
+            Some(_) => None,
+            None => self.ends.row(&key),
+        }
     }
 
     pub(super) fn hold(&mut self, key: Key, held: Held) {
         self.version += 1;
         self.forget_indexes(&key);
+        self.ends.forget(&key);
         match held.stored {
             Stored::Same(_) => self.lost.remove(&key),
             Stored::Lost { .. } => self.lost.insert(key.clone()),
@@ -283,17 +301,21 @@ impl Belief {
         self.version += 1;
         self.forget_indexes(key);
         self.lost.remove(key);
-        let Some(Held { value, fact, stored: Stored::Same(revision) }) = self.held.remove(key) else {
-            return Event::Delete { key: key.clone(), revision: Revision::default() };
-        };
-        if self.is_beaten(&fact.about) {
+        let delete = Event::Delete { key: key.clone(), revision: Revision::default() };
+        let Some(Held { value, fact, stored }) = self.held.remove(key) else { return delete };
+        let is_beaten = self.is_beaten(&fact.about);
+        if !is_beaten {
+            self.ends.keep(key, &value, &fact);
+        }
+        let Stored::Same(revision) = stored else { return delete };
+        if is_beaten {
             self.marks.beaten.insert(key.clone(), Beaten { revision, since: now });
         } else if let About::Member { member, .. } = fact.about {
             let since = self.marks.of(&member).map_or(now, |mark| self.since(mark, now));
             let ghost = Ghost { member: Member::clone(&member), value, revision, since, is_over: true };
             self.ghosts.insert(key.clone(), ghost);
         }
-        Event::Delete { key: key.clone(), revision: Revision::default() }
+        delete
     }
 
     fn forget_indexes(&mut self, key: &Key) {

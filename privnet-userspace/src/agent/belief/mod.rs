@@ -8,7 +8,8 @@
 //!   The row is written by the transaction that deletes the membership's record. A host of the build before does not always
 //!   write it: the absence of its members' records is their end.
 //! - A **further name** and a **public key** end with the membership that they belong to, or when it has them no more.
-//! - A **network** ends when its record is absent and this host has no member in it; its rows and pointers end with it.
+//! - A **network** ends when its record is absent and this host has no member in it; its rows and pointers end with it. Rows
+//!   that say an end are kept until the network is there again, or they are removed after it.
 //! - A **mark** of a network ends it and all that is of it, whichever came first; it is never taken back.
 //! - A **host** whose record is absent goes on while it has members. A **presence** ends 10 s after it was deleted.
 //! - An **address** or a **name** that two living memberships have is that of the earlier one; see `contest`.
@@ -23,9 +24,11 @@ mod ends;
 mod fact;
 mod held;
 mod import;
+mod kept_ends;
 mod marks;
 mod patience;
 mod put;
+mod recall;
 mod repair;
 mod settle;
 #[cfg(test)]

@@ -61,10 +61,20 @@ impl Belief {
             }
         };
         if self.is_beaten(&fact.about) {
-            if self.held.contains_key(key) {
-                believed.push(self.drop_record(key, now));
+            match self.held.get(key) {
+                // That of a host's next agent stands.
+                Some(held) if !self.is_beaten(&held.fact.about) => {
+                    self.lose(key, Expected::Revision(*revision), now);
+                    return;
+                }
+                Some(_) => believed.push(self.drop_record(key, now)),
+                None => {}
             }
             self.marks.beaten.insert(key.clone(), Beaten { revision: *revision, since: now });
+            return;
+        }
+        if matches!(fact.about, About::Address { .. }) && self.ends.outlast(key, &fact) {
+            self.refused.insert(key.clone(), entry.clone());
             return;
         }
         if let Some((value, fact)) = self.row_above(entry, &fact) {
@@ -115,6 +125,9 @@ impl Belief {
                 holder = row.holder.as_ref().map(|holder| keys::member(*network, holder));
             }
             self.note_kept_off(key, &fact);
+            if let About::Network(network) = fact.about {
+                self.recall_ends(network, now, believed, touched);
+            }
             self.hold(key.clone(), Held { value: value.clone(), fact, stored: Stored::Same(*revision) });
             believed.push(told());
             // Its record came first.

@@ -12,6 +12,9 @@ use crate::store::{Expected, Key, Transaction, Value, keys};
 
 /// How long another host has to put back what is its own, before this one does it in its place.
 pub(super) const OTHERS_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a host that is there has to put back what is its own. It may not know the membership any more: it sees the record
+/// then, and ends the membership unless its container runs.
+pub(super) const OWNERS_PATIENCE: Duration = Duration::from_secs(30);
 /// How long what is lost again and again waits at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long what was put back has to stay before its next loss counts as the first.
@@ -185,11 +188,11 @@ impl Belief {
             Unit::Rows(_) | Unit::Beaten(_) => None,
             Unit::Ghost(key) => self.ghosts.get(key).map(|ghost| &ghost.member.host),
         };
-        let is_late = since.is_some_and(|since| now.saturating_duration_since(since) >= OTHERS_PATIENCE);
+        let is_late = |patience| since.is_some_and(|since| now.saturating_duration_since(since) >= patience);
         match owner {
             Some(owner) if *owner == self.own => true,
-            Some(owner) => is_late && !self.is_stored(&keys::presence(owner)),
-            None => is_late,
+            Some(owner) if self.is_stored(&keys::presence(owner)) => is_late(OWNERS_PATIENCE),
+            Some(_) | None => is_late(OTHERS_PATIENCE),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::store::contract::{Entry, Store};
 use crate::store::error::CommitError;
 use crate::store::keys;
 use crate::store::path::Key;
-use crate::store::records::{self, AddressRecord, EndedBy, Envelope, MemberPointer, Stored};
+use crate::store::records::{self, AddressRecord, EndedBy, Envelope, InstanceMark, MemberPointer, Stored};
 use crate::store::transaction::{Expected, Transaction, Value};
 
 /// Has a membership that an operator ended with its host's agent go on under the next instance of that agent, with its id,
@@ -24,6 +24,7 @@ pub async fn revive_member(
     before: &Stored<Member>,
     instance: Uuid,
     attached_unix_seconds: u64,
+    mark: &InstanceMark,
 ) -> Result<Option<Written>, MemberError> {
     let member = Member { instance: Some(instance), ..before.record.clone() };
     let network = member.network;
@@ -42,7 +43,7 @@ pub async fn revive_member(
         if known.as_ref().is_some_and(|known| known.record.id != member.id) {
             return Ok(None);
         }
-        let Some(held) = held_again(&member, row.as_ref(), attached_unix_seconds)? else { return Ok(None) };
+        let Some(held) = held_again(&member, row.as_ref(), attached_unix_seconds, mark)? else { return Ok(None) };
         let envelope = before.envelope.next().above(known.map_or(0, |known| known.envelope.serial));
         let revival = Transaction::new()
             .require(keys::network(network), Expected::Exists)
@@ -77,14 +78,21 @@ fn is_gone(key: &Key, member: &Member) -> bool {
     further.chain(taken).any(|gone| gone == *key)
 }
 
-/// The row of a membership that goes on: above the one that says its end. Nothing where it does not say that.
-fn held_again(member: &Member, row: Option<&Entry>, at: u64) -> Result<Option<Value>, MemberError> {
+/// The row of a membership that goes on: above the one that says its end. Nothing where that is another end than the mark's.
+fn held_again(
+    member: &Member,
+    row: Option<&Entry>,
+    at: u64,
+    mark: &InstanceMark,
+) -> Result<Option<Value>, MemberError> {
     let Some(entry) = row else {
         let row = AddressRecord::lost(member).again(member, at);
         return Ok(Some(records::encode(&row, &Envelope::first())));
     };
     let Stored { record: row, envelope, .. } = records::read::<AddressRecord>(entry)?;
-    let is_its = row.member == Some(member.id) && row.ended_by != Some(EndedBy::Host);
+    let is_by_mark =
+        || row.ended_by == Some(EndedBy::Operator) && row.released_unix_seconds == Some(mark.at_unix_seconds);
+    let is_its = row.member == Some(member.id) && (row.holder.is_some() || is_by_mark());
     Ok(is_its.then(|| records::encode(&row.again(member, at), &envelope.next())))
 }
 

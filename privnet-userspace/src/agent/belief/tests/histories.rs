@@ -14,6 +14,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         "member-names/",
         "hosts/",
         "networks/",
+        "marks/",
         "",
     ]);
     let step = prop_oneof![
@@ -30,6 +31,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (1..6usize).prop_map(Step::RepairPartly),
         2 => any::<usize>().prop_map(Step::Restore),
         3 => Just(Step::Repair),
+        1 => Just(Step::Doom),
+        1 => Just(Step::EndNetwork),
+        1 => any::<usize>().prop_map(Step::DetachElsewhere),
+        1 => Just(Step::Forget),
+        1 => Just(Step::Adopt),
+        1 => (0..2usize, any::<bool>()).prop_map(|(host, draining)| Step::Drain { host, draining }),
     ];
     prop::collection::vec(step, 1..28)
 }
@@ -58,7 +65,7 @@ fn run(steps: &[Step]) {
         for step in steps {
             lab.step(step).await;
         }
-        for last in [Step::Back, Step::Repair] {
+        for last in [Step::Back, Step::Adopt, Step::Repair] {
             lab.step(&last).await;
         }
     });
@@ -93,4 +100,23 @@ fn a_detach_ends_the_membership_that_is_believed_to_have_the_name() {
         Restore(0),
         Detach { which: 2 },
     ]);
+}
+
+/// The host that ended it loses the network and with it what it saw, while another one has just read an older store.
+#[test]
+fn an_end_outlasts_the_loss_of_its_network_on_the_host_that_made_it() {
+    use Step::{Attach, Away, Back, Detach, Lose, Repair, Restore};
+    let begun =
+        || vec![Attach { host: 0 }, Attach { host: 1 }, Away { host: 0 }, Detach { which: 0 }, Restore(1), Back];
+    run(&[begun(), vec![Lose(""), Repair]].concat());
+    // As where the network is deleted: what that host saw is gone, and it ends its member once more.
+    run(&[begun(), vec![Lose("networks/"), Lose("addresses/"), Lose("members/"), Repair]].concat());
+}
+
+/// Its record of before the adoption is one that the mark beats.
+#[test]
+fn an_adopted_host_stands_when_an_older_store_has_the_forgotten_one() {
+    use Step::{Adopt, Attach, Away, Forget, Repair, Restore};
+    let begun = [Attach { host: 0 }, Attach { host: 1 }, Away { host: 0 }, Forget, Adopt, Repair];
+    run(&[&begun[..], &[Attach { host: 0 }, Restore(1), Repair]].concat());
 }

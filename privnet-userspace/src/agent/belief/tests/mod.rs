@@ -5,6 +5,7 @@ mod damage;
 mod histories;
 mod lab;
 mod marks;
+mod operator;
 mod rules;
 mod steps;
 

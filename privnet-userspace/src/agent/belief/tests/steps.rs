@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::super::Belief;
-use super::lab::{HOSTS, LATER, Lab, PRESENCE, is_passing};
-use super::{APP, key};
+use super::super::repair::OWNERS_PATIENCE;
+use super::APP;
+use super::lab::{HOSTS, LATER, Lab, host_record, is_passing, presence, presence_of};
 use crate::agent::world::SharedWorld;
-use crate::model::{ContainerRef, Member, MemberId, MemberState, PublicKey};
+use crate::model::{ContainerRef, Member, MemberId, MemberState, NetworkId, PublicKey};
 use crate::store::claims::{self, End, MemberClaim, NameClaim, NameWish, Written};
 use crate::store::{Entry, Key, Listing, Memory, Prefix, Store as _, Transaction, keys};
 
@@ -42,6 +43,21 @@ pub enum Step {
     Repair,
     /// All agents are interrupted after so many transactions.
     RepairPartly(usize),
+    /// A network is created, and hosts that are here have a member in it.
+    Doom,
+    /// An operator ends it with its members.
+    EndNetwork,
+    /// An operator ends a member of the host that is away.
+    DetachElsewhere(usize),
+    /// An operator forgets the host that is away.
+    Forget,
+    /// It comes back, and an operator takes it back.
+    Adopt,
+    /// An operator empties a host, or takes that back.
+    Drain {
+        host: usize,
+        draining: bool,
+    },
 }
 
 fn wish(kind: &str) -> NameWish {
@@ -59,19 +75,25 @@ fn wish(kind: &str) -> NameWish {
 impl Lab {
     /// Claims a membership as a host's agent does; a network that is lost refuses it.
     pub async fn claim(&mut self, host: usize, address: Option<Ipv4Addr>) -> Option<Written> {
+        self.claim_in(self.network.id, host, address).await
+    }
+
+    pub async fn claim_in(&mut self, network: NetworkId, host: usize, address: Option<Ipv4Addr>) -> Option<Written> {
         self.keys += 1;
         let claim = MemberClaim {
             id: MemberId::new(self.keys.into()),
-            network: self.network.id,
+            network,
             name: wish("web"),
             address,
             host: HOSTS[host].parse().expect("a host"),
-            instance: None,
+            instance: Some(self.instances[host]),
             public_key: PublicKey::new([self.keys; 32]),
             wireguard_port: 51820,
             now_unix_seconds: u64::from(self.keys) * 1000,
         };
-        claims::claim_member(&self.store, &claim, &*self.worlds[host]).await.ok()
+        let written = claims::claim_member(&self.store, &claim, &*self.worlds[host]).await.ok()?;
+        self.enter(&written);
+        Some(written)
     }
 
     async fn attach(&mut self, host: usize) {
@@ -79,7 +101,7 @@ impl Lab {
             assert!(!self.is_whole, "a store that is whole refuses an attach");
             return;
         };
-        for other in &self.living {
+        for other in self.living.iter().filter(|other| other.network == written.member.network) {
             assert_ne!(other.address, written.member.address, "{other:?} {written:?}");
             assert_ne!(other.container, written.member.container, "{other:?} {written:?}");
         }
@@ -87,18 +109,29 @@ impl Lab {
     }
 
     async fn detach(&mut self, member: Member) {
-        let (world, end) = (self.world_of(&member.host), End::by_its_host(u64::from(self.keys) * 1000));
-        let ended = claims::release_member(&self.store, &member, end, &*world).await;
+        let (host, end) = (self.host_of(&member.host), End::by_its_host(u64::from(self.keys) * 1000));
+        self.journals[host].remove(&member.id);
+        self.end(&member, end, host).await;
+    }
+
+    /// A membership ends at a host.
+    pub async fn end(&mut self, member: &Member, end: End, at: usize) {
+        let ended = claims::release_member(&self.store, member, end, &*self.worlds[at]).await;
         assert!(ended.expect("released").is_some(), "{member:?} was not there");
+        self.forget_records(member);
+        let row = keys::address(member.network, member.address);
+        let entry = self.store.get(&row).await.expect("read").expect("the end is recorded");
+        self.truth.insert(row, entry.value);
+    }
+
+    /// A membership has ended, and its records are true no more but its row.
+    pub fn forget_records(&mut self, member: &Member) {
         let pointers = member.names.iter().map(|name| keys::member_name(member.network, &name.container));
         let of_member =
             [keys::member(member.network, &member.container), keys::public_key(member.network, member.public_key)];
         for key in pointers.chain(of_member) {
             self.truth.remove(&key);
         }
-        let row = keys::address(member.network, member.address);
-        let entry = self.store.get(&row).await.expect("read").expect("the end is recorded");
-        self.truth.insert(row, entry.value);
         self.living.retain(|other| other.id != member.id);
     }
 
@@ -131,7 +164,8 @@ impl Lab {
     }
 
     async fn damage(&mut self, which: usize) {
-        let keys: Vec<Key> = self.truth.keys().filter(|key| !key.as_str().starts_with("hosts/")).cloned().collect();
+        let is_of_members = |key: &&Key| !["hosts/", "drains/", "marks/"].iter().any(|it| key.as_str().starts_with(it));
+        let keys: Vec<Key> = self.truth.keys().filter(is_of_members).cloned().collect();
         let Some(entry) = self.store.get(&keys[which % keys.len()]).await.expect("read") else { return };
         let mut record: serde_json::Value = serde_json::from_slice(&entry.value).expect("JSON");
         for number in ["serial", "count"] {
@@ -151,29 +185,34 @@ impl Lab {
             self.repair().await;
         }
         self.watches[host] = None;
-        self.store.commit(Transaction::new().delete(key(&format!("presences/{}", HOSTS[host])))).await.expect("gone");
+        self.store.commit(Transaction::new().delete(presence(host))).await.expect("gone");
         self.follow();
     }
 
     async fn back(&mut self) {
-        let Some(host) = (0..HOSTS.len()).find(|host| !self.is_here(*host)) else { return };
+        let is_away = |host: &usize| !self.is_here(*host) && self.forgotten[*host].is_none();
+        let Some(host) = (0..HOSTS.len()).find(is_away) else { return };
+        self.remember(host);
+        let told = self.truth[&host_record(host)].clone();
+        let announced = Transaction::new().put(presence(host), presence_of(self.instances[host]));
+        self.store.commit(announced.put(host_record(host), told)).await.expect("there");
+        self.read_again(host).await;
+        self.is_behind[host] = !self.is_whole;
+        // That it was drained it alone may know.
+        self.is_whole &= self.worlds[host].belief(|belief| belief.repairs(self.now).is_empty());
+        self.follow();
+    }
+
+    /// An agent starts with its snapshot and its journal.
+    pub fn remember(&mut self, host: usize) {
         let mut belief = Belief::new(HOSTS[host].parse().expect("a host"));
         let snapshot = self.worlds[host]
-            .belief(|belief| belief.records().map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>());
+            .belief(|belief| belief.memory().map(|(key, value)| (key.clone(), value.clone())).collect::<Vec<_>>());
         for (key, value) in snapshot {
             belief.remember(key, value, self.now).expect("a record");
         }
-        belief.keep_own(|id| self.living.iter().any(|member| member.id == id), self.now);
+        belief.keep_own(|id| self.journals[host].contains_key(&id), self.now);
         self.worlds[host] = Arc::new(SharedWorld::new(belief));
-        let (presence, record) = (key(&format!("presences/{}", HOSTS[host])), key(&format!("hosts/{}", HOSTS[host])));
-        let told = self.truth[&record].clone();
-        self.store
-            .commit(Transaction::new().put(presence, PRESENCE.as_bytes()).put(record, told))
-            .await
-            .expect("there");
-        self.read_again(host).await;
-        self.is_behind[host] = !self.is_whole;
-        self.follow();
     }
 
     async fn lose(&mut self, lost: Vec<Key>) {
@@ -195,7 +234,7 @@ impl Lab {
         };
         let mut entries: Vec<Entry> = content.entries.into_iter().filter(of_hosts_here).collect();
         for host in (0..HOSTS.len()).filter(|host| self.is_here(*host)) {
-            let (key, value) = (key(&format!("presences/{}", HOSTS[host])), PRESENCE.as_bytes().into());
+            let (key, value) = (presence(host), presence_of(self.instances[host]));
             entries.push(Entry { key, value, revision: content.revision, lease: None });
         }
         for batch in entries.chunks(100) {
@@ -213,22 +252,32 @@ impl Lab {
     /// Writes all that is due until nothing is, with pauses that let another host's turn come.
     pub async fn repair(&mut self) {
         // A network without members on a host that is here waits for the others.
-        if (0..HOSTS.len()).all(|host| !self.is_here(host) || self.members_of(host).next().is_none()) {
+        if !self.are_networks_held() {
             self.back().await;
         }
+        self.settle().await;
         for round in 0.. {
             assert!(
-                round < 10,
+                round < 20,
                 "it never ends: {:?}",
                 self.worlds.each_ref().map(|world| world.belief(|b| b.repairs(self.now)))
             );
             self.now += LATER;
-            if self.put_back(usize::MAX).await == 0 {
+            let written = self.put_back(usize::MAX).await;
+            self.settle().await;
+            if written == 0 && !self.is_waiting() {
                 break;
             }
         }
         self.is_whole = true;
         self.is_behind = [false; 2];
+    }
+
+    /// Whether a host waits for another one that is there and may not know what is its own.
+    fn is_waiting(&self) -> bool {
+        let later = self.now + OWNERS_PATIENCE;
+        (0..HOSTS.len())
+            .any(|host| self.is_here(host) && self.worlds[host].belief(|belief| !belief.repairs(later).is_empty()))
     }
 
     /// Writes what is due, but not more than so many transactions, and returns how many there were.
@@ -252,24 +301,28 @@ impl Lab {
         tried
     }
 
+    /// A host that knows no more than the store waits for the others.
+    pub async fn trust(&mut self, host: usize) {
+        let knows_all = self.networks().all(|network| self.has_members_in(host, network));
+        let knows_less = !knows_all && self.worlds[host].belief(Belief::stepped_back).is_some();
+        if knows_less || self.is_behind[host] {
+            self.repair().await;
+        }
+    }
+
     pub async fn step(&mut self, step: &Step) {
         match step {
             Step::Attach { host } => {
-                if !self.is_here(*host) {
-                    return;
+                if self.is_here(*host) {
+                    self.trust(*host).await;
+                    self.attach(*host).await;
                 }
-                // A host that knows no more than the store waits for the others.
-                let has_members = self.members_of(*host).next().is_some();
-                let knows_less = !has_members && self.worlds[*host].belief(Belief::stepped_back).is_some();
-                if knows_less || self.is_behind[*host] {
-                    self.repair().await;
-                }
-                self.attach(*host).await;
             }
             Step::Detach { which } => {
                 // A network that is lost with its last member is gone.
                 let here = (0..HOSTS.len()).filter(|host| self.is_here(*host)).flat_map(|host| self.members_of(host));
-                if here.count() == 1 && !self.is_whole {
+                let of_network = here.filter(|member| member.network == self.network.id);
+                if of_network.count() == 1 && !self.is_whole {
                     self.repair().await;
                 }
                 if let Some(member) = self.pick(*which) {
@@ -293,7 +346,7 @@ impl Lab {
                 }
             }
             // A network that is lost where no host has members in it is gone.
-            Step::Lose("" | "networks/") | Step::LoseOne(_) | Step::Damage(_) if self.pick(0).is_none() => {}
+            Step::Lose("" | "networks/") | Step::LoseOne(_) | Step::Damage(_) if !self.are_networks_held() => {}
             Step::Lose("") => {
                 let everything = self.listing().await.entries.into_iter().map(|entry| entry.key);
                 self.lose(everything.filter(|key| !is_passing(key)).collect()).await;
@@ -321,9 +374,16 @@ impl Lab {
                 self.now += LATER;
                 self.put_back(*most).await;
             }
+            Step::Doom => self.doom().await,
+            Step::EndNetwork => self.end_network().await,
+            Step::DetachElsewhere(which) => self.detach_elsewhere(*which).await,
+            Step::Forget => self.forget().await,
+            Step::Adopt => self.adopt().await,
+            Step::Drain { host, draining } => self.drain(*host, *draining).await,
             Step::Away { .. } | Step::Ready { .. } | Step::Name { .. } | Step::Unname { .. } | Step::Restore(_) => {}
         }
         self.follow();
+        self.settle().await;
         self.check_belief(step);
         if self.is_whole {
             self.check_store().await;

@@ -3,24 +3,26 @@
 use super::*;
 
 /// A membership with a further name, and its record, once an operator has ended it.
-async fn ended(store: &Memory, network: &Network, by: EndedBy) -> records::Stored<Member> {
+async fn ended(store: &Memory, network: &Network, by: EndedBy, at_unix_seconds: u64) -> records::Stored<Member> {
     let made = claim_member(store, &claim(network, 7)).await.expect("claimed");
     add_name(store, &made, "side", None).await.expect("named");
     let before = records::get_member(store, network.id, &made.container).await.expect("read").expect("it is there");
-    let end = End { by, at_unix_seconds: NOW };
+    let end = End { by, at_unix_seconds };
     release_member(store, &before.record, end, &NothingSeen).await.expect("released").expect("it was there");
     before
 }
 
 async fn revive(store: &Memory, before: &records::Stored<Member>) -> Option<Written> {
-    revive_member(store, before, uuid::Uuid::from_u128(5), NOW + 9).await.expect("asked")
+    let (host, by) = ("h1".parse().expect("a host"), "h2".parse().expect("a host"));
+    let mark = records::InstanceMark { instance: uuid::Uuid::from_u128(4), host, by, at_unix_seconds: NOW };
+    revive_member(store, before, uuid::Uuid::from_u128(5), NOW + 9, &mark).await.expect("asked")
 }
 
 #[tokio::test]
 async fn a_forgotten_membership_goes_on_with_address_generation_key_and_names_and_does_so_once() {
     let store = Memory::new();
     let network = network(&store, "shop").await;
-    let before = ended(&store, &network, EndedBy::Operator).await;
+    let before = ended(&store, &network, EndedBy::Operator, NOW).await;
     let written = revive(&store, &before).await.expect("its place is free");
     assert_eq!(written.member, Member { instance: Some(uuid::Uuid::from_u128(5)), ..before.record.clone() });
     assert_consistent(&store).await;
@@ -34,11 +36,12 @@ async fn a_forgotten_membership_goes_on_with_address_generation_key_and_names_an
 
 #[tokio::test]
 async fn a_membership_whose_place_was_given_out_or_that_another_word_ended_stays_ended() {
-    for taken in ["address", "name", "further name", "network", "ended by its host"] {
+    for taken in ["address", "name", "further name", "network", "ended by its host", "ended before the host was"] {
         let store = Memory::new();
         let network = network(&store, "shop").await;
         let by = if taken == "ended by its host" { EndedBy::Host } else { EndedBy::Operator };
-        let before = ended(&store, &network, by).await;
+        let at = if taken == "ended before the host was" { NOW - 1 } else { NOW };
+        let before = ended(&store, &network, by, at).await;
         let other = match taken {
             "address" => Some(MemberClaim {
                 address: Some(before.record.address),
