@@ -179,7 +179,13 @@ impl AgentApi for Fake {
 
     async fn import_state(&self, request: ExportedState) -> Result<ImportedState, ControlError> {
         self.hear(format!("import_state {}", request.records.len()))?;
-        Ok(ImportedState { fleet: request.fleet, epoch: 2, records: request.records.len(), written: 0 })
+        Ok(ImportedState {
+            fleet: request.fleet,
+            epoch: 2,
+            records: request.records.len(),
+            written: 0,
+            passed_over: Vec::new(),
+        })
     }
 
     async fn status(&self) -> Result<StatusView, ControlError> {

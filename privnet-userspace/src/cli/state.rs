@@ -20,9 +20,9 @@ use crate::model::{FleetId, counted};
 pub async fn state(verb: StateVerb, format: Format) -> Result<(), ControlError> {
     match verb {
         StateVerb::Export { file, close, agent } => export(file.as_deref(), close, &agent, format).await,
-        StateVerb::Import { file, agent } => {
+        StateVerb::Import { file, lost_networks, agent } => {
             let text = std::fs::read(&file).map_err(|error| of_file("read", &file, &error))?;
-            let copy: ExportedState = serde_json::from_slice(&text).map_err(|error| {
+            let mut copy: ExportedState = serde_json::from_slice(&text).map_err(|error| {
                 let message = format!("{} is no copy of a store: {error}", file.display());
                 ControlError::new(
                     ErrorCode::InvalidArgument,
@@ -30,6 +30,7 @@ pub async fn state(verb: StateVerb, format: Format) -> Result<(), ControlError> 
                     "give the file that `privnet state export` wrote",
                 )
             })?;
+            copy.lost_networks |= lost_networks;
             let imported = Client::new(&agent.socket).import_state(&copy).await?;
             print(format, &imported, imported_text)
         }
@@ -110,11 +111,16 @@ fn of_file(what: &str, file: &Path, error: &std::io::Error) -> ControlError {
 }
 
 fn imported_text(view: &ImportedState) -> String {
-    fields(&[
+    let mut rows = vec![
         ("fleet", view.fleet.to_string()),
         ("epoch", view.epoch.to_string()),
         ("written", format!("{} of {}", view.written, counted(view.records, "record"))),
-    ])
+    ];
+    if !view.passed_over.is_empty() {
+        let why = "neither the store nor this host has anything of it: deleted since, or lost; `--lost-networks` brings it back";
+        rows.push(("passed over", format!("{} ({why})", view.passed_over.join(", "))));
+    }
+    fields(&rows)
 }
 
 fn rebuilt_text(view: &RebuiltState) -> String {

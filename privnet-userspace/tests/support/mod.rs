@@ -226,7 +226,13 @@ impl AgentApi for Fake {
     }
 
     async fn import_state(&self, request: ExportedState) -> Result<ImportedState, ControlError> {
-        Ok(ImportedState { fleet: request.fleet, epoch: 2, records: request.records.len(), written: 0 })
+        Ok(ImportedState {
+            fleet: request.fleet,
+            epoch: 2,
+            records: request.records.len(),
+            written: 0,
+            passed_over: Vec::new(),
+        })
     }
 
     async fn rebuild_state(&self, request: RebuildState) -> Result<RebuiltState, ControlError> {

@@ -2,6 +2,10 @@
 //!
 //! A copy brings back what was lost, and never what was ended: a member whose address went on to another membership, or was
 //! ended, stays away, with what belongs to it alone. What is believed is left to the hosts, which put it back.
+//!
+//! A network that was deleted without members leaves nothing that says so. One of which neither the store nor this host has
+//! anything is passed over and named, unless the operator says that such networks were lost; a store in which no network was
+//! ever created or deleted gets all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -26,6 +30,15 @@ enum Part {
     Rest,
 }
 
+/// What a store is given of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// What gives it the records that it lacks; none when it lacks nothing. They change nothing that is not as it was listed.
+    pub transactions: Vec<Transaction>,
+    /// The networks that are passed over: neither the store nor this host has anything of them.
+    pub passed_over: BTreeSet<NetworkId>,
+}
+
 /// A saved record that the store lacks, or has in an earlier form.
 struct Lacking<'a> {
     key: &'a Key,
@@ -35,17 +48,29 @@ struct Lacking<'a> {
 }
 
 impl Belief {
-    /// The transactions that give the store what the saved records have and it lacks; none when it lacks nothing. They change
-    /// nothing that is not as it was listed.
+    /// What the store is given of the saved records. `are_lost` says that networks come back of which nothing is known.
     ///
     /// # Errors
     /// When a saved record is damaged, or of a newer version.
-    pub fn lacking(&self, store: &Listing, saved: &BTreeMap<Key, Value>) -> Result<Vec<Transaction>, RecordError> {
+    pub fn lacking(
+        &self,
+        store: &Listing,
+        saved: &BTreeMap<Key, Value>,
+        are_lost: bool,
+    ) -> Result<Import, RecordError> {
         let listed: BTreeMap<&Key, &Entry> = store.entries.iter().map(|entry| (&entry.key, entry)).collect();
         let marks = self.marks_beside(store, saved);
-        let mut lacking = Vec::new();
+        let known = self.networks_beside(store);
+        let all_are_new = known.is_empty() && !listed.contains_key(&keys::networks_fence());
+        let (mut lacking, mut passed_over) = (Vec::new(), BTreeSet::new());
         for (key, value) in saved {
             let Some(fact) = fact(key, value)? else { continue };
+            if let Some(network) = fact.about.network().filter(|id| !are_lost && !all_are_new && !known.contains(id)) {
+                if matches!(fact.about, About::Network(_)) && !marks.beat(&fact.about) {
+                    passed_over.insert(network);
+                }
+                continue;
+            }
             let is_passing = matches!(fact.about, About::Presence { .. });
             let expected = match listed.get(key) {
                 None => Some(Expected::Absent),
@@ -98,7 +123,14 @@ impl Belief {
                 parts.entry(part).or_default().push(record);
             }
         }
-        Ok(transactions(parts))
+        Ok(Import { transactions: transactions(parts), passed_over })
+    }
+
+    /// The networks of which the store or this host has something. A deleted one leaves nothing.
+    fn networks_beside(&self, store: &Listing) -> BTreeSet<NetworkId> {
+        let of_store = store.entries.iter().filter_map(|entry| Fact::read(entry).ok().flatten()?.about.network());
+        let of_host = self.held.values().map(|held| &held.fact).chain(self.ends.facts());
+        of_store.chain(of_host.filter_map(|fact| fact.about.network())).collect()
     }
 
     /// What an operator ended: as it is believed, as the store says, and as it was saved.
@@ -116,7 +148,7 @@ impl Belief {
     fn rows_of(&self, store: &Listing, saved: &BTreeMap<Key, Value>) -> BTreeMap<(NetworkId, Ipv4Addr), AddressRecord> {
         let of_store = store.entries.iter().filter_map(|entry| Fact::read(entry).ok().flatten());
         let of_copy = saved.iter().filter_map(|(key, value)| fact(key, value).ok().flatten());
-        let believed = self.held.values().map(|held| held.fact.clone());
+        let believed = self.held.values().map(|held| &held.fact).chain(self.ends.facts()).cloned();
         let mut latest: BTreeMap<(NetworkId, Ipv4Addr), Fact> = BTreeMap::new();
         for found in of_copy.chain(of_store).chain(believed) {
             let About::Address { network, address, .. } = &found.about else { continue };

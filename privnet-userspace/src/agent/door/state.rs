@@ -10,7 +10,7 @@ use super::reads;
 use super::views::{ExportedState, ImportedState, RebuildState, RebuiltState};
 use crate::agent::belief::{Belief, Counts};
 use crate::agent::shared::Shared;
-use crate::model::{NetworkId, counted};
+use crate::model::{Network, NetworkId, counted};
 use crate::store::fleet::Strange;
 use crate::store::records::{self, FleetRecord};
 use crate::store::{CommitError, Entry, FleetError, Key, Revision, Store as _, StoreError, Value, keys};
@@ -100,6 +100,7 @@ fn exported(shared: &Shared, belief: &Belief) -> ExportedState {
         exported_unix_seconds: crate::agent::now_unix_seconds(),
         store_age_seconds: reads::store_age_seconds(shared),
         records,
+        lost_networks: false,
     }
 }
 
@@ -146,12 +147,13 @@ pub(super) async fn import(shared: &Shared, copy: ExportedState) -> Result<Impor
     let mut written = 0;
     for _ in 0..MAX_ATTEMPTS {
         let listing = fleet.list(&keys::everything()).await?;
-        let lacking = shared.world.belief(|belief| belief.lacking(&listing, &saved))?;
-        if lacking.is_empty() {
+        let import = shared.world.belief(|belief| belief.lacking(&listing, &saved, copy.lost_networks))?;
+        if import.transactions.is_empty() {
             let epoch = fleet.record().0.epoch;
-            return Ok(ImportedState { fleet: fleet.id(), epoch, records: saved.len(), written });
+            let passed_over = import.passed_over.iter().map(|id| named(*id, &saved)).collect();
+            return Ok(ImportedState { fleet: fleet.id(), epoch, records: saved.len(), written, passed_over });
         }
-        for transaction in lacking {
+        for transaction in import.transactions {
             let records = transaction.writes.len();
             match fleet.commit(transaction).await {
                 Ok(_) => written += records,
@@ -166,6 +168,13 @@ pub(super) async fn import(shared: &Shared, copy: ExportedState) -> Result<Impor
         "the store changes all the time, and does not have all records of the copy yet",
         "import it again: what the store has is passed over",
     ))
+}
+
+/// A network of a copy, for a person.
+fn named(network: NetworkId, saved: &BTreeMap<Key, Value>) -> String {
+    let key = keys::network(network);
+    let record = saved.get(&key).and_then(|value| records::decode::<Network>(&key, value).ok());
+    record.map_or_else(|| network.to_string(), |record| format!("{} ({network})", record.name))
 }
 
 fn parse(copy: &ExportedState) -> Result<FleetRecord, ControlError> {

@@ -27,6 +27,7 @@ pub(crate) fn exported_state() -> ExportedState {
         store_age_seconds: None,
         records: [("hosts/a".to_owned(), "{}".to_owned())].into(),
         checksum: "00".to_owned(),
+        lost_networks: false,
     }
 }
 

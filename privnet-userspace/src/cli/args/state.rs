@@ -24,6 +24,9 @@ pub enum StateVerb {
     Import {
         /// The file that `export` wrote.
         file: PathBuf,
+        /// Bring networks back too of which neither the store nor this host has anything: they were lost, and not deleted.
+        #[arg(long)]
+        lost_networks: bool,
         /// The agent to ask.
         #[command(flatten)]
         agent: AgentSocket,

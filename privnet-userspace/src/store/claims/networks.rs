@@ -112,7 +112,9 @@ pub async fn delete_network(store: &dyn Store, id: NetworkId, seen: &dyn Seen) -
         let Stored { record: network, revision, .. } = stored.ok_or(NetworkError::NotFound { id })?;
         let deletion = Transaction::new()
             .require(keys::network(id), Expected::Revision(revision))
-            .require(keys::members_fence(id), unchanged(fence.as_ref()));
+            .require(keys::members_fence(id), unchanged(fence.as_ref()))
+            // A store in which a network was deleted is told from a new one.
+            .put(keys::networks_fence(), []);
         let deletion = without_network(store, deletion, &network).await?;
         match store.commit(deletion).await {
             Ok(revision) => {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use super::super::import::Import;
 use super::super::patience::PRESENCE_PATIENCE;
 use super::super::repair::Unit;
 use super::super::{Belief, Pauses, Repair};
@@ -230,8 +231,9 @@ fn a_copy_brings_back_what_was_lost_and_not_what_was_ended() {
             lease: None,
         };
         let listing = Listing { entries: stored.iter().map(entry).collect(), revision: Revision(3) };
-        let transactions = belief.lacking(&listing, &saved).expect("readable");
-        transactions.iter().flat_map(|transaction| transaction.writes.keys().map(ToString::to_string)).collect()
+        let import = belief.lacking(&listing, &saved, false).expect("readable");
+        assert!(import.passed_over.is_empty());
+        written_by(&import)
     };
     let network = format!("networks/{SHOP}");
     let all = [address.clone(), record.clone(), network.clone()];
@@ -246,4 +248,39 @@ fn a_copy_brings_back_what_was_lost_and_not_what_was_ended() {
     assert_eq!(written(&[(&network, NETWORK), (&address, "{}")], &[]), Vec::<String>::new(), "a damaged row");
     // What is believed is put back by the hosts.
     assert_eq!(written(&[], &[(&network, NETWORK)]), all[..2]);
+}
+
+fn written_by(import: &Import) -> Vec<String> {
+    import.transactions.iter().flat_map(|transaction| transaction.writes.keys().map(ToString::to_string)).collect()
+}
+
+#[test]
+fn a_copy_brings_a_deleted_network_back_at_an_operators_word_alone() {
+    let (network, record) = (format!("networks/{SHOP}"), format!("members/{SHOP}/1.web.{APP}"));
+    let member = member(WITH_ID);
+    let saved: BTreeMap<Key, Value> =
+        [(key(&network), NETWORK.as_bytes().into()), (key(&record), member.as_bytes().into())].into();
+    let imported = |stored: &[(&str, &str)], are_lost| {
+        let entry = |(stored, text): &(&str, &str)| {
+            let (key, value) = (key(stored), text.as_bytes().into());
+            Entry { key, value, revision: Revision(3), lease: None }
+        };
+        let listing = Listing { entries: stored.iter().map(entry).collect(), revision: Revision(3) };
+        let belief = Belief::new("a".parse().expect("a host"));
+        let import = belief.lacking(&listing, &saved, are_lost).expect("readable");
+        (written_by(&import), import.passed_over.len())
+    };
+    let all = vec![record.clone(), network.clone()];
+    assert_eq!(imported(&[("hosts/b", "{}")], false), (all.clone(), 0), "a store without any network");
+    // A network was created or deleted there, or is there.
+    let other = NETWORK.replace("ad0f", "bd0f");
+    let other_key = format!("networks/{}", SHOP.replace("ad0f", "bd0f"));
+    for stored in [("fences/networks", ""), (&*other_key, &*other)] {
+        assert_eq!(imported(&[stored], false), (Vec::new(), 1), "{stored:?}");
+        assert_eq!(imported(&[stored], true), (all.clone(), 0), "{stored:?}");
+    }
+    // A network that was deleted has no rows.
+    let row = row(256, &format!(r#","holder":"1.web.{APP}","member":"0000000000000007""#));
+    let stored = [("fences/networks", ""), (&*format!("addresses/{SHOP}/10.240.0.2"), &*row)];
+    assert_eq!(imported(&stored, false), (all, 0));
 }

@@ -62,6 +62,10 @@ pub struct ExportedState {
     pub records: BTreeMap<String, String>,
     /// Of the fleet's record and the records.
     pub checksum: String,
+    /// For an import: the networks of which neither the store nor the host has anything were lost, and come back. Otherwise
+    /// they are passed over, since a network that was deleted leaves nothing either. No copy that is written has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost_networks: bool,
 }
 
 /// What was given to a store.
@@ -76,4 +80,7 @@ pub struct ImportedState {
     pub records: usize,
     /// How many of them the store lacked, and has now.
     pub written: usize,
+    /// The networks that were passed over, by name and id: neither the store nor the host has anything of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<String>,
 }
