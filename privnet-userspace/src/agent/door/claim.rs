@@ -1,6 +1,7 @@
 //! The claim of an attach: which membership it means, or a new one in store and journal; nothing is built.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use rand::RngCore as _;
 
@@ -51,6 +52,8 @@ pub enum Made {
 pub(super) enum ClaimFailure {
     /// This host is still taking down the address's earlier holder, or the namespace's earlier membership.
     StillLeaving(Box<Record>),
+    /// The store has lost the network, which the hosts with members in it put back.
+    NetworkLost(NetworkId),
     /// Everything else.
     Error(ControlError),
 }
@@ -59,6 +62,11 @@ impl From<ClaimFailure> for ControlError {
     fn from(failure: ClaimFailure) -> Self {
         match failure {
             ClaimFailure::Error(error) => error,
+            ClaimFailure::NetworkLost(network) => Self::new(
+                ErrorCode::StoreUnavailable,
+                format!("the store has lost network {network}, and does not have it back yet"),
+                "try again in a moment; `privnet status` names what is lost",
+            ),
             ClaimFailure::StillLeaving(earlier) => Self::new(
                 ErrorCode::AddressTaken,
                 format!(
@@ -119,6 +127,11 @@ pub async fn claim_or_existing(
                 if wait_until_gone(shared, &earlier).await.is_err() {
                     return Err(ClaimFailure::StillLeaving(earlier).into());
                 }
+                attempts += 1;
+            }
+            // It has lost more, maybe, that this host has not seen.
+            Err(ClaimFailure::NetworkLost(_)) if attempts == 0 => {
+                shared.world.doubt_members(Instant::now());
                 attempts += 1;
             }
             Err(failure) => return Err(failure.into()),
@@ -215,6 +228,10 @@ async fn claim(
             membership::settle(shared, std::slice::from_ref(&**holder)).await.map_err(|error| explain(&error))?;
         }
         claimed = claims::claim_member(&*shared.store, &claim, &*shared.world).await;
+    }
+    let is_believed = || shared.world(|world| world.networks().contains_key(&network.id));
+    if matches!(claimed, Err(MemberError::NetworkNotFound { .. })) && is_believed() {
+        return Err(ClaimFailure::NetworkLost(network.id));
     }
     let Written { member, records, .. } = claimed?;
     let record = Record {
