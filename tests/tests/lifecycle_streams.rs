@@ -10,7 +10,8 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use privnet::agent::views::NetworkView;
@@ -26,29 +27,35 @@ const REFUSED: u16 = 8001;
 /// What listens there accepts nothing.
 const SILENT: u16 = 8002;
 
-/// Answers each connection once it has an HTTP request, or all that comes; tells how much that was.
-fn serve(backend: &Joined) -> mpsc::Receiver<usize> {
+/// Answers each connection once it has an HTTP request, or all that comes; tells how much that was. The count is of all bytes
+/// that have come until now.
+fn serve(backend: &Joined) -> (mpsc::Receiver<usize>, Arc<AtomicUsize>) {
     let address = backend.address();
     let listener = backend.app.inside(move || TcpListener::bind((address, PORT)).expect("bound"));
     let (heard, told) = mpsc::channel();
+    let come = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&come);
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let (stream, heard) = (stream.expect("a connection"), heard.clone());
+            let (stream, heard, count) = (stream.expect("a connection"), heard.clone(), Arc::clone(&count));
             // The test may have ended.
-            thread::spawn(move || heard.send(answer(stream)).unwrap_or_default());
+            thread::spawn(move || heard.send(answer(stream, &count)).unwrap_or_default());
         }
     });
-    told
+    (told, come)
 }
 
-fn answer(mut stream: TcpStream) -> usize {
+fn answer(mut stream: TcpStream, count: &AtomicUsize) -> usize {
     let mut bytes = Vec::new();
     let mut part = [0; 4096];
     while !bytes.ends_with(b"\r\n\r\n") {
         // A connection that breaks has ended.
         match stream.read(&mut part).unwrap_or(0) {
             0 => break,
-            length => bytes.extend(&part[..length]),
+            length => {
+                bytes.extend(&part[..length]);
+                count.fetch_add(length, Ordering::Relaxed);
+            }
         }
     }
     // Its caller may be gone.
@@ -137,7 +144,7 @@ fn a_stream_reaches_a_container_and_ends_with_its_caller_its_agent_or_its_member
     let mut container = lab.container("backend-1");
     container.app = "demo".parse::<AppName>().expect("a name").id().to_string();
     let backend = host.join(&network, &container);
-    let heard = serve(&backend);
+    let (heard, come) = serve(&backend);
     let (_silent, _waiting) = fill(&backend);
     let before = host.leftovers();
     let reaches = |arguments: &[&str]| {
@@ -177,8 +184,10 @@ fn a_stream_reaches_a_container_and_ends_with_its_caller_its_agent_or_its_member
     // A stream that stays open has a member, and is in the log.
     let open = |say: &str| {
         let mut stream = Connect::start(&cli, &format!("backend.demo:{PORT}"));
+        let before = come.load(Ordering::Relaxed);
         stream.say(say);
-        wait_until("the stream has a member", || stream_members(&host).len() == 1);
+        wait_until("what it says has come", || come.load(Ordering::Relaxed) == before + say.len());
+        assert_eq!(stream_members(&host).len(), 1);
         let to = format!("a stream to backend.demo:{PORT}");
         logged(&host, &[&to, &at(PORT), "begins", "uid=0", &format!("pid={}", stream.0.id())]);
         stream
