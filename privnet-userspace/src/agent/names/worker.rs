@@ -289,5 +289,5 @@ fn known_path(id: NetnsId, container: &Container) -> Result<PathBuf, netns::Erro
 
 /// A path that names the container's namespace still.
 fn path_of(id: NetnsId, container: &Container) -> Option<PathBuf> {
-    container.paths.iter().find(|path| Netns::identify(path).is_ok_and(|found| found == id)).cloned()
+    container.paths.iter().find(|path| Netns::leads_to(path, id)).cloned()
 }
