@@ -12,8 +12,10 @@
 use std::collections::BTreeSet;
 
 use privnet::model::MemberState;
+use privnet_tests::lab::cni::{Attachment, PLUGIN, Runtime};
 use privnet_tests::lab::docker::IMAGE;
-use privnet_tests::lab::{Docker, Etcd, Host, Lab, Options, has_program, skip, wait_until};
+use privnet_tests::lab::{Docker, Etcd, Host, Lab, Options, Space, has_program, skip, wait_until};
+use serde_json::{Value, json};
 
 /// Of the hosts' resolver, which does not answer.
 const RESOLVER: &str = "192.168.77.250";
@@ -64,7 +66,8 @@ fn a_service_of_compose_is_found_on_all_hosts_by_its_name_alone() {
         let ping = format!("exec stall-web-1 busybox ping -q -c 1 -W 1 {to}");
         wait_until(format!("web reaches {to}"), || dockers[1].attempt(&ping).status.success());
     }
-    a_container_restarts_without_the_store(&mut etcd, &hosts, &dockers);
+    containers_come_back_without_the_store(&lab, &mut etcd, &hosts, &dockers);
+    let second = address(&dockers[1], "stall-backend-1");
     dockers[0].run("rm --force stall-backend-1");
     wait_until("web finds the one that is left", || found("backend") == BTreeSet::from([second.clone()]));
     dockers[1].run("rm --force stall-web-1 stall-backend-1");
@@ -74,18 +77,18 @@ fn a_service_of_compose_is_found_on_all_hosts_by_its_name_alone() {
     lab.finish();
 }
 
-/// What this host knows of the container is enough; a new container needs the store.
-fn a_container_restarts_without_the_store(etcd: &mut Etcd, hosts: &[Host; 2], dockers: &[Docker; 2]) {
+/// What their host knows of them is enough; a new container needs the store, and what does not come back has ended.
+fn containers_come_back_without_the_store(lab: &Lab, etcd: &mut Etcd, hosts: &[Host; 2], dockers: &[Docker; 2]) {
     let [docker, other] = [&dockers[1], &dockers[0]];
     let address = || docker.inspect("stall-web-1", ".NetworkSettings.Networks.shop.IPAddress");
     let before = address();
+    let pod = Pod::add(lab, &hosts[1]);
     etcd.kill();
     docker.run("restart -t 0 stall-web-1");
     assert_eq!(address(), before);
     let ping = format!("exec stall-backend-1 busybox ping -q -c 1 -W 1 {before}");
     wait_until(format!("the other host's container reaches {before}"), || other.attempt(&ping).status.success());
-    let name = "exec stall-backend-1 getent ahostsv4 web";
-    let found = String::from_utf8_lossy(&other.attempt(name).stdout).into_owned();
+    let found = String::from_utf8_lossy(&other.attempt("exec stall-backend-1 getent ahostsv4 web").stdout).into_owned();
     assert!(found.starts_with(&format!("{before} ")), "{found}");
     // Its place is no other container's, and stays its own.
     docker.run("stop -t 0 stall-web-1");
@@ -94,16 +97,55 @@ fn a_container_restarts_without_the_store(etcd: &mut Etcd, hosts: &[Host; 2], do
     assert!(!other_one.status.success() && said.contains("etcd"), "{said}");
     docker.run("start stall-web-1");
     assert_eq!(address(), before);
+    let pod = pod.comes_back(lab);
+    docker.run("stop -t 0 stall-backend-1");
     etcd.start();
-    wait_for(&hosts[0], &["1.backend h1", "1.web h2", "2.backend h2"]);
+    pod.end();
+    wait_for(&hosts[0], &["1.backend h1", "1.web h2"]);
     wait_until(format!("the other host's container reaches {before}"), || other.attempt(&ping).status.success());
-    // And what ends while it is away has ended when it is back.
-    etcd.kill();
-    docker.run("stop -t 0 stall-web-1");
-    etcd.start();
-    wait_for(&hosts[0], &["1.backend h1", "2.backend h2"]);
-    docker.run("start stall-web-1");
+    docker.run("start stall-backend-1");
     wait_for(&hosts[0], &["1.backend h1", "1.web h2", "2.backend h2"]);
+}
+
+/// What a runtime of CNI's has added.
+struct Pod {
+    runtime: Runtime,
+    space: Space,
+    ips: Value,
+}
+
+impl Pod {
+    fn add(lab: &Lab, host: &Host) -> Self {
+        let plugin = json!({ "type": PLUGIN, "privnet": { "socket": host.paths().socket } });
+        let (runtime, space) = (Runtime::new(lab.directory(), "shop", "1.1.0", &[plugin]), lab.space("before"));
+        let ips = runtime.add(&Self::named(&space, "pod")).expect("added")["ips"].clone();
+        Self { runtime, space, ips }
+    }
+
+    /// Its runtime ends it and adds it again, in another namespace, while the store is away.
+    fn comes_back(self, lab: &Lab) -> Self {
+        let Self { runtime, space, ips } = self;
+        runtime.del(&Self::named(&space, "pod")).expect("ended");
+        space.remove();
+        let space = lab.space("after");
+        let other = runtime.add(&Self::named(&space, "other")).expect_err("a new one needs the store");
+        assert_eq!(other.code, 11, "{other:?}");
+        for _ in 0..2 {
+            assert_eq!(runtime.add(&Self::named(&space, "pod")).expect("its place, also twice")["ips"], ips);
+        }
+        Self { runtime, space, ips }
+    }
+
+    fn end(self) {
+        let attachment = Self::named(&self.space, "pod");
+        self.runtime.check(&attachment).expect("it is as it was made");
+        self.runtime.del(&attachment).expect("ended");
+        self.space.remove();
+    }
+
+    fn named(space: &Space, name: &str) -> Attachment {
+        Attachment::new(name, &space.path(), "eth0").with(&format!("IgnoreUnknown=1;K8S_POD_NAME={name}"))
+    }
 }
 
 /// Waits until these are the members that a host sees, all ready: their names and hosts.

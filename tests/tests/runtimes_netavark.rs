@@ -84,10 +84,12 @@ impl Scene {
         assert!(db.run("ip address show dev eth0").contains(&format!("inet {address} ")), "{address}");
         let address = address.split('/').next().expect("an address");
         wait_until("web reaches db", || web.succeeds(&format!("ping -q -c 1 -W 1 {address}")));
+        self.a_second_network_brings_no_second_server(&web);
         for (options, said) in [
             (json!({ "interface_name": "eth1", "static_mac": "0a:00:00:00:00:01" }), "leave --mac-address out"),
             (json!({ "interface_name": "eth1", "options": { "speed": "high" } }), "\"speed\" is no option"),
             (json!({ "interface_name": "eth1", "static_ips": ["192.0.2.1"] }), "192.0.2.1"),
+            (json!({ "interface_name": "eth1", "static_ips": ["fd00::1"] }), "leave --ip6 out"),
             (json!({ "interface_name": "eth1" }), "in a network once"),
         ] {
             let refused = self.call("setup", Some(&web), &call(&made, "c1", "eager_web", &options)).expect_err(said);
@@ -105,6 +107,20 @@ impl Scene {
         assert!(away.contains("the agent is not running"), "{away}");
         self.host.start();
         assert_eq!(self.host.members().expect("the members"), []);
+    }
+
+    /// When a container leaves a network, Podman takes the servers out of its file that came with that.
+    fn a_second_network_brings_no_second_server(&self, web: &Space) {
+        let bank = network(&json!({ "name": "bank", "id": "b1" }));
+        let made = self.call("create", None, &bank).expect("created");
+        let of_bank = call(&made, "c1", "eager_web", &json!({ "interface_name": "eth1" }));
+        let second = self.call("setup", Some(web), &of_bank).expect("set up");
+        assert_eq!(second["dns_server_ips"], json!([]));
+        let searched = second["dns_search_domains"].as_array().expect("a list");
+        let networks = self.host.networks().expect("the networks");
+        let id = &networks.iter().find(|network| network.name.as_str() == "bank").expect("it is there").id;
+        assert_eq!(searched, &[json!(format!("{id}.private-network.internal"))], "each network brings its own");
+        assert_eq!(self.call("teardown", Some(web), &of_bank), Ok(Value::Null));
     }
 
     /// Executes the plugin as netavark does.
@@ -126,7 +142,8 @@ impl Scene {
 
 fn network(more: &Value) -> Value {
     let mut network = json!({
-        "name": "blue", "id": "a0d6", "driver": "privnet", "ipv6_enabled": false, "internal": false, "dns_enabled": true,
+        "name": "blue", "id": "a0d6", "driver": "privnet", "created": "0001-01-01T00:00:00Z", "ipv6_enabled": false,
+        "internal": false, "dns_enabled": true,
     });
     network.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     network
@@ -135,6 +152,10 @@ fn network(more: &Value) -> Value {
 fn call(network: &Value, id: &str, name: &str, options: &Value) -> Value {
     let mut all = json!({ "aliases": [id], "static_ips": null, "static_mac": null, "options": null });
     all.as_object_mut().expect("an object").extend(options.as_object().expect("an object").clone());
+    let mut network = network.clone();
+    for absent in ["network_interface", "subnets", "routes", "network_dns_servers"] {
+        network[absent] = Value::Null;
+    }
     json!({
         "container_id": id, "container_name": name, "port_mappings": null, "network": network, "network_options": all,
     })

@@ -46,6 +46,7 @@ fn a_device_that_is_handed_over_works_where_it_arrives_and_leaves_nothing_where_
         scene.comes_and_goes(&lab, number, is_late, dies);
     }
     scene.one_that_never_arrives_is_removed();
+    scene.a_mover_with_a_namespace_of_its_own_is_given_the_device_there(&lab);
     scene.one_that_was_made_when_the_agent_died_is_removed();
     // One kernel tells as much as two.
     if !privnet_tests::is_emulated() {
@@ -133,6 +134,22 @@ impl Scene {
         assert_eq!(self.call("DeleteEndpoint", &join), json!({}));
         assert!(self.host.space.link(&moved).is_none());
         assert_eq!(self.host.members().expect("the members").len(), 1);
+    }
+
+    fn a_mover_with_a_namespace_of_its_own_is_given_the_device_there(&self, lab: &Lab) {
+        let mover = lab.space("mover");
+        let endpoint = "c".repeat(64);
+        self.create_endpoint(&endpoint);
+        let mut join = json!({"NetworkID": NETWORK, "EndpointID": endpoint});
+        join["SandboxKey"] = json!("/nonexistent/container");
+        let answer = mover.run(&self.line("Join", &join));
+        let joined: Value = serde_json::from_str(&answer).expect("JSON");
+        let moved = joined["InterfaceName"]["SrcName"].as_str().unwrap_or_else(|| panic!("{joined}"));
+        assert!(mover.link(moved).is_some() && self.host.space.link(moved).is_none(), "it is where Join came from");
+        mover.run(&self.line("DeleteEndpoint", &join));
+        assert!(mover.link(moved).is_none(), "{:?}", mover.links());
+        assert_eq!(self.host.members().expect("the members").len(), 1);
+        mover.remove();
     }
 
     fn one_that_was_made_when_the_agent_died_is_removed(&self) {
@@ -228,10 +245,13 @@ impl Scene {
 
     /// As [`Self::call`]; its answer is empty where the agent dies meanwhile.
     fn try_call(&self, method: &str, body: &Value) -> String {
+        String::from_utf8_lossy(&self.host.space.output(&self.line(method, body)).stdout).into_owned()
+    }
+
+    fn line(&self, method: &str, body: &Value) -> String {
         let socket = self.host.paths().plugin.display().to_string();
         let body = if body.is_null() { String::new() } else { format!("-d {body}") };
-        let line = format!("curl -s --unix-socket {socket} -X POST {body} http://plugin/NetworkDriver.{method}");
-        String::from_utf8_lossy(&self.host.space.output(&line).stdout).into_owned()
+        format!("curl -s --unix-socket {socket} -X POST {body} http://plugin/NetworkDriver.{method}")
     }
 }
 
