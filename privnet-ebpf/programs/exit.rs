@@ -77,7 +77,7 @@ fn prepare(skb: &Skb<'_>, rewrite: Option<MacAddr>) -> Result<(), DropReason> {
 
 #[inline(always)]
 fn count(skb: &Skb<'_>, key: CounterKey) {
-    let before = maps::add(key, skb.packets(), skb.frame_bytes());
+    let before = maps::add(key, &skb.tally());
     if let Some((_, Outcome::Dropped(_))) = key.what() {
         sample(skb, key, before);
     }

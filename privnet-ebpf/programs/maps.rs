@@ -56,29 +56,28 @@ pub fn member(address: [u8; 4]) -> Option<&'static MemberRow> {
 /// A missing row is created; when the map is full, the network's row is used. The rows of forwarded frames are created
 /// with their member, so only a drop can allocate here.
 #[inline(always)]
-pub fn add(key: CounterKey, packets: u64, bytes: u32) -> u64 {
-    if let Some(before) = add_to_row(&key, packets, bytes) {
+pub fn add(key: CounterKey, frame: &Tally) -> u64 {
+    if let Some(before) = add_to_row(&key, frame) {
         return before;
     }
-    let first = Tally { packets, bytes: u64::from(bytes) };
-    let row = match COUNTERS.insert(&key, &first, CREATE) {
+    let row = match COUNTERS.insert(&key, frame, CREATE) {
         Ok(()) => return 0,
         // Another CPU created the row since the lookup.
         Err(EEXIST) => key,
         Err(_) => key.of_network(),
     };
-    add_to_row(&row, packets, bytes).unwrap_or(0)
+    add_to_row(&row, frame).unwrap_or(0)
 }
 
 #[inline(always)]
-fn add_to_row(key: &CounterKey, packets: u64, bytes: u32) -> Option<u64> {
+fn add_to_row(key: &CounterKey, frame: &Tally) -> Option<u64> {
     let tally = COUNTERS.get_ptr_mut(key)?;
     // SAFETY: the lookup gave a pointer to this CPU's tally, non-null and aligned to 8. No other code uses the tally
     // until the program returns, because TC programs run with bottom halves off.
     let tally = unsafe { &mut *tally };
     let before = tally.packets;
-    tally.packets = before.wrapping_add(packets);
-    tally.bytes = tally.bytes.wrapping_add(u64::from(bytes));
+    tally.packets = before.wrapping_add(frame.packets);
+    tally.bytes = tally.bytes.wrapping_add(frame.bytes);
     Some(before)
 }
 

@@ -12,6 +12,7 @@ use aya_ebpf::helpers::{
     bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
+use privnet_ebpf::abi::Tally;
 use privnet_ebpf::packet::Frame;
 
 /// `BPF_HDR_START_NET` of include/uapi/linux/bpf.h.
@@ -66,13 +67,10 @@ impl<'a> Skb<'a> {
         field!(self.vlan_present) != 0
     }
 
-    /// The packets that the frame stands for: more than one for a packet of GSO, which is segmented later.
+    /// What it is counted as.
     #[inline(always)]
-    pub fn packets(&self) -> u64 {
-        match field!(self.gso_segs) {
-            0 => 1,
-            segments => u64::from(segments),
-        }
+    pub fn tally(&self) -> Tally {
+        Tally::of_frame(field!(self.len), field!(self.gso_segs), field!(self.gso_size))
     }
 
     /// Nanoseconds of `CLOCK_BOOTTIME`.

@@ -81,9 +81,18 @@ fn a_member_that_goes_takes_its_counters_along() {
 #[test]
 fn a_frame_of_several_segments_counts_as_several_packets() {
     let bed = Bed::new();
-    let run = bed.run_segmented(Hook::FromMember, ALICE_IF, &datagram_of(ALICE, BOB, 3000), 3);
-    let tally = run.counted.first().expect("counted").3;
-    assert_eq!((run.action, tally.packets, tally.bytes), (REDIRECT, 3, 3042));
+    let frame = datagram_of(ALICE, BOB, 3000);
+    for (count, size, packets) in [(0, 0, 1), (3, 0, 3), (3, 1400, 3), (0, 1400, 3), (0, 1500, 2), (0, 3000, 1)] {
+        let run = bed.run_segmented(Hook::FromMember, ALICE_IF, &frame, Segments { count, size });
+        let tally = run.counted.first().expect("counted").3;
+        let bytes = 3000 + 42 * packets;
+        assert_eq!((run.action, tally.packets, tally.bytes), (REDIRECT, packets, bytes), "{count} of {size}");
+    }
+    let forged = with(frame, at::SOURCE_MAC, &BOB.mac.bytes());
+    let run = bed.run_segmented(Hook::FromMember, ALICE_IF, &forged, Segments { count: 0, size: 1400 });
+    let (.., outcome, tally) = *run.counted.first().expect("counted");
+    let expected = (DROP, Outcome::Dropped(DropReason::SpoofedMac), 3);
+    assert_eq!((run.action, outcome, tally.packets), expected, "it is refused whole");
 }
 
 #[test]

@@ -5,16 +5,21 @@
 //! userspace link its address, MTU or alias (the link door does), and never falls back to clear text: without
 //! WireGuard there is no device. A private key comes out to an agent that has lost its file, and never in an error.
 
+mod app;
+mod carrier;
 mod change;
+mod datagrams;
 mod error;
+mod forward;
 #[cfg(test)]
 mod hostile;
 mod kernel;
+mod offload;
 mod predecessor;
 mod process;
 mod protocol;
-mod transport;
 mod tun;
+mod tunnels;
 mod userspace;
 
 use std::collections::{BTreeMap, BTreeSet};

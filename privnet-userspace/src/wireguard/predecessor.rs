@@ -14,10 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::SESSION;
+use super::tunnels::DATA;
 use crate::model::PublicKey;
-
-/// The type of a message with data, its first octet (the WireGuard paper, section 5.4.6).
-const DATA: u8 = 4;
 
 /// The peers from which nothing has come yet since this process started, and those from which something has.
 pub(super) struct Predecessor {
@@ -58,21 +56,14 @@ impl Predecessor {
         }
     }
 
-    /// Returns when [`Self::heard`] may have grown.
+    /// Returns when [`Self::take_heard`] may have some.
     pub(super) async fn is_heard(&self) {
         self.heard.notified().await;
     }
 
-    /// The peers that were heard for the first time, until [`Self::is_done_with`] is told so.
-    pub(super) fn heard(&self) -> Vec<PublicKey> {
-        self.lock().heard.clone()
-    }
-
-    /// Forgets the first `count` of those that were heard.
-    pub(super) fn is_done_with(&self, count: usize) {
-        let mut peers = self.lock();
-        let count = count.min(peers.heard.len());
-        peers.heard.drain(..count);
+    /// Takes the peers that were heard for the first time.
+    pub(super) fn take_heard(&self) -> Vec<PublicKey> {
+        std::mem::take(&mut self.lock().heard)
     }
 
     /// Ends the looking when the last session of the predecessor has ended.
@@ -116,14 +107,13 @@ mod tests {
             predecessor.look_at(not_data, endpoint(1).into());
         }
         predecessor.look_at(&[DATA, 0, 0, 0], endpoint(3).into());
-        assert_eq!(predecessor.heard(), []);
+        assert_eq!(predecessor.take_heard(), []);
         for _ in 0..2 {
             predecessor.look_at(&[DATA, 0, 0, 0], endpoint(1).into());
         }
-        assert_eq!(predecessor.heard(), [key(1)]);
+        assert_eq!(predecessor.take_heard(), [key(1)]);
         predecessor.look_at(&[DATA, 0, 0, 0], endpoint(2).into());
-        predecessor.is_done_with(1);
-        assert_eq!(predecessor.heard(), [key(2)]);
+        assert_eq!(predecessor.take_heard(), [key(2)]);
     }
 
     #[test]
@@ -136,7 +126,7 @@ mod tests {
             predecessor.look_at(&[DATA, 0, 0, 0], endpoint(1).into());
             predecessor.add(key(2), endpoint(2));
             predecessor.look_at(&[DATA, 0, 0, 0], endpoint(2).into());
-            assert_eq!(predecessor.heard(), expected);
+            assert_eq!(predecessor.take_heard(), expected);
         }
     }
 }

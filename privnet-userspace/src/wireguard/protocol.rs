@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::offload::Offloads;
 use super::{DeviceState, PeerChange};
 use crate::companion::{Liveness, Protocol, Upgrade};
 use crate::model::PublicKey;
@@ -42,6 +43,8 @@ pub struct Start {
     pub(super) liveness: Liveness,
     /// The public half of the private key that precedes this message.
     pub(super) public_key: PublicKey,
+    /// Those that the TUN link was made with.
+    pub(super) offloads: Offloads,
 }
 
 /// What the agent may ask. To end the process it sends SIGTERM.

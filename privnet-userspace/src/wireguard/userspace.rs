@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use super::offload::Offloads;
 use super::protocol::{Request, Response, Start, WireGuard};
 use super::{Backend, DeviceState, Error, PeerChange, Support, tun};
 use crate::companion::{Cause, Given, Handle, Liveness};
@@ -85,12 +86,14 @@ const fn tun_remedy(error: io::ErrorKind) -> &'static str {
 pub async fn start_userspace(spec: &UserspaceSpec, key: &PrivateKey) -> Result<(), Error> {
     let given = async {
         let (liveness, process) = Liveness::of(&spec.app_path, spec.app.id())?;
-        let (tun, socket) = tokio::try_join!(open_tun(spec), open_socket(spec))?;
+        let offloads = Offloads::of_this_kernel();
+        let (tun, socket) = tokio::try_join!(open_tun(spec, offloads), open_socket(spec))?;
         let start = Start {
             interface: spec.interface.to_string(),
             mtu: u16::try_from(spec.mtu).unwrap_or(u16::MAX),
             liveness,
             public_key: key.public_key(),
+            offloads,
         };
         let files = [tun, socket.into()].into_iter().chain(process).collect();
         Ok(Given { start, secret: Zeroizing::new(key.reveal_bytes().to_vec()), files })
@@ -103,12 +106,12 @@ fn handle(run_dir: &Path) -> Handle<WireGuard> {
 }
 
 /// Makes the TUN link in the app netns and turns IPv6 off on it.
-async fn open_tun(spec: &UserspaceSpec) -> Result<OwnedFd, Error> {
+async fn open_tun(spec: &UserspaceSpec, offloads: Offloads) -> Result<OwnedFd, Error> {
     let interface = spec.interface.clone();
     let object = format!("TUN link {interface} in the app netns {}", spec.app.id());
     let create = || {
         let interface = interface.clone();
-        spec.app.run(move || tun::create(&interface))
+        spec.app.run(move || tun::create(&interface, offloads))
     };
     let file = after_predecessor(create).await?.map_err(|error| match userspace_support() {
         Support::Missing { reason, remedy } => Error::Unsupported { backend: Backend::Userspace, reason, remedy },

@@ -84,6 +84,13 @@ pub struct Bed {
     pub ground: Ground,
 }
 
+/// What the kernel says of a frame that stands for several packets: their number, and the payload of each; 0 is not said.
+#[derive(Clone, Copy, Default)]
+pub struct Segments {
+    pub count: u32,
+    pub size: u32,
+}
+
 /// What a program made of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -126,11 +133,11 @@ impl Bed {
 
     /// Runs the program of `hook` once, on a frame that comes in by `ifindex`.
     pub fn run(&self, hook: Hook, ifindex: u32, frame: &[u8]) -> Run {
-        self.run_segmented(hook, ifindex, frame, 0)
+        self.run_segmented(hook, ifindex, frame, Segments::default())
     }
 
-    /// Runs the program of `hook` once, on a frame that stands for several segments.
-    pub fn run_segmented(&self, hook: Hook, ifindex: u32, frame: &[u8], segments: u32) -> Run {
+    /// Runs the program of `hook` once, on a frame that stands for several packets.
+    pub fn run_segmented(&self, hook: Hook, ifindex: u32, frame: &[u8], segments: Segments) -> Run {
         let before = self.counters();
         let (action, out, mark, _) = self.execute(hook, ifindex, frame, segments, 1);
         let mut counted = Vec::new();
@@ -146,12 +153,12 @@ impl Bed {
 
     /// What the program of `hook` does with a frame, without a look at what it counts.
     pub fn action(&self, hook: Hook, ifindex: u32, frame: &[u8]) -> i32 {
-        self.execute(hook, ifindex, frame, 0, 1).0
+        self.execute(hook, ifindex, frame, Segments::default(), 1).0
     }
 
     /// Runs the program of `hook` so many times on one CPU; nanoseconds of one run.
     pub fn repeat(&self, hook: Hook, ifindex: u32, frame: &[u8], times: u32) -> u128 {
-        self.execute(hook, ifindex, frame, 0, times).3.as_nanos()
+        self.execute(hook, ifindex, frame, Segments::default(), times).3.as_nanos()
     }
 
     fn execute(
@@ -159,17 +166,18 @@ impl Bed {
         hook: Hook,
         ifindex: u32,
         frame: &[u8],
-        segments: u32,
+        segments: Segments,
         repeat: u32,
     ) -> (i32, Vec<u8>, u32, Duration) {
         let (program, frame) = (self.network.program_pin(hook), frame.to_vec());
         let run = move || {
             let program = SchedClassifier::from_pin(program).expect("pinned program");
             let mut context = [0_u8; 192];
-            // struct __sk_buff of include/uapi/linux/bpf.h: mark, ifindex, gso_segs.
+            // struct __sk_buff of include/uapi/linux/bpf.h: mark, ifindex, gso_segs, gso_size.
             context[8..12].copy_from_slice(&0xbeef_u32.to_ne_bytes());
             context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
-            context[164..168].copy_from_slice(&segments.to_ne_bytes());
+            context[164..168].copy_from_slice(&segments.count.to_ne_bytes());
+            context[176..180].copy_from_slice(&segments.size.to_ne_bytes());
             let mut out = vec![0; frame.len() + 256];
             let mut context_out = [0_u8; 192];
             let result = program.test_run(TestRunOptions {

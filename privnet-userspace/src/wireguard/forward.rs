@@ -1,0 +1,150 @@
+//! What a WireGuard process does all day: packets of the app become datagrams on the carrier, and the other way. One task and
+//! one thread, so a packet waits for no other.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gotatun::packet::Packet;
+use tokio::sync::Notify;
+
+use super::PeerState;
+use super::app::App;
+use super::carrier::Carrier;
+use super::datagrams::Datagrams;
+use super::predecessor::Predecessor;
+use super::tunnels::Tunnels;
+use crate::model::PublicKey;
+
+/// Most reads of one end before the other is looked at.
+const READS: usize = 32;
+/// Octets that wait before they are sent while more is read: what one call can send.
+const ENOUGH_OCTETS: usize = 60_000;
+/// Packets that wait before they are written while more is received: neighbours of a flow that far apart are not merged.
+const ENOUGH_PACKETS: usize = 64;
+/// How long to wait after a receive error that was not "nothing there", so that a lasting one does not spin.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the forwarding and the control socket share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+    /// Which peers go on in sessions of the process before.
+    pub(super) predecessor: Predecessor,
+}
+
+struct State {
+    tunnels: Tunnels,
+    /// What a change has to send.
+    out: Datagrams,
+}
+
+impl Shared {
+    pub(super) fn new(tunnels: Tunnels, predecessor: Predecessor) -> Self {
+        let state = Mutex::new(State { tunnels, out: Datagrams::default() });
+        Self { state, changed: Notify::new(), predecessor }
+    }
+
+    /// Changes the tunnels, and has sent what the change puts out.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Tunnels, &mut Datagrams)) {
+        let State { tunnels, out } = &mut *self.lock();
+        change(tunnels, out);
+        self.changed.notify_one();
+    }
+
+    /// The peers, as they are.
+    pub(super) fn peers(&self) -> BTreeMap<PublicKey, PeerState> {
+        self.lock().tunnels.peers().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forwards until the TUN link is gone, and returns how that showed.
+pub(super) async fn forward(mut app: App, mut carrier: Carrier, shared: Arc<Shared>) -> io::Error {
+    let mut out = Datagrams::default();
+    let mut packets = Vec::new();
+    loop {
+        let due = shared.lock().tunnels.due();
+        let result = tokio::select! {
+            ready = app.is_readable() => match ready {
+                Ok(()) => from_app(&mut app, &mut carrier, &shared, &mut packets, &mut out).await,
+                Err(error) => Err(error),
+            },
+            ready = carrier.is_readable() => match ready {
+                Ok(()) => from_carrier(&mut app, &mut carrier, &shared, &mut out).await,
+                Err(error) => Err(error),
+            },
+            () = until(due) => {
+                shared.lock().tunnels.tick(Instant::now(), &mut out);
+                Ok(())
+            }
+            () = shared.predecessor.is_heard() => {
+                let heard = shared.predecessor.take_heard();
+                shared.lock().tunnels.begin_sessions(&heard, Instant::now(), &mut out);
+                Ok(())
+            }
+            () = shared.changed.notified() => {
+                std::mem::swap(&mut shared.lock().out, &mut out);
+                Ok(())
+            }
+        };
+        carrier.send(&mut out).await;
+        if let Err(error) = result {
+            return error;
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn from_app(
+    app: &mut App,
+    carrier: &mut Carrier,
+    shared: &Shared,
+    packets: &mut Vec<Packet>,
+    out: &mut Datagrams,
+) -> io::Result<()> {
+    let now = Instant::now();
+    for _ in 0..READS {
+        let Some(destination) = app.read(packets)? else { break };
+        shared.lock().tunnels.outgoing(packets.drain(..), destination, now, out);
+        if out.octets() >= ENOUGH_OCTETS {
+            carrier.send(out).await;
+        }
+    }
+    Ok(())
+}
+
+async fn from_carrier(app: &mut App, carrier: &mut Carrier, shared: &Shared, out: &mut Datagrams) -> io::Result<()> {
+    let now = Instant::now();
+    for _ in 0..READS {
+        let received = match carrier.receive() {
+            Ok(Some(received)) => received,
+            Ok(None) => break,
+            Err(_) => {
+                tokio::time::sleep(ERROR_PAUSE).await;
+                break;
+            }
+        };
+        let tunnels = &mut shared.lock().tunnels;
+        for datagram in received.datagrams() {
+            shared.predecessor.look_at(datagram, received.source);
+            if let Some(packet) = tunnels.incoming(app.packet(datagram), received.source, now, out) {
+                app.push(&packet);
+            }
+        }
+        if app.waiting() >= ENOUGH_PACKETS {
+            app.flush()?;
+        }
+    }
+    app.flush()
+}

@@ -1,0 +1,65 @@
+//! Which of the kernel's offloads a userspace device uses: super-packets instead of one system call for each packet.
+//!
+//! | since | what | source |
+//! |---|---|---|
+//! | 6.2 | a TUN link takes and gives super-packets of UDP (`TUN_F_USO4`) | asked of the kernel, which refuses before |
+//! | 6.8.5 | super-packets of UDP survive a VXLAN device, and on the way to an app | commit 3d010c8031e3, "udp: do not accept non-tunnel GSO skbs landing in a tunnel" |
+
+use serde::{Deserialize, Serialize};
+
+/// Before this kernel, super-packets of UDP are lost behind a VXLAN device.
+const UDP: Version = Version(6, 8, 5);
+
+/// A version of Linux, as in `6.8.5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u16, u16, u16);
+
+impl Version {
+    /// Of what `uname -r` says; nothing of what is no version.
+    fn of(release: &str) -> Option<Self> {
+        let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(Self(next()?, next()?, next().unwrap_or(0)))
+    }
+}
+
+/// Which offloads a device uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Offloads {
+    /// Super-packets of TCP at the TUN link, and checksums that are left to be completed.
+    pub(super) tcp: bool,
+    /// Super-packets of UDP: from the app where the TUN link gives them, to the app, and on the carrier.
+    pub(super) udp: bool,
+}
+
+impl Offloads {
+    /// Those that this kernel is trusted with.
+    pub(super) fn of_this_kernel() -> Self {
+        Self::of(&rustix::system::uname().release().to_string_lossy())
+    }
+
+    fn of(release: &str) -> Self {
+        Self { tcp: true, udp: Version::of(release).is_some_and(|version| version >= UDP) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn super_packets_of_udp_are_used_from_the_kernel_on_that_does_not_lose_them() {
+        for (release, udp) in [
+            ("6.1.0-42-amd64", false),
+            ("6.8.4", false),
+            ("6.8.0-60-generic", false),
+            ("6.8.5", true),
+            ("6.12.57+deb13-amd64", true),
+            ("6.18.44-fc-v857", true),
+            ("10.0", true),
+            ("mainline", false),
+        ] {
+            assert_eq!(Offloads::of(release), Offloads { tcp: true, udp }, "{release}");
+        }
+    }
+}
