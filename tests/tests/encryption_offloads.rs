@@ -2,7 +2,7 @@
 //! to the app, or packets one by one where a device on the way takes no super-packet.
 //!
 //! ```text
-//!  web, worker (h1)  app ── wg0 ═ process ═ binding ══ network ══ h1 ══ underlay ══ h2 ══ … ── app  backend (h2)
+//!  web, worker (h1)  app ── wg0 ═ process ═ binding ══ network ══ h1 ══ underlay ══ h2 ══ … ── app  backend (h2), plain (h3, without)
 //!                    64 kB of TCP or UDP   64 kB of datagrams of WireGuard
 //! ```
 
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 use privnet::datapath::Outcome;
+use privnet::wireguard::OffloadChoice;
 use privnet_tests::lab::probe::{PATIENCE, Server, ask_tcp, ask_udp};
 use privnet_tests::lab::{Host, Joined, Lab, Options, Space, wait_until};
 
@@ -31,13 +32,15 @@ const IN_ONE_CALL: usize = 40 * SEGMENT as usize + 77;
 #[test]
 fn bytes_in_are_bytes_out_with_super_packets_and_without() {
     let lab = Lab::new("bytes_in_are_bytes_out_with_super_packets_and_without");
-    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf()]);
+    let one_by_one = Options { offload: OffloadChoice::Off, ..Options::ebpf() };
+    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf(), one_by_one]);
     let network = hosts[0].network("shop", "10.90.0.0/24");
     let web = lab.member(&hosts[0], &network, "web-1");
     let worker = lab.member(&hosts[0], &network, "worker-1");
     let backend = lab.member(&hosts[1], &network, "backend-1");
-    let _servers = [&worker, &backend].map(|to| Server::echo(&to.app, PORT));
-    for to in [&worker, &backend] {
+    let plain = lab.member(&hosts[2], &network, "plain-1");
+    let _servers = [&worker, &backend, &plain].map(|to| Server::echo(&to.app, PORT));
+    for to in [&worker, &backend, &plain] {
         wait_until("web reaches it", || web.pings(to.address()));
         let before = forwarded(&hosts[0]);
         crosses(&web, to);

@@ -17,7 +17,7 @@ use privnet::names::of_network;
 use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet::store::{Memory, Store, records};
 use privnet::topology::ownership;
-use privnet::wireguard::{Backend, Choice, Device, DeviceState};
+use privnet::wireguard::{Backend, Choice, Device, DeviceState, OffloadChoice};
 use privnet_ebpf::net::MacAddr;
 use uuid::Uuid;
 
@@ -284,6 +284,7 @@ impl Host {
             state_dir: name.state_dir(host),
             datapath,
             wireguard,
+            offload: OffloadChoice::Auto,
             names: Some(NamesConfig::new(privnet.to_owned())),
             wireguard_binary: privnet.to_owned(),
             observe_interval: DEFAULT_OBSERVE_INTERVAL,

@@ -14,7 +14,7 @@ use crate::model::{HostName, NetworkId};
 use crate::netns::Netns;
 pub use crate::topology::Datapath;
 use crate::topology::ownership;
-pub use crate::wireguard::Choice as WireguardChoice;
+pub use crate::wireguard::{Choice as WireguardChoice, OffloadChoice};
 
 /// The bpffs that the programs and maps are pinned in, unless told otherwise.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
@@ -77,6 +77,8 @@ pub struct Config {
     pub datapath: DatapathChoice,
     /// Which WireGuard.
     pub wireguard: WireguardChoice,
+    /// Whether a userspace WireGuard uses super-packets.
+    pub offload: OffloadChoice,
     /// The `privnet` binary that userspace WireGuard processes run.
     pub wireguard_binary: PathBuf,
     /// How names are answered in this host's containers; nothing when they are not.

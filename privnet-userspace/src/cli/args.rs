@@ -21,7 +21,7 @@ pub use self::network::{NameArgs, NetworkArgs, NetworkVerb};
 pub use self::socket::{AgentSocket, DEFAULT_SOCKET};
 pub use self::state::StateVerb;
 use self::whole::whole;
-pub use super::agent::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, WireguardChoice};
+pub use super::agent::args::{AgentArgs, DatapathChoice, DnsAddress, OffloadChoice, StoreKind, WireguardChoice};
 use crate::model::Port;
 use crate::model::ids::ContainerNumber;
 use crate::model::mtu::MAX_UNDERLAY_MTU_BYTES;

@@ -89,7 +89,8 @@ impl App {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // EINVAL: a super-packet of a kind that the kernel cannot describe. It is gone, and the next one is read.
+                Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INTR | Errno::INVAL)) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -7,6 +7,16 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What was asked for with `--offload`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OffloadChoice {
+    /// What the kernel is trusted with.
+    #[default]
+    Auto,
+    /// Nothing: one system call for each packet.
+    Off,
+}
+
 /// Before this kernel, super-packets of UDP are lost behind a VXLAN device.
 const UDP: Version = Version(6, 8, 5);
 
@@ -33,9 +43,12 @@ pub(super) struct Offloads {
 }
 
 impl Offloads {
-    /// Those that this kernel is trusted with.
-    pub(super) fn of_this_kernel() -> Self {
-        Self::of(&rustix::system::uname().release().to_string_lossy())
+    /// Those that are wanted, and that this kernel is trusted with.
+    pub(super) fn choose(choice: OffloadChoice) -> Self {
+        match choice {
+            OffloadChoice::Auto => Self::of(&rustix::system::uname().release().to_string_lossy()),
+            OffloadChoice::Off => Self::default(),
+        }
     }
 
     fn of(release: &str) -> Self {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::offload::Offloads;
+use super::offload::{OffloadChoice, Offloads};
 use super::protocol::{Request, Response, Start, WireGuard};
 use super::{Backend, DeviceState, Error, PeerChange, Support, tun};
 use crate::companion::{Cause, Given, Handle, Liveness};
@@ -53,6 +53,8 @@ pub struct UserspaceSpec {
     pub mtu: u32,
     /// The UDP port, host byte order.
     pub listen_port: u16,
+    /// Whether super-packets are used.
+    pub offload: OffloadChoice,
 }
 
 /// Whether TUN links can be made on this host.
@@ -86,7 +88,7 @@ const fn tun_remedy(error: io::ErrorKind) -> &'static str {
 pub async fn start_userspace(spec: &UserspaceSpec, key: &PrivateKey) -> Result<(), Error> {
     let given = async {
         let (liveness, process) = Liveness::of(&spec.app_path, spec.app.id())?;
-        let offloads = Offloads::of_this_kernel();
+        let offloads = Offloads::choose(spec.offload);
         let (tun, socket) = tokio::try_join!(open_tun(spec, offloads), open_socket(spec))?;
         let start = Start {
             interface: spec.interface.to_string(),

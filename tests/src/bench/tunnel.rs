@@ -17,7 +17,7 @@ use privnet::model::PrivateKey;
 use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet::store::{Memory, Store};
 use privnet::topology::Datapath;
-use privnet::wireguard::{self, Backend, Device, Peer, PeerChange, Support, UserspaceSpec};
+use privnet::wireguard::{self, Backend, Device, OffloadChoice, Peer, PeerChange, Support, UserspaceSpec};
 use rustix::process::Pid;
 
 use super::contest::{Contest, Line, Load};
@@ -86,6 +86,7 @@ pub fn config(workspace: &Workspace, name: &str, host: &Place, vtep: Ipv4Addr, d
         state_dir: workspace.files().join(name),
         datapath: DatapathChoice::Only(datapath),
         wireguard: wireguard::Choice::Auto,
+        offload: OffloadChoice::Auto,
         wireguard_binary: binary(),
         names: None,
         observe_interval: DEFAULT_OBSERVE_INTERVAL,
@@ -202,6 +203,7 @@ async fn start_device(
                 interface,
                 mtu: mtu()?.wireguard,
                 listen_port: WIREGUARD_PORT,
+                offload: OffloadChoice::Auto,
             };
             wireguard::start_userspace(&spec, key).await?;
             Ok(Device::userspace(run_dir))

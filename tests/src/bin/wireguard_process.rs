@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use privnet::model::PrivateKey;
 use privnet::netns::Netns;
-use privnet::wireguard::{UserspaceSpec, serve_userspace, start_userspace};
+use privnet::wireguard::{OffloadChoice, UserspaceSpec, serve_userspace, start_userspace};
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +32,7 @@ fn agent(run_dir: &str, app: &str, binding: &str, port: &str) -> anyhow::Result<
         interface: "wg0".parse()?,
         mtu: 1390,
         listen_port: port.parse().context("port")?,
+        offload: OffloadChoice::Auto,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(start_userspace(&spec, &PrivateKey::from_base64(&key)?))?;

@@ -13,6 +13,7 @@ use privnet::agent::{Agent, AgentApi as _, Config, Control, ControlError, NamesC
 use privnet::failpoint::VARIABLE;
 use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet::store::Store;
+use privnet::wireguard::OffloadChoice;
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
@@ -214,9 +215,10 @@ pub(crate) fn agent_line(host: &Shared) -> String {
         if host.options.docker { format!(" --docker-socket {}", paths.plugin.display()) } else { String::new() };
     let machine = host.options.machine_id.as_ref();
     let machine = machine.map(|file| format!(" --machine-id-file {}", file.display())).unwrap_or_default();
+    let offload = if host.options.offload == OffloadChoice::Off { " --offload off" } else { "" };
     format!(
         "{binary} agent --host {name} --vtep {vtep} --state-dir {state} --socket {socket} {store} --datapath {datapath} \
-         --wireguard {wireguard} --netns-prefix {prefix} --bpffs {bpffs}{observe}{machine}{docker}",
+         --wireguard {wireguard} --netns-prefix {prefix} --bpffs {bpffs}{observe}{machine}{docker}{offload}",
         binary = binary().display(),
         name = host.name,
         vtep = host.vtep,
@@ -255,6 +257,7 @@ fn start(host: &Shared, store: Arc<dyn Store>) -> (Runtime, Agent) {
         state_dir: paths.state.clone(),
         datapath: host.options.datapath.parse().expect("a datapath"),
         wireguard: host.options.wireguard.parse().expect("a WireGuard"),
+        offload: host.options.offload,
         wireguard_binary: binary(),
         names: Some(NamesConfig::new(binary())),
         observe_interval: host.options.observe_interval.unwrap_or(DEFAULT_OBSERVE_INTERVAL),

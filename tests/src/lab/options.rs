@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use privnet::wireguard::OffloadChoice;
+
 /// How a host is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -10,6 +12,8 @@ pub struct Options {
     pub datapath: &'static str,
     /// `auto`, `kernel` or `userspace`.
     pub wireguard: &'static str,
+    /// Whether a userspace WireGuard uses super-packets.
+    pub offload: OffloadChoice,
     /// The underlay's MTU in bytes.
     pub underlay_mtu: u32,
     /// The URL of the etcd that the agent's process shares with others; the embedded store without one.
@@ -37,6 +41,7 @@ impl Options {
         Self {
             datapath: "ebpf",
             wireguard: "auto",
+            offload: OffloadChoice::Auto,
             underlay_mtu: 1500,
             etcd: None,
             etcd_password: None,
@@ -55,6 +60,7 @@ impl Options {
         Self {
             datapath: "bridge",
             wireguard: "auto",
+            offload: OffloadChoice::Auto,
             underlay_mtu: 1500,
             etcd: None,
             etcd_password: None,

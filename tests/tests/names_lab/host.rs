@@ -16,7 +16,7 @@ use privnet::model::NameOptions;
 use privnet::netns::{DEFAULT_DIR, Netns};
 use privnet::store::{Memory, Store};
 use privnet::topology::Datapath;
-use privnet::wireguard::Choice;
+use privnet::wireguard::{Choice, OffloadChoice};
 
 use privnet_tests::lab::wait::holds_within;
 use privnet_tests::lab::{SOON, Space, detach_request, runtime, underlay_address};
@@ -110,6 +110,7 @@ impl Host {
             // The carrier is not what is tested here.
             datapath: DatapathChoice::Only(Datapath::Bridge),
             wireguard: Choice::Userspace,
+            offload: OffloadChoice::Auto,
             wireguard_binary: env!("CARGO_BIN_EXE_wireguard_process").into(),
             names: Some(self.names()),
             observe_interval: DEFAULT_OBSERVE_INTERVAL,

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use privnet::model::{PrivateKey, PublicKey};
 use privnet::netns::Netns;
 use privnet::wireguard::{
-    Backend, Device, Peer, PeerChange, Support, UserspaceSpec, kernel_support, start_userspace, stop_userspace,
+    Backend, Device, OffloadChoice, Peer, PeerChange, Support, UserspaceSpec, kernel_support, start_userspace,
+    stop_userspace,
 };
 use privnet_tests::lab::process::companions_below;
 use privnet_tests::lab::{Ground, SOON, Space, runtime, say, skip_part};
@@ -128,6 +129,7 @@ impl Member {
             interface: "wg0".parse().expect("valid"),
             mtu: MTU_BYTES,
             listen_port: PORT,
+            offload: OffloadChoice::Auto,
         }
     }
 

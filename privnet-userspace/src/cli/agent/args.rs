@@ -56,6 +56,9 @@ pub struct AgentArgs {
     /// The WireGuard that encrypts packets on this host [default: auto].
     #[arg(long, value_enum, value_name = "WIREGUARD")]
     pub wireguard: Option<WireguardChoice>,
+    /// Whether a userspace WireGuard moves many packets in one system call [default: auto].
+    #[arg(long, value_enum, value_name = "OFFLOAD")]
+    pub offload: Option<OffloadChoice>,
     /// Serve GET /metrics over HTTP at this address, without authentication [default: not served].
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
@@ -172,6 +175,25 @@ pub enum WireguardChoice {
     Kernel,
     /// A process per member.
     Userspace,
+}
+
+/// Whether a userspace WireGuard moves many packets in one system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OffloadChoice {
+    /// Where the kernel is known to do it right.
+    Auto,
+    /// One packet in each call.
+    Off,
+}
+
+impl From<OffloadChoice> for agent::config::OffloadChoice {
+    fn from(choice: OffloadChoice) -> Self {
+        match choice {
+            OffloadChoice::Auto => Self::Auto,
+            OffloadChoice::Off => Self::Off,
+        }
+    }
 }
 
 impl From<DatapathChoice> for agent::DatapathChoice {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{AgentArgs, DatapathChoice, DnsAddress, StoreKind, VtepAddress, WireguardChoice};
+use super::args::{AgentArgs, DatapathChoice, DnsAddress, OffloadChoice, StoreKind, VtepAddress, WireguardChoice};
 use crate::agent::config::{
     DEFAULT_BPFFS, DEFAULT_DNS_ADDRESS, DEFAULT_MACHINE_ID, DEFAULT_OBSERVE_INTERVAL, DEFAULT_STATE_DIR,
 };
@@ -37,6 +37,8 @@ pub struct AgentOptions {
     pub datapath: DatapathChoice,
     /// What encrypts packets.
     pub wireguard: WireguardChoice,
+    /// Whether a userspace WireGuard uses super-packets.
+    pub offload: OffloadChoice,
     /// Where metrics are served over HTTP, if at all.
     pub metrics_listen: Option<SocketAddr>,
     /// Where containers ask for names.
@@ -83,6 +85,7 @@ impl AgentOptions {
             )?,
             datapath: flags.datapath.or(file.datapath).unwrap_or(DatapathChoice::Auto),
             wireguard: flags.wireguard.or(file.wireguard).unwrap_or(WireguardChoice::Auto),
+            offload: flags.offload.or(file.offload).unwrap_or(OffloadChoice::Auto),
             metrics_listen: flags.metrics_listen.or(file.metrics_listen),
             dns_address: flags.dns_address.or(file.dns_address).unwrap_or(DnsAddress::At(DEFAULT_DNS_ADDRESS)),
             docker_socket: flags.docker_socket.or(file.docker_socket),

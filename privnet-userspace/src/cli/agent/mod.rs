@@ -58,6 +58,7 @@ fn config_of(options: &AgentOptions) -> Result<agent::Config, ControlError> {
         state_dir: options.state_dir.clone(),
         datapath: options.datapath.into(),
         wireguard: options.wireguard.into(),
+        offload: options.offload.into(),
         wireguard_binary: binary,
         names,
         observe_interval: options.observe_interval,

@@ -68,6 +68,7 @@ impl Managed for kind::Device {
                     interface: to.interface.clone(),
                     mtu: to.mtu,
                     listen_port: to.listen_port,
+                    offload: net.host.config.offload,
                 };
                 wireguard::start_userspace(&spec, &key).await?;
                 let index = app.index_of(to.interface.as_str()).await?;
