@@ -32,8 +32,9 @@ const IN_ONE_CALL: usize = 40 * SEGMENT as usize + 77;
 #[test]
 fn bytes_in_are_bytes_out_with_super_packets_and_without() {
     let lab = Lab::new("bytes_in_are_bytes_out_with_super_packets_and_without");
-    let one_by_one = Options { offload: OffloadChoice::Off, ..Options::ebpf() };
-    let hosts = lab.hosts(&[Options::ebpf(), Options::ebpf(), one_by_one]);
+    let many = Options { wireguard: "userspace", ..Options::ebpf() };
+    let one_by_one = Options { offload: OffloadChoice::Off, ..many.clone() };
+    let hosts = lab.hosts(&[many.clone(), many, one_by_one]);
     let network = hosts[0].network("shop", "10.90.0.0/24");
     let web = lab.member(&hosts[0], &network, "web-1");
     let worker = lab.member(&hosts[0], &network, "worker-1");
