@@ -289,24 +289,6 @@ pub struct Tally {
 }
 const _: () = assert!(size_of::<Tally>() == 16);
 
-impl Tally {
-    /// What a frame is counted as. One that stands for several packets, which are made later, is counted as these, each with
-    /// headers of its own; their number is not always filled in, and then follows from the size that each is given.
-    #[must_use]
-    #[inline(always)]
-    pub const fn of_frame(frame_bytes: u32, gso_segs: u32, gso_size: u32) -> Self {
-        let headers = HEADERS_BYTES as u32;
-        let packets = match (gso_segs, gso_size) {
-            (0 | 1, 0) => 1,
-            (0, size) if frame_bytes > headers => (frame_bytes - headers).div_ceil(size),
-            (0, _) => 1,
-            (segments, _) => segments,
-        };
-        let more = (packets as u64 - 1) * headers as u64;
-        Self { packets: packets as u64, bytes: frame_bytes as u64 + more }
-    }
-}
-
 /// A record of the events ring: a sampled drop.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -1,6 +1,7 @@
 //! Which counters a frame is charged to: those of a member of this host, or those of the network.
 
-use crate::abi::{CounterKey, MemberRow};
+use crate::abi::{CounterKey, MemberRow, Tally};
+use crate::packet::HEADERS_BYTES;
 use crate::verdict::{Direction, Outcome};
 
 /// The member and the direction that a frame is counted under.
@@ -42,5 +43,23 @@ impl Account {
     #[inline(always)]
     pub const fn key(self, outcome: Outcome) -> CounterKey {
         CounterKey::new(self.address, self.direction, outcome)
+    }
+}
+
+impl Tally {
+    /// What a frame is counted as. One that stands for several packets, which are made later, is counted as these, each with
+    /// headers of its own; their number is not always filled in, and then follows from the size that each is given.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_frame(frame_bytes: u32, gso_segs: u32, gso_size: u32) -> Self {
+        let headers = HEADERS_BYTES as u32;
+        let packets = match (gso_segs, gso_size) {
+            (0 | 1, 0) => 1,
+            (0, size) if frame_bytes > headers => (frame_bytes - headers).div_ceil(size),
+            (0, _) => 1,
+            (segments, _) => segments,
+        };
+        let more = (packets as u64 - 1) * headers as u64;
+        Self { packets: packets as u64, bytes: frame_bytes as u64 + more }
     }
 }
