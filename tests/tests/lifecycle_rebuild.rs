@@ -12,14 +12,17 @@
 mod cluster;
 mod rebuild;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::thread;
 use std::time::Instant;
 
 use cluster::{Cluster, ready_records_of, records_of};
 use privnet::agent::ErrorCode;
-use privnet::agent::views::ImportedState;
+use privnet::agent::views::{Attached, ImportedState};
+use privnet_tests::lab::cli::Cli;
 use privnet_tests::lab::failpoint::{Action, Passage};
-use privnet_tests::lab::{Etcd, Host, Lab, Options, wait_until};
+use privnet_tests::lab::{Container, Etcd, Host, Lab, Options, SOON, wait_until};
 use rebuild::{Elsewhere, is_refused, rebuild, wait_until_it_says, wait_until_on_disk};
 use serde_json::Value;
 
@@ -79,11 +82,83 @@ fn a_store_that_was_lost_is_rebuilt_by_the_hosts_and_no_datagram_is_lost() {
     assert_eq!(cluster.rebuild(&cluster.hosts[0], &records, "an older copy").epoch, 4);
     cluster.wait_until_settled();
 
+    is_attached_meanwhile(&lab, &cluster);
     is_restored_twice(&lab, &mut cluster);
     cluster.end_stream();
     // The twin of the refusals.
     assert!(cluster.hosts[0].detach(&cluster.network, &cluster.web.container).expect("detach").detached);
     lab.finish();
+}
+
+/// Containers are attached on both hosts, one after the other, while the store loses all its keys and is rebuilt.
+fn is_attached_meanwhile(lab: &Lab, cluster: &Cluster) {
+    let before = cluster.ready_records();
+    let containers: Vec<_> = (1..=6).map(|number| lab.container(&format!("flight-{number}"))).collect();
+    let asking: Vec<_> = cluster
+        .hosts
+        .iter()
+        .zip(containers.chunks(3))
+        .map(|(host, containers)| {
+            let (agent, containers) = (host.cli(), containers.iter().map(attach_line).collect::<Vec<_>>());
+            thread::spawn(move || containers.iter().map(|line| attaches(&agent, line)).collect::<Vec<_>>())
+        })
+        .collect();
+    cluster.etcd.delete(&[""]);
+    cluster.wait_until_refused("has no record of fleet fl-");
+    let begun = Instant::now();
+    rebuild(&cluster.hosts[0], &[]).expect("rebuilt");
+    let answers: Vec<(Ipv4Addr, usize)> =
+        asking.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect();
+    let addresses: BTreeSet<Ipv4Addr> = answers.iter().map(|(address, _)| *address).collect();
+    assert_eq!(addresses.len(), containers.len(), "{answers:?}");
+    for host in &cluster.hosts {
+        wait_until(format!("all are members, and no other: {:?}", host.members()), || {
+            host.members().is_ok_and(|members| members.len() == containers.len() + 2)
+                && host.status().is_ok_and(|status| status.problems.is_empty())
+        });
+    }
+    wait_until("backend reaches them all", || addresses.iter().all(|address| cluster.backend.pings(*address)));
+    let refusals: usize = answers.iter().map(|(_, refusals)| refusals).sum();
+    println!(
+        "figure: a rebuild beside attaches: {} answered and there after {:.1?}, {refusals} refused meanwhile",
+        answers.len(),
+        begun.elapsed()
+    );
+    cluster.flows();
+    for (host, containers) in cluster.hosts.iter().zip(containers.chunks(3)) {
+        for container in containers {
+            assert!(host.detach(&cluster.network, container).expect("detach").detached);
+        }
+    }
+    let is_as_before = || {
+        let now = records_of(&cluster.etcd);
+        before.iter().all(|(key, value)| now.get(key) == Some(value)) && !now.keys().any(|key| key.contains(".flight."))
+    };
+    wait_until("the store has what it had, and nothing of them", is_as_before);
+    cluster.wait_until_settled();
+}
+
+fn attach_line(container: &Container) -> Vec<String> {
+    let (path, number) = (container.space.path().display().to_string(), container.number.to_string());
+    let Container { app, kind, .. } = container;
+    let line = ["attach", "--network", "shop", "--app", app, "--type", kind, "--number", &number, "--netns", &path];
+    line.map(str::to_owned).to_vec()
+}
+
+/// Attaches a container, and again for as long as the store is none; its address, and how often it was refused.
+fn attaches(agent: &Cli, line: &[String]) -> (Ipv4Addr, usize) {
+    let (begun, line): (Instant, Vec<&str>) = (Instant::now(), line.iter().map(String::as_str).collect());
+    let mut refusals = 0;
+    loop {
+        match agent.json::<Attached>(&line) {
+            Ok(attached) => return (attached.member.address, refusals),
+            Err(error) => {
+                let is_of_store = [ErrorCode::StoreUnavailable, ErrorCode::OutcomeUnknown].contains(&error.code);
+                assert!(is_of_store && begun.elapsed() < SOON, "{error:?}");
+                refusals += 1;
+            }
+        }
+    }
 }
 
 /// Two copies of the same epoch: the second has a member that has gone since, and the first has not heard of it.
@@ -147,8 +222,16 @@ fn an_agent_writes_nothing_into_the_store_of_another_fleet() {
     // each commit that follows from it.
     let mut elsewhere = Elsewhere::start(one, &cluster.etcd, &other);
     let (begun, mut kills) = (Instant::now(), 0);
-    while is_killed(&mut elsewhere, &other, kills + 1) {
-        kills += 1;
+    // Of the files, the note of the fleet and the snapshot are written. Behind the last commit nothing is left to do.
+    let files = [("write file", 1), ("rename file", 1), ("rename file", 2)];
+    let files = files.map(|(step, time)| Passage { step: step.to_owned(), time });
+    let commits = (1..).map(|time| Passage { step: "commit".to_owned(), time });
+    for passage in files.into_iter().chain(commits) {
+        let was_killed = is_killed(&mut elsewhere, &other, &passage);
+        if !was_killed && passage.step == "commit" {
+            break;
+        }
+        kills += u32::from(was_killed);
         wait_until("this fleet's member is in the store, and nothing of the other fleet's", || {
             let records = other.records(&[]);
             let has = |part: &str| records.keys().any(|key| key.contains(part));
@@ -160,8 +243,8 @@ fn an_agent_writes_nothing_into_the_store_of_another_fleet() {
         }
         take_back(&stranger, &other, &before);
     }
-    assert!(kills > 3, "{kills}");
-    println!("figure: a rebuild over another fleet's records: killed behind {kills} commits, {:.1?}", begun.elapsed());
+    assert!(kills > 5, "{kills}");
+    println!("figure: a rebuild over another fleet's records: killed behind {kills} steps, {:.1?}", begun.elapsed());
     elsewhere.end();
     rebuild(one, &[]).expect("this fleet's, of an older epoch");
     cluster.wait_until_settled();
@@ -170,10 +253,10 @@ fn an_agent_writes_nothing_into_the_store_of_another_fleet() {
     lab.finish();
 }
 
-/// Gives the word, kills the agent behind this commit, and gives the word again; whether it came to that commit.
-fn is_killed(elsewhere: &mut Elsewhere<'_>, store: &Etcd, commit: u32) -> bool {
+/// Gives the word, kills the agent behind this step, and gives the word again; whether it came to that step.
+fn is_killed(elsewhere: &mut Elsewhere<'_>, store: &Etcd, passage: &Passage) -> bool {
     let points = elsewhere.host.failpoints();
-    points.arm(Action::Kill, &Passage { step: "commit".to_owned(), time: commit });
+    points.arm(Action::Kill, passage);
     let answer = rebuild(elsewhere.host, &["--yes"]);
     // What it knows is put back behind the answer.
     let is_whole = || records_of(store).keys().any(|key| key.contains("/1.web."));
@@ -216,18 +299,27 @@ fn a_fleet_moves_to_another_cluster_and_the_old_one_takes_nothing_back() {
     let old = lab.member(two, &cluster.network, "old-1");
     let with_old = cluster.ready_records();
     assert!(with_old.keys().any(|key| key.contains("/1.old.")), "{with_old:?}");
+    let past = one.network("past", "10.94.0.0/24");
     let exported: Value = one.cli().json(&["state", "export", &file]).expect("a copy");
     assert_eq!((&exported["closed"], exported.get("store_age_seconds")), (&Value::Bool(false), None));
     has_no_private_key(&std::fs::read_to_string(&file).expect("the copy"), [one, two]);
     assert!(two.detach(&cluster.network, &old.container).expect("detach").detached);
+    one.delete_network("past").expect("deleted");
     cluster.etcd.delete(&["members/", "networks/", "public-keys/"]);
     let imported = one.cli().json::<ImportedState>(&["state", "import", &file]).expect("imported");
-    assert_eq!(imported.epoch, 1, "it was the fleet's all the time");
+    assert_eq!((imported.epoch, imported.passed_over.len()), (1, 1), "it was the fleet's all the time");
     wait_until("what was lost is back", || {
         let now = records_of(&cluster.etcd);
         records.keys().all(|key| now.contains_key(key)) && !now.keys().any(|key| key.contains("/1.old."))
     });
     cluster.wait_until_settled();
+    // The deleted network comes back by the operator's word alone.
+    assert!(imported.passed_over[0].contains(&past.id.to_string()), "{imported:?}");
+    assert_eq!(one.networks().expect("the networks").len(), 1);
+    let imported = one.cli().json::<ImportedState>(&["state", "import", &file, "--lost-networks"]).expect("imported");
+    assert!(imported.passed_over.is_empty(), "{imported:?}");
+    wait_until("it is back", || one.networks().is_ok_and(|networks| networks.len() == 2));
+    one.delete_network("past").expect("deleted again");
 
     // The move: closed, the agents on it serve and refuse.
     let before = cluster.ready_records();

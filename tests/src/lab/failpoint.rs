@@ -95,6 +95,12 @@ impl Failpoints {
 }
 
 impl Shared {
+    /// Starts the agent, which may end by itself.
+    pub fn begin(&self) {
+        say(&format!("[{}] the agent starts, and may end", self.name));
+        self.driver.borrow_mut().start(self);
+    }
+
     /// Starts the agent and waits until it has ended by itself.
     ///
     /// # Panics
