@@ -116,11 +116,12 @@ impl Scene {
         );
         assert_eq!(self.call("DeleteEndpoint", &of_endpoint), json!({}));
         assert_eq!(self.call("DeleteEndpoint", &of_endpoint), json!({}), "also when it is gone");
+        assert_eq!(host.members().expect("the members").len(), 1, "web alone is a member");
+        // What it had is removed behind the answer, the namespace last.
+        wait_until("no namespace of ours stays", || !made_in.exists());
         assert!(host.space.link(&moved).is_none(), "nothing stays in the mover's namespace");
         assert!(!space.run("ip route").contains("unreachable"), "and nothing in the container");
         assert!(!space.run("tc filter show dev eth0 ingress").contains("guard"));
-        assert!(!made_in.exists(), "and no namespace of ours");
-        assert_eq!(host.members().expect("the members").len(), 1, "web alone is a member");
     }
 
     fn one_that_never_arrives_is_removed(&self) {
@@ -132,7 +133,7 @@ impl Scene {
         assert!(self.host.space.link(&moved).is_some());
         // A Join that failed is followed by no Leave.
         assert_eq!(self.call("DeleteEndpoint", &join), json!({}));
-        assert!(self.host.space.link(&moved).is_none());
+        wait_until("its device is gone", || self.host.space.link(&moved).is_none());
         assert_eq!(self.host.members().expect("the members").len(), 1);
     }
 

@@ -75,6 +75,7 @@ impl Plugin {
     /// # Errors
     /// The sentence for the user of Docker.
     pub async fn call(&self, method: &str, body: &[u8], pid: Option<i32>) -> Result<Value, String> {
+        let begun = tokio::time::Instant::now();
         let answer = match tokio::time::timeout(self.deadline, self.answer(method, body, pid)).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -82,8 +83,9 @@ impl Plugin {
                 Err(format!("the agent was not done within {:?}: see `privnet status`", self.deadline))
             }
         };
-        if let Err(error) = &answer {
-            tracing::warn!("Docker's {method} is refused: {error}");
+        match &answer {
+            Ok(_) => tracing::debug!("Docker's {method} is answered after {:?}", begun.elapsed()),
+            Err(error) => tracing::warn!("Docker's {method} is refused: {error}"),
         }
         answer
     }
@@ -189,12 +191,14 @@ impl Plugin {
         let pid = pid.ok_or("the agent cannot tell which process calls it")?;
         agent.handed_over(digits).ok_or("this endpoint is not known: try again")?;
         let arrival = self.arrival(&agent, digits);
-        // What is refused is refused before anything moves.
-        arrival.name().await?;
         let container = visible(&request.sandbox, pid);
         let prefix = free_prefix(&container).await;
         let dockers = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        let given = agent.give(digits, &dockers, &container).await.map_err(|error| sentence(&error))?;
+        // A name that is refused ends the endpoint, and its device wherever that is.
+        let give = async { agent.give(digits, &dockers, &container).await.map_err(|error| sentence(&error)) };
+        let (named, given) = tokio::join!(arrival.name(), give);
+        named?;
+        let given = given?;
         // Before Docker 28 the namespace comes after the answer; at dockerd's start its API answers once the containers have
         // joined: then the rest follows.
         if agent.settle(digits).await.map_err(|error| sentence(&error))? {

@@ -126,6 +126,15 @@ mod tests {
         for key in [Key::Guard(id(1)), Key::Backstop(id(1)), Key::Carrier(id(1)), Key::Tunnel(id(2))] {
             assert!(state.contains(key), "{key}");
         }
+        // One that waits to be moved is made, and is not set up.
+        let mut waits = Intent { local: [].into(), ..intent.clone() };
+        waits.local.insert(
+            id(1),
+            LocalMember { device: DeviceAt::Made(ownership::wireguard_interface(0)), ..local_member(1) },
+        );
+        let of_member = |key: &Key| key.member() == Some(id(1)) && key.is_in_container();
+        let planned: Vec<Key> = diff(&plan(&waits), &State::default()).iter().map(Op::key).filter(of_member).collect();
+        assert_eq!(planned, [Key::Guard(id(1)), Key::Device(id(1)), Key::Peers(id(1))]);
         // In a new namespace, the guard comes before the device, and no route does.
         device(&mut intent, DeviceAt::Coming);
         state.retain(|key| ![Key::Guard(id(1)), Key::Backstop(id(1))].contains(&key));

@@ -49,6 +49,9 @@ pub struct LocalMember {
 pub enum DeviceAt {
     /// In the app netns, under this name.
     Home(IfName),
+    /// In a namespace that stands for the app netns, under this name, until another program moves it. It is not set up before:
+    /// to set it down again would wait for a grace period.
+    Made(IfName),
     /// Under way to the app netns, in the hands of another program, which gives it its address. dockerd refuses one whose
     /// prefix a route of the container has, an `unreachable` one as well: only the guard comes before the device.
     Coming,

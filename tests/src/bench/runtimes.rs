@@ -20,8 +20,8 @@ use crate::lab::{self, Docker, Host, Lab};
 pub const GROUP: &str = "runtimes";
 /// Of the host's resolver, which does not answer.
 const RESOLVER: &str = "192.168.77.1";
-/// Docker's networks: none, its own bridge, and one of privnet's.
-const NETWORKS: [&str; 3] = ["none", "back", "shop"];
+/// Docker's networks: none, its own bridge, one of privnet's in which the container is alone, and one with another member.
+const NETWORKS: [&str; 4] = ["none", "back", "shop", "busy"];
 /// What a private network may add to `docker run --network none`, in milliseconds.
 const MOST_ADDED: f64 = 25.0;
 /// How long anything may take.
@@ -34,8 +34,12 @@ pub fn measure(options: &Options) -> Result<Figures> {
     let docker = Docker::beside(&host, RESOLVER);
     docker.import(&Docker::tools());
     docker.run("network create --subnet 172.30.5.0/24 back");
-    docker.run("network create -d privnet --ipam-driver null shop");
+    for network in ["shop", "busy"] {
+        docker.run(&format!("network create -d privnet --ipam-driver null {network}"));
+    }
+    docker.start_container("other", "--network busy");
     let mut rows = runs(&docker, if options.quick { 5 } else { 20 })?;
+    docker.run("rm --force other");
     let many = if options.quick { 10 } else { 50 };
     tell(&format!("runtimes: {many} containers that start at once"));
     rows.extend(at_once(&host, &docker, many, options.rounds().min(5))?);
@@ -55,16 +59,20 @@ fn runs(docker: &Docker, rounds: usize) -> Result<Vec<Row>> {
             }
         }
     }
-    let [none, bridge, ours] = times;
-    let (added, by_bridge) = (ours.minus(&none), bridge.minus(&none));
-    let ratio = by_bridge.divided_by(&added).median();
-    let row =
-        |name: &str, series| Some(Row::new(GROUP, name.to_owned(), Unit::Milliseconds, measured("privnet", series)?));
-    let whole = row("docker run --rm … true", &ours).map(|row| row.beside(measured("--network none", &none), None));
-    let added = row("above --network none", &added).map(|row| {
-        row.beside(measured("Docker's bridge", &by_bridge), ratio).with_target(Some(Target::AtMost(MOST_ADDED)))
+    let [none, bridge, alone, beside] = times;
+    let by_bridge = bridge.minus(&none);
+    let whole = row("docker run --rm … true", &beside).map(|row| row.beside(measured("--network none", &none), None));
+    let added = [("above --network none", &beside), ("the same, alone in its network", &alone)].map(|(name, ours)| {
+        let added = ours.minus(&none);
+        let ratio = by_bridge.divided_by(&added).median();
+        let target = Some(Target::AtMost(MOST_ADDED));
+        Some(row(name, &added)?.beside(measured("Docker's bridge", &by_bridge), ratio).with_target(target))
     });
-    Ok([whole, added].into_iter().flatten().collect())
+    Ok([whole].into_iter().chain(added).flatten().collect())
+}
+
+fn row(name: &str, ours: &Series) -> Option<Row> {
+    Some(Row::new(GROUP, name.to_owned(), Unit::Milliseconds, measured("privnet", ours)?))
 }
 
 /// Containers that start at once, until all are ready members.

@@ -15,7 +15,7 @@ use super::target::{TargetNetns, find};
 use super::views::{Attach, Attached, MemberRef, ResolvConfFile};
 use super::wish::MemberWish;
 use super::without_store;
-use crate::agent::host::journal::Record;
+use crate::agent::host::journal::{Record, Stage};
 use crate::agent::membership;
 use crate::agent::names;
 use crate::agent::shared::{Shared, UNTIL_SEEN};
@@ -145,10 +145,14 @@ async fn attached(
     file: Option<&ResolvConfFile>,
 ) -> Result<Attached, ControlError> {
     let Claimed { record, name, made } = claimed;
-    tokio::select! {
-        () = wait_until_known(shared, &record, &name) => {}
-        // What the others are told waits for the store, and what was asked for is done.
-        _ = shared.contact.away() => {}
+    // Nothing in a namespace of ours asks for names.
+    let is_ours = record.handover.as_ref().is_some_and(|handover| handover.stage == Stage::Made);
+    if !is_ours {
+        tokio::select! {
+            () = wait_until_known(shared, &record, &name) => {}
+            // What the others are told waits for the store, and what was asked for is done.
+            _ = shared.contact.away() => {}
+        }
     }
     let mut problems = names::resolv_conf::after_attach(shared, &record, file).await;
     problems.extend(of_member(shared, &record));

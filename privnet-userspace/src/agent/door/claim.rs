@@ -204,6 +204,12 @@ async fn claim(
     wanted: &MemberWish,
     found: &TargetNetns,
 ) -> Result<Record, ClaimFailure> {
+    // Of an address that is asked for, the earlier holder may be on its way out: it is waited for before the store is asked.
+    if let Some(address) = wanted.address
+        && let Some(earlier) = shared.journal().at(network.id, address).filter(|earlier| earlier.leaving)
+    {
+        return Err(ClaimFailure::StillLeaving(Box::new(earlier.clone())));
+    }
     check_overlap(shared, network, found)?;
     check_own_interfaces(shared, network, &found.netns).await?;
     let interface = wanted.attachment.as_ref().and_then(|attachment| attachment.interface.clone());

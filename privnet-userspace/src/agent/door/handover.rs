@@ -22,7 +22,6 @@ use super::attach::attach_at;
 use super::control::Control;
 use super::error::{ControlError, ErrorCode};
 use super::explain::explain;
-use super::gone::wait_until_gone;
 use super::handover_netns;
 use super::overlap::check_own_interfaces;
 use super::reads::find_network;
@@ -137,10 +136,11 @@ pub trait Handovers: Send + Sync + 'static {
     /// The record cannot be changed.
     async fn take_back(&self, digits: u64) -> Result<(), ControlError>;
 
-    /// Ends the membership, and removes its device wherever it is. Does nothing where there is none.
+    /// Ends the membership. Its device is removed wherever it is, after that: `status` says what is in the way. Does nothing
+    /// where there is none.
     ///
     /// # Errors
-    /// When the store or the record cannot be changed, or not all is gone in time.
+    /// When the record cannot be changed.
     async fn end(&self, digits: u64) -> Result<(), ControlError>;
 }
 
@@ -253,7 +253,8 @@ impl Handovers for Control {
             return Ok(true);
         }
         let (id, cookie) = (netns.id(), netns.cookie().await?);
-        self.change(record.id, |record, _| record.move_to(&container, id, cookie)).await?;
+        // The guard is there then.
+        self.change_and_apply(record.id, |record, _| record.move_to(&container, id, cookie)).await?;
         shared.names.wake(&Concerns::Networks([record.network].into()));
         Ok(true)
     }
@@ -278,7 +279,7 @@ impl Handovers for Control {
         let Some(name) = links.iter().find(is_it).and_then(|link| link.name.parse::<IfName>().ok()) else {
             return Ok(false);
         };
-        let adopted = self.change(record.id, |_, handover| {
+        let adopted = self.change_and_apply(record.id, |_, handover| {
             handover.stage = Stage::Arrived;
             handover.interface = Some(name);
         });
@@ -297,7 +298,8 @@ impl Handovers for Control {
         if !is_the_same {
             membership::end_name(shared, &record, &made_up).await.map_err(|error| explain(&error))?;
         }
-        self.change(record.id, |_, handover| handover.is_unnamed = false).await
+        let named = shared.journal().change_handover(record.id, |_, handover| handover.is_unnamed = false);
+        named.map(drop).map_err(|error| explain(&error))
     }
 
     async fn find_at(&self, digits: u64, path: &Path) -> Result<bool, ControlError> {
@@ -328,10 +330,7 @@ impl Handovers for Control {
             drop(membership::end_here(shared, &record).await.map_err(|error| explain(&error))?);
             tracing::info!(network = %record.network, "{names} ({}) was handed back", record.address);
         }
-        match self.any_record_of(digits) {
-            Some(record) => wait_until_gone(shared, &record).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -351,8 +350,25 @@ impl Control {
         config.netns_path(&ownership::handover_netns(&config.netns_prefix, digits))
     }
 
-    /// Changes a record, and waits for the pass that goes by it: no earlier pass touches the device after that.
+    /// Changes a record, and waits for the end of a pass that does not go by it: none touches the device after that.
     async fn change(&self, id: MemberId, change: impl FnOnce(&mut Record, &mut Handover)) -> Result<(), ControlError> {
+        let shared = &*self.shared;
+        let changed = shared.journal().change_handover(id, change).map_err(|error| explain(&error))?;
+        let Some(record) = changed else { return Ok(()) };
+        let handle = shared.workers.of(record.network);
+        handle.wake_and_observe_member(id);
+        match tokio::time::timeout(NOTED, handle.between_passes()).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(is_being_changed(&record)),
+        }
+    }
+
+    /// As [`Self::change`], and waits for a pass that goes by it.
+    async fn change_and_apply(
+        &self,
+        id: MemberId,
+        change: impl FnOnce(&mut Record, &mut Handover),
+    ) -> Result<(), ControlError> {
         let shared = &*self.shared;
         let changed = shared.journal().change_handover(id, change).map_err(|error| explain(&error))?;
         let Some(record) = changed else { return Ok(()) };
@@ -361,13 +377,17 @@ impl Control {
         let asked = handle.wake_and_observe_member(id);
         match tokio::time::timeout(NOTED, reports.wait_for(|report| report.answered >= asked)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(ControlError::new(
-                ErrorCode::Timeout,
-                format!("{} is being changed, and that takes more than {} s", record.names_text(), NOTED.as_secs()),
-                "see `privnet status`, and try again",
-            )),
+            Ok(Err(_)) | Err(_) => Err(is_being_changed(&record)),
         }
     }
+}
+
+fn is_being_changed(record: &Record) -> ControlError {
+    ControlError::new(
+        ErrorCode::Timeout,
+        format!("{} is being changed, and that takes more than {} s", record.names_text(), NOTED.as_secs()),
+        "see `privnet status`, and try again",
+    )
 }
 
 fn unknown(digits: u64) -> ControlError {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::claim::{self, Claimed, Made, free_index, membership_of, record_member};
 use super::difference;
 use super::error::ControlError;
+use super::gone::wait_until_gone;
 use super::overlap::check_own_interfaces;
 use super::target::TargetNetns;
 use super::wish::MemberWish;
@@ -25,6 +26,12 @@ pub(super) async fn claim(
     wanted: &MemberWish,
     found: &TargetNetns,
 ) -> Result<Option<Claimed>, ControlError> {
+    let is_meant = |place: &Place| place.record.network == network.id && is_place_of(&place.record, wanted, found);
+    let in_journal = |place: Place| shared.journal().records().get(&place.record.id).cloned();
+    // What it had may still be being removed, which goes by the claims too.
+    if let Some(leaving) = shared.kept.all().into_iter().filter(is_meant).find_map(in_journal) {
+        wait_until_gone(shared, &leaving).await?;
+    }
     let _claims = shared.claims.lock().await;
     match membership_of(shared, network.id, found) {
         Some(record) if record.leaving => Ok(None),

@@ -26,6 +26,8 @@ pub struct WorkerHandle {
     /// How many observations of everything were asked for.
     asked: AtomicU64,
     report: watch::Sender<Report>,
+    /// Held while a pass is made.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// What of the last observation may not be so any more: a pass observes it anew.
@@ -127,6 +129,7 @@ impl WorkerHandle {
             doubts: Mutex::new(Doubts { everything: true, ..Doubts::default() }),
             asked: AtomicU64::new(0),
             report: watch::Sender::new(Report::default()),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -160,6 +163,16 @@ impl WorkerHandle {
     /// Follows the reports.
     pub fn reports(&self) -> watch::Receiver<Report> {
         self.report.subscribe()
+    }
+
+    /// Waits for the end of a pass that is under way: the next one goes by what the records say now.
+    pub async fn between_passes(&self) {
+        drop(self.turn.lock().await);
+    }
+
+    /// The worker's side: begins a pass, which ends when this is dropped.
+    pub(super) async fn begin_pass(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// The worker's side: waits to be woken.

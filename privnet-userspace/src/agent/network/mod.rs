@@ -3,6 +3,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | `supervisor`, `worker` | the task of each network: pass after pass |
+//! | `ready` | what the store is told after a pass |
 //! | `handle` | wakes a worker, and follows its reports |
 //! | `intent` | what this host must have, from the store and its own records |
 //! | `local` | the records, namespaces, sockets and programs of one network, kept for a pass |
@@ -24,6 +25,7 @@ mod observe;
 mod orphans;
 mod own_netns;
 mod pace;
+mod ready;
 pub mod resumption;
 mod scan;
 mod sessions;

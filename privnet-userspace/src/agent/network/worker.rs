@@ -18,6 +18,7 @@ use super::intent::intent;
 use super::local::LocalNetwork;
 use super::objects;
 use super::observe::{Observation, observe, observe_doubted};
+use super::ready;
 use super::watch::Watchers;
 use crate::agent::adoption;
 use crate::agent::door::error::{ControlError, ErrorCode};
@@ -26,9 +27,8 @@ use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::said::Said;
 use crate::agent::shared::Memberships;
-use crate::model::{MemberId, MemberState, NetworkId};
+use crate::model::{Member, MemberId, MemberState, NetworkId};
 use crate::netns::NetnsId;
-use crate::store::claims;
 use crate::topology::{DeviceAt, Intent, Key, Op, Plan, Seen, State, diff, plan};
 
 /// How many operations of one kind run at once.
@@ -99,8 +99,16 @@ impl Worker {
     /// Works until the network is gone and nothing of it is left on this host.
     pub async fn run(mut self) {
         let mut delay = RETRY.0;
+        let handle = Arc::clone(&self.handle);
         loop {
-            let report = self.pass().await;
+            let turn = handle.begin_pass().await;
+            let (mut report, attached) = self.pass().await;
+            drop(turn);
+            if !attached.is_empty() {
+                // What an attach waits for is true, and the store is told after that.
+                self.handle.publish(report.clone());
+                report.problems.extend(ready::tell_store(&self.memberships, &attached).await);
+            }
             let left = !report.records.is_empty() || !self.seen.as_ref().is_some_and(State::is_empty);
             if !left && self.memberships.world(|world| !world.networks().contains_key(&self.network)) {
                 self.handle.publish(report);
@@ -124,7 +132,8 @@ impl Worker {
         }
     }
 
-    async fn pass(&mut self) -> Report {
+    /// Makes a pass; returns what it led to, and the members that are ready and of which the store does not know it.
+    async fn pass(&mut self) -> (Report, Vec<Arc<Member>>) {
         self.passes += 1;
         let (mut doubts, answered) = self.handle.take_doubts();
         doubts.everything |= self.net.programs_are_lost().await;
@@ -143,10 +152,10 @@ impl Worker {
         {
             // What becomes of them is not seen by this task.
             self.seen = None;
-            return Report { answered, ..self.unchanged(&records, &error) };
+            return (Report { answered, ..self.unchanged(&records, &error) }, Vec::new());
         }
         if intent.is_none() && records.iter().any(|record| !record.leaving) {
-            return Report { answered, ..self.without_network(&records) };
+            return (Report { answered, ..self.without_network(&records) }, Vec::new());
         }
         // A device that was handed over was not looked at while it was under way.
         let handed_over = records.iter().filter(|record| record.leaving && record.handover.is_some());
@@ -201,7 +210,12 @@ impl Worker {
         }
         self.watchers.update(&self.net).await;
         self.net.end_pass().await;
-        Report { answered, ..self.report(intent.as_ref(), &records, failures).await }
+        let report = Report { answered, ..self.report(intent.as_ref(), &records, failures) };
+        let attaching = intent.iter().flat_map(|intent| intent.members.values());
+        let is_told =
+            |member: &&Arc<Member>| member.state == MemberState::Attaching && report.ready.contains(&member.id);
+        let attached = attaching.filter(is_told).cloned().collect();
+        (report, attached)
     }
 
     /// The report of a pass that changes nothing: a network that has members here is not deleted, so the store has lost it.
@@ -298,7 +312,7 @@ impl Worker {
         }
     }
 
-    async fn report(&self, intent: Option<&Intent>, records: &[Record], failures: Failures) -> Report {
+    fn report(&self, intent: Option<&Intent>, records: &[Record], failures: Failures) -> Report {
         let mut report =
             Report { pass: self.passes, ended_unix_seconds: crate::agent::now_unix_seconds(), ..Report::default() };
         let local: BTreeSet<MemberId> = intent.map(|intent| intent.local.keys().copied().collect()).unwrap_or_default();
@@ -315,22 +329,6 @@ impl Worker {
         let stays = |(member, _): &(&MemberId, &Fault)| local.contains(member);
         report.in_the_way = self.in_the_way.iter().filter(stays).map(|(id, fault)| (*id, fault.clone())).collect();
         self.remove_finished_records(records, &local, &failures, &mut report);
-        let attaching = intent.into_iter().flat_map(|intent| intent.members.values());
-        for member in
-            attaching.filter(|member| member.state == MemberState::Attaching && report.ready.contains(&member.id))
-        {
-            match claims::set_member_state(&*self.memberships.store, member, MemberState::Ready).await {
-                Ok(told) => {
-                    if let Err(error) = self.memberships.journal().note_stored(&told) {
-                        report.problems.push(problem(&explain(&error)));
-                    }
-                }
-                Err(error) => {
-                    let error = problem(&error.into());
-                    report.problems.push(format!("cannot record that {} is ready: {error}", member.container));
-                }
-            }
-        }
         report.problems.extend(failures.network.iter().map(problem));
         report.problems.extend(failures.rows.iter().map(problem));
         let leaving = failures.members.iter().filter(|(member, _)| !local.contains(member));

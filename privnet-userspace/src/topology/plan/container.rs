@@ -37,14 +37,13 @@ impl<'a> Containers<'a> {
         let Self { intent, peers, departed } = self;
         let prefix = intent.network.subnet;
         plan.insert(Object::Guard(member.id, spec::Guard {}));
-        if local.device == DeviceAt::Coming {
-            return;
+        if matches!(local.device, DeviceAt::Home(_) | DeviceAt::Going) {
+            plan.insert(Object::Backstop(member.id, spec::Backstop { prefix }));
+            if !departed.is_empty() {
+                plan.insert(Object::Departed(member.id, spec::Departed { addresses: Arc::clone(departed) }));
+            }
         }
-        plan.insert(Object::Backstop(member.id, spec::Backstop { prefix }));
-        if !departed.is_empty() {
-            plan.insert(Object::Departed(member.id, spec::Departed { addresses: Arc::clone(departed) }));
-        }
-        let DeviceAt::Home(interface) = &local.device else { return };
+        let (DeviceAt::Home(interface) | DeviceAt::Made(interface)) = &local.device else { return };
         let device = spec::Device {
             interface: interface.clone(),
             public_key: member.public_key,
@@ -54,6 +53,8 @@ impl<'a> Containers<'a> {
         plan.insert(Object::Device(member.id, device));
         let table = PeerTable::without(Arc::clone(peers), member.public_key);
         plan.insert(Object::Peers(member.id, spec::Peers { table }));
-        plan.insert(Object::Tunnel(member.id, spec::Tunnel { address: own_address(intent, member) }));
+        if matches!(local.device, DeviceAt::Home(_)) {
+            plan.insert(Object::Tunnel(member.id, spec::Tunnel { address: own_address(intent, member) }));
+        }
     }
 }

@@ -165,7 +165,8 @@ impl Record {
         match self.handover.as_ref().map(|handover| handover.stage) {
             Some(Stage::Given) => DeviceAt::Coming,
             Some(Stage::Returned) => DeviceAt::Going,
-            Some(Stage::Made | Stage::Arrived) | None => DeviceAt::Home(self.interface()),
+            Some(Stage::Made) => DeviceAt::Made(self.interface()),
+            Some(Stage::Arrived) | None => DeviceAt::Home(self.interface()),
         }
     }
 

@@ -85,7 +85,7 @@ impl Managed for kind::Device {
 
 /// The device of a scan's member, when it is there. One that is in the hands of another program is not looked at.
 pub(super) async fn device_of<'a>(scan: &'a MemberScan<'_>) -> Result<Option<&'a SeenDevice>> {
-    if !scan.record.leaving && !matches!(scan.record.device(), DeviceAt::Home(_)) {
+    if !scan.record.leaving && matches!(scan.record.device(), DeviceAt::Coming | DeviceAt::Going) {
         return Ok(None);
     }
     Ok(scan.device.get_or_try_init(|| observe(scan)).await?.as_ref())
