@@ -168,11 +168,14 @@ impl Plugin {
             }
             made => made,
         };
-        let made = made.map_err(|error| match error.code {
-            ErrorCode::NetworkNotFound => {
-                format!("{}; Docker's network goes by `docker network rm`, and is to be made anew", sentence(&error))
-            }
-            _ => sentence(&error),
+        let made = made.map_err(|error| {
+            let is_network_gone = error.code == ErrorCode::NetworkNotFound;
+            let more = if is_network_gone {
+                "; Docker's network goes by `docker network rm`, and is to be made anew"
+            } else {
+                ""
+            };
+            sentence(&error) + more
         })?;
         Ok(json!({ "Interface": { "Address": made.address.to_string() } }))
     }
