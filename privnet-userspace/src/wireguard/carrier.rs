@@ -77,9 +77,9 @@ impl Carrier {
         let receive = || {
             let mut parts = [IoSliceMut::new(received)];
             let message = recvmsg::<SockaddrStorage>(socket, &mut parts, Some(control), MsgFlags::empty())?;
-            let segment = message.cmsgs()?.find_map(|control| match control {
-                ControlMessageOwned::UdpGroSegments(octets) => usize::try_from(octets).ok(),
-                _ => None,
+            let segment = message.cmsgs()?.find_map(|control| {
+                let ControlMessageOwned::UdpGroSegments(octets) = control else { return None };
+                usize::try_from(octets).ok()
             });
             let source = message.address.and_then(|address| address.as_sockaddr_in().copied());
             Ok((message.bytes, segment.unwrap_or(message.bytes), source))
