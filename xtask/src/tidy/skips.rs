@@ -131,7 +131,7 @@ mod tests {
         let lacks = || SourceFile::new(LACKS, "");
         let tests = |text: &str| SourceFile::new("tests/tests/a.rs", text);
         let all = "skip(\"kernel WireGuard\"); skip(\"a kernel without WireGuard\"); skip_part(\"TCX\", \"TCX\"); \
-                   skip(\"Docker Compose 2\")";
+                   skip(\"Docker Compose 2\"); skip(\"Podman with netavark\")";
         assert_eq!(check(&[lacks(), tests(all)]), []);
         let found = check(&[lacks(), tests(&all.replace("a kernel without", "no"))]);
         assert_eq!(found.len(), 1, "once, though it is in both lists: {found:?}");

@@ -16,7 +16,7 @@ async fn a_container_that_says_who_it_is_may_come_back_and_another_one_may_not()
     let refused = scene.call("NetworkDriver.CreateEndpoint", &create_endpoint(&json!({"privnet.app": "shop"}))).await;
     assert_eq!(refused, Err("the store is away: wait for it".to_owned()), "half of a name");
     let asked = format!("prepare {OURS} docker-8e516a5b5927c0de Some(\"web\") Some(1) None");
-    assert_eq!(scene.fake.take(), [asked.clone()]);
+    assert_eq!(scene.fake.take(), std::slice::from_ref(&asked));
     let told = json!({"privnet.app": "shop", "privnet.type": "db"});
     scene.call("NetworkDriver.CreateEndpoint", &create_endpoint(&told)).await.expect("its place");
     assert_eq!(scene.fake.take(), [asked.clone(), asked], "the store is asked first");
