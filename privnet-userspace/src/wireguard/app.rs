@@ -38,6 +38,21 @@ const UDP_HEADER_OCTETS: usize = 8;
 /// Buffers for one packet each.
 pub(super) type Pool = PacketBufPool<BUFFER_OCTETS>;
 
+/// Most packets of one super-packet: with the smallest segments of TCP (`TCP_MIN_SND_MSS`, include/net/tcp.h) there are 1,820.
+/// A container that writes its own may ask for one octet in each.
+const MOST_SEGMENTS: usize = 2048;
+
+/// What a read of the link comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// There was nothing to read.
+    Nothing,
+    /// Something that is dropped.
+    Dropped,
+    /// Packets to this address.
+    To(Ipv4Addr),
+}
+
 /// The app's end.
 pub(super) struct App {
     link: AsyncFd<OwnedFd>,
@@ -74,25 +89,18 @@ impl App {
         self.link.readable().await.map(|mut ready| ready.retain_ready())
     }
 
-    /// Reads what the app sent, and returns where to; the packets come behind those that are in `packets`. Nothing when there is
-    /// nothing left to read.
+    /// Reads once what the app sent; the packets come behind those that are in `packets`.
     ///
     /// # Errors
     /// EBADFD: the link is gone.
-    pub(super) fn read(&mut self, packets: &mut Vec<Packet>) -> io::Result<Option<Ipv4Addr>> {
-        loop {
-            let read = |link: &OwnedFd| Ok(rustix::io::read(link, &mut self.read[..])?);
-            match self.link.try_io(Interest::READABLE, read) {
-                Ok(octets) => {
-                    if let Some(destination) = self.split(octets, packets) {
-                        return Ok(Some(destination));
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                // EINVAL: a super-packet of a kind that the kernel cannot describe. It is gone, and the next one is read.
-                Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INTR | Errno::INVAL)) => {}
-                Err(error) => return Err(error),
-            }
+    pub(super) fn read(&mut self, packets: &mut Vec<Packet>) -> io::Result<Read> {
+        let read = |link: &OwnedFd| Ok(rustix::io::read(link, &mut self.read[..])?);
+        match self.link.try_io(Interest::READABLE, read) {
+            Ok(octets) => Ok(self.split(octets, packets).map_or(Read::Dropped, Read::To)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
+            // EINVAL: a super-packet of a kind that the kernel cannot describe. It is gone.
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INTR | Errno::INVAL)) => Ok(Read::Dropped),
+            Err(error) => Err(error),
         }
     }
 
@@ -122,6 +130,9 @@ impl App {
         };
         header.hdr_len = u16::try_from(headers).ok()?;
         let count = packet.len().checked_sub(headers)?.div_ceil(usize::from(header.gso_size).max(1));
+        if count > MOST_SEGMENTS {
+            return None;
+        }
         let most = (headers + usize::from(header.gso_size)).min(packet.len());
         self.segments.extend((0..count).map(|_| Segment(sized(&self.pool, most))));
         self.sizes.resize(count, 0);
@@ -151,7 +162,9 @@ impl App {
         self.filled
     }
 
-    /// Writes what waits: packets that follow each other in one flow as one. A packet that the kernel does not take is lost as on
+    /// Writes what waits: packets that follow each other in one flow as one, as the kernel's GRO would merge them, but for two
+    /// things: a datagram without payload may be overtaken by the next of its flow, and a segment that changes nothing but the
+    /// window is merged. A packet that the kernel does not take is lost as on
     /// any link: EIO when the link is down, EINVAL when it is not IP.
     ///
     /// # Errors
@@ -160,7 +173,7 @@ impl App {
         let waiting = &mut self.waiting[..self.filled];
         self.filled = 0;
         if self.offloads.tcp {
-            // It fails only for a buffer without a packet, and there is none.
+            // It fails for a buffer without a packet, and for more than 65,535: there are none.
             let _ = self.flows.apply_gro(waiting, VIRTIO_NET_HDR_LEN, self.offloads.udp);
         }
         for Waiting(buffer) in waiting {

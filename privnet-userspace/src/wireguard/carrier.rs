@@ -21,7 +21,7 @@ const MOST_OCTETS: usize = 65_535;
 /// The carrier's end.
 pub(super) struct Carrier {
     socket: UdpSocket,
-    /// Whether several datagrams are sent in one call. A kernel that refuses it once is not asked again.
+    /// Whether several datagrams are sent in one call, until a device on the way refuses it.
     sends_several: bool,
     received: Vec<u8>,
     control: Vec<u8>,
@@ -106,8 +106,9 @@ impl Carrier {
                 match self.send_several(run, octets).await.map_err(|error| Errno::from_io_error(&error)) {
                     // No device on the way completes the checksums (`udp_send_skb` of net/ipv4/udp.c).
                     Err(Some(Errno::IO)) => self.sends_several = false,
-                    // They are too many, or too large for the interface.
-                    Err(Some(Errno::INVAL)) => {}
+                    // They are too large for the interface: EINVAL, and EMSGSIZE since "udp: gso: do not drop small packets when
+                    // PMTU reduces", which stable kernels have too.
+                    Err(Some(Errno::INVAL | Errno::MSGSIZE)) => {}
                     Ok(()) | Err(_) => continue,
                 }
             }

@@ -1,5 +1,6 @@
-//! What a WireGuard process does all day: packets of the app become datagrams on the carrier, and the other way. One task and
-//! one thread, so a packet waits for no other.
+//! What a WireGuard process does all day: packets of the app become datagrams on the carrier, and the other way. One task of one
+//! thread does all of it in short turns, and yields after each: without that, an end that always has something to read would
+//! keep the other end, the timers and the control socket waiting, since nothing that is ready makes a task yield.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,16 +11,16 @@ use gotatun::packet::Packet;
 use tokio::sync::Notify;
 
 use super::PeerState;
-use super::app::App;
+use super::app::{App, Read};
 use super::carrier::Carrier;
 use super::datagrams::Datagrams;
 use super::predecessor::Predecessor;
 use super::tunnels::Tunnels;
 use crate::model::PublicKey;
 
-/// Most reads of one end before the other is looked at.
+/// Most reads of one end in one turn.
 const READS: usize = 32;
-/// Octets that wait before they are sent while more is read: what one call can send.
+/// So many octets end a turn, and are sent: what one call can send.
 const ENOUGH_OCTETS: usize = 60_000;
 /// Packets that wait before they are written while more is received: neighbours of a flow that far apart are not merged.
 const ENOUGH_PACKETS: usize = 64;
@@ -71,7 +72,7 @@ pub(super) async fn forward(mut app: App, mut carrier: Carrier, shared: Arc<Shar
         let due = shared.lock().tunnels.due();
         let result = tokio::select! {
             ready = app.is_readable() => match ready {
-                Ok(()) => from_app(&mut app, &mut carrier, &shared, &mut packets, &mut out).await,
+                Ok(()) => from_app(&mut app, &shared, &mut packets, &mut out),
                 Err(error) => Err(error),
             },
             ready = carrier.is_readable() => match ready {
@@ -96,6 +97,7 @@ pub(super) async fn forward(mut app: App, mut carrier: Carrier, shared: Arc<Shar
         if let Err(error) = result {
             return error;
         }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -106,19 +108,16 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-async fn from_app(
-    app: &mut App,
-    carrier: &mut Carrier,
-    shared: &Shared,
-    packets: &mut Vec<Packet>,
-    out: &mut Datagrams,
-) -> io::Result<()> {
+fn from_app(app: &mut App, shared: &Shared, packets: &mut Vec<Packet>, out: &mut Datagrams) -> io::Result<()> {
     let now = Instant::now();
     for _ in 0..READS {
-        let Some(destination) = app.read(packets)? else { break };
-        shared.lock().tunnels.outgoing(packets.drain(..), destination, now, out);
+        match app.read(packets)? {
+            Read::Nothing => break,
+            Read::Dropped => {}
+            Read::To(destination) => shared.lock().tunnels.outgoing(packets.drain(..), destination, now, out),
+        }
         if out.octets() >= ENOUGH_OCTETS {
-            carrier.send(out).await;
+            break;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! | since | what | source |
 //! |---|---|---|
-//! | 6.2 | a TUN link takes and gives super-packets of UDP (`TUN_F_USO4`) | asked of the kernel, which refuses before |
+//! | 6.2 | a TUN link takes super-packets of UDP | include/uapi/linux/if_tun.h, TUN_F_USO4 |
 //! | 6.8.5 | super-packets of UDP survive a VXLAN device, and on the way to an app | commit 3d010c8031e3, "udp: do not accept non-tunnel GSO skbs landing in a tunnel" |
 
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ impl Version {
 pub(super) struct Offloads {
     /// Super-packets of TCP at the TUN link, and checksums that are left to be completed.
     pub(super) tcp: bool,
-    /// Super-packets of UDP: from the app where the TUN link gives them, to the app, and on the carrier.
+    /// Super-packets of UDP: to the app, and on the carrier.
     pub(super) udp: bool,
 }
 

@@ -26,12 +26,9 @@ const IFF_NO_PI: u16 = 0x1000;
 const IFF_VNET_HDR: u16 = 0x4000;
 /// The reader completes checksums.
 const TUN_F_CSUM: usize = 0x01;
-/// It splits super-packets of TCP over IPv4.
+/// It splits super-packets of TCP over IPv4. Those of UDP (`TUN_F_USO4`) are left to the kernel: up to 64 kB in each place of the
+/// link's queue would be charged to no socket, where a sender of TCP pays for what it may have to send again.
 const TUN_F_TSO4: usize = 0x02;
-/// It splits super-packets of UDP over IPv4; since Linux 6.2 and together with [`TUN_F_USO6`] only.
-const TUN_F_USO4: usize = 0x20;
-/// As above, over IPv6.
-const TUN_F_USO6: usize = 0x40;
 /// Fail rather than join a link that is there.
 const IFF_TUN_EXCL: u16 = 0x8000;
 
@@ -66,10 +63,6 @@ pub(super) fn create(interface: &IfName, offloads: Offloads) -> io::Result<Owned
     unsafe { rustix::ioctl::ioctl(&file, Setter::<TUNSETIFF, InterfaceRequest>::new(request)) }?;
     if offloads.tcp {
         take(&file, TUN_F_CSUM | TUN_F_TSO4)?;
-    }
-    if offloads.udp {
-        // The link gives out packets of UDP one by one where it knows no other way.
-        let _ = take(&file, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_USO4 | TUN_F_USO6);
     }
     Ok(file)
 }

@@ -145,8 +145,9 @@ impl Tunnels {
                 && let Some(message) = tunnel.library.format_handshake_initiation(false)
             {
                 tunnel.send(*key, message.into(), &mut self.by_index, out);
-                self.due = earlier(self.due, tunnel.is_used(now));
+                tunnel.is_used(now);
             }
+            self.due = earlier(self.due, tunnel.due());
         }
     }
 
@@ -166,7 +167,8 @@ impl Tunnels {
                 tunnel.send(key, message, &mut self.by_index, out);
             }
         }
-        self.due = earlier(self.due, tunnel.is_used(now));
+        tunnel.is_used(now);
+        self.due = earlier(self.due, tunnel.due());
     }
 
     /// Takes a datagram in: returns the packet that is in it, which is IPv4 and from the address of the peer that sent it.
@@ -203,7 +205,7 @@ impl Tunnels {
         };
         let tunnel = self.tunnels.get_mut(&key)?;
         tunnel.call(key, now, &mut self.by_index, out);
-        match tunnel.library.handle_incoming_packet(message) {
+        let packet = match tunnel.library.handle_incoming_packet(message) {
             TunnResult::Done | TunnResult::Err(_) => None,
             TunnResult::WriteToNetwork(answer) => {
                 tunnel.endpoint = source;
@@ -213,15 +215,17 @@ impl Tunnels {
                 for message in queued {
                     tunnel.send(key, message, &mut self.by_index, out);
                 }
-                self.due = earlier(self.due, tunnel.is_used(now));
+                tunnel.is_used(now);
                 None
             }
             TunnResult::WriteToTunnel(packet) => {
                 tunnel.endpoint = source;
-                self.due = earlier(self.due, tunnel.is_used(now));
+                tunnel.is_used(now);
                 ipv4(packet).filter(|(_, from)| self.by_address.get(from) == Some(&key)).map(|(packet, _)| packet)
             }
-        }
+        };
+        self.due = earlier(self.due, tunnel.due());
+        packet
     }
 
     /// When [`Self::tick`] is to be called; never while nothing is used and no keys are left.
@@ -229,15 +233,16 @@ impl Tunnels {
         self.due
     }
 
-    /// Calls each tunnel that is due: repeats handshakes, sends keepalives, erases keys.
+    /// Calls each tunnel that is due, or soon: repeats handshakes, sends keepalives, erases keys. Tunnels that are used at other
+    /// times come to be called together.
     pub(super) fn tick(&mut self, now: Instant, out: &mut Datagrams) {
         self.due = None;
         for (key, tunnel) in &mut self.tunnels {
-            if tunnel.due(now).is_some_and(|due| due <= now) {
+            if tunnel.due().is_some_and(|due| due <= now + TICK / 2) {
                 tunnel.called = now;
                 tunnel.update(*key, now, &mut self.by_index, out);
             }
-            self.due = earlier(self.due, tunnel.due(now));
+            self.due = earlier(self.due, tunnel.due());
         }
         self.by_index.retain(|index, _| self.indices.in_use(*index));
     }
@@ -271,16 +276,16 @@ impl Tunnel {
         out.push(self.endpoint, &Packet::from(message));
     }
 
-    /// Takes note that it is in use; returns when it is to be called.
-    fn is_used(&mut self, now: Instant) -> Option<Instant> {
+    /// Takes note that it is in use.
+    fn is_used(&mut self, now: Instant) {
         self.used_until = now + IN_USE;
-        self.due(now)
     }
 
-    fn due(&self, now: Instant) -> Option<Instant> {
-        if now < self.used_until {
+    /// When it is to be called. One call comes after the time for which it may have keys, however late.
+    fn due(&self) -> Option<Instant> {
+        if self.called < self.used_until {
             Some(self.called + TICK)
-        } else if now < self.has_keys_until {
+        } else if self.called < self.has_keys_until {
             Some(self.called + SLOW_TICK)
         } else {
             None

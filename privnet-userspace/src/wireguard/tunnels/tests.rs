@@ -135,8 +135,11 @@ fn a_device_without_traffic_has_no_timer_and_one_with_keys_a_slow_one() {
     let later = Instant::now() + IN_USE;
     a.tunnels.tick(later, &mut out);
     assert_eq!(a.tunnels.due(), Some(later + SLOW_TICK));
-    a.tunnels.tick(later + HAS_KEYS, &mut out);
+    // However late that is.
+    let end = later + 2 * HAS_KEYS;
+    a.tunnels.tick(end, &mut out);
     assert_eq!(a.tunnels.due(), None);
-    let out = a.send(a.peer.allowed_ip, b.peer.allowed_ip);
-    assert!(out.octets() > 0 && a.tunnels.due().is_some(), "and it is used again");
+    let (from, to) = (a.peer.allowed_ip, b.peer.allowed_ip);
+    a.tunnels.outgoing([packet(from, to)].into_iter(), to, end, &mut out);
+    assert!(out.octets() > 0 && a.tunnels.due() == Some(end + TICK), "and it is used again");
 }
