@@ -214,7 +214,7 @@ fn ctrl_c_at_any_moment_leaves_nothing() {
         assert!(code != Some(0) || json(&stdout)["ok"] == true, "{delay} ms: {stdout}{stderr}");
         assert!(
             code.is_none() || code == Some(0) || stderr.contains("ended by SIGINT"),
-            "{delay} ms: {code:?} {stderr}"
+            "{delay} ms: {code:?} {stdout}{stderr}"
         );
         assert_nothing_remains(&name, &format!("{delay} ms"));
     }

@@ -284,7 +284,8 @@ impl Host {
             state_dir: name.state_dir(host),
             datapath,
             wireguard,
-            offload: OffloadChoice::Auto,
+            // Each datagram is a frame of its own, and can be counted.
+            offload: OffloadChoice::Off,
             names: Some(NamesConfig::new(privnet.to_owned())),
             wireguard_binary: privnet.to_owned(),
             observe_interval: DEFAULT_OBSERVE_INTERVAL,
