@@ -30,6 +30,31 @@ enum Part {
     Rest,
 }
 
+/// Which networks of a copy come back, of those that the store does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComeBack {
+    /// Those of which this host has something: what a deleted one leaves is nothing.
+    Known,
+    /// All: an operator says that they were lost.
+    Lost,
+    /// All, and this host does not wait for others to put them back: no network was ever created or deleted in the store.
+    IntoNewStore,
+}
+
+impl ComeBack {
+    /// What goes for a store as it was before anything was imported.
+    #[must_use]
+    pub fn of(store: &Listing, are_lost: bool) -> Self {
+        let has_none =
+            |entry: &Entry| entry.key.below(&keys::networks()).is_none() && entry.key != keys::networks_fence();
+        match are_lost {
+            _ if store.entries.iter().all(has_none) => Self::IntoNewStore,
+            true => Self::Lost,
+            false => Self::Known,
+        }
+    }
+}
+
 /// What a store is given of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
@@ -48,7 +73,7 @@ struct Lacking<'a> {
 }
 
 impl Belief {
-    /// What the store is given of the saved records. `are_lost` says that networks come back of which nothing is known.
+    /// What the store is given of the saved records.
     ///
     /// # Errors
     /// When a saved record is damaged, or of a newer version.
@@ -56,16 +81,16 @@ impl Belief {
         &self,
         store: &Listing,
         saved: &BTreeMap<Key, Value>,
-        are_lost: bool,
+        come_back: ComeBack,
     ) -> Result<Import, RecordError> {
         let listed: BTreeMap<&Key, &Entry> = store.entries.iter().map(|entry| (&entry.key, entry)).collect();
         let marks = self.marks_beside(store, saved);
         let known = self.networks_beside(store);
-        let all_are_new = known.is_empty() && !listed.contains_key(&keys::networks_fence());
         let (mut lacking, mut passed_over) = (Vec::new(), BTreeSet::new());
         for (key, value) in saved {
             let Some(fact) = fact(key, value)? else { continue };
-            if let Some(network) = fact.about.network().filter(|id| !are_lost && !all_are_new && !known.contains(id)) {
+            if let Some(network) = fact.about.network().filter(|id| come_back == ComeBack::Known && !known.contains(id))
+            {
                 if matches!(fact.about, About::Network(_)) && !marks.beat(&fact.about) {
                     passed_over.insert(network);
                 }
@@ -81,7 +106,10 @@ impl Belief {
                     there.filter(is_later).map(|_| Expected::Revision(entry.revision))
                 }
             };
-            let is_wanted = !is_passing && !self.held.contains_key(key) && !marks.beat(&fact.about);
+            // The hosts put back what is theirs. A network without members is no host's.
+            let is_network = matches!(fact.about, About::Network(_) | About::NetworkPointer(_));
+            let is_left = self.held.contains_key(key) && !(is_network && come_back == ComeBack::IntoNewStore);
+            let is_wanted = !is_passing && !is_left && !marks.beat(&fact.about);
             let Some(expected) = expected.filter(|_| is_wanted) else { continue };
             lacking.push(Lacking { key, value, fact, expected });
         }
@@ -126,11 +154,11 @@ impl Belief {
         Ok(Import { transactions: transactions(parts), passed_over })
     }
 
-    /// The networks of which the store or this host has something. A deleted one leaves nothing.
+    /// The networks of which the store or this host has something. A deleted one leaves at most the ends of its memberships.
     fn networks_beside(&self, store: &Listing) -> BTreeSet<NetworkId> {
         let of_store = store.entries.iter().filter_map(|entry| Fact::read(entry).ok().flatten()?.about.network());
-        let of_host = self.held.values().map(|held| &held.fact).chain(self.ends.facts());
-        of_store.chain(of_host.filter_map(|fact| fact.about.network())).collect()
+        let of_host = self.held.values().filter_map(|held| held.fact.about.network());
+        of_store.chain(of_host).collect()
     }
 
     /// What an operator ended: as it is believed, as the store says, and as it was saved.

@@ -11,6 +11,9 @@ use crate::model::NetworkId;
 use crate::store::records::AddressRecord;
 use crate::store::{Key, Value};
 
+/// How many are kept. A deleted network's may be among them, since what a host did not follow looks like a loss.
+const MOST: usize = 10_000;
+
 /// Rows that say the end of a membership, by key.
 #[derive(Clone, Debug)]
 pub(super) struct Ends(BTreeMap<Key, (Value, Fact)>);
@@ -25,6 +28,7 @@ impl Ends {
         if let About::Address { row, .. } = &fact.about
             && row.holder.is_none()
             && row.member.is_some()
+            && self.0.len() < MOST
         {
             self.0.insert(key.clone(), (value.clone(), fact.clone()));
         }

@@ -36,4 +36,5 @@ mod tests;
 
 pub use counts::Counts;
 pub use held::Belief;
+pub use import::ComeBack;
 pub use repair::{Pauses, Repair};

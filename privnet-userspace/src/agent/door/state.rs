@@ -8,7 +8,7 @@ use uuid::{Uuid, uuid};
 use super::error::{ControlError, ErrorCode};
 use super::reads;
 use super::views::{ExportedState, ImportedState, RebuildState, RebuiltState};
-use crate::agent::belief::{Belief, Counts};
+use crate::agent::belief::{Belief, ComeBack, Counts};
 use crate::agent::shared::Shared;
 use crate::model::{Network, NetworkId, counted};
 use crate::store::fleet::Strange;
@@ -144,10 +144,11 @@ pub(super) async fn import(shared: &Shared, copy: ExportedState) -> Result<Impor
     if !survey.is_ours {
         fleet.rebuild(survey).await?;
     }
-    let mut written = 0;
+    let (mut written, mut come_back) = (0, None);
     for _ in 0..MAX_ATTEMPTS {
         let listing = fleet.list(&keys::everything()).await?;
-        let import = shared.world.belief(|belief| belief.lacking(&listing, &saved, copy.lost_networks))?;
+        let come_back = *come_back.get_or_insert_with(|| ComeBack::of(&listing, copy.lost_networks));
+        let import = shared.world.belief(|belief| belief.lacking(&listing, &saved, come_back))?;
         if import.transactions.is_empty() {
             let epoch = fleet.record().0.epoch;
             let passed_over = import.passed_over.iter().map(|id| named(*id, &saved)).collect();
