@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 
 use super::door::error::{ControlError, ErrorCode};
+use super::door::explain::explain;
 use super::door::views::ProblemView;
 use super::host::journal::Record;
 use super::kept::Place;
@@ -145,7 +146,10 @@ pub async fn end_here(memberships: &Memberships, record: &Record) -> Result<Leav
             tracing::warn!("{error:#}");
             let key = memberships.journal().private_key(record.id);
             let leaving = leave(memberships, record)?;
-            if let Ok(key) = key {
+            // A store that has not answered the release may have carried it out.
+            if let Ok(key) = key
+                && explain(&error).code == ErrorCode::StoreUnavailable
+            {
                 memberships.kept.keep(Place { record: record.clone(), key });
             }
             Ok(leaving)

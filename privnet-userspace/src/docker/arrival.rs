@@ -99,11 +99,15 @@ impl Arrival {
             match self.name().await {
                 Ok(true) => break,
                 Ok(false) => sleep(SELDOM).await,
+                Err(error) if self.is_on_trust() => return self.end_on_trust(&error).await,
                 Err(error) => {
                     tracing::warn!("a container of Docker's keeps the name that was made up for it: {error}");
                     break;
                 }
             }
+        }
+        if self.is_on_trust() {
+            return self.end_on_trust("Docker does not say which container it is").await;
         }
         let (mut is_written, mut is_found) = (false, false);
         while self.agent.handed_over(digits).is_some() && !(is_written && is_found) {
@@ -117,6 +121,19 @@ impl Arrival {
             if !(is_written && is_found) {
                 sleep(SELDOM).await;
             }
+        }
+    }
+
+    /// Whether the container has a place that may be another one's.
+    fn is_on_trust(&self) -> bool {
+        self.agent.handed_over(self.digits).is_some_and(|it| it.is_on_trust)
+    }
+
+    /// Ends a membership whose place is another container's, as far as is known.
+    async fn end_on_trust(&self, why: &str) {
+        tracing::warn!("a container of Docker's has the place of another one, and loses it: {why}");
+        if let Err(error) = self.agent.end(self.digits).await {
+            tracing::warn!("{}", sentence(&error));
         }
     }
 

@@ -204,8 +204,11 @@ impl Plugin {
         let given = given?;
         // Before Docker 28 the namespace comes after the answer; at dockerd's start its API answers once the containers have
         // joined: then the rest follows.
-        if agent.settle(digits).await.map_err(|error| sentence(&error))? {
-            arrival.name().await?;
+        if agent.settle(digits).await.map_err(|error| sentence(&error))?
+            && !arrival.name().await?
+            && agent.handed_over(digits).is_some_and(|it| it.is_on_trust)
+        {
+            return Err("Docker does not say in time whose place this is, and the store is away: try again".to_owned());
         }
         tokio::spawn(arrival.follow());
         Ok(json!({

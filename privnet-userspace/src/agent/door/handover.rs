@@ -53,6 +53,8 @@ pub struct HandedOver {
     pub wishes: BTreeMap<String, String>,
     /// Whether it has a name that was made up.
     pub is_unnamed: bool,
+    /// Whether its place may be another container's, until it is named.
+    pub is_on_trust: bool,
     /// Whether the container's namespace is known.
     pub is_settled: bool,
     /// Where its namespace is looked for.
@@ -171,6 +173,7 @@ impl Handovers for Control {
             stage: handover.stage,
             wishes: handover.wishes.clone(),
             is_unnamed: handover.is_unnamed,
+            is_on_trust: handover.is_on_trust,
             is_settled: record.netns_path != made_in,
             path: record.netns_path.clone(),
             has_resolv_conf: record.resolv_conf.is_some(),
@@ -188,14 +191,7 @@ impl Handovers for Control {
         shared.host.state_dir.check_writable()?;
         if self.record_of(digits).is_none() {
             let network = find_network(shared, &wish.attach.network).await?;
-            let handover = Handover {
-                digits,
-                stage: Stage::Made,
-                given_to: None,
-                interface: None,
-                wishes: wish.wishes,
-                is_unnamed: true,
-            };
+            let handover = Handover::new(digits, wish.wishes);
             let netns = handover_netns::make(shared, digits).await.map_err(|error| explain(&error))?;
             let found = TargetNetns {
                 path: self.handover_path(digits),
@@ -298,7 +294,7 @@ impl Handovers for Control {
         if !is_the_same {
             membership::end_name(shared, &record, &made_up).await.map_err(|error| explain(&error))?;
         }
-        let named = shared.journal().change_handover(record.id, |_, handover| handover.is_unnamed = false);
+        let named = shared.journal().change_handover(record.id, |_, handover| handover.is_named());
         named.map(drop).map_err(|error| explain(&error))
     }
 

@@ -90,7 +90,8 @@ async fn come_back(
         leaving: false,
         resolv_conf: wanted.resolv_conf.clone(),
         clock_steps: BTreeMap::new(),
-        handover: found.handover.clone(),
+        // It asked for what the other one asked for; its name tells.
+        handover: found.handover.clone().map(|handover| Handover { is_on_trust: true, ..handover }),
         interface,
         attachment: wanted.attachment.as_ref().map(|attachment| attachment.name.clone()),
         ..old

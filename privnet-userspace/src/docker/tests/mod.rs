@@ -92,6 +92,7 @@ impl Handovers for Fake {
             stage: Stage::Made,
             wishes: wish.wishes,
             is_unnamed: true,
+            is_on_trust: wish.may_come_back,
             is_settled: false,
             path: PathBuf::new(),
             has_resolv_conf: false,
@@ -121,6 +122,7 @@ impl Handovers for Fake {
         self.note(format!("name {} {:?} {:?}", attach.app, attach.kind, attach.number));
         if let Some(made) = self.made.lock().expect("whole").get_mut(&digits) {
             made.is_unnamed = false;
+            made.is_on_trust = false;
         }
         Ok(())
     }

@@ -96,6 +96,23 @@ pub struct Handover {
     /// Whether the member still has the name that was made up for it, since its own was not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_unnamed: bool,
+    /// Whether it has the place of a member that ended while the store was away, on the word of its name, which is to be told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_on_trust: bool,
+}
+
+impl Handover {
+    /// Of a device that is about to be made, for a container that is not known yet.
+    #[must_use]
+    pub const fn new(digits: u64, wishes: BTreeMap<String, String>) -> Self {
+        let (stage, given_to, interface) = (Stage::Made, None, None);
+        Self { digits, stage, given_to, interface, wishes, is_unnamed: true, is_on_trust: false }
+    }
+
+    /// The container is known, and has a name of its own.
+    pub fn is_named(&mut self) {
+        (self.is_unnamed, self.is_on_trust) = (false, false);
+    }
 }
 
 /// The namespace of the program that a device is handed over to.

@@ -150,6 +150,7 @@ mod tests {
             interface: None,
             wishes: [].into(),
             is_unnamed: false,
+            is_on_trust: false,
         };
         let names = |record: Record| foreign(&record, &links).map(|link| link.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(Record { handover: Some(handover.clone()), ..record() }), ["eth0", "wg1"]);
