@@ -217,17 +217,18 @@ async fn receive(
         tokio::select! {
             biased;
             () = ended.closed() => return Err(Broken::Member),
-            // The sender outlives this.
-            Some(state) = is_over => return match state {
-                Sending::Refused(error) => Err(Broken::Container(error)),
-                Sending::More | Sending::All => Ok(()),
-            },
+            // What it sent before it refused more is read first.
             read = from_container.read(buffer.bytes()), if !has_all => {
                 let length = read.map_err(|error| Broken::Container(error.to_string()))?;
                 received.fetch_add(length as u64, Ordering::Relaxed);
                 to_caller.write_all(buffer.frame(length)).await.map_err(|_| Broken::Caller)?;
                 has_all = length == 0;
             }
+            // The sender outlives this.
+            Some(state) = is_over => return match state {
+                Sending::Refused(error) if !has_all => Err(Broken::Container(error)),
+                Sending::Refused(_) | Sending::More | Sending::All => Ok(()),
+            },
         }
     }
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -43,6 +44,9 @@ pub fn connect(arguments: &ConnectArgs, format: Format) -> Result<ExitCode, Cont
     Stream::open(&client, &request)?.carry(io::stdin(), Stdout, until).map(|()| ExitCode::SUCCESS)
 }
 
+/// How long a caller that cannot accept a connection waits before it tries again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
 /// Where `--listen` listens, for a caller that let the kernel choose the port.
 #[derive(Serialize)]
 struct Listening {
@@ -68,9 +72,17 @@ fn accept(
     let listen = listener.local_addr().map_err(|error| cannot("listen", &error))?;
     print(format, &Listening { listen }, |Listening { listen }| format!("listening at {listen}\n"))?;
     loop {
-        let (local, _) = listener.accept().map_err(|error| cannot("accept a connection", &error))?;
+        let local = match listener.accept() {
+            Ok((local, _)) => local,
+            // No descriptors are left, say: those that are connected go on.
+            Err(error) => {
+                print_error(format, &cannot("accept a connection", &error));
+                thread::sleep(ACCEPT_PAUSE);
+                continue;
+            }
+        };
         let (client, request) = (client.clone(), request.clone());
-        thread::spawn(move || {
+        let carrier = thread::Builder::new().spawn(move || {
             let carried = Stream::open(&client, &request).and_then(|stream| {
                 let input = local.try_clone().map_err(|error| cannot("read a connection", &error))?;
                 stream.carry(input, local, Until::BothEnd)
@@ -79,6 +91,10 @@ fn accept(
                 print_error(format, &error);
             }
         });
+        // Its connection is closed.
+        if let Err(error) = carrier {
+            print_error(format, &cannot("carry a connection", &error));
+        }
     }
 }
 
@@ -162,12 +178,10 @@ fn send(mut input: impl Read, mut agent: &UnixStream, has_sent_all: &AtomicBool)
             // A caller whose input broke sends no more.
             read => read.unwrap_or(0),
         };
+        // Before the agent can answer it.
+        has_sent_all.store(length == 0, Ordering::Relaxed);
         // When the agent takes no more, its last frame says why.
-        if agent.write_all(buffer.frame(length)).is_err() {
-            return;
-        }
-        if length == 0 {
-            has_sent_all.store(true, Ordering::Relaxed);
+        if agent.write_all(buffer.frame(length)).is_err() || length == 0 {
             return;
         }
     }

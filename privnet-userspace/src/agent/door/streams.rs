@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::attach::attach_at;
@@ -137,8 +137,14 @@ async fn until_ended(shared: &Memberships, id: MemberId, network: crate::model::
     }
 }
 
+/// How many streams this process has at most: each has an address of its network, which has an end.
+const MOST_STREAMS: usize = 256;
+static STREAMS: Semaphore = Semaphore::const_new(MOST_STREAMS);
+
 /// The member of a stream.
 struct StreamMember {
+    /// One of [`STREAMS`], until nothing of the member is left.
+    _place: SemaphorePermit<'static>,
     record: Record,
     /// Holds the namespace, whose other users are the stream's socket and the agent's own tasks.
     netns: Netns,
@@ -146,6 +152,7 @@ struct StreamMember {
 
 impl StreamMember {
     async fn make(shared: &Shared, network: &Network, app: Option<&str>) -> Result<Self, ControlError> {
+        let place = STREAMS.try_acquire().map_err(|_| too_many())?;
         let (netns, path) = make_netns().await.map_err(|error| explain(&error))?;
         let request = Attach {
             network: network.id.to_string(),
@@ -162,7 +169,8 @@ impl StreamMember {
         let address = attach_at(shared, network, request, Some(found)).await?.member.address;
         let record = shared.journal().at(network.id, address).cloned();
         let ended = || ControlError::new(ErrorCode::MemberNotFound, "the stream's member was ended", "try again");
-        record.filter(|record| record.netns == netns.id()).map(|record| Self { record, netns }).ok_or_else(ended)
+        let record = record.filter(|record| record.netns == netns.id()).ok_or_else(ended)?;
+        Ok(Self { _place: place, record, netns })
     }
 
     /// Connects to the address, or to one that the name has.
@@ -205,6 +213,14 @@ impl StreamMember {
             tracing::warn!(network = %self.record.network, "{error}");
         }
     }
+}
+
+fn too_many() -> ControlError {
+    ControlError::new(
+        ErrorCode::PoolExhausted,
+        format!("this agent has {MOST_STREAMS} streams already, and each has an address of its network"),
+        "end others first, or attach a container for what needs more",
+    )
 }
 
 /// Makes a namespace, and says where it is found: at the thread that is in it.
