@@ -265,10 +265,15 @@ fn stream(socket: &UdpSocket, pace: Duration, stop: &AtomicBool, sent: &AtomicU6
         thread::sleep(pace);
         receive(&mut missing);
     }
-    let end = Instant::now() + PATIENCE;
+    // As long as answers come: many may have waited for a process, and an emulated processor takes its time.
+    let mut end = Instant::now() + PATIENCE;
     while !missing.is_empty() && Instant::now() < end {
         thread::sleep(TICK);
+        let before = missing.len();
         receive(&mut missing);
+        if missing.len() < before {
+            end = Instant::now() + PATIENCE;
+        }
     }
     missing.into_iter().collect()
 }
