@@ -46,10 +46,11 @@ fn a_device_that_is_handed_over_works_where_it_arrives_and_leaves_nothing_where_
         scene.comes_and_goes(&lab, number, is_late, dies);
     }
     scene.one_that_never_arrives_is_removed();
-    scene.a_mover_with_a_namespace_of_its_own_is_given_the_device_there(&lab);
     scene.one_that_was_made_when_the_agent_died_is_removed();
-    // One kernel tells as much as two.
+    // One kernel tells as much as two; and the mover's calls come from processes that end, by which its namespace is not found
+    // again: the kernel's device would stay there until that ends.
     if !privnet_tests::is_emulated() {
+        scene.a_mover_with_a_namespace_of_its_own_is_given_the_device_there(&lab);
         scene.an_agent_that_dies_within_a_call_leaves_what_its_end_removes(&lab);
     }
     assert_eq!(scene.call("DeleteNetwork", &json!({"NetworkID": NETWORK})), json!({}));
