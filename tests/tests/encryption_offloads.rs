@@ -41,7 +41,10 @@ fn bytes_in_are_bytes_out_with_super_packets_and_without() {
     let backend = lab.member(&hosts[1], &network, "backend-1");
     let plain = lab.member(&hosts[2], &network, "plain-1");
     let _servers = [&worker, &backend, &plain].map(|to| Server::echo(&to.app, PORT));
-    for to in [&worker, &backend, &plain] {
+    // An emulated processor takes twenty times as long.
+    let all = [&backend, &worker, &plain];
+    let tried = if privnet_tests::is_emulated() { &all[..1] } else { &all[..] };
+    for to in tried {
         wait_until("web reaches it", || web.pings(to.address()));
         let before = forwarded(&hosts[0]);
         crosses(&web, to);
@@ -58,8 +61,9 @@ fn bytes_in_are_bytes_out_with_super_packets_and_without() {
             space.run(&format!("ip link set {link} gso_max_segs 1"));
         }
     }
-    crosses(&web, &backend);
-    crosses(&web, &worker);
+    for to in &tried[..tried.len().min(2)] {
+        crosses(&web, to);
+    }
     lab.finish();
 }
 
