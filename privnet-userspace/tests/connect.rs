@@ -140,6 +140,27 @@ fn a_port_that_refuses_and_a_connection_that_breaks_are_errors_and_one_that_ends
 }
 
 #[test]
+fn an_answer_that_came_before_the_container_refused_more_arrives_whole() {
+    let agent = FakeAgent::start(Memory::default());
+    let answer = [7; 16 << 10];
+    let (to, server) = server(move |mut stream| {
+        stream.read_exact(&mut [0]).expect("read");
+        stream.write_all(&answer).expect("written");
+        // Closed with input that nobody has read, it is reset.
+    });
+    let mut client = start(&agent, &to);
+    let mut stdin = client.stdin.take().expect("piped");
+    // It may be told to stop.
+    let sender = thread::spawn(move || drop(stdin.write_all(&vec![1; MUCH])));
+    let output = client.wait_with_output().expect("ended");
+    sender.join().expect("sent");
+    server.join().expect("served");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.stdout == answer, "{} octets: {stderr} {:?}", output.stdout.len(), agent.asked());
+    assert_eq!((output.status.code(), stderr.contains("broke: ")), (Some(1), true), "{stderr} {:?}", agent.asked());
+}
+
+#[test]
 fn a_caller_that_is_killed_ends_its_stream_whether_or_not_the_container_takes_bytes() {
     for takes_bytes in [true, false] {
         let agent = FakeAgent::start(Memory::default());

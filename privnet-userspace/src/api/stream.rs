@@ -88,12 +88,11 @@ enum Sending {
 }
 
 impl Sending {
-    /// Whether a stream ends with it, of which the container has sent all, or not.
-    fn ends(&self, has_all: bool) -> bool {
+    /// Whether nothing is sent to the container any more.
+    const fn is_over(&self) -> bool {
         match self {
             Self::More => false,
-            Self::All => has_all,
-            Self::Refused(_) => true,
+            Self::All | Self::Refused(_) => true,
         }
     }
 }
@@ -213,11 +212,11 @@ async fn receive(
     let mut buffer = FrameBuffer::new();
     let mut has_all = false;
     loop {
-        let is_over = async { sending.wait_for(|state| state.ends(has_all)).await.ok().map(|state| state.clone()) };
+        let is_over = async { sending.wait_for(Sending::is_over).await.ok().map(|state| state.clone()) };
         tokio::select! {
             biased;
             () = ended.closed() => return Err(Broken::Member),
-            // What it sent before it refused more is read first.
+            // A container that refuses more may have sent an answer before: it is read until the kernel says that no more comes.
             read = from_container.read(buffer.bytes()), if !has_all => {
                 let length = read.map_err(|error| Broken::Container(error.to_string()))?;
                 received.fetch_add(length as u64, Ordering::Relaxed);
@@ -225,9 +224,9 @@ async fn receive(
                 has_all = length == 0;
             }
             // The sender outlives this.
-            Some(state) = is_over => return match state {
-                Sending::Refused(error) if !has_all => Err(Broken::Container(error)),
-                Sending::Refused(_) | Sending::More | Sending::All => Ok(()),
+            Some(state) = is_over, if has_all => return match state {
+                Sending::Refused(error) => Err(Broken::Container(error)),
+                Sending::More | Sending::All => Ok(()),
             },
         }
     }

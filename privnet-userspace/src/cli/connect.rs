@@ -229,9 +229,12 @@ fn receive(
 /// The error in the agent's last frame.
 fn failure(agent: &mut impl Read) -> ControlError {
     let mut json = Vec::new();
-    let read = agent.take(MAX_FRAME_BYTES as u64).read_to_end(&mut json).map_err(|error| error.to_string());
-    let error = read.and_then(|_| serde_json::from_slice(&json).map_err(|error| error.to_string()));
-    error.map_or_else(|error| broken(&error), |ErrorBody { error }| error)
+    // The connection is reset behind it, where the agent has not read all that was sent.
+    let read = agent.take(MAX_FRAME_BYTES as u64).read_to_end(&mut json);
+    serde_json::from_slice(&json).map_or_else(
+        |error| broken(&read.err().map_or_else(|| error.to_string(), |error| error.to_string())),
+        |ErrorBody { error }| error,
+    )
 }
 
 fn broken(why: &str) -> ControlError {
