@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use privnet_ebpf::abi::{CounterKey, DropEvent};
-use privnet_ebpf::account::Account;
+use privnet_ebpf::account::{Account, is_reported};
 use privnet_ebpf::net::MacAddr;
 use privnet_ebpf::packet::{Frame, HEADERS_BYTES, Kind, Packet};
 use privnet_ebpf::verdict::{DropReason, Outcome, Verdict};
@@ -77,9 +77,10 @@ fn prepare(skb: &Skb<'_>, rewrite: Option<MacAddr>) -> Result<(), DropReason> {
 
 #[inline(always)]
 fn count(skb: &Skb<'_>, key: CounterKey) {
-    let before = maps::add(key, &skb.tally());
+    let frame = skb.tally();
+    let before = maps::add(key, &frame);
     if let Some((_, Outcome::Dropped(_))) = key.what() {
-        sample(skb, key, before);
+        sample(skb, key, before, frame.packets);
     }
 }
 
@@ -87,9 +88,9 @@ fn count(skb: &Skb<'_>, key: CounterKey) {
 ///
 /// Not inlined, because few frames are sampled, and the event takes 120 bytes of stack. The verifier accepts both.
 #[inline(never)]
-fn sample(skb: &Skb<'_>, key: CounterKey, before: u64) {
+fn sample(skb: &Skb<'_>, key: CounterKey, before: u64, packets: u64) {
     let one_in = maps::config().map_or(0, |config| u64::from(config.event_sample()));
-    if before.checked_rem(one_in) == Some(0) {
+    if is_reported(before, packets, one_in) {
         let headers = skb.read::<HEADERS_BYTES>(0).unwrap_or([0; HEADERS_BYTES]);
         maps::report(&DropEvent::new(skb.boot_ns(), key, skb.ifindex(), skb.frame_bytes(), headers));
     }

@@ -110,6 +110,11 @@ fn drops_are_sampled_one_in_so_many_and_carry_their_headers() {
     assert_eq!((event.reason, event.ifindex), (DropReason::SpoofedMac, ALICE_IF));
     assert_eq!((event.frame_bytes as usize, &event.headers[..]), (forged.len(), &forged[..42]));
     assert!(event.since_boot > Duration::ZERO);
+    // Seven were counted; each of these frames has a third one in it.
+    for _ in 0..4 {
+        bed.run_segmented(Hook::FromMember, ALICE_IF, &forged, Segments { count: 6, size: 0 });
+    }
+    assert_eq!(std::iter::from_fn(|| events.next_event()).count(), 4);
 }
 
 #[test]
