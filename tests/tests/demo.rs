@@ -1,6 +1,8 @@
 //! `privnet demo` from outside: it holds in both datapaths, and leaves nothing behind however it ends.
 
+use std::fmt;
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -37,7 +39,35 @@ fn privnet_demo() -> PathBuf {
 /// A demo that runs, in a process group of its own, as a shell would start it.
 struct Demo {
     process: Child,
-    name: String,
+    name: Name,
+}
+
+/// The name of a demo. What the demo has made goes with it where a test fails.
+struct Name(String);
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !remains(self).is_empty() {
+            let group = self.rsplit('-').next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+            // One that runs has to end first; most have ended.
+            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+            let _ = Command::new(privnet()).args(["demo", "--remove", self]).output();
+        }
+    }
 }
 
 impl Demo {
@@ -45,7 +75,7 @@ impl Demo {
         let mut command = Command::new(privnet());
         command.arg("demo").args(arguments).process_group(0);
         let process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
-        let name = format!("privnet-demo-{}", process.id());
+        let name = Name(format!("privnet-demo-{}", process.id()));
         Self { process, name }
     }
 
@@ -63,7 +93,7 @@ impl Demo {
     }
 
     /// Its exit code, `None` when a signal ended it; and what it said.
-    fn end(self) -> (String, Option<i32>, String, String) {
+    fn end(self) -> (Name, Option<i32>, String, String) {
         let Output { status, stdout, stderr } = self.process.wait_with_output().expect("a child");
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         (self.name, status.code(), text(stdout), text(stderr))
@@ -226,7 +256,7 @@ fn what_is_kept_works_until_it_is_removed() {
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let shown = json(&stdout);
     let kept = &shown["kept"];
-    assert_eq!(kept["name"], name.as_str());
+    assert_eq!(kept["name"], *name);
     let remove = kept["remove"].as_str().expect("text");
     assert!(remove.ends_with(&format!("privnet demo --remove {name}")), "{remove}");
     // No agent runs any more, and the traffic goes on: the backend is the first address of the seed's network.
