@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
-use super::{OURS, Scene, create_endpoint, create_network};
+use super::{DIGITS, OURS, Scene, create_endpoint, create_network, join};
 
 #[tokio::test]
 async fn a_container_that_says_who_it_is_may_come_back_and_another_one_may_not() {
@@ -20,6 +20,26 @@ async fn a_container_that_says_who_it_is_may_come_back_and_another_one_may_not()
     let told = json!({"privnet.app": "shop", "privnet.type": "db"});
     scene.call("NetworkDriver.CreateEndpoint", &create_endpoint(&told)).await.expect("its place");
     assert_eq!(scene.fake.take(), [asked.clone(), asked], "the store is asked first");
+}
+
+#[tokio::test]
+async fn a_container_that_comes_back_is_named_in_its_join_or_has_no_place() {
+    let told = json!({"privnet.app": "shop", "privnet.type": "db", "privnet.port.settled": "1"});
+    for (is_told, is_on_trust, expected) in [(true, true, true), (false, false, true), (false, true, false)] {
+        let scene = Scene::new();
+        scene.call("NetworkDriver.CreateNetwork", &create_network()).await.expect("created");
+        scene.fake.has_no_store.store(is_on_trust, Ordering::Relaxed);
+        scene.call("NetworkDriver.CreateEndpoint", &create_endpoint(&told)).await.expect("its place");
+        if !is_told {
+            // Docker is asked, and is silent in these tests, as when it takes too long.
+            let mut made = scene.fake.made.lock().expect("whole");
+            made.get_mut(&DIGITS).expect("made").wishes.remove("privnet.type");
+        }
+        let joined = scene.call("NetworkDriver.Join", &join()).await;
+        assert_eq!(joined.is_ok(), expected, "{is_told} {is_on_trust}: {joined:?}");
+        assert!(expected || joined.is_err_and(|refused| refused.contains("whose place this is")));
+        assert_eq!(scene.fake.take().iter().any(|asked| asked.starts_with("name ")), is_told);
+    }
 }
 
 #[tokio::test]
