@@ -13,7 +13,7 @@ use super::contact::{Contact, keep_contact};
 use super::door::control::Control;
 use super::door::error::{ControlError, ErrorCode};
 use super::door::explain::{explain, problem};
-use super::door::handover_netns;
+use super::door::handover;
 use super::door::read_failures::ReadFailures;
 use super::follow::{StoreFollower, read_everything};
 use super::host::applied::tell_applied;
@@ -160,7 +160,7 @@ impl Agent {
         };
         let memberships = Arc::new(memberships);
         membership::detect_reused_netns(&memberships).await?;
-        handover_netns::end_abandoned(&memberships)?;
+        handover::netns::end_abandoned(&memberships)?;
         if watch.is_some() {
             membership::end_dead(&memberships).await?;
         }

@@ -99,6 +99,7 @@ impl Arrival {
             match self.name().await {
                 Ok(true) => break,
                 Ok(false) => sleep(SELDOM).await,
+                Err(_) if self.agent.handed_over(digits).is_none() => return,
                 Err(error) if self.is_on_trust() => return self.end_on_trust(&error).await,
                 Err(error) => {
                     tracing::warn!("a container of Docker's keeps the name that was made up for it: {error}");

@@ -109,6 +109,7 @@ pub async fn claim_or_existing(
             shared.world.until_trusted().await;
         }
         let claims = shared.claims_of_request().await?;
+        found.refuse_other(membership_of(shared, network.id, found).as_ref())?;
         free_dead(shared, network.id, wanted, found).await?;
         refuse_taken_number(shared, wanted, found)?;
         let claimed = match membership_of(shared, network.id, found) {

@@ -8,7 +8,7 @@
 //! | `attach`, `wish`, `claim`, `target` | one attach from end to end; what it asks for; its claim; which namespace it means |
 //! | `without_store` | the claim of a place that is this host's already, while the store is away |
 //! | `attachments` | what container runtimes attached, by their names for it |
-//! | [`handover`], `handover_netns` | a device that another program moves into its container and out of it; where it is made |
+//! | [`handover`] | a device that another program moves into its container and out of it; where it is made |
 //! | `overlap` | the ranges of host and containers that a network must not take away |
 //! | `difference` | what an attach asks for and the membership that is there does not have |
 //! | `problems` | what does not work of the containers, with the members that it concerns |
@@ -38,7 +38,6 @@ mod fleet;
 mod forget;
 mod gone;
 pub mod handover;
-pub mod handover_netns;
 mod host_checks;
 mod names;
 mod numbers;

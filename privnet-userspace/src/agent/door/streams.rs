@@ -165,7 +165,7 @@ impl StreamMember {
             resolv_conf: None,
             attachment: None,
         };
-        let found = TargetNetns { path, netns: netns.clone(), handover: None, may_come_back: true };
+        let found = TargetNetns { path, netns: netns.clone(), handover: None, may_come_back: true, only: None };
         let address = attach_at(shared, network, request, Some(found)).await?.member.address;
         let record = shared.journal().at(network.id, address).cloned();
         let ended = || ControlError::new(ErrorCode::MemberNotFound, "the stream's member was ended", "try again");

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::{ControlError, ErrorCode};
 use super::views::Target;
-use crate::agent::host::journal::Handover;
+use crate::agent::host::journal::{Handover, Record};
 use crate::agent::shared::Shared;
+use crate::model::MemberId;
 use crate::netns::{self, Netns};
 use crate::topology::ownership;
 
@@ -19,6 +20,23 @@ pub(in crate::agent) struct TargetNetns {
     pub handover: Option<Handover>,
     /// Whether it may have the place of a container that asked for the same, while the store is away.
     pub may_come_back: bool,
+    /// The membership that is to have a further name, where no other is meant, nor a new one.
+    pub only: Option<MemberId>,
+}
+
+impl TargetNetns {
+    /// Refuses a membership that is not the one that is meant, or has ended. The claims are held: it does not end meanwhile.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub fn refuse_other(&self, membership: Option<&Record>) -> Result<(), ControlError> {
+        let is_it = |id| membership.is_some_and(|record| record.id == id && !record.leaving);
+        if self.only.is_none_or(is_it) {
+            return Ok(());
+        }
+        let message = format!("the membership at {} has ended, and gets no further name", self.path.display());
+        Err(ControlError::new(ErrorCode::MemberNotFound, message, "attach the container again"))
+    }
 }
 
 /// Looks at the namespace that a request names.
@@ -68,7 +86,7 @@ pub(in crate::agent) fn find(shared: &Shared, target: &Target) -> Result<TargetN
             remedy,
         ));
     }
-    Ok(TargetNetns { path, netns, handover: None, may_come_back: true })
+    Ok(TargetNetns { path, netns, handover: None, may_come_back: true, only: None })
 }
 
 /// The name of the namespace when it is a network netns or a binding netns of this host.
@@ -80,4 +98,33 @@ fn name_of_ours(shared: &Shared, path: &Path, netns: &Netns) -> Option<String> {
     }
     let pins = Netns::list(&config.netns_dir).unwrap_or_default();
     pins.into_iter().find(|pin| pin.id == Some(netns.id()) && own(&pin.name)).map(|pin| pin.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::host::journal::tests::record;
+
+    fn meaning(only: Option<MemberId>) -> TargetNetns {
+        let path = PathBuf::from("/proc/self/ns/net");
+        let netns = Netns::open(&path).expect("the own namespace");
+        TargetNetns { path, netns, handover: None, may_come_back: false, only }
+    }
+
+    #[test]
+    fn a_further_name_is_for_one_membership_that_has_not_ended() {
+        let record = record();
+        let mut left = record.clone();
+        left.leaving = true;
+        let other = Record { id: MemberId::random(&mut rand::rng()), ..record.clone() };
+        let name = meaning(Some(record.id));
+        assert_eq!(name.refuse_other(Some(&record)), Ok(()));
+        for refused in [None, Some(&left), Some(&other)] {
+            let error = name.refuse_other(refused).expect_err("it makes no membership");
+            assert_eq!(error.code, ErrorCode::MemberNotFound);
+        }
+        for any in [None, Some(&left), Some(&record)] {
+            assert_eq!(meaning(None).refuse_other(any), Ok(()));
+        }
+    }
 }

@@ -37,7 +37,9 @@ pub(super) async fn claim(
         wait_until_gone(shared, &leaving).await?;
     }
     let _claims = shared.claims.lock().await;
-    match membership_of(shared, network.id, found) {
+    let membership = membership_of(shared, network.id, found);
+    found.refuse_other(membership.as_ref())?;
+    match membership {
         Some(record) if record.leaving => Ok(None),
         Some(record) => standing(shared, network, record, wanted),
         None => come_back(shared, network, wanted, found).await,

@@ -1,35 +1,23 @@
-//! A member whose device another program, such as Docker, moves into the container and out of it.
-//!
-//! ```text
-//!  prepare            give                        settle, adopt              take back            end
-//! ┌─────────────┐    ┌──────────────────────┐    ┌──────────────────────┐   ┌────────────────┐
-//! │ handover    │───▶│ the program's netns: │───▶│ the container's:     │──▶│ the program's: │──▶ removed wherever
-//! │ netns: wg0  │    │ pn<digits>, down     │    │ wg<n>, found by alias│   │ pn<digits>     │    it is
-//! └─────────────┘    └──────────────────────┘    └──────────────────────┘   └────────────────┘
-//! ```
-//!
-//! The membership is an ordinary one: of a namespace of ours at first, of the container's since that is there. The journal
-//! holds how far it is ([`Stage`]), and while the device is under way no pass makes, changes or removes it.
+//! How each step of a handover is done.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
 
-use super::attach::attach_at;
-use super::control::Control;
-use super::error::{ControlError, ErrorCode};
-use super::explain::explain;
-use super::handover_netns;
-use super::overlap::check_own_interfaces;
-use super::reads::find_network;
-use super::target::TargetNetns;
-use super::verbs::AgentApi as _;
-use super::views::{Attach, CreateNetwork, ResolvConfFile};
-pub use crate::agent::host::journal::{DEVICE, Stage};
-use crate::agent::host::journal::{GivenTo, Handover, Record};
+use super::{HandedOver, Handovers, Wish, netns};
+use crate::agent::door::attach::attach_at;
+use crate::agent::door::control::Control;
+use crate::agent::door::error::{ControlError, ErrorCode};
+use crate::agent::door::explain::explain;
+use crate::agent::door::gone::wait_until_gone;
+use crate::agent::door::overlap::check_own_interfaces;
+use crate::agent::door::reads::find_network;
+use crate::agent::door::target::TargetNetns;
+use crate::agent::door::verbs::AgentApi as _;
+use crate::agent::door::views::{Attach, CreateNetwork, ResolvConfFile};
+use crate::agent::host::journal::{GivenTo, Handover, Record, Stage};
 use crate::agent::membership;
 use crate::agent::names;
 use crate::agent::netns_links::NetnsLinks;
@@ -41,110 +29,6 @@ use crate::topology::ownership;
 
 /// How long to wait for the pass that takes note of a step.
 const NOTED: Duration = Duration::from_secs(5);
-
-/// A member whose device is handed over, as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandedOver {
-    /// Its address, with the prefix length of its network.
-    pub address: Ipv4Net,
-    /// How far it is.
-    pub stage: Stage,
-    /// What was asked for with the device, by key.
-    pub wishes: BTreeMap<String, String>,
-    /// Whether it has a name that was made up.
-    pub is_unnamed: bool,
-    /// Whether its place may be another container's, until it is named.
-    pub is_on_trust: bool,
-    /// Whether the container's namespace is known.
-    pub is_settled: bool,
-    /// Where its namespace is looked for.
-    pub path: PathBuf,
-    /// Whether its `resolv.conf` is known.
-    pub has_resolv_conf: bool,
-}
-
-/// What a device is made with.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// The network, the address, and a name that is made up until the container's is known.
-    pub attach: Attach,
-    /// What is kept with it, by key.
-    pub wishes: BTreeMap<String, String>,
-    /// Whether it may be the device of a member that ended while the store was away, and was made with the same wishes but
-    /// [`DEVICE`]: its name is to be told before it is used.
-    pub may_come_back: bool,
-}
-
-/// What another program that moves devices asks of the agent, by digits of its own for each device.
-#[async_trait]
-pub trait Handovers: Send + Sync + 'static {
-    /// The network of this id or name; a name that no network has is a new network's.
-    ///
-    /// # Errors
-    /// When there is no network of this id, or none can be made of this name.
-    async fn network_for(&self, id_or_name: &str) -> Result<NetworkId, ControlError>;
-
-    /// The member whose device is handed over under these digits; nothing when there is none, or it has ended.
-    fn handed_over(&self, digits: u64) -> Option<HandedOver>;
-
-    /// The digits of all members whose devices are handed over.
-    fn all_handed_over(&self) -> Vec<u64>;
-
-    /// Makes a member in a namespace of ours, whose device is to be given away. The same digits again are the same member.
-    ///
-    /// # Errors
-    /// Nothing of it is left, or is being removed.
-    async fn prepare(&self, digits: u64, wish: Wish) -> Result<HandedOver, ControlError>;
-
-    /// Gives the device of a member to the program whose namespace is at `path`, for the container whose namespace is, or
-    /// will be, at `container`. Returns the name that it has there; it is down.
-    ///
-    /// # Errors
-    /// The member is to be ended.
-    async fn give(&self, digits: u64, path: &Path, container: &Path) -> Result<IfName, ControlError>;
-
-    /// Makes the container's namespace the member's, once it is there: the guard and the names come before the device does,
-    /// and the backstop after it. Returns whether it is there.
-    ///
-    /// # Errors
-    /// The namespace cannot be entered, or the record not changed.
-    async fn settle(&self, digits: u64) -> Result<bool, ControlError>;
-
-    /// Looks for the device in the container, and adopts it by the name that it has there. Returns whether it is there.
-    ///
-    /// # Errors
-    /// The container cannot be looked into, or the record not changed.
-    async fn adopt(&self, digits: u64) -> Result<bool, ControlError>;
-
-    /// Gives a member its own name, for the one that was made up.
-    ///
-    /// # Errors
-    /// It has the name that it had.
-    async fn name(&self, digits: u64, attach: Attach) -> Result<(), ControlError>;
-
-    /// Looks for the container's namespace at `path` from now on, which outlives the path that was given. Returns whether it is
-    /// there.
-    ///
-    /// # Errors
-    /// The record cannot be changed.
-    async fn find_at(&self, digits: u64, path: &Path) -> Result<bool, ControlError>;
-
-    /// Writes the `resolv.conf` at `path`, the container's; says what could not be done.
-    async fn write_resolv_conf(&self, digits: u64, path: &Path) -> Vec<String>;
-
-    /// Leaves the device to the program that takes it out of the container.
-    ///
-    /// # Errors
-    /// The record cannot be changed.
-    async fn take_back(&self, digits: u64) -> Result<(), ControlError>;
-
-    /// Ends the membership. Its device is removed wherever it is, after that: `status` says what is in the way. Does nothing
-    /// where there is none.
-    ///
-    /// # Errors
-    /// When the record cannot be changed.
-    async fn end(&self, digits: u64) -> Result<(), ControlError>;
-}
 
 #[async_trait]
 impl Handovers for Control {
@@ -190,18 +74,23 @@ impl Handovers for Control {
         let shared = &*self.shared;
         shared.host.state_dir.check_writable()?;
         if self.record_of(digits).is_none() {
+            // Its namespace, by the name that the next one has, is removed last.
+            if let Some(leaving) = self.any_record_of(digits) {
+                wait_until_gone(shared, &leaving).await?;
+            }
             let network = find_network(shared, &wish.attach.network).await?;
             let handover = Handover::new(digits, wish.wishes);
-            let netns = handover_netns::make(shared, digits).await.map_err(|error| explain(&error))?;
+            let netns = netns::make(shared, digits).await.map_err(|error| explain(&error))?;
             let found = TargetNetns {
                 path: self.handover_path(digits),
                 netns,
                 handover: Some(handover),
                 may_come_back: wish.may_come_back,
+                only: None,
             };
             if let Err(error) = attach_at(shared, &network, wish.attach, Some(found)).await {
                 if self.any_record_of(digits).is_none() {
-                    handover_netns::remove(shared, digits);
+                    netns::remove(shared, digits);
                 }
                 return Err(error);
             }
@@ -288,7 +177,9 @@ impl Handovers for Control {
         let network = find_network(shared, &record.network.to_string()).await?;
         let made_up = record.container.clone();
         let netns = Netns::open(&record.netns_path)?;
-        let found = TargetNetns { path: record.netns_path.clone(), netns, handover: None, may_come_back: false };
+        let path = record.netns_path.clone();
+        // It may end before its turn comes: a name makes no membership.
+        let found = TargetNetns { path, netns, handover: None, may_come_back: false, only: Some(record.id) };
         let attached = attach_at(shared, &network, attach, Some(found)).await?;
         let is_the_same = attached.member.app == made_up.app && attached.member.kind == made_up.kind;
         if !is_the_same {
@@ -346,12 +237,17 @@ impl Control {
         config.netns_path(&ownership::handover_netns(&config.netns_prefix, digits))
     }
 
+    /// Changes the record of a membership that has not ended meanwhile.
+    fn note(&self, id: MemberId, change: impl FnOnce(&mut Record, &mut Handover)) -> Result<Record, ControlError> {
+        let changed = self.shared.journal().change_handover(id, change).map_err(|error| explain(&error))?;
+        let text = || format!("the membership {id} has ended");
+        changed.ok_or_else(|| ControlError::new(ErrorCode::MemberNotFound, text(), "try again"))
+    }
+
     /// Changes a record, and waits for the end of a pass that does not go by it: none touches the device after that.
     async fn change(&self, id: MemberId, change: impl FnOnce(&mut Record, &mut Handover)) -> Result<(), ControlError> {
-        let shared = &*self.shared;
-        let changed = shared.journal().change_handover(id, change).map_err(|error| explain(&error))?;
-        let Some(record) = changed else { return Ok(()) };
-        let handle = shared.workers.of(record.network);
+        let record = self.note(id, change)?;
+        let handle = self.shared.workers.of(record.network);
         handle.wake_and_observe_member(id);
         match tokio::time::timeout(NOTED, handle.between_passes()).await {
             Ok(()) => Ok(()),
@@ -365,10 +261,8 @@ impl Control {
         id: MemberId,
         change: impl FnOnce(&mut Record, &mut Handover),
     ) -> Result<(), ControlError> {
-        let shared = &*self.shared;
-        let changed = shared.journal().change_handover(id, change).map_err(|error| explain(&error))?;
-        let Some(record) = changed else { return Ok(()) };
-        let handle = shared.workers.of(record.network);
+        let record = self.note(id, change)?;
+        let handle = self.shared.workers.of(record.network);
         let mut reports = handle.reports();
         let asked = handle.wake_and_observe_member(id);
         match tokio::time::timeout(NOTED, reports.wait_for(|report| report.answered >= asked)).await {
