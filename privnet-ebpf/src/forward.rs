@@ -10,7 +10,7 @@
 
 use crate::abi::{Config, MemberRow, PortRow};
 use crate::account::Account;
-use crate::packet::{Addresses, Arp, Kind, Packet, Udp};
+use crate::packet::{Addresses, Arp, Kind, Packet, Protocol, Udp};
 use crate::verdict::{Direction, DropReason, PassReason, Verdict};
 
 /// Decides about a frame that a member of this host sent, and charges it to that member.
@@ -107,15 +107,15 @@ pub fn guard<'a>(
 #[inline(always)]
 fn guard_passes(config: Option<&Config>, addresses: &Addresses) -> Result<PassReason, DropReason> {
     let config = current(config).ok_or(DropReason::AbiMismatch)?;
-    match addresses {
-        Addresses::Ipv4 { source, .. } if config.contains(*source) => Err(DropReason::GuardSource),
-        Addresses::Ipv4 { destination, .. } if config.contains(*destination) => Err(DropReason::GuardDestination),
-        Addresses::Arp { sender, target } if config.contains(*sender) || config.contains(*target) => {
+    match addresses.protocol() {
+        Protocol::Ipv4 if config.contains(addresses.from()) => Err(DropReason::GuardSource),
+        Protocol::Ipv4 if config.contains(addresses.to()) => Err(DropReason::GuardDestination),
+        Protocol::Arp if config.contains(addresses.from()) || config.contains(addresses.to()) => {
             Err(DropReason::GuardArp)
         }
-        Addresses::Ipv4 { .. } | Addresses::Arp { .. } => Ok(PassReason::OutsidePrefix),
-        Addresses::Truncated => Err(DropReason::Truncated),
-        Addresses::Other => Ok(PassReason::OtherProtocol),
+        Protocol::Ipv4 | Protocol::Arp => Ok(PassReason::OutsidePrefix),
+        Protocol::Truncated => Err(DropReason::Truncated),
+        Protocol::Other => Ok(PassReason::OtherProtocol),
     }
 }
 

@@ -1,7 +1,10 @@
 //! Headers as values: they are copied out of the frame, and no reference into a packet exists.
 
+mod addresses;
+
+pub use self::addresses::{Addresses, Protocol};
 use crate::net::MacAddr;
-use crate::verdict::{Direction, DropReason};
+use crate::verdict::DropReason;
 
 /// Bytes of Ethernet, IPv4 and UDP headers without options. ARP for IPv4 over Ethernet needs exactly as many.
 pub const HEADERS_BYTES: usize = 42;
@@ -315,77 +318,6 @@ fn bytes_at<const N: usize, const M: usize>(bytes: &[u8; N], offset: usize) -> [
     let mut out = [0; M];
     out.copy_from_slice(&bytes[offset..offset + M]);
     out
-}
-
-/// The network addresses of a packet on a foreign interface: all that the guard compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addresses {
-    /// IPv4.
-    Ipv4 {
-        /// The source, as on the wire.
-        source: [u8; 4],
-        /// The destination, as on the wire.
-        destination: [u8; 4],
-    },
-    /// ARP, read as ARP for IPv4 over Ethernet whatever its own fields say.
-    Arp {
-        /// The sender's protocol address, as on the wire.
-        sender: [u8; 4],
-        /// The target's protocol address, as on the wire.
-        target: [u8; 4],
-    },
-    /// Shorter than its EtherType needs.
-    Truncated,
-    /// Neither IPv4 nor ARP.
-    Other,
-}
-
-impl Addresses {
-    /// Reads the addresses of a packet whose `payload` begins with the first byte after the EtherType.
-    ///
-    /// Reads behind up to two VLAN tags. `payload` begins at the network header, so interfaces without Ethernet are
-    /// read, too.
-    #[inline(always)]
-    pub fn read(ethertype: u16, payload: &impl Frame) -> Self {
-        let mut ethertype = ethertype;
-        let mut offset = 0;
-        for _ in 0..2 {
-            if is_vlan(ethertype) {
-                // Two bytes of tag control, then the EtherType of the payload.
-                let Some([high, low]) = payload.read::<2>(offset + 2) else {
-                    return Self::Truncated;
-                };
-                ethertype = u16::from_be_bytes([high, low]);
-                offset += 4;
-            }
-        }
-        match ethertype {
-            ETHERTYPE_IPV4 => match payload.read::<8>(offset + 12) {
-                Some([a, b, c, d, e, f, g, h]) => Self::Ipv4 { source: [a, b, c, d], destination: [e, f, g, h] },
-                None => Self::Truncated,
-            },
-            ETHERTYPE_ARP => match payload.read::<14>(offset + 14) {
-                Some([a, b, c, d, _, _, _, _, _, _, e, f, g, h]) => {
-                    Self::Arp { sender: [a, b, c, d], target: [e, f, g, h] }
-                }
-                None => Self::Truncated,
-            },
-            _ => Self::Other,
-        }
-    }
-
-    /// The address on the container's side of the packet: the sender's when it leaves, the receiver's when it arrives.
-    #[must_use]
-    #[inline(always)]
-    pub const fn of_container(&self, direction: Direction) -> Option<[u8; 4]> {
-        match (self, direction) {
-            (Self::Ipv4 { source, .. }, Direction::Out) => Some(*source),
-            (Self::Ipv4 { destination, .. }, Direction::In) => Some(*destination),
-            (Self::Arp { sender, .. }, Direction::Out) => Some(*sender),
-            (Self::Arp { target, .. }, Direction::In) => Some(*target),
-            (Self::Truncated | Self::Other, Direction::Out | Direction::In) => None,
-        }
-    }
 }
 
 #[cfg(test)]

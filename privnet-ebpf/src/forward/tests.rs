@@ -273,7 +273,7 @@ fn without_a_config_nothing_goes() {
         assert_eq!(from_member(config, None, &packet, |_| Some(&bob)).1, closed);
         assert_eq!(from_vtep(config, &packet, |_| Some(&bob)).1, closed);
         for direction in Direction::ALL {
-            assert_eq!(guard(config, direction, &Addresses::Other, |_| Some(&bob)).1, closed);
+            assert_eq!(guard(config, direction, &Addresses::OTHER, |_| Some(&bob)).1, closed);
         }
     }
 }
@@ -320,8 +320,7 @@ fn the_guard_charges_a_refusal_to_the_member_of_this_host_on_the_containers_side
                 let of_network = Account::of_network(direction);
                 let refused = [from, to] != [STRANGER; 2];
                 let expected = if refused && own == ALICE.0 { Account::of_member(own, direction) } else { of_network };
-                let (ipv4, arp) =
-                    (Addresses::Ipv4 { source: from, destination: to }, Addresses::Arp { sender: from, target: to });
+                let (ipv4, arp) = (Addresses::new(Protocol::Ipv4, from, to), Addresses::new(Protocol::Arp, from, to));
                 for addresses in [ipv4, arp] {
                     let (account, verdict) = guard(Some(&config), direction, &addresses, member);
                     assert_eq!((account, matches!(verdict, Verdict::Drop(_))), (expected, refused), "{addresses:?}");
@@ -330,9 +329,9 @@ fn the_guard_charges_a_refusal_to_the_member_of_this_host_on_the_containers_side
         }
     }
     let of_network = Account::of_network(Direction::In);
-    let short = guard(Some(&config), Direction::In, &Addresses::Truncated, member);
+    let short = guard(Some(&config), Direction::In, &Addresses::TRUNCATED, member);
     assert_eq!(short, dropped(of_network, DropReason::Truncated));
-    let other = guard(Some(&config), Direction::In, &Addresses::Other, member);
+    let other = guard(Some(&config), Direction::In, &Addresses::OTHER, member);
     assert_eq!(other, (of_network, Verdict::Pass(PassReason::OtherProtocol)));
 }
 
@@ -345,8 +344,8 @@ proptest! {
         let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
         let inside = |address: [u8; 4]| u32::from_be_bytes(address) & mask == u32::from_be_bytes(network) & mask;
         let decide = |addresses| guard(Some(&config), Direction::In, &addresses, |_| None).1;
-        let ipv4 = decide(Addresses::Ipv4 { source, destination });
-        let arp = decide(Addresses::Arp { sender: source, target: destination });
+        let ipv4 = decide(Addresses::new(Protocol::Ipv4, source, destination));
+        let arp = decide(Addresses::new(Protocol::Arp, source, destination));
         let passed = Verdict::Pass(PassReason::OutsidePrefix);
         if inside(source) {
             prop_assert_eq!(ipv4, Verdict::Drop(DropReason::GuardSource));

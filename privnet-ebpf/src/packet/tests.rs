@@ -102,7 +102,7 @@ fn only_a_router_advertisement_is_called_one() {
 #[test]
 fn a_addresses_is_found_behind_no_tag_and_behind_two_but_not_behind_three() {
     let (ipv4, tag) = (&datagram(0)[14..], [0, 5, 0x81, 0x00]);
-    let expected = Addresses::Ipv4 { source: [10, 240, 0, 2], destination: [10, 240, 0, 3] };
+    let expected = Addresses::new(Protocol::Ipv4, [10, 240, 0, 2], [10, 240, 0, 3]);
     assert_eq!(Addresses::read(0x0800, &ipv4), expected);
     let once = [&[0, 5, 0x08, 0x00], ipv4].concat();
     assert_eq!(Addresses::read(0x8100, &once.as_slice()), expected);
@@ -110,24 +110,24 @@ fn a_addresses_is_found_behind_no_tag_and_behind_two_but_not_behind_three() {
     assert_eq!(Addresses::read(0x88a8, &twice.as_slice()), expected);
     // No stack removes a third tag, so the receiver sees no IPv4 in it either.
     let thrice = [&tag[..], &twice].concat();
-    assert_eq!(Addresses::read(0x88a8, &thrice.as_slice()), Addresses::Other);
+    assert_eq!(Addresses::read(0x88a8, &thrice.as_slice()), Addresses::OTHER);
     let arp = &request()[14..];
-    assert_eq!(Addresses::read(0x0806, &arp), Addresses::Arp { sender: [10, 240, 0, 2], target: [10, 240, 0, 3] });
+    assert_eq!(Addresses::read(0x0806, &arp), Addresses::new(Protocol::Arp, [10, 240, 0, 2], [10, 240, 0, 3]));
 }
 
 #[test]
 fn a_addresses_that_is_cut_short_is_truncated() {
     let (ipv4, arp) = (&datagram(0)[14..], &request()[14..]);
     for bytes in 0..20 {
-        assert_eq!(Addresses::read(0x0800, &&ipv4[..bytes]), Addresses::Truncated);
+        assert_eq!(Addresses::read(0x0800, &&ipv4[..bytes]), Addresses::TRUNCATED);
     }
     for bytes in 0..28 {
-        assert_eq!(Addresses::read(0x0806, &&arp[..bytes]), Addresses::Truncated);
+        assert_eq!(Addresses::read(0x0806, &&arp[..bytes]), Addresses::TRUNCATED);
     }
     for bytes in 0..4 {
-        assert_eq!(Addresses::read(0x8100, &&ipv4[..bytes]), Addresses::Truncated);
+        assert_eq!(Addresses::read(0x8100, &&ipv4[..bytes]), Addresses::TRUNCATED);
     }
-    assert_eq!(Addresses::read(0x86dd, &&ipv4[..0]), Addresses::Other);
+    assert_eq!(Addresses::read(0x86dd, &&ipv4[..0]), Addresses::OTHER);
 }
 
 proptest! {
