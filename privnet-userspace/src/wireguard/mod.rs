@@ -9,6 +9,7 @@ mod app;
 mod carrier;
 mod change;
 mod datagrams;
+mod early;
 mod error;
 mod forward;
 #[cfg(test)]

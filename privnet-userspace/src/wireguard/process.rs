@@ -156,6 +156,7 @@ impl Process {
         self.shared.change(|tunnels, out| {
             steps.iter().for_each(|step| tunnels.apply(step, now));
             tunnels.begin_sessions(&begin, now, out);
+            tunnels.take_up_early(now, out);
         });
     }
 }

@@ -1,6 +1,9 @@
 //! The tunnels of one device: a session with each peer, which peer a packet goes to, and from which one it may come. Without
 //! any I/O: packets and datagrams go in, and datagrams and packets come out. The messages are the library's.
 //!
+//! A tunnel is the library's from its first use on. The library computes a shared secret for each of its tunnels, and a member
+//! of a large network never speaks with most of the others.
+//!
 //! The library counts time by calls: what happens is dated to the call before it. So a tunnel in use is called every
 //! [`TICK`], one that is not in use before it is used again, one with a session every [`SLOW_TICK`], so that its keys are
 //! erased in time, and one without is not called at all: a device without traffic has no timer.
@@ -20,6 +23,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::change::{SESSION, Step};
 use super::datagrams::Datagrams;
+use super::early::Early;
 use super::{Peer, PeerState};
 use crate::model::{PrivateKey, PublicKey};
 
@@ -39,11 +43,9 @@ const HANDSHAKES_PER_SECOND: u64 = 100;
 
 /// The tunnels of one device.
 pub(super) struct Tunnels {
-    key: x25519_dalek::StaticSecret,
-    public_key: x25519_dalek::PublicKey,
-    limiter: Arc<RateLimiter>,
-    indices: IndexTable,
+    own: Own,
     mtu: MtuWatcher,
+    early: Early,
     tunnels: HashMap<PublicKey, Tunnel>,
     by_address: HashMap<Ipv4Addr, PublicKey>,
     /// By the index that this device has given to a handshake or a session.
@@ -52,9 +54,18 @@ pub(super) struct Tunnels {
     due: Option<Instant>,
 }
 
+/// What all tunnels of a device share.
+struct Own {
+    key: x25519_dalek::StaticSecret,
+    public_key: x25519_dalek::PublicKey,
+    limiter: Arc<RateLimiter>,
+    indices: IndexTable,
+}
+
 /// A peer, and the session with it.
 struct Tunnel {
-    library: Tunn,
+    /// The library's tunnel; absent until it is used.
+    library: Option<Box<Tunn>>,
     endpoint: SocketAddr,
     address: Ipv4Addr,
     called: Instant,
@@ -67,23 +78,25 @@ impl Tunnels {
     pub(super) fn new(key: &PrivateKey, mtu: u16) -> Self {
         let key = secret_of(key);
         let public_key = x25519_dalek::PublicKey::from(&key);
+        let limiter = Arc::new(RateLimiter::new(&public_key, HANDSHAKES_PER_SECOND));
         Self {
-            limiter: Arc::new(RateLimiter::new(&public_key, HANDSHAKES_PER_SECOND)),
-            indices: IndexTable::from_os_rng(),
+            own: Own { key, public_key, limiter, indices: IndexTable::from_os_rng() },
             mtu: MtuWatcher::new(mtu),
+            early: Early::default(),
             tunnels: HashMap::new(),
             by_address: HashMap::new(),
             by_index: HashMap::new(),
             due: None,
-            key,
-            public_key,
         }
     }
 
     /// Its peers, as they are.
     pub(super) fn peers(&self) -> impl Iterator<Item = (PublicKey, PeerState)> {
         self.tunnels.iter().map(|(key, tunnel)| {
-            let (last_handshake_age, sent, received, ..) = tunnel.library.stats();
+            let (last_handshake_age, sent, received) = tunnel.library.as_ref().map_or((None, 0, 0), |library| {
+                let (age, sent, received, ..) = library.stats();
+                (age, sent, received)
+            });
             let state = PeerState {
                 endpoint: Some(tunnel.endpoint),
                 allowed_ips: BTreeSet::from([IpNet::V4(Ipv4Net::from(tunnel.address))]),
@@ -113,10 +126,8 @@ impl Tunnels {
 
     fn add(&mut self, peer: &Peer, now: Instant) {
         self.remove(peer.public_key);
-        let public_key = x25519_dalek::PublicKey::from(peer.public_key.bytes());
-        let (key, indices, limiter) = (self.key.clone(), self.indices.clone(), Arc::clone(&self.limiter));
         let tunnel = Tunnel {
-            library: Tunn::new(key, public_key, None, None, indices, limiter),
+            library: None,
             endpoint: peer.endpoint.into(),
             address: peer.allowed_ip,
             called: now,
@@ -136,13 +147,25 @@ impl Tunnels {
         }
     }
 
+    /// Takes up what came for peers, and from them, before they were added.
+    pub(super) fn take_up_early(&mut self, now: Instant, out: &mut Datagrams) {
+        for early in self.early.take_handshakes(|key| self.tunnels.contains_key(key), now) {
+            // A handshake carries no packet.
+            let _ = self.received(early.key, early.message, early.source, now, out);
+        }
+        for early in self.early.take_packets(|address| self.by_address.contains_key(address), now) {
+            self.outgoing(std::iter::once(early.packet), early.destination, now, out);
+        }
+    }
+
     /// Begins a session with each of these peers that is there and has none.
     pub(super) fn begin_sessions(&mut self, peers: &[PublicKey], now: Instant, out: &mut Datagrams) {
         for key in peers {
             let Some(tunnel) = self.tunnels.get_mut(key) else { continue };
             tunnel.call(*key, now, &mut self.by_index, out);
-            if !tunnel.library.has_active_session()
-                && let Some(message) = tunnel.library.format_handshake_initiation(false)
+            let library = tunnel.library(*key, &self.own);
+            if !library.has_active_session()
+                && let Some(message) = library.format_handshake_initiation(false)
             {
                 tunnel.send(*key, message.into(), &mut self.by_index, out);
                 tunnel.is_used(now);
@@ -151,7 +174,7 @@ impl Tunnels {
         }
     }
 
-    /// Encrypts packets of the app for the peer that has their destination; without one they are lost.
+    /// Encrypts packets of the app for the peer that has their destination; without one they are kept for a moment.
     pub(super) fn outgoing(
         &mut self,
         packets: impl Iterator<Item = Packet>,
@@ -159,11 +182,14 @@ impl Tunnels {
         now: Instant,
         out: &mut Datagrams,
     ) {
-        let Some(key) = self.by_address.get(&destination).copied() else { return };
+        let Some(key) = self.by_address.get(&destination).copied() else {
+            packets.for_each(|packet| self.early.keep_packet(destination, packet, now));
+            return;
+        };
         let Some(tunnel) = self.tunnels.get_mut(&key) else { return };
         tunnel.call(key, now, &mut self.by_index, out);
         for packet in packets {
-            if let Some(message) = tunnel.library.handle_outgoing_packet(packet, Some(&mut self.mtu)) {
+            if let Some(message) = tunnel.library(key, &self.own).handle_outgoing_packet(packet, Some(&mut self.mtu)) {
                 tunnel.send(key, message, &mut self.by_index, out);
             }
         }
@@ -180,9 +206,9 @@ impl Tunnels {
         out: &mut Datagrams,
     ) -> Option<Packet> {
         if !matches!(datagram.first(), Some(&DATA)) {
-            self.limiter.try_reset_count();
+            self.own.limiter.try_reset_count();
         }
-        let message = match self.limiter.verify_packet(source, datagram) {
+        let message = match self.own.limiter.verify_packet(source, datagram) {
             Ok(message) => message,
             Err(TunnResult::WriteToNetwork(answer)) => {
                 out.push(source, &Packet::from(answer));
@@ -198,20 +224,35 @@ impl Tunnels {
         };
         let key = match (&message, index) {
             (WgKind::HandshakeInit(message), _) => {
-                let half = parse_handshake_anon(&self.key, &self.public_key, message).ok()?;
+                let half = parse_handshake_anon(&self.own.key, &self.own.public_key, message).ok()?;
                 PublicKey::new(half.peer_static_public)
             }
             (_, index) => *self.by_index.get(&index?)?,
         };
-        let tunnel = self.tunnels.get_mut(&key)?;
+        self.received(key, message, source, now, out)
+    }
+
+    /// Takes in a message of a key, which may be no peer's yet.
+    fn received(
+        &mut self,
+        key: PublicKey,
+        message: WgKind,
+        source: SocketAddr,
+        now: Instant,
+        out: &mut Datagrams,
+    ) -> Option<Packet> {
+        let Some(tunnel) = self.tunnels.get_mut(&key) else {
+            self.early.keep_handshake(key, message, source, now);
+            return None;
+        };
         tunnel.call(key, now, &mut self.by_index, out);
-        let packet = match tunnel.library.handle_incoming_packet(message) {
+        let packet = match tunnel.library(key, &self.own).handle_incoming_packet(message) {
             TunnResult::Done | TunnResult::Err(_) => None,
             TunnResult::WriteToNetwork(answer) => {
                 tunnel.endpoint = source;
                 tunnel.has_keys_until = now + HAS_KEYS;
                 tunnel.send(key, answer, &mut self.by_index, out);
-                let queued: Vec<WgKind> = tunnel.library.get_queued_packets(&mut self.mtu).collect();
+                let queued: Vec<WgKind> = tunnel.library(key, &self.own).get_queued_packets(&mut self.mtu).collect();
                 for message in queued {
                     tunnel.send(key, message, &mut self.by_index, out);
                 }
@@ -244,11 +285,20 @@ impl Tunnels {
             }
             self.due = earlier(self.due, tunnel.due());
         }
-        self.by_index.retain(|index, _| self.indices.in_use(*index));
+        self.by_index.retain(|index, _| self.own.indices.in_use(*index));
     }
 }
 
 impl Tunnel {
+    /// The library's tunnel with the peer of this key, made when it is used first.
+    fn library(&mut self, key: PublicKey, own: &Own) -> &mut Tunn {
+        self.library.get_or_insert_with(|| {
+            let peer = x25519_dalek::PublicKey::from(key.bytes());
+            let (indices, limiter) = (own.indices.clone(), Arc::clone(&own.limiter));
+            Box::new(Tunn::new(own.key.clone(), peer, None, None, indices, limiter))
+        })
+    }
+
     /// Dates what comes next, when the last call was a tick ago.
     fn call(&mut self, key: PublicKey, now: Instant, by_index: &mut HashMap<u32, PublicKey>, out: &mut Datagrams) {
         if now.saturating_duration_since(self.called) >= TICK {
@@ -259,7 +309,7 @@ impl Tunnel {
 
     fn update(&mut self, key: PublicKey, now: Instant, by_index: &mut HashMap<u32, PublicKey>, out: &mut Datagrams) {
         // An error says that the session has expired: the next packet begins another.
-        if let Ok(Some(message)) = self.library.update_timers() {
+        if let Some(Ok(Some(message))) = self.library.as_mut().map(|library| library.update_timers()) {
             if matches!(message, WgKind::HandshakeInit(_)) {
                 self.used_until = now + IN_USE;
             }

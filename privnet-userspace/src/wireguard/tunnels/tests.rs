@@ -110,6 +110,34 @@ fn a_peer_sends_from_its_own_address_and_to_those_that_are_known() {
 }
 
 #[test]
+fn what_comes_before_its_peer_is_taken_up_when_that_is_added_and_not_later() {
+    for late in [Duration::ZERO, Duration::from_secs(6)] {
+        let (mut a, mut b) = (End::new(1), End::new(2));
+        let (peer_a, peer_b) = (a.peer, b.peer);
+        a.knows(&peer_b);
+        // Of two that begin handshakes with it, it is told of one. The other way round, its app sends to both.
+        let first = a.send(peer_a.allowed_ip, peer_b.allowed_ip);
+        assert_eq!(b.take(&first, &peer_a).1.octets(), 0, "it is no peer yet");
+        let mut stranger = End::new(3);
+        stranger.knows(&peer_b);
+        let (peer, other) = (stranger.peer, stranger.send(stranger.peer.allowed_ip, peer_b.allowed_ip));
+        assert_eq!(b.take(&other, &peer).1.octets(), 0);
+        for to in [peer_a.allowed_ip, peer.allowed_ip] {
+            assert_eq!(b.send(peer_b.allowed_ip, to).octets(), 0, "none has it yet");
+        }
+        b.knows(&peer_a);
+        let (mut out, is_late) = (Datagrams::default(), late > Duration::ZERO);
+        b.tunnels.take_up_early(Instant::now() + late, &mut out);
+        assert_eq!(out.octets() == 0, is_late);
+        let to_b = carry(&mut b, &mut a, out);
+        // The handshake is answered, and what waited behind it is carried, both ways.
+        assert_eq!(to_b.len(), usize::from(!is_late));
+        let known: Vec<_> = b.tunnels.peers().map(|(key, state)| (key, state.last_handshake_age.is_some())).collect();
+        assert_eq!(known, [(a.key, !is_late)]);
+    }
+}
+
+#[test]
 fn a_session_is_begun_once_and_one_that_is_there_is_kept() {
     let (mut a, mut b) = pair();
     let mut out = Datagrams::default();
