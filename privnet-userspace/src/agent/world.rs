@@ -20,7 +20,7 @@ use self::quarantine::Quarantine;
 use super::belief::Belief;
 pub use super::concerns::Concerns;
 use super::door::explain;
-use crate::model::{ContainerRef, HostName, Member, MemberId, Network, NetworkId, NetworkName};
+use crate::model::{ContainerRef, HostName, Member, MemberId, MemberState, Network, NetworkId, NetworkName};
 use crate::store::claims::Occupancy;
 use crate::store::records::{
     self, AddressRecord, DrainRecord, HostRecord, InstanceMark, NetworkMark, NetworkPointer, PresenceRecord,
@@ -38,6 +38,8 @@ pub struct World {
     oldest: BTreeMap<MemberId, (NetworkId, ContainerRef)>,
     /// The same members, by host.
     by_host: BTreeMap<HostName, BTreeMap<(NetworkId, ContainerRef), Arc<Member>>>,
+    /// The members of this host that are ready, and of which the store has not been seen to say so.
+    ready: BTreeSet<MemberId>,
     /// What is given out in each network.
     occupancy: BTreeMap<NetworkId, Occupancy>,
     hosts: BTreeMap<HostName, HostRecord>,
@@ -110,6 +112,11 @@ impl SharedWorld {
     /// Ends the quarantine of the addresses that have rested by now, and says what that concerns.
     pub fn expire_quarantine(&self, now_unix_seconds: u64) -> BTreeSet<NetworkId> {
         self.write(|world| world.expire_quarantine(now_unix_seconds))
+    }
+
+    /// Takes members of this host for ready, which the store is told after that.
+    pub fn are_ready(&self, members: &[MemberId]) {
+        self.write(|world| world.are_ready(members));
     }
 
     /// Takes the store for one that may lack what others have claimed, if there are members: nothing was seen of it before.
@@ -229,7 +236,22 @@ impl World {
         Concerns::Networks(self.members_on(host).map(|member| member.network).collect())
     }
 
-    fn put_member(&mut self, member: Member) {
+    /// Takes members of this host for ready, before the store says so.
+    pub fn are_ready(&mut self, members: &[MemberId]) {
+        for id in members {
+            if let Some(member) = self.membership(*id).map(|member| Member::clone(member)) {
+                self.ready.insert(*id);
+                self.put_member(member);
+            }
+        }
+    }
+
+    fn put_member(&mut self, mut member: Member) {
+        if member.state >= MemberState::Ready {
+            self.ready.remove(&member.id);
+        } else if self.ready.contains(&member.id) {
+            member.state = MemberState::Ready;
+        }
         let (network, container, host) = (member.network, member.container.clone(), member.host.clone());
         self.forget_member(network, &container);
         // The end of its record under the name that was the oldest before comes after this.
@@ -287,6 +309,7 @@ impl World {
         if let Some((network, container)) = key.below(&keys::all_members()).and_then(|rest| rest.split_once('/')) {
             let (Ok(network), Ok(container)) = (network.parse(), container.parse()) else { return Concerns::Nothing };
             if let Some(member) = self.forget_member(network, &container) {
+                self.ready.remove(&member.id);
                 // Its address record says since when, and comes by another way: before this, or after.
                 self.quarantine.begin_unknown(network, member.address);
                 self.forget_occupancy_if_over(network);

@@ -51,7 +51,7 @@ pub const LOOPBACK_INDEX: u32 = 1;
 /// A netlink socket in one namespace. It does not hold the namespace's thread, and closes when it is dropped.
 ///
 /// Calls can run at the same time; the kernel answers them in order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Links {
     socket: Arc<socket::Socket>,
 }

@@ -22,7 +22,8 @@ pub fn diff(desired: &Plan, observed: &State) -> Vec<Op> {
         .collect();
     let mut renewed: BTreeSet<Key> = BTreeSet::new();
     for (key, object) in desired.iter() {
-        let lost = key.parents().iter().any(|parent| renewed.contains(parent));
+        // Without one there is nothing to look up.
+        let lost = !renewed.is_empty() && key.parents().iter().any(|parent| renewed.contains(parent));
         // An object that was outside of the renewed one still exists, and has to be replaced.
         let gone = lost && key.contained_in().iter().any(|container| renewed.contains(container));
         match observed.get(key).filter(|_| !gone) {

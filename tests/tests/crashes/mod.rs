@@ -121,6 +121,10 @@ impl Scene {
     pub fn does(&self, verb: Verb) {
         self.ask(verb).unwrap_or_else(|error| panic!("{verb:?}: {error:?}\n{}", self.host.log_tail()));
         self.settles(&[verb.levels().1]);
+        // Behind the answer the store is told that the member is ready, and that is noted.
+        let records = self.host.paths().state.join("members");
+        let is_told = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| !text.contains("attaching"));
+        wait_until("what the store was told is noted", || files(&records).iter().all(is_told));
     }
 
     /// What a request passes, which succeeds.

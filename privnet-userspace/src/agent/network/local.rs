@@ -18,9 +18,9 @@ use crate::agent::netns_links::NetnsLinks;
 use crate::agent::shared::Memberships;
 use crate::agent::world::SharedWorld;
 use crate::datapath;
-use crate::link::AbsentIsDone;
+use crate::link::{AbsentIsDone, Links};
 use crate::model::{HostName, MemberId, NetworkId, PrivateKey, PublicKey};
-use crate::netns::Netns;
+use crate::netns::{Netns, NetnsId};
 use crate::topology::{Intent, Key, ownership};
 use crate::wireguard::{Backend, Device};
 
@@ -48,6 +48,8 @@ pub struct LocalNetwork {
     netns: Mutex<Option<Arc<NetnsLinks>>>,
     programs: Mutex<Option<Programs>>,
     namespaces: tokio::sync::Mutex<BTreeMap<MemberId, Arc<MemberNamespaces>>>,
+    /// A socket in the app netns of each member that stays, also between passes.
+    app_links: Mutex<BTreeMap<MemberId, (NetnsId, Links)>>,
     /// A network netns of ours whose name a stranger took away; its VTEP has the VNI still.
     unpinned: Mutex<Option<Arc<NetnsLinks>>>,
     /// The veth pairs without a record.
@@ -69,6 +71,7 @@ impl LocalNetwork {
             netns: Mutex::default(),
             programs: Mutex::default(),
             namespaces: tokio::sync::Mutex::default(),
+            app_links: Mutex::default(),
             unpinned: Mutex::default(),
             orphans: Mutex::default(),
             sessions: Mutex::default(),
@@ -80,6 +83,10 @@ impl LocalNetwork {
     pub fn begin_pass(&mut self, records: &[Record], intent: Option<&Intent>) {
         self.records = records.iter().map(|record| (record.id, record.clone())).collect();
         lock(&self.sessions).retain(|member| self.records.contains_key(&member));
+        let is_there = |member: &MemberId, netns: NetnsId| {
+            self.records.get(member).is_some_and(|record| !record.leaving && record.netns == netns)
+        };
+        lock(&self.app_links).retain(|member, (netns, _)| is_there(member, *netns));
         let steps = intent.into_iter().flat_map(|intent| intent.clock_steps.keys());
         let stepped: BTreeSet<&HostName> = records.iter().flat_map(|r| r.clock_steps.keys()).chain(steps).collect();
         let members = intent.into_iter().flat_map(|intent| intent.members.values());
@@ -196,9 +203,21 @@ impl LocalNetwork {
             Some(netns) => OnceCell::new_with(Some(NetnsLinks::enter(netns).await?)),
             None => OnceCell::new(),
         };
+        if let Some(app) = app.as_ref().filter(|_| !record.leaving) {
+            lock(&self.app_links).insert(member, (app.netns.id(), app.links.clone()));
+        }
         let namespaces = Arc::new(MemberNamespaces { app, binding });
         self.namespaces.lock().await.insert(member, Arc::clone(&namespaces));
         Ok(namespaces)
+    }
+
+    /// A socket in a member's app netns; none when the container is gone. What all members are told does not enter a namespace
+    /// for each.
+    pub async fn app_links(&self, member: MemberId) -> Result<Option<Links>> {
+        if let Some((_, links)) = lock(&self.app_links).get(&member) {
+            return Ok(Some(links.clone()));
+        }
+        Ok(self.namespaces_of(member).await?.app.as_ref().map(|app| app.links.clone()))
     }
 
     /// A member's WireGuard device, whether or not it exists; nothing when its container is gone and so is a kernel device.

@@ -3,7 +3,8 @@
 //! | module | what it owns |
 //! |---|---|
 //! | `supervisor`, `worker` | the task of each network: pass after pass |
-//! | `ready` | what the store is told after a pass |
+//! | `apply` | the operations of a pass, carried out |
+//! | `ready` | what the store is told of members that are ready |
 //! | `handle` | wakes a worker, and follows its reports |
 //! | `intent` | what this host must have, from the store and its own records |
 //! | `local` | the records, namespaces, sockets and programs of one network, kept for a pass |
@@ -16,6 +17,7 @@
 //! | `own_netns` | namespaces of ours, hardened |
 //! | `orphans` | veth pairs without a record |
 
+mod apply;
 mod container;
 pub mod handle;
 mod intent;

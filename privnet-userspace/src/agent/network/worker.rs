@@ -4,21 +4,20 @@
 //! keeps no truth: killed between two operations, the next agent looks, and finds the difference smaller.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use futures::StreamExt;
 use tokio::time::Instant;
 
+use super::apply::{Applied, Failures, Telling, apply, parted};
 use super::container;
 use super::handle::{Doubts, Fault, Report, WorkerHandle};
 use super::intent::intent;
 use super::local::LocalNetwork;
 use super::objects;
 use super::observe::{Observation, observe, observe_doubted};
-use super::ready;
+use super::ready::Ready;
 use super::watch::Watchers;
 use crate::agent::adoption;
 use crate::agent::door::error::{ControlError, ErrorCode};
@@ -27,12 +26,12 @@ use crate::agent::host::journal::Record;
 use crate::agent::membership;
 use crate::agent::said::Said;
 use crate::agent::shared::Memberships;
+use crate::agent::world::Concerns;
 use crate::model::{Member, MemberId, MemberState, NetworkId};
 use crate::netns::NetnsId;
 use crate::topology::{DeviceAt, Intent, Key, Op, Plan, Seen, State, diff, plan};
+use crate::wireguard::Backend;
 
-/// How many operations of one kind run at once.
-const CONCURRENCY: usize = 16;
 /// How long a pass that failed waits for the next one, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -61,16 +60,7 @@ pub struct Worker {
     repaired: Option<(String, Instant)>,
     /// What went wrong since a pass did not.
     said: Said,
-}
-
-/// What went wrong in a pass: with one member, or with the network.
-#[derive(Default)]
-struct Failures {
-    keys: BTreeSet<Key>,
-    members: BTreeMap<MemberId, ControlError>,
-    /// With a row that belongs to no member of this host.
-    rows: Vec<ControlError>,
-    network: Option<ControlError>,
+    ready: Ready,
 }
 
 impl Worker {
@@ -79,6 +69,7 @@ impl Worker {
     pub fn new(network: NetworkId, memberships: Arc<Memberships>, handle: Arc<WorkerHandle>) -> Self {
         let net = LocalNetwork::new(network, &memberships);
         let watchers = Watchers::new(Arc::clone(&handle));
+        let ready = Ready::new(Arc::clone(&memberships));
         Self {
             network,
             memberships,
@@ -93,6 +84,7 @@ impl Worker {
             built: Plan::default(),
             repaired: None,
             said: Said::default(),
+            ready,
         }
     }
 
@@ -102,13 +94,10 @@ impl Worker {
         let handle = Arc::clone(&self.handle);
         loop {
             let turn = handle.begin_pass().await;
-            let (mut report, attached) = self.pass().await;
+            let mut report = self.pass().await;
             drop(turn);
-            if !attached.is_empty() {
-                // What an attach waits for is true, and the store is told after that.
-                self.handle.publish(report.clone());
-                report.problems.extend(ready::tell_store(&self.memberships, &attached).await);
-            }
+            self.ready.tell();
+            report.problems.extend_from_slice(self.ready.problems());
             let left = !report.records.is_empty() || !self.seen.as_ref().is_some_and(State::is_empty);
             if !left && self.memberships.world(|world| !world.networks().contains_key(&self.network)) {
                 self.handle.publish(report);
@@ -120,20 +109,38 @@ impl Worker {
             }
             self.handle.publish(report);
             if failed {
-                tokio::select! {
-                    () = self.handle.woken() => {}
-                    () = tokio::time::sleep(delay) => {}
-                }
+                self.woken_within(Some(delay)).await;
                 delay = (delay * 2).min(RETRY.1);
             } else {
                 delay = RETRY.0;
-                self.handle.woken().await;
+                self.woken_within(None).await;
             }
         }
     }
 
-    /// Makes a pass; returns what it led to, and the members that are ready and of which the store does not know it.
-    async fn pass(&mut self) -> (Report, Vec<Arc<Member>>) {
+    /// Waits to be woken, for so long at most, or until there are other problems with telling the store.
+    async fn woken_within(&mut self, patience: Option<Duration>) {
+        let patience = tokio::time::sleep(patience.unwrap_or(Duration::MAX));
+        tokio::pin!(patience);
+        loop {
+            tokio::select! {
+                () = self.handle.woken() => return,
+                () = &mut patience => return,
+                has_other_problems = self.ready.told() => {
+                    if has_other_problems {
+                        return;
+                    }
+                    if self.ready.problems().is_empty() {
+                        // Of those that became ready meanwhile.
+                        self.ready.tell();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a pass, and returns what it led to.
+    async fn pass(&mut self) -> Report {
         self.passes += 1;
         let (mut doubts, answered) = self.handle.take_doubts();
         doubts.everything |= self.net.programs_are_lost().await;
@@ -152,10 +159,10 @@ impl Worker {
         {
             // What becomes of them is not seen by this task.
             self.seen = None;
-            return (Report { answered, ..self.unchanged(&records, &error) }, Vec::new());
+            return Report { answered, ..self.unchanged(&records, &error) };
         }
         if intent.is_none() && records.iter().any(|record| !record.leaving) {
-            return (Report { answered, ..self.without_network(&records) }, Vec::new());
+            return Report { answered, ..self.without_network(&records) };
         }
         // A device that was handed over was not looked at while it was under way.
         let handed_over = records.iter().filter(|record| record.leaving && record.handover.is_some());
@@ -191,18 +198,35 @@ impl Worker {
                     failures.add(Key::Device(member), explain(&error));
                 }
                 let ops = diff(&goal, &observed);
-                self.apply(&ops, &mut observed, &mut failures).await;
+                // A userspace device keeps what comes of a member, and for it, before it is told of that member.
+                let told_later = !fresh.is_empty() && self.net.host.facts.wireguard == Backend::Userspace;
+                let telling = if told_later { Telling::Peers } else { Telling::PeersAndDeparted };
+                let (own, neighbours) = parted(&ops, telling);
+                if told_later {
+                    let applied = apply(&self.net, &own, &failures.keys).await;
+                    self.note(applied, &mut observed, &mut failures);
+                } else {
+                    let (net, failed) = (&self.net, &failures.keys);
+                    let (own, neighbours) = tokio::join!(apply(net, &own, failed), apply(net, &neighbours, failed));
+                    self.note(own, &mut observed, &mut failures);
+                    self.note(neighbours, &mut observed, &mut failures);
+                }
+                for member in &fresh {
+                    // One that cannot be asked has failed, or is asked by the next observation.
+                    if let Ok(Some(fault)) = container::fault_of_new(&self.net, *member).await {
+                        self.in_the_way.insert(*member, fault);
+                    }
+                }
+                if told_later {
+                    self.announce(intent.as_ref(), &fresh, &failures);
+                    let applied = apply(&self.net, &neighbours, &failures.keys).await;
+                    self.note(applied, &mut observed, &mut failures);
+                }
                 // A guard that is extended to an interface that appeared was whole.
                 let repairs = ops.iter().filter(|op| !to_extend.contains(&op.key()));
                 self.say_what_was_repaired(repairs, &goal, &failures);
                 goal.retain(|key| !failures.keys.contains(&key));
                 self.built = goal;
-                for member in fresh {
-                    // One that cannot be asked has failed, or is asked by the next observation.
-                    if let Ok(Some(fault)) = container::fault_of_new(&self.net, member).await {
-                        self.in_the_way.insert(member, fault);
-                    }
-                }
                 self.unseen = failures.keys.iter().filter_map(|key| key.member()).collect();
                 self.seen = failures.keys.iter().all(|key| key.member().is_some()).then_some(observed);
             }
@@ -211,11 +235,37 @@ impl Worker {
         self.watchers.update(&self.net).await;
         self.net.end_pass().await;
         let report = Report { answered, ..self.report(intent.as_ref(), &records, failures) };
-        let attaching = intent.iter().flat_map(|intent| intent.members.values());
-        let is_told =
+        self.are_ready(intent.as_ref(), &report);
+        report
+    }
+
+    /// Says of members that were just made what an attach waits for, before the others are told of them.
+    fn announce(&mut self, intent: Option<&Intent>, made: &[MemberId], failures: &Failures) {
+        let mut report = self.handle.reports().borrow().clone();
+        report.pass = self.passes;
+        for member in made {
+            report.ready.remove(member);
+            report.failed.remove(member);
+            match failures.of(*member) {
+                Some(error) => drop(report.failed.insert(*member, error.clone())),
+                None => drop(report.ready.insert(*member)),
+            }
+            report.in_the_way.extend(self.in_the_way.get(member).map(|fault| (*member, fault.clone())));
+        }
+        self.are_ready(intent, &report);
+        self.handle.publish(report);
+    }
+
+    /// Takes for ready the members of a report that the store does not say it of.
+    fn are_ready(&mut self, intent: Option<&Intent>, report: &Report) {
+        let members = intent.into_iter().flat_map(|intent| intent.members.values());
+        let is_new =
             |member: &&Arc<Member>| member.state == MemberState::Attaching && report.ready.contains(&member.id);
-        let attached = attaching.filter(is_told).cloned().collect();
-        (report, attached)
+        let new: Vec<Arc<Member>> = members.filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            self.ready.add(new);
+            self.memberships.names.wake(&Concerns::Networks(BTreeSet::from([self.network])));
+        }
     }
 
     /// The report of a pass that changes nothing: a network that has members here is not deleted, so the store has lost it.
@@ -251,44 +301,15 @@ impl Worker {
         .context("observing the network")
     }
 
-    /// Applies operations in order, those of one kind at once, and records in `observed` what succeeded.
-    ///
-    /// An operation whose ground failed is left out; everything else is done.
-    async fn apply(&mut self, ops: &[Op], observed: &mut State, failures: &mut Failures) {
-        let same_kind =
-            |a: &Op, b: &Op| discriminant(a) == discriminant(b) && discriminant(&a.key()) == discriminant(&b.key());
-        for group in ops.chunk_by(same_kind) {
-            let ready = |op: &&Op| {
-                let (key, failed) = (op.key(), &failures.keys);
-                match op {
-                    // What keeps private traffic in is not taken off a tunnel that could not be, nor the network's programs
-                    // while a guard stays: it is known and removed by them alone.
-                    Op::Remove(..) => !failed.iter().any(|failed| failed.keeps(key)),
-                    Op::Create(..) | Op::Replace(..) => {
-                        !key.parents().iter().chain(&key.safeguards()).any(|ground| failed.contains(ground))
-                    }
-                }
-            };
-            let (doable, hopeless): (Vec<&Op>, Vec<&Op>) = group.iter().partition(ready);
-            failures.keys.extend(hopeless.iter().map(|op| op.key()));
-            let net = &self.net;
-            let steps: Vec<_> =
-                doable.into_iter().map(|op| async move { (op, objects::apply(net, op).await) }).collect();
-            let results: Vec<_> = futures::stream::iter(steps).buffer_unordered(CONCURRENCY).collect().await;
-            for (op, result) in results {
-                match result {
-                    Ok(()) => {
-                        tracing::debug!(network = %self.network, kind = op.key().kind(), "{op}");
-                        op.record(observed);
-                    }
-                    Err(error) => {
-                        if self.said.is_new(&format!("{error:#}")) {
-                            tracing::warn!(network = %self.network, "{error:#}");
-                        }
-                        failures.add(op.key(), explain(&error));
-                    }
-                }
+    /// Records in `observed` what succeeded, and in `failures` what did not.
+    fn note(&mut self, applied: Applied, observed: &mut State, failures: &mut Failures) {
+        applied.done.iter().for_each(|op| op.record(observed));
+        failures.keys.extend(applied.hopeless);
+        for (key, error) in applied.failed {
+            if self.said.is_new(&format!("{error:#}")) {
+                tracing::warn!(network = %self.network, "{error:#}");
             }
+            failures.add(key, explain(&error));
         }
     }
 
@@ -317,7 +338,7 @@ impl Worker {
             Report { pass: self.passes, ended_unix_seconds: crate::agent::now_unix_seconds(), ..Report::default() };
         let local: BTreeSet<MemberId> = intent.map(|intent| intent.local.keys().copied().collect()).unwrap_or_default();
         for member in &local {
-            match failures.network.as_ref().or_else(|| failures.members.get(member)) {
+            match failures.of(*member) {
                 Some(error) => {
                     report.failed.insert(*member, error.clone());
                 }
@@ -372,18 +393,6 @@ fn leave_unobserved(member: MemberId, goal: &mut Plan, observed: &mut State) {
     if !stays {
         for key in [Key::Device(member), Key::Guard(member)] {
             observed.insert(Seen::Broken(key, "not seen".to_owned()));
-        }
-    }
-}
-
-impl Failures {
-    fn add(&mut self, key: Key, error: ControlError) {
-        self.keys.insert(key);
-        match key.member() {
-            // The first error is the cause; the later ones follow from it.
-            Some(member) => drop(self.members.entry(member).or_insert(error)),
-            None if key.is_the_networks() => drop(self.network.get_or_insert(error)),
-            None => self.rows.push(error),
         }
     }
 }

@@ -41,16 +41,15 @@ async fn change(
     from: Option<&spec::Departed>,
     to: &BTreeSet<Ipv4Addr>,
 ) -> Result<()> {
-    let namespaces = net.namespaces_of(member).await?;
     // With the namespace its routes are gone.
-    let Some(app) = &namespaces.app else { return Ok(()) };
+    let Some(links) = net.app_links(member).await? else { return Ok(()) };
     let none = BTreeSet::new();
     let from = from.map_or(&none, |spec| spec.addresses.as_ref());
     for address in from.difference(to) {
-        app.links.del_route(&route(*address)).await.absent_is_done()?;
+        links.del_route(&route(*address)).await.absent_is_done()?;
     }
     for address in to.difference(from) {
-        match app.links.add_route(&route(*address)).await {
+        match links.add_route(&route(*address)).await {
             Ok(()) | Err(link::Error::AlreadyExists(_)) => {}
             Err(error) => return Err(error.into()),
         }
