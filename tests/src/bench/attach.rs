@@ -2,12 +2,14 @@
 //! store of one host, and by a script of `ip` commands.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use privnet::agent::views::{Attach, CreateNetwork, Detach, Target};
 use privnet::agent::{Agent, AgentApi as _, Control};
+use privnet::netns::Netns;
 use privnet::topology::Datapath;
 use privnet_ebpf::net::MacAddr;
 use tokio::runtime::Runtime;
@@ -32,15 +34,20 @@ pub enum Shape {
 /// How many members a network of [`Shape::Tens`] has.
 pub const NETWORK_SIZE: usize = 10;
 /// What is measured.
-pub const CASES: [(&str, usize, Shape); 4] = [
+pub const CASES: [(&str, usize, Shape); 5] = [
     ("attach/1", 1, Shape::Tens),
     ("attach/100", 100, Shape::Tens),
     ("attach/500", 500, Shape::Tens),
     ("attach/one-network-100", 100, Shape::One),
+    ("attach/one-network-300", 300, Shape::One),
 ];
 /// Between one side and the other: the kernel takes down a namespace some tens of milliseconds after its last user, under
 /// the locks that whoever makes a namespace or a link waits for, and tells nobody when it is done.
 const REST: Duration = Duration::from_millis(150);
+/// Where the first packet of a new member goes, and the first one to it.
+const PORT: u16 = 9000;
+/// How long it is waited for; WireGuard begins a handshake again after half of it.
+const LOST: Duration = Duration::from_secs(10);
 /// The operation that starts a userspace WireGuard process, and the one that ends it.
 const STARTS_DEVICE: &str = "create Device";
 const ENDS_DEVICE: &str = "remove Device";
@@ -79,6 +86,10 @@ pub struct Times {
     pub without_process: Series,
     /// By operation.
     pub operations: BTreeMap<String, Series>,
+    /// From the answer until the first packet of a neighbour is there, in one network.
+    pub from_neighbour: Series,
+    /// The same of the first packet to a neighbour.
+    pub to_neighbour: Series,
 }
 
 /// Measures one case.
@@ -112,6 +123,8 @@ struct Crew {
     networks: Vec<String>,
     outside: Place,
     containers: usize,
+    /// The namespace and the address of the member that came last, where all are in one network.
+    neighbour: Option<(Netns, Ipv4Addr)>,
     _hosts: Hosts,
 }
 
@@ -122,14 +135,16 @@ impl Crew {
         let config = tunnel::config(workspace, &name, &hosts.hosts[0], Hosts::VTEPS[0], Datapath::Ebpf)?;
         let agent = Agent::start_embedded(config).await?;
         let (workspace, outside) = (workspace.clone(), Place::new().await?);
-        let mut crew = Self { agent, workspace, networks: Vec::new(), outside, containers: 0, _hosts: hosts };
+        let mut crew =
+            Self { agent, workspace, networks: Vec::new(), outside, containers: 0, neighbour: None, _hosts: hosts };
         for number in 0..case.networks() {
             let wanted = CreateNetwork { name: format!("bench-{number}"), subnet: None, mtu: None, names: None };
             crew.networks.push(crew.control().create_network(wanted).await?.id.to_string());
         }
         for member in 0..case.size {
-            let path = crew.container().await?;
-            crew.control().attach(crew.request(case.network_of(member), &path)).await?;
+            let (netns, path) = crew.container().await?;
+            let attached = crew.control().attach(crew.request(case.network_of(member), &path)).await?;
+            crew.neighbour = (case.shape == Shape::One).then_some((netns, attached.member.address));
         }
         Ok(crew)
     }
@@ -139,16 +154,16 @@ impl Crew {
     }
 
     /// A container as it is handed over: a namespace with an `eth0`, which is not ours.
-    async fn container(&mut self) -> Result<PathBuf> {
+    async fn container(&mut self) -> Result<(Netns, PathBuf)> {
         self.containers += 1;
         let (netns, path) = self.workspace.pinned(&self.containers.to_string())?;
-        let container = Place::of(netns).await?;
+        let container = Place::of(netns.clone()).await?;
         let name = format!("veth{}", self.containers);
         let mac = MacAddr::of_member(u32::try_from(self.containers)?.to_be_bytes(), 0);
         veth((&self.outside, &name), (&container, "eth0"), mac, mtu()?.underlay).await?;
         self.outside.up(&name).await?;
         container.up(interface("eth0")?.as_str()).await?;
-        Ok(path)
+        Ok((netns, path))
     }
 
     fn request(&self, network: usize, container: &Path) -> Attach {
@@ -172,12 +187,22 @@ impl Crew {
         attach: &mut Times,
         detach: &mut Times,
     ) -> Result<()> {
-        let container = self.container().await?;
+        let (netns, container) = self.container().await?;
         let request = self.request(network, &container);
         let (app, name) = (request.app.clone(), request.network.clone());
         let start = Instant::now();
-        self.control().attach(request).await?;
+        let attached = self.control().attach(request).await?;
         attach.add(start, timeline, STARTS_DEVICE);
+        if let Some((neighbour, address)) = &self.neighbour {
+            let (from, to) = tokio::join!(
+                first_packet(neighbour, &netns, attached.member.address),
+                first_packet(&netns, neighbour, *address)
+            );
+            attach.from_neighbour.push(milliseconds(from?));
+            attach.to_neighbour.push(milliseconds(to?));
+        }
+        // The others are told of the member after the answer.
+        tokio::time::sleep(REST).await;
         let start = Instant::now();
         self.control()
             .detach(Detach { network: name, app, kind: None, number: Some(1), drain: false, force: false })
@@ -185,6 +210,19 @@ impl Crew {
         detach.add(start, timeline, ENDS_DEVICE);
         Ok(())
     }
+}
+
+/// Sends one packet, and says when it was there; after [`LOST`], none was.
+async fn first_packet(from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<Duration> {
+    let start = Instant::now();
+    let bind = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+        socket.set_read_timeout(Some(LOST)).map(|()| socket)
+    };
+    let there = to.run(bind).await??;
+    from.run(move || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.send_to(b"first", (address, PORT))).await??;
+    let received = tokio::task::spawn_blocking(move || there.recv(&mut [0; 16]).map(|_| start.elapsed())).await?;
+    Ok(received.unwrap_or(LOST))
 }
 
 impl Times {

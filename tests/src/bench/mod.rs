@@ -9,6 +9,7 @@
 //! | [`tunnel`] | end to end through agents and WireGuard |
 //! | [`contest`] | paths measured in turns |
 //! | [`attach`], [`script`] | attaching one more container, by the agent and by a script of `ip` commands |
+//! | [`storm`] | many attaches at once, on two hosts |
 //! | [`dns`] | names: beside other servers, and how soon all hosts know; only when it is asked for |
 //! | [`fleet`] | three hosts and their etcd; only when it is asked for |
 //! | [`runtimes`] | containers of Docker's; only when it is asked for |
@@ -30,6 +31,7 @@ mod rows;
 mod runtimes;
 mod script;
 mod series;
+mod storm;
 mod timeline;
 mod tunnel;
 
@@ -84,6 +86,10 @@ fn run(options: &Options) -> Result<()> {
             let figures = attach::measure(&runtime, &Workspace::new()?, &case, options, &timeline);
             report.add(&figures.with_context(|| format!("cannot measure {group}"))?);
         }
+    }
+    if options.wants(storm::GROUP) {
+        let figures = storm::measure(&runtime, &Workspace::new()?, options);
+        report.add(&figures.context("cannot measure a storm of attaches")?);
     }
     if options.asks_for(dns::GROUP) {
         report.add(&dns::measure(&runtime, options, &cores).context("cannot measure dns")?);

@@ -174,6 +174,10 @@ impl Figures {
                     rows.extend(timed(group, &format!("{verb}, whole"), &times.whole, None, target(verb, 20.0)));
                     let name = format!("{verb}, without WireGuard process");
                     rows.extend(timed(group, &name, &times.without_process, Some(script), target(verb, 5.0)));
+                    for (way, series) in [("from", &times.from_neighbour), ("to", &times.to_neighbour)] {
+                        let name = format!("first packet {way} a neighbour, after the answer");
+                        rows.extend(timed(group, &name, series, None, None));
+                    }
                 }
                 rows
             }

@@ -11,7 +11,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The agent's module that logs each operation when it is done.
-const WORKER: &str = "privnet::agent::network::worker";
+const WORKER: &str = "privnet::agent::network::apply";
 
 /// The operations since the last time somebody asked.
 #[derive(Clone, Debug, Default)]
