@@ -19,7 +19,8 @@ pub async fn doctor(arguments: &DoctorArgs, format: Format) -> Result<ExitCode, 
         Err(error) if error.code == ErrorCode::AgentUnavailable => agent::doctor::without_agent(&error).await,
         Err(error) => return Err(error),
     };
-    checks.extend(docker::checks::checks(&docker::Engine::of_environment(), &arguments.docker_socket).await);
+    let engine = docker::Engine::of_environment().with_time();
+    checks.extend(docker::checks::checks(&engine, &arguments.docker_socket).await);
     print(format, checks.as_slice(), check_table)?;
     let failed = checks.iter().any(|check| check.status == CheckStatus::Fail);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

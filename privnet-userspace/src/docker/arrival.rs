@@ -12,8 +12,10 @@ use crate::agent::handover::{DEVICE, Handovers, Stage};
 use crate::agent::{ControlError, ErrorCode};
 use crate::api::identity::Identity;
 
-/// How long a container may take to appear, and its device in it: dockerd starts it at once or gives up.
-const ARRIVAL: Duration = Duration::from_secs(60);
+/// How long a container may take to appear, and its device in it, of which Docker says nothing: it starts it at once or gives up.
+pub const ARRIVAL: Duration = Duration::from_secs(60);
+/// How often Docker is asked whether it goes on with a container: on a host that is busy an answer may take too long.
+const QUESTIONS: u32 = 5;
 /// How long Docker may take to say which container it is: at its start it answers last.
 const NAMING: Duration = Duration::from_secs(600);
 /// How long Docker may take to write the container's `resolv.conf`.
@@ -60,11 +62,13 @@ pub struct Arrival {
     pub siblings: Arc<Siblings>,
     /// The endpoint's digits.
     pub digits: u64,
+    /// [`ARRIVAL`], or less in a test.
+    pub patience: Duration,
 }
 
 impl Arrival {
-    /// Follows the endpoint until its container has its device, its name and its `resolv.conf`. One that does not appear is
-    /// ended.
+    /// Follows the endpoint until its container has its device, its name and its `resolv.conf`. One that does not appear, and
+    /// with which Docker does not go on, is ended.
     pub async fn follow(self) {
         let (agent, digits, since) = (&*self.agent, self.digits, Instant::now());
         // Why it could not be looked at the last time: it may be there all the same, and is looked at again.
@@ -87,13 +91,25 @@ impl Arrival {
             }
             false
         };
-        match (tokio::time::timeout(ARRIVAL, arrived).await, unseen) {
-            (Ok(true), _) => {}
-            (Ok(false), _) => return,
-            (Err(_), Some(error)) => {
+        let given_up = async {
+            loop {
+                sleep(self.patience).await;
+                if since.elapsed() >= NAMING || !self.is_started_by_docker().await {
+                    return;
+                }
+            }
+        };
+        let arrived = tokio::select! {
+            arrived = arrived => Some(arrived),
+            () = given_up => None,
+        };
+        match (arrived, unseen) {
+            (Some(true), _) => {}
+            (Some(false), _) => return,
+            (None, Some(error)) => {
                 return tracing::warn!("a container of Docker's was not seen to arrive: {}", sentence(&error));
             }
-            (Err(_), None) => return self.give_up().await,
+            (None, None) => return self.give_up(since).await,
         }
         while since.elapsed() < NAMING {
             match self.name().await {
@@ -138,9 +154,22 @@ impl Arrival {
         }
     }
 
-    async fn give_up(&self) {
+    /// Whether Docker has the endpoint still: that of a container that it cannot start it ends.
+    async fn is_started_by_docker(&self) -> bool {
+        let Some(endpoint) = self.agent.handed_over(self.digits) else { return false };
+        let Some((network, id)) = ids(&endpoint.wishes) else { return false };
+        for _ in 0..QUESTIONS {
+            if self.engine.container(network, id).await.is_some() {
+                return true;
+            }
+            sleep(SELDOM).await;
+        }
+        false
+    }
+
+    async fn give_up(&self, since: Instant) {
         if self.agent.handed_over(self.digits).is_some_and(|it| it.stage == Stage::Given) {
-            let seconds = ARRIVAL.as_secs();
+            let seconds = since.elapsed().as_secs();
             tracing::warn!("a container of Docker's has not appeared within {seconds} s: its place is released");
             if let Err(error) = self.agent.end(self.digits).await {
                 tracing::warn!("{}", sentence(&error));

@@ -17,13 +17,16 @@ use crate::api::identity::Container;
 
 /// Where Docker listens unless `DOCKER_HOST` says otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
-/// How long an answer may take; a millisecond was seen.
+/// How long an answer may take while a container waits; a millisecond was seen.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// How long one may take while a person waits: on a host that is busy, half a second was seen.
+const LONG: Duration = Duration::from_secs(5);
 
 /// Docker's API.
 #[derive(Debug)]
 pub struct Engine {
     socket: PathBuf,
+    patience: Duration,
     root: OnceCell<PathBuf>,
 }
 
@@ -105,7 +108,7 @@ impl Engine {
     /// The one at `socket`.
     #[must_use]
     pub fn at(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), root: OnceCell::new() }
+        Self { socket: socket.to_owned(), patience: PATIENCE, root: OnceCell::new() }
     }
 
     /// The one that `DOCKER_HOST` names, else the usual one.
@@ -114,6 +117,12 @@ impl Engine {
         let named = std::env::var("DOCKER_HOST").ok();
         let socket = named.as_deref().and_then(|host| host.strip_prefix("unix://")).filter(|path| !path.is_empty());
         Self::at(Path::new(socket.unwrap_or(DEFAULT_SOCKET)))
+    }
+
+    /// The same, for which nothing but a person waits.
+    #[must_use]
+    pub fn with_time(self) -> Self {
+        Self { patience: LONG, ..self }
     }
 
     /// The name of a network; nothing when Docker does not say in time.
@@ -183,7 +192,7 @@ impl Engine {
 
     async fn get<T: DeserializeOwned>(&self, target: &str) -> Option<T> {
         let answer = http::request(&self.socket, Method::GET, target, None);
-        let answer = tokio::time::timeout(PATIENCE, answer).await;
+        let answer = tokio::time::timeout(self.patience, answer).await;
         match answer {
             Ok(Ok(answer)) if answer.status == StatusCode::OK => serde_json::from_slice(&answer.body).ok(),
             Ok(Ok(answer)) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::arrival::{Arrival, DOCKER_ENDPOINT, DOCKER_NETWORK, Siblings, ends_with_dockerd, sentence};
+use super::arrival::{ARRIVAL, Arrival, DOCKER_ENDPOINT, DOCKER_NETWORK, Siblings, ends_with_dockerd, sentence};
 use super::engine::Engine;
 use super::networks::Networks;
 use super::protocol::{CreateEndpoint, CreateNetwork, Join, OfEndpoint, OfNetwork, read};
@@ -35,6 +35,7 @@ pub struct Plugin {
     networks: Networks,
     siblings: Arc<Siblings>,
     deadline: Duration,
+    patience: Duration,
 }
 
 impl Plugin {
@@ -48,6 +49,7 @@ impl Plugin {
             networks,
             siblings: Arc::default(),
             deadline: DEADLINE,
+            patience: ARRIVAL,
         }
     }
 
@@ -55,6 +57,12 @@ impl Plugin {
     #[cfg(test)]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
+    }
+
+    /// The same, with less time for a container to appear.
+    #[cfg(test)]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Goes on with what an earlier agent left under way, and serves by this one.
@@ -231,7 +239,7 @@ impl Plugin {
 
     fn arrival(&self, agent: &Arc<dyn Handovers>, digits: u64) -> Arrival {
         let (engine, siblings) = (Arc::clone(&self.engine), Arc::clone(&self.siblings));
-        Arrival { agent: Arc::clone(agent), engine, siblings, digits }
+        Arrival { agent: Arc::clone(agent), engine, siblings, digits, patience: self.patience }
     }
 
     async fn agent(&self) -> Result<Arc<dyn Handovers>, String> {

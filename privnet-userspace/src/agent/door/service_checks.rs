@@ -50,6 +50,7 @@ pub(super) fn network_managers(root: &Path) -> Check {
     if untold.is_empty() {
         let detail = match running.as_slice() {
             [] => "none runs that configures interfaces by itself".to_owned(),
+            [one] => format!("{one} leaves privnet's devices alone"),
             some => format!("{} leave privnet's devices alone", some.join(" and ")),
         };
         return check("network_managers", CheckStatus::Ok, detail, "");

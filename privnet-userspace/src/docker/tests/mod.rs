@@ -1,12 +1,12 @@
 //! dockerd's calls as it was seen to make them, answered by an agent that notes what it is asked for.
 
+mod slow;
 mod without_store;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -366,35 +366,4 @@ async fn a_network_that_was_told_is_known_to_the_next_agent_and_one_that_was_not
         "a made-up name"
     );
     assert!(scene.fake.handed_over(DIGITS).expect("made").is_unnamed);
-}
-
-#[tokio::test]
-async fn an_agent_that_hangs_is_said_to_and_leaves_nothing_that_docker_does_not_know() {
-    let scene = Scene::new();
-    let scene = Scene { plugin: scene.plugin.with_deadline(Duration::from_millis(100)), ..scene };
-    let hangs = |hangs| scene.fake.hangs.store(hangs, Ordering::Relaxed);
-    scene.call("NetworkDriver.CreateNetwork", &create_network()).await.expect("created");
-    scene.call("NetworkDriver.CreateEndpoint", &create_endpoint(&json!({}))).await.expect("made");
-    hangs(true);
-    let of_other = create_network().to_string().replace(NETWORK, ENDPOINT);
-    for (method, body) in [
-        ("NetworkDriver.CreateNetwork", of_other),
-        ("NetworkDriver.Join", join().to_string()),
-        ("NetworkDriver.Leave", of_endpoint().to_string()),
-        ("NetworkDriver.CreateEndpoint", create_endpoint(&json!({})).to_string()),
-    ] {
-        scene.fake.take();
-        let own = Some(std::process::id().cast_signed());
-        let refused = scene.plugin.call(method, body.as_bytes(), own).await.expect_err("not in time");
-        assert!(refused.contains("not done within"), "{method}: {refused}");
-        let is_made = scene.fake.handed_over(DIGITS).is_some();
-        assert!(is_made, "{method}: Docker ends by itself what it was told is there");
-    }
-    // An endpoint that was refused Docker does not end.
-    while scene.fake.handed_over(DIGITS).is_some() {
-        tokio::task::yield_now().await;
-    }
-    hangs(false);
-    let scene = Scene { plugin: scene.plugin.with_deadline(Duration::from_secs(60)), ..scene };
-    scene.call("NetworkDriver.CreateEndpoint", &create_endpoint(&json!({}))).await.expect("the twin");
 }
