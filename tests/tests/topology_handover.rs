@@ -12,12 +12,15 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use privnet::agent::views::MemberView;
 use privnet::failpoint::Step;
+use privnet::model::MemberState;
 use privnet::topology::ownership;
 use privnet_tests::lab::container::APP;
-use privnet_tests::lab::failpoint::Action;
+use privnet_tests::lab::failpoint::{Action, Passage};
 use privnet_tests::lab::{Host, Joined, Lab, Options, Space, say, wait_until};
 use serde_json::{Value, json};
 
@@ -47,6 +50,7 @@ fn a_device_that_is_handed_over_works_where_it_arrives_and_leaves_nothing_where_
     }
     scene.one_that_never_arrives_is_removed();
     scene.one_that_was_made_when_the_agent_died_is_removed();
+    scene.one_that_is_ended_while_it_is_named_stays_ended(&lab);
     // One kernel tells as much as two; and the mover's calls come from processes that end, by which its namespace is not found
     // again: the kernel's device would stay there until that ends.
     if !privnet_tests::is_emulated() {
@@ -165,6 +169,48 @@ impl Scene {
         let join = json!({"NetworkID": NETWORK, "EndpointID": endpoint, "SandboxKey": "/nonexistent/container"});
         assert!(self.call("Join", &join)["Err"].as_str().is_some_and(|text| text.contains("not known")));
         assert_eq!(self.call("DeleteEndpoint", &join), json!({}));
+    }
+
+    /// The name's turn comes behind the end's: another call holds the claims until both wait for them.
+    fn one_that_is_ended_while_it_is_named_stays_ended(&self, lab: &Lab) {
+        let points = self.host.failpoints();
+        let container = lab.space("named");
+        container.run("ip link add eth0 type veth peer name other");
+        let (endpoint, other) = ("b".repeat(64), "a".repeat(64));
+        let of_endpoint = json!({"NetworkID": NETWORK, "EndpointID": endpoint});
+        let of_other = json!({"NetworkID": NETWORK, "EndpointID": other});
+        let join = json!({"NetworkID": NETWORK, "EndpointID": endpoint, "SandboxKey": container.path()});
+        let mut create = of_other.clone();
+        create["Options"] = json!({"privnet.app": APP, "privnet.type": "other"});
+        let begin = |method: &str, body: &Value| {
+            let mut call = self.host.space.command(&self.line(method, body));
+            call.stdout(Stdio::null()).spawn().expect("curl starts")
+        };
+        for _ in 0..2 {
+            self.create_endpoint(&endpoint);
+            // What is told of it later is committed too.
+            let is_ready = |member: &MemberView| member.state == MemberState::Ready;
+            wait_until("it is ready", || self.host.members().expect("the members").iter().all(is_ready));
+            points.arm(Action::Hold, &Passage { step: Step::Commit.to_string(), time: 1 });
+            let making = begin("CreateEndpoint", &create);
+            wait_until("a call holds the claims", || points.is_reached());
+            let ending = begin("DeleteEndpoint", &of_endpoint);
+            // Where it waits later than that, the name comes first, and is taken away.
+            std::thread::sleep(Duration::from_millis(200));
+            let joining = begin("Join", &join);
+            let is_guarded = || container.run("tc filter show dev eth0 ingress").contains("guard");
+            wait_until("the container's namespace is the member's", is_guarded);
+            std::thread::sleep(Duration::from_millis(100));
+            points.let_go();
+            for mut call in [making, ending, joining] {
+                assert!(call.wait().expect("curl ends").success());
+            }
+            assert_eq!(self.call("DeleteEndpoint", &of_other), json!({}));
+            wait_until("web alone is a member", || self.host.members().expect("the members").len() == 1);
+            wait_until("the container is left alone", || !is_guarded());
+            assert!(container.link("wg0").is_none(), "{:?}", container.links());
+        }
+        container.remove();
     }
 
     /// dockerd calls again without the body, and ends the endpoint, whatever it was told of the first call.

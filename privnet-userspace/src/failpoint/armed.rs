@@ -1,19 +1,24 @@
 //! What a test has armed: one step, in a file of one line, `<action> <count> <step>`.
 //!
 //! The file goes when the step is reached, before the agent is killed: so a test sees that it was, and the next agent lives.
+//! A task that is held behind a step goes on when `<file>.held`, which it makes, is removed.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{Step, VARIABLE};
 
 /// The file of this agent; it does not listen without one.
 static FILE: OnceLock<PathBuf> = OnceLock::new();
+/// How long a task is held at most.
+const LONGEST: Duration = Duration::from_secs(300);
 /// Held while the file is looked at, as one step counts it down after the other.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -38,6 +43,36 @@ pub(super) fn passed(step: Step) {
             thread::park();
         }
     }
+    if is_due("hold", step) {
+        hold();
+    }
+}
+
+/// Holds the calling task, with what it holds, until a test lets it go, or forgets it.
+fn hold() {
+    let Some(held) = beside("held") else { return };
+    if fs::write(&held, "").is_err() {
+        return;
+    }
+    let wait = || {
+        let since = Instant::now();
+        while held.exists() && since.elapsed() < LONGEST {
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    // The other tasks of the thread go on.
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
+        _ => wait(),
+    }
+}
+
+/// A file beside that of this agent.
+fn beside(extension: &str) -> Option<PathBuf> {
+    let mut name = FILE.get()?.clone().into_os_string();
+    name.push(".");
+    name.push(extension);
+    Some(name.into())
 }
 
 /// Whether this is the time that was armed for this action at this step.
@@ -62,9 +97,7 @@ fn is_due(action: &str, step: Step) -> bool {
 
 /// Adds a step to those that were passed, where a test wants to know them.
 fn note(step: Step) {
-    let Some(file) = FILE.get() else { return };
-    let mut name = file.clone().into_os_string();
-    name.push(".passed");
+    let Some(name) = beside("passed") else { return };
     if let Ok(mut passed) = fs::OpenOptions::new().append(true).open(name) {
         let _ = passed.write_all(format!("{step}\n").as_bytes());
     }

@@ -1,4 +1,4 @@
-//! Failpoints: the steps at which a test kills the agent or refuses what it asks for.
+//! Failpoints: the steps at which a test kills the agent, refuses what it asks for, or holds a task of it.
 //!
 //! A step is one change that outlives the agent: a commit, a file, a namespace, a link, a pin, a process. The doors through
 //! which all changes go call [`passed`] behind each one, and [`refused`] before those whose failure a test wants to see. A
@@ -119,7 +119,7 @@ pub fn refused(step: Step) -> io::Result<()> {
     Ok(())
 }
 
-/// To be called behind a step. Does not return where a test has the agent end there.
+/// To be called behind a step. Does not return where a test has the agent end there, and late where it has the task wait.
 pub fn passed(step: Step) {
     #[cfg(debug_assertions)]
     armed::passed(step);

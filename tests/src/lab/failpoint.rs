@@ -14,6 +14,8 @@ pub enum Action {
     Kill,
     /// The step fails, and the agent goes on.
     Refuse,
+    /// The task that passes the step waits behind it, with what it holds, until [`Failpoints::let_go`].
+    Hold,
 }
 
 /// A step that an agent passes: its name, and for which time since something began, from 1.
@@ -51,6 +53,7 @@ impl Failpoints {
         let word = match action {
             Action::Kill => "kill",
             Action::Refuse => "refuse",
+            Action::Hold => "hold",
         };
         say(&format!("{word} at time {time} of `{step}`"));
         // By rename, as the agent may look at any time.
@@ -63,6 +66,14 @@ impl Failpoints {
     #[must_use]
     pub fn is_reached(&self) -> bool {
         !self.file.exists()
+    }
+
+    /// Lets the task go that is held.
+    ///
+    /// # Panics
+    /// When none is.
+    pub fn let_go(&self) {
+        fs::remove_file(self.file.with_extension("held")).expect("a task that is held");
     }
 
     /// Arms nothing any more; whether the step was reached.
