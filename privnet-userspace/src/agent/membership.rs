@@ -90,6 +90,19 @@ pub async fn end_dead(memberships: &Memberships) -> Result<()> {
     settle_unrecorded(memberships).await
 }
 
+/// How long a pass waits for the ends of memberships whose containers are gone.
+const ENDING: Duration = Duration::from_millis(100);
+
+/// As [`end_dead`], as far as it is done at once: what is in the kernel does not wait for a store that is slow. The checks end
+/// the rest, and say what is in the way.
+pub async fn end_dead_before_pass(memberships: &Memberships) {
+    match tokio::time::timeout(ENDING, end_dead(memberships)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("cannot end the memberships of containers that are gone: {error:#}"),
+        Err(_) => tracing::debug!("the memberships of containers that are gone end after this pass"),
+    }
+}
+
 /// Forgets the places of members that are known to have ended.
 fn forget_released(memberships: &Memberships) {
     for place in memberships.kept.all() {

@@ -35,9 +35,6 @@ use crate::wireguard::Backend;
 /// How long a pass that failed waits for the next one, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// How long a pass waits for the ends of memberships whose containers are gone.
-const ENDING: Duration = Duration::from_millis(100);
-
 /// How long a repair that repeats is not said again.
 const REPEATED: Duration = Duration::from_secs(60);
 
@@ -147,17 +144,9 @@ impl Worker {
         self.passes += 1;
         let (mut doubts, answered) = self.handle.take_doubts();
         doubts.everything |= self.net.programs_are_lost().await;
-        // What is missing may be missing because its container is gone: then nothing is to be built again. The store may be
-        // slow, and what is in the kernel does not wait for it.
+        // What is missing may be missing because its container is gone: then nothing is to be built again.
         if doubts.exist() {
-            match tokio::time::timeout(ENDING, membership::end_dead(&self.memberships)).await {
-                Ok(Ok(())) => {}
-                // The checks say so too, and once.
-                Ok(Err(error)) => {
-                    tracing::debug!("cannot end the memberships of containers that are gone: {error:#}");
-                }
-                Err(_) => tracing::debug!("the memberships of containers that are gone end after this pass"),
-            }
+            membership::end_dead_before_pass(&self.memberships).await;
         }
         doubts.members.append(&mut self.unseen);
         let vxlan_port = self.memberships.fleet.vxlan_port();
