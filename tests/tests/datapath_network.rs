@@ -2,7 +2,7 @@
 
 mod datapath;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::Ipv4Addr;
 
@@ -243,6 +243,28 @@ async fn a_guard_is_put_before_whoever_came_before_it() {
     bed.network.unpin_links_of(bed.netns.id()).expect("forgotten");
     assert_eq!(links(), 0);
     until("the link is gone", async || seen().await == Attachment::Absent).await;
+}
+
+#[tokio::test]
+async fn the_links_of_a_network_netns_before_are_unpinned_and_those_of_guards_stay() {
+    if !features().tcx {
+        return skip("TCX");
+    }
+    let bed = Bed::new();
+    let [before] = bed.ground.namespaces();
+    let lo: IfName = "lo".parse().expect("name");
+    for (netns, hook) in [(&before, Hook::FromVtep), (&before, Hook::GuardIngress), (&bed.netns, Hook::FromVtep)] {
+        bed.network.attach_by(Method::Tcx, netns, &lo, hook).await.expect("attached");
+    }
+    let links = || {
+        let entries = fs::read_dir(bed.network.pin_dir()).expect("pins").flatten().filter(is_link);
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<BTreeSet<_>>()
+    };
+    let name = |netns: &Netns, hook: Hook| format!("link-{}-{}-lo", hook.program(), netns.id().ino);
+    let [guard, now] = [name(&before, Hook::GuardIngress), name(&bed.netns, Hook::FromVtep)];
+    assert_eq!(links(), BTreeSet::from([name(&before, Hook::FromVtep), guard.clone(), now.clone()]));
+    bed.network.unpin_links_before(bed.netns.id()).expect("unpinned");
+    assert_eq!(links(), BTreeSet::from([guard, now]));
 }
 
 fn is_link(entry: &fs::DirEntry) -> bool {

@@ -11,9 +11,11 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use privnet::datapath::Outcome;
+use privnet::datapath::{Outcome, features};
+use privnet_tests::lab::leak::pins_below;
 use privnet_tests::lab::probe::{PATIENCE, Server, ask_tcp, reaches};
 use privnet_tests::lab::process::companions_below;
 use privnet_tests::lab::{
@@ -186,9 +188,16 @@ fn whatever_a_stranger_removes_is_made_again() {
             wait_within("the repair of all of it", LOOK_AGAIN + SOON, is_whole);
             host.wait_until_settled();
         }
+        let links: Vec<_> = pins_below(&host.paths().bpffs).into_iter().filter(is_link).collect();
+        let is_by_link = options.datapath == "ebpf" && features().tcx;
+        assert_eq!(links.len(), usize::from(is_by_link), "that of from_vtep, where it is: {links:?}");
         reach_each_other(&web, &worker);
         lab.finish();
     }
+}
+
+fn is_link(pin: &PathBuf) -> bool {
+    pin.file_name().is_some_and(|name| name.to_string_lossy().starts_with("link-"))
 }
 
 /// What a stranger can remove without a link going.

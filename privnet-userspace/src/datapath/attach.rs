@@ -121,12 +121,32 @@ impl Network {
     /// # Errors
     /// [`Error::Pin`] when the directory of the pins cannot be read, or a pin cannot be removed.
     pub fn unpin_links_of(&self, netns: NetnsId) -> Result<(), Error> {
+        let own = netns.ino.to_string();
+        self.unpin_links(|_, ino| ino == own)
+    }
+
+    /// Removes the pins of the links in a network netns before `netns`: it took the links along, and not their pins.
+    ///
+    /// # Errors
+    /// As [`Network::unpin_links_of`].
+    pub fn unpin_links_before(&self, netns: NetnsId) -> Result<(), Error> {
+        let own = netns.ino.to_string();
+        // The guards are in the app netns.
+        let programs = [Hook::FromMember, Hook::FromVtep].map(Hook::program);
+        self.unpin_links(|program, ino| ino != own && programs.contains(&program))
+    }
+
+    /// Removes the pins of links, by program and by the inode of the namespace.
+    fn unpin_links(&self, is_wanted: impl Fn(&str, &str) -> bool) -> Result<(), Error> {
         let failed = |error| Error::pin("list", &self.pin_dir, error);
-        let of_netns = |name: &str| name.split('-').nth(2) == Some(netns.ino.to_string().as_str());
         for entry in fs::read_dir(&self.pin_dir).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            if name.to_str().is_some_and(|name| name.starts_with("link-") && of_netns(name)) {
-                remove_if_there(&self.pin_dir.join(name))?;
+            // As `attach_point` makes it.
+            let mut parts = name.to_str().unwrap_or_default().splitn(4, '-');
+            if let (Some("link"), Some(program), Some(ino)) = (parts.next(), parts.next(), parts.next())
+                && is_wanted(program, ino)
+            {
+                remove_if_there(&self.pin_dir.join(&name))?;
             }
         }
         Ok(())

@@ -28,6 +28,8 @@ impl Managed for kind::VtepProgram {
         let programs = net.existing_programs()?;
         let mut programs = programs.lock().await;
         programs.set_vtep(Some(netns.index_of(ownership::VTEP).await?))?;
+        // A stranger may have removed the network netns, and this is the next one.
+        programs.unpin_links_before(netns.netns.id())?;
         Ok(programs.attach(&netns.netns, &ownership::fixed(ownership::VTEP), Hook::FromVtep).await?)
     }
 
