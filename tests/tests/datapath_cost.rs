@@ -7,20 +7,26 @@ mod carrier;
 mod datapath;
 mod links;
 
+use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use carrier::Carrier;
 use datapath::*;
 use privnet::datapath::{Hook, Method, NetworkSpec, features};
+use privnet::link::Links;
 use privnet::netns::Netns;
-use privnet_tests::lab::{Ground, run_in};
+use privnet_tests::lab::{Ground, run_in, until};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use tokio::task::JoinHandle;
 
 const REPEAT: u32 = 1_000_000;
 const ROUNDS: usize = 5;
+/// How many members come and end at once.
+const AT_ONCE: usize = 50;
+const LOOPBACK: u32 = 1;
 
 /// `cargo test -p privnet-tests --test datapath_cost -- --ignored --nocapture`
 #[test]
@@ -89,6 +95,92 @@ async fn the_ways_to_attach_and_to_redirect_are_measured() {
         let (rate, round) = (median(rates[number].iter().copied()), median(rounds[number].iter().copied()));
         println!("{name:<36} {rate:>10} {:>5}.{:03} {round:>16} ns {above:>5} ns", ratio / 1000, ratio % 1000);
     }
+}
+
+/// What `from_member` costs the host when a member comes and ends, by the way in which it is attached: how long that takes, and
+/// how long a link waits that is set in another namespace meanwhile. Medians of alternating rounds, and the longest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn what_members_that_come_and_end_cost_others_is_measured() {
+    let bed = Bed::new();
+    let [room, elsewhere] = bed.ground.namespaces();
+    let [on_room, on_elsewhere] = links::sockets([&room, &elsewhere]).await;
+    let others = Others::start(on_elsewhere);
+    let ways: Vec<Option<Method>> = std::iter::once(None).chain(methods().into_iter().map(Some)).collect();
+    let mut figures = BTreeMap::<(usize, usize, &str), Vec<(u64, u64)>>::new();
+    for round in 0..12 * ROUNDS {
+        for (number, way) in ways.iter().enumerate() {
+            let members = if round < 10 * ROUNDS { 1 } else { AT_ONCE };
+            let bindings: Vec<Netns> = (0..members).flat_map(|_| bed.ground.namespaces::<1>()).collect();
+            for (place, binding) in bindings.iter().enumerate() {
+                let near = format!("veth-{place}");
+                let ends = ((&room, near.as_str(), links::MAC_A), (binding, "eth0", links::MAC_B));
+                links::veth(&on_room, ends.0, ends.1).await.expect("veth");
+            }
+            let attach = async {
+                for place in 0..members {
+                    let (Some(method), near) = (way, links::ifname(&format!("veth-{place}"))) else { return };
+                    bed.network.attach_by(*method, &room, &near, Hook::FromMember).await.expect("attached");
+                }
+            };
+            figures.entry((members, number, "attach")).or_default().push(others.beside(attach).await);
+            let end = async {
+                drop(bindings);
+                let are_gone = async || links::names(&on_room).await.iter().all(|name| !name.starts_with("veth-"));
+                until("all have ended", are_gone).await;
+            };
+            figures.entry((members, number, "end")).or_default().push(others.beside(end).await);
+        }
+    }
+    for ((members, way, what), figures) in figures {
+        let (own, other) =
+            (median(figures.iter().map(|(own, _)| *own)), median(figures.iter().map(|(_, other)| *other)));
+        let longest = figures.iter().map(|(_, other)| other).max().expect("rounds");
+        println!("{members} {what} by {:?}: {own} us, a link elsewhere {other} us, at most {longest} us", ways[way]);
+    }
+}
+
+/// Another namespace, where a link is set all the time.
+struct Others {
+    longest: Arc<AtomicU64>,
+    setting: JoinHandle<()>,
+}
+
+impl Others {
+    fn start(links: Links) -> Self {
+        let longest = Arc::<AtomicU64>::default();
+        let noted = Arc::clone(&longest);
+        let setting = tokio::spawn(async move {
+            for mtu in [1500, 1400].into_iter().cycle() {
+                let started = Instant::now();
+                links.set_mtu(LOOPBACK, mtu).await.expect("set");
+                noted.fetch_max(micros(started), Ordering::Relaxed);
+            }
+        });
+        Self { longest, setting }
+    }
+
+    /// How long something takes, and the longest that a link waited meanwhile, in microseconds.
+    async fn beside(&self, what: impl Future<Output = ()>) -> (u64, u64) {
+        // What came before is over.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.longest.store(0, Ordering::Relaxed);
+        let started = Instant::now();
+        what.await;
+        let own = micros(started);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        (own, self.longest.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        self.setting.abort();
+    }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).expect("short")
 }
 
 fn median<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
