@@ -23,7 +23,8 @@ use crate::store::keys;
 use crate::topology::ownership::{self, MemberLink};
 use crate::wireguard::{self, Backend, Device};
 
-/// How long a WireGuard process whose control socket was removed may take to be found again; it looks once a second.
+/// How long a WireGuard process whose control socket was removed may take to be found again: since its agent ended, it
+/// looks once a second.
 const PROCESS_PATIENCE: Duration = Duration::from_secs(5);
 /// How often is looked meanwhile.
 const LOOK: Duration = Duration::from_millis(200);

@@ -25,6 +25,7 @@
 //! | `upgrade` | the two run dirs of a companion that hands over, and what is found in them |
 //! | `error` | what can go wrong, with the process and its run dir |
 //! | `run_dir` | control socket, locked pid file, log |
+//! | `last_agent` | whether the agent lives that a companion was last told something by |
 //! | `liveness` | how a companion learns that its container has ended |
 //! | `channel` | messages with descriptors over a socket |
 //! | `privileges` | its log, and the privileges that it gives up |
@@ -34,6 +35,7 @@ mod channel;
 mod ending;
 mod error;
 mod handle;
+mod last_agent;
 mod liveness;
 mod privileges;
 mod protocol;

@@ -14,8 +14,10 @@ use serde::de::IgnoredAny;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::last_agent::LastAgent;
 use super::privileges::{give_up_privileges, listen, log_there, log_to};
 use super::protocol::{Given, Handshake, Identity, Protocol, Reply, Request, Start, Started, Upgrade, encode};
 use super::run_dir::FileId;
@@ -25,8 +27,10 @@ use super::{RunDir, channel};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long accepting rests when the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often a process looks whether its control socket is still there.
-const FOUND_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a process looks whether its control socket is still there: without an agent, or while it is not.
+const LOST_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it looks while it is there and an agent lives, which would miss it.
+const FOUND_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a companion does. Every future but [`Service::end`]'s may be dropped at any of its awaits.
 #[expect(async_fn_in_trait, reason = "a companion has one thread for its control socket, so no bound is missing")]
@@ -46,6 +50,12 @@ pub trait Service<P: Protocol>: Sized {
         request: P::Request,
         files: Vec<OwnedFd>,
     ) -> anyhow::Result<(P::Response, Vec<OwnedFd>)>;
+
+    /// Looks at what no event reports, whenever the process looks for its control socket: every second without an agent, else
+    /// seldom. Returns why the process is to end, when there is a reason.
+    fn look(&mut self) -> Option<&'static str> {
+        None
+    }
 
     /// Returns why the process is to end, when there is a reason; a signal is one too, and is seen to elsewhere.
     async fn reason_to_end(&mut self) -> &'static str;
@@ -77,9 +87,10 @@ pub fn serve<P: Protocol, S: Service<P>>(run_dir: &Path) -> anyhow::Result<()> {
         };
         // It is not read if the agent died meanwhile; the next one finds the process.
         let _ = channel::send(&agent, &encode(&answer)?, &[]).await;
+        let last = LastAgent::of(&agent);
         drop(agent);
         let (service, control, lock) = started?;
-        let Ended { reason, door } = run(service, Door::new(run_dir, control, Some(lock)), &identity).await?;
+        let Ended { reason, door } = run(service, Door::new(run_dir, control, Some(lock)), last, &identity).await?;
         tracing::info!(reason, "{} ends", P::NAME);
         door.close();
         Ok(())
@@ -142,6 +153,16 @@ pub(super) struct Ended {
     door: Door,
 }
 
+/// What a look for the control socket came to.
+enum Look {
+    /// It is there.
+    There,
+    /// It is not, and is to be looked for again.
+    Lost,
+    /// It was not, and the run dir was taken again.
+    Taken(Taken),
+}
+
 /// A run dir that was taken again.
 struct Taken {
     /// The lock on its pid file; nothing where that is the one that the process has locked.
@@ -188,14 +209,17 @@ fn stay_found(
     socket: Option<FileId>,
     held: Option<&fs::File>,
     upgrade: Upgrade,
-) -> Result<Option<Taken>, &'static str> {
+) -> Result<Look, &'static str> {
     let place = match upgrade {
         // Without the directory above it there is no agent's state directory to be found in.
         Upgrade::KeepRunning => run_dir.path().parent(),
         Upgrade::HandOver => Some(run_dir.path()),
     };
-    if is_there(run_dir, socket) || !place.is_some_and(Path::is_dir) {
-        return Ok(None);
+    if is_there(run_dir, socket) {
+        return Ok(Look::There);
+    }
+    if !place.is_some_and(Path::is_dir) {
+        return Ok(Look::Lost);
     }
     let is_held = held.is_some_and(|lock| run_dir.has_lock(lock));
     let taken = run_dir.create().and_then(|()| if is_held { Ok(None) } else { run_dir.lock().map(Some) });
@@ -205,16 +229,16 @@ fn stay_found(
             return Err("another process has its directory");
         }
         // The next look tries again.
-        Err(_) => return Ok(None),
+        Err(_) => return Ok(Look::Lost),
     };
     // As above; a lock that is new is given back.
-    let Ok(control) = listen(run_dir) else { return Ok(None) };
+    let Ok(control) = listen(run_dir) else { return Ok(Look::Lost) };
     if !run_dir.log_file().exists() {
         // Where that fails, the log goes into the file of before.
         let _ = log_there(run_dir);
     }
     tracing::info!("the control socket was gone, and is there again");
-    Ok(Some(Taken { lock, control, socket: run_dir.socket_id() }))
+    Ok(Look::Taken(Taken { lock, control, socket: run_dir.socket_id() }))
 }
 
 /// A request that arrived whole, and where its answer goes.
@@ -224,19 +248,22 @@ type Arrived = (Zeroizing<Vec<u8>>, Vec<OwnedFd>, UnixStream);
 pub(super) async fn run<P: Protocol, S: Service<P>>(
     mut service: S,
     mut door: Door,
+    mut agent: LastAgent,
     identity: &Identity,
 ) -> anyhow::Result<Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (arrived, mut requests) = mpsc::channel::<Arrived>(1);
-    let mut look = tokio::time::interval(FOUND_INTERVAL);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut next_look = Instant::now();
     // A disk may let a look wait for long. Nothing else waits for it: this thread may carry a container's packets.
     let (looked, mut looks) = mpsc::channel(1);
     let mut is_looking = false;
     let reason = loop {
         tokio::select! {
-            _ = look.tick(), if !is_looking => {
+            () = tokio::time::sleep_until(next_look), if !is_looking => {
+                if let Some(reason) = service.look() {
+                    break reason;
+                }
                 is_looking = true;
                 let (run_dir, socket, lock) = (door.run_dir.clone(), door.socket, door.lock.clone());
                 let looked = looked.clone();
@@ -246,11 +273,18 @@ pub(super) async fn run<P: Protocol, S: Service<P>>(
             }
             Some(found) = looks.recv() => {
                 is_looking = false;
-                match found {
-                    Ok(taken) => if let Some(taken) = taken { door.move_to(taken) },
+                let is_found = match found {
+                    Ok(Look::There) => true,
+                    Ok(Look::Lost) => false,
+                    Ok(Look::Taken(taken)) => {
+                        door.move_to(taken);
+                        true
+                    }
                     Err(reason) => break reason,
-                }
+                };
+                next_look = Instant::now() + if is_found && agent.lives() { FOUND_INTERVAL } else { LOST_INTERVAL };
             }
+            () = agent.ended() => next_look = Instant::now(),
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
             reason = service.reason_to_end() => break reason,
@@ -263,6 +297,7 @@ pub(super) async fn run<P: Protocol, S: Service<P>>(
             }
             connection = door.control.accept() => match connection {
                 Ok((stream, _)) => {
+                    agent.hears(&stream);
                     let arrived = arrived.clone();
                     in_the_background(async move {
                         if stream.peer_cred()?.uid() == rustix::process::geteuid().as_raw() {

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::last_agent::LastAgent;
 use super::protocol::{BinaryId, Given, Identity, Program, Protocol, Upgrade};
 use super::{Cause, Found, Handle, RunDir, Service, Standing, serve};
 
@@ -69,6 +70,11 @@ impl<P: Protocol<Start = (), Request = Request, Response = Response>> Service<P>
     async fn end(self) {}
 }
 
+/// No agent lives: this process is none to itself.
+fn without_agent() -> LastAgent {
+    LastAgent::of(&tokio::net::UnixStream::pair().expect("a pair").0)
+}
+
 fn identity() -> Identity {
     Identity::own(SystemTime::now())
 }
@@ -87,7 +93,9 @@ fn serving() -> (tempfile::TempDir, Handle<Replaced>) {
     let directory = tempfile::tempdir().expect("a directory");
     let control = super::privileges::listen(&RunDir::new(directory.path())).expect("a socket");
     let door = serve::Door::new(RunDir::new(directory.path()), control, None);
-    tokio::spawn(async move { serve::run::<Replaced, _>(Parrot, door, &identity()).await.map(|ended| ended.reason) });
+    tokio::spawn(async move {
+        serve::run::<Replaced, _>(Parrot, door, without_agent(), &identity()).await.map(|ended| ended.reason)
+    });
     let handle = Handle::new(directory.path());
     (directory, handle)
 }
@@ -251,7 +259,9 @@ async fn a_process_whose_run_dir_was_removed_is_found_again() {
     run_dir.create().expect("made");
     let control = super::privileges::listen(&run_dir).expect("a socket");
     let door = serve::Door::new(run_dir.clone(), control, None);
-    tokio::spawn(async move { serve::run::<Kept, _>(Parrot, door, &identity()).await.map(|ended| ended.reason) });
+    tokio::spawn(async move {
+        serve::run::<Kept, _>(Parrot, door, without_agent(), &identity()).await.map(|ended| ended.reason)
+    });
     let handle = Handle::<Kept>::new(run_dir.path());
     let is_found = async || handle.hello().await.is_ok_and(|hello| hello.is_some());
     assert!(is_found().await);
@@ -281,7 +291,9 @@ async fn a_process_whose_socket_alone_was_removed_keeps_its_lock() {
     let control = super::privileges::listen(&run_dir).expect("a socket");
     let before = run_dir.socket_id();
     let door = serve::Door::new(run_dir.clone(), control, Some(lock));
-    tokio::spawn(async move { serve::run::<Kept, _>(Parrot, door, &identity()).await.map(|ended| ended.reason) });
+    tokio::spawn(async move {
+        serve::run::<Kept, _>(Parrot, door, without_agent(), &identity()).await.map(|ended| ended.reason)
+    });
     assert!(is_locked(&run_dir.path().join("pid")));
     std::fs::remove_file(run_dir.path().join("control.sock")).expect("removed");
     let made = async {

@@ -66,12 +66,18 @@ impl Predecessor {
         std::mem::take(&mut self.lock().heard)
     }
 
-    /// Ends the looking when the last session of the predecessor has ended.
-    pub(super) fn check(&self, now: Instant) {
-        if now >= self.ends && !self.is_over() {
-            self.is_over.store(true, Ordering::Relaxed);
-            *self.lock() = Peers::default();
+    /// Returns when the last session of the predecessor has ended; never after [`Self::end`].
+    pub(super) async fn is_to_end(&self) {
+        if self.is_over() {
+            std::future::pending::<()>().await;
         }
+        tokio::time::sleep_until(self.ends).await;
+    }
+
+    /// Ends the looking.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        *self.lock() = Peers::default();
     }
 
     fn is_over(&self) -> bool {
@@ -116,17 +122,24 @@ mod tests {
         assert_eq!(predecessor.take_heard(), [key(2)]);
     }
 
-    #[test]
-    fn nothing_is_heard_when_the_last_session_of_the_predecessor_has_ended() {
-        let start = Instant::now();
-        for (age, expected) in [(SESSION - Duration::from_secs(1), vec![key(1), key(2)]), (SESSION, vec![])] {
-            let predecessor = Predecessor::new(start);
+    #[tokio::test]
+    async fn nothing_is_heard_when_the_last_session_of_the_predecessor_has_ended() {
+        for (is_over, expected) in [(false, vec![key(1), key(2)]), (true, vec![])] {
+            let now = Instant::now();
+            let mut predecessor = Predecessor::new(now);
+            assert_eq!(predecessor.ends, now + SESSION);
+            predecessor.ends = now + if is_over { Duration::ZERO } else { SESSION };
             predecessor.add(key(1), endpoint(1));
-            predecessor.check(start + age);
+            let ended = tokio::time::timeout(Duration::from_millis(50), predecessor.is_to_end()).await;
+            assert_eq!(ended.is_ok(), is_over);
+            if is_over {
+                predecessor.end();
+            }
             predecessor.look_at(&[DATA, 0, 0, 0], endpoint(1).into());
             predecessor.add(key(2), endpoint(2));
             predecessor.look_at(&[DATA, 0, 0, 0], endpoint(2).into());
             assert_eq!(predecessor.take_heard(), expected);
+            assert!(tokio::time::timeout(Duration::from_millis(50), predecessor.is_to_end()).await.is_err());
         }
     }
 }

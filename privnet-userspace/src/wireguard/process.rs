@@ -10,12 +10,11 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 use rustix::event::{PollFd, PollFlags};
 use tokio::task::JoinHandle;
-use tokio::time::Interval;
 use zeroize::Zeroizing;
 
 use super::app::App;
@@ -29,9 +28,6 @@ use super::{DeviceState, Error};
 use crate::companion::{self, Given, Identity, LivenessWatch, Service};
 use crate::model::keys::KEY_LENGTH_BYTES;
 use crate::model::{PrivateKey, PublicKey};
-
-/// How often the process checks that its container and its TUN link are still there.
-const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs the WireGuard process whose files are in `run_dir`, until it is told to end or its container has ended.
 ///
@@ -53,7 +49,6 @@ struct Process {
     tun: OwnedFd,
     container: LivenessWatch,
     interface: String,
-    check: Interval,
 }
 
 impl Service<WireGuard> for Process {
@@ -73,10 +68,8 @@ impl Service<WireGuard> for Process {
         let predecessor = Predecessor::new(tokio::time::Instant::now());
         let shared = Arc::new(Shared::new(Tunnels::new(&key, mtu), predecessor));
         let forwards = tokio::spawn(forward(app, carrier, Arc::clone(&shared)));
-        let mut check = tokio::time::interval(CHECK_INTERVAL);
-        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tracing::info!(interface, "the WireGuard process is ready");
-        Ok(Self { shared, forwards, listen_port, key, tun: watched, container, interface, check })
+        Ok(Self { shared, forwards, listen_port, key, tun: watched, container, interface })
     }
 
     async fn respond(&mut self, request: Request, _: Vec<OwnedFd>) -> anyhow::Result<(Response, Vec<OwnedFd>)> {
@@ -101,6 +94,10 @@ impl Service<WireGuard> for Process {
         Ok((response, Vec::new()))
     }
 
+    fn look(&mut self) -> Option<&'static str> {
+        self.gone()
+    }
+
     async fn reason_to_end(&mut self) -> &'static str {
         loop {
             tokio::select! {
@@ -110,12 +107,7 @@ impl Service<WireGuard> for Process {
                     return self.gone().unwrap_or("the device failed");
                 }
                 () = self.container.ended() => return "the container's process ended",
-                now = self.check.tick() => {
-                    self.shared.predecessor.check(now);
-                    if let Some(reason) = self.gone() {
-                        return reason;
-                    }
-                }
+                () = self.shared.predecessor.is_to_end() => self.shared.predecessor.end(),
             }
         }
     }
@@ -126,7 +118,7 @@ impl Service<WireGuard> for Process {
 }
 
 impl Process {
-    /// Whether the TUN link or the container's pin is gone, which the kernel does not report.
+    /// Whether the TUN link or the container's pin is gone. Of the link the forwarding hears; a pin goes without an event.
     fn gone(&self) -> Option<&'static str> {
         let mut tun = [PollFd::new(&self.tun, PollFlags::empty())];
         let polled = rustix::event::poll(&mut tun, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
