@@ -212,7 +212,7 @@ fn changes_of_other_peers_and_of_nothing_lose_no_packet() {
                     there.send_to(&number.to_be_bytes(), destination).expect("sent");
                     number += 1;
                 }
-                std::thread::sleep(Duration::from_micros(300));
+                std::thread::sleep(Duration::from_micros(100));
             }
             // So that the receiver looks once more.
             there.send_to(b"end", destination).expect("sent");
@@ -251,6 +251,59 @@ fn changes_of_other_peers_and_of_nothing_lose_no_packet() {
         assert_eq!(receiver.join().expect("the receiver ends well"), sent, "packets received and sent");
         println!("{changes} changes, {sent} packets, none lost");
         assert!(sent > changes, "{sent} packets are too few for {changes} changes to have met any");
+    });
+}
+
+/// Of a userspace device: a socket that is full is one of its own.
+#[test]
+fn a_device_that_cannot_send_receives() {
+    /// Somewhat less than what the process's socket may have under way, which goes out a packet a second.
+    const NEARLY_FULL: u64 = 7 << 19;
+    const MANY: u64 = 1000;
+    runtime().block_on(async {
+        let lab = Lab::new();
+        let members = lab.mesh(Backend::Userspace, 2).await;
+        let (there, back) = (members[0].socket(members[0].address, 7000), members[1].socket(members[1].address, 7000));
+        assert!(arrives(&there, &back, b"the handshake is done") && arrives(&back, &there, b"there and back"));
+
+        // The carrier takes a packet a second, and keeps more than the socket may have under way.
+        members[0].bind_space.run("tc qdisc add dev veth0 root tbf rate 8kbit burst 1600 limit 100000000");
+        let under_way = || {
+            let sockets = members[0].bind_space.run("cat /proc/net/udp");
+            let queues = sockets.lines().skip(1).filter_map(|line| line.split_whitespace().nth(4)?.split(':').next());
+            queues.filter_map(|queue| u64::from_str_radix(queue, 16).ok()).max()
+        };
+        let dropped = || {
+            let links = members[0].app_space.run("cat /proc/net/dev");
+            let link = links.lines().find(|line| line.trim_start().starts_with("wg0:")).expect("it is there");
+            link.split_whitespace().nth(12).and_then(|drops| drops.parse::<u64>().ok()).expect("a number")
+        };
+        let destination = back.local_addr().expect("bound");
+        let send = |number| (0..number).for_each(|_| assert!(there.send_to(&[0; 1362], destination).is_ok()));
+        let mut before = None;
+        wait_until("the socket is full", || {
+            send(MANY);
+            let last = std::mem::replace(&mut before, under_way());
+            before <= last && before.is_some_and(|octets| octets >= NEARLY_FULL)
+        });
+        let origin = there.local_addr().expect("bound");
+        for number in 0..50_u32 {
+            back.send_to(&number.to_be_bytes(), origin).expect("sent");
+            let mut buffer = [0; 64];
+            let length = there.recv(&mut buffer).expect("it is received");
+            assert_eq!(&buffer[..length], number.to_be_bytes());
+        }
+        // What the device does not read is dropped at its link, whose queue is full.
+        let before = dropped();
+        send(MANY);
+        assert!(dropped() - before >= MANY, "it was full all the time");
+        // The twin: with room on the carrier, the device sends again.
+        members[0].bind_space.run("tc qdisc del dev veth0 root");
+        until("it sends again", async || {
+            there.send_to(b"last", destination).expect("sent");
+            back.recv(&mut [0; 2048]).expect("something comes") == 4
+        })
+        .await;
     });
 }
 

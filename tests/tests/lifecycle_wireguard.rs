@@ -7,15 +7,16 @@ mod wireguard_lab;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use privnet::companion::{BinaryId, Cause, Found, Handle, LivenessError, Program};
 use privnet::model::PrivateKey;
-use privnet::wireguard::{Backend, Device, Error, PeerChange, WireGuard, start_userspace, stop_userspace};
-use privnet_tests::lab::process::companions_below;
+use privnet::wireguard::{Backend, Device, Error, Peer, PeerChange, WireGuard, start_userspace, stop_userspace};
+use privnet_tests::lab::process::{companions_below, threads};
 use privnet_tests::lab::{ProcessSpace, runtime, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use wireguard_lab::{Lab, Member, PORT, arrives};
@@ -32,24 +33,30 @@ fn introduce(members: &[Member]) {
     }
 }
 
+/// Starts the member's process from an agent of its own, which is returned.
+fn started_by_an_agent(member: &Member) -> Child {
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_wireguard_process"))
+        .arg("agent")
+        .args([&member.run_dir, &member.app_space.path(), &member.bind_space.path()])
+        .arg(PORT.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the agent starts");
+    let key = member.key.reveal_base64();
+    writeln!(agent.stdin.as_mut().expect("piped"), "{}", key.as_str()).expect("written");
+    let mut ready = [0; 6];
+    agent.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("the agent is ready");
+    agent
+}
+
 #[test]
 fn the_process_outlives_the_agent_and_the_next_agent_finds_it() {
     let lab = Lab::new();
     let mut members = vec![lab.member(2), lab.member(3)];
     runtime().block_on(members[1].start(Backend::Userspace));
 
-    let mut agent = Command::new(env!("CARGO_BIN_EXE_wireguard_process"))
-        .arg("agent")
-        .args([&members[0].run_dir, &members[0].app_space.path(), &members[0].bind_space.path()])
-        .arg(PORT.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the agent starts");
-    let key = members[0].key.reveal_base64();
-    writeln!(agent.stdin.as_mut().expect("piped"), "{}", key.as_str()).expect("written");
-    let mut ready = [0; 6];
-    agent.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("the agent is ready");
+    let mut agent = started_by_an_agent(&members[0]);
     members[0].link_up();
     introduce(&members);
     let (there, back) = (members[0].socket(members[0].address, 7000), members[1].socket(members[1].address, 7000));
@@ -183,7 +190,7 @@ fn a_start_that_fails_leaves_nothing() {
 #[test]
 fn the_process_ends_with_the_container_and_lets_its_namespace_go() {
     let lab = Lab::new();
-    let mut member = lab.member(2);
+    let member = lab.member(2);
     let container = ProcessSpace::start();
     let app = container.netns();
     // Another process in the namespace, which is no reason to stay: it is not by this one that it was handed over.
@@ -200,9 +207,11 @@ fn the_process_ends_with_the_container_and_lets_its_namespace_go() {
     let log = fs::read_to_string(member.run_dir.join("log")).expect("a log");
     assert!(log.contains("the container's process ended"), "{log}");
 
-    // The same with a pin, which takes up to one look at it; the twin is every other test, where it stays.
-    runtime().block_on(member.start(Backend::Userspace));
+    // The same with a pin, at which it looks every second without an agent; the twin is every other test, where it stays.
+    let mut agent = started_by_an_agent(&member);
     let process = member.process();
+    agent.kill().expect("killed");
+    agent.wait().expect("dead");
     member.app_space.remove();
     wait_until("the WireGuard process ended", || !Path::new(&format!("/proc/{process}/fd/0")).exists());
     runtime().block_on(async { stop_userspace(&member.run_dir).await.expect("its files are removed") });
@@ -337,6 +346,48 @@ fn a_process_of_the_build_before_is_observed_and_changed() {
         let found = Handle::<WireGuard>::new(directory.path()).find(&program).await.expect("it answers");
         assert_eq!(found, Found::Current, "it keeps its sessions");
     });
+}
+
+/// What 300 peers cost that nothing is said to.
+#[test]
+fn three_hundred_peers_that_are_silent_take_little_memory_and_no_timer() {
+    const MOST_KB: u64 = 6000;
+    const INTERVAL: Duration = Duration::from_secs(8);
+    let lab = Lab::new();
+    let mut member = lab.member(2);
+    runtime().block_on(member.start(Backend::Userspace));
+    let set = (1..=300).map(|number: u16| {
+        let [high, low] = number.to_be_bytes();
+        let address = Ipv4Addr::new(10, 240, 1 + high, low);
+        let key = PrivateKey::from_random([&[7, high, low], &[7; 29][..]].concat().try_into().expect("32 octets"));
+        Peer { public_key: key.public_key(), endpoint: SocketAddrV4::new(address, PORT), allowed_ip: address }
+    });
+    runtime().block_on(member.change(PeerChange { set: set.collect(), remove: vec![] }));
+    let (process, file) = (member.process(), |name: &str| PathBuf::from(format!("/proc/{}/{name}", member.process())));
+    // Pages of the binary that only this process happens to use are the kernel's to drop.
+    let private = sum(&file("smaps_rollup"), "Private_Dirty");
+    let sleeps = || {
+        let threads = threads(process.cast_signed()).into_iter();
+        threads.map(|thread| sum(&file(&format!("task/{thread}/status")), "voluntary_ctxt")).sum::<u64>()
+    };
+    let before = sleeps();
+    std::thread::sleep(INTERVAL);
+    let woken = sleeps().saturating_sub(before);
+    println!("private: {private} kB, woken {woken} times in {INTERVAL:?}");
+    assert!(private > 0 && private <= MOST_KB, "{private} kB");
+    // Once to look for its control socket, at the most; with a timer of a second it is three times a second.
+    assert!(woken <= 6, "{woken}");
+    let state = runtime().block_on(member.device().observe()).expect("answers").expect("is there");
+    assert_eq!(state.peers.len(), 300);
+    assert!(sleeps() > before + woken, "the twin: a question wakes it");
+    runtime().block_on(member.stop());
+}
+
+/// The numbers behind the lines of a file of /proc that begin with `name`.
+fn sum(file: &Path, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
 }
 
 #[test]

@@ -57,7 +57,8 @@ pub(super) enum Read {
 pub(super) struct App {
     link: AsyncFd<OwnedFd>,
     offloads: Offloads,
-    pool: Pool,
+    /// Like the buffers and the flows below: made when it is used, and given back at rest.
+    pool: Option<Pool>,
     /// What was read last, with its header.
     read: Vec<u8>,
     segments: Vec<Segment>,
@@ -65,7 +66,7 @@ pub(super) struct App {
     /// The first `filled` wait to be written, each behind room for its header.
     waiting: Vec<Waiting>,
     filled: usize,
-    flows: GROTable,
+    flows: Option<GROTable>,
 }
 
 impl App {
@@ -74,14 +75,28 @@ impl App {
         Ok(Self {
             link: watch(link)?,
             offloads,
-            pool: Pool::new(BUFFERS),
+            pool: None,
             read: vec![0; VIRTIO_NET_HDR_LEN + MOST_OCTETS],
             segments: Vec::new(),
             sizes: Vec::new(),
             waiting: Vec::new(),
             filled: 0,
-            flows: GROTable::new(),
+            flows: None,
         })
+    }
+
+    /// Gives back what takes memory and is not needed until the next packet.
+    pub(super) fn rest(&mut self) {
+        (self.pool, self.flows) = (None, None);
+        (self.segments, self.sizes) = (Vec::new(), Vec::new());
+        if self.filled == 0 {
+            self.waiting = Vec::new();
+        }
+    }
+
+    /// Returns when the link is gone.
+    pub(super) async fn is_gone(&self) -> io::Result<()> {
+        self.link.ready(Interest::ERROR).await.map(|mut ready| ready.retain_ready())
     }
 
     /// Returns when there may be something to read.
@@ -115,11 +130,12 @@ impl App {
             return None;
         }
         let mut header = if header.is_empty() { VirtioNetHdr::default() } else { VirtioNetHdr::decode(header).ok()? };
+        let pool = self.pool.get_or_insert_with(|| Pool::new(BUFFERS));
         if header.gso_type == ONE_PACKET {
             if header.flags & NEEDS_CHECKSUM != 0 {
                 complete_checksum(packet, header.csum_start.into(), header.csum_offset.into())?;
             }
-            packets.push(copy_of(packet, &self.pool));
+            packets.push(copy_of(packet, pool));
             return Some(destination);
         }
         // The header's own `hdr_len` may be that of the first packet whole.
@@ -134,7 +150,7 @@ impl App {
             return None;
         }
         let most = (headers + usize::from(header.gso_size)).min(packet.len());
-        self.segments.extend((0..count).map(|_| Segment(sized(&self.pool, most))));
+        self.segments.extend((0..count).map(|_| Segment(sized(pool, most))));
         self.sizes.resize(count, 0);
         let split = gso_split(packet, header, &mut self.segments, &mut self.sizes, 0, false).ok();
         let split = self.segments.drain(..).zip(&self.sizes).take(split.unwrap_or(0));
@@ -172,9 +188,13 @@ impl App {
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let waiting = &mut self.waiting[..self.filled];
         self.filled = 0;
-        if self.offloads.tcp {
+        if let [Waiting(buffer)] = waiting {
+            // The header of what is merged with nothing.
+            buffer[..VIRTIO_NET_HDR_LEN].fill(0);
+        } else if self.offloads.tcp && !waiting.is_empty() {
+            let flows = self.flows.get_or_insert_with(GROTable::new);
             // It fails for a buffer without a packet, and for more than 65,535: there are none.
-            let _ = self.flows.apply_gro(waiting, VIRTIO_NET_HDR_LEN, self.offloads.udp);
+            let _ = flows.apply_gro(waiting, VIRTIO_NET_HDR_LEN, self.offloads.udp);
         }
         for Waiting(buffer) in waiting {
             let written = if self.offloads.tcp {
@@ -198,8 +218,8 @@ impl App {
     }
 
     /// A packet with these octets.
-    pub(super) fn packet(&self, octets: &[u8]) -> Packet {
-        copy_of(octets, &self.pool)
+    pub(super) fn packet(&mut self, octets: &[u8]) -> Packet {
+        copy_of(octets, self.pool.get_or_insert_with(|| Pool::new(BUFFERS)))
     }
 }
 

@@ -95,31 +95,38 @@ impl Carrier {
         }
     }
 
-    /// Sends all that waits. One that cannot be sent is lost as on any link; those behind it are sent.
-    pub(super) async fn send(&mut self, datagrams: &mut Datagrams) {
-        for (run, octets) in datagrams.runs() {
-            if !run.is_several() {
-                let _lost = self.socket.send_to(octets, run.destination).await;
-                continue;
-            }
-            if self.sends_several {
-                match self.send_several(run, octets).await.map_err(|error| Errno::from_io_error(&error)) {
-                    // No device on the way completes the checksums (`udp_send_skb` of net/ipv4/udp.c).
-                    Err(Some(Errno::IO)) => self.sends_several = false,
-                    // They are too large for the interface: EINVAL, and EMSGSIZE since "udp: gso: do not drop small packets when
-                    // PMTU reduces", which stable kernels have too.
-                    Err(Some(Errno::INVAL | Errno::MSGSIZE)) => {}
-                    Ok(()) | Err(_) => continue,
-                }
-            }
-            for datagram in octets.chunks(run.segment) {
-                let _lost = self.socket.send_to(datagram, run.destination).await;
-            }
-        }
-        datagrams.clear();
+    /// Returns when there may be room for more.
+    pub(super) async fn is_writable(&self) -> io::Result<()> {
+        self.socket.writable().await
     }
 
-    async fn send_several(&self, run: &Run, octets: &[u8]) -> io::Result<()> {
+    /// Sends what waits, as far as there is room. One that cannot be sent is lost as on any link; those behind it are sent.
+    pub(super) fn send(&mut self, datagrams: &mut Datagrams) {
+        while let Some((run, octets)) = datagrams.first() {
+            let is_several = self.sends_several && run.is_several();
+            let (octets, result) = if is_several {
+                (octets.len(), self.send_several(run, octets))
+            } else {
+                let one = &octets[..octets.len().min(run.segment)];
+                (one.len(), self.socket.try_send_to(one, run.destination).map(drop))
+            };
+            let Err(error) = result else {
+                datagrams.is_sent(octets);
+                continue;
+            };
+            match Errno::from_io_error(&error) {
+                _ if error.kind() == io::ErrorKind::WouldBlock => return,
+                // No device on the way completes the checksums (`udp_send_skb` of net/ipv4/udp.c).
+                Some(Errno::IO) if is_several => self.sends_several = false,
+                // They are too large for the interface: EINVAL, and EMSGSIZE since "udp: gso: do not drop small packets when
+                // PMTU reduces", which stable kernels have too.
+                Some(Errno::INVAL | Errno::MSGSIZE) if is_several => datagrams.split_first(),
+                _ => datagrams.is_sent(octets),
+            }
+        }
+    }
+
+    fn send_several(&self, run: &Run, octets: &[u8]) -> io::Result<()> {
         let segment = u16::try_from(run.segment).map_err(io::Error::other)?;
         let destination = SockaddrStorage::from(run.destination);
         let send = || {
@@ -127,6 +134,6 @@ impl Carrier {
             let control = [ControlMessage::UdpGsoSegments(&segment)];
             Ok(sendmsg(self.socket.as_raw_fd(), &parts, &control, MsgFlags::empty(), Some(&destination))?)
         };
-        self.socket.async_io(Interest::WRITABLE, send).await.map(drop)
+        self.socket.try_io(Interest::WRITABLE, send).map(drop)
     }
 }

@@ -1,19 +1,26 @@
 //! Datagrams that wait to be sent, in their order. Neighbours for one destination and of one length stand one behind the other,
 //! so that one call sends them (`UDP_SEGMENT`, include/uapi/linux/udp.h).
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 
 /// Most datagrams of one call (`UDP_MAX_SEGMENTS` of include/linux/udp.h before Linux 6.9).
-const MOST_SEGMENTS: usize = 64;
+pub(super) const MOST_SEGMENTS: usize = 64;
 /// Most octets of one call: the payload of the largest datagram of IPv4.
-const MOST_OCTETS: usize = 65_507;
+pub(super) const MOST_OCTETS: usize = 65_507;
+
+/// Most octets that wait: what is sent while the socket is full is lost beyond that. A turn adds about half of it at most, with
+/// what waited for a handshake.
+const MOST_WAITING: usize = 1 << 20;
 
 /// Datagrams that wait to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Datagrams {
     octets: Vec<u8>,
-    runs: Vec<Run>,
+    runs: VecDeque<Run>,
+    /// Those that found no room.
+    lost: u64,
 }
 
 /// Neighbours that one call can send: all of one length, but the last, which may be shorter.
@@ -24,6 +31,8 @@ pub(super) struct Run {
     /// The length of each but the last, in octets.
     pub(super) segment: usize,
     place: Range<usize>,
+    /// Whether each of them takes a call of its own.
+    is_split: bool,
 }
 
 impl Run {
@@ -31,15 +40,16 @@ impl Run {
         let used = self.place.len();
         self.destination == destination
             && self.segment > 0
+            && !self.is_split
             && (1..=self.segment).contains(&length)
             && used.is_multiple_of(self.segment)
             && used / self.segment < MOST_SEGMENTS
             && used + length <= MOST_OCTETS
     }
 
-    /// Whether it is more than one.
+    /// Whether it is more than one that one call can send.
     pub(super) fn is_several(&self) -> bool {
-        self.place.len() > self.segment
+        !self.is_split && self.place.len() > self.segment
     }
 }
 
@@ -47,17 +57,63 @@ impl Datagrams {
     /// Puts one behind those that are there.
     pub(super) fn push(&mut self, destination: SocketAddr, datagram: &[u8]) {
         let start = self.octets.len();
+        let end = start + datagram.len();
+        if end > MOST_WAITING {
+            self.lost += 1;
+            return;
+        }
         self.octets.extend_from_slice(datagram);
-        let end = self.octets.len();
-        match self.runs.last_mut() {
+        match self.runs.back_mut() {
             Some(run) if run.takes(destination, datagram.len()) => run.place.end = end,
-            _ => self.runs.push(Run { destination, segment: datagram.len(), place: start..end }),
+            _ => {
+                self.runs.push_back(Run { destination, segment: datagram.len(), place: start..end, is_split: false });
+            }
+        }
+    }
+
+    /// Puts all of `others` behind those that are there.
+    pub(super) fn append(&mut self, others: &mut Self) {
+        while let Some((run, octets)) = others.first() {
+            let length = octets.len().min(run.segment);
+            self.push(run.destination, &octets[..length]);
+            others.is_sent(length);
+        }
+        self.lost += std::mem::take(&mut others.lost);
+    }
+
+    /// Those that are to be sent next.
+    pub(super) fn first(&self) -> Option<(&Run, &[u8])> {
+        self.runs.front().map(|run| (run, &self.octets[run.place.clone()]))
+    }
+
+    /// Takes away the first octets of [`Self::first`]: whole datagrams.
+    pub(super) fn is_sent(&mut self, octets: usize) {
+        let Some(run) = self.runs.front_mut() else { return };
+        run.place.start += octets;
+        if run.place.is_empty() {
+            self.runs.pop_front();
+        }
+        if self.runs.is_empty() {
+            self.octets.clear();
+        }
+    }
+
+    /// From now on, each of [`Self::first`] takes a call of its own.
+    pub(super) fn split_first(&mut self) {
+        if let Some(run) = self.runs.front_mut() {
+            run.is_split = true;
         }
     }
 
     /// What waits, in order.
+    #[cfg(test)]
     pub(super) fn runs(&self) -> impl Iterator<Item = (&Run, &[u8])> {
         self.runs.iter().map(|run| (run, &self.octets[run.place.clone()]))
+    }
+
+    /// How many found no room since this was asked last.
+    pub(super) const fn take_lost(&mut self) -> u64 {
+        std::mem::replace(&mut self.lost, 0)
     }
 
     /// How many octets wait.
@@ -65,15 +121,9 @@ impl Datagrams {
         self.octets.len()
     }
 
-    #[cfg(test)]
-    const fn is_empty(&self) -> bool {
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
         self.runs.is_empty()
-    }
-
-    /// Forgets them all.
-    pub(super) fn clear(&mut self) {
-        self.octets.clear();
-        self.runs.clear();
     }
 }
 
@@ -120,7 +170,48 @@ mod tests {
         }
         let runs: Vec<_> = datagrams.runs().map(|(run, octets)| (run.segment, octets.len())).collect();
         assert_eq!(runs, [(100, 240), (40, 40), (40, 40)]);
-        datagrams.clear();
+        let mut others = Datagrams::default();
+        others.push(destination(2), &[0; 40]);
+        datagrams.append(&mut others);
+        assert!(others.is_empty());
+        let runs: Vec<_> = datagrams.runs().map(|(run, octets)| (run.segment, octets.len())).collect();
+        assert_eq!(runs, [(100, 240), (40, 40), (40, 80)]);
+    }
+
+    #[test]
+    fn what_is_sent_goes_and_what_is_pushed_meanwhile_comes_behind() {
+        let mut datagrams = Datagrams::default();
+        for fill in 1..=3 {
+            datagrams.push(destination(1), &[fill; 100]);
+        }
+        datagrams.split_first();
+        assert!(!datagrams.first().expect("a run").0.is_several());
+        datagrams.is_sent(100);
+        datagrams.push(destination(1), &[4; 100]);
+        let left: Vec<_> = datagrams.runs().map(|(run, octets)| (run.is_several(), octets.len(), octets[0])).collect();
+        assert_eq!(left, [(false, 200, 2), (false, 100, 4)]);
+        for octets in [100, 100, 100] {
+            datagrams.is_sent(octets);
+        }
         assert!(datagrams.is_empty() && datagrams.octets() == 0);
+        datagrams.push(destination(1), &[]);
+        datagrams.is_sent(0);
+        assert!(datagrams.is_empty());
+    }
+
+    #[test]
+    fn beyond_the_bound_datagrams_are_lost_and_counted() {
+        let mut datagrams = Datagrams::default();
+        for _ in 0..MOST_WAITING / 1024 {
+            datagrams.push(destination(1), &[0; 1024]);
+        }
+        assert_eq!((datagrams.octets(), datagrams.take_lost()), (MOST_WAITING, 0));
+        datagrams.push(destination(1), &[0; 1024]);
+        assert_eq!((datagrams.octets(), datagrams.take_lost(), datagrams.take_lost()), (MOST_WAITING, 1, 0));
+        while let Some(octets) = datagrams.first().map(|(_, octets)| octets.len()) {
+            datagrams.is_sent(octets);
+        }
+        datagrams.push(destination(1), &[0; 1024]);
+        assert_eq!((datagrams.octets(), datagrams.take_lost()), (1024, 0));
     }
 }

@@ -1,6 +1,9 @@
 //! What a WireGuard process does all day: packets of the app become datagrams on the carrier, and the other way. One task of one
 //! thread does all of it in short turns, and yields after each: without that, an end that always has something to read would
 //! keep the other end, the timers and the control socket waiting, since nothing that is ready makes a task yield.
+//!
+//! While the carrier's socket is full, nothing is read from the app, whose packets wait in the TUN link; what the carrier
+//! receives still goes to the app. A TUN link is never full: it hands a packet to the stack at once.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gotatun::packet::Packet;
+use rustix::io::Errno;
 use tokio::sync::Notify;
 
 use super::PeerState;
@@ -71,16 +75,28 @@ pub(super) async fn forward(mut app: App, mut carrier: Carrier, shared: Arc<Shar
     loop {
         let due = shared.lock().tunnels.due();
         let result = tokio::select! {
-            ready = app.is_readable() => match ready {
+            ready = app.is_readable(), if out.is_empty() => match ready {
                 Ok(()) => from_app(&mut app, &shared, &mut packets, &mut out),
                 Err(error) => Err(error),
             },
+            gone = app.is_gone() => Err(gone.err().unwrap_or_else(|| Errno::BADFD.into())),
             ready = carrier.is_readable() => match ready {
                 Ok(()) => from_carrier(&mut app, &mut carrier, &shared, &mut out).await,
                 Err(error) => Err(error),
             },
+            // It is sent below.
+            ready = carrier.is_writable(), if !out.is_empty() => ready,
             () = until(due) => {
-                shared.lock().tunnels.tick(Instant::now(), &mut out);
+                let now = Instant::now();
+                let tunnels = &mut shared.lock().tunnels;
+                tunnels.tick(now, &mut out);
+                if tunnels.is_at_rest(now) {
+                    app.rest();
+                    packets = Vec::new();
+                    if out.is_empty() {
+                        out = Datagrams::default();
+                    }
+                }
                 Ok(())
             }
             () = shared.predecessor.is_heard() => {
@@ -89,11 +105,17 @@ pub(super) async fn forward(mut app: App, mut carrier: Carrier, shared: Arc<Shar
                 Ok(())
             }
             () = shared.changed.notified() => {
-                std::mem::swap(&mut shared.lock().out, &mut out);
+                out.append(&mut shared.lock().out);
                 Ok(())
             }
         };
-        carrier.send(&mut out).await;
+        carrier.send(&mut out);
+        if out.is_empty() {
+            let lost = out.take_lost();
+            if lost > 0 {
+                tracing::warn!(lost, "datagrams were lost while the socket was full");
+            }
+        }
         if let Err(error) = result {
             return error;
         }

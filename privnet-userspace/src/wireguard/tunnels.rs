@@ -5,8 +5,11 @@
 //! of a large network never speaks with most of the others.
 //!
 //! The library counts time by calls: what happens is dated to the call before it. So a tunnel in use is called every
-//! [`TICK`], one that is not in use before it is used again, one with a session every [`SLOW_TICK`], so that its keys are
-//! erased in time, and one without is not called at all: a device without traffic has no timer.
+//! [`TICK`], one that is not in use before it is used again, one with a session when its keys are to be erased
+//! ([`ERASED`]), and one without is not called at all: a device without traffic has no timer.
+//!
+//! What the library keeps for a peer takes 18 kB, most of them room for eight sessions. It stays from its first use on: it has
+//! the date of the last handshake, before which none is accepted.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,13 +32,13 @@ use crate::model::{PrivateKey, PublicKey};
 
 /// How often a tunnel in use is called; the library's timers are of some seconds.
 const TICK: Duration = Duration::from_millis(250);
-/// How often one is called that has a session and is not in use.
-const SLOW_TICK: Duration = Duration::from_secs(10);
 /// How long after the last packet a tunnel is in use. Within it fall: a keepalive 10 s after a packet that was received, the
 /// handshake some 15 s after one that was not answered, and each repetition of a handshake (the WireGuard paper, section 6).
 const IN_USE: Duration = Duration::from_secs(17);
-/// How long after a handshake a tunnel may have keys to erase: three sessions (the WireGuard paper, section 6.3).
-const HAS_KEYS: Duration = Duration::from_secs(3 * SESSION.as_secs() + SLOW_TICK.as_secs());
+/// How long after the last handshake a tunnel that is not in use is called: its session has ended, and all that it has of the
+/// handshake is to be erased (the WireGuard paper, section 6.3). A second more, since the library's date is that of a call.
+const ERASED: [Duration; 2] =
+    [Duration::from_secs(SESSION.as_secs() + 1), Duration::from_secs(3 * SESSION.as_secs() + 1)];
 /// The type of a message with data, its first octet (the WireGuard paper, section 5.4.6).
 pub(super) const DATA: u8 = 4;
 /// Handshakes that one source may begin in a second before it has to show that it receives what is sent to it.
@@ -70,7 +73,8 @@ struct Tunnel {
     address: Ipv4Addr,
     called: Instant,
     used_until: Instant,
-    has_keys_until: Instant,
+    /// The last handshake that succeeded.
+    handshake: Option<Instant>,
 }
 
 impl Tunnels {
@@ -132,7 +136,7 @@ impl Tunnels {
             address: peer.allowed_ip,
             called: now,
             used_until: now,
-            has_keys_until: now,
+            handshake: None,
         };
         self.tunnels.insert(peer.public_key, tunnel);
         self.by_address.insert(peer.allowed_ip, peer.public_key);
@@ -250,7 +254,7 @@ impl Tunnels {
             TunnResult::Done | TunnResult::Err(_) => None,
             TunnResult::WriteToNetwork(answer) => {
                 tunnel.endpoint = source;
-                tunnel.has_keys_until = now + HAS_KEYS;
+                tunnel.handshake = Some(now);
                 tunnel.send(key, answer, &mut self.by_index, out);
                 let queued: Vec<WgKind> = tunnel.library(key, &self.own).get_queued_packets(&mut self.mtu).collect();
                 for message in queued {
@@ -267,6 +271,11 @@ impl Tunnels {
         };
         self.due = earlier(self.due, tunnel.due());
         packet
+    }
+
+    /// Whether no tunnel is in use, as of the last [`Self::tick`].
+    pub(super) fn is_at_rest(&self, now: Instant) -> bool {
+        self.due.is_none_or(|due| due > now + TICK)
     }
 
     /// When [`Self::tick`] is to be called; never while nothing is used and no keys are left.
@@ -331,15 +340,13 @@ impl Tunnel {
         self.used_until = now + IN_USE;
     }
 
-    /// When it is to be called. One call comes after the time for which it may have keys, however late.
+    /// When it is to be called. One call comes after each time at which keys are to be erased, however late.
     fn due(&self) -> Option<Instant> {
         if self.called < self.used_until {
-            Some(self.called + TICK)
-        } else if self.called < self.has_keys_until {
-            Some(self.called + SLOW_TICK)
-        } else {
-            None
+            return Some(self.called + TICK);
         }
+        let handshake = self.handshake?;
+        ERASED.into_iter().map(|age| handshake + age).find(|due| self.called < *due)
     }
 }
 

@@ -13,7 +13,7 @@ use super::image::Image;
 use crate::{environment, shell};
 
 /// What privnet, its tests and a person in the shell may ask for.
-const WANTED: [&str; 25] = [
+const WANTED: [&str; 26] = [
     "act_mirred",
     "bridge",
     "br_netfilter",
@@ -32,6 +32,7 @@ const WANTED: [&str; 25] = [
     "overlay",
     "sch_ingress",
     "sch_netem",
+    "sch_tbf",
     "tun",
     "veth",
     "virtio_blk",

@@ -153,21 +153,44 @@ fn a_session_is_begun_once_and_one_that_is_there_is_kept() {
 }
 
 #[test]
-fn a_device_without_traffic_has_no_timer_and_one_with_keys_a_slow_one() {
+fn a_device_without_traffic_has_no_timer_and_one_with_keys_waits_until_they_are_to_be_erased() {
     let (mut a, mut b) = pair();
+    let before = Instant::now();
     assert_eq!((a.tunnels.due(), b.tunnels.due()), (None, None));
     let out = a.send(a.peer.allowed_ip, b.peer.allowed_ip);
     carry(&mut a, &mut b, out);
     assert!(is_due_within(&a, TICK) && is_due_within(&b, TICK));
     let mut out = Datagrams::default();
-    let later = Instant::now() + IN_USE;
-    a.tunnels.tick(later, &mut out);
-    assert_eq!(a.tunnels.due(), Some(later + SLOW_TICK));
+    let after = Instant::now();
+    a.tunnels.tick(after + IN_USE, &mut out);
+    assert!(a.tunnels.is_at_rest(after + IN_USE));
+    for age in ERASED {
+        let due = a.tunnels.due().expect("keys are to be erased");
+        assert!((before + age..=after + age).contains(&due));
+        a.tunnels.tick(due, &mut out);
+    }
+    assert_eq!(a.tunnels.due(), None);
     // However late that is.
-    let end = later + 2 * HAS_KEYS;
+    let (mut a, mut b) = pair();
+    let out_of_a = a.send(a.peer.allowed_ip, b.peer.allowed_ip);
+    carry(&mut a, &mut b, out_of_a);
+    let end = Instant::now() + 2 * ERASED[1];
     a.tunnels.tick(end, &mut out);
     assert_eq!(a.tunnels.due(), None);
     let (from, to) = (a.peer.allowed_ip, b.peer.allowed_ip);
     a.tunnels.outgoing([packet(from, to)].into_iter(), to, end, &mut out);
     assert!(out.octets() > 0 && a.tunnels.due() == Some(end + TICK), "and it is used again");
+}
+
+#[test]
+fn a_peer_takes_no_room_in_the_library_until_it_is_used() {
+    let (mut a, mut b) = pair();
+    let made = |end: &End| end.tunnels.tunnels.values().filter(|tunnel| tunnel.library.is_some()).count();
+    a.knows(&End::new(3).peer);
+    a.tunnels.tick(Instant::now() + IN_USE, &mut Datagrams::default());
+    assert_eq!((made(&a), made(&b)), (0, 0));
+    assert!(a.tunnels.peers().all(|(_, state)| state.last_handshake_age.is_none() && state.rx_bytes == 0));
+    let out = a.send(a.peer.allowed_ip, b.peer.allowed_ip);
+    assert_eq!(carry(&mut a, &mut b, out).len(), 1);
+    assert_eq!((made(&a), made(&b)), (1, 1));
 }
