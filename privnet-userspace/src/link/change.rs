@@ -60,14 +60,21 @@ impl Links {
         self.set("set the MTU of", unspec(index).mtu(mtu).build()).await
     }
 
-    /// Sets of a TUN link, which is down, its MTU in bytes, how many packets wait for the program behind it, and its alias. A
-    /// link that is up loses what is sent while its queue changes.
+    /// Sets of a TUN link, which is down, its MTU and its largest super-packet in bytes, how many packets wait for the program
+    /// behind it, and its alias. A link that is up loses what is sent while its queue changes.
     ///
     /// # Errors
     /// As [`Links::set_mtu`].
-    pub async fn set_tun(&self, index: u32, mtu: u32, queue_packets: u32, alias: &str) -> Result<(), Error> {
+    pub async fn set_tun(
+        &self,
+        index: u32,
+        (mtu, super_packet): (u32, u32),
+        queue_packets: u32,
+        alias: &str,
+    ) -> Result<(), Error> {
         let mut message = unspec(index).mtu(mtu).alias(alias).build();
         message.attributes.push(LinkAttribute::TxQueueLen(queue_packets));
+        message.attributes.push(LinkAttribute::GsoMaxSize(super_packet));
         self.set("set the MTU, the queue and the alias of", message).await
     }
 

@@ -39,7 +39,7 @@ use crate::netns::Netns;
 pub use change::SESSION;
 pub use error::Error;
 pub use kernel::kernel_support;
-pub use offload::OffloadChoice;
+pub use offload::{OffloadChoice, super_packet_bytes};
 pub use process::serve_userspace;
 pub use protocol::WireGuard;
 pub use userspace::{TUN_QUEUE_PACKETS, UserspaceSpec, start_userspace, stop_userspace, userspace_support};

@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::datagrams::{MOST_OCTETS, MOST_SEGMENTS};
+
 /// What was asked for with `--offload`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OffloadChoice {
@@ -17,6 +19,23 @@ pub enum OffloadChoice {
     Off,
 }
 
+/// The largest super-packet of a TUN link with this MTU, in bytes (its `gso_max_size`): as many packets as one call sends when they
+/// are encrypted. TCP's are smaller by room for its headers.
+#[must_use]
+pub fn super_packet_bytes(mtu: u32) -> u32 {
+    let bytes = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let packets = (bytes(MOST_OCTETS) / (mtu + OVERHEAD_BYTES)).min(bytes(MOST_SEGMENTS));
+    (packets * mtu.saturating_sub(HEADER_BYTES) + TCP_ROOM_BYTES).min(bytes(GSO_MAX_SIZE))
+}
+
+/// What WireGuard adds to a packet that is as long as the MTU: 16 bytes before it, and a tag of 16.
+const OVERHEAD_BYTES: u32 = 32;
+/// The headers of IPv4 and TCP.
+const HEADER_BYTES: u32 = 40;
+/// `MAX_TCP_HEADER` and one, include/net/tcp.h and net/core/sock.c.
+const TCP_ROOM_BYTES: u32 = 321;
+/// What every kernel takes.
+const GSO_MAX_SIZE: usize = 65_536;
 /// Before this kernel, super-packets of UDP are lost behind a VXLAN device.
 const UDP: Version = Version(6, 8, 5);
 
@@ -59,6 +78,19 @@ impl Offloads {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_super_packet_is_as_many_packets_as_one_call_sends() {
+        for (mtu, packets) in [(1390, 46), (8890, 7), (576, 64)] {
+            let payload = super_packet_bytes(mtu) - TCP_ROOM_BYTES;
+            // Without timestamps, and with them.
+            for segment in [mtu - HEADER_BYTES, mtu - HEADER_BYTES - 12] {
+                let sent = payload / segment;
+                assert!(sent == packets || mtu == 576, "{mtu}: {sent}");
+                assert!(sent * (mtu + OVERHEAD_BYTES) <= 65_507, "{mtu}: {sent}");
+            }
+        }
+    }
 
     #[test]
     fn super_packets_of_udp_are_used_from_the_kernel_on_that_does_not_lose_them() {

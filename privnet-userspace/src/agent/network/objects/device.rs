@@ -72,7 +72,8 @@ impl Managed for kind::Device {
                 };
                 wireguard::start_userspace(&spec, &key).await?;
                 let index = app.index_of(to.interface.as_str()).await?;
-                app.links.set_tun(index, to.mtu, wireguard::TUN_QUEUE_PACKETS, &alias).await?;
+                let sizes = (to.mtu, wireguard::super_packet_bytes(to.mtu));
+                app.links.set_tun(index, sizes, wireguard::TUN_QUEUE_PACKETS, &alias).await?;
             }
         }
         Ok(())
