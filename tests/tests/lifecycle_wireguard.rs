@@ -10,7 +10,6 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use privnet::companion::{BinaryId, Cause, Found, Handle, LivenessError, Program};
@@ -33,30 +32,13 @@ fn introduce(members: &[Member]) {
     }
 }
 
-/// Starts the member's process from an agent of its own, which is returned.
-fn started_by_an_agent(member: &Member) -> Child {
-    let mut agent = Command::new(env!("CARGO_BIN_EXE_wireguard_process"))
-        .arg("agent")
-        .args([&member.run_dir, &member.app_space.path(), &member.bind_space.path()])
-        .arg(PORT.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the agent starts");
-    let key = member.key.reveal_base64();
-    writeln!(agent.stdin.as_mut().expect("piped"), "{}", key.as_str()).expect("written");
-    let mut ready = [0; 6];
-    agent.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("the agent is ready");
-    agent
-}
-
 #[test]
 fn the_process_outlives_the_agent_and_the_next_agent_finds_it() {
     let lab = Lab::new();
     let mut members = vec![lab.member(2), lab.member(3)];
     runtime().block_on(members[1].start(Backend::Userspace));
 
-    let mut agent = started_by_an_agent(&members[0]);
+    let mut agent = members[0].started_by_an_agent();
     members[0].link_up();
     introduce(&members);
     let (there, back) = (members[0].socket(members[0].address, 7000), members[1].socket(members[1].address, 7000));
@@ -208,7 +190,7 @@ fn the_process_ends_with_the_container_and_lets_its_namespace_go() {
     assert!(log.contains("the container's process ended"), "{log}");
 
     // The same with a pin, at which it looks every second without an agent; the twin is every other test, where it stays.
-    let mut agent = started_by_an_agent(&member);
+    let mut agent = member.started_by_an_agent();
     let process = member.process();
     agent.kill().expect("killed");
     agent.wait().expect("dead");

@@ -4,8 +4,10 @@
 #![allow(dead_code, reason = "each test file uses its part of the lab")]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use privnet::model::{PrivateKey, PublicKey};
@@ -152,6 +154,23 @@ impl Member {
         }
         self.device().configure(&self.key, PORT).await.expect("configured");
         self.link_up();
+    }
+
+    /// Starts the process from an agent of its own, which is returned.
+    pub fn started_by_an_agent(&self) -> Child {
+        let mut agent = Command::new(env!("CARGO_BIN_EXE_wireguard_process"))
+            .arg("agent")
+            .args([&self.run_dir, &self.app_space.path(), &self.bind_space.path()])
+            .arg(PORT.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the agent starts");
+        let key = self.key.reveal_base64();
+        writeln!(agent.stdin.as_mut().expect("piped"), "{}", key.as_str()).expect("written");
+        let mut ready = [0; 6];
+        agent.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("the agent is ready");
+        agent
     }
 
     pub fn link_up(&self) {
