@@ -118,3 +118,32 @@ impl Failures {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::{Object, PeerTable, Seen, spec};
+
+    #[test]
+    fn the_neighbours_are_parted_from_a_member_whose_device_comes_or_goes() {
+        let [new, neighbour] = [1, 2].map(MemberId::new);
+        let peers = |id| Object::Peers(id, spec::Peers { table: PeerTable::of(BTreeMap::new()) });
+        let departed = |id| Object::Departed(id, spec::Departed { addresses: std::sync::Arc::default() });
+        let ops = [
+            Op::Remove(Seen::Broken(Key::Device(new), "for the test".to_owned())),
+            Op::Create(departed(new)),
+            Op::Create(departed(neighbour)),
+            Op::Create(peers(new)),
+            Op::Create(peers(neighbour)),
+        ];
+        let keys = |ops: Vec<&Op>| ops.into_iter().map(Op::key).collect::<Vec<_>>();
+        let told = |telling| {
+            let (own, neighbours) = parted(&ops, telling);
+            assert_eq!(own.len() + neighbours.len(), ops.len());
+            keys(neighbours)
+        };
+        assert_eq!(told(Telling::Peers), [Key::Peers(neighbour)]);
+        assert_eq!(told(Telling::PeersAndDeparted), [Key::Departed(neighbour), Key::Peers(neighbour)], "in this order");
+        assert_eq!(keys(parted(&ops[2..], Telling::Peers).1), [Key::Peers(new), Key::Peers(neighbour)]);
+    }
+}

@@ -275,3 +275,22 @@ async fn a_claim_from_the_image_costs_one_transaction_and_gets_what_the_store_wo
         }
     }
 }
+
+#[test]
+fn a_member_that_its_host_takes_for_ready_is_that_until_the_store_says_so_or_it_leaves() {
+    let mut world = world(&["attaching"]);
+    let said = Member::clone(world.members(shop()).next().expect("a member"));
+    let state = |world: &World| world.membership(said.id).map(|member| member.state);
+    assert_eq!(state(&world), Some(MemberState::Attaching));
+    world.are_ready(&[said.id]);
+    assert_eq!(state(&world), Some(MemberState::Ready));
+    world.put_member(Member { ports: ["http=80".parse().expect("a port")].into(), ..said.clone() });
+    assert_eq!(state(&world), Some(MemberState::Ready), "the store has not been told yet");
+    world.put_member(Member { state: MemberState::Ready, ..said.clone() });
+    assert_eq!((state(&world), world.ready.len()), (Some(MemberState::Ready), 0));
+    world.put_member(said.clone());
+    assert_eq!(state(&world), Some(MemberState::Attaching), "then it is the store's word alone");
+    world.are_ready(&[said.id]);
+    member_leaves(&mut world);
+    assert_eq!((state(&world), world.ready.len()), (None, 0));
+}
