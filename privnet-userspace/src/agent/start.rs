@@ -99,9 +99,6 @@ impl Agent {
             world.compare(listing, Instant::now());
             world.expire_quarantine(super::now_unix_seconds());
         }
-        if seen.remembered == Remembered::Nothing {
-            world.doubt_members(Instant::now());
-        }
         let now = tokio::time::Instant::now();
         let (lease, watch, contact) = match began {
             Began::Followed { lease, watch, .. } => {
@@ -312,6 +309,9 @@ fn recall(
         StoreKind::Etcd => Remembered::Nothing,
         StoreKind::Memory | StoreKind::Embedded => Remembered::Something,
     };
+    if remembered == Remembered::Nothing {
+        belief.begin_without_memory();
+    }
     for record in journal.records().values().filter(|record| !record.leaving) {
         for (key, text) in &record.stored {
             let Ok(key) = key.parse() else { continue };

@@ -34,6 +34,8 @@ pub struct Belief {
     pub(super) kept_off: BTreeMap<MemberId, (ContainerRef, String)>,
     /// Whether the store has been read: before, nothing is known to be lost.
     pub(super) was_read: bool,
+    /// Whether nothing is remembered of the store that its first reading can be compared with.
+    pub(super) is_without_memory: bool,
     /// When the store was last seen to step back.
     pub(super) stepped_back: Option<Instant>,
     /// The newest revision of the store that was seen.
@@ -97,6 +99,7 @@ impl Belief {
             lost: BTreeSet::new(),
             kept_off: BTreeMap::new(),
             was_read: false,
+            is_without_memory: false,
             stepped_back: None,
             revision: Revision(0),
             version: 0,
@@ -156,8 +159,9 @@ impl Belief {
         }
         self.revision = listing.revision;
         let believed = self.follow(&changes, now);
+        let may_lack_members = std::mem::take(&mut self.is_without_memory) && self.believes_in_members();
         // Also what a snapshot remembered before this first reading.
-        if self.lost.iter().any(|key| !is_presence(key)) {
+        if may_lack_members || self.lost.iter().any(|key| !is_presence(key)) {
             self.stepped_back = Some(now);
         }
         believed
@@ -248,6 +252,12 @@ impl Belief {
     #[must_use]
     pub const fn stepped_back(&self) -> Option<Instant> {
         self.stepped_back
+    }
+
+    /// Has the first reading of a store with members taken for one of a store that may have stepped back: nothing was seen of it
+    /// before.
+    pub const fn begin_without_memory(&mut self) {
+        self.is_without_memory = true;
     }
 
     /// Takes the store for one that may have stepped back: what it says may be less than it said.
