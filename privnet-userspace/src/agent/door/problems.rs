@@ -58,3 +58,37 @@ pub(in crate::agent) fn counts(shared: &Shared) -> Vec<MemberProblems> {
     };
     records.iter().filter_map(count).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::names::desired::tests::{SHOP, world};
+    use crate::store::{Event, Revision};
+
+    #[test]
+    fn a_name_that_was_given_out_meanwhile_stays_with_the_stores_network_and_the_other_goes_on() {
+        const NEXT: &str = "pn-ffffd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
+        let mut world = world(&["ready"]);
+        let put = |world: &mut crate::agent::world::World, key: &str, text: String| {
+            let (key, value) = (key.parse().expect("a key"), text.into_bytes().into());
+            world.follow(&Event::Put { key, value, revision: Revision::default() });
+        };
+        let next = format!(
+            r#"{{"version":1,"id":"{NEXT}","name":"shop","vni":8,"subnet":"10.241.0.0/22","mtu":1390,"created_unix_seconds":2}}"#
+        );
+        put(&mut world, &format!("networks/{NEXT}"), next);
+        let name = "shop".parse().expect("a name");
+        for (holder, other) in [(NEXT, SHOP), (SHOP, NEXT)] {
+            put(&mut world, "names/shop", format!(r#"{{"version":1,"network":"{holder}"}}"#));
+            assert_eq!(world.network_named(&name).map(|network| network.id.to_string()).as_deref(), Some(holder));
+            let texts: Vec<String> = world.nameless().map(nameless_text).collect();
+            let says = format!("{other}: its name shop was given to {holder} ");
+            assert!(matches!(&texts[..], [text] if text.starts_with(&says) && text.contains("goes on under its id")));
+            let network = SHOP.parse().expect("an id");
+            assert_eq!(world.members(network).count(), 1, "under its id, with its member");
+        }
+        // The twin: the other has ended.
+        world.follow(&Event::Delete { key: format!("networks/{NEXT}").parse().expect("a key"), revision: Revision(1) });
+        assert_eq!(world.nameless().count(), 0);
+    }
+}
