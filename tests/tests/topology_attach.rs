@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use privnet::datapath::{Outcome, features};
@@ -188,7 +188,7 @@ fn whatever_a_stranger_removes_is_made_again() {
             wait_within("the repair of all of it", LOOK_AGAIN + SOON, is_whole);
             host.wait_until_settled();
         }
-        let links: Vec<_> = pins_below(&host.paths().bpffs).into_iter().filter(is_link).collect();
+        let links: Vec<_> = pins_below(&host.paths().bpffs).into_iter().filter(|pin| is_link(pin)).collect();
         let is_by_link = options.datapath == "ebpf" && features().tcx;
         assert_eq!(links.len(), usize::from(is_by_link), "that of from_vtep, where it is: {links:?}");
         reach_each_other(&web, &worker);
@@ -196,7 +196,7 @@ fn whatever_a_stranger_removes_is_made_again() {
     }
 }
 
-fn is_link(pin: &PathBuf) -> bool {
+fn is_link(pin: &Path) -> bool {
     pin.file_name().is_some_and(|name| name.to_string_lossy().starts_with("link-"))
 }
 

@@ -113,6 +113,7 @@ pub fn measure(
         script_attach.push(script.attach(network)?);
         script_detach.push(script.detach(network)?);
     }
+    let (attach, detach) = (Box::new(attach), Box::new(detach));
     Ok(Figures::Attach { group: case.group, attach, detach, script_attach, script_detach })
 }
 

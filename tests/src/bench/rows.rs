@@ -24,9 +24,9 @@ pub enum Figures {
         /// The group.
         group: &'static str,
         /// By the agent.
-        attach: Times,
+        attach: Box<Times>,
         /// By the agent.
-        detach: Times,
+        detach: Box<Times>,
         /// By the script, in milliseconds.
         script_attach: Series,
         /// By the script, in milliseconds.
