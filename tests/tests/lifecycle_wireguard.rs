@@ -357,8 +357,8 @@ fn three_hundred_peers_that_are_silent_take_little_memory_and_no_timer() {
     let woken = sleeps().saturating_sub(before);
     println!("private: {private} kB, woken {woken} times in {INTERVAL:?}");
     assert!(private > 0 && private <= MOST_KB, "{private} kB");
-    // Once to look for its control socket, at the most; with a timer of a second it is three times a second.
-    assert!(woken <= 6, "{woken}");
+    // It looks for its control socket every 4 s, and each look is three switches; with a timer of a second there were 24.
+    assert!(woken <= 12, "{woken}");
     let state = runtime().block_on(member.device().observe()).expect("answers").expect("is there");
     assert_eq!(state.peers.len(), 300);
     assert!(sleeps() > before + woken, "the twin: a question wakes it");

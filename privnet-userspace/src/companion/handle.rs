@@ -20,7 +20,7 @@ use crate::failpoint::{self, Step};
 /// How long a process may take to become ready: two orders above what was measured on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a process may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The companion of a run dir. Holds no state: whether a process runs there shows when it is asked.
 pub struct Handle<P> {

@@ -1,5 +1,5 @@
 //! Whether the agent lives that a companion was last told something by. While it does, it finds the companion and watches the
-//! container, so that the companion looks seldom; its end is an event.
+//! container, so that the companion looks less often; its end is an event.
 
 use std::os::fd::OwnedFd;
 

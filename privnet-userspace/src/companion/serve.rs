@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::handle::ANSWER_TIMEOUT;
 use super::last_agent::LastAgent;
 use super::privileges::{give_up_privileges, listen, log_there, log_to};
 use super::protocol::{Given, Handshake, Identity, Protocol, Reply, Request, Start, Started, Upgrade, encode};
@@ -29,8 +30,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a process looks whether its control socket is still there: without an agent, or while it is not.
 const LOST_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it looks while it is there and an agent lives, which would miss it.
-const FOUND_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it looks while it is there and an agent lives. An agent that does not find the process ends it when it has not
+/// answered for [`ANSWER_TIMEOUT`], so the socket has to be there again before.
+const FOUND_INTERVAL: Duration = Duration::from_secs(4);
+const _: () = assert!(FOUND_INTERVAL.as_secs() < ANSWER_TIMEOUT.as_secs());
 
 /// What a companion does. Every future but [`Service::end`]'s may be dropped at any of its awaits.
 #[expect(async_fn_in_trait, reason = "a companion has one thread for its control socket, so no bound is missing")]
@@ -51,8 +54,8 @@ pub trait Service<P: Protocol>: Sized {
         files: Vec<OwnedFd>,
     ) -> anyhow::Result<(P::Response, Vec<OwnedFd>)>;
 
-    /// Looks at what no event reports, whenever the process looks for its control socket: every second without an agent, else
-    /// seldom. Returns why the process is to end, when there is a reason.
+    /// Looks at what no event reports, as often as the process looks for its control socket: every second without an agent, else
+    /// every 4 s. It does not wait for a look at the disk. Returns why the process is to end, when there is a reason.
     fn look(&mut self) -> Option<&'static str> {
         None
     }
@@ -257,23 +260,25 @@ pub(super) async fn run<P: Protocol, S: Service<P>>(
     let mut next_look = Instant::now();
     // A disk may let a look wait for long. Nothing else waits for it: this thread may carry a container's packets.
     let (looked, mut looks) = mpsc::channel(1);
-    let mut is_looking = false;
+    let (mut is_looking, mut is_found) = (false, true);
     let reason = loop {
         tokio::select! {
-            () = tokio::time::sleep_until(next_look), if !is_looking => {
+            () = tokio::time::sleep_until(next_look) => {
                 if let Some(reason) = service.look() {
                     break reason;
                 }
-                is_looking = true;
-                let (run_dir, socket, lock) = (door.run_dir.clone(), door.socket, door.lock.clone());
-                let looked = looked.clone();
-                tokio::task::spawn_blocking(move || {
-                    looked.blocking_send(stay_found(&run_dir, socket, lock.as_deref(), P::UPGRADE))
-                });
+                if !mem::replace(&mut is_looking, true) {
+                    let (run_dir, socket, lock) = (door.run_dir.clone(), door.socket, door.lock.clone());
+                    let looked = looked.clone();
+                    tokio::task::spawn_blocking(move || {
+                        looked.blocking_send(stay_found(&run_dir, socket, lock.as_deref(), P::UPGRADE))
+                    });
+                }
+                next_look = Instant::now() + if is_found && agent.lives() { FOUND_INTERVAL } else { LOST_INTERVAL };
             }
             Some(found) = looks.recv() => {
                 is_looking = false;
-                let is_found = match found {
+                is_found = match found {
                     Ok(Look::There) => true,
                     Ok(Look::Lost) => false,
                     Ok(Look::Taken(taken)) => {
@@ -282,7 +287,9 @@ pub(super) async fn run<P: Protocol, S: Service<P>>(
                     }
                     Err(reason) => break reason,
                 };
-                next_look = Instant::now() + if is_found && agent.lives() { FOUND_INTERVAL } else { LOST_INTERVAL };
+                if !is_found {
+                    next_look = next_look.min(Instant::now() + LOST_INTERVAL);
+                }
             }
             () = agent.ended() => next_look = Instant::now(),
             _ = terminate.recv() => break "SIGTERM",

@@ -275,6 +275,51 @@ async fn a_process_whose_run_dir_was_removed_is_found_again() {
     tokio::time::timeout(std::time::Duration::from_secs(60), found).await.expect("it is found again");
 }
 
+/// Has a reason to end at its second look.
+struct Looking(u32);
+
+impl Service<Kept> for Looking {
+    async fn start(_: Identity, _: Given<Kept>) -> anyhow::Result<Self> {
+        Ok(Self(0))
+    }
+
+    async fn respond(&mut self, _: Request, _: Vec<OwnedFd>) -> anyhow::Result<(Response, Vec<OwnedFd>)> {
+        anyhow::bail!("no")
+    }
+
+    fn look(&mut self) -> Option<&'static str> {
+        self.0 += 1;
+        (self.0 == 2).then_some("it looked again")
+    }
+
+    async fn reason_to_end(&mut self) -> &'static str {
+        std::future::pending().await
+    }
+
+    async fn end(self) {}
+}
+
+#[tokio::test]
+async fn a_disk_that_lets_a_look_wait_does_not_hold_up_the_looks_at_a_container() {
+    use rustix::fs::{CWD, FileType, Mode, OFlags};
+    let parent = tempfile::tempdir().expect("a directory");
+    let run_dir = RunDir::new(&parent.path().join("member"));
+    run_dir.create().expect("made");
+    let control = super::privileges::listen(&run_dir).expect("a socket");
+    let door = serve::Door::new(run_dir.clone(), control, None);
+    std::fs::remove_file(run_dir.path().join("control.sock")).expect("removed");
+    // Taking the lock waits for a reader.
+    let pid = run_dir.path().join("pid");
+    rustix::fs::mknodat(CWD, &pid, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("made");
+    let identity = identity();
+    let run = serve::run::<Kept, _>(Looking(0), door, without_agent(), &identity);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), run).await;
+    assert!(run_dir.socket_id().is_none(), "the twin: the other look waits");
+    // The runtime waits for it in turn.
+    let _reader = rustix::fs::open(&pid, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+    assert_eq!(ended.expect("it looks").map(|ended| ended.reason).ok(), Some("it looked again"));
+}
+
 /// Whether a process has a lock on a file, by proc_locks(5): the process that has it is not told by fcntl.
 fn is_locked(path: &Path) -> bool {
     let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).expect("the file"));

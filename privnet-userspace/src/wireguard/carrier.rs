@@ -126,6 +126,13 @@ impl Carrier {
         }
     }
 
+    /// Finds the socket full.
+    #[cfg(test)]
+    pub(super) fn is_full(&self) {
+        let full = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
+        self.socket.try_io(Interest::WRITABLE, full).expect_err("full");
+    }
+
     fn send_several(&self, run: &Run, octets: &[u8]) -> io::Result<()> {
         let segment = u16::try_from(run.segment).map_err(io::Error::other)?;
         let destination = SockaddrStorage::from(run.destination);

@@ -10,15 +10,22 @@ pub(super) const MOST_SEGMENTS: usize = 64;
 /// Most octets of one call: the payload of the largest datagram of IPv4.
 pub(super) const MOST_OCTETS: usize = 65_507;
 
-/// Most octets that wait: what is sent while the socket is full is lost beyond that. A turn adds about half of it at most, with
-/// what waited for a handshake.
-const MOST_WAITING: usize = 1 << 20;
+/// The least bound on the octets that wait: what is sent while the socket is full is lost beyond the bound.
+const LEAST_BOUND: usize = 1 << 20;
+/// Packets that the library keeps while a handshake is under way, and gives out together when that is answered.
+const KEPT_PACKETS: usize = 256;
+/// Octets that WireGuard puts around a packet (the WireGuard paper, section 5.4.6).
+const AROUND_PACKET: usize = 32;
 
 /// Datagrams that wait to be sent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Datagrams {
+    /// Begins with what was sent of [`Self::runs`] already.
     octets: Vec<u8>,
+    /// Without gaps between them.
     runs: VecDeque<Run>,
+    /// Most octets that wait.
+    bound: usize,
     /// Those that found no room.
     lost: u64,
 }
@@ -54,14 +61,31 @@ impl Run {
 }
 
 impl Datagrams {
+    /// None; of a device with this MTU in bytes, there is room for all packets that one handshake releases beside what ends a
+    /// turn.
+    pub(super) fn new(mtu: u16) -> Self {
+        let released = KEPT_PACKETS * (usize::from(mtu) + AROUND_PACKET);
+        let bound = LEAST_BOUND.max(released + 2 * MOST_OCTETS);
+        Self { octets: Vec::new(), runs: VecDeque::new(), bound, lost: 0 }
+    }
+
     /// Puts one behind those that are there.
     pub(super) fn push(&mut self, destination: SocketAddr, datagram: &[u8]) {
-        let start = self.octets.len();
-        let end = start + datagram.len();
-        if end > MOST_WAITING {
+        let waiting = self.octets();
+        if waiting + datagram.len() > self.bound {
             self.lost += 1;
             return;
         }
+        let sent = self.octets.len() - waiting;
+        if sent > waiting {
+            // Each octet is moved at most once for one that was sent.
+            self.octets.drain(..sent);
+            for run in &mut self.runs {
+                run.place = run.place.start - sent..run.place.end - sent;
+            }
+        }
+        let start = self.octets.len();
+        let end = start + datagram.len();
         self.octets.extend_from_slice(datagram);
         match self.runs.back_mut() {
             Some(run) if run.takes(destination, datagram.len()) => run.place.end = end,
@@ -117,8 +141,15 @@ impl Datagrams {
     }
 
     /// How many octets wait.
-    pub(super) const fn octets(&self) -> usize {
-        self.octets.len()
+    pub(super) fn octets(&self) -> usize {
+        self.octets.len() - self.runs.front().map_or(self.octets.len(), |run| run.place.start)
+    }
+
+    /// Gives back what takes memory, when none waits.
+    pub(super) fn rest(&mut self) {
+        if self.is_empty() {
+            (self.octets, self.runs) = (Vec::new(), VecDeque::new());
+        }
     }
 
     /// Whether none waits.
@@ -142,7 +173,7 @@ mod tests {
         fn each_run_splits_into_the_datagrams_that_were_pushed(
             pushed in proptest::collection::vec((0..3_u8, 0..2000_usize, any::<u8>()), 0..200),
         ) {
-            let mut datagrams = Datagrams::default();
+            let mut datagrams = Datagrams::new(1420);
             for (to, length, fill) in &pushed {
                 datagrams.push(destination(*to), &vec![*fill; *length]);
             }
@@ -164,13 +195,13 @@ mod tests {
 
     #[test]
     fn a_shorter_one_ends_a_run_and_another_destination_begins_one() {
-        let mut datagrams = Datagrams::default();
+        let mut datagrams = Datagrams::new(1420);
         for (to, length) in [(1, 100), (1, 100), (1, 40), (1, 40), (2, 40)] {
             datagrams.push(destination(to), &vec![0; length]);
         }
         let runs: Vec<_> = datagrams.runs().map(|(run, octets)| (run.segment, octets.len())).collect();
         assert_eq!(runs, [(100, 240), (40, 40), (40, 40)]);
-        let mut others = Datagrams::default();
+        let mut others = Datagrams::new(1420);
         others.push(destination(2), &[0; 40]);
         datagrams.append(&mut others);
         assert!(others.is_empty());
@@ -180,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_is_sent_goes_and_what_is_pushed_meanwhile_comes_behind() {
-        let mut datagrams = Datagrams::default();
+        let mut datagrams = Datagrams::new(1420);
         for fill in 1..=3 {
             datagrams.push(destination(1), &[fill; 100]);
         }
@@ -200,14 +231,22 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_datagrams_are_lost_and_counted() {
-        let mut datagrams = Datagrams::default();
-        for _ in 0..MOST_WAITING / 1024 {
+    fn beyond_the_bound_datagrams_are_lost_and_counted_and_what_was_sent_makes_room() {
+        let mut datagrams = Datagrams::new(1420);
+        for _ in 0..LEAST_BOUND / 1024 {
             datagrams.push(destination(1), &[0; 1024]);
         }
-        assert_eq!((datagrams.octets(), datagrams.take_lost()), (MOST_WAITING, 0));
+        assert_eq!((datagrams.octets(), datagrams.take_lost()), (LEAST_BOUND, 0));
         datagrams.push(destination(1), &[0; 1024]);
-        assert_eq!((datagrams.octets(), datagrams.take_lost(), datagrams.take_lost()), (MOST_WAITING, 1, 0));
+        assert_eq!((datagrams.octets(), datagrams.take_lost(), datagrams.take_lost()), (LEAST_BOUND, 1, 0));
+        for fill in 0..3000_u32 {
+            datagrams.is_sent(1024);
+            datagrams.push(destination(1), &[fill.to_be_bytes()[3]; 1024]);
+        }
+        assert_eq!((datagrams.octets(), datagrams.take_lost()), (LEAST_BOUND, 0));
+        assert!(datagrams.octets.len() <= 2 * LEAST_BOUND + 1024, "what was sent takes no room");
+        let first = datagrams.first().map(|(_, octets)| octets[0]);
+        assert_eq!(first, Some((3000 - LEAST_BOUND / 1024).to_be_bytes()[7]), "the order stays");
         while let Some(octets) = datagrams.first().map(|(_, octets)| octets.len()) {
             datagrams.is_sent(octets);
         }

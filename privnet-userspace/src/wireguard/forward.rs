@@ -19,7 +19,7 @@ use super::app::{App, Read};
 use super::carrier::Carrier;
 use super::datagrams::Datagrams;
 use super::predecessor::Predecessor;
-use super::tunnels::Tunnels;
+use super::tunnels::{IN_USE, Tunnels, earlier};
 use crate::model::PublicKey;
 
 /// Most reads of one end in one turn.
@@ -47,7 +47,8 @@ struct State {
 
 impl Shared {
     pub(super) fn new(tunnels: Tunnels, predecessor: Predecessor) -> Self {
-        let state = Mutex::new(State { tunnels, out: Datagrams::default() });
+        let out = tunnels.no_datagrams();
+        let state = Mutex::new(State { tunnels, out });
         Self { state, changed: Notify::new(), predecessor }
     }
 
@@ -70,18 +71,25 @@ impl Shared {
 
 /// Forwards until the TUN link is gone, and returns how that showed.
 pub(super) async fn forward(mut app: App, mut carrier: Carrier, shared: Arc<Shared>) -> io::Error {
-    let mut out = Datagrams::default();
+    let mut out = shared.lock().tunnels.no_datagrams();
     let mut packets = Vec::new();
+    let mut rest = Rest::default();
     loop {
-        let due = shared.lock().tunnels.due();
+        let due = earlier(shared.lock().tunnels.due(), rest.due);
         let result = tokio::select! {
             ready = app.is_readable(), if out.is_empty() => match ready {
-                Ok(()) => from_app(&mut app, &shared, &mut packets, &mut out),
+                Ok(()) => {
+                    rest.comes_after(Instant::now());
+                    from_app(&mut app, &shared, &mut packets, &mut out)
+                }
                 Err(error) => Err(error),
             },
             gone = app.is_gone() => Err(gone.err().unwrap_or_else(|| Errno::BADFD.into())),
             ready = carrier.is_readable() => match ready {
-                Ok(()) => from_carrier(&mut app, &mut carrier, &shared, &mut out).await,
+                Ok(()) => {
+                    rest.comes_after(Instant::now());
+                    from_carrier(&mut app, &mut carrier, &shared, &mut out).await
+                }
                 Err(error) => Err(error),
             },
             // It is sent below.
@@ -90,12 +98,10 @@ pub(super) async fn forward(mut app: App, mut carrier: Carrier, shared: Arc<Shar
                 let now = Instant::now();
                 let tunnels = &mut shared.lock().tunnels;
                 tunnels.tick(now, &mut out);
-                if tunnels.is_at_rest(now) {
+                if rest.has_come(now) && tunnels.is_at_rest(now) {
                     app.rest();
                     packets = Vec::new();
-                    if out.is_empty() {
-                        out = Datagrams::default();
-                    }
+                    out.rest();
                 }
                 Ok(())
             }
@@ -120,6 +126,27 @@ pub(super) async fn forward(mut app: App, mut carrier: Carrier, shared: Arc<Shar
             return error;
         }
         tokio::task::yield_now().await;
+    }
+}
+
+/// When what reading takes is given back: a while after the last read, whatever that came to. A tunnel that is in use makes it
+/// later; input that is dropped uses none.
+#[derive(Default)]
+struct Rest {
+    /// Absent after it has come, until something is read again.
+    due: Option<Instant>,
+}
+
+impl Rest {
+    /// Takes note of a read.
+    fn comes_after(&mut self, read: Instant) {
+        self.due = Some(read + IN_USE);
+    }
+
+    /// Whether nothing was read for long enough.
+    fn has_come(&mut self, now: Instant) -> bool {
+        self.due.take_if(|due| *due <= now);
+        self.due.is_none()
     }
 }
 
@@ -166,6 +193,13 @@ async fn from_carrier(app: &mut App, carrier: &mut Carrier, shared: &Shared, out
         if app.waiting() >= ENOUGH_PACKETS {
             app.flush()?;
         }
+        // The answer to a handshake releases all that waited for it. While the socket is known to be full this is no call.
+        if out.octets() >= ENOUGH_OCTETS {
+            carrier.send(out);
+        }
     }
     app.flush()
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,7 @@ use crate::model::{PrivateKey, PublicKey};
 const TICK: Duration = Duration::from_millis(250);
 /// How long after the last packet a tunnel is in use. Within it fall: a keepalive 10 s after a packet that was received, the
 /// handshake some 15 s after one that was not answered, and each repetition of a handshake (the WireGuard paper, section 6).
-const IN_USE: Duration = Duration::from_secs(17);
+pub(super) const IN_USE: Duration = Duration::from_secs(17);
 /// How long after the last handshake a tunnel that is not in use is called: its session has ended, and all that it has of the
 /// handshake is to be erased (the WireGuard paper, section 6.3). A second more, since the library's date is that of a call.
 const ERASED: [Duration; 2] =
@@ -47,6 +47,7 @@ const HANDSHAKES_PER_SECOND: u64 = 100;
 /// The tunnels of one device.
 pub(super) struct Tunnels {
     own: Own,
+    link_mtu: u16,
     mtu: MtuWatcher,
     early: Early,
     tunnels: HashMap<PublicKey, Tunnel>,
@@ -85,6 +86,7 @@ impl Tunnels {
         let limiter = Arc::new(RateLimiter::new(&public_key, HANDSHAKES_PER_SECOND));
         Self {
             own: Own { key, public_key, limiter, indices: IndexTable::from_os_rng() },
+            link_mtu: mtu,
             mtu: MtuWatcher::new(mtu),
             early: Early::default(),
             tunnels: HashMap::new(),
@@ -92,6 +94,11 @@ impl Tunnels {
             by_index: HashMap::new(),
             due: None,
         }
+    }
+
+    /// Room for what they send.
+    pub(super) fn no_datagrams(&self) -> Datagrams {
+        Datagrams::new(self.link_mtu)
     }
 
     /// Its peers, as they are.
@@ -278,15 +285,16 @@ impl Tunnels {
         self.due.is_none_or(|due| due > now + TICK)
     }
 
-    /// When [`Self::tick`] is to be called; never while nothing is used and no keys are left.
-    pub(super) const fn due(&self) -> Option<Instant> {
-        self.due
+    /// When [`Self::tick`] is to be called; never while nothing is used, no keys are left, and nothing waits for its peer.
+    pub(super) fn due(&self) -> Option<Instant> {
+        earlier(self.due, self.early.due())
     }
 
     /// Calls each tunnel that is due, or soon: repeats handshakes, sends keepalives, erases keys. Tunnels that are used at other
     /// times come to be called together.
     pub(super) fn tick(&mut self, now: Instant, out: &mut Datagrams) {
         self.due = None;
+        self.early.forget(now);
         for (key, tunnel) in &mut self.tunnels {
             if tunnel.due().is_some_and(|due| due <= now + TICK / 2) {
                 tunnel.called = now;
@@ -350,7 +358,8 @@ impl Tunnel {
     }
 }
 
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+/// The earlier of two times of which there may be none.
+pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     one.into_iter().chain(other).min()
 }
 

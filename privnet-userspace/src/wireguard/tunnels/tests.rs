@@ -27,14 +27,14 @@ impl End {
 
     /// Sends a packet from one address to another, and returns the datagrams.
     fn send(&mut self, from: Ipv4Addr, to: Ipv4Addr) -> Datagrams {
-        let mut out = Datagrams::default();
+        let mut out = Datagrams::new(MTU);
         self.tunnels.outgoing([packet(from, to)].into_iter(), to, Instant::now(), &mut out);
         out
     }
 
     /// Takes datagrams in, and returns the packets for the app and the datagrams that answer.
     fn take(&mut self, datagrams: &Datagrams, source: &Peer) -> (Vec<Packet>, Datagrams) {
-        let mut out = Datagrams::default();
+        let mut out = Datagrams::new(MTU);
         let now = Instant::now();
         let datagrams = datagrams.runs().flat_map(|(run, octets)| octets.chunks(run.segment));
         let packets = datagrams.filter_map(|datagram| {
@@ -126,7 +126,7 @@ fn what_comes_before_its_peer_is_taken_up_when_that_is_added_and_not_later() {
             assert_eq!(b.send(peer_b.allowed_ip, to).octets(), 0, "none has it yet");
         }
         b.knows(&peer_a);
-        let (mut out, is_late) = (Datagrams::default(), late > Duration::ZERO);
+        let (mut out, is_late) = (Datagrams::new(MTU), late > Duration::ZERO);
         b.tunnels.take_up_early(Instant::now() + late, &mut out);
         assert_eq!(out.octets() == 0, is_late);
         let to_b = carry(&mut b, &mut a, out);
@@ -140,14 +140,14 @@ fn what_comes_before_its_peer_is_taken_up_when_that_is_added_and_not_later() {
 #[test]
 fn a_session_is_begun_once_and_one_that_is_there_is_kept() {
     let (mut a, mut b) = pair();
-    let mut out = Datagrams::default();
+    let mut out = Datagrams::new(MTU);
     let keys = [b.key, PublicKey::new([9; 32])];
     a.tunnels.begin_sessions(&keys, Instant::now(), &mut out);
     let first = out.octets();
     a.tunnels.begin_sessions(&keys, Instant::now(), &mut out);
     assert_eq!((first > 0, out.octets()), (true, first), "one is under way");
     carry(&mut a, &mut b, out);
-    let mut out = Datagrams::default();
+    let mut out = Datagrams::new(MTU);
     a.tunnels.begin_sessions(&keys, Instant::now(), &mut out);
     assert_eq!(out.octets(), 0);
 }
@@ -160,7 +160,7 @@ fn a_device_without_traffic_has_no_timer_and_one_with_keys_waits_until_they_are_
     let out = a.send(a.peer.allowed_ip, b.peer.allowed_ip);
     carry(&mut a, &mut b, out);
     assert!(is_due_within(&a, TICK) && is_due_within(&b, TICK));
-    let mut out = Datagrams::default();
+    let mut out = Datagrams::new(MTU);
     let after = Instant::now();
     a.tunnels.tick(after + IN_USE, &mut out);
     assert!(a.tunnels.is_at_rest(after + IN_USE));
@@ -187,7 +187,7 @@ fn a_peer_takes_no_room_in_the_library_until_it_is_used() {
     let (mut a, mut b) = pair();
     let made = |end: &End| end.tunnels.tunnels.values().filter(|tunnel| tunnel.library.is_some()).count();
     a.knows(&End::new(3).peer);
-    a.tunnels.tick(Instant::now() + IN_USE, &mut Datagrams::default());
+    a.tunnels.tick(Instant::now() + IN_USE, &mut Datagrams::new(MTU));
     assert_eq!((made(&a), made(&b)), (0, 0));
     assert!(a.tunnels.peers().all(|(_, state)| state.last_handshake_age.is_none() && state.rx_bytes == 0));
     let out = a.send(a.peer.allowed_ip, b.peer.allowed_ip);
