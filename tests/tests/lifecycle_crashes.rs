@@ -77,9 +77,10 @@ impl Done {
         let at = |verb: Verb, round: usize| passages.get(&verb).and_then(|passages| passages.get(round));
         let mut go = |verb: Verb, round: usize| match at(verb, round) {
             Some(passage) => {
-                scene.is_killed(verb, passage);
-                self.kills += 1;
-                self.steps.insert(passage.step.clone());
+                if scene.is_killed(verb, passage) {
+                    self.kills += 1;
+                    self.steps.insert(passage.step.clone());
+                }
             }
             None => scene.does(verb),
         };

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use privnet::agent::views::MemberView;
 use privnet::failpoint::Step;
-use privnet::model::MemberState;
 use privnet::topology::ownership;
 use privnet_tests::lab::container::APP;
 use privnet_tests::lab::failpoint::{Action, Passage};
@@ -51,6 +50,7 @@ fn a_device_that_is_handed_over_works_where_it_arrives_and_leaves_nothing_where_
     scene.one_that_never_arrives_is_removed();
     scene.one_that_was_made_when_the_agent_died_is_removed();
     scene.one_that_is_ended_while_it_is_named_stays_ended(&lab);
+    scene.one_that_is_named_before_the_store_has_it_as_ready_is_ready(&lab);
     // One kernel tells as much as two; and the mover's calls come from processes that end, by which its namespace is not found
     // again: the kernel's device would stay there until that ends.
     if !privnet_tests::is_emulated() {
@@ -187,10 +187,10 @@ impl Scene {
             call.stdout(Stdio::null()).spawn().expect("curl starts")
         };
         for _ in 0..2 {
+            points.record();
             self.create_endpoint(&endpoint);
-            // What is told of it later is committed too.
-            let is_ready = |member: &MemberView| member.state == MemberState::Ready;
-            wait_until("it is ready", || self.host.members().expect("the members").iter().all(is_ready));
+            let commits = || points.passed().iter().filter(|passage| passage.step == Step::Commit.to_string()).count();
+            wait_until("the store has it, and that it is ready", || commits() >= 2);
             points.arm(Action::Hold, &Passage { step: Step::Commit.to_string(), time: 1 });
             let making = begin("CreateEndpoint", &create);
             wait_until("a call holds the claims", || points.is_reached());
@@ -210,6 +210,23 @@ impl Scene {
             wait_until("the container is left alone", || !is_guarded());
             assert!(container.link("wg0").is_none(), "{:?}", container.links());
         }
+        container.remove();
+    }
+
+    /// Its record is under another name then.
+    fn one_that_is_named_before_the_store_has_it_as_ready_is_ready(&self, lab: &Lab) {
+        let points = self.host.failpoints();
+        let container = lab.space("renamed");
+        let endpoint = "9".repeat(64);
+        let of_endpoint = json!({"NetworkID": NETWORK, "EndpointID": endpoint});
+        let join = json!({"NetworkID": NETWORK, "EndpointID": endpoint, "SandboxKey": container.path()});
+        points.arm(Action::Refuse, &Passage { step: Step::Commit.to_string(), time: 2 });
+        self.create_endpoint(&endpoint);
+        wait_until("the store was not told", || points.is_reached());
+        assert!(self.call("Join", &join)["Err"].is_null());
+        self.host.wait_until_settled();
+        assert_eq!(self.call("DeleteEndpoint", &of_endpoint), json!({}));
+        wait_until("web alone is a member", || self.host.members().expect("the members").len() == 1);
         container.remove();
     }
 

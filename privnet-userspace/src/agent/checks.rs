@@ -24,7 +24,7 @@ pub async fn check_periodically(memberships: Arc<Memberships>, turns: Arc<Turns>
     loop {
         interval.tick().await;
         turns.turned("checks", tokio::time::Instant::now());
-        match membership::end_dead(&memberships).await {
+        match membership::end_dead_and_settle(&memberships).await {
             Ok(()) => drop(said.is_over()),
             Err(error) if said.is_new(&format!("{error:#}")) => {
                 tracing::warn!("cannot end the memberships of containers that are gone: {error:#}");

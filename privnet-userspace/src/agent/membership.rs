@@ -87,6 +87,20 @@ pub async fn end_dead(memberships: &Memberships) -> Result<()> {
         }
     }
     forget_released(memberships);
+    Ok(())
+}
+
+/// As [`end_dead`], and settles the members of this host that have no record. Not to be given up halfway: what was released in
+/// the store is not looked for again.
+///
+/// # Errors
+/// As there.
+pub async fn end_dead_and_settle(memberships: &Memberships) -> Result<()> {
+    end_dead(memberships).await?;
+    if memberships.mark().is_some() {
+        return Ok(());
+    }
+    let _claims = memberships.claims.lock().await;
     settle_unrecorded(memberships).await
 }
 

@@ -159,7 +159,7 @@ impl Agent {
         membership::detect_reused_netns(&memberships).await?;
         handover::netns::end_abandoned(&memberships)?;
         if watch.is_some() {
-            membership::end_dead(&memberships).await?;
+            membership::end_dead_and_settle(&memberships).await?;
         }
         recovery::private_keys::mend(&memberships).await;
         resolv_conf::after_start(&memberships).await;

@@ -246,6 +246,11 @@ impl World {
         }
     }
 
+    /// The members of a network that this host takes for ready, and of which the store has not been seen to say so.
+    pub fn taken_for_ready(&self, network: NetworkId) -> impl Iterator<Item = MemberId> {
+        self.members(network).map(|member| member.id).filter(|id| self.ready.contains(id))
+    }
+
     fn put_member(&mut self, mut member: Member) {
         if member.state >= MemberState::Ready {
             self.ready.remove(&member.id);

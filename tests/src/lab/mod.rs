@@ -58,7 +58,7 @@ pub use podman::Podman;
 pub use skip::{has_program, skip, skip_part};
 pub use space::{ProcessSpace, Space, run, run_in};
 pub use systemd::Machine;
-pub use wait::{FOR_NOTHING, SOON, runtime, until, wait_until, wait_within};
+pub use wait::{FOR_NOTHING, SOON, holds_within, runtime, until, wait_until, wait_within};
 pub use way::Way;
 
 /// The underlay's prefix; host `n` (from 1) has the address `192.168.77.<n>`.

@@ -113,7 +113,10 @@ pub async fn claim_or_existing(
         free_dead(shared, network.id, wanted, found).await?;
         refuse_taken_number(shared, wanted, found)?;
         let claimed = match membership_of(shared, network.id, found) {
-            Some(record) if !record.leaving => return join(shared, network, record, wanted, found).await,
+            Some(record) if !record.leaving => match join(shared, network, record, wanted, found).await {
+                Err(ClaimFailure::StillLeaving(ended)) => Err(ClaimFailure::StillLeaving(ended)),
+                joined => return joined.map_err(Into::into),
+            },
             // What is in the container for the earlier one, its routes and its guard, would be taken from the next one.
             Some(record) => Err(ClaimFailure::StillLeaving(Box::new(record))),
             None => claim(shared, network, wanted, found).await,
@@ -154,16 +157,19 @@ async fn join(
     record: Record,
     wanted: &MemberWish,
     found: &TargetNetns,
-) -> Result<Claimed, ControlError> {
+) -> Result<Claimed, ClaimFailure> {
     let member = membership::stored(shared, &record).await.map_err(|error| explain(&error))?;
-    let member = member
-        .ok_or_else(|| MemberError::MemberNotFound { network: network.id, container: record.container.clone() })?;
-    difference::refuse_address(network, &member, wanted)?;
-    difference::refuse_attachment(network, &record, wanted)?;
+    let Some(member) = member else {
+        // Its place was released, and this host could not write that down.
+        drop(membership::leave(shared, &record).map_err(|error| explain(&error))?);
+        return Err(ClaimFailure::StillLeaving(Box::new(record)));
+    };
+    difference::refuse_address(network, &member, wanted).map_err(ControlError::from)?;
+    difference::refuse_attachment(network, &record, wanted).map_err(ControlError::from)?;
     let is_wanted = |name: &NameOf<'_>| name.container.app == wanted.app.id && name.container.kind == wanted.kind;
     let stands = member.each_name().find(is_wanted);
     let (written, made) = if let Some(stands) = &stands {
-        difference::refuse_name(network, stands, wanted)?;
+        difference::refuse_name(network, stands, wanted).map_err(ControlError::from)?;
         (Written::nothing(member.clone()), Made::Nothing)
     } else {
         let claim = NameClaim {
@@ -192,7 +198,7 @@ async fn join(
         if made == Made::Name {
             membership::end_name_with_claims(shared, &record, &name).await.map_err(|undo| explain(&undo))?;
         }
-        return Err(explain(&error));
+        return Err(explain(&error).into());
     }
     let record = shared.journal().records().get(&record.id).cloned().unwrap_or(record);
     Ok(Claimed { record, name, made })

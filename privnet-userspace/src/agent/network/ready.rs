@@ -1,15 +1,17 @@
 //! Telling the store that members are ready, which no container waits for: the agent takes them for ready itself, and what else
 //! goes on in the network does not wait for the store.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use futures::StreamExt as _;
 use tokio::task::JoinHandle;
 
 use crate::agent::door::explain::{explain, problem};
+use crate::agent::membership;
 use crate::agent::shared::Memberships;
-use crate::model::{Member, MemberId, MemberState};
+use crate::model::{MemberId, MemberState, NetworkId};
 use crate::store::claims::{self, MemberError};
 
 /// How many members are told of at once.
@@ -18,7 +20,7 @@ const CONCURRENCY: usize = 16;
 /// The members of a network that are ready, and of which the store is not known to have been told.
 pub struct Ready {
     memberships: Arc<Memberships>,
-    untold: BTreeMap<MemberId, Arc<Member>>,
+    untold: BTreeSet<MemberId>,
     telling: Option<JoinHandle<Told>>,
     /// What went wrong the last time.
     problems: Vec<String>,
@@ -32,22 +34,22 @@ struct Told {
 }
 
 impl Ready {
-    /// None.
-    pub const fn new(memberships: Arc<Memberships>) -> Self {
-        Self { memberships, untold: BTreeMap::new(), telling: None, problems: Vec::new() }
+    /// Those that an earlier worker of the network took for ready, where it ended before the store was told.
+    pub fn new(memberships: Arc<Memberships>, network: NetworkId) -> Self {
+        let untold = memberships.world(|world| world.taken_for_ready(network).collect());
+        Self { memberships, untold, telling: None, problems: Vec::new() }
     }
 
     /// Takes members for ready, which the store is to be told.
-    pub fn add(&mut self, members: Vec<Arc<Member>>) {
-        let ids: Vec<MemberId> = members.iter().map(|member| member.id).collect();
-        self.memberships.world.are_ready(&ids);
-        self.untold.extend(members.into_iter().map(|member| (member.id, member)));
+    pub fn add(&mut self, members: &[MemberId]) {
+        self.memberships.world.are_ready(members);
+        self.untold.extend(members);
     }
 
     /// Begins to tell the store, unless that is under way.
     pub fn tell(&mut self) {
         if self.telling.is_none() && !self.untold.is_empty() {
-            let members = self.untold.values().cloned().collect();
+            let members = self.untold.iter().copied().collect();
             self.telling = Some(tokio::spawn(tell_store(Arc::clone(&self.memberships), members)));
         }
     }
@@ -59,7 +61,7 @@ impl Ready {
         // A task that panicked has told nothing.
         let Told { members, problems } = telling.await.unwrap_or_default();
         self.telling = None;
-        self.untold.retain(|id, _| !members.contains(id));
+        self.untold.retain(|id| !members.contains(id));
         let is_other = self.problems != problems;
         self.problems = problems;
         is_other
@@ -79,10 +81,10 @@ impl Drop for Ready {
     }
 }
 
-async fn tell_store(memberships: Arc<Memberships>, members: Vec<Arc<Member>>) -> Told {
-    let tell = members.into_iter().map(|member| {
+async fn tell_store(memberships: Arc<Memberships>, members: Vec<MemberId>) -> Told {
+    let tell = members.into_iter().map(|id| {
         let memberships = Arc::clone(&memberships);
-        async move { (member.id, tell_of(&memberships, &member).await) }
+        async move { (id, tell_of(&memberships, id).await) }
     });
     let mut told = Told::default();
     let mut answers = futures::stream::iter(tell.collect::<Vec<_>>()).buffer_unordered(CONCURRENCY);
@@ -95,18 +97,24 @@ async fn tell_store(memberships: Arc<Memberships>, members: Vec<Arc<Member>>) ->
     told
 }
 
-async fn tell_of(memberships: &Memberships, member: &Member) -> Result<(), String> {
-    let is_leaving = || memberships.journal().records().get(&member.id).is_none_or(|record| record.leaving);
-    if is_leaving() {
-        return Ok(());
-    }
-    match claims::set_member_state(&*memberships.store, member, MemberState::Ready).await {
+async fn tell_of(memberships: &Memberships, id: MemberId) -> Result<(), String> {
+    let record = || memberships.journal().records().get(&id).filter(|record| !record.leaving).cloned();
+    let Some(known) = record() else { return Ok(()) };
+    let cannot = |error: &anyhow::Error| {
+        format!("cannot record that {} is ready: {}", known.container, problem(&explain(error)))
+    };
+    // By the name that is its oldest now: its record moves where that one ends.
+    let stored = membership::stored(memberships, &known).await.map_err(|error| cannot(&error))?;
+    let Some(member) = stored else {
+        return if record().is_none() { Ok(()) } else { Err(cannot(&anyhow!("the store does not have it"))) };
+    };
+    match claims::set_member_state(&*memberships.store, &member, MemberState::Ready).await {
         Ok(written) => {
             let noted = memberships.journal().note_stored(&written);
             noted.map_err(|error| problem(&explain(&error)))
         }
         // It left meanwhile.
-        Err(MemberError::MemberNotFound { .. } | MemberError::MemberChanged(_)) if is_leaving() => Ok(()),
-        Err(error) => Err(format!("cannot record that {} is ready: {}", member.container, problem(&error.into()))),
+        Err(MemberError::MemberNotFound { .. } | MemberError::MemberChanged(_)) if record().is_none() => Ok(()),
+        Err(error) => Err(cannot(&error.into())),
     }
 }

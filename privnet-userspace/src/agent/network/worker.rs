@@ -69,7 +69,7 @@ impl Worker {
     pub fn new(network: NetworkId, memberships: Arc<Memberships>, handle: Arc<WorkerHandle>) -> Self {
         let net = LocalNetwork::new(network, &memberships);
         let watchers = Watchers::new(Arc::clone(&handle));
-        let ready = Ready::new(Arc::clone(&memberships));
+        let ready = Ready::new(Arc::clone(&memberships), network);
         Self {
             network,
             memberships,
@@ -258,9 +258,9 @@ impl Worker {
         let members = intent.into_iter().flat_map(|intent| intent.members.values());
         let is_new =
             |member: &&Arc<Member>| member.state == MemberState::Attaching && report.ready.contains(&member.id);
-        let new: Vec<Arc<Member>> = members.filter(is_new).cloned().collect();
+        let new: Vec<MemberId> = members.filter(is_new).map(|member| member.id).collect();
         if !new.is_empty() {
-            self.ready.add(new);
+            self.ready.add(&new);
             self.memberships.names.wake(&Concerns::Networks(BTreeSet::from([self.network])));
         }
     }

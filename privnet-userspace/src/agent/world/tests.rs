@@ -286,6 +286,7 @@ fn a_member_that_its_host_takes_for_ready_is_that_until_the_store_says_so_or_it_
     assert_eq!(state(&world), Some(MemberState::Ready));
     world.put_member(Member { ports: ["http=80".parse().expect("a port")].into(), ..said.clone() });
     assert_eq!(state(&world), Some(MemberState::Ready), "the store has not been told yet");
+    assert_eq!(world.taken_for_ready(shop()).collect::<Vec<_>>(), [said.id]);
     world.put_member(Member { state: MemberState::Ready, ..said.clone() });
     assert_eq!((state(&world), world.ready.len()), (Some(MemberState::Ready), 0));
     world.put_member(said.clone());
