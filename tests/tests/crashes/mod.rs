@@ -218,7 +218,7 @@ impl Scene {
                 sight.map(|s| s.to_string()).unwrap_or_default(),
                 self.host.log_tail()
             );
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
