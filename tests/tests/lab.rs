@@ -59,6 +59,9 @@ fn a_forged_frame_is_sent_as_it_is() {
     let lab = Lab::new("a_forged_frame_is_sent_as_it_is");
     let hosts = lab.underlay(2, 1500);
     let server = Server::echo(&hosts[1], PORT);
+    // A frame is sent once, and the kernel takes an interface for up some time after it was set up.
+    let reaches = || hosts[0].succeeds(&format!("ping -q -n -c 1 -W 1 {}", underlay_address(2)));
+    wait_until("the underlay carries", reaches);
     let mut datagram = Datagram {
         source_mac: [2, 0, 0, 0, 0, 9],
         destination_mac: hosts[1].mac("eth0"),
