@@ -220,10 +220,11 @@ impl Scene {
         let endpoint = "9".repeat(64);
         let of_endpoint = json!({"NetworkID": NETWORK, "EndpointID": endpoint});
         let join = json!({"NetworkID": NETWORK, "EndpointID": endpoint, "SandboxKey": container.path()});
-        points.arm(Action::Refuse, &Passage { step: Step::Commit.to_string(), time: 2 });
+        points.arm(Action::Halt, &Passage { step: Step::Commit.to_string(), time: 2 });
         self.create_endpoint(&endpoint);
-        wait_until("the store was not told", || points.is_reached());
+        wait_until("the store is to be told", || points.is_reached());
         assert!(self.call("Join", &join)["Err"].is_null());
+        points.let_go();
         self.host.wait_until_settled();
         assert_eq!(self.call("DeleteEndpoint", &of_endpoint), json!({}));
         wait_until("web alone is a member", || self.host.members().expect("the members").len() == 1);

@@ -75,6 +75,16 @@ fn without_agent() -> LastAgent {
     LastAgent::of(&tokio::net::UnixStream::pair().expect("a pair").0)
 }
 
+/// A run dir, and the door of a process in it, in a directory that goes when it is dropped.
+fn opened() -> (tempfile::TempDir, RunDir, serve::Door) {
+    let parent = tempfile::tempdir().expect("a directory");
+    let run_dir = RunDir::new(&parent.path().join("member"));
+    run_dir.create().expect("made");
+    let control = super::privileges::listen(&run_dir).expect("a socket");
+    let door = serve::Door::new(run_dir.clone(), control, None);
+    (parent, run_dir, door)
+}
+
 fn identity() -> Identity {
     Identity::own(SystemTime::now())
 }
@@ -254,11 +264,7 @@ async fn companions_that_hang_cost_one_timeout_together_and_others_nothing() {
 
 #[tokio::test]
 async fn a_process_whose_run_dir_was_removed_is_found_again() {
-    let parent = tempfile::tempdir().expect("a directory");
-    let run_dir = RunDir::new(&parent.path().join("member"));
-    run_dir.create().expect("made");
-    let control = super::privileges::listen(&run_dir).expect("a socket");
-    let door = serve::Door::new(run_dir.clone(), control, None);
+    let (_parent, run_dir, door) = opened();
     tokio::spawn(async move {
         serve::run::<Kept, _>(Parrot, door, without_agent(), &identity()).await.map(|ended| ended.reason)
     });
@@ -302,11 +308,7 @@ impl Service<Kept> for Looking {
 #[tokio::test]
 async fn a_disk_that_lets_a_look_wait_does_not_hold_up_the_looks_at_a_container() {
     use rustix::fs::{CWD, FileType, Mode, OFlags};
-    let parent = tempfile::tempdir().expect("a directory");
-    let run_dir = RunDir::new(&parent.path().join("member"));
-    run_dir.create().expect("made");
-    let control = super::privileges::listen(&run_dir).expect("a socket");
-    let door = serve::Door::new(run_dir.clone(), control, None);
+    let (_parent, run_dir, door) = opened();
     std::fs::remove_file(run_dir.path().join("control.sock")).expect("removed");
     // Taking the lock waits for a reader.
     let pid = run_dir.path().join("pid");

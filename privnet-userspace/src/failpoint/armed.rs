@@ -1,7 +1,7 @@
 //! What a test has armed: one step, in a file of one line, `<action> <count> <step>`.
 //!
 //! The file goes when the step is reached, before the agent is killed: so a test sees that it was, and the next agent lives.
-//! A task that is held behind a step goes on when `<file>.held`, which it makes, is removed.
+//! A task that is held before a step, or behind it, goes on when `<file>.held`, which it makes, is removed.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -30,6 +30,9 @@ pub(super) fn listen() {
 }
 
 pub(super) fn refused(step: Step) -> io::Result<()> {
+    if is_due("halt", step) {
+        hold();
+    }
     if is_due("refuse", step) { Err(io::Error::other(format!("a test refuses the step `{step}`"))) } else { Ok(()) }
 }
 

@@ -108,7 +108,7 @@ pub fn listen() {
     armed::listen();
 }
 
-/// To be called before a step.
+/// To be called before a step. Returns late where a test has the task wait.
 ///
 /// # Errors
 /// A test refuses the step.

@@ -14,7 +14,8 @@ const HANDSHAKE_KEPT: Duration = Duration::from_secs(5);
 /// How long a packet is kept: then TCP sends it again (RFC 6298 section 2.1).
 const PACKET_KEPT: Duration = Duration::from_secs(1);
 /// How many of each are kept: the latest, and one handshake of each source. A key may be invented or another's; the address that
-/// a datagram comes from is its sender's own (`from_member` drops what is forged).
+/// a datagram comes from is its sender's own, where `from_member` drops what is forged. Behind a bridge a member can forge it as
+/// well, and push out a newcomer's first handshake, which begins another one after 5 s.
 const MOST: usize = 32;
 
 /// What came for a peer that is not there yet, and from one.

@@ -183,11 +183,13 @@ async fn from_carrier(app: &mut App, carrier: &mut Carrier, shared: &Shared, out
                 break;
             }
         };
-        let tunnels = &mut shared.lock().tunnels;
-        for datagram in received.datagrams() {
-            shared.predecessor.look_at(datagram, received.source);
-            if let Some(packet) = tunnels.incoming(app.packet(datagram), received.source, now, out) {
-                app.push(&packet);
+        {
+            let tunnels = &mut shared.lock().tunnels;
+            for datagram in received.datagrams() {
+                shared.predecessor.look_at(datagram, received.source);
+                if let Some(packet) = tunnels.incoming(app.packet(datagram), received.source, now, out) {
+                    app.push(&packet);
+                }
             }
         }
         if app.waiting() >= ENOUGH_PACKETS {

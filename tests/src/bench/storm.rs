@@ -68,9 +68,7 @@ async fn start(workspace: &Workspace) -> Result<([Agent; 2], Hosts)> {
 
 async fn come_and_go(agents: &[Agent; 2], containers: &[(Netns, PathBuf)]) -> Result<(Duration, Duration)> {
     let control = |number: usize| -> Control { agents[number % 2].control() };
-    let start = Instant::now();
-    let mut attaches = JoinSet::new();
-    for (number, (_, path)) in containers.iter().enumerate() {
+    let attaches = containers.iter().enumerate().map(|(number, (_, path))| {
         let request = Attach {
             network: NETWORK.to_owned(),
             app: tunnel::app(number),
@@ -83,16 +81,11 @@ async fn come_and_go(agents: &[Agent; 2], containers: &[(Netns, PathBuf)]) -> Re
             attachment: None,
         };
         let control = control(number);
-        attaches.spawn(async move { control.attach(request).await });
-    }
-    while let Some(answer) = attaches.join_next().await {
-        answer?.context("attaching")?;
-    }
-    let attached = start.elapsed();
+        async move { control.attach(request).await.map(drop).context("attaching") }
+    });
+    let attached = at_once(attaches).await?;
     tokio::time::sleep(REST).await;
-    let start = Instant::now();
-    let mut detaches = JoinSet::new();
-    for number in 0..containers.len() {
+    let detaches = (0..containers.len()).map(|number| {
         let request = Detach {
             network: NETWORK.to_owned(),
             app: tunnel::app(number),
@@ -102,10 +95,19 @@ async fn come_and_go(agents: &[Agent; 2], containers: &[(Netns, PathBuf)]) -> Re
             force: false,
         };
         let control = control(number);
-        detaches.spawn(async move { control.detach(request).await });
+        async move { control.detach(request).await.map(drop).context("detaching") }
+    });
+    Ok((attached, at_once(detaches).await?))
+}
+
+/// Makes all requests at once; returns how long it took until the last one was answered.
+async fn at_once<R: Future<Output = Result<()>> + Send + 'static>(
+    requests: impl Iterator<Item = R>,
+) -> Result<Duration> {
+    let start = Instant::now();
+    let mut under_way: JoinSet<Result<()>> = requests.collect();
+    while let Some(answer) = under_way.join_next().await {
+        answer??;
     }
-    while let Some(answer) = detaches.join_next().await {
-        answer?.context("detaching")?;
-    }
-    Ok((attached, start.elapsed()))
+    Ok(start.elapsed())
 }

@@ -16,6 +16,8 @@ pub enum Action {
     Refuse,
     /// The task that passes the step waits behind it, with what it holds, until [`Failpoints::let_go`].
     Hold,
+    /// As [`Self::Hold`], before the step, of those that can be refused.
+    Halt,
 }
 
 /// A step that an agent passes: its name, and for which time since something began, from 1.
@@ -54,6 +56,7 @@ impl Failpoints {
             Action::Kill => "kill",
             Action::Refuse => "refuse",
             Action::Hold => "hold",
+            Action::Halt => "halt",
         };
         say(&format!("{word} at time {time} of `{step}`"));
         // By rename, as the agent may look at any time.
