@@ -25,6 +25,8 @@ pub const COMERS: usize = 6;
 const ALL: usize = HOSTS + COMERS;
 /// The number of the host that has etcd.
 const ETCD: u8 = 5;
+/// What the row of an address says that nothing holds.
+const NO_HOLDER: &str = r#""holder":null"#;
 /// For how long a name may be answered and its member not, between hosts that reach the store and each other.
 const BOUND: Duration = Duration::from_secs(2);
 /// What a busy machine adds to it.
@@ -186,12 +188,17 @@ impl Fleet {
                 rows(&self.etcd, of) == there.len()
             });
         }
+        wait_until("the addresses that the store has as held are those of the members", || {
+            self.held_addresses() == there.iter().map(|(_, address)| *address).collect()
+        });
         for number in 0..ALL {
             self.detach(number);
         }
         wait_until("nothing is left in the store", || {
             ["members/", "public-keys/", "member-names/"].iter().all(|of| rows(&self.etcd, of) == 0)
         });
+        // The row of an address stays, and says that its holder has ended.
+        wait_until("no address is held", || self.held_addresses().is_empty());
         for host in &self.hosts {
             wait_until("every host knows that nobody is left", || host.members().expect("members").is_empty());
             wait_until(format!("nothing is left on {}: {:?}", host.name, host.leftovers()), || {
@@ -200,6 +207,15 @@ impl Fleet {
             });
         }
         self.changes
+    }
+
+    /// The addresses whose rows in the store name a holder.
+    fn held_addresses(&self) -> BTreeSet<Ipv4Addr> {
+        let is_held = |row: &str| !row.contains(NO_HOLDER);
+        let rows =
+            self.etcd.records(&[]).into_iter().filter(|(key, row)| key.starts_with("addresses/") && is_held(row));
+        rows.map(|(key, _)| key.rsplit('/').next().and_then(|address| address.parse().ok()).expect("an address"))
+            .collect()
     }
 
     fn host_of(&self, container: usize) -> &Host {
