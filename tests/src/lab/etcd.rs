@@ -315,11 +315,12 @@ impl Etcd {
         super::run(&format!("cp -r {} {}", self.data().display(), self.aside().display()));
     }
 
-    /// Puts its data aside while it does not run: it will begin anew.
+    /// Puts its data aside while it does not run: it will begin anew. What was aside before is gone.
     ///
     /// # Panics
     /// When it cannot.
     pub fn put_data_aside(&self) {
+        let _ = std::fs::remove_dir_all(self.aside());
         std::fs::rename(self.data(), self.aside()).expect("its data");
     }
 

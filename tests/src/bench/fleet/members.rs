@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use privnet::agent::ControlError;
-use privnet::agent::views::{Attach, CreateNetwork, Detach, NetworkView, Target};
+use privnet::agent::views::{Attach, CreateNetwork, Detach, NetworkView, RebuildState, Target};
 use privnet::cli::client::Client;
 use privnet::dns::{DEFAULT_ADDRESS, PORT as DNS, stub};
 use privnet::names::of_member;
@@ -26,6 +26,7 @@ const SUBNET: &str = "10.92.0.0/16";
 /// Where newcomers are, whose address the others know before.
 const NEWCOMERS: [u8; 3] = [10, 92, 200];
 const PORT: u16 = 7000;
+const OF_A_SMALL_NETWORK: usize = 10;
 /// How often the other host's member sends to the newcomer.
 const PACE: Duration = Duration::from_millis(1);
 /// How often it is looked whether an address is closed.
@@ -102,6 +103,50 @@ impl Fleet {
             self.members += 1;
         }
         Ok(())
+    }
+
+    /// Attaches further members, one on each host in turn, in networks of ten, until there are so many in all.
+    pub fn grow_aside_to(&mut self, runtime: &Runtime, size: usize) -> Result<()> {
+        let mut aside = None;
+        while self.members < size {
+            let network: &NetworkView = match &mut aside {
+                Some((network, members)) if *members < OF_A_SMALL_NETWORK => {
+                    *members += 1;
+                    network
+                }
+                _ => {
+                    let name = format!("aside-{}", self.members);
+                    let wanted = CreateNetwork { name, subnet: None, mtu: None, names: None };
+                    let network = runtime.block_on(self.clients[0].create_network(&wanted)).map_err(told)?;
+                    &aside.insert((network, 1)).0
+                }
+            };
+            let (number, host) = (self.members, self.members % self.hosts.len());
+            let container = self.lab.container(&format!("web-{}", number + 1));
+            let request =
+                Attach { network: network.id.to_string(), ..self.request(&container, tunnel::app(number), None) };
+            runtime.block_on(self.until_attached(host, &request))?;
+            self.members += 1;
+        }
+        Ok(())
+    }
+
+    /// Says that the store is the fleet's, once its agents have seen that it is not; when that was said.
+    pub fn rebuild(&self, runtime: &Runtime) -> Result<Instant> {
+        let seen = Instant::now();
+        loop {
+            let said = Instant::now();
+            match runtime.block_on(self.clients[0].rebuild_state(&RebuildState::default())) {
+                Ok(_) => return Ok(said),
+                Err(error) if seen.elapsed() > PATIENCE => return Err(told(error)),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// How many members the store has.
+    pub fn recorded_members(&self) -> usize {
+        self.etcd.records(&[]).keys().filter(|key| key.starts_with("members/")).count()
     }
 
     /// Attaches; a host that has not heard of the network yet is asked again.

@@ -1,5 +1,6 @@
 //! A fleet: three hosts with agents as a user starts them, and the real etcd that they share. How soon the others know of a
-//! member that comes and of one that goes, how soon all is well after etcd was away, and what an attach asks of etcd.
+//! member that comes and of one that goes, how soon all is well after etcd was away and after it lost everything, and what an
+//! attach asks of etcd.
 //!
 //! ```text
 //!  h1: agent, members ──┐            ┌── h2: agent, members (one sends to the newcomer of h1)
@@ -7,7 +8,8 @@
 //!  h3: agent, members ──┘            └── h4: etcd
 //! ```
 //!
-//! All members are in one network, so each is a peer of each. Measured only when it is asked for, since it needs etcd.
+//! All members are in one network, so each is a peer of each; what the rebuilt store has beyond them is in networks of ten.
+//! Measured only when it is asked for, since it needs etcd.
 //!
 //! | module | what it owns |
 //! |---|---|
@@ -35,6 +37,8 @@ use crate::lab::Cut;
 pub const GROUP: &str = "fleet";
 /// How many members the network has.
 const SIZES: [usize; 3] = [10, 100, 300];
+/// How many members a fleet has whose store is rebuilt, in a full run and in a short one.
+const REBUILT: (usize, usize) = (1000, 120);
 /// How long etcd is away.
 const AWAY: Duration = Duration::from_secs(5);
 /// How long etcd is watched while nothing happens.
@@ -53,6 +57,7 @@ pub fn measure(runtime: &Runtime, options: &Options) -> Result<Figures> {
     }
     tell("fleet: etcd goes away and comes back");
     rows.extend(returns(runtime, &mut fleet, if options.quick { 2 } else { 7 })?);
+    rows.extend(rebuilds(runtime, &mut fleet, options)?);
     fleet.end();
     Ok(Figures::Told(rows))
 }
@@ -127,6 +132,38 @@ fn returns(runtime: &Runtime, fleet: &mut Fleet, rounds: usize) -> Result<Vec<Ro
     let rows = [("killed and started", killed), ("stopped and continued", hung), ("cut off from one host", cut_off)];
     let rows = rows.into_iter().filter_map(|(what, series)| {
         let name = format!("all hosts current after etcd was {what}, away for {} s", AWAY.as_secs());
+        Some(Row::new(GROUP, name, Unit::Milliseconds, measured("privnet", &series)?))
+    });
+    Ok(rows.collect())
+}
+
+/// How long after an operator's word an empty store has all records again, put back by their hosts, and all hosts follow it.
+fn rebuilds(runtime: &Runtime, fleet: &mut Fleet, options: &Options) -> Result<Vec<Row>> {
+    let (size, rounds) = if options.quick { (REBUILT.1, 1) } else { (REBUILT.0, 3) };
+    tell(&format!("fleet: the store of {size} members is lost and rebuilt"));
+    fleet.grow_aside_to(runtime, size).with_context(|| format!("cannot attach {size} members"))?;
+    let (mut records, mut current) = (Series::default(), Series::default());
+    for _ in 0..rounds {
+        until_current(runtime, fleet)?;
+        fleet.etcd.kill();
+        fleet.etcd.put_data_aside();
+        fleet.etcd.start();
+        let begun = fleet.rebuild(runtime)?;
+        while fleet.recorded_members() < size {
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "{} of {size} members are in the store again",
+                fleet.recorded_members()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        records.push(milliseconds(begun.elapsed()));
+        until_current(runtime, fleet)?;
+        current.push(milliseconds(begun.elapsed()));
+    }
+    let rows = [("all members are in the store", records), ("all hosts follow it", current)];
+    let rows = rows.into_iter().filter_map(|(what, series)| {
+        let name = format!("store lost, rebuilt until {what}, {size} members");
         Some(Row::new(GROUP, name, Unit::Milliseconds, measured("privnet", &series)?))
     });
     Ok(rows.collect())
