@@ -58,16 +58,17 @@ pub fn foreign(program: &Path) -> Command {
     command
 }
 
-/// The variable that names a folder with another Docker for the tests: `dockerd`, `docker`, `containerd` and its shim.
-const TEST_DOCKER: &str = "PRIVNET_TEST_DOCKER";
+/// The variables that name a folder with another version of what the tests run: a Docker (`dockerd`, `docker`, `containerd` and
+/// its shim), an `etcd`.
+const OTHERS_OF_TESTS: [&str; 2] = ["PRIVNET_TEST_DOCKER", "PRIVNET_TEST_ETCD"];
 
-/// `PATH` with the tools of this clone in front, and the system's behind; a Docker that the user named comes before all.
+/// `PATH` with the tools of this clone in front, and the system's behind; a Docker or etcd that the user named comes before all.
 pub fn path_with_tools() -> OsString {
     let present = env::var_os("PATH").unwrap_or_default();
-    let docker = env::var_os(TEST_DOCKER).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let others = OTHERS_OF_TESTS.iter().filter_map(env::var_os).filter(|folder| !folder.is_empty()).map(PathBuf::from);
     // A user's shell often leaves the directories of system tools out.
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    let directories = docker.into_iter().chain([tools()]).chain(env::split_paths(&present)).chain(system);
+    let directories = others.chain([tools()]).chain(env::split_paths(&present)).chain(system);
     env::join_paths(directories).unwrap_or(present)
 }
 
