@@ -6,6 +6,9 @@
 //!                                ├─ underlay ─┤
 //!  h3: far-1, cut-1 ─────────────┘            └── h4: etcd   streams between web-1, backend-1 and far-1, throughout
 //! ```
+//!
+//! And an older copy whose address a third host, which saw nothing of it, gives to another container while both hosts that saw it
+//! are cut off.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -13,7 +16,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use privnet::agent::views::{Attached, NetworkView};
-use privnet_tests::lab::probe::{Server, Stream};
+use privnet_tests::lab::probe::{Server, Stream, ask_udp};
 use privnet_tests::lab::{Container, Cut, Etcd, Host, Joined, Lab, Options, figure, underlay_address, wait_until};
 
 const SUBNET: &str = "10.92.0.0/24";
@@ -140,7 +143,7 @@ fn a_restore_beside_reused_addresses_absent_hosts_and_an_attach_takes_nothing_aw
 
     // The third host is cut off from the store, the copy is put back, and a container is attached meanwhile.
     let cuts =
-        Cut::between((&cluster.hosts[2].space, underlay_address(ETCD)), (cluster.etcd.space(), underlay_address(3)));
+        Cut::between((&cluster.hosts[2].space, underlay_address(3)), (cluster.etcd.space(), underlay_address(ETCD)));
     let container = lab.container("late-1");
     let path = container.space.path().display().to_string();
     let line =
@@ -214,5 +217,103 @@ fn a_restore_beside_reused_addresses_absent_hosts_and_an_attach_takes_nothing_aw
     figure(&format!("two restores: {all_lost} of {all_sent} datagrams of six streams were lost"));
     assert_eq!(all_lost, 0);
     drop((servers, more_servers));
+    lab.finish();
+}
+
+#[test]
+fn of_two_living_members_of_one_address_the_earlier_keeps_it_and_the_later_gets_another() {
+    let lab = Lab::new("of_two_living_members_of_one_address_the_earlier_keeps_it_and_the_later_gets_another");
+    let mut spaces = lab.underlay(ETCD, 1500);
+    let mut etcd = Etcd::new(spaces.pop().expect("four"), ETCD);
+    etcd.start();
+    let options = Options::ebpf().with_etcd(etcd.url());
+    let of_third = spaces.pop().expect("three");
+    let two = lab.host_in(spaces.pop().expect("two"), 2, &options);
+    let one = lab.host_in(spaces.pop().expect("one"), 1, &options);
+    let network = one.network("shop", SUBNET);
+    let web = lab.member(&one, &network, "web-1");
+    wait_until("the other host knows the network", || two.networks().is_ok_and(|networks| networks.len() == 1));
+    etcd.kill();
+    etcd.back_up_data();
+    etcd.start();
+    let attaches = |host: &Host, container: &Container| {
+        let mut attached = None;
+        wait_until("it is attached", || {
+            attached = host.attach(&network, container, None).ok();
+            attached.is_some()
+        });
+        host.joined(&network, container, attached.expect("attached"))
+    };
+    let earlier = attaches(&two, &lab.container("earlier-1"));
+    let address = earlier.address();
+    let of_earlier = Server::echo(&earlier.app, PORT);
+    wait_until("web reaches it", || web.pings(address));
+    let between = stream(&web, &earlier);
+
+    // The store steps back behind the attach while both hosts that saw it are cut off from it. A third host joins meanwhile,
+    // which nothing tells that the address is held.
+    let cuts = [(&one, 1), (&two, 2)].map(|(host, number)| {
+        Cut::between((&host.space, underlay_address(number)), (etcd.space(), underlay_address(ETCD)))
+    });
+    etcd.kill();
+    etcd.put_data_back();
+    etcd.start();
+    let three = lab.host_in(of_third, 3, &options);
+    let later = attaches(&three, &lab.container("later-1"));
+    assert_eq!(later.address(), address, "it is free, as far as the store and the third host know");
+    let near = attaches(&three, &lab.container("near-1"));
+    let of_later = Server::echo(&later.app, PORT);
+    let asks = |what: &[u8], of: &Server| {
+        let _ = ask_udp(&near.app, (address, PORT), what, Duration::from_secs(1));
+        of.heard(what)
+    };
+    wait_until("on its host the later one has the address", || asks(b"before", &of_later));
+    between.flows();
+
+    // Both hosts are back: each of the three says that the address is the earlier one's, and that of the later one says why.
+    drop(cuts);
+    let begun = Instant::now();
+    let names = [&earlier, &later].map(|joined| joined.container.reference().to_string());
+    let said = |host: &Host| host.status().expect("status").problems;
+    wait_until("the host of the later one says that it is kept off", || {
+        said(&three).iter().any(|problem| {
+            problem.starts_with(&format!("store: {} is kept off ", names[1]))
+                && problem.contains(&names[0])
+                && problem.contains(&address.to_string())
+        })
+    });
+    let took = begun.elapsed();
+    let has_it = |host: &Host| {
+        let members = host.members().expect("members").into_iter();
+        let of_address = members.filter(|member| member.member.address == address);
+        of_address.map(|member| (member.host.to_string(), member.member.hostname)).collect::<Vec<_>>()
+    };
+    let name = earlier.attached.member.hostname.clone();
+    for host in [&one, &two, &three] {
+        wait_until(format!("{} lists the earlier one alone: {:?}", host.name, host.members()), || {
+            has_it(host) == [("h2".to_owned(), name.clone())]
+        });
+    }
+    wait_until("the hosts of the earlier one and of its peer are well", || {
+        [&one, &two].iter().all(|host| said(host).is_empty())
+    });
+    wait_until("from the host of the later one the earlier one is reached", || asks(b"after", &of_earlier));
+    assert!(!of_later.heard(b"after"));
+    between.flows();
+
+    // Attached again it has another address, at which all reach it.
+    drop(of_later);
+    let again = three.attach(&network, &later.container, None).expect("attached again");
+    let again = three.joined(&network, &later.container, again);
+    assert!(again.address() != address && again.address() != web.address() && again.address() != near.address());
+    three.wait_until_settled();
+    wait_until("all reach it", || [&web, &earlier, &near].iter().all(|member| member.pings(again.address())));
+    wait_until("it reaches the earlier one", || again.pings(address));
+    let (sent, lost) = between.finish();
+    figure(&format!(
+        "an address of two living members: kept off after {took:.1?}; {} of {sent} datagrams to the earlier were lost",
+        lost.len()
+    ));
+    assert_eq!(lost, Vec::<u64>::new());
     lab.finish();
 }

@@ -16,12 +16,19 @@ pub struct Cut {
 
 impl Cut {
     /// Cuts the way from a host to an address of the underlay. No ARP answer changes an entry that is permanent.
+    ///
+    /// # Panics
+    /// When the address is the host's own: nothing would be lost.
+    #[track_caller]
     pub fn new(from: &Space, to: Ipv4Addr) -> Self {
+        let own = from.run("ip -4 -o address show dev eth0");
+        assert!(!own.contains(&format!(" {to}/")), "a host is not cut off from its own address {to}");
         from.run(&format!("ip neigh replace {to} lladdr {NOBODY} dev eth0 nud permanent"));
         Self { from: from.clone(), to }
     }
 
-    /// Cuts both ways between two hosts.
+    /// Cuts both ways between two hosts, each given with its own address.
+    #[track_caller]
     pub fn between(one: (&Space, Ipv4Addr), other: (&Space, Ipv4Addr)) -> [Self; 2] {
         [Self::new(one.0, other.1), Self::new(other.0, one.1)]
     }
