@@ -11,6 +11,7 @@
 mod links;
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -19,7 +20,9 @@ use privnet::link::{
     AbsentIsDone, BridgeFdbEntry, BridgePort, BridgeSpec, Error, Event, FilterHook, Link, LinkEvent, LinkKind, Links,
     PortHolder, Route, RouteTarget, Watch, ensure_loopback_up, udp_port_holder,
 };
+use privnet_ebpf::net::MacAddr;
 use privnet_tests::lab::{Ground, run_in};
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn a_veth_is_made_with_both_ends_in_other_namespaces() {
@@ -318,6 +321,38 @@ async fn an_observation_is_whole_while_links_come_and_go() {
         }
     };
     tokio::join!(churn, watching);
+}
+
+/// A socket of the kernel carries one dump at a time, and a table that needs more than one message keeps it busy.
+#[tokio::test]
+async fn observations_of_a_large_table_at_the_same_time_are_all_whole() {
+    const ROWS: u8 = 200;
+    let ground = Ground::join();
+    let [host, network] = ground.namespaces();
+    let [on_host] = sockets([&host]).await;
+    vxlan(&on_host, &network, "vxlan0", 7).await.expect("vxlan");
+    let [links] = sockets([&network]).await;
+    let index = links.link("vxlan0").await.expect("vxlan0").index;
+    for host in 1..=ROWS {
+        let mac = MacAddr::of_member([10, 240, 1, host], 1);
+        links.fdb_replace(index, mac, ip("192.0.2.2")).await.expect("a row");
+    }
+    // As when many rows are removed by one pass, each of which is looked for before.
+    let links = Arc::new(links);
+    let remove = |host| {
+        let links = Arc::clone(&links);
+        async move {
+            let rows = links.fdb(index).await?;
+            links.fdb_delete(index, MacAddr::of_member([10, 240, 1, host], 1)).await?;
+            Ok::<_, Error>(rows.len())
+        }
+    };
+    let removed: JoinSet<_> = (1..=16).map(remove).collect();
+    for seen in removed.join_all().await {
+        let rows = seen.expect("all of them are observed");
+        assert!(rows >= usize::from(ROWS) - 16, "{rows}");
+    }
+    assert_eq!(links.fdb(index).await.expect("the rest").len(), usize::from(ROWS) - 16);
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::proto::{Connection, ConnectionHandle, new_connection};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
+use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
 use super::error::{Error, Refusal};
@@ -93,6 +94,9 @@ impl NetlinkSerializable for Message {
 pub(super) struct Socket {
     netns: NetnsId,
     requests: ConnectionHandle<Message>,
+    /// Held while a dump is under way: the kernel refuses a second one on the same socket (`EBUSY`, `netlink_dump_start`) until
+    /// all of the first has been read.
+    dumping: Mutex<()>,
     task: AbortHandle,
 }
 
@@ -101,7 +105,7 @@ impl Socket {
     pub(super) async fn open(netns: &Netns) -> Result<Self, Error> {
         let (connection, requests) = opened_in(netns, open_here).await?;
         let task = tokio::spawn(connection).abort_handle();
-        Ok(Self { netns: netns.id(), requests, task })
+        Ok(Self { netns: netns.id(), requests, dumping: Mutex::new(()), task })
     }
 
     /// The namespace of the socket.
@@ -144,9 +148,10 @@ impl Socket {
     /// Dumps a whole table.
     ///
     /// An error when the answer has no end, when the kernel reports an error at the end, or when the table changed
-    /// during each attempt.
+    /// during each attempt. Dumps that are asked for at the same time are made one after another.
     pub(super) async fn dump(&self, message: RouteNetlinkMessage, what: &'static str) -> Result<Vec<Message>, Error> {
         let operation = Operation::new("observe", what);
+        let _one = self.dumping.lock().await;
         for _ in 0..DUMP_ATTEMPTS {
             let replies = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &operation).await?;
             let interrupted = replies.iter().any(|reply| reply.header.flags & NLM_F_DUMP_INTR != 0);
