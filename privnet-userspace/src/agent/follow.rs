@@ -87,6 +87,7 @@ impl StoreFollower {
         // First, so that this host is there in what is read.
         self.presence.renew().await?;
         let (listing, watch) = read_everything(&self.fleet).await?;
+        self.presence.compare(&listing);
         self.world.compare(&listing, Instant::now());
         self.world.expire_quarantine(super::now_unix_seconds());
         fleet::note(&self.host.config.state_dir, &self.fleet)?;

@@ -25,7 +25,8 @@ use crate::agent::store_problems::{StoreProblem, StoreProblems};
 use crate::agent::world::SharedWorld;
 use crate::store::records::{Envelope, HostRecord, PresenceRecord};
 use crate::store::{
-    CommitError, Entry, Event, Expected, Fleet, LeaseId, Store as _, StoreError, Transaction, keys, records,
+    CommitError, Entry, Event, Expected, Fleet, Key, LeaseId, Listing, Store as _, StoreError, Transaction, keys,
+    records,
 };
 
 /// How long a host is taken to be there after its agent was heard last: longer than a reboot, so that its members keep
@@ -322,17 +323,30 @@ impl Presence {
         announce(&self.store, &self.host.config, &self.host.facts, seen, taking).await
     }
 
+    /// What is this host's under the lease: its presence, and the claim of its VTEP address.
+    fn leased(&self) -> [Key; 2] {
+        [keys::presence(&self.host.config.host), keys::vtep(self.host.facts.vtep)]
+    }
+
     /// Follows what the store says of this host's presence: one that is gone is written again, and so is one in which another
-    /// agent asks. Another agent's is none of this one, whatever the lease says.
+    /// agent asks. Another agent's is none of this one, whatever the lease says. With the presence goes the VTEP's claim.
     pub fn follow(&self, changes: &[Event]) {
-        let own = keys::presence(&self.host.config.host);
+        let leased = self.leased();
         let is_to_be_written = |change: &Event| match change {
-            Event::Delete { key, .. } => *key == own,
-            Event::Put { key, value, .. } if *key == own => records::decode::<PresenceRecord>(key, value)
+            Event::Delete { key, .. } => leased.contains(key),
+            Event::Put { key, value, .. } if *key == leased[0] => records::decode::<PresenceRecord>(key, value)
                 .is_ok_and(|record| record.asked.is_some() || record.instance != self.host.facts.instance.id()),
             Event::Put { .. } | Event::Resync(_) => false,
         };
         if changes.iter().any(is_to_be_written) {
+            self.was_lost();
+        }
+    }
+
+    /// Compares a reading of the whole store: the loss may have come while no watch told of it.
+    pub fn compare(&self, listing: &Listing) {
+        let is_missing = |key: &Key| !listing.entries.iter().any(|entry| entry.key == *key);
+        if self.leased().iter().any(is_missing) {
             self.was_lost();
         }
     }
