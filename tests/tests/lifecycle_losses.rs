@@ -8,69 +8,178 @@
 
 mod cluster;
 
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use cluster::{Cluster, LATER, PACE, PORT};
 use privnet::agent::ErrorCode;
+use privnet::agent::views::HostView;
 use privnet_tests::lab::probe::{Server, Stream};
-use privnet_tests::lab::{Container, Lab, wait_until, wait_within};
+use privnet_tests::lab::{Container, Host, Lab, figure, process, wait_until, wait_within};
+use rustix::process::Signal;
+
+/// What a line begins with that tells of what was lost for the first time and is put back.
+const PUT_BACK: &str = "INFO privnet::agent::put_back: put back what the store had lost: ";
+/// A part of the line that tells of a member that was lost again, and names the command that ends it.
+const AGAIN: &str = " was lost again, and is put back (2 times by now), after growing pauses; `privnet detach ";
+
+/// Deletes keys, waits until the store has all records again, and returns how long that took.
+#[track_caller]
+fn lose(cluster: &Cluster, records: &BTreeMap<String, String>, lost: &[&str]) -> Duration {
+    let begun = Instant::now();
+    cluster.etcd.delete(lost);
+    cluster.wait_until_back(records, &lost.join(" "));
+    let took = begun.elapsed();
+    cluster.flows();
+    assert_eq!(cluster.web.told(&cluster.backend.attached.member.hostname), cluster.backend.address().to_string());
+    took
+}
+
+/// The keys that begin so.
+fn keys(cluster: &Cluster, prefix: &str) -> BTreeSet<String> {
+    cluster.etcd.records(&[]).into_keys().filter(|key| key.starts_with(prefix)).collect()
+}
+
+/// Both agents die and others start, which put back at once what was lost before.
+fn restart(cluster: &Cluster, meanwhile: impl FnOnce()) {
+    cluster.hosts.iter().for_each(|host| host.kill());
+    meanwhile();
+    cluster.hosts.iter().for_each(|host| host.start());
+    cluster.wait_until_settled();
+}
+
+/// Fences only move, and hold nothing: what moves them next makes them anew.
+#[track_caller]
+fn fences_are_made_anew(cluster: &Cluster, further: &Container) {
+    let [one, _] = &cluster.hosts;
+    cluster.etcd.delete(&["fences/"]);
+    let attached = one.attach(&cluster.network, further, None).expect("a further name");
+    assert_eq!(attached.member.address, cluster.web.address());
+    one.create_network("other", None).expect("created");
+    one.delete_network("other").expect("deleted");
+    cluster.flows();
+    assert!(keys(cluster, "fences/").contains("fences/networks"));
+}
+
+/// Each host puts back its own, and says it once; one of them puts back a network.
+#[track_caller]
+fn each_puts_back_its_own(cluster: &Cluster, records: &BTreeMap<String, String>) {
+    let names = ["1.web.", "1.backend."];
+    let took = lose(cluster, records, &["members/"]);
+    figure(&format!("each host put back its own member within {took:.1?}"));
+    for (host, own) in cluster.hosts.iter().zip(names) {
+        wait_until("the host says what it has put back", || !host.said(PUT_BACK).is_empty());
+        let lines = host.said(PUT_BACK);
+        let told: Vec<&str> = names.into_iter().filter(|name| lines.concat().contains(name)).collect();
+        assert!(lines.len() == 1 && told == [own], "{} tells of {own} alone: {lines:?}", host.name);
+    }
+    lose(cluster, records, &["networks/"]);
+    let line = format!("{PUT_BACK}network {}", cluster.network.id);
+    let of_network = || cluster.hosts.iter().flat_map(|host| host.said(&line)).collect::<Vec<_>>();
+    wait_until("a host says that it has put back the network", || !of_network().is_empty());
+    assert_eq!(of_network().len(), 1, "{:?}", of_network());
+    lose(cluster, records, &["hosts/"]);
+    for (host, other) in cluster.hosts.iter().zip(["host h2", "host h1"]) {
+        assert_eq!(host.said(&format!("{PUT_BACK}{other}")), Vec::<String>::new(), "each host tells of itself");
+    }
+}
+
+/// What is held under a lease its host writes anew; the names stay meanwhile.
+#[track_caller]
+fn each_says_again_that_it_is_there(cluster: &Cluster) {
+    for leased in ["presences/", "vteps/"] {
+        let before = keys(cluster, leased);
+        assert_eq!(before.len(), 2, "{before:?}");
+        cluster.etcd.delete(&[leased]);
+        wait_until("both hosts say again what is theirs", || keys(cluster, leased) == before);
+        cluster.flows();
+    }
+    assert_eq!(cluster.web.told(&cluster.backend.attached.member.hostname), cluster.backend.address().to_string());
+}
+
+/// A drained host stays drained.
+#[track_caller]
+fn a_drain_is_put_back(cluster: &Cluster) {
+    let [one, _] = &cluster.hosts;
+    let _ = one.cli().text(&["host", "drain", "h2", "--wait", "1"]);
+    let is_drained = || one.cli().json::<Vec<HostView>>(&["hosts"]).expect("hosts")[1].draining;
+    wait_until("h2 is drained", is_drained);
+    let records = cluster.ready_records();
+    cluster.etcd.delete(&["drains/"]);
+    cluster.wait_until_back(&records, "drains/");
+    assert!(is_drained());
+    cluster.flows();
+    let _ = one.cli().text(&["host", "drain", "h2", "--cancel"]);
+    let (name, address) = (&cluster.backend.attached.member.hostname, cluster.backend.address().to_string());
+    wait_until("the name of h2's member is told again", || cluster.web.told(name) == address);
+}
+
+/// Another host puts back what is of a host that is away, after that one's turn.
+#[track_caller]
+fn another_puts_back_what_is_of_a_host_that_is_away(cluster: &Cluster, records: &BTreeMap<String, String>) {
+    let [one, two] = &cluster.hosts;
+    let line = format!("{PUT_BACK}1.backend.");
+    assert_eq!(one.said(&line), Vec::<String>::new(), "it was the turn of h2 each time");
+    two.kill();
+    let begun = Instant::now();
+    cluster.etcd.delete(&["members/", "presences/h2"]);
+    cluster.wait_until_back(records, "members of a host that is away");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(3), "it is the host's own turn first: {took:?}");
+    figure(&format!("another host put back the member of a host that is away within {took:.1?}"));
+    wait_until("the other host says what it has put back", || !one.said(&line).is_empty());
+    two.start();
+    cluster.wait_until_settled();
+}
 
 #[test]
 fn keys_that_are_deleted_come_back_and_no_datagram_is_lost() {
     let lab = Lab::new("keys_that_are_deleted_come_back_and_no_datagram_is_lost");
     let (hosts, etcd) = lab.hosts_with_etcd();
     let cluster = Cluster::of(&lab, hosts, etcd);
+    let [one, two] = &cluster.hosts;
+    let side = Container { kind: "side".to_owned(), ..cluster.web.container.clone() };
+    fences_are_made_anew(&cluster, &side);
     let records = cluster.ready_records();
-    let everything =
-        ["networks/", "names/", "vnis/", "members/", "addresses/", "public-keys/", "hosts/", "presences/", "fences/"];
-    let one_member = format!("members/{}/1.backend.", cluster.network.id);
-    // What is lost again and again waits longer each time, so each record is lost a few times only.
-    let losses: [&[&str]; 6] =
-        [&["members/"], &["addresses/", "public-keys/"], &["networks/"], &["hosts/"], &[&one_member], &everything];
-    let name = cluster.backend.attached.member.hostname.clone();
-    let address = cluster.backend.address().to_string();
-    for lost in losses {
-        cluster.etcd.delete(lost);
-        cluster.wait_until_back(&records, &lost.join(" "));
-        cluster.flows();
-        assert_eq!(cluster.web.told(&name), address);
+    each_puts_back_its_own(&cluster, &records);
+    each_says_again_that_it_is_there(&cluster);
+    let of_members = ["members/", "member-names/", "addresses/", "public-keys/", "networks/", "names/", "vnis/"];
+    lose(&cluster, &records, &[&of_members[..], &["hosts/", "presences/", "vteps/", "fences/"]].concat());
+    // The second loss of the same is told by the same host, once, with the command that ends it.
+    for (host, other, container) in [(one, two, "--type web "), (two, one, "--type backend ")] {
+        let lines = |host: &Host| host.said(AGAIN).iter().filter(|line| line.contains(container)).count();
+        wait_until("the host says that it was lost again", || lines(host) > 0);
+        assert_eq!((lines(host), lines(other)), (1, 0), "{container}");
     }
-    // The names stay while the hosts say again that they are there.
-    cluster.etcd.delete(&["presences/"]);
-    wait_until("the hosts say again that they are there", || {
-        let present = cluster.etcd.records(&[]);
-        cluster.hosts.iter().all(|host| present.contains_key(&format!("presences/{}", host.name)))
-    });
-    assert_eq!(cluster.web.told(&name), address);
     cluster.wait_until_settled();
 
     // The agents were away when it happened: what they saw is on the disk.
-    for host in &cluster.hosts {
-        host.kill();
-    }
-    cluster.etcd.delete(&["members/", "addresses/", "networks/", "names/", "vnis/", "public-keys/"]);
-    for host in &cluster.hosts {
-        host.start();
-    }
+    restart(&cluster, || cluster.etcd.delete(&of_members));
     cluster.wait_until_back(&records, "what was lost while no agent ran");
-    cluster.wait_until_settled();
-
-    // A host that is away: another one puts its records back.
-    let two = &cluster.hosts[1];
-    two.kill();
-    cluster.etcd.delete(&["members/", "presences/h2"]);
-    let took = cluster.wait_until_back(&records, "members of a host that is away");
-    assert!(took > Duration::from_secs(1), "it is the host's own turn first: {took:?}");
-    two.start();
-    cluster.wait_until_settled();
+    a_drain_is_put_back(&cluster);
+    // Each kind by itself that leads to members and networks.
+    restart(&cluster, || {});
+    let records = cluster.ready_records();
+    for lost in ["member-names/", "names/", "public-keys/", "vnis/", "addresses/"] {
+        lose(&cluster, &records, &[lost]);
+    }
+    restart(&cluster, || {});
+    another_puts_back_what_is_of_a_host_that_is_away(&cluster, &records);
     cluster.end_stream();
+    for host in &cluster.hosts {
+        let lines = host.said("");
+        let twice: Vec<_> = lines.windows(2).filter(|lines| lines[0] == lines[1]).collect();
+        assert!(twice.is_empty(), "{} said twice in a row: {twice:?}", host.name);
+    }
 
     // The twin: a detach ends it everywhere, and is not put back.
-    assert!(cluster.hosts[0].detach(&cluster.network, &cluster.web.container).expect("detach").detached);
+    for container in [&side, &cluster.web.container] {
+        assert!(one.detach(&cluster.network, container).expect("detach").detached);
+    }
     let route = format!("ip route get {}", cluster.web.address());
     wait_until("backend hears that web is gone", || !cluster.backend.app.succeeds(&route));
     let records = cluster.records();
-    assert!(!records.keys().any(|key| key.contains("/1.web.")), "{records:?}");
+    assert!(!records.keys().any(|key| key.contains("/1.web.") || key.contains("/1.side.")), "{records:?}");
     cluster.etcd.delete(&["members/"]);
     cluster.wait_until_back(&records, "the other member alone");
     lab.finish();
@@ -101,9 +210,19 @@ fn an_older_copy_of_the_store_brings_nothing_back_and_takes_nothing_away() {
     });
     let old = lab.member(two, &cluster.network, "old-1");
     let reused = lab.member(one, &cluster.network, "reused-1");
+    // What h2 holds under its lease is lost while no watch tells of it: the next reading of the store does.
+    let leased = ["presences/h2".to_owned(), format!("vteps/{}", two.vtep)];
+    process::kill(two.pid(), Signal::STOP);
     cluster.etcd.kill();
     cluster.etcd.back_up_data();
     cluster.etcd.start();
+    leased.iter().for_each(|key| cluster.etcd.delete(&[key]));
+    cluster.etcd.compact();
+    process::kill(two.pid(), Signal::CONT);
+    wait_until("h2 says again what is its own", || {
+        let records = cluster.etcd.records(&[]);
+        leased.iter().all(|key| records.contains_key(key))
+    });
     wait_within("both hosts reach the store", LATER, || {
         [one, two].iter().all(|host| host.status().is_ok_and(|status| status.problems.is_empty()))
     });

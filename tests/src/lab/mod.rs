@@ -25,6 +25,7 @@ pub mod ground;
 pub mod host;
 pub mod image;
 pub mod leak;
+mod log;
 pub mod metrics;
 mod monitor;
 mod options;

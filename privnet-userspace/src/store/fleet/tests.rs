@@ -8,20 +8,28 @@ use crate::store::Memory;
 
 /// A place where one store stands now and another one later, as behind an endpoint.
 #[derive(Debug)]
-struct Endpoint(Mutex<Arc<Memory>>);
+struct Endpoint {
+    store: Mutex<Arc<Memory>>,
+    /// How many more transactions it takes.
+    takes: Mutex<usize>,
+}
 
 impl Endpoint {
     fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Arc::new(Memory::new()))))
+        Self::of(Arc::new(Memory::new()), usize::MAX)
+    }
+
+    fn of(store: Arc<Memory>, takes: usize) -> Arc<Self> {
+        Arc::new(Self { store: Mutex::new(store), takes: Mutex::new(takes) })
     }
 
     fn now(&self) -> Arc<Memory> {
-        Arc::clone(&self.0.lock().expect("no test panics while it holds this"))
+        Arc::clone(&self.store.lock().expect("no test panics while it holds this"))
     }
 
     /// Puts another store there, and returns the one that stood there.
     fn replace(&self, store: Arc<Memory>) -> Arc<Memory> {
-        std::mem::replace(&mut *self.0.lock().expect("no test panics while it holds this"), store)
+        std::mem::replace(&mut *self.store.lock().expect("no test panics while it holds this"), store)
     }
 }
 
@@ -44,6 +52,10 @@ impl Store for Endpoint {
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {
+        {
+            let mut takes = self.takes.lock().expect("no test panics while it holds this");
+            *takes = takes.checked_sub(1).ok_or(StoreError::Closed)?;
+        }
         self.now().commit(transaction).await
     }
 
@@ -242,6 +254,37 @@ async fn what_another_fleet_has_in_a_store_is_counted_and_goes_when_an_operator_
         assert_eq!((survey.strange.is_some(), survey.is_ours), (strange, false));
         fleet.rebuild(survey).await.expect("rebuilt");
         assert!(store.get(&keys::network(network)).await.expect("read").is_some(), "it stays");
+    }
+}
+
+/// The host of the operator ends between any two transactions, and the operator gives the word on another one.
+#[tokio::test]
+async fn a_rebuild_that_ends_between_two_batches_is_finished_by_another_host() {
+    let own = Fleet::join(Arc::new(Memory::new())).await.expect("joined");
+    for most in 0.. {
+        let store = Arc::new(Memory::new());
+        let stranger = Fleet::join(store.clone()).await.expect("joined");
+        let networks = (0..120).map(|number| keys::network(NetworkId::from_uuid(uuid::Uuid::from_u128(number))));
+        for key in networks {
+            stranger.commit(Transaction::new().put(key, *b"{}")).await.expect("committed");
+        }
+        let host = Fleet::of(Endpoint::of(store.clone(), most), own.lock().stored.clone());
+        let survey = host.survey(&host.record().0, &BTreeSet::new()).await.expect("a survey");
+        let is_whole = host.rebuild(survey).await.is_ok();
+        let left = store.list(&keys::networks()).await.expect("listed").entries.len();
+        assert_eq!(left, [120, 120, 70, 20].get(most).copied().unwrap_or_default(), "after {most} transactions");
+        if is_whole {
+            assert!(most > 3, "the record, three batches, and the record again: {most}");
+            break;
+        }
+        let refused = stranger.commit(put()).await;
+        assert_eq!(refused.is_ok(), most == 0, "what goes is not written again: {refused:?}");
+        let other = Fleet::of(store.clone(), own.lock().stored.clone());
+        rebuild(&other).await;
+        let left = store.list(&keys::networks()).await.expect("listed").entries;
+        assert_eq!(left, [], "after {most} transactions");
+        assert_eq!(stored(&*store).await.map(|record| (record.id, record.epoch)), Some((own.id(), 2)));
+        other.commit(put()).await.expect("the fleet's");
     }
 }
 

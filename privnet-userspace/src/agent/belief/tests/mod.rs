@@ -1,5 +1,6 @@
 //! What is believed of a store that loses keys and steps back.
 
+mod batches;
 mod contests;
 mod damage;
 mod histories;
