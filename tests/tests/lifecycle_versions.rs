@@ -14,11 +14,12 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use attacker::device_of;
+use privnet::agent::views::RebuiltState;
 use privnet::model::PublicKey;
 use privnet::store::{Embedded, Entry, Store as _};
 use privnet_tests::lab::container::APP;
 use privnet_tests::lab::probe::{Server, Stream};
-use privnet_tests::lab::{Container, Lab, Options, figure, runtime, wait_until};
+use privnet_tests::lab::{Container, Cut, Lab, Options, figure, runtime, underlay_address, wait_until};
 use version_before::records::{self, State, rewrite};
 use version_before::{OldHost, address_key, member_key};
 
@@ -266,6 +267,101 @@ fn agents_of_two_builds_share_an_etcd_and_each_acts_on_what_the_other_writes() {
     for room in ["networks", "members", "addresses", "hosts", "presences", "names", "vnis", "public-keys"] {
         assert!(old.read(room) > 1, "the old agent read {} {room}", old.read(room));
     }
+    drop(old);
+    lab.finish();
+}
+
+#[test]
+fn a_host_of_the_build_before_is_beside_a_restore_a_partition_and_a_rebuild() {
+    let lab = Lab::new("a_host_of_the_build_before_is_beside_a_restore_a_partition_and_a_rebuild");
+    let ([first, second], mut etcd) = lab.underlay_with_etcd();
+    let mut old = OldHost::start(second, 2, etcd.url());
+    let shop = old.create_network("shop", 4711, SUBNET);
+    let attach = |old: &OldHost, kind: &str, last: u8| {
+        old.attach(&shop, &format!("1.{kind}.{APP}"), Ipv4Addr::new(10, 92, 0, last), PublicKey::new([last; 32]))
+    };
+    let (backend, gone) = (attach(&old, "backend", 2), attach(&old, "gone", 8));
+    let one = lab.host_in(first, 1, &Options::ebpf().with_etcd(etcd.url()));
+    let network = one.networks().expect("networks").remove(0);
+    let (web, db) = (lab.member(&one, &network, "web-1"), lab.member(&one, &network, "db-1"));
+    let server = Server::echo(&db.app, PORT);
+    wait_until("web reaches db", || web.pings(db.address()));
+    let stream = Stream::start(&web.app, (db.address(), PORT), Duration::from_millis(1));
+    let (device, runtime) = device_of(&one, &web);
+    let has = |member: &records::Member| {
+        let peers = runtime.block_on(device.observe()).expect("the device").expect("it is there").peers;
+        let name = format!("{}.{}.private-network.internal", member.container, shop.id);
+        peers.contains_key(&member.public_key) && web.told(&name) == member.address.to_string()
+    };
+    let has_not = |member: &records::Member| {
+        let peers = runtime.block_on(device.observe()).expect("the device").expect("it is there").peers;
+        !peers.contains_key(&member.public_key)
+    };
+    wait_until("web has both of the old host", || has(&backend) && has(&gone));
+
+    // An older copy of the store. What this build wrote since is put back. Of the old host's members those in the copy go on;
+    // one that came since has no record, which is its end, and one that ended since ends once more.
+    etcd.kill();
+    etcd.back_up_data();
+    etcd.start();
+    one.wait_until_settled();
+    old.restart();
+    old.detach(&shop, &gone, 1_700_000_000);
+    let since = attach(&old, "since", 9);
+    let late = lab.member(&one, &network, "late-1");
+    wait_until("web has what came since", || has(&since) && has_not(&gone) && web.pings(late.address()));
+    etcd.kill();
+    etcd.put_data_back();
+    etcd.start();
+    let begun = Instant::now();
+    old.restart();
+    let late_key = format!("members/{}/1.late.{APP}", shop.id);
+    wait_until("what this build wrote is back", || old.entry(&late_key).is_some());
+    let restore = begun.elapsed();
+    one.wait_until_settled();
+    assert!(has(&backend) && web.pings(late.address()));
+    old.detach(&shop, &gone, 1_700_000_000);
+    wait_until("the copy's records have no other of its members", || has_not(&since) && has_not(&gone));
+    stream.flows();
+
+    // The host of this build is cut off from the store: it keeps what it has, and hears afterwards what the old host did.
+    let cuts = Cut::between((&one.space, underlay_address(1)), (etcd.space(), underlay_address(3)));
+    wait_until("the trouble is said", || !one.status().expect("status").problems.is_empty());
+    let meanwhile = attach(&old, "meanwhile", 11);
+    assert!(has(&backend) && has_not(&meanwhile));
+    stream.flows();
+    drop(cuts);
+    wait_until("web has what came meanwhile", || has(&meanwhile) && has(&backend));
+    one.wait_until_settled();
+
+    // Everything is deleted. Until an operator says that this is the store, the old host's members go on. Then the host of this
+    // build puts back its own; the old host's have no record, which is their end, until its agent attaches them again.
+    etcd.delete(&[""]);
+    wait_until("the agent does not act on it", || {
+        one.status().expect("status").problems.iter().any(|problem| problem.contains("has no record of fleet"))
+    });
+    old.announce();
+    stream.flows();
+    assert!(has(&backend) && has(&meanwhile));
+    let begun = Instant::now();
+    let rebuilt: RebuiltState =
+        one.cli().json(&["state", "rebuild"]).expect("the old host's word of itself is in no way");
+    assert_eq!((rebuilt.epoch, rebuilt.networks), (2, 1));
+    wait_until("what this build wrote is back", || old.entry(&late_key).is_some());
+    let rebuild = begun.elapsed();
+    one.wait_until_settled();
+    wait_until("the old host's members have ended", || has_not(&backend) && has_not(&meanwhile));
+    let backend = attach(&old, "backend", 2);
+    wait_until("web has it once more", || has(&backend) && web.pings(late.address()));
+    assert!(old.faults().iter().all(|fault| fault.starts_with("the watch ended")), "of etcd's own ends");
+    let (sent, lost) = stream.finish();
+    figure(&format!(
+        "beside a host of the build before: what this build wrote was back {restore:.1?} after a restore, {rebuild:.1?} after a \
+         rebuild; {} of {sent} datagrams were lost",
+        lost.len()
+    ));
+    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    drop(server);
     drop(old);
     lab.finish();
 }
