@@ -35,12 +35,6 @@ impl Cluster {
     }
 }
 
-/// In how many lines of the log of a host's agent a text is.
-fn log_of(host: &Host, text: &str) -> usize {
-    let log = std::fs::read_to_string(&host.paths().log).expect("its log");
-    log.lines().filter(|line| line.contains(text)).count()
-}
-
 /// What `privnet doctor` finds of the store.
 fn diagnosed(host: &Host) -> (CheckStatus, String) {
     let output = host.cli().output(&["doctor", "-o", "json"]);
@@ -150,6 +144,17 @@ fn an_etcd_or_an_agent_that_is_away_leaves_traffic_alone() {
     }
     let (sent, lost) = stream.finish();
     assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    // The log of the agent that ran throughout tells when the store is doubted, why, and when it is believed again.
+    let (doubted, believed) = ("the store is doubted", "the store is believed again");
+    let lines = two.said("the store is ");
+    let is_named = |line: &&String| line.contains(doubted) && line.contains(cluster.etcd.url());
+    assert!(lines.iter().filter(is_named).count() >= 2, "{lines:?}");
+    let mut story: Vec<&str> =
+        lines.iter().filter_map(|line| [doubted, believed].into_iter().find(|text| line.contains(text))).collect();
+    assert_eq!(two.said(believed).len(), 2, "{lines:?}");
+    story.dedup();
+    assert_eq!(story, [doubted, believed, doubted, believed], "{lines:?}");
+    assert!(lines.windows(2).all(|lines| lines[0] != lines[1]), "nothing is said twice in a row: {lines:?}");
     lab.finish();
 }
 
@@ -307,10 +312,10 @@ fn a_host_that_is_not_heard_loses_its_members_names_and_nothing_else() {
     two.start();
     wait_until("the name is told again", || web.told(name) == address);
     // What a stranger removes, and a detach: the log of the host has a line for each, and no more.
-    assert_eq!(log_of(one, "repaired: "), 0, "an attach is no repair");
+    assert_eq!(one.said("repaired: "), Vec::<String>::new(), "an attach is no repair");
     web.app.run("ip link set wg0 down");
     wait_until("it is repaired", || web.pings(backend.address()));
-    wait_until("the repair is said", || log_of(one, "repaired: ") > 0);
+    wait_until("the repair is said", || !one.said("repaired: ").is_empty());
     assert!(one.detach(&network, &web.container).expect("detach").detached);
     for line in [
         "attached 1.web.",
@@ -319,8 +324,8 @@ fn a_host_that_is_not_heard_loses_its_members_names_and_nothing_else() {
         "host h2 is not heard any more",
         "host h2 is heard again",
     ] {
-        wait_until(format!("{line:?} is in the log"), || log_of(one, line) > 0);
-        assert_eq!(log_of(one, line), 1, "{line:?} is said once");
+        wait_until(format!("{line:?} is in the log"), || !one.said(line).is_empty());
+        assert_eq!(one.said(line).len(), 1, "{line:?} is said once");
     }
     wait_until("it is reached again", || {
         hosts().iter().all(|host| host.state == HostState::Present) && since("h2").is_none()
