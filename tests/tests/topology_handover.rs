@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use privnet::agent::views::MemberView;
 use privnet::failpoint::Step;
@@ -24,6 +24,9 @@ use privnet_tests::lab::{Host, Joined, Lab, Options, Space, say, wait_until};
 use serde_json::{Value, json};
 
 const NETWORK: &str = "5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3f0c5d1ab4a0a4a2b3";
+
+/// How long a call may take on a host that has nothing else to do.
+const BOUND: Duration = Duration::from_secs(2);
 
 struct Scene {
     host: Host,
@@ -50,6 +53,7 @@ fn a_device_that_is_handed_over_works_where_it_arrives_and_leaves_nothing_where_
     scene.one_that_never_arrives_is_removed();
     scene.one_that_was_made_when_the_agent_died_is_removed();
     scene.one_that_is_ended_while_it_is_named_stays_ended(&lab);
+    scene.a_call_is_answered_while_the_store_is_waited_for();
     scene.one_that_is_named_before_the_store_has_it_as_ready_is_ready(&lab);
     // One kernel tells as much as two; and the mover's calls come from processes that end, by which its namespace is not found
     // again: the kernel's device would stay there until that ends.
@@ -211,6 +215,28 @@ impl Scene {
             assert!(container.link("wg0").is_none(), "{:?}", container.links());
         }
         container.remove();
+    }
+
+    /// The store takes the place in, and does not say so: Docker is told in time, and the place ends once it does.
+    fn a_call_is_answered_while_the_store_is_waited_for(&self) {
+        let points = self.host.failpoints();
+        let endpoint = "8".repeat(64);
+        let made_in = self.handover_netns(0x8888_8888_8888_8888);
+        points.arm(Action::Hold, &Passage { step: Step::Commit.to_string(), time: 1 });
+        let begun = Instant::now();
+        let refused = self.call("CreateEndpoint", &json!({"NetworkID": NETWORK, "EndpointID": endpoint}));
+        let waited = begun.elapsed();
+        say(&format!("figure: a call that waits for the store was refused after {waited:?}"));
+        let text = refused["Err"].as_str().unwrap_or_else(|| panic!("{refused}"));
+        assert!(text.contains("try again") && text.contains("privnet status"), "{text}");
+        assert!(waited < 5 * BOUND, "{waited:?}: {text}");
+        points.let_go();
+        wait_until("web alone is a member", || self.host.members().expect("the members").len() == 1);
+        wait_until("its namespace is gone", || !made_in.exists());
+        self.host.wait_until_settled();
+        self.create_endpoint(&endpoint);
+        assert_eq!(self.call("DeleteEndpoint", &json!({"NetworkID": NETWORK, "EndpointID": endpoint})), json!({}));
+        wait_until("its namespace is gone again", || !made_in.exists());
     }
 
     /// Its record is under another name then.

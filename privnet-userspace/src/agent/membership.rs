@@ -167,7 +167,7 @@ pub async fn end(memberships: &Memberships, record: &Record) -> Result<Leaving> 
 /// # Errors
 /// When the record cannot be changed.
 pub async fn end_here(memberships: &Memberships, record: &Record) -> Result<Leaving> {
-    match end(memberships, record).await {
+    match end_in_time(memberships, record).await {
         Ok(leaving) => Ok(leaving),
         Err(error) => {
             tracing::warn!("{error:#}");
@@ -184,12 +184,27 @@ pub async fn end_here(memberships: &Memberships, record: &Record) -> Result<Leav
     }
 }
 
+/// As [`end`], for a container that waits: a store that does not answer is not waited for. Whether it has carried out a release
+/// it is given time to say.
+async fn end_in_time(memberships: &Memberships, record: &Record) -> Result<Leaving> {
+    let contact = &memberships.contact;
+    let _claims = contact.in_time(memberships.claims.lock()).await?;
+    let member = contact.in_time(stored(memberships, record)).await??;
+    release(memberships, record, member).await
+}
+
 /// As [`end`], for a task that holds the claims.
 ///
 /// # Errors
 /// When the store or the record cannot be changed.
 pub async fn end_with_claims(memberships: &Memberships, record: &Record) -> Result<Leaving> {
-    if let Some(member) = stored(memberships, record).await? {
+    let member = stored(memberships, record).await?;
+    release(memberships, record, member).await
+}
+
+/// Releases what the store has of a membership. The claims are held.
+async fn release(memberships: &Memberships, record: &Record, member: Option<Member>) -> Result<Leaving> {
+    if let Some(member) = member {
         claims::release_member(&*memberships.store, &member, now(), &*memberships.world)
             .await
             .with_context(|| format!("releasing {} in {}", member.container, record.network))?;
@@ -269,10 +284,14 @@ fn now() -> End {
 /// claimed when an agent died, and no answer named them. Those of another instance are none of this agent's, until they are
 /// adopted.
 async fn settle_unrecorded(memberships: &Memberships) -> Result<()> {
+    // To release a place that is kept waits for the store, with the claims, for which a container waits that comes back.
+    let kept = if memberships.contact.fault().is_some() { memberships.kept.all() } else { Vec::new() };
     let unrecorded: Vec<Arc<Member>> = {
         let journal = memberships.journal();
         let is_meant = |member: &&Arc<Member>| {
-            journal.at(member.network, member.address).is_none() && memberships.host.is_of_instance(member)
+            journal.at(member.network, member.address).is_none()
+                && memberships.host.is_of_instance(member)
+                && !kept.iter().any(|place| place.record.id == member.id)
         };
         memberships.world(|world| world.members_on(&memberships.host.config.host).filter(is_meant).cloned().collect())
     };

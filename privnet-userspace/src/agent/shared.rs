@@ -43,6 +43,8 @@ pub struct Memberships {
     pub fleet: Arc<Fleet>,
     /// The fleet's store.
     pub store: Arc<dyn Store>,
+    /// Whether the store answers.
+    pub contact: Arc<Contact>,
     /// The store's image in memory.
     pub world: Arc<SharedWorld>,
     /// This host's records.
@@ -69,8 +71,6 @@ pub struct Shared {
     pub memberships: Arc<Memberships>,
     /// That this host is there, in the store.
     pub presence: Arc<Presence>,
-    /// Whether the store answers.
-    pub contact: Arc<Contact>,
     /// Since when other hosts are not heard.
     pub gone_hosts: Arc<GoneHosts>,
     /// What is wrong with the store, for status.

@@ -145,6 +145,7 @@ impl Agent {
             host,
             fleet,
             store,
+            contact,
             world,
             journal,
             workers,
@@ -180,7 +181,7 @@ impl Agent {
         tasks.spawn(Arc::clone(&presence).renew_periodically());
         tasks.spawn(clock);
         tasks.spawn(keep_contact(
-            Arc::clone(&contact),
+            Arc::clone(&memberships.contact),
             Arc::clone(&memberships.store),
             Arc::clone(&store_problems),
             Arc::clone(&turns),
@@ -194,7 +195,6 @@ impl Agent {
         let shared = Shared {
             memberships: Arc::clone(&memberships),
             presence,
-            contact,
             gone_hosts,
             store_problems,
             read_failures: ReadFailures::default(),

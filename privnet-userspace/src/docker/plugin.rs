@@ -1,4 +1,6 @@
 //! What each call of dockerd does. Every call is answered in bounded time: dockerd has no timeout of its own.
+//!
+//! A call that is answered as not done goes on: what it was about to make is made, and then ended. It is not dropped half way.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,6 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::arrival::{ARRIVAL, Arrival, DOCKER_ENDPOINT, DOCKER_NETWORK, Siblings, ends_with_dockerd, sentence};
 use super::engine::Engine;
@@ -17,23 +21,32 @@ use crate::api::identity::Identity;
 use crate::netns::Netns;
 use crate::topology::ownership;
 
-/// How long a call may take: many containers may start at once, and each is made in a fraction of a second.
-const DEADLINE: Duration = Duration::from_secs(15);
+/// How long a call may take, or, since many containers may start at once, how long after the last one that was done.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// How long a call may take behind others.
+const QUEUED: Duration = Duration::from_secs(15);
 /// How long a call waits for an agent that starts.
 const STARTING: Duration = Duration::from_millis(1500);
+/// The call in which a network is made.
+const CREATE_NETWORK: &str = "NetworkDriver.CreateNetwork";
 /// The call in which a member is made.
 const CREATE_ENDPOINT: &str = "NetworkDriver.CreateEndpoint";
+/// The calls that make or end something: another one behind them waits for its turn.
+const WORK: [&str; 4] = [CREATE_ENDPOINT, "NetworkDriver.Join", "NetworkDriver.Leave", "NetworkDriver.DeleteEndpoint"];
 /// What Docker puts before the number of the interface.
 const INTERFACE: &str = "wg";
 /// The same in a container that has interfaces of that name of its own.
 const OTHER_INTERFACE: &str = "pn";
 
-/// The plugin.
+/// The plugin. A clone is the same one.
+#[derive(Clone)]
 pub struct Plugin {
-    agent: watch::Sender<Option<Arc<dyn Handovers>>>,
+    agent: Arc<watch::Sender<Option<Arc<dyn Handovers>>>>,
     engine: Arc<Engine>,
-    networks: Networks,
+    networks: Arc<Networks>,
     siblings: Arc<Siblings>,
+    /// When the last call was done that makes or ends something.
+    done: Arc<watch::Sender<Instant>>,
     deadline: Duration,
     patience: Duration,
 }
@@ -44,10 +57,11 @@ impl Plugin {
     pub fn new(state_dir: &Path, engine: Engine) -> Self {
         let networks = Networks::open(&state_dir.join("docker-networks.json"));
         Self {
-            agent: watch::Sender::new(None),
+            agent: Arc::new(watch::Sender::new(None)),
             engine: Arc::new(engine),
-            networks,
+            networks: Arc::new(networks),
             siblings: Arc::default(),
+            done: Arc::new(watch::Sender::new(Instant::now())),
             deadline: DEADLINE,
             patience: ARRIVAL,
         }
@@ -83,26 +97,87 @@ impl Plugin {
     /// # Errors
     /// The sentence for the user of Docker.
     pub async fn call(&self, method: &str, body: &[u8], pid: Option<i32>) -> Result<Value, String> {
-        let begun = tokio::time::Instant::now();
-        let answer = match tokio::time::timeout(self.deadline, self.answer(method, body, pid)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.abandon(method, body);
-                Err(format!("the agent was not done within {:?}: see `privnet status`", self.deadline))
+        let begun = Instant::now();
+        let (plugin, name, text) = (self.clone(), method.to_owned(), body.to_vec());
+        let mut work = tokio::spawn(async move { plugin.answer(&name, &text, pid).await });
+        let answer = tokio::select! {
+            biased;
+            done = &mut work => done.unwrap_or_else(|_| Err("the agent has a fault: see its log".to_owned())),
+            () = self.deadline_of(begun) => {
+                let refused = self.too_late(method, begun.elapsed());
+                self.undo_late(method, body, work);
+                Err(refused)
             }
         };
         match &answer {
-            Ok(_) => tracing::debug!("Docker's {method} is answered after {:?}", begun.elapsed()),
+            Ok(_) => {
+                if WORK.contains(&method) {
+                    self.done.send_replace(Instant::now());
+                }
+                tracing::debug!("Docker's {method} is answered after {:?}", begun.elapsed());
+            }
             Err(error) => tracing::warn!("Docker's {method} is refused: {error}"),
         }
         answer
+    }
+
+    /// Waits until a call that began then may wait no longer.
+    async fn deadline_of(&self, begun: Instant) {
+        loop {
+            let last = begun.max(*self.done.borrow());
+            let deadline = (last + self.deadline).min(begun + QUEUED.max(self.deadline));
+            if Instant::now() >= deadline {
+                return;
+            }
+            sleep_until(deadline).await;
+        }
+    }
+
+    /// The sentence for the user whose call was not done in time.
+    fn too_late(&self, method: &str, waited: Duration) -> String {
+        let call = method.trim_start_matches("NetworkDriver.");
+        let agent = self.agent.borrow().clone();
+        let why = agent.and_then(|agent| agent.store_fault()).unwrap_or_else(|| "this host is too busy".to_owned());
+        let what = match method {
+            CREATE_ENDPOINT | CREATE_NETWORK => "what it began is undone",
+            _ => "what it began is finished or undone behind this",
+        };
+        format!(
+            "the agent was not done with {call} within {waited:.1?}: {why}; {what}: try again, see `privnet status`"
+        )
+    }
+
+    /// Ends what a call makes that was answered as not done, once it is made: Docker does not end what was refused.
+    fn undo_late(&self, method: &str, body: &[u8], work: JoinHandle<Result<Value, String>>) {
+        let plugin = self.clone();
+        let (method, body) = (method.to_owned(), body.to_vec());
+        tokio::spawn(async move {
+            if !matches!(work.await, Ok(Ok(_))) {
+                return;
+            }
+            let undone = match &*method {
+                CREATE_NETWORK => {
+                    read(&body).and_then(|request: CreateNetwork| plugin.networks.set(&request.network, None))
+                }
+                CREATE_ENDPOINT => match read(&body) {
+                    Ok(request) => plugin.delete_endpoint(&request).await.map(drop),
+                    Err(error) => Err(error),
+                },
+                // Docker ends the endpoint of a Join that was refused.
+                _ => return,
+            };
+            match undone {
+                Ok(()) => tracing::info!("Docker's {method}, which was refused, was done later, and is undone"),
+                Err(error) => tracing::warn!("Docker's {method}, which was refused, is not undone: {error}"),
+            }
+        });
     }
 
     async fn answer(&self, method: &str, body: &[u8], pid: Option<i32>) -> Result<Value, String> {
         match method {
             "Plugin.Activate" => Ok(json!({ "Implements": ["NetworkDriver"] })),
             "NetworkDriver.GetCapabilities" => Ok(json!({ "Scope": "local", "ConnectivityScope": "global" })),
-            "NetworkDriver.CreateNetwork" => self.create_network(&read(body)?).await,
+            CREATE_NETWORK => self.create_network(&read(body)?).await,
             "NetworkDriver.DeleteNetwork" => {
                 let OfNetwork { network } = read(body)?;
                 self.networks.set(&network, None).map(|()| json!({}))
@@ -118,17 +193,6 @@ impl Plugin {
             | "NetworkDriver.DiscoverDelete" => Ok(json!({})),
             other => Err(format!("privnet has no {other}: its networks are of one host's Docker, and not of a swarm")),
         }
-    }
-
-    /// Ends what a call has begun that is given up: Docker does not ask again for an endpoint that was refused.
-    fn abandon(&self, method: &str, body: &[u8]) {
-        let Some(agent) = self.agent.borrow().clone().filter(|_| method == CREATE_ENDPOINT) else { return };
-        let Ok(digits) = read(body).and_then(|request: CreateEndpoint| request.of.digits()) else { return };
-        tokio::spawn(async move {
-            if let Err(error) = agent.end(digits).await {
-                tracing::warn!("{}", sentence(&error));
-            }
-        });
     }
 
     async fn create_network(&self, request: &CreateNetwork) -> Result<Value, String> {
@@ -171,8 +235,10 @@ impl Plugin {
         wishes.insert(DOCKER_ENDPOINT.to_owned(), request.of.endpoint.clone());
         let wish = Wish { attach: identity.attach(network), wishes, may_come_back: false };
         let made = match agent.prepare(digits, wish.clone()).await {
-            Err(error) if error.code == ErrorCode::StoreUnavailable && self.tells_who_it_is(&wish).await? => {
-                agent.prepare(digits, Wish { may_come_back: true, ..wish }).await
+            Err(away) if away.code == ErrorCode::StoreUnavailable && self.tells_who_it_is(&wish).await? => {
+                let made = agent.prepare(digits, Wish { may_come_back: true, ..wish }).await;
+                // Why the store does not answer says more than that it is needed.
+                made.map_err(|error| if error.code == ErrorCode::StoreUnavailable { away } else { error })
             }
             made => made,
         };

@@ -68,7 +68,7 @@ pub(in crate::agent) async fn attach_at(
     let ports = request.ports.iter().map(|port| port.parse()).collect::<Result<BTreeSet<Port>, _>>()?;
     let Attach { address, resolv_conf, attachment, .. } = request;
     let wanted = MemberWish { app, kind, number, address, ports, resolv_conf, attachment };
-    let claimed = match claim_or_existing(shared, network, &wanted, &found).await {
+    let claimed = match claim_in_time(shared, network, &wanted, &found).await {
         Err(away) if away.code == ErrorCode::StoreUnavailable => {
             without_store::claim(shared, network, &wanted, &found).await?.ok_or(away)?
         }
@@ -102,6 +102,25 @@ pub(in crate::agent) async fn attach_at(
         return Err(error);
     }
     attached(shared, claimed, wanted.app.name, wanted.resolv_conf.as_ref()).await
+}
+
+/// Claims a place, for which another program waits or not.
+async fn claim_in_time(
+    shared: &Shared,
+    network: &Network,
+    wanted: &MemberWish,
+    found: &TargetNetns,
+) -> Result<Claimed, ControlError> {
+    if found.handover.is_some() && found.may_come_back {
+        // The store was asked a moment ago.
+        return Err(ControlError::new(
+            ErrorCode::StoreUnavailable,
+            "this host knows no place of such a container, and the store, which gives new ones, does not answer",
+            "see `privnet status`, and try again once it answers",
+        ));
+    }
+    let claiming = claim_or_existing(shared, network, wanted, found);
+    if found.is_handed_over() { shared.contact.in_time(claiming).await? } else { claiming.await }
 }
 
 /// The full domain name of a container in a network.

@@ -25,6 +25,11 @@ pub(in crate::agent) struct TargetNetns {
 }
 
 impl TargetNetns {
+    /// Whether another program waits, such as Docker, which moves the device.
+    pub fn is_handed_over(&self) -> bool {
+        self.handover.is_some() || self.only.is_some()
+    }
+
     /// Refuses a membership that is not the one that is meant, or has ended. The claims are held: it does not end meanwhile.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 use super::{Engine, Plugin};
 use crate::agent::handover::{HandedOver, Handovers, Stage, Wish};
@@ -26,8 +27,8 @@ const OURS: &str = "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c";
 /// Notes what it is asked for, and holds what it was told to make.
 #[derive(Default)]
 struct Fake {
-    /// What it is asked for now is never done, except that a member ends.
-    hangs: AtomicBool,
+    /// What it is asked for now is not done before this is over, except that a member ends.
+    hangs: watch::Sender<bool>,
     /// The store is away: only what ended meanwhile is there.
     has_no_store: AtomicBool,
     asked: Mutex<Vec<String>>,
@@ -44,9 +45,8 @@ impl Fake {
     }
 
     async fn done(&self) {
-        if self.hangs.load(Ordering::Relaxed) {
-            std::future::pending().await
-        }
+        // The sender is this value's.
+        let _ = self.hangs.subscribe().wait_for(|hangs| !hangs).await;
     }
 
     fn stage(&self, digits: u64, stage: Stage) -> Result<(), ControlError> {
@@ -74,6 +74,10 @@ impl Handovers for Fake {
 
     fn handed_over(&self, digits: u64) -> Option<HandedOver> {
         self.made.lock().expect("whole").get(&digits).cloned()
+    }
+
+    fn store_fault(&self) -> Option<String> {
+        self.hangs.borrow().then(|| away().message)
     }
 
     fn all_handed_over(&self) -> Vec<u64> {

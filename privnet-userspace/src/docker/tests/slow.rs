@@ -78,10 +78,13 @@ async fn doctor_waits_longer_for_docker_than_a_container_may() {
 async fn an_agent_that_hangs_is_said_to_and_leaves_nothing_that_docker_does_not_know() {
     let scene = Scene::new();
     let scene = Scene { plugin: scene.plugin.with_deadline(Duration::from_millis(100)), ..scene };
-    let hangs = |hangs| scene.fake.hangs.store(hangs, Ordering::Relaxed);
+    let networks = || {
+        let text = std::fs::read_to_string(scene._directory.path().join("docker-networks.json"));
+        text.unwrap_or_default()
+    };
     scene.call("NetworkDriver.CreateNetwork", &create_network()).await.expect("created");
     scene.call("NetworkDriver.CreateEndpoint", &create_endpoint(&json!({}))).await.expect("made");
-    hangs(true);
+    scene.fake.hangs.send_replace(true);
     let of_other = create_network().to_string().replace(NETWORK, ENDPOINT);
     for (method, body) in [
         ("NetworkDriver.CreateNetwork", of_other),
@@ -92,15 +95,43 @@ async fn an_agent_that_hangs_is_said_to_and_leaves_nothing_that_docker_does_not_
         scene.fake.take();
         let own = Some(std::process::id().cast_signed());
         let refused = scene.plugin.call(method, body.as_bytes(), own).await.expect_err("not in time");
-        assert!(refused.contains("not done within"), "{method}: {refused}");
+        let call = method.trim_start_matches("NetworkDriver.");
+        assert!(refused.contains(&format!("not done with {call} within")), "{method}: {refused}");
+        assert!(refused.contains("the store is away; what it began is "), "{method}: {refused}");
         let is_made = scene.fake.handed_over(DIGITS).is_some();
         assert!(is_made, "{method}: Docker ends by itself what it was told is there");
     }
-    // An endpoint that was refused Docker does not end.
-    while scene.fake.handed_over(DIGITS).is_some() {
-        tokio::task::yield_now().await;
+    // It is not dropped half way; what Docker was refused it does not end.
+    scene.fake.hangs.send_replace(false);
+    while scene.fake.handed_over(DIGITS).is_some() || networks().contains(ENDPOINT) {
+        tokio::time::sleep(GLANCE).await;
     }
-    hangs(false);
+    assert!(networks().contains(NETWORK), "the one that was created stays");
     let scene = Scene { plugin: scene.plugin.with_deadline(Duration::from_secs(60)), ..scene };
     scene.call("NetworkDriver.CreateEndpoint", &create_endpoint(&json!({}))).await.expect("the twin");
+}
+
+#[tokio::test]
+async fn a_call_behind_others_waits_as_long_as_others_are_done() {
+    let scene = Scene::new();
+    let deadline = Duration::from_millis(500);
+    let scene = Scene { plugin: scene.plugin.with_deadline(deadline), ..scene };
+    scene.call("NetworkDriver.CreateNetwork", &create_network()).await.expect("created");
+    scene.fake.hangs.send_replace(true);
+    let body = create_endpoint(&json!({})).to_string();
+    let waits = scene.plugin.call("NetworkDriver.CreateEndpoint", body.as_bytes(), Some(1));
+    let others = async {
+        let other = of_endpoint().to_string().replace(ENDPOINT, NETWORK);
+        for _ in 0..60 {
+            tokio::time::sleep(deadline / 20).await;
+            scene.plugin.call("NetworkDriver.DeleteEndpoint", other.as_bytes(), Some(1)).await.expect("done");
+        }
+        scene.fake.hangs.send_replace(false);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = others => {}
+        made = waits => drop(made.expect("it was its turn at last")),
+    }
 }

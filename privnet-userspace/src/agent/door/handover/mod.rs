@@ -70,6 +70,9 @@ pub trait Handovers: Send + Sync + 'static {
     /// The member whose device is handed over under these digits; nothing when there is none, or it has ended.
     fn handed_over(&self, digits: u64) -> Option<HandedOver>;
 
+    /// Why the store does not answer, where it does not.
+    fn store_fault(&self) -> Option<String>;
+
     /// The digits of all members whose devices are handed over.
     fn all_handed_over(&self) -> Vec<u64>;
 

@@ -64,6 +64,10 @@ impl Handovers for Control {
         })
     }
 
+    fn store_fault(&self) -> Option<String> {
+        self.shared.contact.fault().map(|fault| fault.message)
+    }
+
     fn all_handed_over(&self) -> Vec<u64> {
         let journal = self.shared.journal();
         let staying = journal.records().values().filter(|record| !record.leaving);
