@@ -1,12 +1,14 @@
 //! What is more than one transaction: an agent that ends between any two of them leaves the rest to another host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use super::super::Belief;
+use super::super::import::ComeBack;
 use super::lab::{HOSTS, LATER, Lab, presence};
 use crate::store::claims;
 use crate::store::records::{self, Envelope, InstanceMark, NetworkMark};
-use crate::store::{Key, Store as _, Transaction, Value, keys};
+use crate::store::{Key, Memory, Store as _, Transaction, Value, keys};
 
 /// More than two transactions take.
 const FREE: u8 = 120;
@@ -158,6 +160,40 @@ async fn a_host_with_many_members_that_is_forgotten_ends_in_batches_that_the_nex
         let rows = left.iter().filter(|entry| entry.key.as_str().starts_with("addresses/"));
         let ended = rows.filter(|row| String::from_utf8_lossy(&row.value).contains(r#""ended_by":"operator""#));
         assert_eq!(ended.count(), MEMBERS, "after {most}");
+    }
+}
+
+/// The operator gives the same copy again, at a host that knows nothing of the network either.
+#[tokio::test]
+async fn an_import_that_ends_between_two_transactions_goes_on_at_another_host() {
+    let lab = with_free_addresses().await;
+    let saved: BTreeMap<Key, Value> =
+        lab.listing().await.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
+    let lacking = async |store: &Memory| {
+        let listing = store.list(&keys::everything()).await.expect("listed");
+        let belief = Belief::new("c".parse().expect("a host"));
+        let import = belief.lacking(&listing, &saved, ComeBack::of(&listing, false)).expect("readable");
+        assert_eq!(import.passed_over, BTreeSet::new());
+        import.transactions
+    };
+    for most in 0.. {
+        let store = Memory::new();
+        let all = lacking(&store).await;
+        assert!(all.len() > 2, "{} batches", all.len());
+        for transaction in all.iter().take(most) {
+            store.commit(transaction.clone()).await.expect("as it was listed");
+        }
+        let rest = lacking(&store).await;
+        assert_eq!(rest.is_empty(), most >= all.len(), "after {most}");
+        for transaction in &rest {
+            store.commit(transaction.clone()).await.expect("as it was listed");
+        }
+        let listing = store.list(&keys::everything()).await.expect("listed");
+        let stored: BTreeMap<Key, Value> = listing.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
+        assert_eq!(stored, lab.truth, "after {most}");
+        if rest.is_empty() {
+            break;
+        }
     }
 }
 

@@ -14,6 +14,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         "member-names/",
         "hosts/",
         "networks/",
+        "names/",
+        "vnis/",
+        "drains/",
         "marks/",
         "",
     ]);
