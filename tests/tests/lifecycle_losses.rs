@@ -5,19 +5,28 @@
 //!                             ├─ underlay ─┤   a stream of datagrams from web-1 to backend-1, and back, throughout
 //!               h3: etcd ─────┘            └── (keys deleted, an older copy put back, agents away meanwhile)
 //! ```
+//!
+//! And a host whose own disk takes nothing more.
 
 mod cluster;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, LATER, PACE, PORT};
 use privnet::agent::ErrorCode;
-use privnet::agent::views::HostView;
+use privnet::agent::views::{Check, CheckStatus, HostView};
 use privnet_tests::lab::probe::{Server, Stream};
-use privnet_tests::lab::{Container, Host, Lab, figure, process, wait_until, wait_within};
+use privnet_tests::lab::{Container, Host, Lab, figure, process, say, wait_until, wait_within};
 use rustix::process::Signal;
 
+const SUBNET: &str = "10.90.0.0/24";
+/// A refusal that waited for something takes longer: an attach waits for 30 s.
+const AT_ONCE: Duration = Duration::from_secs(10);
 /// What a line begins with that tells of what was lost for the first time and is put back.
 const PUT_BACK: &str = "INFO privnet::agent::put_back: put back what the store had lost: ";
 /// A part of the line that tells of a member that was lost again, and names the command that ends it.
@@ -253,4 +262,121 @@ fn an_older_copy_of_the_store_brings_nothing_back_and_takes_nothing_away() {
     drop(server);
     cluster.end_stream();
     lab.finish();
+}
+
+#[test]
+fn a_host_of_an_etcd_whose_disk_is_full_or_read_only_refuses_attaches_and_loses_no_datagram() {
+    let lab = Lab::new("a_host_of_an_etcd_whose_disk_is_full_or_read_only_refuses_attaches_and_loses_no_datagram");
+    let ([one, two], etcd) = lab.hosts_with_etcd();
+    one.stop();
+    let state = one.paths().state.clone();
+    let disk = Disk::over(&state);
+    one.start();
+    let network = one.network("shop", SUBNET);
+    let web = lab.member(&one, &network, "web-1");
+    let worker = lab.member(&two, &network, "worker-1");
+    let server = Server::echo(&worker.app, PORT);
+    wait_until("web reaches worker", || web.pings(worker.address()));
+    let stream = Stream::start(&web.app, (worker.address(), PORT), Duration::from_millis(1));
+    stream.flows();
+    let (late, another) = (lab.container("late-1"), lab.container("other-1"));
+    let filler = state.join("filler");
+    for (fault, said, remedy, found) in [
+        ("full", "No space left on device", "the disk is full: ", "is full"),
+        ("read-only", "Read-only file system", "is read-only", "Read-only file system"),
+    ] {
+        match fault {
+            "full" => fill(&filler),
+            _ => make_read_only(&state),
+        }
+        let begun = Instant::now();
+        let error = one.attach(&network, &late, None).expect_err("a refusal");
+        let took = begun.elapsed();
+        assert!(took < AT_ONCE, "{fault}: {took:?}");
+        assert!(error.message.contains(said) && error.remedy.contains(remedy), "{fault}: {error:?}");
+        assert!(error.remedy.contains(&state.display().to_string()), "{fault}: {error:?}");
+        assert_eq!(late.space.links(), Vec::<String>::new(), "nothing of it is left in the container");
+        wait_until("nothing of it is left in the store", || {
+            !etcd.records(&[]).keys().any(|key| key.starts_with("members/") && key.contains("/1.late."))
+        });
+        // What others do is acted on, and cannot be written down: a restart would not know it.
+        let other = two.join(&network, &another);
+        wait_until("web reaches what another host has attached", || web.pings(other.address()));
+        wait_until("that it is not on the disk is said", || {
+            let problems = one.status().expect("reads go on").problems;
+            problems.iter().any(|problem| problem.starts_with("store: what was seen of it ") && problem.contains(said))
+        });
+        let checks = one.cli().output(&["doctor", "-o", "json"]).stdout;
+        let checks: Vec<Check> = serde_json::from_slice(&checks).expect("checks");
+        let is_found = |check: &Check| check.check == "state_dir" && check.status == CheckStatus::Fail;
+        assert!(checks.iter().any(|check| is_found(check) && check.detail.contains(found)), "{fault}: {checks:?}");
+        stream.flows();
+
+        say("the twin: there is room, and what was refused passes");
+        match fault {
+            "full" => fs::remove_file(&filler).expect("removed"),
+            _ => assert!(unmount(&state)),
+        }
+        one.wait_until_settled();
+        let joined = one.join(&network, &late);
+        wait_until("the late member is reached", || other.pings(joined.address()) && joined.pings(worker.address()));
+        for (host, container) in [(&one, &late), (&two, &another)] {
+            assert!(host.detach(&network, container).expect("detach").detached);
+        }
+        one.wait_until_settled();
+        figure(&format!("{fault}: an attach was refused in {took:.1?}"));
+    }
+    let (sent, lost) = stream.finish();
+    figure(&format!("{} of {sent} datagrams between two hosts were lost meanwhile", lost.len()));
+    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
+    drop(server);
+    for (host, member) in [(&one, &web), (&two, &worker)] {
+        assert!(host.detach(&network, &member.container).expect("detach").detached);
+    }
+    two.delete_network("shop").expect("deleted");
+    wait_until("the other host knows it", || one.networks().is_ok_and(|networks| networks.is_empty()));
+    drop(disk);
+    lab.finish();
+}
+
+/// Leaves no byte on the disk of a file.
+fn fill(filler: &Path) {
+    let mut file = fs::File::create(filler).expect("a filler");
+    let full = loop {
+        if let Err(error) = file.write_all(&[7; 1024]) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+}
+
+/// The directory itself over it, and nothing in it can be changed by its name.
+fn make_read_only(directory: &Path) {
+    for further in [&["--bind"][..], &["-o", "remount,bind,ro"]] {
+        let status = Command::new("mount").args(further).arg(directory).arg(directory).status();
+        assert!(status.expect("mount").success(), "{}", directory.display());
+    }
+}
+
+/// Takes what is on top of a directory away, and returns whether there was anything.
+fn unmount(directory: &Path) -> bool {
+    Command::new("umount").arg("-l").arg(directory).output().expect("umount").status.success()
+}
+
+/// A small disk over a directory, as long as it lives.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn over(directory: &Path) -> Self {
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(directory).status();
+        assert!(status.expect("mount").success(), "{}", directory.display());
+        Self(directory.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // A test that fails leaves it read-only as well.
+        while unmount(&self.0) {}
+    }
 }

@@ -4,11 +4,9 @@
 //! ```text
 //!  setpriv --bounding-set=… privnet agent ─▶ refused: which capability, its purpose, the line of the unit
 //!  mount tmpfs /sys/fs/bpf/…, /…/state    ─▶ web ⇄ worker go on; attach: an error within a second, or mended by the agent
-//!  h1: web, a full disk ── underlay ── h2: worker, h3: etcd
 //! ```
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -226,77 +224,6 @@ fn an_agent_without_descriptors_or_on_a_read_only_disk_refuses_each_change_and_t
     lab.finish();
 }
 
-#[test]
-fn a_host_of_an_etcd_whose_disk_is_full_or_read_only_refuses_attaches_and_loses_no_datagram() {
-    let lab = Lab::new("a_host_of_an_etcd_whose_disk_is_full_or_read_only_refuses_attaches_and_loses_no_datagram");
-    let ([one, two], etcd) = lab.hosts_with_etcd();
-    one.stop();
-    let state = one.paths().state.clone();
-    let disk = Mount::of_size(&state, "1m");
-    one.start();
-    let network = one.network("shop", SUBNET);
-    let web = lab.member(&one, &network, "web-1");
-    let worker = lab.member(&two, &network, "worker-1");
-    let server = Server::echo(&worker.app, PORT);
-    wait_until("web reaches worker", || web.pings(worker.address()));
-    let stream = Stream::start(&web.app, (worker.address(), PORT), Duration::from_millis(1));
-    stream.flows();
-    let (late, another) = (lab.container("late-1"), lab.container("other-1"));
-    let filler = state.join("filler");
-    for (fault, said, remedy, found) in [
-        ("full", "No space left on device", "the disk is full: ", "is full"),
-        ("read-only", "Read-only file system", "is read-only", "Read-only file system"),
-    ] {
-        match fault {
-            "full" => fill(&filler),
-            _ => Mount::make_read_only(&state),
-        }
-        let begun = Instant::now();
-        let error = refused_at_once(&one, &network, &late);
-        let took = begun.elapsed();
-        assert!(error.message.contains(said) && error.remedy.contains(remedy), "{fault}: {error:?}");
-        assert!(error.remedy.contains(&state.display().to_string()), "{fault}: {error:?}");
-        assert_eq!(late.space.links(), Vec::<String>::new(), "nothing of it is left in the container");
-        wait_until("nothing of it is left in the store", || {
-            !etcd.records(&[]).keys().any(|key| key.starts_with("members/") && key.contains("/1.late."))
-        });
-        // What others do is acted on, and cannot be written down: a restart would not know it.
-        let other = two.join(&network, &another);
-        wait_until("web reaches what another host has attached", || web.pings(other.address()));
-        wait_until("that it is not on the disk is said", || {
-            let problems = one.status().expect("reads go on").problems;
-            problems.iter().any(|problem| problem.starts_with("store: what was seen of it ") && problem.contains(said))
-        });
-        assert!(doctor_fails(&one, "state_dir").detail.contains(found), "{fault}");
-        stream.flows();
-
-        say("the twin: there is room, and what was refused passes");
-        match fault {
-            "full" => fs::remove_file(&filler).expect("removed"),
-            _ => Mount::remove(&state),
-        }
-        one.wait_until_settled();
-        let joined = one.join(&network, &late);
-        wait_until("the late member is reached", || other.pings(joined.address()) && joined.pings(worker.address()));
-        for (host, container) in [(&one, &late), (&two, &another)] {
-            assert!(host.detach(&network, container).expect("detach").detached);
-        }
-        one.wait_until_settled();
-        figure(&format!("{fault}: an attach was refused in {took:.1?}"));
-    }
-    let (sent, lost) = stream.finish();
-    figure(&format!("{} of {sent} datagrams between two hosts were lost meanwhile", lost.len()));
-    assert!(lost.is_empty(), "{} of {sent} were lost: {lost:?}", lost.len());
-    drop(server);
-    for (host, member) in [(&one, &web), (&two, &worker)] {
-        assert!(host.detach(&network, &member.container).expect("detach").detached);
-    }
-    two.delete_network("shop").expect("deleted");
-    wait_until("the other host knows it", || one.networks().is_ok_and(|networks| networks.is_empty()));
-    drop(disk);
-    lab.finish();
-}
-
 #[track_caller]
 fn refused_at_once(host: &Host, network: &NetworkView, container: &Container) -> ControlError {
     let begun = Instant::now();
@@ -317,45 +244,23 @@ fn doctor_fails(host: &Host, name: &str) -> Check {
     check
 }
 
-/// Leaves no byte on the disk of a file.
-fn fill(filler: &Path) {
-    let mut file = fs::File::create(filler).expect("a filler");
-    let full = loop {
-        if let Err(error) = file.write_all(&[7; 1024]) {
-            break error;
-        }
-    };
-    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-}
-
 /// An empty file system over a directory, as long as it lives.
 struct Mount(PathBuf);
 
 impl Mount {
     fn over(directory: &Path) -> Self {
-        Self::of_size(directory, "50%")
-    }
-
-    /// As [`Mount::over`], with room for so much.
-    fn of_size(directory: &Path, size: &str) -> Self {
-        let size = format!("size={size}");
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory).status();
+        let status = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(directory).status();
         assert!(status.expect("mount").success(), "{}", directory.display());
         Self(directory.to_owned())
     }
 
     /// The directory itself, and nothing in it can be changed by its name.
     fn read_only(directory: &Path) -> Self {
-        Self::make_read_only(directory);
-        Self(directory.to_owned())
-    }
-
-    /// The same, until it is removed.
-    fn make_read_only(directory: &Path) {
         for further in [&["--bind"][..], &["-o", "remount,bind,ro"]] {
             let status = Command::new("mount").args(further).arg(directory).arg(directory).status();
             assert!(status.expect("mount").success(), "{}", directory.display());
         }
+        Self(directory.to_owned())
     }
 
     /// Takes what is on top of a directory away.
