@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use privnet::agent::views::{Check, CheckStatus, MemberView};
 use privnet::model::MemberState;
+use privnet_tests::lab::docker::IMAGE;
 use privnet_tests::lab::probe::{Server, Stream};
 use privnet_tests::lab::{Docker, Host, Lab, Options, Space, has_program, say, skip, wait_until};
 use rustix::process::Signal;
@@ -35,6 +36,7 @@ fn docker_alone_makes_and_ends_memberships() {
     let lab = Lab::new(TEST);
     let mut scene = Scene::set(&lab);
     scene.two_containers_reach_each_other_by_address_and_by_name();
+    scene.names_are_found_by_the_first_instruction();
     scene.nothing_else_of_host_and_container_is_touched();
     scene.networks_are_connected_and_disconnected();
     scene.a_network_of_dockers_beside_goes_on_as_before();
@@ -79,6 +81,33 @@ impl Scene {
         self.wait_until_found("backend", "web.eager-web", &web);
         let sent = self.host.cli().text(&["metrics"]);
         assert!(sent.contains("forwarded"), "the packets are counted: {sent}");
+    }
+
+    /// From Docker 28 on; before, the container's namespace comes with its process.
+    fn names_are_found_by_the_first_instruction(&self) {
+        let version = self.docker.run("version --format {{.Server.Version}}");
+        let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        if major.is_none_or(|major| major < 28) {
+            return say(&format!("Docker {version} makes the namespace with the process"));
+        }
+        let backend = self.member("demo").member.address.to_string();
+        let ask = |networks: &str, name: &str| {
+            self.docker.run(&format!("run --rm {networks} {IMAGE} getent ahostsv4 {name}"))
+        };
+        for _ in 0..20 {
+            assert!(ask("--network shop", "backend.demo").starts_with(&format!("{backend} ")));
+        }
+        // Docker's own names, of a network beside.
+        self.docker.run("network create --subnet 172.30.7.0/24 beside");
+        self.docker.start_container("own", "--network beside");
+        let own = self.docker.inspect("own", ".NetworkSettings.Networks.beside.IPAddress");
+        for (name, address) in [("own", &own), ("backend", &backend), ("backend.demo", &backend)] {
+            let found = ask("--network shop --network beside", name);
+            assert!(found.starts_with(&format!("{address} ")), "{name}: {found}");
+        }
+        self.docker.run("rm --force own");
+        self.docker.run("network rm beside");
+        self.wait_until_members(&["shop 1.backend.demo", "shop 1.web.eager-web"]);
     }
 
     fn nothing_else_of_host_and_container_is_touched(&self) {

@@ -233,7 +233,7 @@ impl Arrival {
     }
 
     /// Has the container's `resolv.conf` written, after Docker has written its own. Returns whether Docker said where it is.
-    async fn write_resolv_conf(&self) -> bool {
+    pub async fn write_resolv_conf(&self) -> bool {
         let Some(endpoint) = self.agent.handed_over(self.digits) else { return false };
         let Some((network, id)) = ids(&endpoint.wishes) else { return true };
         let Some(container) = self.engine.container(network, id).await else { return false };

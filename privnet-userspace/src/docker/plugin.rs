@@ -2,8 +2,9 @@
 //!
 //! A call that is answered as not done goes on: what it was about to make is made, and then ended. It is not dropped half way.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -27,6 +28,10 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const QUEUED: Duration = Duration::from_secs(15);
 /// How long a call waits for an agent that starts.
 const STARTING: Duration = Duration::from_millis(1500);
+/// How long a container that starts waits for its `resolv.conf`, which follows later otherwise.
+const WRITING: Duration = Duration::from_secs(1);
+/// How soon Docker is asked again where it did not say in time which container it is.
+const AGAIN: Duration = Duration::from_millis(10);
 /// The call in which a network is made.
 const CREATE_NETWORK: &str = "NetworkDriver.CreateNetwork";
 /// The call in which a member is made.
@@ -45,6 +50,8 @@ pub struct Plugin {
     engine: Arc<Engine>,
     networks: Arc<Networks>,
     siblings: Arc<Siblings>,
+    /// The endpoints that have joined, and whose `resolv.conf` is not written yet.
+    joined: Arc<Mutex<BTreeSet<u64>>>,
     /// When the last call was done that makes or ends something.
     done: Arc<watch::Sender<Instant>>,
     deadline: Duration,
@@ -61,6 +68,7 @@ impl Plugin {
             engine: Arc::new(engine),
             networks: Arc::new(networks),
             siblings: Arc::default(),
+            joined: Arc::default(),
             done: Arc::new(watch::Sender::new(Instant::now())),
             deadline: DEADLINE,
             patience: ARRIVAL,
@@ -183,7 +191,7 @@ impl Plugin {
                 self.networks.set(&network, None).map(|()| json!({}))
             }
             CREATE_ENDPOINT => self.create_endpoint(&read(body)?).await,
-            "NetworkDriver.EndpointOperInfo" => Ok(json!({ "Value": {} })),
+            "NetworkDriver.EndpointOperInfo" => Ok(self.endpoint_oper_info(body).await),
             "NetworkDriver.Join" => self.join(&read(body)?, pid).await,
             "NetworkDriver.Leave" => self.leave(&read(body)?).await,
             "NetworkDriver.DeleteEndpoint" => self.delete_endpoint(&read(body)?).await,
@@ -284,12 +292,40 @@ impl Plugin {
         {
             return Err("Docker does not say in time whose place this is, and the store is away: try again".to_owned());
         }
+        self.joined().insert(digits);
         tokio::spawn(arrival.follow());
         Ok(json!({
             "InterfaceName": { "SrcName": given.to_string(), "DstPrefix": prefix },
             // Else Docker makes a network of its own, with a default route.
             "DisableGatewayService": true,
         }))
+    }
+
+    /// From Docker 28 on, the last call before the container's first instruction. Docker has written the file by then in which
+    /// the container finds its own server, and has taken from it which servers that one asks: what is written earlier, in the
+    /// `Join`, it takes for the user's, and its server asks no other.
+    async fn endpoint_oper_info(&self, body: &[u8]) -> Value {
+        let answer = json!({ "Value": {} });
+        let digits = read(body).and_then(|request: OfEndpoint| request.digits());
+        let (Ok(digits), Some(agent)) = (digits, self.agent.borrow().clone()) else { return answer };
+        let is_settled = agent.handed_over(digits).is_some_and(|it| it.is_settled);
+        // Once for each: dockerd calls again at its own start, when its API is silent.
+        if is_settled && self.joined().remove(&digits) {
+            let arrival = self.arrival(&agent, digits);
+            let written = async {
+                while !arrival.write_resolv_conf().await {
+                    tokio::time::sleep(AGAIN).await;
+                }
+            };
+            if tokio::time::timeout(WRITING, written).await.is_err() {
+                tracing::warn!("a container of Docker's starts before it finds names of privnet's: they follow");
+            }
+        }
+        answer
+    }
+
+    fn joined(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn leave(&self, request: &OfEndpoint) -> Result<Value, String> {
@@ -300,6 +336,7 @@ impl Plugin {
     async fn delete_endpoint(&self, request: &OfEndpoint) -> Result<Value, String> {
         let (digits, agent) = (request.digits()?, self.agent().await?);
         self.siblings.forget(digits);
+        self.joined().remove(&digits);
         agent.end(digits).await.map(|()| json!({})).map_err(|error| sentence(&error))
     }
 

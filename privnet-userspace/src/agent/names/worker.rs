@@ -264,7 +264,15 @@ async fn serve(
                 [] => Vec::new(),
                 servers => open_own(&Netns::open(&known_path(id, container)?)?, servers).await?,
             };
-            known.process.change(id, &container.client, &own).await?;
+            match known.process.change(id, &container.client, &own).await {
+                // It had another container's, which ended, and whose number this one's namespace has now.
+                Err(Error::NotServed { .. }) => {
+                    known.served.remove(&id);
+                    sockets.remove(&id);
+                    return Box::pin(serve(known, sockets, id, container, config)).await;
+                }
+                changed => changed?,
+            }
         }
         None => {
             let path = known_path(id, container)?;
