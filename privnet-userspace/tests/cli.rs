@@ -62,7 +62,7 @@ fn help_is_data_and_shows_every_verb_that_is_for_people() {
     let (code, stdout, stderr) = outcome(privnet(&["--help"]));
     assert_eq!((code, stderr.as_str()), (0, ""));
     for verb in
-        "agent network attach detach run connect curl members domain-names resolve status doctor mtu metrics demo version".split(' ')
+        "agent network attach detach run connect curl members domain-names resolve status doctor mtu monitor metrics demo version".split(' ')
     {
         assert!(stdout.contains(&format!("\n  {verb} ")), "{verb} is missing:\n{stdout}");
     }

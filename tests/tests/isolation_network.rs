@@ -22,14 +22,18 @@ use attacker::{
     wait_for_drop,
 };
 
-use privnet::datapath::{DropReason, Outcome};
+use privnet::datapath::{Direction, DropReason, Outcome};
 use privnet_tests::lab::frame::{self, BROADCAST, Datagram};
 use privnet_tests::lab::probe::{Server, ask_tcp, ask_udp, reaches};
-use privnet_tests::lab::{FOR_NOTHING, Joined, Lab, Options, SOON, Sniffer, say, send_frame, wait_until};
+use privnet_tests::lab::{
+    DropWatch, FOR_NOTHING, Joined, Lab, Options, SOON, Sender, Sniffer, say, send_frame, wait_until,
+};
 
 const SUBNET: &str = "10.90.0.0/24";
 const OTHER_SUBNET: &str = "10.91.0.0/24";
 const PORT: u16 = 7000;
+/// Many times what the ring of a network holds.
+const FLOOD: u64 = 3000;
 
 #[test]
 fn a_container_of_one_network_cannot_reach_one_of_another() {
@@ -99,6 +103,9 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
     let from_network = Sniffer::start(&web.network);
     let vtep = web.network.ifindex("vxlan0").expect("vxlan0");
     let honest = datagram(&web, &worker);
+    let watch = DropWatch::start(&host, &["--member", "1.web"]);
+    let elsewhere = DropWatch::start(&host, &["--direction", "in"]);
+    let mut expected = Vec::new();
 
     for (what, reason, frame) in forgeries(&honest) {
         for passing in [false, true] {
@@ -113,11 +120,37 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
                 send_frame(&web.binding, &web.carrier(), &frame);
                 let counted = wait_for_drop(&host, &before);
                 assert_eq!(counted, BTreeMap::from([(reason, 1)]), "{what}");
+                // The kernel takes a tag off before the program sees the frame.
+                let tag_bytes = if reason == DropReason::VlanTag { 4 } else { 0 };
+                expected.push((reason, u32::try_from(frame.len() - tag_bytes).expect("short")));
                 assert_eq!(sniffers[1].count(MARK), seen, "{what} arrived");
                 assert_eq!(replies(&sniffers[0], &web), answered, "{what} was answered");
             }
         }
     }
+    wait_until("each drop is shown", || watch.frames().len() >= expected.len());
+    for frame in watch.frames() {
+        assert_eq!((frame.direction, frame.address), (Direction::Out, web.address()), "{frame:?}");
+        assert!(frame.member.starts_with("1.web.") && frame.network == network.id, "{frame:?}");
+    }
+    let shown: Vec<_> = watch.frames().iter().map(|frame| (frame.reason, frame.bytes)).collect();
+    assert_eq!(shown, expected, "in their order, each once");
+    assert_eq!((elsewhere.frames(), watch.not_shown()), (Vec::new(), 0));
+    drop(elsewhere);
+
+    say("more than a ring holds at once: what is not shown is said");
+    let before = host.counters();
+    let (forged, sender) = (forge(&honest, |f| f.source = NOBODY), Sender::open(&web.binding, &web.carrier()));
+    for _ in 0..FLOOD {
+        sender.send(&forged).expect("the veth takes it");
+    }
+    let told = || (watch.frames().len() - expected.len()) as u64 + watch.not_shown();
+    wait_until("all of them are told", || told() >= FLOOD);
+    assert_eq!(host.counters().drops_since(&before), BTreeMap::from([(DropReason::SpoofedAddress, FLOOD)]));
+    say(&format!("{} of {FLOOD} were shown", watch.frames().len() - expected.len()));
+    assert!(watch.not_shown() > 0, "the ring holds no {FLOOD}");
+    drop(watch);
+    wait_until("the programs report nothing while nobody watches", || !DropWatch::is_fed(&host));
     sleep(FOR_NOTHING);
     assert_eq!(sniffers[2].count(MARK), 0, "on the underlay");
     assert_eq!(from_network.count_on(vtep, MARK), 0, "at the VTEP");
@@ -134,6 +167,13 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
     wait_until("the answer is there", || sniffers[0].count(&answer[..18]) > 0);
     assert_eq!(sniffers[1].count(&request[..18]), 0, "worker was not asked");
     drop((sniffers, from_network));
+
+    say("an agent that is told to end does not wait for those who watch");
+    let watch = DropWatch::start(&host, &[]);
+    host.stop();
+    assert!(host.log_tail().contains("the agent has ended"), "{}", host.log_tail());
+    drop(watch);
+    host.start();
     lab.finish();
 }
 

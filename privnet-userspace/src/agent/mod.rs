@@ -11,6 +11,7 @@
 //! | `world`, `concerns`, `seen` | the image in memory of what is believed of the store, and how a claim chooses from it |
 //! | `netns_links` | a namespace with its netlink socket |
 //! | `foreign_ranges` | where a namespace sends packets by interfaces that are no private network's |
+//! | `drops` | the frames that the programs drop, for those who watch |
 //! | `follow`, `checks` | what happens without a request: the store's changes, the members' checks |
 //! | `membership`, `kept` | how a membership ends; the places of those that ended while the store was away |
 //! | `adoption`, `revival` | members that another instance of this host's agent made; an agent that was forgotten |
@@ -30,6 +31,7 @@ mod concerns;
 pub mod config;
 mod contact;
 mod door;
+mod drops;
 mod follow;
 mod foreign_ranges;
 mod host;

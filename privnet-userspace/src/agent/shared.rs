@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::contact::Contact;
 use super::door::error::ControlError;
 use super::door::read_failures::ReadFailures;
+use super::drops::Drops;
 use super::host::facts::Host;
 use super::host::journal::{Journal, SharedJournal};
 use super::host::presence::Presence;
@@ -63,6 +64,8 @@ pub struct Memberships {
     pub unrecorded: Arc<Unrecorded>,
     /// The places of members that ended here while the store was away.
     pub kept: Arc<Kept>,
+    /// The frames that are dropped while somebody watches.
+    pub drops: Arc<Drops>,
 }
 
 /// All parts of an agent, for the door: those of the memberships, and those that only views and metrics show.

@@ -155,6 +155,7 @@ impl Agent {
             claims,
             unrecorded,
             kept,
+            drops: Arc::default(),
         };
         let memberships = Arc::new(memberships);
         membership::detect_reused_netns(&memberships).await?;

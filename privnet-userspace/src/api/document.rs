@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use super::drops;
 use super::problem::ErrorBody;
 use crate::agent::{verbs, views};
 
@@ -111,6 +112,9 @@ pub(super) fn document() -> String {
     };
     let stream = schemas.request::<views::OpenStream>(Place::Body);
     paths.insert("/v1/streams", Map::from_iter([("post".to_owned(), described_stream(&stream))]));
+    let query = schemas.request::<views::DropsQuery>(Place::Query);
+    let line = schemas.answer::<views::DropLine>();
+    paths.insert(drops::PATH, Map::from_iter([("get".to_owned(), described_drops(&query, &line))]));
     let text = "Counters and state as Prometheus text, format 0.0.4.";
     paths.insert("/metrics", plain("metrics", text, "text/plain", json!({"type": "string"})));
     let own = "This document.";
@@ -142,6 +146,19 @@ pub(super) fn document() -> String {
     });
     plainer(&mut document);
     serde_json::to_string_pretty(&document).expect("JSON") + "\n"
+}
+
+fn described_drops(query: &Value, line: &Value) -> Value {
+    json!({
+        "operationId": "watchDrops",
+        "summary": "The frames that the programs drop from now on, a JSON object a line, as long as the connection and the \
+            agent last: curl --no-buffer. For root and the group privnet.",
+        "parameters": parameters(Place::Query, query),
+        "responses": {
+            "200": {"description": "OK", "content": {drops::CONTENT_TYPE: {"schema": line}}},
+            "default": {"$ref": "#/components/responses/Error"},
+        },
+    })
 }
 
 fn described_stream(request: &Value) -> Value {

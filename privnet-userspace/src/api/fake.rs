@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use tokio::sync::{Notify, oneshot, watch};
 
 pub(crate) use self::views::{
@@ -16,9 +18,10 @@ pub(crate) use self::views::{
 use crate::agent::streams::{Caller, Carried, OpenedStream};
 use crate::agent::views::{
     AdoptHost, Adopted, Attach, Attached, AttachmentView, Check, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork, EndedNetwork, ExportedState,
-    FleetView, ForgetHost, ForgottenHost, HostView, ImportedState, MemberView, MembersQuery, NetworkPath, NetworkView,
-    OpenStream, RebuildState, RebuiltState, ResolveQuery, ResolveView, Scrape, SetFleet, StatusView, VersionView,
+    DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, DropLine, DropsQuery, EndAttachment, EndNetwork,
+    EndedNetwork, ExportedState, FleetView, ForgetHost, ForgottenHost, HostView, ImportedState, MemberView,
+    MembersQuery, NetworkPath, NetworkView, OpenStream, RebuildState, RebuiltState, ResolveQuery, ResolveView, Scrape,
+    SetFleet, StatusView, VersionView,
 };
 use crate::agent::{AgentApi, ControlError, ErrorCode};
 
@@ -216,6 +219,15 @@ impl AgentApi for Fake {
             heard.send_replace(Some(format!("{sent} sent, {received} received: {why}")));
         });
         Ok(OpenedStream { socket, carried, ended })
+    }
+
+    /// One drop, and what the query asks for.
+    async fn watch_drops(&self, query: DropsQuery) -> Result<BoxStream<'static, DropLine>, ControlError> {
+        let DropsQuery { network, member, direction, reason } = query;
+        self.hear(format!("watch_drops {network:?} {member:?} {direction:?} {reason:?}"))?;
+        let lines =
+            [DropLine::Watching { networks: vec!["shop".parse().expect("a name")] }, DropLine::Missed { lines: 3 }];
+        Ok(futures::stream::iter(lines).boxed())
     }
 
     async fn scrape(&self) -> Result<Scrape, ControlError> {

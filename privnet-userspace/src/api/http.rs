@@ -44,6 +44,13 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// An answer that comes line by line.
+#[derive(Debug)]
+pub struct Lines {
+    body: Incoming,
+    read: Vec<u8>,
+}
+
 /// The answer to a request for another protocol.
 #[derive(Debug)]
 pub enum Switched {
@@ -84,6 +91,41 @@ pub async fn switch(socket: &Path, target: &str, protocol: &str, body: Vec<u8>) 
         Ok(Switched::To { stream: parts.io.into_inner(), early: parts.read_buf })
     };
     tokio::time::timeout(TIMEOUT, switching).await.map_err(|_| HttpError::Timeout)?
+}
+
+/// Asks for an answer that comes line by line; the whole answer where it says that there is none.
+///
+/// # Errors
+/// There is no answer.
+pub async fn open(socket: &Path, target: &str) -> Result<Result<Lines, Answer>, HttpError> {
+    let stream = UnixStream::connect(socket).await.map_err(HttpError::Connect)?;
+    let opening = async {
+        let response = send(stream, Method::GET, target, &[], Vec::new()).await?;
+        if response.status().is_success() {
+            return Ok(Ok(Lines { body: response.into_body(), read: Vec::new() }));
+        }
+        whole(response).await.map(Err)
+    };
+    tokio::time::timeout(TIMEOUT, opening).await.map_err(|_| HttpError::Timeout)?
+}
+
+impl Lines {
+    /// The next line, however long it takes; nothing at the end.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, HttpError> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.read.drain(..=end).collect();
+                line.pop();
+                return Ok(Some(line));
+            }
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let frame = frame.map_err(|error| broken(&error))?;
+            self.read.extend(frame.data_ref().into_iter().flatten());
+        }
+    }
 }
 
 async fn exchange(

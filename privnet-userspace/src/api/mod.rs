@@ -19,6 +19,7 @@
 //! | [`surface`] | what the handlers share |
 
 pub mod activation;
+mod drops;
 pub mod frames;
 pub mod http;
 pub mod identity;

@@ -10,6 +10,7 @@ use axum::routing::{self, MethodFilter, MethodRouter};
 use axum::{Extension, Json, Router};
 use serde::Serialize;
 
+use super::drops;
 use super::peer::{self, Peer};
 use super::problem::Problem;
 use super::request::{Body, Path, Query};
@@ -61,6 +62,7 @@ verbs!(verb_routes);
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = verb_routes();
     routes.push(Route { method: Method::POST, path: "/v1/streams", answer: routing::post(stream::open) });
+    routes.push(Route { method: Method::GET, path: drops::PATH, answer: routing::get(drops::watch) });
     routes.push(Route { method: Method::GET, path: "/metrics", answer: routing::get(scrape) });
     routes.push(Route { method: Method::GET, path: "/openapi.json", answer: routing::get(openapi) });
     routes
@@ -70,21 +72,26 @@ fn finish(router: Router<Surface>, surface: Surface) -> Router {
     router.fallback(no_such_route).method_not_allowed_fallback(no_such_method).with_state(surface)
 }
 
-/// Lets everybody read, and only root and the group change.
+/// Lets everybody read, and only root and the group change, and watch what others send.
 async fn refuse_strangers(
     State(surface): State<Surface>,
     peer: Option<Extension<Peer>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
+    let is_watching = request.uri().path() == drops::PATH;
+    if matches!(*request.method(), Method::GET | Method::HEAD) && !is_watching {
         return next.run(request).await;
     }
     // A request without credentials is a stranger's.
     let allowed = peer.is_some_and(|Extension(peer)| {
         peer::may_change(peer, None) || peer::may_change(peer, surface.accounts.group().as_ref())
     });
-    if allowed { next.run(request).await } else { Problem::from(stranger(peer.map(|found| found.0))).into_response() }
+    if allowed {
+        return next.run(request).await;
+    }
+    let what = if is_watching { "watch what is dropped" } else { "change networks and members" };
+    Problem::from(stranger(peer.map(|found| found.0), what)).into_response()
 }
 
 /// Says with each answer to a read how old it is, unless it is current: an empty list has no other place for it.
@@ -97,11 +104,11 @@ async fn tell_age(State(surface): State<Surface>, request: Request, next: Next) 
     response
 }
 
-fn stranger(peer: Option<Peer>) -> ControlError {
+fn stranger(peer: Option<Peer>, what: &str) -> ControlError {
     let who = peer.map_or_else(|| "an unknown user".to_owned(), |peer| format!("user {}", peer.uid));
     ControlError::new(
         ErrorCode::PermissionDenied,
-        format!("{who} may read but not change networks and members"),
+        format!("{who} may read but not {what}"),
         format!("run it as root, or as a user of the group {}", peer::GROUP_NAME),
     )
 }

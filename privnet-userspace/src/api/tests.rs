@@ -134,6 +134,8 @@ async fn a_stranger_may_read_and_nothing_else_and_a_member_of_the_group_may_chan
         ("POST", "/v1/attachments/end", json!({"name": "cni/shop/c1/eth0"})),
         ("POST", "/v1/fleet", json!({"vxlan_port": 4790})),
         ("POST", "/v1/state/close", Value::Null),
+        // A read that shows who sends what to whom.
+        ("GET", "/v1/drops", Value::Null),
     ] {
         for (peer, allowed) in [(Some(ROOT), true), (Some(alice), true), (Some(STRANGER), false), (None, false)] {
             let fake = Arc::new(Fake::default());

@@ -2,6 +2,7 @@
 
 mod connect;
 mod doctor;
+mod monitor;
 mod network;
 mod socket;
 mod state;
@@ -17,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::connect::{ConnectArgs, CurlArgs, HostPort};
 pub use self::doctor::DoctorArgs;
+pub use self::monitor::MonitorArgs;
 pub use self::network::{NameArgs, NetworkArgs, NetworkVerb};
 pub use self::socket::{AgentSocket, DEFAULT_SOCKET};
 pub use self::state::StateVerb;
@@ -120,6 +122,8 @@ pub enum Verb {
     Doctor(DoctorArgs),
     /// Show the MTU of the underlay, the carrier and the tunnels.
     Mtu(MtuArgs),
+    /// Show the frames that privnet drops on this host, as they are dropped, and why.
+    Monitor(MonitorArgs),
     /// Print the agent's metrics.
     Metrics(AgentSocket),
     /// Build two hosts in throw-away namespaces and walk a request along the whole path.

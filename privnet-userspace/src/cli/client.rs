@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::http::{self, Answer, HttpError, Switched, encode};
+use crate::api::http::{self, Answer, HttpError, Lines, Switched, encode};
 use crate::api::{ControlError, ErrorBody, ErrorCode, frames, verbs, views};
 
 /// Talks to the agent behind a control socket. Every error is the agent's own, or says why it cannot be asked.
@@ -20,6 +20,13 @@ pub struct Client {
     socket: PathBuf,
     /// How old the last answer was, in seconds; 0 when it was current.
     age: Arc<AtomicU64>,
+}
+
+/// The frames that are dropped, one after the other.
+#[derive(Debug)]
+pub struct DropLines {
+    socket: PathBuf,
+    lines: Lines,
 }
 
 /// Where HTTP carries a request.
@@ -44,6 +51,17 @@ macro_rules! client {
     };
 }
 verbs!(client);
+
+impl DropLines {
+    /// The next line; nothing once the agent has ended them.
+    ///
+    /// # Errors
+    /// When the connection breaks, or what comes is no line of an agent of this version.
+    pub async fn next(&mut self) -> Result<Option<views::DropLine>, ControlError> {
+        let line = self.lines.next().await.map_err(|error| unreachable(&self.socket, &error))?;
+        line.map(|line| serde_json::from_slice(&line).map_err(|error| not_an_agent(&self.socket, &error))).transpose()
+    }
+}
 
 impl Client {
     /// An agent's.
@@ -89,6 +107,19 @@ impl Client {
                 Ok((stream, early.to_vec()))
             }
             Switched::Not(Answer { body, .. }) => Err(self.error_in(&body)),
+        }
+    }
+
+    /// Watches the frames that are dropped.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn watch_drops(&self, query: &views::DropsQuery) -> Result<DropLines, ControlError> {
+        let target = in_query("/v1/drops", &json(query)?);
+        let answer = http::open(&self.socket, &target).await.map_err(|error| unreachable(&self.socket, &error))?;
+        match answer {
+            Ok(lines) => Ok(DropLines { socket: self.socket.clone(), lines }),
+            Err(Answer { body, .. }) => Err(self.error_in(&body)),
         }
     }
 

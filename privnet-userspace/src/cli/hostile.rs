@@ -10,7 +10,7 @@ use crate::model::hostile::{near_text, odd_text};
 const FILE: &str = "host = \"a\"\nvtep = \"192.0.2.7\"\nstate_dir = \"/srv\"\nstore = \"etcd\"\n\
                     etcd_endpoints = [\"http://192.0.2.1:2379\"]\ndatapath = \"bridge\"\nwireguard = \"userspace\"\n\
                     metrics_listen = \"127.0.0.1:9100\"\ndns_address = \"off\"\n";
-const WORDS: [&str; 38] = [
+const WORDS: [&str; 40] = [
     "agent",
     "network",
     "create",
@@ -29,6 +29,8 @@ const WORDS: [&str; 38] = [
     "status",
     "doctor",
     "mtu",
+    "monitor",
+    "--direction",
     "metrics",
     "demo",
     "version",

@@ -14,6 +14,13 @@ pub fn date(unix_seconds: u64) -> String {
     )
 }
 
+/// A time of day in UTC, `18:03:12.000250`, of microseconds since 1970-01-01 UTC.
+#[must_use]
+pub fn time(unix_microseconds: u64) -> String {
+    let (seconds, micros) = (unix_microseconds / 1_000_000 % 86_400, unix_microseconds % 1_000_000);
+    format!("{:02}:{:02}:{:02}.{micros:06}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
 /// A date in UTC, and how long ago that was: `2026-11-29 18:03:12 UTC (3 s ago)`.
 #[must_use]
 pub fn date_and_age(unix_seconds: u64) -> String {
@@ -52,6 +59,13 @@ mod tests {
         assert_eq!(date(1_795_975_392), "2026-11-29 18:03:12 UTC");
         assert_eq!(date(1_709_164_800), "2024-02-29 00:00:00 UTC");
         assert_eq!(date(u64::MAX), "18446744073709551615 s after 1970-01-01 UTC");
+    }
+
+    #[test]
+    fn a_time_of_day_has_its_microseconds() {
+        assert_eq!(time(0), "00:00:00.000000");
+        assert_eq!(time(1_795_975_392_000_250), "18:03:12.000250");
+        assert_eq!(time(86_399_999_999), "23:59:59.999999");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | [`client`] | asking the agent |
 //! | [`verbs`] | the verbs that ask the agent and print its answer |
 //! | [`names`], [`hosts`] | the verbs about domain names, and about hosts |
+//! | [`monitor`] | drops as they happen |
 //! | [`doctor`], [`mtu`], [`exposition`] | the verbs with something of their own to say |
 //! | [`agent`] | running the agent |
 //! | [`cni`], [`netavark`], [`attachments`] | the plugins of container runtimes; what they have in common |
@@ -39,6 +40,7 @@ mod hostile;
 pub mod hosts;
 pub mod human;
 pub mod logging;
+pub mod monitor;
 pub mod mtu;
 pub mod names;
 pub mod netavark;
@@ -110,6 +112,7 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
         Verb::Status(agent) => wait(verbs::status(&agent, format)).map(done),
         Verb::Doctor(arguments) => wait(doctor::doctor(&arguments, format)),
         Verb::Mtu(arguments) => wait(mtu::mtu(&arguments, format)).map(done),
+        Verb::Monitor(arguments) => wait(monitor::monitor(arguments, format)).map(done),
         Verb::Metrics(agent) => wait(verbs::metrics(&agent, format)).map(done),
         Verb::Demo(arguments) => demo::run(&arguments, format).map(|never| match never {}),
         Verb::Purge(arguments) => agent::purge::run(arguments).map(done),

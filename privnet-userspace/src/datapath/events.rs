@@ -1,7 +1,10 @@
 //! Sampled drops, read from the events ring.
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
@@ -10,7 +13,7 @@ use privnet_ebpf::maps::MAP_EVENTS;
 use privnet_ebpf::packet::HEADERS_BYTES;
 use privnet_ebpf::verdict::{Direction, DropReason, Outcome};
 
-use super::pinned::typed;
+use super::pinned::{is_pinned_as, open_config, typed};
 use super::{Error, Network};
 
 /// A sampled drop.
@@ -35,6 +38,9 @@ pub struct Event {
 /// The reading end of a network's events. Each event is read once: several readers share the events.
 pub struct Events(RingBuf<MapData>);
 
+/// Which file a network's ring is pinned as: its device and inode. Another instance of the network has another one.
+pub type RingId = (u64, u64);
+
 impl Network {
     /// Opens the events. A network that was opened without a sample rate has none.
     ///
@@ -46,6 +52,32 @@ impl Network {
 }
 
 impl Events {
+    /// Opens the events of the network that is pinned in `pin_dir`, with the id of their ring; `None` where none is pinned.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when the ring was pinned by another ABI, [`Error::Map`] when it cannot be mapped.
+    pub fn open(pin_dir: &Path) -> Result<Option<(Self, RingId)>, Error> {
+        let Some(id) = Self::ring_in(pin_dir) else { return Ok(None) };
+        if !is_pinned_as(&MAP_EVENTS, pin_dir, 0)? {
+            return Ok(None);
+        }
+        Ok(Some((Self(typed(&MAP_EVENTS, pin_dir)?), id)))
+    }
+
+    /// The ring that is pinned in `pin_dir` at present.
+    #[must_use]
+    pub fn ring_in(pin_dir: &Path) -> Option<RingId> {
+        let pin = fs::metadata(pin_dir.join(MAP_EVENTS.name)).ok()?;
+        Some((pin.dev(), pin.ino()))
+    }
+
+    /// Whether the programs of the network that is pinned in `pin_dir` report each frame that they drop.
+    #[must_use]
+    pub fn are_complete(pin_dir: &Path) -> bool {
+        let config = open_config(pin_dir).ok().and_then(|(config, _)| config.get(&0, 0).ok());
+        config.is_some_and(|config| config.0.event_sample() == 1)
+    }
+
     /// The next event; `None` when the ring is empty. The descriptor is readable while the ring has an event.
     pub fn next_event(&mut self) -> Option<Event> {
         while let Some(record) = self.0.next() {

@@ -16,6 +16,7 @@
 //! | [`tables`] | typed reads and writes of the tables |
 //! | [`counters`] | typed reads of the counters |
 //! | [`events`] | sampled drops |
+//! | [`reasons`] | what a drop means to people |
 //! | [`features`] | the kernel's features |
 
 mod attach;
@@ -28,16 +29,18 @@ mod network;
 mod object;
 mod pinned;
 mod plain;
+mod reasons;
 mod restore;
 mod tables;
 
 pub use attach::{Attachment, CLSACT_PRIORITY, clsact_handle};
 pub use counters::Counters;
 pub use error::Error;
-pub use events::{Event, Events};
+pub use events::{Event, Events, RingId};
 pub use features::{Features, features, is_bpffs};
 pub use hook::{Hook, Method};
 pub use network::{Network, NetworkSpec};
 pub use privnet_ebpf::abi::{MemberRow, PortRow, Tally};
 pub use privnet_ebpf::verdict::{Direction, DropReason, Outcome};
+pub use reasons::{Explained, explained};
 pub use restore::pin_again;

@@ -164,6 +164,14 @@ impl Network {
         self.update_config(|config| config.with_vtep(ifindex))
     }
 
+    /// Sets from how many drops of a kind the programs report one; 0 for none. Writes nothing where it is so already.
+    ///
+    /// # Errors
+    /// [`Error::Map`] when the kernel refuses the write.
+    pub fn set_event_sample(&mut self, one_in: u32) -> Result<(), Error> {
+        self.update_config(|config| config.with_event_sample(one_in))
+    }
+
     /// The counters of this network, as [`Counters::read`] gives them.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ fn rows_with_the_same_labels_are_one_sample() {
 
 #[test]
 fn every_outcome_and_direction_is_a_sample_and_described() {
-    let described = include_str!("../../../docs/metrics.md");
+    let (described, drops) = (include_str!("../../../docs/metrics.md"), include_str!("../../../docs/drops.md"));
     for outcome in Outcome::all() {
         let text = render(&Scrape { counters: vec![rows("m", [(outcome, 1, 60)])], ..scrape("m") });
         let kind = if matches!(outcome, Outcome::Dropped(_)) { "dropped" } else { "forwarded" };
@@ -68,7 +68,13 @@ fn every_outcome_and_direction_is_a_sample_and_described() {
             outcome.name()
         );
         assert!(text.contains(&sample), "{sample}{text}");
-        assert!(described.contains(&format!("| `{}` |", outcome.name())), "{} is not described", outcome.name());
+        let is_described = match outcome {
+            Outcome::Dropped(reason) => drops.contains(&format!("\n## `{}`\n", reason.name())),
+            Outcome::ForwardedLocal | Outcome::ForwardedRemote | Outcome::ArpAnswered => {
+                described.contains(&format!("| `{}` |", outcome.name()))
+            }
+        };
+        assert!(is_described, "{} is not described", outcome.name());
     }
     for direction in Direction::ALL {
         assert!(described.contains(&format!("`{}`", direction.name())), "{} is not described", direction.name());

@@ -14,13 +14,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use privnet::agent::streams::{Caller, Carried, OpenedStream};
 use privnet::agent::views::{
     AdoptHost, Adopted, AnswerSource, Attach, Attached, AttachmentView, Check, CheckStatus, CreateNetwork, Deleted,
-    Detach, Detached, DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork,
-    EndedNetwork, ExportedState, FleetView, ForgetHost, ForgottenHost, HostView, ImportedState, MemberRef, MemberView,
-    MembersQuery, NetworkPath, NetworkView, OpenStream, ProblemView, RebuildState, RebuiltState, ResolveQuery,
-    ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target, VersionView,
+    Detach, Detached, DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, DropLine, DropsQuery, EndAttachment,
+    EndNetwork, EndedNetwork, ExportedState, FleetView, ForgetHost, ForgottenHost, HostView, ImportedState, MemberRef,
+    MemberView, MembersQuery, NetworkPath, NetworkView, OpenStream, ProblemView, RebuildState, RebuiltState,
+    ResolveQuery, ResolveView, ResponseCode, Scrape, SetFleet, StatusView, Target, VersionView,
 };
 use privnet::agent::{AgentApi, ControlError, ErrorCode};
 use privnet::api::{self, Accounts, ControlSocket, Surface};
@@ -57,6 +59,8 @@ pub struct Memory {
     pub asked: Mutex<Vec<String>>,
     /// What an attach fails with.
     pub refuse_attach: bool,
+    /// What one who watches the drops is told.
+    pub drops: Mutex<Vec<DropLine>>,
 }
 
 /// A fake agent that listens.
@@ -284,6 +288,15 @@ impl AgentApi for Fake {
             hear(format!("{sent} sent, {received} received: {why}"));
         });
         Ok(OpenedStream { socket, carried, ended })
+    }
+
+    /// Drops that the test has put there; the lines end behind them.
+    async fn watch_drops(&self, query: DropsQuery) -> Result<BoxStream<'static, DropLine>, ControlError> {
+        let DropsQuery { network, member, direction, reason } = query;
+        let line = format!("watch_drops {network:?} {member:?} {direction:?} {reason:?}");
+        self.0.asked.lock().expect("unpoisoned").push(line);
+        let lines = self.0.drops.lock().expect("unpoisoned").clone();
+        Ok(futures::stream::iter(lines).boxed())
     }
 
     async fn scrape(&self) -> Result<Scrape, ControlError> {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 
 use super::adopt::adopt;
 use super::attach::attach;
 use super::attachments;
 use super::doctor;
+use super::drops;
 use super::ends;
 use super::error::{ControlError, ErrorCode};
 use super::explain::{explain, problem};
@@ -25,10 +27,10 @@ use super::streams::{self, Caller, OpenedStream};
 use super::verbs::AgentApi;
 use super::views::{
     AdoptHost, Adopted, Attach, Attached, AttachmentView, Check, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, EndAttachment, EndNetwork, EndedNetwork, ExportedState,
-    FleetView, ForgetHost, ForgottenHost, HostState, HostView, ImportedState, MemberView, MembersQuery, NamesView,
-    NetworkCounters, NetworkPath, NetworkView, OpenStream, RebuildState, RebuiltState, ResolveQuery, ResolveView,
-    Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
+    DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, DropLine, DropsQuery, EndAttachment, EndNetwork,
+    EndedNetwork, ExportedState, FleetView, ForgetHost, ForgottenHost, HostState, HostView, ImportedState, MemberView,
+    MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, OpenStream, RebuildState, RebuiltState,
+    ResolveQuery, ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
 };
 use crate::agent::adoption;
 use crate::agent::membership;
@@ -51,6 +53,11 @@ pub struct Control {
 impl Control {
     pub(in crate::agent) const fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    /// Ends what surfaces watch, since the agent ends.
+    pub fn end_watching(&self) {
+        self.shared.drops.end();
     }
 
     /// The counters of every network with members on this host. One that cannot be read is missing.
@@ -387,6 +394,10 @@ impl AgentApi for Control {
 
     async fn open_stream(&self, request: OpenStream, caller: Caller) -> Result<OpenedStream, ControlError> {
         streams::open(&self.shared, request, caller).await
+    }
+
+    async fn watch_drops(&self, query: DropsQuery) -> Result<BoxStream<'static, DropLine>, ControlError> {
+        drops::watch(&self.shared, query).await
     }
 
     fn store_age(&self) -> Option<Duration> {

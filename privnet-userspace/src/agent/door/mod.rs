@@ -18,6 +18,7 @@
 //! | `numbers` | the numbers of containers as an attach finds them |
 //! | `names` | what surfaces may ask about names |
 //! | `forget` | a host that is forgotten, and one that is drained |
+//! | `drops` | the frames that the programs drop, for one who watches |
 //! | `ends` | a network that ends with its members, and a member of a host that is away |
 //! | [`doctor`], `host_checks`, `service_checks` | what the agent and its host can do, one check a line |
 //! | [`streams`] | a connection from a process of the host into a network, by a member of its own |
@@ -31,6 +32,7 @@ mod claim;
 pub mod control;
 mod difference;
 pub mod doctor;
+mod drops;
 mod ends;
 pub mod error;
 pub mod explain;

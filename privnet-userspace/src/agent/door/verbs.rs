@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 
 use super::error::ControlError;
 use super::streams::{Caller, OpenedStream};
@@ -118,6 +119,12 @@ macro_rules! agent_api {
             /// Connects to a container of a network, as a member of the network's that lasts as long as the stream;
             /// `POST /v1/streams` carries the bytes.
             async fn open_stream(&self, request: views::OpenStream, caller: Caller) -> Result<OpenedStream, ControlError>;
+
+            /// The frames that the programs drop from now on, as long as the agent runs; `GET /v1/drops` carries them.
+            async fn watch_drops(
+                &self,
+                query: views::DropsQuery,
+            ) -> Result<BoxStream<'static, views::DropLine>, ControlError>;
 
             /// How old what the reads answer is; nothing while it is current.
             fn store_age(&self) -> Option<Duration> {

@@ -15,6 +15,7 @@ use crate::model::{
 };
 
 mod attachments;
+mod drops;
 mod hosts;
 mod names;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod version;
 mod within;
 
 pub use attachments::{Attachment, AttachmentView, EndAttachment};
+pub use drops::{DropLine, DroppedFrame, DropsQuery};
 pub use hosts::{AdoptHost, Adopted, DrainHost, DrainedHost, ForgetHost, ForgottenHost, HostState, HostView};
 pub use names::{
     AnswerSource, DomainNameView, DomainNamesQuery, NamesCounted, NamesView, RepliesCounted, ResolveQuery, ResolveView,
@@ -38,6 +40,7 @@ pub use streams::OpenStream;
 pub use version::{BuildProfile, VersionView};
 use within::within;
 
+pub use crate::datapath::{Direction, DropReason, Explained, explained};
 pub use crate::dns::{ResponseCode, Transport};
 
 /// Asks for a network.

@@ -136,6 +136,12 @@ async fn run_until_told(options: AgentOptions, mut handed_over: Activation) -> R
     plugin.begin(Arc::new(agent.control()));
     let surface = Surface::new(Arc::new(agent.control()), accounts);
     tracing::info!(socket = %socket.path().display(), "the agent is running");
+    let (watched, told) = (agent.control(), until(ended.clone()));
+    tokio::spawn(async move {
+        told.await;
+        // These requests would not end by themselves.
+        watched.end_watching();
+    });
     let control = tokio::spawn(api::serve_control(socket, api::router(surface.clone()), until(ended.clone())));
     let metrics = metrics_listener
         .map(|listener| tokio::spawn(api::serve_metrics(listener, api::metrics_router(surface), until(ended))));

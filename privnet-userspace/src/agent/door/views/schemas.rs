@@ -57,6 +57,10 @@ pub(crate) struct DomainName;
 pub(crate) struct RecordType;
 /// The code of an answer, or nothing.
 pub(crate) struct ResponseCodeOrEmpty;
+/// `out` or `in`.
+pub(crate) struct DirectionName;
+/// The name of a reason for which frames are dropped.
+pub(crate) struct DropReasonName;
 
 schemas! {
     NetworkId = pattern(&format!("^pn-{UUID}$"));
@@ -83,6 +87,14 @@ schemas! {
         // The name's length, which the pattern above does not bound.
         "allOf": [{"pattern": "^[^=]{1,15}="}],
     });
+    DirectionName = {
+        let names: Vec<&str> = super::Direction::ALL.iter().map(|direction| direction.name()).collect();
+        json_schema!({"type": "string", "enum": names})
+    };
+    DropReasonName = {
+        let names: Vec<&str> = super::DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        json_schema!({"type": "string", "enum": names})
+    };
     ResponseCodeOrEmpty = {
         let codes: Vec<&str> = super::ResponseCode::ALL.iter().map(|code| code.name()).chain([""]).collect();
         json_schema!({"type": "string", "enum": codes})

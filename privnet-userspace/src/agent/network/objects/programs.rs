@@ -9,9 +9,6 @@ use crate::agent::network::scan::NetworkScan;
 use crate::datapath::{self, NetworkSpec};
 use crate::topology::{Before, State, kind, spec};
 
-/// One dropped packet in this many leaves an event in the ring.
-const EVENT_SAMPLE: u32 = 16;
-
 impl Managed for kind::Programs {
     async fn observe(scan: &NetworkScan<'_>, state: &mut State) -> Result<()> {
         if let Some(programs) = scan.programs() {
@@ -24,7 +21,8 @@ impl Managed for kind::Programs {
     async fn make(net: &LocalNetwork, (): (), _: Before<'_, Self::Spec>, to: &Self::Spec) -> Result<()> {
         let pins = net.host.config.pins_of(net.network);
         have_bpffs(&net.host.config.bpffs_dir)?;
-        let spec = NetworkSpec { event_sample: EVENT_SAMPLE, ..NetworkSpec::new(to.vni, to.prefix) };
+        // What the programs report follows from who watches, which the worker tells them.
+        let spec = NetworkSpec::new(to.vni, to.prefix);
         let programs = datapath::Network::open(&pins, &spec).with_context(|| format!("loading {}", pins.display()))?;
         net.set_programs(Some(programs));
         Ok(())

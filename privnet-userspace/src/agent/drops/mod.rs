@@ -1,0 +1,122 @@
+//! The frames that the programs drop, for those who watch.
+//!
+//! ```text
+//!  ring of each network ─▶ the follower's thread ─▶ Drops ─▶ Watching, one per watcher
+//! ```
+//!
+//! While nobody watches there is no thread, and the programs report nothing: the workers tell them what [`Drops::sample`] says.
+//! A watcher that does not read loses lines, and hears how many; neither the programs nor the other watchers wait for it.
+
+mod follow;
+mod frame;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::door::views::DropLine;
+use super::shared::Memberships;
+use crate::model::NetworkId;
+
+/// How many lines a watcher may be behind.
+const LINES: usize = 4096;
+
+/// The drops of all networks of this host.
+pub struct Drops {
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Gone once the agent ends, which ends every watcher's lines.
+    lines: Option<broadcast::Sender<Arc<DropLine>>>,
+    watchers: usize,
+    /// Whether the follower's thread runs.
+    is_followed: bool,
+    /// The networks whose programs report each drop, as the follower has seen.
+    complete: BTreeSet<NetworkId>,
+}
+
+/// One who watches, until it is dropped.
+pub struct Watching {
+    memberships: Arc<Memberships>,
+    lines: broadcast::Receiver<Arc<DropLine>>,
+}
+
+impl Default for Drops {
+    fn default() -> Self {
+        let (lines, _) = broadcast::channel(LINES);
+        let state = State { lines: Some(lines), watchers: 0, is_followed: false, complete: BTreeSet::new() };
+        Self { state: Mutex::new(state) }
+    }
+}
+
+impl Drops {
+    /// From how many drops of a kind the programs are to report one; 0 for none.
+    pub fn sample(&self) -> u32 {
+        u32::from(self.lock().watchers > 0)
+    }
+
+    /// Watches from now on; nothing once the agent ends.
+    pub fn watch(memberships: &Arc<Memberships>) -> Option<Watching> {
+        let drops = &memberships.drops;
+        let mut state = drops.lock();
+        let lines = state.lines.as_ref()?.subscribe();
+        state.watchers += 1;
+        if !std::mem::replace(&mut state.is_followed, true) {
+            let memberships = Arc::clone(memberships);
+            let started = thread::Builder::new().name("drops".to_owned()).spawn(move || follow::follow(&memberships));
+            if let Err(error) = started {
+                tracing::error!(%error, "cannot start the thread that reads the drops");
+                state.is_followed = false;
+            }
+        }
+        drop(state);
+        wake(memberships);
+        Some(Watching { memberships: Arc::clone(memberships), lines })
+    }
+
+    /// The networks whose programs report each drop.
+    pub fn complete(&self) -> BTreeSet<NetworkId> {
+        self.lock().complete.clone()
+    }
+
+    /// Ends every watcher's lines, since the agent ends.
+    pub fn end(&self) {
+        self.lock().lines = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watching {
+    /// The next line; nothing once the agent ends.
+    pub async fn next(&mut self) -> Option<Arc<DropLine>> {
+        match self.lines.recv().await {
+            Ok(line) => Some(line),
+            Err(RecvError::Lagged(lines)) => Some(Arc::new(DropLine::Missed { lines })),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let mut state = self.memberships.drops.lock();
+        state.watchers -= 1;
+        let is_last = state.watchers == 0;
+        drop(state);
+        if is_last {
+            wake(&self.memberships);
+        }
+    }
+}
+
+/// Has the workers tell the programs whether to report.
+fn wake(memberships: &Memberships) {
+    memberships.workers.all().values().for_each(|worker| worker.wake());
+}
