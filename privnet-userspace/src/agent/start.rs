@@ -55,6 +55,13 @@ pub struct Agent {
     tasks: JoinSet<()>,
 }
 
+impl Control {
+    /// Ends what surfaces watch, since the agent ends.
+    pub fn end_watching(&self) {
+        self.shared.drops.end();
+    }
+}
+
 impl Agent {
     /// Starts an agent; returns once it has read the store and its records, and its workers are called. The agent of a host
     /// that belongs to a fleet serves what it has seen where the store does not answer, or is not the fleet's.

@@ -114,9 +114,9 @@ mod tests {
     const HEAD: &str = "\
 # Why a frame was dropped
 
-Every frame that privnet's programs drop has one of these reasons. `privnet monitor -v` prints them as
-they happen, and the counter `privnet_dropped_packets_total` of [metrics](metrics.md) has them as its
-label `reason`. Names never change.
+Every frame that privnet's programs drop has one of these reasons. `privnet monitor -v` prints them
+as they happen, and the counter `privnet_dropped_packets_total` of [metrics](metrics.md) has them as
+its label `reason`. Names never change.
 
 This page is written by a test from the table in `privnet-userspace/src/datapath/reasons.rs`:
 `PRIVNET_WRITE_DROPS=1 cargo test -p privnet-userspace --lib drops_page`.

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
 
 use super::adopt::adopt;
 use super::attach::attach;
 use super::attachments;
 use super::doctor;
-use super::drops;
+use super::drops::{self, DropLines};
 use super::ends;
 use super::error::{ControlError, ErrorCode};
 use super::explain::{explain, problem};
@@ -27,10 +26,10 @@ use super::streams::{self, Caller, OpenedStream};
 use super::verbs::AgentApi;
 use super::views::{
     AdoptHost, Adopted, Attach, Attached, AttachmentView, Check, CreateNetwork, Deleted, Detach, Detached,
-    DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, DropLine, DropsQuery, EndAttachment, EndNetwork,
-    EndedNetwork, ExportedState, FleetView, ForgetHost, ForgottenHost, HostState, HostView, ImportedState, MemberView,
-    MembersQuery, NamesView, NetworkCounters, NetworkPath, NetworkView, OpenStream, RebuildState, RebuiltState,
-    ResolveQuery, ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
+    DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, DropsQuery, EndAttachment, EndNetwork, EndedNetwork,
+    ExportedState, FleetView, ForgetHost, ForgottenHost, HostState, HostView, ImportedState, MemberView, MembersQuery,
+    NamesView, NetworkCounters, NetworkPath, NetworkView, OpenStream, RebuildState, RebuiltState, ResolveQuery,
+    ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
 };
 use crate::agent::adoption;
 use crate::agent::membership;
@@ -53,11 +52,6 @@ pub struct Control {
 impl Control {
     pub(in crate::agent) const fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
-    }
-
-    /// Ends what surfaces watch, since the agent ends.
-    pub fn end_watching(&self) {
-        self.shared.drops.end();
     }
 
     /// The counters of every network with members on this host. One that cannot be read is missing.
@@ -396,7 +390,7 @@ impl AgentApi for Control {
         streams::open(&self.shared, request, caller).await
     }
 
-    async fn watch_drops(&self, query: DropsQuery) -> Result<BoxStream<'static, DropLine>, ControlError> {
+    async fn watch_drops(&self, query: DropsQuery) -> Result<DropLines, ControlError> {
         drops::watch(&self.shared, query).await
     }
 

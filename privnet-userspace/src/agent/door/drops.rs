@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::error::ControlError;
 use super::reads::look_for_network;
 use super::views::{Direction, DropLine, DropReason, DroppedFrame, DropsQuery};
-use crate::agent::drops::{Drops, Watching};
+use crate::agent::drops::{Sources, Watching};
 use crate::agent::shared::Shared;
 use crate::model::{NetworkId, NetworkName};
 
@@ -19,6 +19,9 @@ use crate::model::{NetworkId, NetworkName};
 const UNTIL_COMPLETE: Duration = Duration::from_secs(5);
 /// How often it looks whether they do.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// What one who watches is told, line by line.
+pub type DropLines = BoxStream<'static, DropLine>;
 
 /// Which drops are wanted.
 struct Filter {
@@ -32,14 +35,20 @@ struct Filter {
 ///
 /// # Errors
 /// When there is no such network.
-pub async fn watch(shared: &Shared, query: DropsQuery) -> Result<BoxStream<'static, DropLine>, ControlError> {
+pub async fn watch(shared: &Shared, query: DropsQuery) -> Result<DropLines, ControlError> {
     let DropsQuery { network, member, direction, reason } = query;
     let network = match network {
         Some(network) => Some(look_for_network(shared, &network).await?.id),
         None => None,
     };
     let filter = Filter { network, member, direction, reason };
-    let Some(watching) = Drops::watch(&shared.memberships) else { return Ok(stream::empty().boxed()) };
+    let sources = Sources {
+        host: Arc::clone(&shared.host),
+        world: Arc::clone(&shared.world),
+        journal: Arc::clone(&shared.journal),
+        workers: Arc::clone(&shared.workers),
+    };
+    let Some(watching) = shared.drops.watch(sources) else { return Ok(stream::empty().boxed()) };
     let networks = until_complete(shared, &filter).await;
     let lines = stream::unfold((watching, filter), next).boxed();
     Ok(stream::iter([DropLine::Watching { networks }]).chain(lines).boxed())

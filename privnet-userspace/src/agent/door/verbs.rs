@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
 
+use super::drops::DropLines;
 use super::error::ControlError;
 use super::streams::{Caller, OpenedStream};
 use super::views::{self, Scrape};
@@ -121,10 +121,7 @@ macro_rules! agent_api {
             async fn open_stream(&self, request: views::OpenStream, caller: Caller) -> Result<OpenedStream, ControlError>;
 
             /// The frames that the programs drop from now on, as long as the agent runs; `GET /v1/drops` carries them.
-            async fn watch_drops(
-                &self,
-                query: views::DropsQuery,
-            ) -> Result<BoxStream<'static, views::DropLine>, ControlError>;
+            async fn watch_drops(&self, query: views::DropsQuery) -> Result<DropLines, ControlError>;
 
             /// How old what the reads answer is; nothing while it is current.
             fn store_age(&self) -> Option<Duration> {

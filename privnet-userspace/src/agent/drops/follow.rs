@@ -6,15 +6,14 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::frame::describe;
+use super::{Drops, Sources};
 use crate::agent::door::views::{DropLine, DroppedFrame};
-use crate::agent::shared::Memberships;
 use crate::datapath::{Counters, Event, Events, Outcome, RingId};
 use crate::model::{NetworkId, NetworkName};
 
@@ -47,32 +46,38 @@ struct Counted {
 }
 
 /// Reads until nobody watches.
-pub fn follow(memberships: &Memberships) {
+pub fn follow(drops: &Drops, sources: &Sources) {
     let mut rings: BTreeMap<NetworkId, Ring> = BTreeMap::new();
     let started = since_boot();
     loop {
         {
-            let mut state = memberships.drops.lock();
+            let mut state = drops.lock();
             if state.watchers == 0 || state.lines.is_none() {
                 state.is_followed = false;
                 state.complete.clear();
                 return;
             }
         }
-        let networks = memberships.workers.all();
+        let networks = sources.workers.all();
         rings.retain(|network, _| networks.contains_key(network));
         for network in networks.into_keys() {
-            look(memberships, network, started, &mut rings);
+            look(drops, sources, network, started, &mut rings);
         }
-        memberships.drops.lock().complete =
+        drops.lock().complete =
             rings.iter().filter(|(_, ring)| ring.counted.is_some()).map(|(network, _)| *network).collect();
         thread::sleep(LOOK);
     }
 }
 
 /// Tells what one network has dropped.
-fn look(memberships: &Memberships, network: NetworkId, started: Duration, rings: &mut BTreeMap<NetworkId, Ring>) {
-    let pins = memberships.host.config.pins_of(network);
+fn look(
+    drops: &Drops,
+    sources: &Sources,
+    network: NetworkId,
+    started: Duration,
+    rings: &mut BTreeMap<NetworkId, Ring>,
+) {
+    let pins = sources.host.config.pins_of(network);
     let pinned = Events::ring_in(&pins);
     if rings.get(&network).map(|ring| ring.id) != pinned {
         rings.remove(&network);
@@ -85,7 +90,7 @@ fn look(memberships: &Memberships, network: NetworkId, started: Duration, rings:
             Err(error) => tracing::debug!(%network, %error, "cannot read the drops"),
         }
     }
-    let name = memberships.world(|world| world.networks().get(&network).map(|network| network.name.clone()));
+    let name = sources.world.read(|world| world.networks().get(&network).map(|network| network.name.clone()));
     let (Some(ring), Some(name)) = (rings.get_mut(&network), name) else { return };
     let mut members = None;
     while let Some(event) = ring.events.next_event() {
@@ -93,13 +98,13 @@ fn look(memberships: &Memberships, network: NetworkId, started: Duration, rings:
             continue;
         }
         ring.read += 1;
-        let members = members.get_or_insert_with(|| members_of(memberships, network));
-        tell(memberships, DropLine::Drop(frame_of(&event, network, &name, members)));
+        let members = members.get_or_insert_with(|| members_of(sources, network));
+        drops.tell(DropLine::Drop(frame_of(&event, network, &name, members)));
     }
     if ring.next_look <= Instant::now() {
         ring.next_look = Instant::now() + COMPARE;
         if let Some(packets) = ring.lost(&pins) {
-            tell(memberships, DropLine::NotShown { network, network_name: name, packets });
+            drops.tell(DropLine::NotShown { network, network_name: name, packets });
         }
     }
 }
@@ -130,8 +135,8 @@ fn dropped(pins: &Path) -> Option<u64> {
     )
 }
 
-fn members_of(memberships: &Memberships, network: NetworkId) -> BTreeMap<Ipv4Addr, String> {
-    let journal = memberships.journal();
+fn members_of(sources: &Sources, network: NetworkId) -> BTreeMap<Ipv4Addr, String> {
+    let journal = sources.journal.lock();
     let of_network = journal.records().values().filter(|record| record.network == network);
     of_network.map(|record| (record.address, record.container.to_string())).collect()
 }
@@ -158,13 +163,6 @@ fn frame_of(
         to: described.to,
         bytes: event.frame_bytes,
         headers: event.headers.iter().map(|byte| format!("{byte:02x}")).collect(),
-    }
-}
-
-fn tell(memberships: &Memberships, line: DropLine) {
-    if let Some(lines) = &memberships.drops.lock().lines {
-        // Nobody may be left to hear it.
-        let _ = lines.send(Arc::new(line));
     }
 }
 

@@ -18,7 +18,10 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::door::views::DropLine;
-use super::shared::Memberships;
+use super::host::facts::Host;
+use super::host::journal::SharedJournal;
+use super::network::handle::Workers;
+use super::world::SharedWorld;
 use crate::model::NetworkId;
 
 /// How many lines a watcher may be behind.
@@ -39,9 +42,18 @@ struct State {
     complete: BTreeSet<NetworkId>,
 }
 
+/// Where the rings are, and what their frames are called.
+pub struct Sources {
+    pub host: Arc<Host>,
+    pub world: Arc<SharedWorld>,
+    pub journal: Arc<SharedJournal>,
+    pub workers: Arc<Workers>,
+}
+
 /// One who watches, until it is dropped.
 pub struct Watching {
-    memberships: Arc<Memberships>,
+    drops: Arc<Drops>,
+    workers: Arc<Workers>,
     lines: broadcast::Receiver<Arc<DropLine>>,
 }
 
@@ -60,27 +72,36 @@ impl Drops {
     }
 
     /// Watches from now on; nothing once the agent ends.
-    pub fn watch(memberships: &Arc<Memberships>) -> Option<Watching> {
-        let drops = &memberships.drops;
-        let mut state = drops.lock();
+    pub fn watch(self: &Arc<Self>, sources: Sources) -> Option<Watching> {
+        let mut state = self.lock();
         let lines = state.lines.as_ref()?.subscribe();
         state.watchers += 1;
+        let workers = Arc::clone(&sources.workers);
         if !std::mem::replace(&mut state.is_followed, true) {
-            let memberships = Arc::clone(memberships);
-            let started = thread::Builder::new().name("drops".to_owned()).spawn(move || follow::follow(&memberships));
+            let drops = Arc::clone(self);
+            let follower = move || follow::follow(&drops, &sources);
+            let started = thread::Builder::new().name("drops".to_owned()).spawn(follower);
             if let Err(error) = started {
                 tracing::error!(%error, "cannot start the thread that reads the drops");
                 state.is_followed = false;
             }
         }
         drop(state);
-        wake(memberships);
-        Some(Watching { memberships: Arc::clone(memberships), lines })
+        wake(&workers);
+        Some(Watching { drops: Arc::clone(self), workers, lines })
     }
 
     /// The networks whose programs report each drop.
     pub fn complete(&self) -> BTreeSet<NetworkId> {
         self.lock().complete.clone()
+    }
+
+    /// Tells every watcher.
+    fn tell(&self, line: DropLine) {
+        if let Some(lines) = &self.lock().lines {
+            // Nobody may be left to hear it.
+            let _ = lines.send(Arc::new(line));
+        }
     }
 
     /// Ends every watcher's lines, since the agent ends.
@@ -106,17 +127,17 @@ impl Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        let mut state = self.memberships.drops.lock();
+        let mut state = self.drops.lock();
         state.watchers -= 1;
         let is_last = state.watchers == 0;
         drop(state);
         if is_last {
-            wake(&self.memberships);
+            wake(&self.workers);
         }
     }
 }
 
 /// Has the workers tell the programs whether to report.
-fn wake(memberships: &Memberships) {
-    memberships.workers.all().values().for_each(|worker| worker.wake());
+fn wake(workers: &Workers) {
+    workers.all().values().for_each(|worker| worker.wake());
 }

@@ -179,6 +179,14 @@ impl LocalNetwork {
         *lock(&self.programs) = programs.map(|programs| Arc::new(tokio::sync::Mutex::new(programs)));
     }
 
+    /// Has the loaded programs report one in so many drops; none for 0.
+    pub async fn report_drops(&self, one_in: u32) {
+        let Some(programs) = self.programs() else { return };
+        if let Err(error) = programs.lock().await.set_event_sample(one_in) {
+            tracing::debug!(network = %self.network, %error, "cannot say whether drops are reported");
+        }
+    }
+
     /// A member's record, which must be there.
     pub fn record(&self, member: MemberId) -> Result<&Record> {
         self.records

@@ -230,19 +230,11 @@ impl Worker {
             Err(error) => failures.network = Some(explain(&error)),
         }
         self.watchers.update(&self.net).await;
-        self.report_drops().await;
+        self.net.report_drops(self.memberships.drops.sample()).await;
         self.net.end_pass().await;
         let report = Report { answered, ..self.report(intent.as_ref(), &records, failures) };
         self.are_ready(intent.as_ref(), &report);
         report
-    }
-
-    /// Has the programs report what they drop, while it is watched.
-    async fn report_drops(&self) {
-        let Some(programs) = self.net.programs() else { return };
-        if let Err(error) = programs.lock().await.set_event_sample(self.memberships.drops.sample()) {
-            tracing::debug!(network = %self.network, %error, "cannot say whether drops are reported");
-        }
     }
 
     /// Says of members that were just made what an attach waits for, before the others are told of them.

@@ -140,7 +140,6 @@ mod name {
 
     use super::{Named, from_name};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
     pub fn serialize<T: Named, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(value.name())
     }
