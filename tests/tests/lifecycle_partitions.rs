@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -158,6 +158,47 @@ fn a_host_that_is_cut_off_goes_on_and_is_whole_soon_after() {
     let stray: Vec<u64> = lost.iter().copied().filter(|number| *number < end && !is_allowed(number)).collect();
     say(&format!("{} of {sent} to the other host were lost, in the cuts {spans:?}", lost.len()));
     assert!(stray.is_empty(), "{} of {sent} were lost outside of a cut: {stray:?}", stray.len());
+    lab.finish();
+}
+
+/// What an application of a host that does not hear the store has resolved just before the host hears it again.
+#[test]
+fn a_name_that_a_cut_off_host_still_answered_leads_to_no_later_holder_of_the_address() {
+    const KEPT: Duration = Duration::from_secs(3);
+    let lab = Lab::new("a_name_that_a_cut_off_host_still_answered_leads_to_no_later_holder_of_the_address");
+    let cluster = Cluster::start(&lab);
+    let [one, two] = &cluster.hosts;
+    let kept = KEPT.as_secs().to_string();
+    let network: NetworkView =
+        one.cli().json(&["network", "create", "shop", "--subnet", SUBNET, "--ttl", &kept]).expect("the network");
+    let web = lab.member(one, &network, "web-1");
+    wait_until("the other host knows the network", || !two.networks().expect("networks").is_empty());
+    let backend = lab.member(two, &network, "backend-1");
+    wait_until("web reaches backend", || web.pings(backend.address()));
+    let to = SocketAddrV4::new(backend.address(), PORT);
+    let socket = web.app.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).expect("a socket");
+    let send = || {
+        // The kernel refuses the address while nothing has it.
+        let _ = socket.send_to(b"for backend", to);
+    };
+
+    let cuts = cluster.cut(&[(1, 3), (3, 1)]);
+    assert!(two.detach(&network, &backend.container).expect("detach").detached);
+    let other = lab.container("other-1");
+    let taken = two.attach(&network, &other, Some(backend.address())).expect("its address is free");
+    let server = Server::echo(&other.space, PORT);
+    two.wait_until_settled();
+    send();
+    let returned = Instant::now();
+    drop(cuts);
+    wait_until("the later holder is reached in the end", || {
+        send();
+        server.heard(b"for backend")
+    });
+    let after = returned.elapsed();
+    say(&format!("the later holder, {}, was reached after {after:?}", taken.member.hostname));
+    assert!(after >= KEPT, "who resolved the name just before reached another after {after:?}");
+    drop(server);
     lab.finish();
 }
 

@@ -1,7 +1,7 @@
 //! What is checked without a request: that containers live, that what was built is still there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::follow::wake;
 use super::membership;
@@ -31,7 +31,8 @@ pub async fn check_periodically(memberships: Arc<Memberships>, turns: Arc<Turns>
             }
             Err(_) => {}
         }
-        let expired = memberships.world.expire_quarantine(super::now_unix_seconds());
+        let mut expired = memberships.world.expire_quarantine(super::now_unix_seconds());
+        expired.extend(memberships.world.expire_left(Instant::now()));
         if !expired.is_empty() {
             wake(&memberships.names, &memberships.workers, &Concerns::Networks(expired));
         }

@@ -3,6 +3,7 @@
 //! Members are indexed by network and by host, and shared: what a pass or a check costs follows what it asks for.
 
 mod applied;
+mod left;
 mod quarantine;
 mod reads;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use self::left::Left;
 use self::quarantine::Quarantine;
 use super::belief::Belief;
 pub use super::concerns::Concerns;
@@ -54,6 +56,7 @@ pub struct World {
     /// The hosts that operators empty.
     draining: BTreeSet<HostName>,
     quarantine: Quarantine,
+    left: Left,
     /// The newest change of a network, a member or an address; those of hosts are told by hosts about themselves.
     applied: Revision,
     /// Records that could not be read; what they said before goes on to hold.
@@ -114,6 +117,11 @@ impl SharedWorld {
         self.write(|world| world.expire_quarantine(now_unix_seconds))
     }
 
+    /// Ends the wait of the next holders of addresses that were left long enough ago, and says what that concerns.
+    pub fn expire_left(&self, now: Instant) -> BTreeSet<NetworkId> {
+        self.write(|world| world.expire_left(now))
+    }
+
     /// Takes members of this host for ready, which the store is told after that.
     pub fn are_ready(&self, members: &[MemberId]) {
         self.write(|world| world.are_ready(members));
@@ -151,6 +159,12 @@ impl World {
     /// Ends the quarantine of the addresses that have rested by now, and returns the networks in which there were some.
     pub fn expire_quarantine(&mut self, now_unix_seconds: u64) -> BTreeSet<NetworkId> {
         self.quarantine.expire(now_unix_seconds)
+    }
+
+    /// Ends the wait of the next holders of addresses that were left long enough ago, and returns the networks of these.
+    pub fn expire_left(&mut self, now: Instant) -> BTreeSet<NetworkId> {
+        let networks = &self.networks;
+        self.left.expire(|network| networks.get(&network).map_or(Duration::ZERO, kept_for), now)
     }
 
     /// Follows the changes of one transaction, and says whom they concern.
@@ -258,7 +272,10 @@ impl World {
             member.state = MemberState::Ready;
         }
         let (network, container, host) = (member.network, member.container.clone(), member.host.clone());
-        self.forget_member(network, &container);
+        if let Some(before) = self.forget_member(network, &container).filter(|before| before.address != member.address)
+        {
+            self.left.note(&before, Instant::now());
+        }
         // The end of its record under the name that was the oldest before comes after this.
         if let Some((_, before)) = self.oldest.remove(&member.id).filter(|(of, _)| *of == network) {
             self.forget_member(network, &before);
@@ -315,6 +332,7 @@ impl World {
             let (Ok(network), Ok(container)) = (network.parse(), container.parse()) else { return Concerns::Nothing };
             if let Some(member) = self.forget_member(network, &container) {
                 self.ready.remove(&member.id);
+                self.left.note(&member, Instant::now());
                 // Its address record says since when, and comes by another way: before this, or after.
                 self.quarantine.begin_unknown(network, member.address);
                 self.forget_occupancy_if_over(network);
@@ -341,6 +359,11 @@ impl World {
         }
         Concerns::Nothing
     }
+}
+
+/// For how long a client may keep the answer for a name of a network.
+fn kept_for(network: &Network) -> Duration {
+    Duration::from_secs(network.names.ttl_seconds.into())
 }
 
 fn network_name(key: &Key) -> Option<NetworkName> {

@@ -22,7 +22,7 @@ pub(super) const TYPES: [(&str, u16); 9] =
 /// Every name of an app's ready containers, in these networks.
 pub(super) fn names_of_app(shared: &Shared, app: AppId, networks: &[Network]) -> Vec<DomainNameView> {
     let views = networks.iter().flat_map(|network| {
-        let names = shared.world(|world| desired::names(world, network.id));
+        let names = shared.world(|world| desired::names(world, network.id, &shared.host.config.host));
         names.map(|names| names_of(network, app, &names)).unwrap_or_default()
     });
     let store_age_seconds = store_age_seconds(shared);
@@ -243,13 +243,13 @@ fn domain_name(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::names::desired::tests::{APP, SHOP, world};
+    use crate::agent::names::desired::tests::{APP, SHOP, own, world};
 
     #[test]
     fn an_apps_names_are_those_of_the_product() {
         let world = world(&["ready", "attaching", "ready"]);
         let network = world.networks()[&SHOP.parse().expect("an id")].clone();
-        let names = desired::names(&world, network.id).expect("it exists");
+        let names = desired::names(&world, network.id, &own()).expect("it exists");
         let listed = names_of(&network, APP.parse().expect("an app"), &names);
         let lines: Vec<String> = listed.iter().map(|view| format!("{} {:?}", view.name, view.addresses)).collect();
         let apex = format!("{APP}.{SHOP}.private-network.internal");

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
 use crate::agent::host::journal::Record;
 use crate::agent::world::World;
-use crate::model::{HostName, MemberState, NameOf, NetworkId};
+use crate::model::{HostName, Member, MemberState, NameOf, NetworkId};
 use crate::names::{Catalogue, DnsClient, MemberNames, NetworkHead, NetworkNames};
 use crate::netns::NetnsId;
 
@@ -59,13 +61,15 @@ fn by_interface<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<&'a Record
 }
 
 /// The names of a network as the world has them: those that are ready of its members, on whichever host that is there and is not
-/// drained. Of a member's names the oldest of these stands for its address. Nothing when the network does not exist.
-pub fn names(world: &World, network: NetworkId) -> Option<NetworkNames> {
+/// drained; `own` is this one. A member of another host that waits for its address has none. Of a member's names the oldest of these stands for its address. Nothing when the network does not exist.
+pub fn names(world: &World, network: NetworkId, own: &HostName) -> Option<NetworkNames> {
     let found = world.networks().get(&network)?;
     let head = NetworkHead { options: found.names.clone(), ..NetworkHead::new(found.name.clone(), found.subnet) };
     let mut members = BTreeMap::new();
     let has_names = |host: &HostName| !world.is_gone(host) && !world.is_draining(host);
-    for member in world.members(network).filter(|member| has_names(&member.host)) {
+    let now = Instant::now();
+    let is_there = |member: &&Arc<Member>| has_names(&member.host) && !world.is_held_off(member, own, now);
+    for member in world.members(network).filter(is_there) {
         let ready = member.each_name().filter(|name| name.state == MemberState::Ready);
         for (place, NameOf { container, ports, .. }) in ready.enumerate() {
             let container = container.clone();
@@ -138,10 +142,15 @@ pub(in crate::agent) mod tests {
         world
     }
 
+    /// The host that asks, on which none of the members are.
+    pub fn own() -> HostName {
+        "b".parse().expect("a name")
+    }
+
     #[test]
     fn members_have_names_while_they_are_ready() {
-        let names =
-            names(&world(&["attaching", "ready", "draining"]), SHOP.parse().expect("an id")).expect("it exists");
+        let names = names(&world(&["attaching", "ready", "draining"]), SHOP.parse().expect("an id"), &own())
+            .expect("it exists");
         let named: Vec<String> = names.members.values().map(|member| format!("{member:?}")).collect();
         assert_eq!(named.len(), 1);
         assert!(named[0].contains("10.240.0.3") && named[0].contains("http=80"), "{named:?}");
@@ -158,7 +167,7 @@ pub(in crate::agent) mod tests {
             );
             follow(world, format!("members/{SHOP}/{web_number}.log.{APP}"), member);
             assert_eq!(world.problems().collect::<Vec<_>>(), Vec::<&String>::new());
-            let names = names(world, SHOP.parse().expect("an id")).expect("it exists");
+            let names = names(world, SHOP.parse().expect("an id"), &own()).expect("it exists");
             let text = |member: &MemberNames| {
                 let (container, ports) = (&member.container, member.ports.len());
                 format!("{}.{} {} {} {}", container.number, container.kind, member.address, ports, member.further)
@@ -183,7 +192,7 @@ pub(in crate::agent) mod tests {
         let mut catalogue = Catalogue::new();
         let mut serial = |states: &[&str], now: u64| {
             let before = catalogue.clone();
-            let changed = renew(&mut catalogue, id, names(&world(states), id), now);
+            let changed = renew(&mut catalogue, id, names(&world(states), id, &own()), now);
             assert_eq!(changed, catalogue != before);
             catalogue[&id].head.serial
         };

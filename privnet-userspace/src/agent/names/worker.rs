@@ -134,7 +134,7 @@ impl NamesWorker {
         };
         let now = crate::agent::now_unix_seconds();
         for network in dirty {
-            let names = self.world.read(|world| desired::names(world, network));
+            let names = self.world.read(|world| desired::names(world, network, &self.host.config.host));
             changed |= desired::renew(&mut self.catalogue, network, names, now);
         }
         changed

@@ -1,9 +1,9 @@
 //! What this host must have for a network, from the store's image and the host's own records.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::agent::host::facts::Host;
 use crate::agent::host::journal::{Record, SharedJournal};
@@ -23,14 +23,22 @@ pub fn intent(
         let journal = journal.lock();
         journal.records().values().filter(|record| record.network == network).cloned().collect()
     };
+    let own = &host.config.host;
+    let now = Instant::now();
     let (found, mut members, mut departed, vteps, clock_steps) = world.read(|world| {
         let found = world.networks().get(&network).cloned();
-        let members: BTreeMap<Ipv4Addr, Arc<Member>> =
-            world.members(network).map(|member| (member.address, Arc::clone(member))).collect();
-        (found, members, world.departed(network), world.vteps(network), world.clock_steps())
+        let mut departed = world.departed(network);
+        let mut members = BTreeMap::new();
+        for member in world.members(network) {
+            if world.is_held_off(member, own, now) {
+                departed.insert(member.address);
+            } else {
+                members.insert(member.address, Arc::clone(member));
+            }
+        }
+        (found, members, departed, world.vteps(network), world.clock_steps())
     });
     let Some(found) = found else { return (None, records) };
-    let own = &host.config.host;
     let is_local = |record: &&Record| {
         let is_of = |member: &Arc<Member>| member.id == record.id && member.host == *own;
         !record.leaving && members.get(&record.address).is_some_and(is_of)

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::World;
+use super::{World, kept_for};
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, HostName, Member, MemberId, Network, NetworkId, NetworkName};
 use crate::store::claims::Occupancy;
@@ -72,6 +73,14 @@ impl World {
     #[must_use]
     pub fn departed(&self, network: NetworkId) -> BTreeSet<Ipv4Addr> {
         self.quarantine.of(network).collect()
+    }
+
+    /// Whether a member of another host than `own` waits until no client of this one can have its address by the name of its last
+    /// holder: neither peers nor names know it before.
+    #[must_use]
+    pub fn is_held_off(&self, member: &Member, own: &HostName, now: Instant) -> bool {
+        let ttl = self.networks.get(&member.network).map_or(Duration::ZERO, kept_for);
+        member.host != *own && self.left.holds_off(member, ttl, now)
     }
 
     /// One member, by its oldest name.

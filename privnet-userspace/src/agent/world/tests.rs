@@ -1,9 +1,11 @@
 //! The image follows the store's changes, whichever comes first, and shares what it has.
 
 use super::*;
+use crate::agent::names::desired;
 use crate::agent::names::desired::tests::{APP, SHOP, world};
 use crate::ipam;
 use crate::model::ContainerType;
+use crate::model::naming::DEFAULT_TTL_SECONDS;
 use crate::store::Revision;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 2);
@@ -59,6 +61,45 @@ fn an_address_that_is_held_again_or_forgotten_rests_no_longer() {
     let key = keys::address(shop(), ADDRESS);
     assert_eq!(world.follow(&Event::Delete { key, revision: Revision::default() }), one(shop()));
     assert_eq!(world.departed(shop()), [].into());
+}
+
+/// As it is heard by a host that did not hear the store meanwhile: the next holder, and the end of the last one.
+#[test]
+fn the_next_holder_of_an_address_waits_until_nobody_here_can_have_it_by_the_name_of_the_last() {
+    let holder = |number: u8| {
+        let key = crate::model::PublicKey::new([number; 32]);
+        let record = format!(
+            r#"{{"version":1,"network":"{SHOP}","app":"{APP}","type":"web","number":{number},"address":"{ADDRESS}","generation":1,"public_key":"{key}","wireguard_port":51820,"host":"a","state":"ready"}}"#
+        );
+        let container = format!("{number}.web.{APP}").parse().expect("a container");
+        Event::Put {
+            key: keys::member(shop(), &container),
+            value: record.into_bytes().into(),
+            revision: Revision::default(),
+        }
+    };
+    let is_held_off = |world: &World, own: &str, now: Instant| {
+        let member = world.members(shop()).next().expect("the next holder");
+        let own = own.parse().expect("a name");
+        let names = desired::names(world, shop(), &own).expect("the network").members;
+        (world.is_held_off(member, &own, now), names.is_empty())
+    };
+    let mut world = world(&["ready"]);
+    world.follow(&holder(2));
+    member_leaves(&mut world);
+    let (now, kept) = (Instant::now(), Duration::from_secs(DEFAULT_TTL_SECONDS.into()));
+    assert_eq!(is_held_off(&world, "b", now), (true, true));
+    assert_eq!(is_held_off(&world, "a", now), (false, false), "its own host has made it");
+    assert!(!is_held_off(&world, "b", now + kept).0);
+    assert_eq!(world.expire_left(now), [].into());
+    assert_eq!(world.expire_left(now + kept), [shop()].into(), "who looks again then");
+    assert_eq!(is_held_off(&world, "b", now), (false, false));
+
+    // One that comes again has its name again, too.
+    let again = format!("2.web.{APP}").parse().expect("a container");
+    world.follow(&Event::Delete { key: keys::member(shop(), &again), revision: Revision::default() });
+    world.follow(&holder(2));
+    assert_eq!(is_held_off(&world, "b", Instant::now()), (false, false));
 }
 
 #[test]
