@@ -210,5 +210,19 @@ fn a_forgotten_host_ends_for_all_and_goes_on_once_it_is_adopted() {
     assert!(lost.is_empty(), "{lost:?}");
     let next = two.join(&network, &late);
     wait_until("a new member reaches web", || next.pings(web.address()));
+
+    say("drained to the last");
+    let agent = one.cli();
+    let draining = std::thread::spawn(move || agent.json::<DrainedHost>(&["host", "drain", "h2", "--wait", "600"]));
+    let is_draining = || {
+        let hosts: Vec<HostView> = two.cli().json(&["hosts"]).expect("the hosts");
+        hosts.iter().any(|host| host.draining)
+    };
+    wait_until("h2 is drained", is_draining);
+    for container in [&backend.container, &side.container, &late] {
+        assert!(two.detach(&network, container).expect("its owner stops it").detached);
+    }
+    wait_until("the command ends with the last member", || draining.is_finished());
+    assert_eq!(draining.join().expect("joined").expect("drained"), DrainedHost { members_left: 0 });
     lab.finish();
 }

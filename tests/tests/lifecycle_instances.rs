@@ -9,13 +9,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::Duration;
 
 use privnet::agent::config::wireguard_dir;
 use privnet::agent::views::{Adopted, CheckStatus, HostView, NetworkView};
 use privnet::agent::{ControlError, ErrorCode};
 use privnet_tests::lab::probe::{Server, Stream};
-use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, say, wait_until, wait_within};
+use privnet_tests::lab::{Etcd, Host, Joined, Lab, Options, say, underlay_address, wait_until, wait_within};
 
 const SUBNET: &str = "10.92.0.0/24";
 const PORT: u16 = 7000;
@@ -29,6 +30,7 @@ struct Cluster {
     stream: Option<Stream>,
     _server: Server,
     web: Joined,
+    backend: Joined,
     network: NetworkView,
     one: Host,
     two: Host,
@@ -51,7 +53,7 @@ impl Cluster {
         let server = Server::echo(&backend.app, PORT);
         wait_until("web reaches backend", || web.pings(backend.address()));
         let stream = Stream::start(&web.app, (backend.address(), PORT), PACE);
-        let cluster = Self { stream: Some(stream), _server: server, web, network, one, two, etcd, machine };
+        let cluster = Self { stream: Some(stream), _server: server, web, backend, network, one, two, etcd, machine };
         cluster.wait_until_settled(1);
         cluster
     }
@@ -228,4 +230,69 @@ fn a_copied_state_directory_ends_no_member() {
     cluster.wait_until_settled(1);
     cluster.stream.take().expect("it runs").finish_whole();
     lab.finish();
+}
+
+/// The old machine never comes back: its containers have ended with it, and the new one has another address.
+#[test]
+fn a_machine_that_replaces_another_takes_its_name_over_at_a_word() {
+    /// The number of the new machine's address.
+    const NEW: u8 = 11;
+    let lab = Lab::new("a_machine_that_replaces_another_takes_its_name_over_at_a_word");
+    let mut cluster = Cluster::start(&lab);
+    let jobs: Vec<Joined> =
+        (1..=5).map(|number| lab.member(&cluster.one, &cluster.network, &format!("job-{number}"))).collect();
+    cluster.wait_until_settled(6);
+    cluster.stream.take().expect("it runs").finish_whole();
+    cluster.one.kill();
+    fs::remove_dir_all(cluster.state()).expect("the new machine's is empty");
+    fs::write(&cluster.machine, MACHINES[1]).expect("the id of the new machine");
+    jobs.iter().chain([&cluster.web]).for_each(|member| member.app.remove());
+    cluster.one.space.run(&format!("ip address add {}/24 dev eth0", underlay_address(NEW)));
+    let mut agent = agent_of(&cluster.one, underlay_address(NEW).to_string().as_str());
+
+    let of_one = |host: &Host| members_of(host, "h1");
+    let late = lab.container("late-1");
+    let refused = cluster.one.attach(&cluster.network, &late, None).expect_err("nothing is attached");
+    assert_eq!(refused.code, ErrorCode::HostNotAdopted, "{refused:?}");
+    // More than five end: that is said first, and nothing is done.
+    let refused = adopt(&cluster.one, &["--force"]).expect_err("six would end");
+    let said = format!("{} ({})", refused.message, refused.remedy);
+    assert!(said.contains("6 would end") && said.contains("--yes"), "{said}");
+    assert_eq!((of_one(&cluster.one), of_one(&cluster.two)), (6, 6));
+    let vtep = || {
+        let hosts: Vec<HostView> = cluster.two.cli().json(&["hosts"]).expect("the hosts");
+        hosts.into_iter().find(|host| host.name.as_str() == "h1").expect("h1").vtep
+    };
+    assert_eq!(vtep(), underlay_address(1), "the others send to the old machine until then");
+
+    assert_eq!(adopt(&cluster.one, &["--force", "--yes"]).expect("adopted"), Adopted { kept: 0, ended: 6 });
+    wait_until("the other host knows that they have ended", || of_one(&cluster.two) == 0);
+    wait_until("it sends to the new machine", || vtep() == underlay_address(NEW));
+    let joined = cluster.one.join(&cluster.network, &late);
+    wait_until("a member of the new machine and one of the other host reach each other", || {
+        joined.pings(cluster.backend.address()) && cluster.backend.pings(joined.address())
+    });
+    assert!(cluster.one.detach(&cluster.network, &late).expect("detach").detached);
+
+    // The lab knows the old address alone.
+    agent.kill().expect("kill -9");
+    agent.wait().expect("its end");
+    cluster.etcd.delete(&["vteps/"]);
+    cluster.one.start();
+    cluster.wait_until_settled(0);
+    lab.finish();
+}
+
+/// The agent of a host, started by hand under another VTEP address.
+fn agent_of(host: &Host, vtep: &str) -> Child {
+    let line = host.agent_line().replace(&format!("--vtep {} ", underlay_address(1)), &format!("--vtep {vtep} "));
+    say(&line);
+    let log = fs::File::options().append(true).open(&host.paths().log).expect("the agent's log");
+    let child = host.space.command(&line).stderr(log).spawn().expect("the agent starts");
+    wait_until("it serves", || host.status().is_ok());
+    child
+}
+
+fn members_of(host: &Host, of: &str) -> usize {
+    host.members().expect("members").iter().filter(|member| member.host.as_str() == of).count()
 }
