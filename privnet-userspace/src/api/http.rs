@@ -38,8 +38,8 @@ pub enum HttpError {
 pub struct Answer {
     /// Its status.
     pub status: StatusCode,
-    /// How old what it says is, in seconds; 0 when it is current.
-    pub age_seconds: u64,
+    /// How old what it says is, in seconds; nothing when it is current.
+    pub age_seconds: Option<u64>,
     /// Its body.
     pub body: Bytes,
 }
@@ -164,7 +164,7 @@ async fn whole(response: Response<Incoming>) -> Result<Answer, HttpError> {
     let status = response.status();
     let age = response.headers().get(STORE_AGE_HEADER).and_then(|age| age.to_str().ok()?.parse().ok());
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|error| broken(&error))?;
-    Ok(Answer { status, age_seconds: age.unwrap_or(0), body: body.to_bytes() })
+    Ok(Answer { status, age_seconds: age, body: body.to_bytes() })
 }
 
 fn broken(error: &dyn std::fmt::Display) -> HttpError {

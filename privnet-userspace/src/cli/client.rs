@@ -14,11 +14,14 @@ use serde_json::Value;
 use crate::api::http::{self, Answer, HttpError, Lines, Switched, encode};
 use crate::api::{ControlError, ErrorBody, ErrorCode, frames, verbs, views};
 
+/// The age of an answer that is current. One that is not may be younger than a second.
+const CURRENT: u64 = u64::MAX;
+
 /// Talks to the agent behind a control socket. Every error is the agent's own, or says why it cannot be asked.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
-    /// How old the last answer was, in seconds; 0 when it was current.
+    /// How old the last answer was, in seconds; [`CURRENT`] when it was current.
     age: Arc<AtomicU64>,
 }
 
@@ -67,13 +70,13 @@ impl Client {
     /// An agent's.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), age: Arc::default() }
+        Self { socket: socket.to_owned(), age: Arc::new(CURRENT.into()) }
     }
 
     /// How old the last answer was, in seconds; nothing when it was current.
     #[must_use]
     pub fn age(&self) -> Option<u64> {
-        Some(self.age.load(Ordering::Relaxed)).filter(|age| *age > 0)
+        Some(self.age.load(Ordering::Relaxed)).filter(|age| *age != CURRENT)
     }
 
     /// The agent's state, as the type that the caller reads it as.
@@ -147,7 +150,7 @@ impl Client {
     ) -> Result<hyper::body::Bytes, ControlError> {
         let answer = http::request(&self.socket, method, target, body).await;
         let Answer { status, age_seconds, body } = answer.map_err(|error| unreachable(&self.socket, &error))?;
-        self.age.store(age_seconds, Ordering::Relaxed);
+        self.age.store(age_seconds.unwrap_or(CURRENT), Ordering::Relaxed);
         if status.is_success() {
             return Ok(body);
         }

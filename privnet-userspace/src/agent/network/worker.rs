@@ -229,7 +229,7 @@ impl Worker {
             }
             Err(error) => failures.network = Some(explain(&error)),
         }
-        self.watchers.update(&self.net).await;
+        self.watchers.update(&self.net, &self.in_the_way).await;
         self.net.report_drops(self.memberships.drops.sample()).await;
         self.net.end_pass().await;
         let report = Report { answered, ..self.report(intent.as_ref(), &records, failures) };

@@ -12,7 +12,8 @@ use crate::netns::Netns;
 use crate::topology::{Key, Object, Plan};
 
 /// Wakes the worker when an interface appears in a member's app netns, or something of the member's goes or changes there.
-pub async fn watch(netns: Netns, record: Record, listening: Listening) {
+/// `has_fault`: the pass found something in the member's way, which may have gone before the watch is opened.
+pub async fn watch(netns: Netns, record: Record, has_fault: bool, listening: Listening) {
     let Ok(watch) = Watch::open(&netns, &[Topic::Addresses, Topic::Routes, Topic::Filters, Topic::Rules]).await else {
         return;
     };
@@ -25,7 +26,7 @@ pub async fn watch(netns: Netns, record: Record, listening: Listening) {
     let lo_is_up = there.iter().any(|link| link.index == LOOPBACK_INDEX && link.up);
     let own_link = there.into_iter().find(|link| link.name == own);
     let mut first = Doubts { unguarded: [record.id].into(), ..Doubts::default() };
-    if !lo_is_up {
+    if !lo_is_up || has_fault {
         first.add(member(record.id));
     }
     listening.follow(watch, AppJudge { record, known, own, own_link, lo_is_up }, first).await;

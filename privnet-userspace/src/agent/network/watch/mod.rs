@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::handle::{Doubts, WorkerHandle};
+use super::handle::{Doubts, Fault, WorkerHandle};
 use super::local::LocalNetwork;
 use super::pace::Pace;
 use crate::link::{Event, Watch};
@@ -89,8 +89,8 @@ impl Watchers {
         self.members.retain(|(member, _), _| plan.contains(Key::Guard(*member)));
     }
 
-    /// Starts the watchers that are missing after a pass.
-    pub async fn update(&mut self, net: &LocalNetwork) {
+    /// Starts the watchers that are missing after a pass, which found something `in_the_way` of some members.
+    pub async fn update(&mut self, net: &LocalNetwork, in_the_way: &BTreeMap<MemberId, Fault>) {
         let plan = self.expected.plan();
         for record in net.records.values().filter(|record| plan.contains(Key::Guard(record.id))) {
             for place in [Place::App, Place::Binding] {
@@ -111,9 +111,9 @@ impl Watchers {
                     Place::Binding => namespaces.binding.get(),
                 };
                 let Some(netns) = there.map(|there| there.netns.clone()) else { continue };
-                let (id, listening) = (netns.id(), self.listening());
+                let (id, listening, has_fault) = (netns.id(), self.listening(), in_the_way.contains_key(&record.id));
                 let task = match place {
-                    Place::App => tokio::spawn(app::watch(netns, record.clone(), listening)),
+                    Place::App => tokio::spawn(app::watch(netns, record.clone(), has_fault, listening)),
                     Place::Binding => tokio::spawn(binding::watch(netns, record.clone(), listening)),
                 };
                 self.members.insert(key, Watcher { netns: id, interface, task });
