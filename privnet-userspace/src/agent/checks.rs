@@ -13,6 +13,20 @@ use super::world::Concerns;
 /// How often the namespaces of this host's members are looked at: a container that dies is noticed within this time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Ends what addresses wait for, when its time is over. Never ends. A task of its own, for checks may wait for the store.
+pub async fn expire_periodically(memberships: Arc<Memberships>) {
+    let mut interval = tokio::time::interval(CHECK_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let mut expired = memberships.world.expire_quarantine(super::now_unix_seconds());
+        expired.extend(memberships.world.expire_left(Instant::now()));
+        if !expired.is_empty() {
+            wake(&memberships.names, &memberships.workers, &Concerns::Networks(expired));
+        }
+    }
+}
+
 /// Checks the members of this host again and again. Never ends.
 pub async fn check_periodically(memberships: Arc<Memberships>, turns: Arc<Turns>) {
     let mut interval = tokio::time::interval(CHECK_INTERVAL);
@@ -30,11 +44,6 @@ pub async fn check_periodically(memberships: Arc<Memberships>, turns: Arc<Turns>
                 tracing::warn!("cannot end the memberships of containers that are gone: {error:#}");
             }
             Err(_) => {}
-        }
-        let mut expired = memberships.world.expire_quarantine(super::now_unix_seconds());
-        expired.extend(memberships.world.expire_left(Instant::now()));
-        if !expired.is_empty() {
-            wake(&memberships.names, &memberships.workers, &Concerns::Networks(expired));
         }
         checks += 1;
         if checks.is_multiple_of(checks_per_observation) {

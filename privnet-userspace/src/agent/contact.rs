@@ -151,7 +151,11 @@ pub async fn keep_contact(
     problems: Arc<StoreProblems>,
     turns: Arc<Turns>,
 ) {
+    // A store that takes its time is asked as often as one that does not: what passes between two answers says that it is silent.
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
+        interval.tick().await;
         let asked = Instant::now();
         turns.turned("contact", asked);
         match store.check().await {
@@ -166,7 +170,6 @@ pub async fn keep_contact(
                 contact.is_away(fault);
             }
         }
-        tokio::time::sleep(INTERVAL).await;
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
 use super::belief::Belief;
-use super::checks::check_periodically;
+use super::checks::{check_periodically, expire_periodically};
 use super::config::Config;
 use super::contact::{Contact, keep_contact};
 use super::door::control::Control;
@@ -180,6 +180,7 @@ impl Agent {
         tasks.spawn(run_workers(Arc::clone(&memberships)));
         tasks.spawn(Arc::clone(&memberships.resumption).run());
         tasks.spawn(follower.run(watch));
+        tasks.spawn(expire_periodically(Arc::clone(&memberships)));
         tasks.spawn(check_periodically(Arc::clone(&memberships), Arc::clone(&turns)));
         tasks.spawn(put_back_periodically(Arc::clone(&memberships), Arc::clone(&store_problems)));
         if memberships.store.kind() == StoreKind::Etcd {

@@ -164,7 +164,11 @@ impl World {
     /// Ends the wait of the next holders of addresses that were left long enough ago, and returns the networks of these.
     pub fn expire_left(&mut self, now: Instant) -> BTreeSet<NetworkId> {
         let networks = &self.networks;
-        self.left.expire(|network| networks.get(&network).map_or(Duration::ZERO, kept_for), now)
+        let over = self.left.expire(|network| networks.get(&network).map_or(Duration::ZERO, kept_for), now);
+        let has_holder = |(network, address): &(NetworkId, Ipv4Addr)| {
+            self.row(*network, *address).is_none_or(|row| row.record.holder.is_some())
+        };
+        over.into_iter().filter(has_holder).map(|(network, _)| network).collect()
     }
 
     /// Follows the changes of one transaction, and says whom they concern.
@@ -274,7 +278,7 @@ impl World {
         let (network, container, host) = (member.network, member.container.clone(), member.host.clone());
         if let Some(before) = self.forget_member(network, &container).filter(|before| before.address != member.address)
         {
-            self.left.note(&before, Instant::now());
+            self.note_left(&before);
         }
         // The end of its record under the name that was the oldest before comes after this.
         if let Some((_, before)) = self.oldest.remove(&member.id).filter(|(of, _)| *of == network) {
@@ -285,6 +289,14 @@ impl World {
         self.oldest.insert(member.id, (network, container.clone()));
         self.by_host.entry(host).or_default().insert((network, container.clone()), Arc::clone(&member));
         self.members.entry(network).or_default().insert(container, member);
+    }
+
+    /// Notes that a member has left its address, if a client can have that by its name: it was ready, and waited for nobody itself.
+    fn note_left(&mut self, member: &Member) {
+        let (now, ttl) = (Instant::now(), self.networks.get(&member.network).map_or(Duration::ZERO, kept_for));
+        if member.each_name().any(|name| name.state >= MemberState::Ready) && !self.left.holds_off(member, ttl, now) {
+            self.left.note(member, now);
+        }
     }
 
     /// Takes a member out of every index.
@@ -332,7 +344,7 @@ impl World {
             let (Ok(network), Ok(container)) = (network.parse(), container.parse()) else { return Concerns::Nothing };
             if let Some(member) = self.forget_member(network, &container) {
                 self.ready.remove(&member.id);
-                self.left.note(&member, Instant::now());
+                self.note_left(&member);
                 // Its address record says since when, and comes by another way: before this, or after.
                 self.quarantine.begin_unknown(network, member.address);
                 self.forget_occupancy_if_over(network);

@@ -4,7 +4,7 @@
 //! not hear the store sees nothing of that rest: it answers the name until it hears of the end, of the rest and of the next
 //! holder, all at once. So the next holder waits, on that host, for as long as a client may keep the last answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -27,10 +27,10 @@ impl Left {
         left.is_some_and(|(container, seen)| *container != member.container && now.duration_since(*seen) < ttl)
     }
 
-    /// Forgets those that left long enough ago, and returns their networks.
-    pub fn expire(&mut self, ttl: impl Fn(NetworkId) -> Duration, now: Instant) -> BTreeSet<NetworkId> {
+    /// Forgets those that left long enough ago, and returns their addresses.
+    pub fn expire(&mut self, ttl: impl Fn(NetworkId) -> Duration, now: Instant) -> Vec<(NetworkId, Ipv4Addr)> {
         let is_over = |(network, _): &(NetworkId, Ipv4Addr), seen: Instant| now.duration_since(seen) >= ttl(*network);
         let over = self.0.extract_if(.., |key, (_, seen)| is_over(key, *seen));
-        over.map(|((network, _), _)| network).collect()
+        over.map(|(address, _)| address).collect()
     }
 }

@@ -95,6 +95,12 @@ fn the_next_holder_of_an_address_waits_until_nobody_here_can_have_it_by_the_name
     assert_eq!(world.expire_left(now + kept), [shop()].into(), "who looks again then");
     assert_eq!(is_held_off(&world, "b", now), (false, false));
 
+    // One that was never ready has had no name, and the one before it waited for nobody.
+    let mut attaching = desired::tests::world(&["attaching"]);
+    attaching.follow(&holder(2));
+    member_leaves(&mut attaching);
+    assert_eq!(is_held_off(&attaching, "b", Instant::now()), (false, false));
+
     // One that comes again has its name again, too.
     let again = format!("2.web.{APP}").parse().expect("a container");
     world.follow(&Event::Delete { key: keys::member(shop(), &again), revision: Revision::default() });
