@@ -16,7 +16,11 @@ fn network() -> NetworkId {
 }
 
 fn dropped(reason: DropReason) -> DropLine {
-    DropLine::Drop(DroppedFrame {
+    DropLine::Drop(frame(reason))
+}
+
+fn frame(reason: DropReason) -> DroppedFrame {
+    DroppedFrame {
         unix_microseconds: 1_795_975_392_000_250,
         network: network(),
         network_name: "shop".parse().expect("a name"),
@@ -28,8 +32,9 @@ fn dropped(reason: DropReason) -> DropLine {
         from: "10.90.0.9:51820".to_owned(),
         to: "10.90.0.3:51820".to_owned(),
         bytes: 134,
+        is_ethernet: true,
         headers: (0..42).map(|byte| format!("{byte:02x}")).collect(),
-    })
+    }
 }
 
 /// An agent that has these lines to tell, and then ends them.
@@ -59,8 +64,7 @@ fn a_drop_is_a_line_and_what_is_not_shown_is_said_beside_it() {
         format!("18:03:12.000250  shop  {MEMBER}  out  {reason}  10.90.0.9:51820 > 10.90.0.3:51820  udp  134 bytes\n")
     };
     assert_eq!(out, [line("spoofed_address"), line("spoofed_address"), line("ipv6")].concat());
-    for said in ["watching shop", "7 more packets were dropped in shop", "5 drops came too fast", "the agent has ended"]
-    {
+    for said in ["watching shop", "7 more packets were dropped in shop", "5 lines were lost", "the agent has ended"] {
         assert!(err.contains(said), "{said}: {err}");
     }
     assert_eq!(output.status.code(), Some(1), "it is told apart from one that has shown what was asked for");
@@ -110,9 +114,39 @@ fn a_capture_file_has_what_the_programs_kept_of_each_frame() {
     monitor(&agent(), &["--pcap", file.to_str().expect("text")]);
     let bytes = fs::read(&file).expect("the file");
     let field = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four"));
-    assert_eq!((field(0), field(16), field(20)), (0xa1b2_3c4d, 42, 1), "nanoseconds, 42 bytes at most, Ethernet");
+    assert_eq!((field(0), field(16), field(20)), (0xa1b2_3c4d, 56, 1), "nanoseconds, 56 bytes at most, Ethernet");
     assert_eq!(bytes.len(), 24 + 3 * (16 + 42), "a header, and three records");
     assert_eq!((field(24), field(28)), (1_795_975_392, 250_000), "when");
     assert_eq!((field(32), field(36)), (42, 134), "what was kept, and how much there was");
     assert_eq!(bytes[40..82], (0..42).collect::<Vec<u8>>());
+}
+
+#[test]
+fn a_frame_without_ethernet_is_given_a_header_in_the_file_and_of_a_short_one_nothing_is_kept() {
+    let lines = vec![
+        DropLine::Drop(DroppedFrame { is_ethernet: false, ..frame(DropReason::GuardDestination) }),
+        DropLine::Drop(DroppedFrame { bytes: 20, ..frame(DropReason::Truncated) }),
+    ];
+    let agent = FakeAgent::start(Memory { drops: lines.into(), ..Memory::default() });
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("drops.pcap");
+    fs::write(&file, [7; 4096]).expect("an earlier file");
+    monitor(&agent, &["--pcap", file.to_str().expect("text")]);
+    let bytes = fs::read(&file).expect("the file");
+    let field = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four"));
+    assert_eq!(bytes.len(), 24 + (16 + 14 + 42) + 16, "the earlier one is gone");
+    assert_eq!((field(32), field(36)), (56, 148));
+    assert_eq!((&bytes[40..54], &bytes[54..56]), (&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0][..], &[0, 1][..]));
+    assert_eq!((field(104), field(108)), (0, 20), "nothing was kept of it");
+}
+
+#[test]
+fn a_file_keeps_what_it_has_where_nothing_can_be_watched() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("drops.pcap");
+    fs::write(&file, "an earlier capture").expect("a file");
+    let mut command = support::privnet(&["monitor", "--pcap", file.to_str().expect("text")]);
+    let output = command.env("PRIVNET_SOCKET", directory.path().join("none")).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "an earlier capture");
 }

@@ -25,6 +25,7 @@ use attacker::{
 use privnet::datapath::{Direction, DropReason, Outcome};
 use privnet_tests::lab::frame::{self, BROADCAST, Datagram};
 use privnet_tests::lab::probe::{Server, ask_tcp, ask_udp, reaches};
+use privnet_tests::lab::wait::holds_within;
 use privnet_tests::lab::{
     DropWatch, FOR_NOTHING, Joined, Lab, Options, SOON, Sender, Sniffer, say, send_frame, wait_until,
 };
@@ -34,6 +35,8 @@ const OTHER_SUBNET: &str = "10.91.0.0/24";
 const PORT: u16 = 7000;
 /// Many times what the ring of a network holds.
 const FLOOD: u64 = 3000;
+/// Lines of several times what a socket holds.
+const MANY: usize = 2500;
 
 #[test]
 fn a_container_of_one_network_cannot_reach_one_of_another() {
@@ -103,8 +106,10 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
     let from_network = Sniffer::start(&web.network);
     let vtep = web.network.ifindex("vxlan0").expect("vxlan0");
     let honest = datagram(&web, &worker);
-    let watch = DropWatch::start(&host, &["--member", "1.web"]);
+    let watch = DropWatch::start(&host, &["--member", &web.container.reference().to_string()]);
     let elsewhere = DropWatch::start(&host, &["--direction", "in"]);
+    let refused = host.cli().output(&["monitor", "--member", "9.nobody"]);
+    assert_eq!(refused.status.code(), Some(1), "a member that is none here is not waited for: {refused:?}");
     let mut expected = Vec::new();
 
     for (what, reason, frame) in forgeries(&honest) {
@@ -141,14 +146,19 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
     say("more than a ring holds at once: what is not shown is said");
     let before = host.counters();
     let (forged, sender) = (forge(&honest, |f| f.source = NOBODY), Sender::open(&web.binding, &web.carrier()));
-    for _ in 0..FLOOD {
-        sender.send(&forged).expect("the veth takes it");
-    }
+    let mut sent = 0;
+    // A sender that the machine holds up may be slower than the reader.
+    wait_until("more is dropped than is shown", || {
+        for _ in 0..FLOOD {
+            sender.send(&forged).expect("the veth takes it");
+        }
+        sent += FLOOD;
+        holds_within(SOON, || watch.not_shown() > 0)
+    });
     let told = || (watch.frames().len() - expected.len()) as u64 + watch.not_shown();
-    wait_until("all of them are told", || told() >= FLOOD);
-    assert_eq!(host.counters().drops_since(&before), BTreeMap::from([(DropReason::SpoofedAddress, FLOOD)]));
-    say(&format!("{} of {FLOOD} were shown", watch.frames().len() - expected.len()));
-    assert!(watch.not_shown() > 0, "the ring holds no {FLOOD}");
+    wait_until("all of them are told", || told() >= sent);
+    assert_eq!(host.counters().drops_since(&before), BTreeMap::from([(DropReason::SpoofedAddress, sent)]));
+    say(&format!("{} of {sent} were shown", watch.frames().len() - expected.len()));
     drop(watch);
     wait_until("the programs report nothing while nobody watches", || !DropWatch::is_fed(&host));
     sleep(FOR_NOTHING);
@@ -168,11 +178,20 @@ fn a_forged_frame_of_a_member_is_counted_by_its_reason_and_seen_by_nobody() {
     assert_eq!(sniffers[1].count(&request[..18]), 0, "worker was not asked");
     drop((sniffers, from_network));
 
-    say("an agent that is told to end does not wait for those who watch");
-    let watch = DropWatch::start(&host, &[]);
+    say("an agent that is told to end does not wait for those who watch, nor for one who does not read");
+    let (watch, stopped) = (DropWatch::start(&host, &[]), DropWatch::start(&host, &[]));
+    stopped.pause();
+    // More than its socket holds.
+    wait_until("many were shown to the one who reads", || {
+        for _ in 0..FLOOD {
+            sender.send(&forged).expect("the veth takes it");
+        }
+        watch.frames().len() > MANY
+    });
     host.stop();
     assert!(host.log_tail().contains("the agent has ended"), "{}", host.log_tail());
-    drop(watch);
+    stopped.go_on();
+    drop((watch, stopped));
     host.start();
     lab.finish();
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
@@ -10,6 +11,7 @@ use futures::StreamExt as _;
 
 use super::problem::Problem;
 use super::request::Query;
+use super::serve::GoesOn;
 use super::surface::Surface;
 use crate::agent::views;
 
@@ -19,7 +21,14 @@ pub(super) const PATH: &str = "/v1/drops";
 pub(super) const CONTENT_TYPE: &str = "application/x-ndjson";
 
 /// Answers with the lines, each as soon as it is there.
-pub(super) async fn watch(State(surface): State<Surface>, Query(query): Query<views::DropsQuery>) -> Response {
+pub(super) async fn watch(
+    State(surface): State<Surface>,
+    goes_on: Option<Extension<GoesOn>>,
+    Query(query): Query<views::DropsQuery>,
+) -> Response {
+    if let Some(Extension(goes_on)) = goes_on {
+        goes_on.set();
+    }
     match surface.agent.watch_drops(query).await {
         Ok(lines) => {
             let lines = lines.map(|line| {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -32,10 +33,23 @@ const PLUGIN_HEAD_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// How long requests under way may take after that.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long a client may take to read the last of an answer that goes on by itself, once the agent ends.
+const LAST_LINES: Duration = Duration::from_millis(200);
 /// How long to wait after a failed accept: most are a lack of file descriptors, which only time mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long a client may take to hear that there are none.
 const REFUSAL: Duration = Duration::from_secs(2);
+
+/// Whether a connection has an answer that goes on until the agent ends, for its handler to say.
+#[derive(Clone, Default)]
+pub(super) struct GoesOn(Arc<AtomicBool>);
+
+impl GoesOn {
+    /// Says so: the end of the agent does not wait for a client that does not read.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Serves the control socket until `end`; the socket is gone when this returns.
 pub async fn serve_control(socket: ControlSocket, router: Router, end: impl Future<Output = ()> + Send) {
@@ -199,6 +213,8 @@ fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         Some(peer) => router.clone().layer(Extension(peer)),
         None => router.clone(),
     };
+    let goes_on = GoesOn::default();
+    let router = router.layer(Extension(goes_on.clone()));
     tokio::spawn(async move {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -214,7 +230,11 @@ fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             // What is under way is answered.
             true = is_closing => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                if goes_on.0.load(Ordering::Relaxed) {
+                    tokio::time::timeout(LAST_LINES, connection).await.unwrap_or(Ok(()))
+                } else {
+                    connection.await
+                }
             }
         };
         if let Err(error) = ended {

@@ -17,8 +17,11 @@ pub fn date(unix_seconds: u64) -> String {
 /// A time of day in UTC, `18:03:12.000250`, of microseconds since 1970-01-01 UTC.
 #[must_use]
 pub fn time(unix_microseconds: u64) -> String {
-    let (seconds, micros) = (unix_microseconds / 1_000_000 % 86_400, unix_microseconds % 1_000_000);
-    format!("{:02}:{:02}:{:02}.{micros:06}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    let timestamp = i64::try_from(unix_microseconds).ok().and_then(|micros| Timestamp::from_microsecond(micros).ok());
+    timestamp.map_or_else(
+        || format!("{unix_microseconds} us after 1970-01-01 UTC"),
+        |timestamp| timestamp.strftime("%H:%M:%S%.6f").to_string(),
+    )
 }
 
 /// A date in UTC, and how long ago that was: `2026-11-29 18:03:12 UTC (3 s ago)`.

@@ -18,23 +18,34 @@ use crate::api::{ControlError, ErrorCode};
 /// The agent's, or why it cannot be asked, or a file that cannot be written.
 pub async fn monitor(arguments: MonitorArgs, format: Format) -> Result<(), ControlError> {
     let MonitorArgs { network, member, direction, reason, verbose, pcap, count, agent } = arguments;
-    let mut pcap = pcap.map(Pcap::create).transpose()?;
+    let file = pcap.map(Pcap::open).transpose()?;
     let query = DropsQuery { network, member, direction, reason };
     let mut lines = Client::new(&agent.socket).watch_drops(&query).await?;
+    // What the file had is lost only once there is something to write.
+    let mut pcap = file.map(Pcap::begin).transpose()?;
     let (mut shown, mut explained_reasons) = (0, BTreeSet::new());
     while let Some(line) = lines.next().await? {
-        if let (DropLine::Drop(frame), Some(pcap)) = (&line, &mut pcap) {
+        let frame = match &line {
+            DropLine::Drop(frame) => Some(frame),
+            DropLine::Watching { .. } | DropLine::NotShown { .. } | DropLine::Missed { .. } => None,
+        };
+        if let (Some(frame), Some(pcap)) = (frame, &mut pcap) {
             pcap.write(frame)?;
         }
-        let is_explained = match &line {
-            DropLine::Drop(frame) if verbose => !explained_reasons.insert(frame.reason),
-            DropLine::Drop(_) | DropLine::Watching { .. } | DropLine::NotShown { .. } | DropLine::Missed { .. } => true,
+        let is_read = match (format, frame) {
+            (Format::Json, _) => print_line(&serde_json::to_string(&line).map_err(|error| unwritable(&error.into()))?)?,
+            (Format::Table, Some(frame)) if verbose && explained_reasons.insert(frame.reason) => {
+                print_line(&(frame_text(frame) + &reason_text(frame.reason)))?
+            }
+            (Format::Table, Some(frame)) => print_line(&frame_text(frame))?,
+            (Format::Table, None) => {
+                // Where stderr is gone, there is no place to say it.
+                let _ = writeln!(io::stderr().lock(), "{}", said_beside(&line));
+                true
+            }
         };
-        if !print_line(format, &line, !is_explained)? {
-            return Ok(());
-        }
-        shown += u64::from(matches!(line, DropLine::Drop(_)));
-        if count.is_some_and(|count| shown >= count.get()) {
+        shown += u64::from(frame.is_some());
+        if !is_read || count.is_some_and(|count| shown >= count.get()) {
             return Ok(());
         }
     }
@@ -42,41 +53,36 @@ pub async fn monitor(arguments: MonitorArgs, format: Format) -> Result<(), Contr
     Err(ControlError::new(ErrorCode::AgentUnavailable, message, "start it, and watch again"))
 }
 
-/// Prints a line; drops go to stdout, and what is said about them to stderr unless a program reads. Whether it is still read.
-fn print_line(format: Format, line: &DropLine, with_reason: bool) -> Result<bool, ControlError> {
-    let text = match (format, line) {
-        (Format::Json, line) => serde_json::to_string(line).map_err(|error| unwritable(&error.into()))?,
-        (Format::Table, DropLine::Drop(frame)) if with_reason => frame_text(frame) + &reason_text(frame.reason),
-        (Format::Table, DropLine::Drop(frame)) => frame_text(frame),
-        (Format::Table, DropLine::Watching { networks }) => {
-            eprint_line(&watching_text(networks));
-            return Ok(true);
-        }
-        (Format::Table, DropLine::NotShown { network_name, packets, .. }) => {
-            eprint_line(&format!(
-                "{packets} more packets were dropped in {network_name}, and are counted in its metrics"
-            ));
-            return Ok(true);
-        }
-        (Format::Table, DropLine::Missed { lines }) => {
-            eprint_line(&format!("{lines} drops came too fast to be printed, and are counted in the metrics"));
-            return Ok(true);
-        }
-    };
+/// Prints a line to stdout. Whether it is still read.
+fn print_line(text: &str) -> Result<bool, ControlError> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all((text + "\n").as_bytes()).and_then(|()| stdout.flush()) {
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(unwritable(&error)),
     }
 }
 
-fn watching_text(networks: &[impl ToString]) -> String {
-    let names: Vec<String> = networks.iter().map(ToString::to_string).collect();
-    if names.is_empty() {
-        "watching: no network has members on this host yet; drops of one that comes are shown".to_owned()
-    } else {
-        format!("watching {}", names.join(", "))
+/// What is said about the drops, to a person.
+fn said_beside(line: &DropLine) -> String {
+    match line {
+        DropLine::Watching { networks } if networks.is_empty() => {
+            "watching: no network reports its drops on this host yet; each does as soon as it has members here (`privnet members`, \
+             `privnet status`)"
+                .to_owned()
+        }
+        DropLine::Watching { networks } => {
+            let names: Vec<String> = networks.iter().map(ToString::to_string).collect();
+            format!("watching {}", names.join(", "))
+        }
+        DropLine::NotShown { network_name, packets, .. } => format!(
+            "{packets} more packets were dropped in {network_name}, of any member and reason; the metrics count them"
+        ),
+        DropLine::Missed { lines } => format!(
+            "{lines} lines were lost because they were not read in time, also of drops that the filter leaves out; the metrics \
+             count all"
+        ),
+        DropLine::Drop(frame) => frame_text(frame),
     }
 }
 
@@ -90,11 +96,6 @@ fn frame_text(frame: &DroppedFrame) -> String {
 fn reason_text(reason: DropReason) -> String {
     let Explained { cause, remedy } = explained(reason);
     format!("\n    {}: {cause}\n    remedy: {remedy}", reason.name())
-}
-
-fn eprint_line(text: &str) {
-    // Where stderr is gone, there is no place to say it.
-    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 fn unwritable(error: &io::Error) -> ControlError {

@@ -7,9 +7,11 @@ use std::thread::{self, JoinHandle};
 
 use privnet::agent::views::{DropLine, DroppedFrame};
 use privnet::datapath::Events;
+use rustix::process::Signal;
 
 use super::host::Host;
 use super::leak::pins_below;
+use super::process;
 use super::wait::wait_until;
 
 /// One who watches a host's drops, until it is dropped.
@@ -20,7 +22,7 @@ pub struct DropWatch {
 }
 
 impl DropWatch {
-    /// Starts to watch, and waits until each drop is reported.
+    /// Starts to watch, and waits until each drop of a network is reported.
     ///
     /// # Panics
     /// When it does not start.
@@ -37,8 +39,15 @@ impl DropWatch {
             }
         });
         let watch = Self { child, lines, reading: Some(reading) };
-        wait_until("drops are watched", || matches!(watch.lines().first(), Some(DropLine::Watching { .. })));
-        watch
+        wait_until("drops are watched", || !watch.lines().is_empty());
+        match watch.lines().first() {
+            // On a busy machine the programs may not have been told yet.
+            Some(DropLine::Watching { networks }) if networks.is_empty() => Self::start(host, arguments),
+            first => {
+                assert!(matches!(first, Some(DropLine::Watching { .. })), "{first:?}");
+                watch
+            }
+        }
     }
 
     /// All lines until now.
@@ -66,6 +75,20 @@ impl DropWatch {
             DropLine::Watching { .. } | DropLine::Drop(_) => 0,
         });
         more.sum()
+    }
+
+    /// Stops the process, which reads nothing then.
+    pub fn pause(&self) {
+        process::kill(self.pid(), Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        process::kill(self.pid(), Signal::CONT);
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process id")
     }
 
     /// Whether the programs of a network of the host report each drop.

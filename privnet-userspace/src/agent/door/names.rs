@@ -40,7 +40,8 @@ pub(super) async fn ask_for_name(shared: &Shared, query: ResolveQuery) -> Result
     let process = process(shared)?;
     let (asked, told) = search(shared, &process, record.netns, (&query.name, &typed), number).await?;
     let networks = desired::networks(shared.journal().records().values(), record.netns);
-    let reason = shared.world(|world| reason(world, &networks, &asked, &kind, &told));
+    let own = &shared.host.config.host;
+    let reason = shared.world(|world| reason(world, own, &networks, &asked, &kind, &told));
     let (source, rcode) = match (&told.source, told.rcode) {
         (Source::Forwarded(Forwarding::Off), _) => (AnswerSource::Refused, Some(ResponseCode::Refused)),
         (Source::Forwarded(Forwarding::Host | Forwarding::Servers(_)), _) => (AnswerSource::Forwarded, None),
@@ -147,15 +148,18 @@ fn process(shared: &Shared) -> Result<DnsProcess, ControlError> {
     })
 }
 
+/// The container that a person means by `<number>.<type>.<app>`; the app by its name or its id.
+pub(super) fn container_of(text: &str) -> Option<ContainerRef> {
+    let mut labels = text.split('.');
+    let mut next = || labels.next().unwrap_or_default();
+    let (number, kind, app) = (next().parse(), next().parse(), next().parse::<App>());
+    Some(ContainerRef { number: number.ok()?, kind: kind.ok()?, app: app.ok()?.id })
+}
+
 /// The record of the container that `asker` means, and the name by which it means it.
 fn find_asker(shared: &Shared, asker: &str) -> Result<(Record, ContainerRef), ControlError> {
     let text = asker.trim_end_matches('.').trim_end_matches(SUFFIX.trim_end_matches('.')).trim_end_matches('.');
-    let container: Option<ContainerRef> = {
-        let mut labels = text.split('.');
-        let mut next = || labels.next().unwrap_or_default();
-        let (number, kind, app) = (next().parse(), next().parse(), next().parse::<App>());
-        number.ok().zip(kind.ok()).zip(app.ok()).map(|((number, kind), app)| ContainerRef { app: app.id, kind, number })
-    };
+    let container = container_of(text);
     let address: Option<Ipv4Addr> = text.parse().ok();
     let journal = shared.journal();
     let name_of = |record: &Record| {

@@ -1,10 +1,15 @@
-//! What the first bytes of a dropped frame say: Ethernet II, then IPv4 with the ports of UDP and TCP, or ARP.
+//! What the first bytes of a dropped frame say: Ethernet II, then IPv4 with the ports of UDP and TCP, or ARP. A tunnel's interface
+//! in a container has no Ethernet: what the guard drops there begins with IPv4.
 
 use std::net::Ipv4Addr;
+
+use privnet_ebpf::net::MacAddr;
 
 /// What a frame says of itself.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Described {
+    /// Whether it has an Ethernet header.
+    pub is_ethernet: bool,
     /// What it carries: `udp`, `arp`, or a number where it has no name here.
     pub protocol: String,
     /// The sender, as far down as the bytes say: address and port, address, MAC; nothing of a frame that is too short.
@@ -15,17 +20,23 @@ pub struct Described {
 
 /// Describes a frame by its first bytes; all zero when it is shorter.
 pub fn describe(headers: &[u8]) -> Described {
-    let Some((ethernet, rest)) = headers.split_at_checked(14).filter(|_| headers.iter().any(|byte| *byte != 0)) else {
-        return Described { protocol: "short".to_owned(), from: String::new(), to: String::new() };
+    let (is_ethernet, short) = (true, String::new());
+    let Some((ethernet, rest)) = headers.split_first_chunk::<14>().filter(|_| headers.iter().any(|byte| *byte != 0))
+    else {
+        return Described { is_ethernet, protocol: "short".to_owned(), from: short.clone(), to: short };
     };
-    let (to, from) = (mac(&ethernet[..6]), mac(&ethernet[6..12]));
-    let ether_type = u16::from_be_bytes([ethernet[12], ethernet[13]]);
-    match ether_type {
-        0x0800 => ipv4(rest).unwrap_or(Described { protocol: "ipv4".to_owned(), from, to }),
-        0x0806 => arp(rest).unwrap_or(Described { protocol: "arp".to_owned(), from, to }),
-        0x86dd => Described { protocol: "ipv6".to_owned(), from, to },
-        0x8100 | 0x88a8 => Described { protocol: "vlan".to_owned(), from, to },
-        other => Described { protocol: format!("ethertype {other:#06x}"), from, to },
+    let [to, from] =
+        [0, 6].map(|at| ethernet[at..].first_chunk().map_or_else(String::new, |mac| MacAddr::new(*mac).to_string()));
+    let by_mac = |protocol: &str| Described { is_ethernet, protocol: protocol.to_owned(), from, to };
+    match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
+        0x0800 => ipv4(rest).unwrap_or_else(|| by_mac("ipv4")),
+        0x0806 => arp(rest).unwrap_or_else(|| by_mac("arp")),
+        0x86dd => by_mac("ipv6"),
+        0x8100 | 0x88a8 => by_mac("vlan"),
+        other => match ipv4(headers) {
+            Some(packet) => Described { is_ethernet: false, ..packet },
+            None => by_mac(&format!("ethertype {other:#06x}")),
+        },
     }
 }
 
@@ -49,23 +60,23 @@ fn ipv4(packet: &[u8]) -> Option<Described> {
         let port = ports.map(|ports| u16::from_be_bytes([ports[port], ports[port + 1]]));
         Some(port.map_or_else(|| address.to_string(), |port| format!("{address}:{port}")))
     };
-    Some(Described { protocol, from: end(12, 0)?, to: end(16, 2)? })
+    Some(Described { is_ethernet: true, protocol, from: end(12, 0)?, to: end(16, 2)? })
 }
 
 /// RFC 826 with the addresses of Ethernet and IPv4: the sender's, and the one that is asked for.
 fn arp(packet: &[u8]) -> Option<Described> {
     let is_ipv4_over_ethernet = packet.starts_with(&[0, 1, 8, 0, 6, 4]);
     let (from, to) = (address(packet.get(14..)?)?, address(packet.get(24..)?)?);
-    is_ipv4_over_ethernet.then(|| Described { protocol: "arp".to_owned(), from: from.to_string(), to: to.to_string() })
+    is_ipv4_over_ethernet.then(|| Described {
+        is_ethernet: true,
+        protocol: "arp".to_owned(),
+        from: from.to_string(),
+        to: to.to_string(),
+    })
 }
 
 fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
     bytes.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
-}
-
-fn mac(bytes: &[u8]) -> String {
-    let octets: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    octets.join(":")
 }
 
 #[cfg(test)]
@@ -77,7 +88,8 @@ mod tests {
     fn described(ether_type: u16, rest: &[u8]) -> [String; 3] {
         let mut frame = [&ETHERNET[..], &ether_type.to_be_bytes(), rest].concat();
         frame.resize(42, 0);
-        let Described { protocol, from, to } = describe(&frame);
+        let Described { is_ethernet, protocol, from, to } = describe(&frame);
+        assert!(is_ethernet);
         [protocol, from, to]
     }
 
@@ -109,6 +121,15 @@ mod tests {
         let arp = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &[2; 6], &[10, 0, 0, 2], &[0; 6], &[10, 0, 0, 3]].concat();
         assert_eq!(described(0x0806, &arp), ["arp", "10.0.0.2", "10.0.0.3"]);
         assert_eq!(described(0x0806, &[0, 6]), ["arp", "02:00:00:00:00:02", "02:00:00:00:00:01"]);
+    }
+
+    #[test]
+    fn a_packet_of_an_interface_without_ethernet_is_described_by_its_addresses() {
+        let mut frame = packet(0x45, 0, 6, &[0, 80, 0xca, 0x6c]);
+        frame.resize(42, 0);
+        let Described { is_ethernet, protocol, from, to } = describe(&frame);
+        assert!(!is_ethernet);
+        assert_eq!([protocol, from, to], ["tcp", "10.0.0.2:80", "10.0.0.3:51820"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod follow;
 mod frame;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -26,6 +27,8 @@ use crate::model::NetworkId;
 
 /// How many lines a watcher may be behind.
 const LINES: usize = 4096;
+/// How many may watch at a time: each holds a connection for as long as it likes.
+const WATCHERS: usize = 32;
 
 /// The drops of all networks of this host.
 pub struct Drops {
@@ -36,6 +39,8 @@ struct State {
     /// Gone once the agent ends, which ends every watcher's lines.
     lines: Option<broadcast::Sender<Arc<DropLine>>>,
     watchers: usize,
+    /// How often somebody began to watch while nobody did.
+    begun: u64,
     /// Whether the follower's thread runs.
     is_followed: bool,
     /// The networks whose programs report each drop, as the follower has seen.
@@ -50,6 +55,16 @@ pub struct Sources {
     pub workers: Arc<Workers>,
 }
 
+/// Why nobody more can watch.
+pub enum Refused {
+    /// The agent ends.
+    Ending,
+    /// So many watch already.
+    TooMany(usize),
+    /// The thread cannot be started.
+    NoThread(io::Error),
+}
+
 /// One who watches, until it is dropped.
 pub struct Watching {
     drops: Arc<Drops>,
@@ -60,7 +75,7 @@ pub struct Watching {
 impl Default for Drops {
     fn default() -> Self {
         let (lines, _) = broadcast::channel(LINES);
-        let state = State { lines: Some(lines), watchers: 0, is_followed: false, complete: BTreeSet::new() };
+        let state = State { lines: Some(lines), watchers: 0, begun: 0, is_followed: false, complete: BTreeSet::new() };
         Self { state: Mutex::new(state) }
     }
 }
@@ -71,24 +86,31 @@ impl Drops {
         u32::from(self.lock().watchers > 0)
     }
 
-    /// Watches from now on; nothing once the agent ends.
-    pub fn watch(self: &Arc<Self>, sources: Sources) -> Option<Watching> {
+    /// Watches from now on.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn watch(self: &Arc<Self>, sources: Sources) -> Result<Watching, Refused> {
         let mut state = self.lock();
-        let lines = state.lines.as_ref()?.subscribe();
-        state.watchers += 1;
+        if state.watchers >= WATCHERS {
+            return Err(Refused::TooMany(state.watchers));
+        }
+        let lines = state.lines.as_ref().ok_or(Refused::Ending)?.subscribe();
         let workers = Arc::clone(&sources.workers);
-        if !std::mem::replace(&mut state.is_followed, true) {
+        if !state.is_followed {
             let drops = Arc::clone(self);
             let follower = move || follow::follow(&drops, &sources);
-            let started = thread::Builder::new().name("drops".to_owned()).spawn(follower);
-            if let Err(error) = started {
-                tracing::error!(%error, "cannot start the thread that reads the drops");
-                state.is_followed = false;
-            }
+            thread::Builder::new().name("drops".to_owned()).spawn(follower).map_err(Refused::NoThread)?;
+            state.is_followed = true;
         }
+        if state.watchers == 0 {
+            state.begun += 1;
+            state.complete.clear();
+        }
+        state.watchers += 1;
         drop(state);
         wake(&workers);
-        Some(Watching { drops: Arc::clone(self), workers, lines })
+        Ok(Watching { drops: Arc::clone(self), workers, lines })
     }
 
     /// The networks whose programs report each drop.
@@ -101,6 +123,16 @@ impl Drops {
         if let Some(lines) = &self.lock().lines {
             // Nobody may be left to hear it.
             let _ = lines.send(Arc::new(line));
+        }
+    }
+
+    /// Ends every watcher's lines, since their thread has failed. The next watcher starts another one.
+    fn start_anew(&self) {
+        let mut state = self.lock();
+        state.is_followed = false;
+        state.complete.clear();
+        if state.lines.is_some() {
+            state.lines = Some(broadcast::channel(LINES).0);
         }
     }
 

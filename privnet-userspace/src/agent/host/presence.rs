@@ -282,10 +282,20 @@ impl Presence {
             }
         }
         let taking = self.unannounced.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(Taking::Again);
-        *lease = self.announce(taking).await?;
-        self.is_announced(taking)?;
+        self.write(&mut lease, taking).await
+    }
+
+    /// Writes the presence. What is lost from then on is lost again.
+    async fn write(&self, lease: &mut Option<LeaseId>, taking: Taking) -> Result<()> {
         self.is_lost.store(false, Ordering::Release);
-        Ok(())
+        let announced = self.announce(taking).await.and_then(|announced| {
+            *lease = announced;
+            self.is_announced(taking)
+        });
+        if announced.is_err() {
+            self.is_lost.store(true, Ordering::Release);
+        }
+        announced
     }
 
     /// Takes the host's name by an operator's word.
@@ -295,10 +305,7 @@ impl Presence {
     pub async fn adopt(&self, is_forced: bool) -> Result<()> {
         let mut lease = self.lease.lock().await;
         let taking = Taking::Adoption { is_forced };
-        *lease = self.announce(taking).await?;
-        self.is_announced(taking)?;
-        self.is_lost.store(false, Ordering::Release);
-        Ok(())
+        self.write(&mut lease, taking).await
     }
 
     /// Refuses where another agent has this host's name, which was not forgotten.

@@ -1,15 +1,23 @@
 //! Why a container is told what it is told, in a sentence. Pure.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::agent::world::World;
 use crate::dns::{Resolved, ResponseCode, Source};
-use crate::model::{App, Forwarding, HostName, MemberState, NameOf, Network, NetworkId, counted};
+use crate::model::{App, Forwarding, HostName, Member, MemberState, NameOf, Network, NetworkId, counted};
 use crate::names::{Name, SUFFIX};
 
-/// Why a container in `networks` is told `told` about `asked`.
+/// Why a container of host `own` in `networks` is told `told` about `asked`.
 #[must_use]
-pub fn reason(world: &World, networks: &[NetworkId], asked: &Name, kind: &str, told: &Resolved) -> String {
+pub fn reason(
+    world: &World,
+    own: &HostName,
+    networks: &[NetworkId],
+    asked: &Name,
+    kind: &str,
+    told: &Resolved,
+) -> String {
     match &told.source {
         Source::Forwarded(Forwarding::Host) if !told.upstreams.is_empty() => {
             let servers: Vec<String> = told.upstreams.iter().map(ToString::to_string).collect();
@@ -40,11 +48,11 @@ pub fn reason(world: &World, networks: &[NetworkId], asked: &Name, kind: &str, t
     if told.rcode.as_deref() == Some(ResponseCode::NoError.name()) {
         return format!("the name exists, and has no {kind} record");
     }
-    missing(world, networks, asked)
+    missing(world, own, networks, asked)
 }
 
-/// Why a name of ours does not exist for a container in `networks`.
-fn missing(world: &World, networks: &[NetworkId], asked: &Name) -> String {
+/// Why a name of ours does not exist for a container of host `own` in `networks`.
+fn missing(world: &World, own: &HostName, networks: &[NetworkId], asked: &Name) -> String {
     let text = asked.to_lowercase().to_string();
     if text.ends_with(".in-addr.arpa.") {
         return "no member has this address".to_owned();
@@ -73,20 +81,25 @@ fn missing(world: &World, networks: &[NetworkId], asked: &Name) -> String {
         return format!("{app} is no app's name or id, ap-<uuid>");
     };
     let members = world.members(network.id).map(Arc::as_ref);
-    let names = members.flat_map(|member| member.each_name().map(|name| (name, &member.host)));
-    let names: Vec<(NameOf<'_>, &HostName)> = names.filter(|(name, _)| name.container.app == id).collect();
+    let names = members.flat_map(|member| member.each_name().map(move |name| (name, member)));
+    let names: Vec<(NameOf<'_>, &Member)> = names.filter(|(name, _)| name.container.app == id).collect();
     if names.is_empty() {
         return format!("{app} has no container in network {}", network.name);
     }
     let rest: Vec<&str> = labels.collect();
-    let is_of = |(name, _): &&(NameOf<'_>, &HostName)| {
+    let is_of = |(name, _): &&(NameOf<'_>, &Member)| {
         let (kind, number) = (name.container.kind.to_string(), name.container.number.to_string());
         rest.iter().filter(|label| !label.starts_with('_')).all(|label| **label == kind || **label == number)
     };
-    match names.iter().find(is_of).map(|(name, host)| (name.state, *host)) {
-        Some((_, host)) if world.is_draining(host) => {
+    match names.iter().find(is_of).map(|(name, member)| (name.state, *member)) {
+        Some((_, Member { host, .. })) if world.is_draining(host) => {
             format!("host {host} is drained: its containers are about to leave")
         }
+        Some((MemberState::Ready, member)) if world.is_held_off(member, own, Instant::now()) => format!(
+            "its address, {}, was another container's a moment ago, and clients of this host may have it by that one's name: it \
+             has its name once they cannot",
+            member.address
+        ),
         Some((MemberState::Attaching, _)) => "the container is being attached, and not ready yet".to_owned(),
         Some((MemberState::Draining, _)) => "the container is about to leave".to_owned(),
         Some((MemberState::Ready, _)) => {
@@ -99,7 +112,7 @@ fn missing(world: &World, networks: &[NetworkId], asked: &Name) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::names::desired::tests::{APP, SHOP, world};
+    use crate::agent::names::desired::tests::{APP, SHOP, own, world};
 
     fn told(source: Source, rcode: Option<&str>, records: &[&str], is_stale: bool) -> Resolved {
         let records = records.iter().map(|record| (*record).to_owned()).collect();
@@ -171,7 +184,7 @@ mod tests {
             (&outside, format!("{APP}.{SHOP}"), nxdomain(), "not in network shop"),
             (&inside, other_app.clone(), nxdomain(), "has no container in network shop"),
         ] {
-            let found = reason(&world, networks, &name.parse().expect("a name"), "A", &told);
+            let found = reason(&world, &own(), networks, &name.parse().expect("a name"), "A", &told);
             assert!(found.contains(expected), "{name}: {found}");
         }
     }

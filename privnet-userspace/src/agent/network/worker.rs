@@ -95,6 +95,7 @@ impl Worker {
         loop {
             let turn = handle.begin_pass().await;
             let mut report = self.pass().await;
+            self.net.report_drops(self.memberships.drops.sample()).await;
             drop(turn);
             self.ready.tell();
             report.problems.extend_from_slice(self.ready.problems());
@@ -230,7 +231,6 @@ impl Worker {
             Err(error) => failures.network = Some(explain(&error)),
         }
         self.watchers.update(&self.net, &self.in_the_way).await;
-        self.net.report_drops(self.memberships.drops.sample()).await;
         self.net.end_pass().await;
         let report = Report { answered, ..self.report(intent.as_ref(), &records, failures) };
         self.are_ready(intent.as_ref(), &report);

@@ -3,6 +3,8 @@
 use super::*;
 use crate::agent::names::desired;
 use crate::agent::names::desired::tests::{APP, SHOP, world};
+use crate::agent::names::reason::reason;
+use crate::dns::{Resolved, Source};
 use crate::ipam;
 use crate::model::ContainerType;
 use crate::model::naming::DEFAULT_TTL_SECONDS;
@@ -89,6 +91,17 @@ fn the_next_holder_of_an_address_waits_until_nobody_here_can_have_it_by_the_name
     member_leaves(&mut world);
     let (now, kept) = (Instant::now(), Duration::from_secs(DEFAULT_TTL_SECONDS.into()));
     assert_eq!(is_held_off(&world, "b", now), (true, true));
+    let asked = format!("2.web.{APP}.shop.private-network.internal").parse().expect("a name");
+    let nothing = Resolved {
+        source: Source::Snapshot,
+        rcode: Some("nxdomain".to_owned()),
+        records: Vec::new(),
+        age_seconds: Some(1.0),
+        is_stale: false,
+        upstreams: Vec::new(),
+    };
+    let reason = reason(&world, &desired::tests::own(), &[shop()], &asked, "A", &nothing);
+    assert!(reason.contains("was another container's a moment ago"), "{reason}");
     assert_eq!(is_held_off(&world, "a", now), (false, false), "its own host has made it");
     assert!(!is_held_off(&world, "b", now + kept).0);
     assert_eq!(world.expire_left(now), [].into());

@@ -16,22 +16,22 @@ pub struct MonitorArgs {
     #[arg(long, value_name = "PN", value_parser = NonEmptyStringValueParser::new())]
     pub network: Option<String>,
     /// Only drops of this member of this host: its address, NUMBER.TYPE, or NUMBER.TYPE.APP; `unknown` for those that no
-    /// member can be charged with.
+    /// member can be charged with. A member is shown by its oldest name.
     #[arg(long, value_name = "MEMBER", value_parser = NonEmptyStringValueParser::new())]
     pub member: Option<String>,
-    /// Only drops of what a member sent, or of what was meant for one.
+    /// Only frames that a member sent (out), or that were sent to one (in).
     #[arg(long, value_name = "DIRECTION", value_parser = direction())]
     pub direction: Option<Direction>,
     /// Only drops for this reason.
     #[arg(long, value_name = "REASON", value_parser = reason(), hide_possible_values = true)]
     pub reason: Option<DropReason>,
-    /// Say of each reason what causes it and what to do, when it comes for the first time.
+    /// Explain each reason when it first occurs: its cause, and what to do. JSON has names alone.
     #[arg(short, long)]
     pub verbose: bool,
-    /// Write the first bytes of each frame to a file for Wireshark, besides.
+    /// Also write the first 42 bytes of each frame to FILE, for Wireshark. An existing FILE is overwritten.
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
-    /// End after so many drops.
+    /// Stop after N drops.
     #[arg(long, value_name = "N")]
     pub count: Option<NonZeroU64>,
     /// The agent to ask.

@@ -1,7 +1,7 @@
 //! A capture file of dropped frames, as Wireshark and tcpdump read it.
 //!
 //! The classic format with times in nanoseconds (<https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html>), in the byte
-//! order of this machine. Of each frame it has the first 42 bytes, and the length of the whole.
+//! order of this machine. Of each frame it has the first 42 bytes, none where it is shorter, and the length of the whole.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -17,18 +17,33 @@ const VERSION: [u16; 2] = [2, 4];
 const ETHERNET: u32 = 1;
 /// How many bytes of a frame the programs keep.
 const KEPT_BYTES: u32 = 42;
+/// An Ethernet header of IPv4, without addresses.
+const NO_ETHERNET: [u8; 14] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0];
 
-/// The file.
-pub struct Pcap {
+/// A file that can be written, which has what it had.
+pub struct Opened {
     path: PathBuf,
     file: File,
 }
 
+/// The file.
+pub struct Pcap(Opened);
+
 impl Pcap {
-    /// Makes the file, and says that it holds Ethernet frames that are cut.
-    pub fn create(path: PathBuf) -> Result<Self, ControlError> {
-        let file = File::create(&path).map_err(|error| unwritable(&path, &error))?;
-        let mut pcap = Self { path, file };
+    /// Opens the file, or makes it; what it has stays.
+    pub fn open(path: PathBuf) -> Result<Opened, ControlError> {
+        let file = File::options().write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|error| unwritable(&path, &error))?;
+        Ok(Opened { path, file })
+    }
+
+    /// Begins anew: says that the file holds Ethernet frames that are cut.
+    pub fn begin(opened: Opened) -> Result<Self, ControlError> {
+        // A pipe has no length, and nothing to lose.
+        if opened.file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            opened.file.set_len(0).map_err(|error| unwritable(&opened.path, &error))?;
+        }
+        let mut pcap = Self(opened);
         pcap.append(&file_header())?;
         Ok(pcap)
     }
@@ -39,7 +54,8 @@ impl Pcap {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), ControlError> {
-        self.file.write_all(bytes).map_err(|error| unwritable(&self.path, &error))
+        let Opened { path, file } = &mut self.0;
+        file.write_all(bytes).map_err(|error| unwritable(path, &error))
     }
 }
 
@@ -48,7 +64,7 @@ fn file_header() -> Vec<u8> {
     header.extend(VERSION.iter().flat_map(|part| part.to_ne_bytes()));
     // The time zone and the accuracy of times, which are always 0.
     header.extend([0; 8]);
-    header.extend([KEPT_BYTES, ETHERNET].iter().flat_map(|field| field.to_ne_bytes()));
+    header.extend([KEPT_BYTES + 14, ETHERNET].iter().flat_map(|field| field.to_ne_bytes()));
     header
 }
 
@@ -56,11 +72,14 @@ fn record(frame: &DroppedFrame) -> Vec<u8> {
     let (seconds, micros) = (frame.unix_microseconds / 1_000_000, frame.unix_microseconds % 1_000_000);
     let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
     let nanos = u32::try_from(micros * 1000).unwrap_or(0);
-    let bytes = bytes_of(&frame.headers);
-    let kept = u32::try_from(bytes.len()).unwrap_or(KEPT_BYTES).min(frame.bytes);
-    let mut record: Vec<u8> =
-        [seconds, nanos, kept, frame.bytes].iter().flat_map(|field| field.to_ne_bytes()).collect();
-    record.extend(bytes.into_iter().take(kept as usize));
+    // Where it has no Ethernet header it is given one without addresses: the file is of Ethernet frames. Of one that is shorter
+    // than the headers the programs kept nothing.
+    let missing: &[u8] = if frame.is_ethernet { &[] } else { &NO_ETHERNET };
+    let whole = frame.bytes.saturating_add(u32::try_from(missing.len()).unwrap_or(0));
+    let bytes = if frame.bytes < KEPT_BYTES { Vec::new() } else { [missing, &bytes_of(&frame.headers)].concat() };
+    let kept = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let mut record: Vec<u8> = [seconds, nanos, kept, whole].iter().flat_map(|field| field.to_ne_bytes()).collect();
+    record.extend(bytes);
     record
 }
 

@@ -18,8 +18,8 @@ pub struct DropsQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<schemas::NetworkIdOrName>"))]
     pub network: Option<String>,
-    /// Only those of this member of this host: its address, `<number>.<type>` or `<number>.<type>.<app>`; `unknown` for those
-    /// that no member can be charged with.
+    /// Only those of this member of this host: its address, `<number>.<type>` or `<number>.<type>.<app>`, of an app by name or
+    /// id; `unknown` for those that no member can be charged with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,
     /// Only those in this direction.
@@ -71,7 +71,7 @@ pub struct DroppedFrame {
     pub network: NetworkId,
     /// The network's name.
     pub network_name: NetworkName,
-    /// The member that it is charged to, `<number>.<type>.<app>`; `unknown` where no member of this host can be charged.
+    /// The member that it is charged to, by its oldest name, `<number>.<type>.<app>`; `unknown` where no member of this host can be charged.
     pub member: String,
     /// That member's address; 0.0.0.0 where no member can be charged.
     pub address: Ipv4Addr,
@@ -92,6 +92,8 @@ pub struct DroppedFrame {
     pub to: String,
     /// Its length in bytes, Ethernet header included, and a VLAN tag that the kernel took off excluded.
     pub bytes: u32,
+    /// Whether it has an Ethernet header. On a tunnel's interface in a container it begins with the IPv4 header.
+    pub is_ethernet: bool,
     /// Its first 42 bytes in hexadecimal; all zero where it is shorter.
     pub headers: String,
 }
