@@ -19,11 +19,13 @@
 //! | `contact`, `store_problems`, `backoff` | whether the store answers, how old its image is; pauses between attempts |
 //! | `hosts` | which hosts are there, and since when another is not |
 //! | `said` | what the log has said of a trouble that repeats |
+//! | `audit` | whether what members send goes into their tunnels and nowhere else, read from the kernel |
 //! | `purge` | the end of all that a host has |
 //! | `turns` | whether the tasks still turn |
 //! | `shared` | the parts that the tasks are handed, and the order of their locks |
 
 mod adoption;
+mod audit;
 mod backoff;
 mod belief;
 mod checks;
@@ -58,6 +60,7 @@ mod turns;
 mod unrecorded;
 mod world;
 
+pub use audit::{Audit, Finding, audit};
 pub use config::{Config, DatapathChoice, NamesConfig};
 pub use door::control::Control;
 pub use door::error::{ControlError, ErrorCode};

@@ -6,7 +6,7 @@
 //! pair. Only where nothing of it is there is the membership one that was never built, or whose container is gone.
 
 pub mod private_keys;
-mod seen;
+pub(in crate::agent) mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

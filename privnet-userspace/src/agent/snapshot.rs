@@ -140,6 +140,24 @@ pub fn vtep_of(path: &Path, host: &HostName) -> Option<Ipv4Addr> {
     records::host_from(&entry).ok().map(|host| host.vtep)
 }
 
+/// What is in a snapshot; nothing where there is none. Changes nothing.
+///
+/// # Errors
+/// When it cannot be read, or is damaged.
+pub fn look(path: &Path) -> Result<Vec<Entry>> {
+    let content = match std::fs::read(path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(FileError::at("read", path)(error).into()),
+    };
+    let records = parse(&content).with_context(|| format!("reading {}", path.display()))?;
+    let entry = |(key, text): (String, String)| {
+        let value = text.into_bytes().into();
+        Some(Entry { key: key.parse().ok()?, value, revision: Revision::default(), lease: None })
+    };
+    Ok(records.into_iter().filter_map(entry).collect())
+}
+
 fn records_of(belief: &Belief) -> Records {
     belief.memory().map(|(key, value)| (key.to_string(), String::from_utf8_lossy(value).into_owned())).collect()
 }

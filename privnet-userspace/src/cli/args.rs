@@ -120,6 +120,9 @@ pub enum Verb {
     Status(AgentSocket),
     /// Check what privnet needs of this host; exit with 1 when a check fails.
     Doctor(DoctorArgs),
+    /// Prove from the kernel that what this host's members send goes into their tunnels and nowhere else; exit with 1 when
+    /// anything is found.
+    Audit(AuditArgs),
     /// Show the MTU of the underlay, the carrier and the tunnels.
     Mtu(MtuArgs),
     /// Show the frames that privnet drops on this host, as they are dropped, and why.
@@ -153,6 +156,14 @@ pub struct PurgeArgs {
     /// End them; without it, only say how many there are.
     #[arg(long)]
     pub yes: bool,
+    /// As the agent was started.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+}
+
+/// What `audit` accepts: where the agent of this host has its state. No agent need run.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
     /// As the agent was started.
     #[command(flatten)]
     pub agent: AgentArgs,

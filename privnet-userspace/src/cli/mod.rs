@@ -115,6 +115,7 @@ fn run_verb(verb: Verb, format: Format) -> Result<ExitCode, ControlError> {
         Verb::Monitor(arguments) => wait(monitor::monitor(arguments, format)).map(done),
         Verb::Metrics(agent) => wait(verbs::metrics(&agent, format)).map(done),
         Verb::Demo(arguments) => demo::run(&arguments, format).map(|never| match never {}),
+        Verb::Audit(arguments) => agent::audit::run(arguments, format),
         Verb::Purge(arguments) => agent::purge::run(arguments).map(done),
         Verb::Version => verbs::version(format).map(done),
         Verb::Pages(arguments) => pages::write(&arguments).map(done),

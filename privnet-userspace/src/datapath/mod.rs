@@ -12,6 +12,7 @@
 //! | [`network`] | opening an instance: compare, adopt or load, pin |
 //! | [`hook`] | the hooks of the programs, and the methods of attaching |
 //! | [`attach`] | attaching programs to interfaces, by clsact or TCX |
+//! | [`running`] | what runs at a hook, whoever attached it |
 //! | [`restore`] | pins that a stranger removed |
 //! | [`tables`] | typed reads and writes of the tables |
 //! | [`counters`] | typed reads of the counters |
@@ -31,6 +32,7 @@ mod pinned;
 mod plain;
 mod reasons;
 mod restore;
+mod running;
 mod tables;
 
 pub use attach::{Attachment, CLSACT_PRIORITY, clsact_handle};
@@ -44,3 +46,4 @@ pub use privnet_ebpf::abi::{MemberRow, PortRow, Tally};
 pub use privnet_ebpf::verdict::{Direction, DropReason, Outcome};
 pub use reasons::{Explained, explained};
 pub use restore::pin_again;
+pub use running::{Running, Side, running_by_tcx};

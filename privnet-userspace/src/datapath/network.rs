@@ -110,6 +110,18 @@ impl Network {
         }
     }
 
+    /// Opens the instance that is pinned in `pin_dir` as it is: nothing is loaded, written or pinned. `None` when no whole
+    /// instance is pinned there.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when a pinned map differs from the table; [`Error::Map`] or [`Error::Load`] when a pin cannot be
+    /// opened.
+    pub fn look(pin_dir: &Path) -> Result<Option<Self>, Error> {
+        let is_whole = maps::ALL.iter().all(|map| pin_dir.join(map.name).exists())
+            && Hook::ALL.iter().all(|hook| pin_of(pin_dir, *hook).exists());
+        if is_whole { Self::reopen(pin_dir, true).map(Some) } else { Ok(None) }
+    }
+
     /// The settings in the config map.
     ///
     /// # Errors

@@ -185,7 +185,8 @@ impl Links {
             };
             filters.extend(filter(message));
         }
-        filters.sort();
+        // The kernel lists those of one priority in the order in which they run, which is not that of their handles.
+        filters.sort_by_key(|filter| filter.priority);
         Ok(filters)
     }
 

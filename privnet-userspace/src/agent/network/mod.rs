@@ -25,7 +25,7 @@ mod local;
 pub mod objects;
 mod observe;
 mod orphans;
-mod own_netns;
+pub(in crate::agent) mod own_netns;
 mod pace;
 mod ready;
 pub mod resumption;

@@ -167,7 +167,7 @@ fn started(stat: &str) -> Option<u64> {
 }
 
 /// The ports that UDP sockets of the calling thread's namespace are bound to.
-fn udp_ports() -> std::io::Result<BTreeSet<u16>> {
+pub(in crate::agent) fn udp_ports() -> std::io::Result<BTreeSet<u16>> {
     let text = fs::read_to_string("/proc/thread-self/net/udp")?;
     Ok(text.lines().filter_map(bound_port).collect())
 }

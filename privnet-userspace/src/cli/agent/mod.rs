@@ -3,6 +3,7 @@
 //! Ending leaves the datapath in place: traffic goes on, isolated as before, until the next agent takes over.
 
 pub mod args;
+pub mod audit;
 pub mod config;
 mod notify;
 pub mod purge;

@@ -99,6 +99,12 @@ pub(super) fn read(path: &Path) -> Result<Found> {
     }
 }
 
+/// A record as it is, for one that has no right to change anything; nothing where it is damaged or empty.
+pub(super) fn look(path: &Path) -> Result<Option<Record>> {
+    let text = fs::read(path).map_err(FileError::at("read", path))?;
+    Ok(parse(path, &text).ok().filter(|_| is_whole(&text)).map(|read| read.record))
+}
+
 fn set_record_aside(path: &Path, why: &str) -> Result<Found> {
     let then = "it is made again where the container runs, else the member ends";
     set_aside(path, "json.corrupt", why, then).map(|()| Found::SetAside)

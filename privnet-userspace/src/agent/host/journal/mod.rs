@@ -23,7 +23,7 @@ use anyhow::Result;
 use uuid::Uuid;
 
 pub use files::{Durability, checksum, remove_if_there, rename_over, replace, set_aside};
-use files::{Found, Read, read, read_key, text_of};
+use files::{Found, Read, look, read, read_key, text_of};
 pub use record::{DEVICE, FurtherName, GivenTo, Handover, Record, Stage, text_of_entry};
 
 use crate::agent::door::views::ResolvConfFile;
@@ -83,6 +83,34 @@ impl Journal {
         let last = records.values().filter_map(|record: &Record| record.slot).max();
         let next_slot = last.map_or(0, |slot| (slot + 1) % ownership::MAX_LINK_SLOTS);
         Ok(Self { dir: dir.to_owned(), records, next_slot, old, set_aside })
+    }
+
+    /// The records in a directory as they are, for a process that is not the agent and changes nothing; and how many files are
+    /// damaged.
+    ///
+    /// # Errors
+    /// When the directory is there and cannot be read, or one of its files.
+    pub fn look(dir: &Path) -> Result<(Vec<Record>, usize)> {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), 0)),
+            Err(error) => return Err(FileError::at("list", dir)(error).into()),
+        };
+        let (mut records, mut damaged) = (Vec::new(), 0);
+        for entry in entries {
+            let path = entry.map_err(FileError::at("list", dir))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match look(&path) {
+                Ok(Some(record)) => records.push(record),
+                Ok(None) => damaged += 1,
+                // The member ended meanwhile.
+                Err(_) if !path.exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((records, damaged))
     }
 
     /// Writes the records of version 1 anew, in this version and under their new names. Killed at any point, the next agent

@@ -76,7 +76,7 @@ fn seen(guarded: usize, bare: &[String], leaving: bool) -> Option<Result<spec::G
 /// interface, and a member of one network has no business with an address of another.
 ///
 /// A device that is handed over is known by its alias also while another program gives it its name.
-fn foreign<'a>(record: &Record, app_links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
+pub(in crate::agent) fn foreign<'a>(record: &Record, app_links: &'a [Link]) -> impl Iterator<Item = &'a Link> {
     let own = record.interface().to_string();
     let alias = record.handover.as_ref().map(|_| ownership::tunnel_alias(record.id));
     let is_handed_over = move |link: &Link| {

@@ -14,7 +14,7 @@ mod carrier;
 pub mod departed;
 mod device;
 mod fdb;
-mod guard;
+pub(in crate::agent) mod guard;
 mod local_row;
 mod member_program;
 mod neighbours;

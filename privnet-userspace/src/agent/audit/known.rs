@@ -1,0 +1,105 @@
+//! What should be there: the members of this host's networks, as its journal and its snapshot of the store have them.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use ipnet::Ipv4Net;
+
+use crate::agent::config::Config;
+use crate::agent::host::journal::{Journal, Record};
+use crate::agent::snapshot;
+use crate::model::{HostName, Member, MemberId, NetworkId, PublicKey};
+use crate::store::{Entry, Revision, records};
+
+/// What is known of the store without asking it.
+pub struct Known {
+    /// This host's records of its members.
+    pub records: Vec<Record>,
+    /// The subnets of networks, where the snapshot has them: the embedded store makes none.
+    pub subnets: BTreeMap<NetworkId, Ipv4Net>,
+    /// All members of all hosts.
+    members: Vec<Member>,
+    vteps: BTreeMap<HostName, Ipv4Addr>,
+    host: HostName,
+    damaged: usize,
+}
+
+impl Known {
+    /// Reads journal and snapshot.
+    ///
+    /// # Errors
+    /// When one of them cannot be read, or the snapshot is damaged.
+    pub fn read(config: &Config) -> Result<Self> {
+        let (records, damaged) = Journal::look(&config.journal_dir())?;
+        let (mut members, mut subnets, mut vteps) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for entry in snapshot::look(&config.snapshot_path())? {
+            if let Ok(member) = records::member_from(&entry) {
+                members.insert(member.id, member);
+            } else if let Ok(network) = records::network_from(&entry) {
+                subnets.insert(network.id, network.subnet);
+            } else if let Ok(host) = records::host_from(&entry) {
+                vteps.insert(host.name, host.vtep);
+            }
+        }
+        // The journal has what the snapshot does not have yet.
+        members.extend(records.iter().filter_map(own_member).map(|member| (member.id, member)));
+        let members = members.into_values().collect();
+        Ok(Self { records, subnets, members, vteps, host: config.host.clone(), damaged })
+    }
+
+    /// The members of a network, on all hosts.
+    pub fn members(&self, network: NetworkId) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| member.network == network)
+    }
+
+    /// The member of a network that has an address.
+    pub fn at(&self, network: NetworkId, address: Ipv4Addr) -> Option<&Member> {
+        self.members(network).find(|member| member.address == address)
+    }
+
+    /// The member of a network that has a key.
+    pub fn with_key(&self, network: NetworkId, key: PublicKey) -> Option<&Member> {
+        self.members(network).find(|member| member.public_key == key)
+    }
+
+    /// The VTEP of a member's host; nothing where that is this host, or is not known.
+    pub fn vtep_of(&self, member: &Member) -> Option<Ipv4Addr> {
+        if self.is_here(member) { None } else { self.vteps.get(&member.host).copied() }
+    }
+
+    /// Whether a member is this host's.
+    pub fn is_here(&self, member: &Member) -> bool {
+        member.host == self.host
+    }
+
+    /// A member, as the store has it.
+    pub fn member(&self, id: MemberId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    /// A member of this host, for a person: by the name of its app, where it was given by one.
+    pub fn name_of(&self, record: &Record) -> String {
+        let container = &record.container;
+        match self.member(record.id).and_then(|member| member.app_name.as_ref()) {
+            Some(app) => format!("{}.{}.{app}", container.number, container.kind),
+            None => container.to_string(),
+        }
+    }
+
+    /// What of the journal cannot be read, as a line of what was not looked at.
+    pub fn damaged_text(&self) -> Vec<String> {
+        let text =
+            |count| format!("{count} damaged records in the journal: the next start of the agent makes them again");
+        Some(self.damaged).filter(|count| *count > 0).map(text).into_iter().collect()
+    }
+}
+
+/// A member of this host, as the store's record of it said when it was written last.
+fn own_member(record: &Record) -> Option<Member> {
+    let entries = record.stored.iter().filter_map(|(key, text)| {
+        let value = text.clone().into_bytes().into();
+        Some(Entry { key: key.parse().ok()?, value, revision: Revision::default(), lease: None })
+    });
+    entries.filter_map(|entry| records::member_from(&entry).ok()).find(|member| member.id == record.id)
+}
