@@ -26,6 +26,7 @@ use super::host::machine;
 use super::host::places::{have_bpffs, have_writable};
 use super::host::presence::{self, Presence, Taking};
 use super::host::state_dir::StateDir;
+use super::host::underlay::watch_underlay;
 use super::hosts::{GoneHosts, follow_hosts};
 use super::membership;
 use super::names::drain::finish_drains;
@@ -189,6 +190,7 @@ impl Agent {
         }
         tasks.spawn(Arc::clone(&presence).renew_periodically());
         tasks.spawn(clock);
+        tasks.spawn(watch_underlay(Arc::clone(&memberships)));
         tasks.spawn(keep_contact(
             Arc::clone(&memberships.contact),
             Arc::clone(&memberships.store),

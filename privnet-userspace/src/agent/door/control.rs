@@ -12,26 +12,28 @@ use super::doctor;
 use super::drops::{self, DropLines};
 use super::ends;
 use super::error::{ControlError, ErrorCode};
-use super::explain::{explain, problem};
+use super::explain::explain;
 use super::fleet;
 use super::forget;
 use super::gone::wait_until_gone;
 use super::names::{ask_for_name, names_of_app, observe_names};
 use super::overlap::avoided_ranges;
-use super::problems::{self, nameless_text, of_names};
+use super::problems;
 use super::reads::{self, find_network, look_for_network};
 use super::scrape;
 use super::state;
+use super::status;
 use super::streams::{self, Caller, OpenedStream};
 use super::verbs::AgentApi;
 use super::views::{
     AdoptHost, Adopted, Attach, Attached, AttachmentView, Check, CreateNetwork, Deleted, Detach, Detached,
     DomainNameView, DomainNamesQuery, DrainHost, DrainedHost, DropsQuery, EndAttachment, EndNetwork, EndedNetwork,
-    ExportedState, FleetView, ForgetHost, ForgottenHost, HostState, HostView, ImportedState, MemberView, MembersQuery,
-    NamesView, NetworkCounters, NetworkPath, NetworkView, OpenStream, RebuildState, RebuiltState, ResolveQuery,
-    ResolveView, Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
+    ExportedState, FleetView, ForgetHost, ForgottenHost, HostView, ImportedState, MemberView, MembersQuery,
+    NetworkCounters, NetworkPath, NetworkView, OpenStream, RebuildState, RebuiltState, ResolveQuery, ResolveView,
+    Scrape, ScrapeErrorKind, SetFleet, StatusView, VersionView,
 };
 use crate::agent::adoption;
+use crate::agent::host::underlay;
 use crate::agent::membership;
 use crate::agent::names;
 use crate::agent::shared::{Shared, UNTIL_SEEN};
@@ -39,7 +41,7 @@ use crate::agent::world::World;
 use crate::ipam;
 use crate::model::ids::ContainerNumber;
 use crate::model::mtu::MIN_WIREGUARD_MTU_BYTES;
-use crate::model::{App, AppId, ContainerRef, ContainerType, Member, MemberId, Mtu, Network, NetworkName};
+use crate::model::{App, AppId, ContainerRef, ContainerType, Member, Mtu, Network, NetworkName};
 use crate::store::claims::{self, End, NewNetwork, Seen};
 use crate::store::records;
 
@@ -57,67 +59,6 @@ impl Control {
     /// The counters of every network with members on this host. One that cannot be read is missing.
     pub async fn counters(&self) -> Vec<NetworkCounters> {
         scrape::counters(&self.shared).await
-    }
-
-    fn state(&self, names: Result<Option<NamesView>, ControlError>) -> StatusView {
-        let shared = &self.shared;
-        let mut networks = 0;
-        let (mut members, mut ready, mut last) = (0, 0, None);
-        let mut problems: Vec<String> = shared.world(|world| world.problems().cloned().collect());
-        problems.extend(shared.store_problems.lines());
-        problems.extend(shared.host.state_dir.check_writable().err().iter().map(problem));
-        problems.extend(adoption::refusal(shared).iter().map(problem));
-        problems.extend(shared.unrecorded.lines());
-        for (network, handle) in shared.workers.all() {
-            let report = handle.reports().borrow().clone();
-            let local = report.ready.len() + report.failed.len();
-            networks += usize::from(local > 0);
-            members += local;
-            ready += report.ready.len();
-            if report.pass > 0 {
-                last = last.max(Some(report.ended_unix_seconds));
-            }
-            let name = |id: &MemberId| {
-                let journal = shared.journal();
-                let record = journal.records().get(id);
-                record.map_or_else(|| id.to_string(), |record| format!("{} ({})", record.names_text(), record.address))
-            };
-            let failed = |(id, error)| format!("{network} {}: {}", name(id), problem(error));
-            let in_the_way = report.in_the_way.iter().map(|(id, fault)| (id, &fault.error));
-            problems.extend(report.failed.iter().chain(in_the_way).map(failed));
-            problems.extend(report.problems.iter().map(|problem| format!("{network}: {problem}")));
-        }
-        problems.extend(of_names(shared));
-        let names = names.unwrap_or_else(|error| {
-            problems.push(format!("names: {error}"));
-            None
-        });
-        if names.as_ref().is_some_and(|names| names.is_stale) {
-            problems.push("names: the snapshot of the DNS process is too old, and it answers SERVFAIL".to_owned());
-        }
-        problems.extend(shared.world(|world| world.nameless().map(nameless_text).collect::<Vec<_>>()));
-        let hosts = reads::hosts(shared);
-        let unreachable: Vec<&HostView> = hosts.iter().filter(|host| host.state == HostState::Unreachable).collect();
-        StatusView {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            host: shared.host.config.host.clone(),
-            vtep: shared.host.facts.vtep,
-            underlay_mtu: shared.host.facts.mtu.underlay,
-            datapath: shared.host.facts.datapath,
-            wireguard: shared.host.facts.wireguard,
-            store: shared.store.kind(),
-            networks,
-            members,
-            members_ready: ready,
-            last_pass_unix_seconds: last,
-            problems,
-            names,
-            clock_steps: shared.world(|world| world.clock_steps().get(&shared.host.config.host).copied().unwrap_or(0)),
-            hosts: hosts.len(),
-            hosts_unreachable: unreachable.iter().map(|host| host.name.clone()).collect(),
-            members_unreachable: unreachable.iter().map(|host| host.members).sum(),
-            store_age_seconds: reads::store_age_seconds(shared),
-        }
     }
 
     /// The member that a detach means, and the name; without a number, the only one of its type on this host.
@@ -364,7 +305,8 @@ impl AgentApi for Control {
     }
 
     async fn status(&self) -> Result<StatusView, ControlError> {
-        Ok(self.state(observe_names(&self.shared).await))
+        let (names, underlay) = tokio::join!(observe_names(&self.shared), underlay::troubles(&self.shared));
+        Ok(status::view(&self.shared, names, &underlay))
     }
 
     async fn doctor(&self) -> Result<Vec<Check>, ControlError> {
@@ -377,12 +319,16 @@ impl AgentApi for Control {
 
     async fn scrape(&self) -> Result<Scrape, ControlError> {
         let shared = &self.shared;
-        let (names, counters, tunnels) =
-            tokio::join!(observe_names(shared), scrape::counters(shared), scrape::tunnels(shared));
+        let (names, underlay, counters, tunnels) = tokio::join!(
+            observe_names(shared),
+            underlay::troubles(shared),
+            scrape::counters(shared),
+            scrape::tunnels(shared)
+        );
         if let Err(error) = &names {
             shared.read_failures.note::<()>(ScrapeErrorKind::Names, &error.message);
         }
-        let (status, errors) = (self.state(names), shared.read_failures.read());
+        let (status, errors) = (status::view(shared, names, &underlay), shared.read_failures.read());
         Ok(Scrape { status, counters, tunnels, problems: problems::counts(shared), errors })
     }
 

@@ -2,6 +2,7 @@
 //! would not change, but for a key of this host in the store, to see that it can be written.
 
 use std::cmp::Ordering;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::agent::adoption;
 use crate::agent::config;
 use crate::agent::host::places::is_writable;
 use crate::agent::host::state_dir::room;
+use crate::agent::host::underlay;
 use crate::agent::network::handle::Report;
 use crate::agent::shared::Shared;
 use crate::model::{DEFAULT_VXLAN_PORT, Mtu, counted};
@@ -60,22 +62,26 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
         Some(error) => of_error("members_adopted", error),
         None => check("members_adopted", CheckStatus::Ok, "the members of this host are this agent's", ""),
     });
+    let troubles = underlay::troubles(shared).await;
     checks.push(mtu(shared).await);
-    checks.push(if shared.host.facts.vtep.is_loopback() {
-        check(
-            "vtep",
-            CheckStatus::Warn,
-            "the VTEP is on the loopback: no other host can be reached",
-            "give the agent --vtep ADDRESS",
-        )
-    } else {
-        check("vtep", CheckStatus::Ok, format!("{} on the underlay", shared.host.facts.vtep), "")
-    });
+    checks.extend(vtep(shared.host.facts.vtep, troubles));
     let (reached, written) = tokio::join!(store(shared), store_write(shared));
     checks.extend([reached, written, fleet(shared).await]);
     checks.push(names(shared));
     checks.push(last_pass(shared, is_observed));
     checks
+}
+
+/// Whether packets can come from other hosts and go to them, as far as this host alone can tell.
+fn vtep(vtep: Ipv4Addr, troubles: Vec<ControlError>) -> Vec<Check> {
+    if vtep.is_loopback() {
+        let detail = "the VTEP is on the loopback: no other host can be reached";
+        return vec![check("vtep", CheckStatus::Warn, detail, "give the agent --vtep ADDRESS")];
+    }
+    if troubles.is_empty() {
+        return vec![check("vtep", CheckStatus::Ok, format!("{vtep} on the underlay"), "")];
+    }
+    troubles.into_iter().map(|trouble| of_error("vtep", trouble)).collect()
 }
 
 /// Whether the underlay is still as it was when the agent started: its MTU is that of every interface that was made since.

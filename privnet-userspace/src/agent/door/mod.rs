@@ -11,6 +11,7 @@
 //! | [`handover`] | a device that another program moves into its container and out of it; where it is made |
 //! | `overlap` | the ranges of host and containers that a network must not take away |
 //! | `difference` | what an attach asks for and the membership that is there does not have |
+//! | `status` | what `status` says |
 //! | `problems` | what does not work of the containers, with the members that it concerns |
 //! | `fleet` | what the hosts that share a store have in common |
 //! | `gone` | waits until nothing of a member remains |
@@ -50,6 +51,7 @@ mod reads;
 mod scrape;
 mod service_checks;
 mod state;
+mod status;
 pub mod streams;
 mod target;
 pub mod verbs;

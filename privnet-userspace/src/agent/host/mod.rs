@@ -9,6 +9,7 @@
 //! | `fleet` | which fleet it belongs to, and that the store is that fleet's |
 //! | `machine` | which machine the state directory belongs to |
 //! | `presence` | that this host is there, and that no other has its name |
+//! | `underlay` | whether packets can come from other hosts and go to them, as far as this host alone can tell |
 //! | `clock` | that this host's clock steps back is noticed and told |
 
 pub mod applied;
@@ -22,4 +23,5 @@ pub mod machine;
 pub mod places;
 pub mod presence;
 pub mod state_dir;
+pub mod underlay;
 pub mod vtep;

@@ -145,13 +145,13 @@ macro_rules! dispatch_objects {
 object_table!(dispatch_objects);
 
 #[cfg(test)]
-pub(in crate::agent::network) mod tests {
+pub(in crate::agent) mod tests {
     use privnet_ebpf::net::MacAddr;
 
     use crate::link::{Link, LinkKind};
 
     /// A link as the kernel shows it: up, with the MAC of the VTEP 192.0.2.1, and no port of anything.
-    pub(in crate::agent::network) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
+    pub(in crate::agent) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         Link {
             index,
             name: name.to_owned(),
