@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use privnet::agent::views::MemberView;
 use privnet::model::MemberState;
 use privnet_tests::lab::image::{IMAGE, database};
-use privnet_tests::lab::{Docker, Lab, Options, has_program, run, say, skip, wait_until};
+use privnet_tests::lab::{Docker, Lab, Options, has_program, say, skip, wait_until};
 
 /// Of the host's resolver, which does not answer.
 const RESOLVER: &str = "192.168.77.1";
 
 #[test]
 fn the_example_of_compose_shows_who_reaches_whom() {
-    let is_compose = has_program("docker-compose") && run("docker-compose version --short").starts_with('2');
-    if !is_compose || ["dockerd", "docker", "containerd", "runc"].iter().any(|program| !has_program(program)) {
+    if !Docker::has_compose() || ["dockerd", "docker", "containerd", "runc"].iter().any(|program| !has_program(program))
+    {
         return skip("Docker Compose 2");
     }
     let lab = Lab::new("the_example_of_compose_shows_who_reaches_whom");

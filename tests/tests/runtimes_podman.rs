@@ -13,11 +13,9 @@ use std::process::{Command, Stdio};
 
 use privnet::agent::views::MemberView;
 use privnet::model::MemberState;
-use privnet_tests::lab::cni::PLUGIN;
 use privnet_tests::lab::image::{IMAGE, database};
 use privnet_tests::lab::podman::Backend;
 use privnet_tests::lab::{Host, Lab, Options, Podman, say, skip, wait_until, which};
-use serde_json::json;
 
 struct Scene {
     host: Host,
@@ -33,8 +31,7 @@ fn podman_alone_makes_and_ends_memberships() {
     let lab = Lab::new("podman_alone_makes_and_ends_memberships");
     let scene = Scene::set(&lab, &backend);
     for name in ["shop", "bank"] {
-        let plugin = json!({ "type": PLUGIN, "privnet": { "socket": scene.host.paths().socket } });
-        scene.podman.put_network(&json!({ "cniVersion": "1.0.0", "name": name, "plugins": [plugin] }));
+        scene.podman.create_network(&scene.host, &backend, name);
     }
     scene.two_containers_reach_each_other_by_address_and_by_name();
     scene.a_container_is_in_two_networks_by_the_names_that_were_asked_for();

@@ -62,6 +62,17 @@ pub fn foreign(program: &Path) -> Command {
 /// its shim), an `etcd`.
 const OTHERS_OF_TESTS: [&str; 2] = ["PRIVNET_TEST_DOCKER", "PRIVNET_TEST_ETCD"];
 
+/// The variable that names a folder with a Podman of 4.5 or later for the tests: `podman` and `netavark`.
+pub const NEWER_PODMAN: &str = "PRIVNET_TEST_PODMAN";
+
+/// That folder: the one that the user named, else the one that setup unpacked.
+pub fn newer_podman() -> OsString {
+    let named = env::var_os(NEWER_PODMAN).filter(|folder| !folder.is_empty());
+    let folder = tools().join("podman-5");
+    let is_whole = ["podman", "netavark"].iter().all(|program| folder.join(program).is_file());
+    named.unwrap_or_else(|| if is_whole { folder.into_os_string() } else { OsString::new() })
+}
+
 /// `PATH` with the tools of this clone in front, and the system's behind; a Docker or etcd that the user named comes before all.
 pub fn path_with_tools() -> OsString {
     let present = env::var_os("PATH").unwrap_or_default();

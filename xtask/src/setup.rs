@@ -3,13 +3,15 @@
 //! Looks for programs and files, not for packages: a `tcpdump` from elsewhere needs no package. A task asks for its
 //! own purpose only, so the demo installs no tools of the tests.
 
+mod elsewhere;
+
 use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::debian::Lists;
+use self::elsewhere::{Elsewhere, PATCHELF, Suite};
 use crate::toolchain::{self, Toolchain};
 use crate::{debian, environment, shell};
 
@@ -43,9 +45,9 @@ struct Tool {
     /// Installing the package would start a service, so its program is unpacked into `target/tools` instead; libraries start
     /// nothing, and are installed.
     unpack: bool,
-    /// The suite of Debian's that the package comes from, and what the program is called in it: another version of one that
-    /// this machine has. Where it cannot be had, the tests that want it are skipped.
-    elsewhere: Option<(&'static str, &'static str)>,
+    /// Where else the package comes from than from this machine's suite. Where it cannot be had, the tests that want it are
+    /// skipped.
+    elsewhere: Option<Elsewhere>,
     why: &'static str,
     purposes: &'static [Purpose],
 }
@@ -69,8 +71,9 @@ impl Tool {
         Self { unpack: true, ..Self::new(program, package, why, purposes) }
     }
 
-    const fn of_suite(self, suite: &'static str, program: &'static str) -> Self {
-        Self { elsewhere: Some((suite, program)), ..self }
+    /// Of the file of that package in [`NEWER`], with libraries of that suite.
+    const fn newer(self, file: &'static str, libraries: &'static [&'static str]) -> Self {
+        Self { elsewhere: Some(Elsewhere { suite: NEWER, file, libraries }), ..self }
     }
 
     const fn since_split(self, package: &'static str) -> Self {
@@ -83,12 +86,19 @@ impl Tool {
     }
 }
 
+/// The suite of the programs that this machine has in another version, or not at all. A continuous integration fetches the
+/// lists of one.
+const NEWER: &str = "trixie";
+
 /// Compiling needs none of these: cargo and a C compiler were there to build xtask.
-const TOOLS: [Tool; 38] = {
+const TOOLS: [Tool; 42] = {
     use Purpose::{Bench, BenchDns, BenchFleet, BenchRuntimes, Run, Test, Vm};
     const BESIDE: &str = "to be measured beside";
     const PODMAN: &str = "to attach containers that Podman runs";
     const DOCKER: &str = "to attach containers that Docker runs";
+    const NETAVARK: &str = "to attach containers that a Podman with netavark's plugins runs";
+    /// What these programs need and Debian 12 does not have.
+    const LIBRARIES: [&str; 3] = ["libc6", "libgcc-s1", "libsubid5"];
     [
         Tool::new("ip", "iproute2", "to make namespaces by hand and look around", &[Run, Test, Bench, Vm]),
         Tool::new("ping", "iputils-ping", "to probe who reaches whom", &[Test, Vm]),
@@ -119,15 +129,27 @@ const TOOLS: [Tool; 38] = {
         Tool::new("dnsmasq", "dnsmasq-base", BESIDE, &[BenchDns]),
         Tool::unpacked("etcd", "etcd-server", "to be the store of several hosts", &[Test, Vm, BenchFleet]),
         Tool::unpacked("etcd-3.5", "etcd-server", "to be the same store after its upgrade", &[Test])
-            .of_suite("trixie", "etcd"),
+            .newer("usr/bin/etcd", &[]),
         Tool::new("openssl", "openssl", "to make certificates for it", &[Test]),
         Tool::unpacked("dockerd", "docker.io", DOCKER, &[Test, BenchRuntimes]),
         Tool::unpacked("docker", "docker.io", DOCKER, &[Test, BenchRuntimes]).since_split("docker-cli"),
         Tool::unpacked("containerd", "containerd", DOCKER, &[Test, BenchRuntimes]),
         Tool::unpacked("containerd-shim-runc-v2", "containerd", DOCKER, &[Test, BenchRuntimes]),
         Tool::unpacked("runc", "runc", DOCKER, &[Test, BenchRuntimes]),
-        Tool::unpacked("podman", "podman", PODMAN, &[Test]),
-        Tool::unpacked("conmon", "conmon", PODMAN, &[Test]),
+        Tool::unpacked(
+            "docker-compose",
+            "docker-compose",
+            "to run an example as Compose runs it",
+            &[Test, BenchRuntimes],
+        )
+        .newer("usr/libexec/docker/cli-plugins/docker-compose", &[]),
+        Tool::unpacked("podman", "podman", PODMAN, &[Test, BenchRuntimes]),
+        Tool::unpacked("conmon", "conmon", PODMAN, &[Test, BenchRuntimes]),
+        Tool::new(PATCHELF, "patchelf", "to run programs of a newer Debian", &[Test, BenchRuntimes]),
+        Tool::unpacked("podman-5/podman", "podman", NETAVARK, &[Test, BenchRuntimes])
+            .newer("usr/bin/podman", &LIBRARIES),
+        Tool::unpacked("podman-5/netavark", "netavark", NETAVARK, &[Test, BenchRuntimes])
+            .newer("usr/lib/podman/netavark", &LIBRARIES),
         // Where it does not run yet, installing it starts nothing.
         Tool::new("/lib/systemd/systemd", "systemd", "to install the package on a machine of its own", &[Test]),
         Tool::unpacked("promtool", "prometheus", "to check the metrics by Prometheus' own rules", &[Test, Vm]),
@@ -194,18 +216,13 @@ fn tools(purpose: Purpose) -> Result<()> {
         debian::install(&packages, "tools")?;
     }
     let mut programs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for tool in missing.iter().filter(|tool| tool.unpack) {
-        if let Some((suite, program)) = tool.elsewhere {
-            if let Err(error) = unpack_of(suite, tool, program) {
-                shell::say(&format!("{error:#}; the tests that want it are skipped"));
-            }
-            continue;
-        }
+    for tool in missing.iter().filter(|tool| tool.unpack && tool.elsewhere.is_none()) {
         programs.entry(tool.package()).or_default().push(tool.program);
     }
     for (package, programs) in programs {
         unpack(package, &programs)?;
     }
+    unpack_newer(&missing);
     let mut still = self::missing(purpose);
     still.retain(|tool| tool.elsewhere.is_none());
     if !still.is_empty() {
@@ -214,17 +231,21 @@ fn tools(purpose: Purpose) -> Result<()> {
     Ok(())
 }
 
-/// Unpacks a program from another suite than this machine's; its lists are fetched for it, and removed.
-fn unpack_of(suite: &str, tool: &Tool, program: &str) -> Result<()> {
-    let folder = environment::tools();
-    shell::say(&format!("unpacking {} from the package {} of {suite}", tool.program, tool.package));
-    let unpacked = folder.with_file_name(tool.program);
-    let lists = Lists::of_suite(suite, &unpacked.join("apt"))?;
-    lists.unpack(&[tool.package], &unpacked)?;
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let (from, to) = (unpacked.join("usr/bin").join(program), folder.join(tool.program));
-    fs::rename(&from, &to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?;
-    fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))
+/// Unpacks the programs of another suite than this machine's; its lists are fetched for them, and removed.
+fn unpack_newer(missing: &[&Tool]) {
+    let newer: Vec<(&Tool, &Elsewhere)> =
+        missing.iter().filter_map(|tool| Some((*tool, tool.elsewhere.as_ref()?))).collect();
+    let Some((_, first)) = newer.first() else { return };
+    let unpacked = Suite::fetch(first.suite).map(|suite| {
+        for (tool, elsewhere) in &newer {
+            if let Err(error) = suite.unpack(tool.program, tool.package, elsewhere) {
+                shell::say(&format!("{error:#}; the tests that want {} are skipped", tool.program));
+            }
+        }
+    });
+    if let Err(error) = unpacked {
+        shell::say(&format!("{error:#}; the tests that want a newer program are skipped"));
+    }
 }
 
 fn unpack(package: &str, programs: &[&str]) -> Result<()> {
@@ -258,7 +279,6 @@ mod tests {
         assert_eq!(needed(Purpose::Build).count(), 0);
         assert_eq!(needed(Purpose::Run).collect::<Vec<_>>(), ["ip"]);
         assert!(needed(Purpose::Test).any(|program| program == "promtool"));
-        // A continuous integration fetches a suite's lists once, for few programs.
-        assert_eq!(TOOLS.iter().filter(|tool| tool.elsewhere.is_some()).count(), 1);
+        assert!(TOOLS.iter().filter_map(|tool| tool.elsewhere.as_ref()).all(|elsewhere| elsewhere.suite == NEWER));
     }
 }

@@ -60,8 +60,12 @@ fn all(steps: &mut Steps, filter: Option<&str>) -> Result<()> {
     shell::say("build");
     let privnet = build::privnet_with(&object, Profile::Dev)?;
     let own = std::env::current_exe().context("cannot find this program")?.into_os_string();
-    let variables =
-        [(PRIVNET_BIN, privnet.into_os_string()), (PRIVNET_XTASK, own), ("PATH", environment::path_with_tools())];
+    let variables = [
+        (PRIVNET_BIN, privnet.into_os_string()),
+        (PRIVNET_XTASK, own),
+        ("PATH", environment::path_with_tools()),
+        (environment::NEWER_PODMAN, environment::newer_podman()),
+    ];
     steps.tests("tests without root", || host_tests(&object, filter, &variables));
     steps.tests("tests as root", || root_tests(&object, filter, &variables));
     Ok(())

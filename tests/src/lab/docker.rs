@@ -24,7 +24,7 @@ pub use super::image::IMAGE;
 use super::image::{self, which};
 use super::space::Space;
 use super::wait::{SOON, holds_within};
-use super::{leak, process, say};
+use super::{has_program, leak, process, run, say};
 
 /// What dockerd needs around it: `/run` and `/opt` are empty, what it writes below `/etc` goes nowhere, the resolver of
 /// this host is the first argument, and the socket of the plugin the second. Then it is the rest of the arguments.
@@ -184,6 +184,12 @@ impl Docker {
         let mut command = self.command();
         command.args(line.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().expect("docker starts")
+    }
+
+    /// Whether there is a Compose 2.
+    #[must_use]
+    pub fn has_compose() -> bool {
+        has_program("docker-compose") && run("docker-compose version --short").starts_with('2')
     }
 
     /// Runs Compose on a file, with variables for it.

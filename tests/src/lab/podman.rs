@@ -15,16 +15,17 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cli::binary;
-use super::cni::put_plugin;
+use super::cni::{PLUGIN, put_plugin};
 use super::ground::Ground;
 use super::host::Host;
 use super::image::{self, IMAGE, which};
 use super::{leak, say};
 
-/// The variable that names a folder with a Podman of 4.5 or later: `podman`, `conmon` and `netavark`.
+/// The variable that names a folder with a Podman of 4.5 or later: `podman` and `netavark`, and a `conmon` unless this
+/// machine's is to do.
 const FOLDER: &str = "PRIVNET_TEST_PODMAN";
 /// The command of this Podman, as a person has it: in the host's namespace, with storage and configuration of its own, and
 /// containers whose cgroups go with the lab. (The machine's limits may be lower than those that Podman gives by itself.)
@@ -69,7 +70,7 @@ impl Backend {
     /// That of the Podman that the variable names.
     ///
     /// # Errors
-    /// What is missing: no folder is named, or there is no runc on this machine.
+    /// What is missing: no folder is named, or a program that this machine is to have.
     pub fn netavark() -> Result<Self, &'static str> {
         if !super::has_program("runc") {
             return Err("runc");
@@ -81,7 +82,9 @@ impl Backend {
     fn program(&self, name: &str) -> PathBuf {
         match self {
             Self::Cni => which(name),
-            Self::Netavark(folder) => folder.join(name),
+            Self::Netavark(folder) => {
+                Some(folder.join(name)).filter(|file| file.exists()).unwrap_or_else(|| which(name))
+            }
         }
     }
 
@@ -158,10 +161,24 @@ impl Podman {
     ///
     /// # Panics
     /// When it cannot.
-    pub fn put_network(&self, list: &Value) {
+    fn put_network(&self, list: &Value) {
         let name = list["name"].as_str().expect("a name");
         let file = self.ground.directory().join("net.d").join(format!("{name}.conflist"));
         fs::write(file, list.to_string()).expect("written");
+    }
+
+    /// Makes a network of privnet's, by Podman or, with CNI, by a file.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn create_network(&self, host: &Host, backend: &Backend, name: &str) {
+        match backend {
+            Backend::Cni => {
+                let plugin = json!({ "type": PLUGIN, "privnet": { "socket": host.paths().socket } });
+                self.put_network(&json!({ "cniVersion": "1.0.0", "name": name, "plugins": [plugin] }));
+            }
+            Backend::Netavark(_) => drop(self.run(&format!("network create -d privnet {name}"))),
+        }
     }
 
     /// Makes the image [`IMAGE`] of programs of this machine.
