@@ -9,15 +9,15 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod cni;
+
 use std::fs;
 use std::net::Ipv4Addr;
-use std::time::Instant;
 
 use privnet::agent::views::{MemberView, NetworkView};
 use privnet_tests::lab::cni::{Attachment, PLUGIN, Refusal, Runtime};
 use privnet_tests::lab::failpoint::{Action, Passage};
-use privnet_tests::lab::{Host, Joined, Lab, Options, Space, say, wait_until};
-use privnet_tests::repeats;
+use privnet_tests::lab::{Host, Joined, Lab, Options, Space, wait_until};
 use serde_json::{Value, json};
 
 /// The versions that are spoken.
@@ -54,6 +54,8 @@ fn a_container_runtime_attaches_by_the_specification_and_leaves_nothing() {
     scene.an_end_without_a_beginning_or_a_namespace_succeeds();
     scene.what_is_not_listed_as_valid_is_collected();
     scene.what_cannot_be_is_refused_with_what_to_do();
+    scene.what_a_capability_tells_counts_in_its_place();
+    scene.a_host_that_takes_no_members_says_so_before_it_is_asked();
     scene.an_agent_that_dies_within_an_add_leaves_a_second_one_to_succeed();
     scene.many_come_and_go_at_once();
     scene.while_the_agent_is_away_the_runtime_is_to_try_again();
@@ -231,6 +233,8 @@ impl Scene {
             (json!({ "netwrok": "shop" }), 2, "netwrok"),
             (json!({ "network": "pn-ad0fd6a1-d05e-40ea-bf63-c4f8a75a9d8c" }), 7, "does not exist"),
             (json!({ "network": "No" }), 7, "network name"),
+            (json!({ "network": 7 }), 7, "privnet.network"),
+            (json!({ "ports": [80] }), 7, "ports"),
             (json!({ "number": "many" }), 7, "privnet.number"),
             (json!({ "app": "No" }), 7, "app name"),
             (json!({ "address": "192.0.2.1" }), 7, "192.0.2.1"),
@@ -278,44 +282,6 @@ impl Scene {
             self.assert_members(1);
             space.remove();
         }
-    }
-
-    fn many_come_and_go_at_once(&self) {
-        // In networks of few members: each member tells all others of its network.
-        let (networks, each) = (5, repeats(10) as usize);
-        let runtimes: Vec<Runtime> =
-            (0..networks).map(|number| self.runtime(&format!("many{number}"), "1.1.0", json!({}))).collect();
-        let spaces: Vec<Space> = (0..networks * each).map(|number| self.lab.space(&format!("many{number}"))).collect();
-        let all: Vec<(&Runtime, Attachment)> = spaces
-            .iter()
-            .enumerate()
-            .map(|(number, space)| {
-                (&runtimes[number % networks], Attachment::new(&format!("many{number}"), &space.path(), "eth0"))
-            })
-            .collect();
-        let began = Instant::now();
-        let at_once = |act: &(dyn Fn(&Runtime, &Attachment) + Sync)| {
-            std::thread::scope(|scope| {
-                for (runtime, c) in &all {
-                    scope.spawn(move || act(runtime, c));
-                }
-            });
-        };
-        at_once(&|runtime, c| drop(runtime.add(c).expect("added")));
-        self.assert_members(1 + all.len());
-        // A runtime ends some while it adds others, and some twice.
-        at_once(&|runtime, c| {
-            runtime.del(c).expect("ended");
-            runtime.add(c).expect("added");
-            runtime.del(c).expect("ended");
-        });
-        say(&format!("{} calls in {:?}", 4 * all.len(), began.elapsed()));
-        self.assert_members(1);
-        for space in &spaces {
-            assert_eq!(space.links(), [] as [&str; 0]);
-            space.remove();
-        }
-        self.host.wait_until_settled();
     }
 
     fn while_the_agent_is_away_the_runtime_is_to_try_again(&self) {

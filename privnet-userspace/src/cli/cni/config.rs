@@ -90,14 +90,14 @@ impl Config {
             socket: call.socket.clone(),
             interface: None,
             wishes: BTreeMap::new(),
-            previous: object(&mut keys, "prevResult")?,
+            previous: needed(command, object(&mut keys, "prevResult"))?,
             valid: Vec::new(),
         };
-        let mut own = object(&mut keys, "privnet")?.unwrap_or_default();
-        if let Some(socket) = text(&mut own, "privnet.", "socket")? {
+        let mut own = needed(command, object(&mut keys, "privnet"))?.unwrap_or_default();
+        if let Some(socket) = needed(command, text(&mut own, "privnet.", "socket"))? {
             config.socket = PathBuf::from(socket);
         }
-        if let Some(network) = text(&mut own, "privnet.", "network")? {
+        if let Some(network) = needed(command, text(&mut own, "privnet.", "network"))? {
             config.network = network;
         }
         match command {
@@ -151,7 +151,7 @@ impl Config {
             if let Some(told) = object(told, "privnet")? {
                 self.wish(&format!("{place}.privnet."), told)?;
             }
-            if let Some(addresses) = told.remove("ips").filter(|addresses| !addresses.is_null()) {
+            if let Some(addresses) = told.remove("ips").filter(|addresses| !is_empty(addresses)) {
                 let address =
                     only(&addresses).ok_or_else(|| wrong(&format!("{place}.ips"), "expected one IPv4 address"))?;
                 self.address(address);
@@ -164,11 +164,11 @@ impl Config {
         if let Some(address) = told("IP") {
             self.address(address);
         }
-        if told("MAC").is_some() || runtime.contains_key("mac") {
+        if told("MAC").is_some() || runtime.get("mac").is_some_and(|mac| !is_empty(mac)) {
             let what = "an interface of a private network has no MAC address";
             return Err(Failure::new(Code::Configuration, what, "leave it out"));
         }
-        if runtime.get("portMappings").and_then(Value::as_array).is_some_and(|ports| !ports.is_empty()) {
+        if runtime.get("portMappings").is_some_and(|ports| !is_empty(ports)) {
             let what = "a private network publishes no ports on the host";
             return Err(Failure::new(
                 Code::Configuration,
@@ -240,6 +240,15 @@ fn version_for(command: Command, spoken: Option<Version>, named: Option<&Value>)
     }
 }
 
+/// What an end can do without is no reason to refuse it: the configuration may have changed since the ADD, and a container whose
+/// DEL fails is not removed.
+fn needed<T: Default>(command: Command, read: Result<T, Failure>) -> Result<T, Failure> {
+    match command {
+        Command::Del | Command::Gc => Ok(read.unwrap_or_default()),
+        Command::Add | Command::Check | Command::Status | Command::Version => read,
+    }
+}
+
 /// Refuses what is left of a configuration when what is known was taken out.
 fn refuse_unknown(keys: &Map<String, Value>) -> Result<(), Failure> {
     let is_unknown = |key: &str| !OF_RUNTIME.contains(&key) && !key.starts_with(OF_SPECIFICATION);
@@ -273,6 +282,11 @@ fn text(keys: &mut Map<String, Value>, place: &str, key: &str) -> Result<Option<
         Some(Value::String(found)) if !found.is_empty() => Ok(Some(found)),
         Some(_) => Err(wrong(&format!("{place}{key}"), "expected a text")),
     }
+}
+
+/// Whether a runtime says by this value of a capability that it has none to give.
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_str().is_some_and(str::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
 /// A text, or a number as one.

@@ -34,8 +34,8 @@ use super::client::Client;
 use super::output;
 use super::runtime::wait;
 use crate::api::ControlError;
-use crate::api::views::{Attachment, AttachmentView, EndAttachment, NetworkPath, ProblemView, StatusView};
-use crate::model::NetworkId;
+use crate::api::views::{Attachment, AttachmentView, EndAttachment, HostView, NetworkPath, ProblemView, StatusView};
+use crate::model::{HostName, NetworkId};
 
 /// The name under which a runtime executes the plugin.
 const NAME: &str = "privnet-cni";
@@ -144,6 +144,7 @@ async fn status(client: &Client, config: &Config) -> Result<(), Failure> {
     let away = |error: &ControlError| Failure::new(Code::Unavailable, error.message.clone(), error.remedy.clone());
     let status = client.status().await.map_err(|error| away(&error))?;
     available(&status)?;
+    takes_members(&client.hosts().await.map_err(|error| away(&error))?, &status.host)?;
     if config.network.parse::<NetworkId>().is_ok() {
         let path = NetworkPath { network: config.network.clone() };
         client.network(&path).await.map_err(|error| away(&error))?;
@@ -157,6 +158,23 @@ fn available(status: &StatusView) -> Result<(), Failure> {
     let code = if status.members_ready < status.members { Code::Limited } else { Code::Unavailable };
     let what = format!("the store does not answer, and did {age} s ago: nothing can be attached");
     Err(Failure::new(code, what, "see `privnet status`"))
+}
+
+/// Refuses while this host takes no new members, whatever its agent could do. Those that run go on.
+fn takes_members(hosts: &[HostView], own: &HostName) -> Result<(), Failure> {
+    let refused = |what: String, remedy: String| Err(Failure::new(Code::Unavailable, what, remedy));
+    match hosts.iter().find(|host| host.name == *own) {
+        None => refused(format!("the store does not know host {own}"), "see `privnet status`".to_owned()),
+        Some(host) if host.draining => refused(
+            format!("host {own} is drained: nothing is attached here"),
+            format!("`privnet host drain {own} --cancel` takes members again"),
+        ),
+        Some(host) if host.members_unadopted > 0 => refused(
+            format!("members of host {own} were attached by another instance of its agent: nothing is attached here"),
+            "`privnet status` names them; `privnet host adopt` takes them over".to_owned(),
+        ),
+        Some(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use serde_json::json;
 
 use super::*;
 use crate::api::ErrorCode;
-use crate::api::fake::status_view;
+use crate::api::fake::{host_view, status_view};
 use crate::api::identity::{Container, Identity};
+use crate::api::views::HostView;
 
 const NETNS: &str = "/run/netns/c1";
 
@@ -103,6 +104,14 @@ fn what_cannot_be_is_refused_by_its_key_with_what_to_do() {
         ),
         (with(json!({ "runtimeConfig": { "mac": "0a:00:00:00:00:01" } })), Code::Configuration, "MAC", "leave it out"),
         (with(json!({ "runtimeConfig": { "portMappings": [{}] } })), Code::Configuration, "ports", "portMappings"),
+        (with(json!({ "runtimeConfig": { "portMappings": "8080:80" } })), Code::Configuration, "ports", "portMappings"),
+        (
+            with(json!({ "runtimeConfig": { "ips": [7] } })),
+            Code::Configuration,
+            "runtimeConfig.ips",
+            "one IPv4 address",
+        ),
+        (with(json!({ "runtimeConfig": [] })), Code::Configuration, "runtimeConfig", "expected an object"),
         (with(json!({ "name": "a/b" })), Code::Configuration, "name", "letters, digits"),
         (json!({ "cniVersion": "1.1.0" }), Code::Configuration, "name", "letters, digits"),
         (json!({ "name": "shop" }), Code::Version, "no cniVersion", "0.3.1, 0.4.0, 1.0.0, 1.1.0"),
@@ -115,22 +124,36 @@ fn what_cannot_be_is_refused_by_its_key_with_what_to_do() {
         assert!(refused.message.contains(key) && refused.remedy.contains(remedy), "{config}: {refused:?}");
     }
     // The twins: what concerns others, and what is empty.
-    for config in
-        [json!({ "capabilities": { "ips": true }, "cni.dev/x": 1 }), json!({ "runtimeConfig": { "portMappings": [] } })]
-    {
+    for config in [
+        json!({ "capabilities": { "ips": true }, "cni.dev/x": 1 }),
+        json!({ "runtimeConfig": { "portMappings": [], "ips": [], "mac": "" } }),
+        json!({ "runtimeConfig": { "portMappings": null, "ips": null, "mac": null, "aliases": { "shop": ["a"] } } }),
+    ] {
         assert!(read("ADD", &[], &with(config.clone())).is_ok(), "{config}");
     }
 }
 
 #[test]
 fn an_end_is_not_refused_for_a_configuration_that_was_changed() {
-    let changed = with(json!({ "netwrok": "shop", "ipam": {}, "runtimeConfig": 7, "args": [] }));
-    assert!(read("ADD", &[], &changed).is_err());
-    for without in ["CNI_NETNS", "CNI_ARGS"] {
-        let (call, config) = read("DEL", &[(without, "")], &changed).expect("it goes on");
-        assert_eq!(call.attachment(&config.name).expect("valid").as_str(), "cni/shop/0123456789abcdef/eth0");
+    for changed in [
+        json!({ "netwrok": "shop", "ipam": {}, "runtimeConfig": 7, "args": [] }),
+        json!({ "privnet": 7 }),
+        json!({ "privnet": { "network": 7 } }),
+        json!({ "privnet": { "socket": 7 } }),
+        json!({ "prevResult": 7 }),
+    ] {
+        let changed = with(changed);
+        assert!(read("ADD", &[], &changed).is_err(), "{changed}");
+        for without in ["CNI_NETNS", "CNI_ARGS"] {
+            let (call, config) = read("DEL", &[(without, "")], &changed).expect("it goes on");
+            assert_eq!(call.attachment(&config.name).expect("valid").as_str(), "cni/shop/0123456789abcdef/eth0");
+            assert_eq!(config.socket, call.socket);
+        }
+        assert!(read("DEL", &[("CNI_ARGS", "X=1")], &changed).is_ok(), "its arguments were those of the ADD");
+        let mut collected = changed.clone();
+        collected["cni.dev/valid-attachments"] = json!([]);
+        assert!(read("GC", &[], &collected).is_ok(), "{changed}");
     }
-    assert!(read("DEL", &[("CNI_ARGS", "X=1")], &changed).is_ok(), "its arguments were those of the ADD");
 }
 
 #[test]
@@ -211,6 +234,20 @@ fn a_status_tells_a_store_that_is_away_from_members_that_do_not_work() {
     assert_eq!(code(None, 1), Ok(()), "another one can be attached");
     assert_eq!(code(Some(7), 2), Err(Code::Unavailable));
     assert_eq!(code(Some(7), 1), Err(Code::Limited));
+}
+
+#[test]
+fn a_status_tells_a_host_that_takes_no_members_from_one_that_does() {
+    let own = HostView { members_unadopted: 0, draining: false, ..host_view() };
+    let code = |hosts: &[HostView]| takes_members(hosts, &own.name).map_err(|refused| (refused.code, refused.remedy));
+    let other = HostView { name: "other".parse().expect("a name"), ..host_view() };
+    assert_eq!(code(&[other.clone(), own.clone()]), Ok(()), "what holds for another host is none of this one's");
+    let refused = |host: HostView| code(&[host]).expect_err("refused");
+    let (drained, remedy) = refused(HostView { draining: true, ..own.clone() });
+    assert!(drained == Code::Unavailable && remedy.contains("--cancel"), "{remedy}");
+    let (strange, remedy) = refused(HostView { members_unadopted: 1, ..own.clone() });
+    assert!(strange == Code::Unavailable && remedy.contains("privnet host adopt"), "{remedy}");
+    assert_eq!(refused(other).0, Code::Unavailable, "the store does not know the host");
 }
 
 proptest! {
