@@ -65,6 +65,17 @@ fn an_agent_without_a_capability_that_it_needs_refuses_and_one_with_exactly_thes
     let of_capabilities = checks.iter().find(|check| check.check == "capabilities").expect("the check");
     assert!(of_capabilities.detail.contains("CAP_DAC_OVERRIDE"), "{of_capabilities:?}");
 
+    say("a container that keeps what it asks from its server is named");
+    let of_names = checks.iter().find(|check| check.check == "names").expect("the check");
+    assert!(of_names.detail.contains("is answered by 127.0.0.82"), "{of_names:?}");
+    let route = |verb: &str| run_in(&process.netns(), &format!("ip route {verb} prohibit 127.0.0.82 table local"));
+    route("add");
+    let failed = doctor_fails(&host, "names");
+    let (which, where_to) = (format!("in 1 of 2 containers: 1.web.{APP} ("), format!("nsenter --net={path} "));
+    assert!(failed.detail.contains(&which) && failed.remedy.contains(&where_to), "{failed:?}");
+    route("delete");
+    let _: Vec<Check> = host.cli().json(&["doctor"]).expect("no check fails");
+
     say("and an agent after it adopts them, and detaches");
     host.stop();
     host.start();

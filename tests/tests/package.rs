@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use privnet_tests::lab::systemd::PROGRAM;
-use privnet_tests::lab::{Ground, Machine, binary, say, skip, wait_until};
+use privnet_tests::lab::{Ground, Machine, binary, run, say, skip, wait_until};
 
 /// How dpkg is called: no triggers of other packages, and no waiting for the disk.
 const DPKG: &str = "dpkg --no-triggers --force-unsafe-io";
@@ -34,8 +34,10 @@ fn members_talk_through_the_packages_life_and_a_purge_leaves_nothing() {
     }
     let ground = Ground::join();
     build(ground.directory());
+    the_symbols_are_in_a_package_beside_it(ground.directory());
     let scene = Scene::set(ground.directory());
     scene.installed_it_runs_as_the_unit_says();
+    scene.doctor_says_whether_docker_waits_for_the_plugins_socket();
     let ping = scene.members_that_talk();
     scene.an_agent_that_does_not_go_on_is_replaced();
     scene.a_newer_version_takes_over_and_no_request_is_refused();
@@ -59,13 +61,46 @@ fn build(into: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// The package of this name.
+fn package(folder: &Path, name: &str) -> PathBuf {
+    let mut files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path());
+    let is_it = |path: &PathBuf| {
+        let file = path.file_name().expect("a name").to_string_lossy();
+        file.starts_with(&format!("{name}_")) && file.ends_with(".deb")
+    };
+    files.find(is_it).unwrap_or_else(|| panic!("no package {name}"))
+}
+
+/// They are of this binary, and a program finds them where the package puts them: below `.debug`, which stands for
+/// `/usr/lib/debug` here.
+fn the_symbols_are_in_a_package_beside_it(folder: &Path) {
+    let [of_privnet, of_symbols] = ["privnet", "privnet-dbgsym"].map(|name| package(folder, name));
+    let field = |package: &Path, field: &str| run(&format!("dpkg-deb --field {} {field}", package.display()));
+    let needed = format!("privnet (= {})", field(&of_privnet, "Version").trim());
+    assert_eq!(field(&of_symbols, "Depends").trim(), needed);
+    let beside = folder.join("symbols");
+    let take = |package: &Path, path: &str, into: &Path| {
+        std::fs::create_dir_all(into).expect("a folder");
+        let depth = path.matches('/').count();
+        let (package, into) = (package.display(), into.display());
+        let line = format!("dpkg-deb --fsys-tarfile {package} | tar -x -C {into} --strip-components={depth} {path}");
+        assert!(Command::new("sh").args(["-ec", &line]).status().expect("sh starts").success(), "{line}");
+    };
+    take(&of_privnet, "./usr/bin/privnet", &beside);
+    let binary = beside.join("privnet");
+    let table = run(&format!("nm --defined-only {}", self::binary().display()));
+    let main = table.lines().find_map(|line| line.strip_suffix(" T main")).expect("the symbol");
+    let function = || run(&format!("addr2line --functions --exe={} {main}", binary.display()));
+    assert!(function().starts_with("??"), "the twin: the binary itself has none");
+    take(&of_symbols, "./usr/lib/debug/usr/bin/privnet.debug", &beside.join(".debug"));
+    assert!(function().starts_with("main"), "{}", function());
+    std::fs::remove_dir_all(beside).expect("removed");
+}
+
 impl Scene {
     fn set(folder: &Path) -> Self {
         let machine = Machine::boot();
-        let is_package = |path: &Path| path.extension().is_some_and(|extension| extension == "deb");
-        let packages = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path());
-        let package = packages.into_iter().find(|path| is_package(path)).expect("the package");
-        std::fs::copy(&package, machine.path("/tmp/first.deb")).expect("copied");
+        std::fs::copy(package(folder, "privnet"), machine.path("/tmp/first.deb")).expect("copied");
         let version = machine.run("dpkg-deb --field /tmp/first.deb Version");
         Self { machine, version }
     }
@@ -97,6 +132,39 @@ impl Scene {
             assert!(!checks.status.success() && said.contains("a mount namespace of its own"), "{said}");
         });
         m.run("systemctl stop privnet.service && privnet doctor");
+        // dockerd's first call starts it, as a person's does: the sockets are there without it.
+        m.run("systemctl stop privnet.service && systemctl is-active privnet.socket privnet-docker.socket");
+        assert!(!m.attempt("systemctl is-active privnet.service").status.success(), "it stays away until it is called");
+        assert!(m.run(&format!("{plugin} --max-time 10 http://d/Plugin.Activate")).contains("NetworkDriver"));
+        // It answers first, and says that it is ready then.
+        wait_until("it runs", || m.attempt("systemctl is-active privnet.service").status.success());
+    }
+
+    /// A unit stands for Docker's, which this machine does not start.
+    fn doctor_says_whether_docker_waits_for_the_plugins_socket(&self) {
+        let m = &self.machine;
+        let order = || {
+            let said = m.run("privnet doctor --output json | jq --raw-output '.[] | select(.check == \"unit_order\") | .status, .remedy'");
+            let mut lines = said.lines().map(str::to_owned);
+            (lines.next().unwrap_or_default(), lines.next().unwrap_or_default())
+        };
+        let nothing = || (String::new(), String::new());
+        assert_eq!(order(), nothing(), "there is no docker.service");
+        let unit = "/etc/systemd/system/docker.service";
+        let write = |more: &str| {
+            m.run(&format!("printf '[Unit]\n{more}\n[Service]\nExecStart=/bin/sleep infinity\n' > {unit} && systemctl daemon-reload"));
+        };
+        write("");
+        assert_eq!(order(), ("ok".to_owned(), String::new()));
+        m.run("systemctl disable privnet-docker.socket");
+        let (status, remedy) = order();
+        assert_eq!((&*status, &*remedy), ("warn", "systemctl enable --now privnet-docker.socket"));
+        m.run(&remedy);
+        write("Requires=privnet.service");
+        let (status, remedy) = order();
+        assert!(status == "warn" && remedy.contains("Wants=privnet.service"), "{remedy}");
+        m.run(&format!("rm {unit} && systemctl daemon-reload"));
+        assert_eq!(order(), nothing());
     }
 
     fn members_that_talk(&self) -> Ping<'_> {

@@ -21,6 +21,7 @@ pub async fn doctor(arguments: &DoctorArgs, format: Format) -> Result<ExitCode, 
     };
     let engine = docker::Engine::of_environment().with_time();
     checks.extend(docker::checks::checks(&engine, &arguments.docker_socket).await);
+    checks.extend(docker::units::order().await);
     print(format, checks.as_slice(), check_table)?;
     let failed = checks.iter().any(|check| check.status == CheckStatus::Fail);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

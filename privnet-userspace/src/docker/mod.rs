@@ -11,6 +11,7 @@
 //! | `arrival` | what follows a `Join`, until the container has its device and its names |
 //! | `engine` | what is asked of Docker's API |
 //! | [`checks`] | what Docker makes of the plugin, for `doctor` |
+//! | [`units`] | in which order systemd starts them, for `doctor` |
 //! | `networks` | which network of Docker's is which of privnet's, on the disk |
 
 mod arrival;
@@ -21,6 +22,7 @@ pub mod plugin;
 mod protocol;
 #[cfg(test)]
 mod tests;
+pub mod units;
 
 use std::future::Future;
 use std::sync::Arc;

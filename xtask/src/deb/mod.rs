@@ -61,7 +61,7 @@ pub fn task(arguments: &Arguments) -> Result<()> {
 struct Packages {
     into: PathBuf,
     architecture: String,
-    /// Compressed, and the symbols in a package of their own.
+    /// Compressed.
     is_release: bool,
 }
 
@@ -99,11 +99,9 @@ impl Packages {
             containers is encrypted with WireGuard under a key of the sending container, and other containers cannot\n \
             reach them.";
         let mut built = vec![self.package(&tree, "privnet", "net", &needs, description)?];
-        if self.is_release {
-            copy(&source_path("package/copyright"), &of_symbols.join("usr/share/doc/privnet-dbgsym/copyright"), 0o644)?;
-            let needs = format!("privnet (= {VERSION})");
-            built.push(self.package(&of_symbols, "privnet-dbgsym", "debug", &needs, "debug symbols of privnet")?);
-        }
+        copy(&source_path("package/copyright"), &of_symbols.join("usr/share/doc/privnet-dbgsym/copyright"), 0o644)?;
+        let needs = format!("privnet (= {VERSION})");
+        built.push(self.package(&of_symbols, "privnet-dbgsym", "debug", &needs, "debug symbols of privnet")?);
         for tree in [&tree, &of_symbols] {
             remove(tree)?;
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::error::ControlError;
 use super::explain::explain;
 use super::host_checks::{Viewed, check, host_checks, of_error, vxlan_port};
-use super::problems::of_names;
+use super::names_check;
 use super::service_checks::{network_managers, service};
 use super::views::{Check, CheckStatus};
 use crate::agent::adoption;
@@ -67,7 +67,7 @@ pub(in crate::agent) async fn with_agent(shared: &Shared) -> Vec<Check> {
     checks.extend(vtep(shared.host.facts.vtep, troubles));
     let (reached, written) = tokio::join!(store(shared), store_write(shared));
     checks.extend([reached, written, fleet(shared).await]);
-    checks.push(names(shared));
+    checks.push(names_check::names(shared).await);
     checks.push(last_pass(shared, is_observed));
     checks
 }
@@ -166,18 +166,6 @@ async fn observe_now(shared: &Shared) -> bool {
         drop(reports.wait_for(|report| report.answered >= number).await);
     });
     tokio::time::timeout(PATIENCE, futures::future::join_all(answered)).await.is_ok()
-}
-
-/// Whether every container on this host has a server to ask for names. What keeps a container from asking it, its own loopback
-/// for one, is told by [`last_pass`].
-fn names(shared: &Shared) -> Check {
-    match of_names(shared).as_slice() {
-        _ if shared.host.config.names.is_none() => {
-            check("names", CheckStatus::Ok, "off: the agent was started with --dns-address off", "")
-        }
-        [] => check("names", CheckStatus::Ok, "every container on this host has its DNS server", ""),
-        problems => check("names", CheckStatus::Fail, problems.join("; "), "`privnet status` says when it is over"),
-    }
 }
 
 /// Whether the store answers now, and is that of this host's fleet.

@@ -21,7 +21,7 @@
 //! | `forget` | a host that is forgotten, and one that is drained |
 //! | `drops` | the frames that the programs drop, for one who watches |
 //! | `ends` | a network that ends with its members, and a member of a host that is away |
-//! | [`doctor`], `host_checks`, `service_checks` | what the agent and its host can do, one check a line |
+//! | [`doctor`], `host_checks`, `service_checks`, `names_check` | what the agent and its host can do, one check a line |
 //! | [`streams`] | a connection from a process of the host into a network, by a member of its own |
 //! | [`views`], [`error`] | what the surfaces may see |
 //! | `explain` | the errors of doors and store as the one error that surfaces see |
@@ -43,6 +43,7 @@ mod gone;
 pub mod handover;
 mod host_checks;
 mod names;
+mod names_check;
 mod numbers;
 mod overlap;
 mod problems;
