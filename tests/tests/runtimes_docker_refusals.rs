@@ -4,6 +4,7 @@
 use privnet::model::MemberState;
 use privnet_tests::lab::docker::IMAGE;
 use privnet_tests::lab::{Docker, Host, Lab, Options, has_program, skip, wait_until};
+use serde_json::json;
 
 /// Of the host's resolver, which does not answer.
 const RESOLVER: &str = "192.168.77.1";
@@ -26,6 +27,7 @@ fn what_cannot_be_is_refused_with_what_to_do_and_leaves_nothing() {
     let scene = Scene { host, docker };
     scene.networks();
     scene.containers();
+    scene.an_interface_has_no_mac_address();
     scene.ports_are_dockers_own_networks();
     scene.an_interface_of_that_name();
     scene.a_range_of_another_network();
@@ -68,6 +70,30 @@ impl Scene {
             self.wait_until_members(0);
         }
         self.docker.run(&run("--network shop"));
+        self.wait_until_members(0);
+    }
+
+    /// By Docker's API: a command line that is newer than the daemon refuses it by itself.
+    fn an_interface_has_no_mac_address(&self) {
+        let socket = self.docker.host();
+        let create = |name: &str, mac: &str| {
+            let body = json!({
+                "Image": IMAGE, "Cmd": ["busybox", "true"], "MacAddress": mac, "HostConfig": { "NetworkMode": "shop" },
+                // Where Docker has it from 25 on.
+                "NetworkingConfig": { "EndpointsConfig": { "shop": { "MacAddress": mac } } },
+            });
+            self.host.space.run(&format!(
+                "curl --silent --show-error --fail-with-body --unix-socket {} --header Content-Type:application/json \
+                 --data {body} http://docker/containers/create?name={name}",
+                socket.trim_start_matches("unix://")
+            ));
+        };
+        create("named", "02:00:00:00:00:01");
+        self.assert_refused("start named", "leave --mac-address out");
+        self.wait_until_members(0);
+        create("unnamed", "");
+        self.docker.run("start --attach unnamed");
+        self.docker.run("rm named unnamed");
         self.wait_until_members(0);
     }
 
