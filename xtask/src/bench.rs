@@ -14,7 +14,7 @@ use crate::test::PRIVNET_BIN;
 /// Something is missing or does not compile, or root cannot be reached.
 pub fn task(args: &[String]) -> Result<()> {
     let toolchain = setup::ensure(Purpose::Bench)?;
-    // Other servers of names, etcd and Docker are needed for these parts alone, which are left out unless they are named.
+    // Other servers of names, etcd, Docker and Podman are needed for these parts alone, which are left out unless they are named.
     let parts = [("dns", Purpose::BenchDns), ("fleet", Purpose::BenchFleet), ("runtimes", Purpose::BenchRuntimes)];
     for (part, purpose) in parts {
         if args.iter().any(|argument| argument.trim_start_matches("--only=").starts_with(part)) {
@@ -26,7 +26,11 @@ pub fn task(args: &[String]) -> Result<()> {
     let mut command = build::cargo("build", Profile::Release, &object);
     command.args(["--bin", "privnet-bench"]);
     let bench = build::binary_of(&mut command, "privnet-bench")?;
-    let mut command =
-        shell::as_root(&bench, &[(PRIVNET_BIN, privnet.into()), ("PATH", environment::path_with_tools())])?;
+    let variables = [
+        (PRIVNET_BIN, privnet.into()),
+        ("PATH", environment::path_with_tools()),
+        (environment::NEWER_PODMAN, environment::newer_podman()),
+    ];
+    let mut command = shell::as_root(&bench, &variables)?;
     shell::exec(command.args(args))
 }

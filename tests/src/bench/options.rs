@@ -68,6 +68,11 @@ impl Options {
         if self.quick { 4_000 } else { 30_000 }
     }
 
+    /// How often a container is run in each network.
+    pub fn runs(&self) -> usize {
+        if self.quick { 5 } else { 20 }
+    }
+
     /// How many containers are attached and detached for one figure.
     pub fn attachments(&self) -> usize {
         if self.quick { 10 } else { 40 }

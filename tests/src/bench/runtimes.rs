@@ -1,8 +1,11 @@
-//! Containers of Docker's: what a private network adds to `docker run`, beside Docker's own bridge, and how soon many that start
-//! at once are ready. Measured only when it is asked for, since it needs a Docker.
+//! Containers of Docker's and Podman's: what a private network adds to `docker run`, beside Docker's own bridge, and to `podman
+//! run`; and how soon many that start at once, by hand or by Compose, are ready. Measured only when it is asked for, since it
+//! needs these programs. A Podman or a Compose that is not there has no rows.
 //!
 //! The lab's dockerd writes no rule of netfilter, which Docker's bridge would cost more with.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,7 +17,8 @@ use super::rows::{Figures, Row, Target, Unit, measured};
 use super::series::Series;
 use super::tell;
 use crate::lab::docker::IMAGE;
-use crate::lab::{self, Docker, Host, Lab};
+use crate::lab::podman::Backend;
+use crate::lab::{self, Docker, Host, Lab, Podman, which};
 
 /// The group of all rows.
 pub const GROUP: &str = "runtimes";
@@ -22,15 +26,31 @@ pub const GROUP: &str = "runtimes";
 const RESOLVER: &str = "192.168.77.1";
 /// Docker's networks: none, its own bridge, one of privnet's in which the container is alone, and one with another member.
 const NETWORKS: [&str; 4] = ["none", "back", "shop", "busy"];
-/// What a private network may add to `docker run --network none`, in milliseconds.
+/// What a private network may add to `docker run --network none`, or `podman run`, in milliseconds.
 const MOST_ADDED: f64 = 25.0;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Measures everything.
 pub fn measure(options: &Options) -> Result<Figures> {
+    let mut rows = of_docker(options)?;
+    for (backend, name) in [(Backend::cni(), "with CNI"), (Backend::netavark(), "with netavark")] {
+        match backend {
+            Ok(backend) => rows.extend(of_podman(&backend, name, options)?),
+            Err(missing) => tell(&format!("runtimes: no podman run {name}: there is no {missing}")),
+        }
+    }
+    Ok(Figures::Told(rows))
+}
+
+/// A host for containers.
+fn host(lab: &Lab) -> Host {
+    lab.host(&lab::Options { log: "privnet=info", ..lab::Options::ebpf().with_docker() })
+}
+
+fn of_docker(options: &Options) -> Result<Vec<Row>> {
     let lab = Lab::new("the bench of the runtimes");
-    let host = lab.host(&lab::Options { log: "privnet=info", ..lab::Options::ebpf().with_docker() });
+    let host = host(&lab);
     let docker = Docker::beside(&host, RESOLVER);
     docker.import(&Docker::tools());
     docker.run("network create --subnet 172.30.5.0/24 back");
@@ -38,12 +58,48 @@ pub fn measure(options: &Options) -> Result<Figures> {
         docker.run(&format!("network create -d privnet --ipam-driver null {network}"));
     }
     docker.start_container("other", "--network busy");
-    let mut rows = runs(&docker, if options.quick { 5 } else { 20 })?;
+    let mut rows = runs(&docker, options.runs())?;
     docker.run("rm --force other");
     let many = if options.quick { 10 } else { 50 };
     tell(&format!("runtimes: {many} containers that start at once"));
     rows.extend(at_once(&host, &docker, many, options.rounds().min(5))?);
-    Ok(Figures::Told(rows))
+    if Docker::has_compose() {
+        let many = if options.quick { 10 } else { 100 };
+        tell(&format!("runtimes: {many} containers of Compose"));
+        rows.extend(by_compose(lab.directory(), (&host, &docker), many, options.rounds().min(3))?);
+    } else {
+        tell("runtimes: no containers of Compose: there is no Docker Compose 2");
+    }
+    Ok(rows)
+}
+
+/// `podman run` without a network and in one of privnet's, in turn.
+fn of_podman(backend: &Backend, name: &str, options: &Options) -> Result<Vec<Row>> {
+    tell(&format!("runtimes: podman run {name}"));
+    let lab = Lab::new("the bench of the runtimes, Podman");
+    let host = host(&lab);
+    let podman = Podman::beside(&host, backend);
+    podman.import(&[(which("busybox"), "/bin/busybox")]);
+    podman.create_network(&host, backend, "shop");
+    let mut times = ["none", "shop"].map(|network| (network, Series::default()));
+    // The first of each finds nothing in memory.
+    for round in 0..=options.runs() {
+        for (network, series) in &mut times {
+            let begun = Instant::now();
+            podman.run(&format!("run --rm --network {network} {IMAGE} busybox true"));
+            if round > 0 {
+                series.push(milliseconds(begun.elapsed()));
+            }
+        }
+    }
+    let [(_, none), (_, ours)] = times;
+    let whole = row(&format!("podman run --rm … true, {name}"), &ours);
+    let added = row(&format!("above --network none, {name}"), &ours.minus(&none));
+    Ok(whole
+        .map(|row| row.beside(measured("--network none", &none), None))
+        .into_iter()
+        .chain(added.map(|row| row.with_target(Some(Target::AtMost(MOST_ADDED)))))
+        .collect())
 }
 
 /// `docker run` in each network in turn.
@@ -89,15 +145,46 @@ fn at_once(host: &Host, docker: &Docker, many: usize, rounds: u32) -> Result<Vec
             let output = command.wait_with_output()?;
             ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
-        while !all_ready(host, many)? {
-            ensure!(begun.elapsed() < PATIENCE, "not all containers are ready members after {PATIENCE:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_until_ready(host, many, begun)?;
         ready.push(milliseconds(begun.elapsed()));
         docker.run(&format!("rm --force {}", names.join(" ")));
     }
     let name = format!("{many} containers that start at once, until all are ready");
-    Ok(measured("privnet", &ready).map(|ours| Row::new(GROUP, name, Unit::Milliseconds, ours)).into_iter().collect())
+    Ok(row(&name, &ready).into_iter().collect())
+}
+
+/// Containers of one service of Compose, until all are ready members.
+fn by_compose(directory: &Path, (host, docker): (&Host, &Docker), many: usize, rounds: u32) -> Result<Vec<Row>> {
+    let file = directory.join("many.yaml");
+    let line = docker.container("none", "");
+    let (_, command) = line.split_once(IMAGE).context("a command line without the image")?;
+    let project = serde_json::json!({
+        "name": "many",
+        "services": { "job": {
+            "image": IMAGE, "command": command.split_whitespace().collect::<Vec<_>>(), "networks": ["shop"],
+            "stop_grace_period": "1s", "deploy": { "replicas": many },
+        } },
+        "networks": { "shop": { "external": true, "name": "shop" } },
+    });
+    fs::write(&file, project.to_string()).context("cannot write the file of Compose")?;
+    let mut ready = Series::default();
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        docker.compose(&file, "up --detach --quiet-pull", &[]);
+        wait_until_ready(host, many, begun)?;
+        ready.push(milliseconds(begun.elapsed()));
+        docker.compose(&file, "down --timeout 1", &[]);
+    }
+    let name = format!("{many} containers by Compose, until all are ready");
+    Ok(row(&name, &ready).into_iter().collect())
+}
+
+fn wait_until_ready(host: &Host, many: usize, begun: Instant) -> Result<()> {
+    while !all_ready(host, many)? {
+        ensure!(begun.elapsed() < PATIENCE, "not all containers are ready members after {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 fn all_ready(host: &Host, many: usize) -> Result<bool> {
