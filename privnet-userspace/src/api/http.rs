@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -16,6 +16,10 @@ use super::STORE_AGE_HEADER;
 /// How long a request may take. An attach waits for the kernel and for WireGuard, a stream for its container too, and
 /// both have their own, shorter bounds.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a connection waits for a place in the queue of a server that takes no more at once than it can serve.
+const QUEUE: Duration = Duration::from_secs(30);
+/// How often it looks for one.
+const GLANCE: Duration = Duration::from_millis(20);
 /// The largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
@@ -25,6 +29,9 @@ pub enum HttpError {
     /// No server took the connection.
     #[error("{0}")]
     Connect(io::Error),
+    /// The server is there, and too many connections wait for it.
+    #[error("its queue is full after {} s", QUEUE.as_secs())]
+    Busy,
     /// The other side hung up, or speaks something else.
     #[error("the connection broke: {0}")]
     Exchange(String),
@@ -68,9 +75,10 @@ pub enum Switched {
 /// Sends one request, and reads the whole answer. `target` is a path with its query, percent-encoded.
 ///
 /// # Errors
-/// There is no answer; the other side may have acted all the same unless it is [`HttpError::Connect`].
+/// There is no answer; the other side may have acted all the same unless it is [`HttpError::Connect`] or
+/// [`HttpError::Busy`].
 pub async fn request(socket: &Path, method: Method, target: &str, body: Option<Vec<u8>>) -> Result<Answer, HttpError> {
-    let stream = UnixStream::connect(socket).await.map_err(HttpError::Connect)?;
+    let stream = connect(socket).await?;
     tokio::time::timeout(TIMEOUT, exchange(stream, method, target, body)).await.map_err(|_| HttpError::Timeout)?
 }
 
@@ -79,7 +87,7 @@ pub async fn request(socket: &Path, method: Method, target: &str, body: Option<V
 /// # Errors
 /// There is no answer.
 pub async fn switch(socket: &Path, target: &str, protocol: &str, body: Vec<u8>) -> Result<Switched, HttpError> {
-    let stream = UnixStream::connect(socket).await.map_err(HttpError::Connect)?;
+    let stream = connect(socket).await?;
     let switching = async {
         let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, protocol)];
         let mut response = send(stream, Method::POST, target, &headers, body).await?;
@@ -98,7 +106,7 @@ pub async fn switch(socket: &Path, target: &str, protocol: &str, body: Vec<u8>) 
 /// # Errors
 /// There is no answer.
 pub async fn open(socket: &Path, target: &str) -> Result<Result<Lines, Answer>, HttpError> {
-    let stream = UnixStream::connect(socket).await.map_err(HttpError::Connect)?;
+    let stream = connect(socket).await?;
     let opening = async {
         let response = send(stream, Method::GET, target, &[], Vec::new()).await?;
         if response.status().is_success() {
@@ -124,6 +132,20 @@ impl Lines {
             let Some(frame) = self.body.frame().await else { return Ok(None) };
             let frame = frame.map_err(|error| broken(&error))?;
             self.read.extend(frame.data_ref().into_iter().flatten());
+        }
+    }
+}
+
+/// Connects. A socket that does not block is refused by the kernel while the server's queue is full: `EAGAIN`.
+async fn connect(socket: &Path) -> Result<UnixStream, HttpError> {
+    let begun = Instant::now();
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < QUEUE => {
+                tokio::time::sleep(GLANCE).await;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(HttpError::Busy),
+            connected => return connected.map_err(HttpError::Connect),
         }
     }
 }
@@ -187,7 +209,43 @@ pub fn encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_request_waits_while_the_queue_of_its_server_is_full() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("server.sock");
+        let listener = UnixListener::bind(&path).expect("bound");
+        rustix::net::listen(&listener, 1).expect("a short queue");
+        let mut waiting = Vec::new();
+        let full = loop {
+            match UnixStream::connect(&path).await {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let asked = tokio::spawn(async move { request(&path, Method::GET, "/", None).await });
+        tokio::task::yield_now().await;
+        assert!(!asked.is_finished(), "it is refused at once");
+        drop(waiting);
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                // Those that waited are gone.
+                if stream.read_u8().await.is_ok() {
+                    let answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+                    stream.write_all(answer).await.expect("written");
+                    stream.shutdown().await.expect("closed");
+                }
+            }
+        });
+        assert_eq!(asked.await.expect("ran").expect("answered").status, StatusCode::NO_CONTENT);
+        server.abort();
+    }
 
     #[test]
     fn what_could_change_a_target_is_encoded() {

@@ -11,8 +11,9 @@ use tokio::net::UnixListener;
 
 use crate::agent::{ControlError, ErrorCode};
 
-/// How many connections may wait to be accepted.
-const BACKLOG: i32 = 128;
+/// How many connections may wait to be accepted: as many as at a socket of systemd's. A client whose socket does not block,
+/// dockerd for one, is refused when the queue is full.
+const BACKLOG: i32 = 4096;
 
 /// A listening control socket. Dropping it removes the file, unless it is systemd's, or another agent has put its own there
 /// meanwhile.

@@ -199,6 +199,11 @@ fn unreachable(socket: &Path, error: &HttpError) -> ControlError {
             format!("the agent is not running: cannot connect to {path}: {error}"),
             "start it as root with `privnet agent` (from a checkout: `cargo xtask run`), or give its --socket",
         ),
+        HttpError::Busy => ControlError::new(
+            ErrorCode::AgentUnavailable,
+            format!("the agent at {path} has more requests than it can take: {error}"),
+            "try again; its log says what it does",
+        ),
         HttpError::Exchange(_) => ControlError::new(
             ErrorCode::AgentUnavailable,
             format!("the agent at {path} did not answer: {error}"),

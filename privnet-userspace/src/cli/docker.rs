@@ -92,7 +92,7 @@ fn unreachable(socket: &std::path::Path, error: &HttpError) -> ControlError {
             format!("docker is not running: cannot connect to {path}: {error}"),
             "start it, or attach with --pid or --netns",
         ),
-        HttpError::Exchange(_) | HttpError::Timeout => ControlError::new(
+        HttpError::Exchange(_) | HttpError::Timeout | HttpError::Busy => ControlError::new(
             ErrorCode::Timeout,
             format!("docker at {path} did not answer: {error}"),
             "see docker's log, or attach with --pid or --netns",
