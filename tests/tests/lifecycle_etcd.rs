@@ -297,6 +297,8 @@ fn a_host_that_is_not_heard_loses_its_members_names_and_nothing_else() {
         hosts().iter().map(seen).collect::<Vec<_>>(),
         [("h1".to_owned(), one.vtep, 1, HostState::Present), ("h2".to_owned(), two.vtep, 1, HostState::Unreachable)]
     );
+    let leases: Vec<bool> = hosts().iter().map(|host| host.lease_since_unix_seconds.is_some()).collect();
+    assert_eq!(leases, [true, false], "h1 holds its lease, that of h2 has ended");
     let shown = one.cli().text(&["members"]);
     assert_eq!(shown.matches("unreachable for").count(), 1, "{shown}");
     let since = |host: &str| {

@@ -45,8 +45,8 @@ pub struct World {
     /// What is given out in each network.
     occupancy: BTreeMap<NetworkId, Occupancy>,
     hosts: BTreeMap<HostName, HostRecord>,
-    /// The hosts whose agents were heard of late, and the instances of these.
-    present: BTreeMap<HostName, Option<Uuid>>,
+    /// The hosts whose agents were heard of late, and what these say of themselves; nothing where that cannot be read.
+    present: BTreeMap<HostName, Option<PresenceRecord>>,
     /// The network that has each name.
     names: BTreeMap<NetworkName, NetworkId>,
     /// The networks that were ended with their members.
@@ -241,8 +241,8 @@ impl World {
             self.hosts.insert(host.name.clone(), host);
             Ok(if changed { Concerns::Everything } else { Concerns::Nothing })
         } else if let Some(host) = keys::host_of_presence(&entry.key) {
-            let instance = records::read::<PresenceRecord>(entry).ok().map(|presence| presence.record.instance);
-            let is_new = self.present.insert(host.clone(), instance).is_none();
+            let presence = records::read::<PresenceRecord>(entry).ok().map(|presence| presence.record);
+            let is_new = self.present.insert(host.clone(), presence).is_none();
             Ok(if is_new { self.networks_of(&host) } else { Concerns::Nothing })
         } else {
             Ok(Concerns::Nothing)

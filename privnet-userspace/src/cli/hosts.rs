@@ -66,9 +66,10 @@ fn host_table(views: &[HostView]) -> String {
                 (state, _) if view.draining => format!("{state}, drained"),
                 (state, _) => state.to_string(),
             },
+            view.lease_since_unix_seconds.map_or_else(|| "-".to_owned(), human::age),
             number(view.applied_revision),
             number(view.lag),
         ]
     };
-    table(&["NAME", "VTEP", "VERSION", "MEMBERS", "STATE", "APPLIED", "LAG"], views.iter().map(row))
+    table(&["NAME", "VTEP", "VERSION", "MEMBERS", "STATE", "LEASE AGE", "APPLIED", "LAG"], views.iter().map(row))
 }

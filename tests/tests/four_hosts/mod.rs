@@ -1,5 +1,6 @@
 //! The four hosts, what is done to them, and what must be true meanwhile and afterwards.
 
+mod shown;
 mod step;
 mod talk;
 
@@ -60,10 +61,12 @@ pub struct Fleet {
     of_etcd: Space,
     etcd: Etcd,
     has_copy: bool,
+    begun_unix_seconds: u64,
 }
 
 impl Fleet {
     pub fn start(lab: &Lab) -> Self {
+        let begun_unix_seconds = shown::now_unix_seconds();
         let mut spaces = lab.underlay(ETCD, 1500);
         let of_etcd = spaces.pop().expect("five");
         let mut etcd = Etcd::new(of_etcd.clone(), ETCD);
@@ -92,6 +95,7 @@ impl Fleet {
             of_etcd,
             etcd,
             has_copy: false,
+            begun_unix_seconds,
         };
         for host in &fleet.hosts {
             wait_until("each host knows the network", || host.networks().is_ok_and(|networks| networks.len() == 1));
@@ -180,6 +184,7 @@ impl Fleet {
 
         // The store has what is there, and nothing of what is not.
         let there = self.wanted();
+        self.hosts_are_shown();
         let rows = |etcd: &Etcd, of: &str| etcd.records(&[]).keys().filter(|key| key.starts_with(of)).count();
         for of in ["members/", "public-keys/"] {
             let records = self.etcd.records(&[]).into_iter().filter(|(key, _)| key.starts_with(of));

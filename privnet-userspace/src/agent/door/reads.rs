@@ -74,6 +74,7 @@ pub fn hosts(shared: &Shared) -> Vec<HostView> {
                 members: world.members_on(&host.name).count(),
                 state: if is_gone { HostState::Unreachable } else { HostState::Present },
                 unreachable_since_unix_seconds: shared.gone_hosts.since(&host.name).filter(|_| is_gone),
+                lease_since_unix_seconds: world.lease_since(&host.name),
                 applied_revision: its,
                 lag: its.map(|its| applied.saturating_sub(its)),
                 members_unadopted: world.unadopted(&host.name, own_instance),

@@ -74,37 +74,38 @@ pub async fn announce(
     seen: u64,
     taking: Taking,
 ) -> Result<Option<LeaseId>> {
-    let host = &config.host;
-    let presence = PresenceRecord {
-        instance: facts.instance.id(),
-        machine: facts.machine,
-        boot: Some(facts.boot_id.clone()),
-        fleet: Some(store.id()),
-        answers: true,
-        asked: None,
-    };
-    let mark = keys::instance_mark(presence.instance);
+    let (host, own) = (&config.host, facts.instance.id());
+    let mark = keys::instance_mark(own);
     if store.get(&mark).await.context("looking whether this host was forgotten")?.is_some() {
         return Ok(None);
     }
     let over = match holder(store, config, facts, taking).await? {
         Holder::Nobody => None,
-        Holder::Own => Some(presence.instance),
+        Holder::Own => Some(own),
         Holder::Gone(instance) => Some(instance),
         Holder::Silent => return Ok(None),
     };
     let lease = store.grant_lease(TTL).await.context("announcing this host in the store")?;
+    let presence = PresenceRecord {
+        instance: own,
+        machine: facts.machine,
+        boot: Some(facts.boot_id.clone()),
+        fleet: Some(store.id()),
+        answers: true,
+        asked: None,
+        since_unix_seconds: Some(crate::agent::now_unix_seconds()),
+    };
     let mut attempts = 1;
     loop {
         let held = store.get(&keys::presence(host)).await.context("announcing this host in the store")?;
         let before = held.as_ref().map(records::read::<PresenceRecord>).transpose()?;
-        let is_ours = |before: &PresenceRecord| [Some(presence.instance), over].contains(&Some(before.instance));
+        let is_ours = |before: &PresenceRecord| [Some(own), over].contains(&Some(before.instance));
         if before.as_ref().is_some_and(|before| !is_ours(&before.record)) {
             return Err(name_is_held(config).into());
         }
         let heard = before.map_or_else(Envelope::first, |before| before.envelope.next());
         let told = store.get(&keys::host(host)).await.context("announcing this host in the store")?;
-        let claim = VtepClaim::look(store, host, presence.instance, facts.vtep).await?;
+        let claim = VtepClaim::look(store, host, own, facts.vtep).await?;
         // The others act on a change of it; one that cannot be read is one of none.
         let before = told.as_ref().and_then(|entry| records::read::<HostRecord>(entry).ok());
         let is_kept = match &before {
@@ -126,7 +127,7 @@ pub async fn announce(
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 applied_revision: before.as_ref().map_or(0, |before| before.record.applied_revision),
                 clock_steps: before.as_ref().map_or(0, |before| before.record.clock_steps),
-                instance: Some(presence.instance),
+                instance: Some(own),
             };
             let envelope = before.map_or_else(Envelope::first, |before| before.envelope.next()).above(seen);
             transaction = transaction.put(keys::host(host), records::encode(&record, &envelope));

@@ -188,8 +188,15 @@ mod tests {
         let told = Transaction::new().put(keys::host(&name("old")), records::encode(&record, &Envelope::first()));
         store.commit(told).await.expect("told");
         VtepClaim::look(&store, &name("h1"), OURS, VTEP).await.map(drop).expect("it is gone");
-        let presence =
-            PresenceRecord { instance: THEIRS, machine: None, boot: None, fleet: None, answers: false, asked: None };
+        let presence = PresenceRecord {
+            instance: THEIRS,
+            machine: None,
+            boot: None,
+            fleet: None,
+            answers: false,
+            asked: None,
+            since_unix_seconds: None,
+        };
         let heard =
             Transaction::new().put(keys::presence(&name("old")), records::encode(&presence, &Envelope::first()));
         store.commit(heard).await.expect("heard");

@@ -11,7 +11,7 @@ use super::{World, kept_for};
 use crate::model::ids::ContainerNumber;
 use crate::model::{AppId, ContainerRef, ContainerType, HostName, Member, MemberId, Network, NetworkId, NetworkName};
 use crate::store::claims::Occupancy;
-use crate::store::records::{AddressRecord, HostRecord, InstanceMark, NetworkMark, Stored};
+use crate::store::records::{AddressRecord, HostRecord, InstanceMark, NetworkMark, PresenceRecord, Stored};
 
 impl World {
     /// The networks, by id.
@@ -62,6 +62,18 @@ impl World {
     #[must_use]
     pub fn is_heard(&self, host: &HostName) -> bool {
         self.present.contains_key(host)
+    }
+
+    /// What the agent of a host that is heard says of itself.
+    fn presence(&self, host: &HostName) -> Option<&PresenceRecord> {
+        self.present.get(host)?.as_ref()
+    }
+
+    /// Since when the agent of a host has held the lease of its presence, by that host's clock, in seconds since 1970-01-01 UTC;
+    /// nothing while it is not heard, and where its build does not say.
+    #[must_use]
+    pub fn lease_since(&self, host: &HostName) -> Option<u64> {
+        self.presence(host)?.since_unix_seconds
     }
 
     /// A network's members.
@@ -146,7 +158,7 @@ impl World {
     /// and instance.
     #[must_use]
     pub fn unadopted(&self, host: &HostName, own: (&HostName, Uuid)) -> usize {
-        let instance = if own.0 == host { Some(own.1) } else { self.present.get(host).copied().flatten() };
+        let instance = if own.0 == host { Some(own.1) } else { self.presence(host).map(|presence| presence.instance) };
         let Some(instance) = instance else { return 0 };
         self.members_on(host).filter(|member| member.instance.is_some_and(|other| other != instance)).count()
     }

@@ -164,6 +164,7 @@ pub(crate) fn host_view() -> HostView {
         members: 3,
         state: HostState::Unreachable,
         unreachable_since_unix_seconds: Some(1_700_000_000),
+        lease_since_unix_seconds: Some(1_700_000_000),
         applied_revision: Some(7),
         lag: Some(2),
         members_unadopted: 1,

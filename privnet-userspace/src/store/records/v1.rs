@@ -249,6 +249,9 @@ pub struct PresenceRecord {
     /// The question of another agent that would have the name; a holder that lives writes its presence without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Uuid>,
+    /// When the agent took the lease, by its host's clock, in seconds since 1970-01-01 UTC; `None` where its build does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_unix_seconds: Option<u64>,
 }
 
 /// The record of `fleet/record`: what the hosts that share the store have in common, and which store it is.

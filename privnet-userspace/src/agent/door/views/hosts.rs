@@ -23,6 +23,10 @@ pub struct HostView {
     /// Since when its agent is not heard, as far as this agent knows, in seconds since 1970-01-01 UTC; absent while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreachable_since_unix_seconds: Option<u64>,
+    /// Since when its agent has held the lease of its presence without a gap, by that host's clock, in seconds since 1970-01-01
+    /// UTC: since it was started, mostly. Absent while it is not heard, and where its build does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_since_unix_seconds: Option<u64>,
     /// The newest change of a network or a member that it is known to have applied, by the store's revision; absent where its
     /// build does not say. It is told twice a minute at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -36,7 +36,15 @@ async fn the_port_does_not_change_while_an_agent_of_the_build_before_is_there() 
     let fleet = fleet(&store).await;
     let tell = async |host: &str, of| {
         let instance = uuid::Uuid::nil();
-        let presence = PresenceRecord { instance, machine: None, boot: None, fleet: of, answers: false, asked: None };
+        let presence = PresenceRecord {
+            instance,
+            machine: None,
+            boot: None,
+            fleet: of,
+            answers: false,
+            asked: None,
+            since_unix_seconds: None,
+        };
         let key = keys::presence(&host.parse().expect("a host"));
         let told = Transaction::new().put(key, records::encode(&presence, &Envelope::first()));
         fleet.commit(told).await.expect("told");
