@@ -4,8 +4,9 @@ use super::args::{AgentSocket, Format, HostVerb};
 use super::client::Client;
 use super::human;
 use super::output::{print, print_age, table};
-use crate::api::ControlError;
 use crate::api::views::{AdoptHost, DrainHost, ForgetHost, HostState, HostView};
+use crate::api::{ControlError, ErrorCode};
+use crate::model::counted;
 
 /// `privnet hosts`.
 ///
@@ -32,17 +33,29 @@ pub async fn host(verb: HostVerb, format: Format) -> Result<(), ControlError> {
         HostVerb::Drain { host, wait, cancel, agent } => {
             let request = DrainHost { host, wait_seconds: Some(wait), cancel };
             let drained = Client::new(&agent.socket).drain_host(&request).await?;
-            print(format, &drained, |drained| match drained.members_left {
-                _ if cancel => "takes members again\n".to_owned(),
-                0 => "drained\n".to_owned(),
-                left => format!("not empty yet: {left} left\n"),
-            })
+            if !cancel && drained.members_left > 0 {
+                return Err(not_empty(&request.host, drained.members_left, wait));
+            }
+            print(format, &drained, |_| if cancel { "takes members again\n" } else { "drained\n" }.to_owned())
         }
         HostVerb::Forget { host, yes, force, agent } => {
             let forgotten = Client::new(&agent.socket).forget_host(&ForgetHost { host, yes, force }).await?;
             print(format, &forgotten, |it| format!("forgotten, with {} members\n", it.members_ended))
         }
     }
+}
+
+/// That a host has members when the wait for its owners ends. It stays drained.
+fn not_empty(host: &str, left: u64, wait_seconds: u64) -> ControlError {
+    let members = counted(usize::try_from(left).unwrap_or(usize::MAX), "member");
+    ControlError::new(
+        ErrorCode::Timeout,
+        format!("host {host} still has {members} after {wait_seconds} s"),
+        format!(
+            "it stays drained: stop the containers that `privnet members` shows there, and repeat the command to wait on; \
+             `privnet host drain {host} --cancel` takes members again"
+        ),
+    )
 }
 
 /// That a host is not heard, and for how long.
