@@ -1,4 +1,5 @@
-//! A host that is drained, a host that is gone for ever, forgotten, and then back, and a store that is put back from between.
+//! A host that is drained, a host that is gone for ever, forgotten, and then back, with two members and with six, and a store
+//! that is put back from between.
 //!
 //! ```text
 //!  h1: agent, web-1 ─────┐            ┌── h2: agent (gone, forgotten, back, adopted), backend-1, side-1
@@ -218,6 +219,21 @@ fn a_forgotten_host_ends_for_all_and_goes_on_once_it_is_adopted() {
     let next = two.join(&network, &late);
     wait_until("a new member reaches web", || next.pings(web.address()));
 
+    say("forget six");
+    let more = ["side-2", "side-3", "side-4"].map(|name| lab.member(&two, &network, name));
+    wait_until("h1 knows all six", || members_of_two(&one) == 6);
+    settles(&two, 6);
+    two.kill();
+    let mark = marks(&etcd);
+    refused(forget(&one, &["--force"]), ErrorCode::InvalidArgument, &["6 members of host h2 would end", "--yes"]);
+    assert_eq!((members_of_two(&one), marks(&etcd)), (6, mark), "nothing was done");
+    assert_eq!(forget(&one, &["--force", "--yes"]).expect("forgotten"), ForgottenHost { members_ended: 6 });
+    assert_eq!(members_of_two(&one), 0);
+    two.start();
+    assert_eq!(adopt(&two).expect("adopted"), Adopted { kept: 6, ended: 0 });
+    settles(&two, 6);
+    wait_until("h1 knows all six again", || members_of_two(&one) == 6);
+
     say("drained to the last");
     let agent = one.cli();
     let draining = std::thread::spawn(move || agent.json::<DrainedHost>(&["host", "drain", "h2", "--wait", "600"]));
@@ -226,7 +242,7 @@ fn a_forgotten_host_ends_for_all_and_goes_on_once_it_is_adopted() {
         hosts.iter().any(|host| host.draining)
     };
     wait_until("h2 is drained", is_draining);
-    for Joined { container, .. } in [&backend, &side, &next] {
+    for Joined { container, .. } in [&backend, &side, &next].into_iter().chain(&more) {
         assert!(two.detach(&network, container).expect("its owner stops it").detached);
     }
     wait_until("the command ends with the last member", || draining.is_finished());
