@@ -10,7 +10,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use privnet::agent::config::wireguard_dir;
 use privnet::agent::views::{Adopted, CheckStatus, HostView, NetworkView};
@@ -22,6 +22,9 @@ const SUBNET: &str = "10.92.0.0/24";
 const PORT: u16 = 7000;
 const PACE: Duration = Duration::from_millis(1);
 const LATER: Duration = Duration::from_secs(90);
+/// How long the agent that has a name may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+const ASKED: &str = "an agent has the name of this host: it is asked";
 const MACHINES: [&str; 2] = ["0a1b2c3d4e5f60718293a4b5c6d7e8f9", "1a1b2c3d4e5f60718293a4b5c6d7e8f9"];
 
 /// Two hosts with a member each, and the etcd that they share.
@@ -92,6 +95,25 @@ impl Cluster {
 
     fn stream(&self) -> &Stream {
         self.stream.as_ref().expect("it runs")
+    }
+
+    /// Has the presence of h1 say that its agent runs under an earlier boot of the machine; its lease lives on.
+    fn is_of_the_boot_before(&self) {
+        self.etcd.rewrite("presences/h1", |presence| presence["boot"] = "an earlier boot".into());
+    }
+
+    /// What a second agent of h1 says with a copy of its state directory, which must not become the host's agent.
+    #[track_caller]
+    fn is_refused_with(&self, copy: &Path) -> String {
+        let (state, socket) = (self.state().display().to_string(), self.one.paths().socket.display().to_string());
+        let line = (self.one.agent_line())
+            .replace(&format!("--state-dir {state} "), &format!("--state-dir {} ", copy.display()))
+            .replace(&format!("--socket {socket} "), &format!("--socket {socket}.copy "));
+        let refused = self.one.space.command(&format!("timeout 60 {line}")).output().expect("it starts");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains("another agent of this store has the host name h1"), "{said}");
+        said
     }
 
     /// Asserts that the members of h1 belong to another instance: all that says so, and what is refused.
@@ -192,16 +214,13 @@ fn a_copied_state_directory_ends_no_member() {
 
     // To another place on the same machine, while the agent runs: the second one of that name is refused.
     cluster.one.space.run(&format!("cp -a {} {}", state.display(), copy.display()));
-    let line = cluster.one.agent_line();
-    let socket = cluster.one.paths().socket.with_extension("copy");
-    let line =
-        line.replace(&format!("--state-dir {}", state.display()), &format!("--state-dir {}", copy.display())).replace(
-            &format!("--socket {}", cluster.one.paths().socket.display()),
-            &format!("--socket {}", socket.display()),
-        );
-    let refused = cluster.one.space.command(&line).output().expect("it starts");
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("another agent of this store has the host name h1"), "{said}");
+    cluster.is_refused_with(&copy);
+    // After another boot, too: an agent that is where it was asks the one that has the name, which answers.
+    let (note, aside) = (copy.join("machine"), copy.join("machine.aside"));
+    fs::rename(&note, &aside).expect("the note of where it was");
+    cluster.is_of_the_boot_before();
+    assert!(cluster.is_refused_with(&copy).contains(ASKED));
+    fs::rename(&aside, &note).expect("the note of where it was");
     cluster.wait_until_settled(1);
 
     // The twin: the agent does not live, so the copy takes its place, and ends nothing.
@@ -211,6 +230,37 @@ fn a_copied_state_directory_ends_no_member() {
     cluster.one.start();
     cluster.wait_until_settled(1);
     cluster.stream().flows();
+
+    // After another boot, and no agent answers: nothing is ended before one had the time to.
+    let gone = lab.member(&cluster.one, &cluster.network, "gone-1");
+    cluster.wait_until_settled(2);
+    cluster.one.kill();
+    gone.app.remove();
+    cluster.is_of_the_boot_before();
+    let (begun, asked) = (Instant::now(), cluster.one.said(ASKED).len());
+    cluster.one.begin();
+    let (mut unasked, mut is_asked) = (begun, false);
+    wait_until("the member that is gone has ended", || {
+        let looked = Instant::now();
+        let records = cluster.etcd.records(&[]);
+        is_asked |= records["presences/h1"].contains("\"asked\"");
+        if !is_asked {
+            unasked = looked;
+        }
+        !records.keys().any(|key| key.contains("/1.gone."))
+    });
+    // A look may come late: the question is no older than the last look that did not find it.
+    let took = if is_asked { unasked.elapsed() } else { begun.elapsed() };
+    say(&format!("a member of the boot before ended {took:?} after the question"));
+    assert!(took >= ANSWER, "{took:?}");
+    cluster.wait_until_settled(1);
+    assert_eq!(cluster.one.said(ASKED).len(), asked + 1);
+    cluster.stream().flows();
+    // The twin: under the same boot it does not ask.
+    cluster.one.kill();
+    cluster.one.start();
+    cluster.wait_until_settled(1);
+    assert_eq!(cluster.one.said(ASKED).len(), asked + 1);
 
     // To another machine: a new instance, of which no member is.
     let (before, journal) = (cluster.instance(), cluster.journal());

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-use privnet::store::{self, EtcdOptions, Key, Prefix, Store as _, Transaction};
+use privnet::store::{self, EtcdOptions, Expected, Key, Prefix, Store as _, Transaction};
 use rustix::process::Signal;
 
 use super::ground::Ground;
@@ -295,6 +295,28 @@ impl Etcd {
         };
         let transaction = records.iter().fold(Transaction::new(), put);
         self.ask(async move |store| store.commit(transaction).await.expect("written"));
+    }
+
+    /// Writes the next form of a record, under the lease that it has, as whoever can write there does.
+    ///
+    /// # Panics
+    /// When there is none, or it cannot be written.
+    pub fn rewrite(&self, key: &str, change: impl FnOnce(&mut serde_json::Value) + Send + 'static) {
+        say(&format!("[etcd] {key} is written again"));
+        let key: Key = key.parse().expect("a key");
+        self.ask(async move |store| {
+            let held = store.get(&key).await.expect("an answer").expect("a record");
+            let mut record: serde_json::Value = serde_json::from_slice(&held.value).expect("JSON");
+            record["serial"] = (record["serial"].as_u64().unwrap_or_default() + 1).into();
+            change(&mut record);
+            let (value, same) = (record.to_string().into_bytes(), Expected::Revision(held.revision));
+            let writing = Transaction::new().require(key.clone(), same);
+            let writing = match held.lease {
+                Some(lease) => writing.put_leased(key, value, lease),
+                None => writing.put(key, value),
+            };
+            store.commit(writing).await.expect("written");
+        });
     }
 
     /// Does something with the store, from the host's namespace.
