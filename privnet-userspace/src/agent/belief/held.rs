@@ -78,7 +78,7 @@ pub(super) struct Ghost {
 }
 
 impl Held {
-    const fn is_over(&self) -> bool {
+    pub(super) const fn is_over(&self) -> bool {
         matches!(self.stored, Stored::Lost { is_over: true, .. })
     }
 }
@@ -169,6 +169,11 @@ impl Belief {
 
     /// Follows a transaction of the store, and returns the changes of what is believed, in their order.
     pub fn follow(&mut self, changes: &[Event], now: Instant) -> Vec<Event> {
+        if self.comes_back(changes) { self.take_back(changes) } else { self.weigh(changes, now) }
+    }
+
+    /// Follows a transaction that may end the belief in anything.
+    pub(super) fn weigh(&mut self, changes: &[Event], now: Instant) -> Vec<Event> {
         let is_mark = |event: &&Event| matches!(event, Event::Put { key, .. } if key.below(&keys::marks()).is_some());
         let is_row = |event: &&Event| matches!(event, Event::Put { key, .. } if keys::parse_address(key).is_some());
         let (mut believed, mut touched) = (Vec::new(), BTreeSet::new());

@@ -17,6 +17,7 @@
 //!
 //! Pure: it is given the transactions of the store and the time, and returns the changes that are to be believed.
 
+mod come_back;
 mod contest;
 mod counts;
 mod damage;

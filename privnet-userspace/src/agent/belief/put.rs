@@ -142,7 +142,7 @@ impl Belief {
     }
 
     /// Whether a member's record is not to be believed: it is over, or it has another one's name.
-    fn is_ghost(&self, key: &Key, member: &Member, serial: u64) -> Option<bool> {
+    pub(super) fn is_ghost(&self, key: &Key, member: &Member, serial: u64) -> Option<bool> {
         if self.marks.of(member).is_some() || self.row(member).is_some_and(|row| !row.goes_on(member.id)) {
             return Some(true);
         }

@@ -101,6 +101,39 @@ async fn a_put_back_that_ends_between_two_transactions_is_finished_by_another_ho
     }
 }
 
+/// Otherwise each of them costs a look at all that is lost yet, and a store of many members is not soon followed again.
+#[tokio::test]
+async fn what_hosts_put_back_after_a_loss_of_everything_is_not_weighed() {
+    let mut lab = with_free_addresses().await;
+    let everything = lab.listing().await.entries.into_iter().map(|entry| entry.key);
+    let lost: Vec<Key> = everything.filter(|key| *key != presence(0) && *key != presence(1)).collect();
+    let delete = |lost: &[Key]| lost.iter().cloned().fold(Transaction::new(), Transaction::delete);
+    for batch in lost.chunks(100) {
+        lab.store.commit(delete(batch)).await.expect("lost");
+    }
+    follow(&mut lab).await;
+    let (mut put_back, before) = (0, lab.came_back);
+    for host in [0, 1, 0] {
+        for transaction in due(&lab, host) {
+            lab.store.commit(transaction).await.expect("as it was seen");
+            put_back += 1;
+        }
+        follow(&mut lab).await;
+        lab.now += LATER;
+    }
+    lab.check_store().await;
+    assert!(put_back > 4, "{put_back} transactions");
+    assert_eq!(lab.came_back - before, put_back * HOSTS.len(), "each host takes back each");
+    // The twin: a later form of a record may end what is believed.
+    let before = lab.came_back;
+    let host = super::lab::host_record(0);
+    let told = super::lab::told_by(0, 9, lab.instances[0]);
+    lab.store.commit(Transaction::new().put(host.clone(), told.clone())).await.expect("told");
+    lab.truth.insert(host, told);
+    follow(&mut lab).await;
+    assert_eq!(lab.came_back, before);
+}
+
 #[tokio::test]
 async fn the_end_of_a_network_that_ends_between_two_transactions_is_finished_by_another_host() {
     for most in 0.. {

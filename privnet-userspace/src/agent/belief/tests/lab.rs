@@ -13,7 +13,7 @@ use crate::agent::world::SharedWorld;
 use crate::model::{HostName, Member, MemberId, Network, NetworkId};
 use crate::store::claims::{self, End, NewNetwork, Written};
 use crate::store::records::{self, AddressRecord, Stored};
-use crate::store::{Entry, Key, Listing, Memory, Revision, Store as _, Transaction, Value, Watch, keys};
+use crate::store::{Entry, Event, Key, Listing, Memory, Revision, Store as _, Transaction, Value, Watch, keys};
 
 pub const HOSTS: [&str; 2] = ["a", "b"];
 /// Longer than another host is waited for.
@@ -45,6 +45,8 @@ pub struct Lab {
     pub is_whole: bool,
     pub now: Instant,
     pub keys: u8,
+    /// How many transactions a host has followed that put back what it believed.
+    pub came_back: usize,
 }
 
 /// What comes back by itself, or never has to.
@@ -91,6 +93,23 @@ pub async fn new_network(store: &Memory, name: &str, third: u8, held: Vec<Networ
     claims::create_network(store, &wanted, &mut rng).await.expect("created")
 }
 
+/// Whether a transaction puts back what is believed; to weigh it would come to the same belief.
+fn comes_back_unweighed(world: &SharedWorld, changes: &[Event], now: Instant) -> bool {
+    let mut taken: Belief = world.belief(Belief::clone);
+    if !taken.comes_back(changes) {
+        return false;
+    }
+    let mut weighed = taken.clone();
+    let told = [taken.take_back(changes), weighed.weigh(changes, now)].map(|told| {
+        let mut told: Vec<String> = told.iter().map(|change| format!("{change:?}")).collect();
+        told.sort_unstable();
+        told
+    });
+    assert_eq!(told[0], told[1]);
+    assert_eq!(format!("{taken:?}"), format!("{weighed:?}"));
+    true
+}
+
 impl Lab {
     pub async fn new() -> Self {
         let store = Memory::new();
@@ -118,6 +137,7 @@ impl Lab {
             is_whole: true,
             now: Instant::now(),
             keys: 0,
+            came_back: 0,
         };
         for host in 0..HOSTS.len() {
             lab.read_again(host).await;
@@ -152,6 +172,7 @@ impl Lab {
             while let Some(watch) = watch
                 && let Some(Some(changes)) = futures::FutureExt::now_or_never(watch.next_transaction())
             {
+                self.came_back += usize::from(comes_back_unweighed(world, &changes, self.now));
                 world.follow(&changes, self.now);
             }
         }
