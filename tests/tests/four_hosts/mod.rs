@@ -16,7 +16,7 @@ use privnet_tests::lab::{
 
 pub use self::step::Step;
 use self::step::Way;
-use self::talk::{Talk, Threads};
+use self::talk::{Talk, Threads, look_of};
 
 /// Addresses for thirteen members: each has another holder soon.
 const SUBNET: &str = "10.92.0.0/28";
@@ -112,7 +112,9 @@ impl Fleet {
             fleet.threads.push(fleet.talk.read(&container.space, &names[number]));
             if number < HOSTS {
                 let others = names.iter().cloned().enumerate().filter(|(other, _)| *other != number).collect();
-                fleet.threads.push(fleet.talk.write(&container.space, number, others));
+                let Membership::Member(own) = fleet.memberships[number] else { panic!("an asker is a member") };
+                let look = look_of(&fleet.hosts[number], fleet.network.id, own);
+                fleet.threads.push(fleet.talk.write(&container.space, number, others, look));
             }
         }
         fleet

@@ -1,6 +1,6 @@
 //! Datagrams between containers: each says whom it is for, the reader says whether it was, and the sender when none was answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,14 +8,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use privnet::agent::config::wireguard_dir;
 use privnet::dns::{DEFAULT_ADDRESS, PORT as DNS, stub};
-use privnet_tests::lab::Space;
+use privnet::model::NetworkId;
+use privnet::wireguard::Device;
+use privnet_tests::lab::{Host, Space, runtime, say};
 
 const PORT: u16 = 7000;
 /// How long a sender waits for an answer, and then for the next datagram.
 const PATIENCE: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(15);
 const TICK: Duration = Duration::from_millis(50);
+
+/// From when on a datagram that is not answered is worth a line.
+const LONG: Duration = Duration::from_secs(2);
+
+/// What the host of a sender knows of an address.
+pub type Look = Box<dyn Fn(Ipv4Addr) -> String + Send>;
+
+/// What the WireGuard of a member of `host` knows of an address, and what the host's status says.
+pub fn look_of(host: &Host, network: NetworkId, own: Ipv4Addr) -> Look {
+    let dir = wireguard_dir(&host.paths().state, network, own);
+    let (device, agent) = (Device::userspace(&dir), host.cli());
+    Box::new(move |to| {
+        let seen = runtime().block_on(device.observe());
+        let peers = seen.map(|seen| seen.map(|seen| seen.peers).unwrap_or_default()).unwrap_or_default();
+        let at = peers.values().filter(|peer| peer.endpoint.is_some_and(|endpoint| endpoint.ip() == to));
+        let status = agent.output(&["status"]);
+        format!("{:?}; {}", at.collect::<Vec<_>>(), String::from_utf8_lossy(&status.stdout).replace('\n', " | "))
+    })
+}
 
 /// A container that reads and writes datagrams: its number among all of them.
 pub type Number = usize;
@@ -39,6 +61,8 @@ struct Book {
     expected_since: BTreeMap<(Number, Number), Instant>,
     /// Since when the datagrams of a sender to a reader, whose name was answered, were not.
     unanswered_since: BTreeMap<(Number, Number), Instant>,
+    /// The pairs of which it was said that they are not answered.
+    said: BTreeSet<(Number, Number)>,
     /// The longest time that a datagram which had to be answered was not.
     longest: Duration,
     longest_of: String,
@@ -57,9 +81,11 @@ impl Talk {
     }
 
     /// Writes from a container to all others in turn, by their names, until the talk ends.
-    pub fn write(&self, space: &Space, sender: Number, names: Vec<(Number, String)>) -> Threads {
+    ///
+    /// Of one that is not answered for long, `look` says what its host knows of the address.
+    pub fn write(&self, space: &Space, sender: Number, names: Vec<(Number, String)>, look: Look) -> Threads {
         let (talk, space) = (self.clone(), space.clone());
-        Threads(vec![thread::spawn(move || space.inside(move || talk.write_all(sender, &names)))])
+        Threads(vec![thread::spawn(move || space.inside(move || talk.write_all(sender, &names, &look)))])
     }
 
     /// What is expected from now on: since when datagrams of which senders to which readers are to be answered.
@@ -111,7 +137,7 @@ impl Talk {
         }
     }
 
-    fn write_all(&self, sender: Number, names: &[(Number, String)]) {
+    fn write_all(&self, sender: Number, names: &[(Number, String)], look: &Look) {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let mut number = 0_u64;
@@ -126,7 +152,10 @@ impl Talk {
                 number += 1;
                 let datagram = format!("{name}|{sender}|{number}");
                 let is_answered = ask(&socket, (address, PORT), datagram.as_bytes());
-                self.note((sender, *reader), name, asked, is_answered);
+                if let Some(lasted) = self.note((sender, *reader), name, asked, is_answered) {
+                    let seen = look(address);
+                    say(&format!("container {sender} has not reached {name} at {address} for {lasted:?}: {seen}"));
+                }
             } else {
                 self.book().unanswered_since.remove(&(sender, *reader));
             }
@@ -134,19 +163,24 @@ impl Talk {
         }
     }
 
-    fn note(&self, pair: (Number, Number), name: &str, asked: Instant, is_answered: bool) {
+    /// For how long a datagram that has to be answered was not, where that is long and was not said yet.
+    fn note(&self, pair: (Number, Number), name: &str, asked: Instant, is_answered: bool) -> Option<Duration> {
         let mut book = self.book();
         let since = *book.unanswered_since.entry(pair).or_insert(asked);
         if is_answered {
             book.unanswered_since.remove(&pair);
         }
         // One that is answered at once was never waited for.
-        let Some(expected) = book.expected_since.get(&pair).filter(|_| !is_answered || since < asked) else { return };
+        let expected = book.expected_since.get(&pair).filter(|_| !is_answered || since < asked)?;
         let lasted = since.max(*expected).elapsed();
         if lasted > book.longest {
             book.longest = lasted;
             book.longest_of = format!("from container {} to {name}", pair.0);
         }
+        if is_answered {
+            book.said.remove(&pair);
+        }
+        (lasted > LONG && !is_answered && book.said.insert(pair)).then_some(lasted)
     }
 
     fn is_closed(&self) -> bool {
