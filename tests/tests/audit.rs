@@ -224,6 +224,28 @@ fn behind_a_bridge_a_host_as_it_should_be_has_no_finding_and_one_that_forwards_e
     lab.finish();
 }
 
+#[test]
+fn a_host_of_its_own_store_and_one_without_members_have_no_finding() {
+    let lab = Lab::new("a_host_of_its_own_store_and_one_without_members_have_no_finding");
+    let host = lab.host(&Options::ebpf());
+    finds_nothing(&host, 0);
+    let shop = host.network("shop", SUBNET);
+    let members = ["web-1", "worker-1"].map(|name| lab.member(&host, &shop, name));
+    finds_nothing(&host, 2);
+    let text = host.space.run(&host.agent_line().replacen(" agent ", " audit ", 1));
+    assert_eq!(text, "2 members of 1 network looked at: every way out is the tunnel's\n");
+    // One whose container is gone, with nobody to end its membership, is none to look at.
+    host.kill();
+    members[1].container.space.remove();
+    wait_until("the container is gone", || audit(&host).members == 1);
+    let Audited { left_out, .. } = audit(&host);
+    assert!(matches!(&left_out[..], [one] if one.contains("worker") && one.contains("gone")), "{left_out:?}");
+    host.start();
+    wait_until("the agent has ended it", || audit(&host).left_out.is_empty());
+    finds_nothing(&host, 1);
+    lab.finish();
+}
+
 /// Until a host has heard of so many members, and written down what it heard.
 fn wait_until_known(host: &Host, members: usize) {
     wait_until("all members are known", || host.members().expect("members").len() == members);
