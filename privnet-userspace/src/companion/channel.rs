@@ -18,8 +18,11 @@ use zeroize::Zeroizing;
 
 /// Most descriptors in one message; the kernel takes 253.
 const MOST_FILES: usize = 64;
-/// How much is read at once, in octets.
+/// How much is read at once, in octets: of a long message, and of one with a secret.
 const CHUNK_OCTETS: usize = 64 << 10;
+/// How much is read at first of any other one. Nearly all are shorter, and an agent sends one to each of hundreds of processes:
+/// what a chunk costs, and a process never gives back, is its pages, which are written when it is made and when it is erased.
+const FIRST_OCTETS: usize = 4 << 10;
 
 /// Sends one message, the descriptors with its first octets, and shuts the writing side.
 ///
@@ -64,9 +67,10 @@ pub async fn receive(
     secret: usize,
 ) -> io::Result<(Zeroizing<Vec<u8>>, Vec<OwnedFd>)> {
     // As long as a secret is in the message, it does not grow: that would leave a copy behind.
-    let mut message = Zeroizing::new(Vec::with_capacity(CHUNK_OCTETS));
+    let first = if secret > 0 { CHUNK_OCTETS } else { FIRST_OCTETS };
+    let mut message = Zeroizing::new(Vec::with_capacity(first));
     let mut files = Vec::new();
-    let mut chunk = Zeroizing::new(vec![0; CHUNK_OCTETS]);
+    let mut chunk = Zeroizing::new(vec![0; first]);
     loop {
         stream.readable().await?;
         match stream.try_io(Interest::READABLE, || receive_some(stream, &mut chunk, &mut files)) {
@@ -76,6 +80,9 @@ pub async fn receive(
                 message.extend_from_slice(&chunk[..more]);
                 if message.len() > secret && message.ends_with(b"\n") {
                     return Ok((message, files));
+                }
+                if more == chunk.len() && more < CHUNK_OCTETS {
+                    chunk = Zeroizing::new(vec![0; CHUNK_OCTETS]);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -130,6 +137,18 @@ mod tests {
             let (sent, received) = tokio::join!(send(&ours, &message, &[]), receive(&theirs, 100, 0));
             sent.expect("sent");
             assert_eq!(received.is_ok(), fits);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_short_message_takes_little_memory_and_one_with_a_secret_never_moves() {
+        for (octets, secret, room) in [(300, 0, FIRST_OCTETS), (300, 32, CHUNK_OCTETS), (50_000, 32, CHUNK_OCTETS)] {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let message = vec![7; octets];
+            let (sent, received) = tokio::join!(send(&ours, &message, &[]), receive(&theirs, 4 << 20, secret));
+            sent.expect("sent");
+            let (arrived, _) = received.expect("received");
+            assert_eq!((arrived.len(), arrived.capacity()), (octets, room));
         }
     }
 
