@@ -1,20 +1,20 @@
 //! What is in the containers of this host: WireGuard, and what keeps private traffic off the other interfaces.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use super::own_address;
-use crate::model::{Member, PublicKey};
+use crate::model::Member;
 use crate::topology::intent::{DeviceAt, Intent, LocalMember};
 use crate::topology::object::{Object, spec};
-use crate::topology::peers::{Peer, PeerTable};
+use crate::topology::peers::{Peer, PeerTable, SharedPeers};
 use crate::topology::state::Plan;
 
 /// Plans the containers of one network.
 pub struct Containers<'a> {
     intent: &'a Intent,
-    peers: Arc<BTreeMap<PublicKey, Peer>>,
+    peers: Arc<SharedPeers>,
     departed: Arc<BTreeSet<Ipv4Addr>>,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Containers<'a> {
         let peers = intent.members.values().map(|member| (member.public_key, peer(member))).collect();
         // An address may have another holder already, which is reached.
         let departed = intent.departed.iter().filter(|address| !intent.members.contains_key(address));
-        Self { intent, peers: Arc::new(peers), departed: Arc::new(departed.copied().collect()) }
+        Self { intent, peers: SharedPeers::new(peers), departed: Arc::new(departed.copied().collect()) }
     }
 
     /// Plans what a member has in its container.
