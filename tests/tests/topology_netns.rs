@@ -172,6 +172,16 @@ fn many_creators_at_once_share_one_directory_mount() {
         creators.into_iter().map(|creator| creator.join().expect("creator")).collect()
     });
     assert_eq!(Netns::list(dir.path()).expect("list").len(), made.len());
+    // A symbolic link beside a pin is none, and a pin whose name is not meant is not found.
+    std::os::unix::fs::symlink("netlink-3", dir.path().join("netlink-link")).expect("a link");
+    for pin in Netns::list(dir.path()).expect("list") {
+        let find = |meant: &dyn Fn(&str) -> bool| {
+            Netns::find_pin(dir.path(), pin.id.expect("a namespace"), meant).expect("find")
+        };
+        assert_eq!(find(&|_| true).as_ref(), Some(&pin.name));
+        assert_eq!(find(&|name| name != pin.name), None);
+    }
+    fs::remove_file(dir.path().join("netlink-link")).expect("the link");
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let of_dir = |line: &&str| line.split(' ').nth(4) == dir.path().to_str();
     assert_eq!(mounts.lines().filter(of_dir).count(), 1);

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -115,6 +116,32 @@ impl Netns {
         }
         pins.sort();
         Ok(pins)
+    }
+
+    /// The name of a pin of a namespace in `dir`, of those whose names `is_meant` accepts. One question to the kernel each, where
+    /// [`Netns::list`] has four: an attach looks through the pins of all containers of the host.
+    ///
+    /// # Errors
+    /// As of [`Netns::list`].
+    pub fn find_pin(dir: &Path, id: NetnsId, is_meant: impl Fn(&str) -> bool) -> Result<Option<String>, Error> {
+        let failed = |source| Error::io("list", dir.display().to_string(), source);
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let Some(name) = entry.file_name().into_string().ok().filter(|name| is_meant(name)) else { continue };
+            // Of the file itself: a symbolic link is foreign. No file elsewhere has a namespace's device and number.
+            match entry.metadata() {
+                Ok(found) if (NetnsId { dev: found.dev(), ino: found.ino() }) == id => return Ok(Some(name)),
+                Ok(_) => {}
+                // Removed since the listing.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(None)
     }
 
     /// Removes a directory of pins that [`Netns::create`] made and that has no pin left: its mount, then itself.

@@ -101,8 +101,7 @@ fn name_of_ours(shared: &Shared, path: &Path, netns: &Netns) -> Option<String> {
     if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| own(name)) {
         return Some(name.to_owned());
     }
-    let pins = Netns::list(&config.netns_dir).unwrap_or_default();
-    pins.into_iter().find(|pin| pin.id == Some(netns.id()) && own(&pin.name)).map(|pin| pin.name)
+    Netns::find_pin(&config.netns_dir, netns.id(), own).unwrap_or_default()
 }
 
 #[cfg(test)]
