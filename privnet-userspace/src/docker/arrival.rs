@@ -1,6 +1,7 @@
 //! What follows a `Join`: the container's namespace appears, then the device in it, then Docker's own `resolv.conf`.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,9 +9,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::engine::Engine;
-use crate::agent::handover::{DEVICE, Handovers, Stage};
+use crate::agent::handover::{DEVICE, HandedOver, Handovers, Stage};
 use crate::agent::{ControlError, ErrorCode};
-use crate::api::identity::Identity;
+use crate::api::identity::{Container, Identity};
 
 /// How long a container may take to appear, and its device in it, of which Docker says nothing: it starts it at once or gives up.
 pub const ARRIVAL: Duration = Duration::from_secs(60);
@@ -20,6 +21,8 @@ const QUESTIONS: u32 = 5;
 const NAMING: Duration = Duration::from_secs(600);
 /// How long Docker may take to write the container's `resolv.conf`.
 const WRITING: Duration = Duration::from_secs(2);
+/// How long Docker's API may be silent before what Docker keeps on the disk is looked at: a millisecond was seen.
+const SILENCE: Duration = Duration::from_millis(50);
 /// How often is looked at first: the guard is to be there before the container's first instruction.
 const OFTEN: Duration = Duration::from_millis(2);
 /// How often is looked at later.
@@ -185,10 +188,7 @@ impl Arrival {
     pub async fn name(&self) -> Result<bool, String> {
         let (agent, digits) = (&*self.agent, self.digits);
         let Some(endpoint) = agent.handed_over(digits).filter(|it| it.is_unnamed) else { return Ok(true) };
-        let container = match ids(&endpoint.wishes) {
-            Some((network, id)) => self.engine.container(network, id).await,
-            None => None,
-        };
+        let container = self.container(&endpoint).await;
         let (identity, is_alone) = match &container {
             Some(container) => {
                 let siblings = self.siblings.note(digits, &container.id);
@@ -213,6 +213,32 @@ impl Arrival {
         named.map(|()| true).map_err(|error| sentence(&error))
     }
 
+    /// The container of an endpoint: by Docker's API, and where that is silent by who is in the namespace. Nothing where neither
+    /// says it, or the namespace is not there yet.
+    async fn container(&self, endpoint: &HandedOver) -> Option<Container> {
+        let (network, id) = ids(&endpoint.wishes)?;
+        let told = self.engine.container(network, id);
+        if !endpoint.is_settled {
+            return told.await;
+        }
+        let seen = || self.engine.container_in(&endpoint.path);
+        let while_silent = async {
+            sleep(SILENCE).await;
+            match seen().await {
+                Some(container) => container,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            told = told => match told {
+                Some(container) => Some(container),
+                None => seen().await,
+            },
+            container = while_silent => Some(container),
+        }
+    }
+
     /// Has the container's namespace looked for where it does not end with dockerd. Returns whether that is done.
     async fn find(&self) -> bool {
         let Some(endpoint) = self.agent.handed_over(self.digits) else { return false };
@@ -235,8 +261,10 @@ impl Arrival {
     /// Has the container's `resolv.conf` written, after Docker has written its own. Returns whether Docker said where it is.
     pub async fn write_resolv_conf(&self) -> bool {
         let Some(endpoint) = self.agent.handed_over(self.digits) else { return false };
-        let Some((network, id)) = ids(&endpoint.wishes) else { return true };
-        let Some(container) = self.engine.container(network, id).await else { return false };
+        if ids(&endpoint.wishes).is_none() {
+            return true;
+        }
+        let Some(container) = self.container(&endpoint).await else { return false };
         let Some(path) = self.engine.resolv_conf(&container.id).await else { return false };
         let since = Instant::now();
         while !names_docker(&path) && since.elapsed() < WRITING {

@@ -4,14 +4,20 @@
 //! start dockerd answers nothing before the containers have joined that it starts.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::future::join_all;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
+use super::sandbox;
+use crate::agent::{Durability, rename_over};
 use crate::api::http;
 use crate::api::identity::Container;
 
@@ -28,6 +34,8 @@ pub struct Engine {
     socket: PathBuf,
     patience: Duration,
     root: OnceCell<PathBuf>,
+    /// Where the root directory is kept that Docker has told, for the agent that starts when Docker is silent.
+    kept: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -108,7 +116,7 @@ impl Engine {
     /// The one at `socket`.
     #[must_use]
     pub fn at(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), patience: PATIENCE, root: OnceCell::new() }
+        Self { socket: socket.to_owned(), patience: PATIENCE, root: OnceCell::new(), kept: None }
     }
 
     /// The one that `DOCKER_HOST` names, else the usual one.
@@ -117,6 +125,12 @@ impl Engine {
         let named = std::env::var("DOCKER_HOST").ok();
         let socket = named.as_deref().and_then(|host| host.strip_prefix("unix://")).filter(|path| !path.is_empty());
         Self::at(Path::new(socket.unwrap_or(DEFAULT_SOCKET)))
+    }
+
+    /// The same, which keeps in a file what it is to know while Docker is silent.
+    #[must_use]
+    pub fn keeping(self, file: &Path) -> Self {
+        Self { kept: Some(file.to_owned()), ..self }
     }
 
     /// The same, for which nothing but a person waits.
@@ -145,12 +159,40 @@ impl Engine {
         Some(Container { id, name, labels: labels.unwrap_or_default() })
     }
 
+    /// The container whose processes alone are in the namespace at `netns`, by what Docker keeps on the disk; nothing where
+    /// Docker has never said where that is, and before Docker 28, where no process is there.
+    pub async fn container_in(&self, netns: &Path) -> Option<Container> {
+        let (root, netns) = (self.known_root()?, netns.to_owned());
+        tokio::task::spawn_blocking(move || sandbox::container_in(&netns, &root)).await.ok().flatten()
+    }
+
     /// Where the `resolv.conf` of a container is; nothing when Docker does not say in time.
     pub async fn resolv_conf(&self, container: &str) -> Option<PathBuf> {
-        let root = self
-            .root
-            .get_or_try_init(|| async { self.get::<Info>("/info").await.map(|it| it.docker_root_dir).ok_or(()) });
-        Some(root.await.ok()?.join("containers").join(container).join("resolv.conf"))
+        let of_container = |root: &Path| root.join("containers").join(container);
+        // An id is no other container's: where it is, the root is still the one.
+        if let Some(directory) = self.known_root().as_deref().map(of_container).filter(|directory| directory.is_dir()) {
+            return Some(directory.join("resolv.conf"));
+        }
+        Some(of_container(self.root().await?).join("resolv.conf"))
+    }
+
+    async fn root(&self) -> Option<&Path> {
+        let ask = || async {
+            let root = self.get::<Info>("/info").await.ok_or(())?.docker_root_dir;
+            if let Some(file) = &self.kept
+                && let Err(error) = rename_over(file, Durability::ForGood, root.as_os_str().as_bytes())
+            {
+                tracing::warn!("where Docker keeps its containers is not kept: {error:#}");
+            }
+            Ok::<_, ()>(root)
+        };
+        self.root.get_or_try_init(ask).await.ok().map(PathBuf::as_path)
+    }
+
+    /// Docker's root directory, as far as it was ever told.
+    fn known_root(&self) -> Option<PathBuf> {
+        let kept = || fs::read(self.kept.as_ref()?).ok().map(|text| PathBuf::from(OsStr::from_bytes(&text)));
+        self.root.get().cloned().or_else(kept)
     }
 
     /// Docker's version; nothing when Docker does not say in time.
@@ -167,17 +209,20 @@ impl Engine {
 
     /// The names of the containers of these networks that Docker restarts, and that do not run since they could not be started.
     pub async fn given_up(&self, networks: &[String]) -> Vec<String> {
+        // Docker takes none for all.
+        if networks.is_empty() {
+            return Vec::new();
+        }
         let filters = serde_json::json!({ "network": networks, "status": ["exited", "created"] }).to_string();
         let target = format!("/containers/json?all=1&filters={}", http::encode(&filters));
-        let mut names = Vec::new();
-        for Listed { id, .. } in self.get::<Vec<Listed>>(&target).await.unwrap_or_default() {
-            let Some(Inspected { name, state, host_config }) = self.inspect(&id).await else { continue };
+        let listed = self.get::<Vec<Listed>>(&target).await.unwrap_or_default();
+        // Of one that is starting Docker says nothing: it is waited for once.
+        let asked = listed.iter().map(|Listed { id, .. }| self.inspect(id));
+        let given_up = |Inspected { name, state, host_config }: Inspected| {
             let is_restarted = !matches!(host_config.restart_policy.name.as_str(), "" | "no");
-            if is_restarted && !state.error.is_empty() {
-                names.push(name.trim_start_matches('/').to_owned());
-            }
-        }
-        names
+            (is_restarted && !state.error.is_empty()).then(|| name.trim_start_matches('/').to_owned())
+        };
+        join_all(asked).await.into_iter().flatten().filter_map(given_up).collect()
     }
 
     /// The first process of a container that runs; nothing when Docker does not say in time.

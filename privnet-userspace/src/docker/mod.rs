@@ -12,6 +12,7 @@
 //! | `engine` | what is asked of Docker's API |
 //! | [`checks`] | what Docker makes of the plugin, for `doctor` |
 //! | [`units`] | in which order systemd starts them, for `doctor` |
+//! | `sandbox` | which container a namespace is of, where Docker's API is silent |
 //! | `networks` | which network of Docker's is which of privnet's, on the disk |
 
 mod arrival;
@@ -20,6 +21,7 @@ mod engine;
 mod networks;
 pub mod plugin;
 mod protocol;
+mod sandbox;
 #[cfg(test)]
 mod tests;
 pub mod units;

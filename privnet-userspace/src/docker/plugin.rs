@@ -63,6 +63,7 @@ impl Plugin {
     #[must_use]
     pub fn new(state_dir: &Path, engine: Engine) -> Self {
         let networks = Networks::open(&state_dir.join("docker-networks.json"));
+        let engine = engine.keeping(&state_dir.join("docker-root"));
         Self {
             agent: Arc::new(watch::Sender::new(None)),
             engine: Arc::new(engine),
