@@ -27,8 +27,9 @@ fn a_service_of_compose_is_found_on_all_hosts_by_its_name_alone() {
     }
     let lab = Lab::new("a_service_of_compose_is_found_on_all_hosts_by_its_name_alone");
     let (hosts, mut etcd) = lab.hosts_of_etcd(&Options::ebpf().with_docker());
-    let dockers = hosts.each_ref().map(|host| {
-        let docker = Docker::beside(host, RESOLVER);
+    // The other one is in a network namespace of its own.
+    let dockers = [Docker::beside(&hosts[0], RESOLVER), Docker::apart(&hosts[1], RESOLVER)];
+    let dockers = dockers.map(|docker| {
         docker.import(&Docker::tools());
         docker.run("network create -d privnet --ipam-driver null -o network=shop shop");
         docker

@@ -9,12 +9,15 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod handover_lab;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use handover_lab::Place;
 use privnet::agent::views::MemberView;
 use privnet::failpoint::Step;
 use privnet::topology::ownership;
@@ -257,10 +260,12 @@ impl Scene {
         container.remove();
     }
 
-    /// dockerd calls again without the body, and ends the endpoint, whatever it was told of the first call.
+    /// dockerd calls again without the body, and ends the endpoint, whatever it was told of the first call; one that was not
+    /// created for it, it does not end.
     fn an_agent_that_dies_within_a_call_leaves_what_its_end_removes(&self, lab: &Lab) {
         let points = self.host.failpoints();
         let container = lab.space("killed");
+        container.run("ip link add eth0 type veth peer name other");
         let endpoint = "f".repeat(64);
         let made_in = self.handover_netns(0xffff_ffff_ffff_ffff);
         let of_endpoint = json!({"NetworkID": NETWORK, "EndpointID": endpoint});
@@ -271,26 +276,37 @@ impl Scene {
         join["SandboxKey"] = json!(container.path());
         let calls =
             [("CreateEndpoint", &create), ("Join", &join), ("Leave", &of_endpoint), ("DeleteEndpoint", &of_endpoint)];
-        let end = || {
-            assert_eq!(self.call("DeleteEndpoint", &of_endpoint), json!({}));
+        let wait_until_clean = || {
             // What the next agent ended by itself, it releases in the store a moment later.
             wait_until("web alone is a member", || self.host.members().expect("the members").len() == 1);
             // The device is removed behind the answer.
             let is_ours = |link: &String| link.starts_with("pn");
             let is_clean = || !made_in.exists() && !self.host.space.links().iter().any(is_ours);
             wait_until("nothing of it is left", is_clean);
+            let guards = || container.run("tc filter show dev eth0 ingress");
+            wait_until("the container is left alone", || !guards().contains("guard"));
+        };
+        let end = || {
+            assert_eq!(self.call("DeleteEndpoint", &of_endpoint), json!({}));
+            wait_until_clean();
         };
         let passed = calls.map(|(method, body)| {
             points.record();
             self.call(method, body);
+            if method == "DeleteEndpoint" {
+                wait_until_clean();
+            }
             (method, points.passed())
         });
-        end();
-        // What keeps the truth, each time; of the rest the agent is killed behind in attaches.
+        // What keeps the truth, each time; and what is done to the device, its namespace and the container's, first and again. Of
+        // the rest the agent is killed behind in attaches.
         let truth = [Step::Commit, Step::Rename, Step::Unlink].map(|step| step.to_string());
-        let mut kills = BTreeMap::<&str, u32>::new();
+        let of_device = [Step::MountPoint, Step::Pin, Step::Netlink, Step::Make("Device"), Step::Make("Guard")];
+        let of_device = of_device.map(|step| step.to_string());
+        let is_of_device = |passage: &Passage| of_device.contains(&passage.step) && passage.time <= 2;
+        let mut kills = BTreeMap::<&str, BTreeMap<String, u32>>::new();
         for (victim, passages) in passed {
-            for passage in passages.iter().filter(|passage| truth.contains(&passage.step)) {
+            for passage in passages.iter().filter(|it| truth.contains(&it.step) || is_of_device(it)) {
                 for (method, body) in calls {
                     if method == victim {
                         points.arm(Action::Kill, passage);
@@ -299,6 +315,9 @@ impl Scene {
                     if method == victim {
                         break;
                     }
+                }
+                if victim == "DeleteEndpoint" {
+                    wait_until("it is removed behind the answer", || points.is_reached() || !made_in.exists());
                 }
                 // Passes of the worker's come in between, now more and now fewer.
                 if !points.disarm() {
@@ -309,12 +328,30 @@ impl Scene {
                 self.host.start();
                 let again = self.call(victim, &Value::Null);
                 assert!(again["Err"].is_string(), "{victim} without its body: {again}");
-                end();
-                *kills.entry(victim).or_default() += 1;
+                if victim == "CreateEndpoint" {
+                    wait_until_clean()
+                } else {
+                    end()
+                }
+                *kills.entry(victim).or_default().entry(passage.step.clone()).or_default() += 1;
             }
         }
         say(&format!("figure: kills within dockerd's calls: {kills:?}"));
-        assert!(calls.iter().all(|(method, _)| kills.contains_key(method)), "{kills:?}");
+        for (victim, step) in [
+            ("CreateEndpoint", Step::Pin),
+            ("Join", Step::Netlink),
+            ("Join", Step::Make("Guard")),
+            ("Leave", Step::Rename),
+            ("DeleteEndpoint", Step::Netlink),
+        ] {
+            let has = kills.get(victim).is_some_and(|kills| kills.contains_key(&step.to_string()));
+            assert!(has, "no agent was killed in {victim} behind `{step}`: {kills:?}");
+        }
+        // The second try, to its end.
+        for (method, body) in calls {
+            assert!(self.call(method, body)["Err"].is_null(), "{method}");
+        }
+        wait_until_clean();
         container.remove();
     }
 
@@ -347,31 +384,5 @@ impl Scene {
         let socket = self.host.paths().plugin.display().to_string();
         let body = if body.is_null() { String::new() } else { format!("-d {body}") };
         format!("curl -s --unix-socket {socket} -X POST {body} http://plugin/NetworkDriver.{method}")
-    }
-}
-
-/// Where a container's namespace is, or will be.
-enum Place<'a> {
-    Here(Space),
-    Later { lab: &'a Lab, name: String },
-}
-
-impl<'a> Place<'a> {
-    fn new(lab: &'a Lab, name: &str, is_here: bool) -> Self {
-        if is_here { Self::Here(lab.space(name)) } else { Self::Later { lab, name: name.to_owned() } }
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        match self {
-            Self::Here(space) => space.path(),
-            Self::Later { lab, name } => Path::new("/run/netns").join(format!("{}{name}", lab.ground().prefix())),
-        }
-    }
-
-    fn appear(self) -> Space {
-        match self {
-            Self::Here(space) => space,
-            Self::Later { lab, name } => lab.space(&name),
-        }
     }
 }

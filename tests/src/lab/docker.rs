@@ -43,6 +43,8 @@ pub struct Docker {
     space: Space,
     /// The mount namespace, in which the containers find what they write.
     mounts: File,
+    /// The network namespace, which may be another one than the host's.
+    netns: File,
     socket: PathBuf,
     /// Last: the leak check must not come before the processes have ended.
     ground: Ground,
@@ -58,7 +60,7 @@ impl Docker {
     pub fn start(space: &Space, resolver: &str) -> Self {
         let ground = Ground::join();
         let socket = ground.directory().join("docker.sock");
-        Self::start_at(ground, socket, space, resolver, Path::new("/nonexistent"))
+        Self::start_at(ground, socket, "--mount", (space, resolver), Path::new("/nonexistent"))
     }
 
     /// Starts one whose networks of the driver `privnet` are the agent's of the host, see [`super::Options::with_docker`].
@@ -69,11 +71,23 @@ impl Docker {
     #[track_caller]
     pub fn beside(host: &Host, resolver: &str) -> Self {
         let paths = host.paths();
-        Self::start_at(Ground::join(), paths.docker.clone(), &host.space, resolver, &paths.plugin)
+        Self::start_at(Ground::join(), paths.docker.clone(), "--mount", (&host.space, resolver), &paths.plugin)
+    }
+
+    /// As [`Self::beside`], in a network namespace of its own, as a Docker that runs in a container.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    #[track_caller]
+    pub fn apart(host: &Host, resolver: &str) -> Self {
+        let paths = host.paths();
+        let own = "--mount --net";
+        Self::start_at(Ground::join(), paths.docker.clone(), own, (&host.space, resolver), &paths.plugin)
     }
 
     #[track_caller]
-    fn start_at(ground: Ground, socket: PathBuf, space: &Space, resolver: &str, plugin: &Path) -> Self {
+    fn start_at(ground: Ground, socket: PathBuf, own: &str, (space, resolver): (&Space, &str), plugin: &Path) -> Self {
         let path = |name: &str| ground.directory().join(name);
         let log = File::create(path("dockerd.log")).expect("its log");
         let line = format!(
@@ -86,14 +100,16 @@ impl Docker {
             cgroup(&ground),
         );
         say(&format!("[docker] {line}"));
-        let mut command = space.command("unshare --mount --propagation private sh -c");
+        let mut command = space.command(&format!("unshare {own} --propagation private sh -c"));
         command.args([AROUND, "sh", resolver]).arg(plugin).args(line.split_whitespace());
         let daemon = command.stdout(Stdio::null()).stderr(log).spawn().expect("nsenter starts");
         let space = space.clone();
-        let mounts = File::open("/proc/self/ns/mnt").expect("the test's own");
-        let mut docker = Self { daemon, line, space, mounts, socket, ground };
+        let [mounts, netns] =
+            ["mnt", "net"].map(|kind| File::open(format!("/proc/self/ns/{kind}")).expect("the test's"));
+        let mut docker = Self { daemon, line, space, mounts, netns, socket, ground };
         docker.wait_until_it_answers();
-        docker.mounts = File::open(format!("/proc/{}/ns/mnt", docker.daemon.id())).expect("dockerd's own");
+        let own = |kind| File::open(format!("/proc/{}/ns/{kind}", docker.daemon.id())).expect("dockerd's own");
+        (docker.mounts, docker.netns) = (own("mnt"), own("net"));
         docker
     }
 
@@ -126,8 +142,9 @@ impl Docker {
         // Its containerd has ended with dockerd, and dockerd would wait for it until init has reaped it.
         let _ = std::fs::remove_file(self.ground.directory().join("exec/containerd/containerd.pid"));
         let log = File::options().append(true).open(path_of_log(&self.ground)).expect("its log");
-        let mounts = format!("nsenter --mount=/proc/{}/fd/{}", std::process::id(), self.mounts.as_raw_fd());
-        let mut command = self.space.command(&format!("{mounts} {} {options}", self.line));
+        let of = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        let enter = format!("nsenter --mount={} --net={}", of(&self.mounts), of(&self.netns));
+        let mut command = self.space.command(&format!("{enter} {} {options}", self.line));
         self.daemon = command.stdout(Stdio::null()).stderr(log).spawn().expect("nsenter starts");
         self.wait_until_it_answers();
         say(&format!("figure: the next dockerd answered after {:?}", begun.elapsed()));
