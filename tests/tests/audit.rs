@@ -25,6 +25,7 @@ struct Audited {
     /// Check, member and detail of each finding.
     findings: Vec<(String, String, String)>,
     left_out: Vec<String>,
+    unread: Vec<String>,
 }
 
 fn audit(host: &Host) -> Audited {
@@ -34,19 +35,22 @@ fn audit(host: &Host) -> Audited {
         .unwrap_or_else(|error| panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr)));
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let findings: Vec<_> = said["findings"].as_array().expect("findings").iter().collect();
-    assert_eq!(output.status.code(), Some(i32::from(!findings.is_empty())), "{text}");
+    let unread: Vec<String> = said["unread"].as_array().expect("a list").iter().map(word).collect();
+    let is_clean = findings.is_empty() && unread.is_empty();
+    assert_eq!(output.status.code(), Some(i32::from(!is_clean)), "{text}");
     assert!(findings.iter().all(|found| !word(&found["remedy"]).is_empty()), "{text}");
     Audited {
         members: said["members"].as_u64().expect("a number"),
         findings: findings.into_iter().map(|f| (word(&f["check"]), word(&f["member"]), word(&f["detail"]))).collect(),
         left_out: said["left_out"].as_array().expect("a list").iter().map(word).collect(),
+        unread,
     }
 }
 
 /// Whether an audit finds nothing, having looked at so many members.
 fn finds_nothing(host: &Host, members: u64) {
-    let Audited { members: looked_at, findings, left_out } = audit(host);
-    assert_eq!((looked_at, findings, left_out), (members, vec![], vec![]));
+    let Audited { members: looked_at, findings, left_out, unread } = audit(host);
+    assert_eq!((looked_at, findings, left_out, unread), (members, vec![], vec![], vec![]));
 }
 
 /// Opens a way, and looks that it is found and what it is called; closes it, and looks that it is found no more.
@@ -101,16 +105,27 @@ async fn each_way_past_the_tunnel_is_found_and_a_host_as_it_should_be_has_none()
 
     // The container's root leads packets past the tunnel.
     let [add, delete] = ["add", "delete"].map(|verb| format!("ip route {verb} {far_address}/32 dev eth0"));
-    find(&["route"], app, &[&add], &[&delete]);
+    let [out, back] =
+        ["delete", "add"].map(|verb| format!("ip route {verb} unreachable {SUBNET} metric 4294967295 proto static"));
+    find(&["route", "backstop"], app, &[&add, &out], &[&delete, &back]);
     let table = format!("ip route add {SUBNET} dev eth0 table 99");
     let [add, delete] = ["add", "delete"].map(|verb| format!("ip rule {verb} to {SUBNET} lookup 99 priority 1"));
-    find(&["route"], app, &[&table, &add], &[&delete]);
-    let [delete, add] =
-        ["delete", "add"].map(|verb| format!("ip route {verb} unreachable {SUBNET} metric 4294967295 proto static"));
-    find(&["backstop"], app, &[&delete], &[&add]);
+    let bare = "ip link add eth1 type veth peer name evil2";
+    find(&["route", "program"], app, &[&table, &add, bare], &[&delete, "ip link delete eth1"]);
 
-    // An interface that has no guard, and one that has another program before it.
-    find(&["program"], app, &["ip link add eth1 type veth peer name evil2"], &["ip link delete eth1"]);
+    // An interface that cannot have a guard, and one that has another program before it.
+    found(
+        &host,
+        3,
+        &["program"],
+        || {
+            drop(app.run("ip link add eth1 type veth peer name evil2"));
+            // A name that the kernel takes, and by which no program can be attached.
+            let renamed = app.command("ip link set eth1 name").arg("e\u{2003}1").status().expect("ip starts");
+            assert!(renamed.success());
+        },
+        || drop(app.run("ip link delete evil2")),
+    );
     let programs = programs_of(&host, &web);
     let other_pin = programs.program_pin(Hook::FromMember);
     let add = format!(
@@ -129,26 +144,29 @@ async fn each_way_past_the_tunnel_is_found_and_a_host_as_it_should_be_has_none()
     }
 
     // The namespaces that are privnet's alone.
-    let dummy = ["ip link add evil type veth peer name evil2", "ip link set evil up"];
-    let gone = ["ip link delete evil"];
-    find(&["foreign_interface"], &web.binding, &dummy, &gone);
-    find(&["foreign_interface"], &web.network, &dummy, &gone);
-    let way = format!("ip route add {far_address}/32 dev evil");
-    find(&["foreign_interface", "carrier_route"], &web.binding, &[dummy[0], dummy[1], &way], &gone);
-    let forwards = "sysctl -w net.ipv4.ip_forward=";
-    for space in [&web.binding, &web.network] {
-        let [on, off] = ["1", "0"].map(|value| format!("{forwards}{value}"));
-        find(&["settings"], space, &[&on], &[&off]);
-    }
-    let filter =
-        format!("tc filter add dev vxlan0 egress protocol all pref 1 bpf da object-pinned {}", other_pin.display());
-    let (add, delete) = ("tc qdisc add dev vxlan0 clsact", "tc qdisc delete dev vxlan0 clsact");
-    if features().tcx {
-        find(&["foreign_program"], &web.network, &[add, &filter], &[delete]);
-    }
-    let veth = web.carrier();
+    let filter = |link: &str| {
+        let pin = other_pin.display();
+        format!("tc filter add dev {link} egress protocol all pref 1 handle 9 bpf da object-pinned {pin}")
+    };
+    let (evil, gone) = (["ip link add evil type veth peer name evil2", "ip link set evil up"], "ip link delete evil");
+    let [forwards, forwards_not] = ["1", "0"].map(|value| format!("sysctl -w net.ipv4.ip_forward={value}"));
+    let (veth, way) = (web.carrier(), format!("ip route add {far_address}/32 dev evil"));
     let [add, delete] = ["add", "delete"].map(|verb| format!("tc qdisc {verb} dev {veth} clsact"));
-    find(&["foreign_program"], &web.binding, &[&add, &filter.replace("vxlan0", &veth)], &[&delete]);
+    find(
+        &["foreign_interface", "carrier_route", "settings", "foreign_program"],
+        &web.binding,
+        &[evil[0], evil[1], &way, &forwards, &add, &filter(&veth)],
+        &[gone, &forwards_not, &delete],
+    );
+    let fdb = |verb: &str| format!("bridge fdb {verb} 02:00:00:00:00:99 dev vxlan0 dst 192.168.77.9 self");
+    let port = web.port_veth();
+    let unfiltered = format!("tc filter delete dev {port} egress protocol all pref 1 handle 9 bpf");
+    find(
+        &["foreign_interface", "settings", "foreign_program", "fdb"],
+        &web.network,
+        &[evil[0], evil[1], &forwards, &filter(&port), &fdb("append")],
+        &[gone, &forwards_not, &unfiltered, &fdb("delete")],
+    );
     let mut spy = web.binding.command("sleep 600").spawn().expect("a process");
     let says = audit(&host).findings;
     assert!(matches!(&says[..], [(check, ..)] if check == "process"), "{says:?}");
@@ -156,8 +174,6 @@ async fn each_way_past_the_tunnel_is_found_and_a_host_as_it_should_be_has_none()
     finds_nothing(&host, 3);
 
     // Where frames are led, and who may send.
-    let fdb = |verb: &str| format!("bridge fdb {verb} 02:00:00:00:00:99 dev vxlan0 dst 192.168.77.9 self");
-    find(&["fdb"], &web.network, &[&fdb("append")], &[&fdb("delete")]);
     let [on, off] = ["learning", "nolearning"].map(|word| format!("ip link set vxlan0 type vxlan {word}"));
     find(&["fdb"], &web.network, &[&on], &[&off]);
     let nowhere = NOWHERE.parse().expect("an address");
@@ -191,6 +207,16 @@ async fn each_way_past_the_tunnel_is_found_and_a_host_as_it_should_be_has_none()
     tunnel.change_peers(&PeerChange { set: vec![], remove: vec![key] }).await.expect("changed");
     finds_nothing(&host, 3);
 
+    // One of whom nothing can be learnt is not proved, and hides no other.
+    if let Some(process) = host.wireguard_of(&worker) {
+        kill(process.pid, Signal::STOP);
+        let Audited { members, unread, findings, .. } = audit(&host);
+        assert!(members == 2 && findings.is_empty(), "{findings:?}");
+        assert!(matches!(&unread[..], [one] if one.contains("worker")), "{unread:?}");
+        kill(process.pid, Signal::CONT);
+        wait_until("it goes on", || audit(&host).unread.is_empty());
+    }
+
     // What is not there: a device, with its process where it has one.
     match host.wireguard_of(&second) {
         Some(process) => kill(process.pid, Signal::KILL),
@@ -220,6 +246,8 @@ fn behind_a_bridge_a_host_as_it_should_be_has_no_finding_and_one_that_forwards_e
     let [add, delete] =
         ["append", "delete"].map(|verb| format!("bridge fdb {verb} 02:00:00:00:00:99 dev {port} master static"));
     found(&host, 2, &["fdb"], || drop(web.network.run(&add)), || drop(web.network.run(&delete)));
+    let learns = |word: &str| drop(web.network.run(&format!("bridge link set dev {port} learning {word}")));
+    found(&host, 2, &["settings"], || learns("on"), || learns("off"));
     host.start();
     lab.finish();
 }
@@ -229,10 +257,15 @@ fn a_host_of_its_own_store_and_one_without_members_have_no_finding() {
     let lab = Lab::new("a_host_of_its_own_store_and_one_without_members_have_no_finding");
     let host = lab.host(&Options::ebpf());
     finds_nothing(&host, 0);
+    let line = host.agent_line().replacen(" agent ", " audit ", 1);
+    let elsewhere = line.replace(&host.paths().state.display().to_string(), "/nowhere");
+    let output = host.space.attempt(&elsewhere);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("nothing is proved"), "{said}");
     let shop = host.network("shop", SUBNET);
     let members = ["web-1", "worker-1"].map(|name| lab.member(&host, &shop, name));
     finds_nothing(&host, 2);
-    let text = host.space.run(&host.agent_line().replacen(" agent ", " audit ", 1));
+    let text = host.space.run(&line);
     assert_eq!(text, "2 members of 1 network looked at: every way out is the tunnel's\n");
     // One whose container is gone, with nobody to end its membership, is none to look at.
     host.kill();
@@ -243,6 +276,22 @@ fn a_host_of_its_own_store_and_one_without_members_have_no_finding() {
     host.start();
     wait_until("the agent has ended it", || audit(&host).left_out.is_empty());
     finds_nothing(&host, 1);
+
+    // A record that is lost: what it led to is there, and nothing is proved of it.
+    host.kill();
+    let journal = host.paths().state.join("members");
+    let records = std::fs::read_dir(&journal).expect("the journal").flatten().map(|entry| entry.path());
+    let record = records.into_iter().find(|path| path.extension().is_some_and(|end| end == "json")).expect("a record");
+    let aside = record.with_extension("aside");
+    std::fs::rename(&record, &aside).expect("set aside");
+    let Audited { members, unread, .. } = audit(&host);
+    assert!(members == 0 && unread.len() == 2 && unread.iter().all(|line| line.contains("no record")), "{unread:?}");
+    std::fs::write(&record, b"{}").expect("damaged");
+    let unread = audit(&host).unread;
+    assert!(unread.iter().any(|line| line.contains("damaged")) && record.exists(), "{unread:?}");
+    std::fs::rename(&aside, &record).expect("put back");
+    finds_nothing(&host, 1);
+    host.start();
     lab.finish();
 }
 

@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -11,7 +12,6 @@ use super::privileges::watch;
 
 /// The agent that a companion was last told something by.
 pub(super) struct LastAgent {
-    pid: Option<Pid>,
     /// The process, while it lives.
     process: Option<AsyncFd<OwnedFd>>,
 }
@@ -24,15 +24,23 @@ impl LastAgent {
 
     fn with(pid: Option<Pid>) -> Self {
         let process = pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).ok());
-        Self { pid, process: process.and_then(|process| watch(process).ok()) }
+        Self { process: process.and_then(|process| watch(process).ok()) }
     }
 
-    /// Takes note of a connection.
+    /// Takes note of a connection. While the agent lives that is known, another process is one that only looks.
     pub(super) fn hears(&mut self, stream: &UnixStream) {
         let pid = agent_at(stream);
-        if pid.is_some() && (pid != self.pid || !self.lives()) {
+        if pid.is_some() && !self.is_running() {
             *self = Self::with(pid);
         }
+    }
+
+    /// Whether it runs at this moment: that it ended may not have been noticed yet.
+    fn is_running(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| {
+            let mut polled = [PollFd::new(process.get_ref(), PollFlags::IN)];
+            rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ended| ended == 0)
+        })
     }
 
     /// Whether it lives.

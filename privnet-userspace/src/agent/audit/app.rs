@@ -11,10 +11,12 @@ use super::{AGENT_REPAIRS, Fault, Place, Room, hooks};
 use crate::agent::config::Config;
 use crate::agent::network::objects::guard;
 use crate::datapath::{self, Hook};
-use crate::link::{Link, LinkKind, RouteTarget};
+use crate::link::{Link, LinkKind, Route, RouteTarget};
 use crate::topology::ownership;
 use crate::wireguard::{Device, DeviceState};
 
+/// Of how many members the kernel is asked, where nothing leads one of them elsewhere than another.
+pub(super) const SAMPLE: usize = 8;
 /// Routes and rules of a container are its root's.
 const CONTAINERS_OWN: &str = "`ip route` and `ip rule` in the container show what leads there: remove it";
 
@@ -105,11 +107,23 @@ async fn route_faults(place: &Place, own: Option<&Link>, links: &[Link], known: 
         .collect();
     // An address that no member has is led by the same routes.
     let other = place.subnet.hosts().rev().find(|address| *address != record.address && !peers.contains(address));
+    let routes = app.routes().await?;
+    let index = own.map(|own| own.index);
+    let elsewhere = |route: &&Route| match route.target {
+        RouteTarget::Link { index: by, .. } => Some(by) != index && place.subnet.contains(&route.destination),
+        RouteTarget::Unreachable | RouteTarget::Other(_) => false,
+    };
+    for route in routes.iter().filter(elsewhere) {
+        let detail = format!("a route of the container leads {} past the tunnel", route.destination);
+        faults.push(Fault { check: "route", detail, remedy: CONTAINERS_OWN });
+    }
+    // Without rules of its own, what holds for some holds for all but those of the routes above.
+    let asked = if app.rule_changes().await?.is_empty() { SAMPLE } else { usize::MAX };
     let mut led = BTreeSet::new();
-    for peer in peers.into_iter().chain(other) {
+    for peer in peers.into_iter().take(asked).chain(other) {
         // The application may bind its address or leave the choice to the kernel.
         for from in [record.address, Ipv4Addr::UNSPECIFIED] {
-            if let Some(by) = app.way(from, peer).await?.filter(|by| Some(*by) != own.map(|own| own.index)) {
+            if let Some(by) = app.way(from, peer).await?.filter(|by| Some(*by) != index) {
                 led.insert((peer, name(by)));
             }
         }
@@ -120,12 +134,12 @@ async fn route_faults(place: &Place, own: Option<&Link>, links: &[Link], known: 
         let detail = format!("packets to {}{more} leave past the tunnel", shown.join(", "));
         faults.push(Fault { check: "route", detail, remedy: CONTAINERS_OWN });
     }
-    let is_backstop = |route: &crate::link::Route| {
+    let is_backstop = |route: &Route| {
         route.target == RouteTarget::Unreachable
             && route.destination == place.subnet
             && route.metric == ownership::BACKSTOP_METRIC
     };
-    if !app.routes().await?.iter().any(is_backstop) {
+    if !routes.iter().any(is_backstop) {
         let detail =
             format!("there is no unreachable route to {}: without its device, packets leave elsewhere", place.subnet);
         faults.push(fault("backstop", detail));

@@ -5,12 +5,12 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result};
 
 use super::known::Known;
-use super::{AGENT_REPAIRS, Fault, Place, Room, hooks};
+use super::{AGENT_REPAIRS, Fault, Place, Room, app, hooks, is_of_kernel};
 use crate::agent::netns_links::NetnsLinks;
 use crate::agent::network::own_netns::not_hardened;
 use crate::agent::recovery::seen::udp_ports;
 use crate::datapath::Side;
-use crate::link::{Link, LinkKind};
+use crate::link::{Link, LinkKind, Route, RouteTarget};
 use crate::topology::ownership;
 
 /// The binding netns is privnet's alone.
@@ -85,7 +85,7 @@ async fn socket_fault(place: &Place, binding: &NetnsLinks) -> Result<Option<Faul
 fn link_faults(place: &Place, links: &[Link], known: &Known) -> Vec<Fault> {
     let of_container = known.records.iter().filter(|other| other.binding() == place.record.binding());
     let own: Vec<String> = of_container.map(|other| ownership::binding_veth(other.index).to_string()).collect();
-    let strangers = links.iter().filter(|link| link.kind != LinkKind::Loopback && !own.contains(&link.name));
+    let strangers = links.iter().filter(|link| !is_of_kernel(link) && !own.contains(&link.name));
     let fault = |link: &Link| Fault {
         check: "foreign_interface",
         detail: format!("the binding netns has the interface {}", link.name),
@@ -104,8 +104,18 @@ async fn way_fault(
 ) -> Result<Option<Fault>> {
     let (own, veth) = (place.record.address, veth(place));
     let index = links.iter().find(|link| link.name == veth).map(|link| link.index);
-    let peers: Vec<Ipv4Addr> =
-        known.members(room.id).map(|member| member.address).filter(|address| *address != own).collect();
+    let routes = binding.links.routes().await?;
+    let elsewhere = |route: &&Route| match route.target {
+        RouteTarget::Link { index: by, .. } => Some(by) != index && place.subnet.contains(&route.destination),
+        RouteTarget::Unreachable | RouteTarget::Other(_) => false,
+    };
+    if let Some(route) = routes.iter().find(elsewhere) {
+        let detail = format!("in the binding netns a route leads {} elsewhere than to {veth}", route.destination);
+        return Ok(Some(Fault { check: "carrier_route", detail, remedy: STRANGERS }));
+    }
+    // A binding netns has no rules but a new one's: `settings` says so where it has.
+    let peers = known.members(room.id).map(|member| member.address).filter(|address| *address != own);
+    let peers: Vec<Ipv4Addr> = peers.take(app::SAMPLE).collect();
     for peer in peers {
         if let Some(by) = binding.links.way(own, peer).await?.filter(|by| Some(*by) != index) {
             let by = links.iter().find(|link| link.index == by).map_or("?", |link| &*link.name);

@@ -53,8 +53,13 @@ pub async fn is_first(
     equals: &[u32],
 ) -> Result<Option<Fault>> {
     let side = if hook == Hook::GuardEgress { Side::Egress } else { Side::Ingress };
-    let Some(at) = AtHook::of(there, link, side).await? else { return Ok(None) };
     let (own, program) = (programs.program_id(hook), hook.program());
+    let Some(at) = AtHook::of(there, link, side).await? else {
+        // It went; or it is there, under a name that is no text, by which no program can be attached.
+        let is_there = there.links.links().await?.iter().any(|now| now.index == link.index && now.name == link.name);
+        let detail = || format!("{:?} cannot be looked at by its name, and has no {program}", link.name);
+        return Ok(is_there.then(|| Fault { check: "program", detail: detail(), remedy: AGENT_REPAIRS }));
+    };
     for (id, name) in &at.programs {
         match id {
             Some(id) if *id == own => return Ok(None),

@@ -7,9 +7,10 @@ use anyhow::Result;
 use privnet_ebpf::net::MacAddr;
 
 use super::known::Known;
-use super::{AGENT_REPAIRS, Fault, Room, hooks};
+use super::{AGENT_REPAIRS, Fault, Room, hooks, is_of_kernel};
 use crate::agent::host::journal::Record;
 use crate::agent::netns_links::NetnsLinks;
+use crate::agent::network::objects::bridge::is_sound_port;
 use crate::agent::network::own_netns::not_hardened;
 use crate::datapath::{self, Hook, Side};
 use crate::link::{Link, LinkKind};
@@ -42,7 +43,10 @@ pub async fn faults(room: &Room, known: &Known) -> Result<Vec<Fault>> {
     if let Some(vtep) = links.iter().find(|link| link.name == ownership::VTEP) {
         faults.extend(vtep_faults(netns, vtep, room, known).await?);
     }
-    if let Some(bridge) = links.iter().find(|link| link.name == ownership::BRIDGE) {
+    // Programs that know ports are those of the eBPF datapath, whatever else is called `br0`.
+    let has_ports =
+        room.programs.as_ref().map(datapath::Network::ports).transpose()?.is_some_and(|ports| !ports.is_empty());
+    if let Some(bridge) = links.iter().find(|link| link.name == ownership::BRIDGE && !has_ports) {
         for link in links.iter().filter(|link| is_own(&link.name)) {
             for side in [Side::Ingress, Side::Egress] {
                 faults.extend(hooks::is_empty(netns, link, side).await?);
@@ -72,7 +76,7 @@ fn is_own(name: &str) -> bool {
 /// Every interface is the VTEP, the bridge, or the end of the veth pair of a member that this host has a record of.
 fn link_faults(links: &[Link], ports: &BTreeMap<String, &Record>) -> Vec<Fault> {
     let is_known = |link: &Link| {
-        link.kind == LinkKind::Loopback
+        is_of_kernel(link)
             || [ownership::VTEP, ownership::BRIDGE].contains(&&*link.name)
             || ports.contains_key(&link.name)
     };
@@ -95,10 +99,18 @@ async fn vtep_faults(netns: &NetnsLinks, vtep: &Link, room: &Room, known: &Known
     if settings.learning || settings.external || settings.remote.is_some() {
         faults.push(fault(format!("{} learns where members are, or sends to a default destination", vtep.name)));
     }
+    if let Some(vni) = room.programs.as_ref().map(datapath::Network::spec).transpose()?.map(|spec| spec.vni.get())
+        && settings.vni != vni
+    {
+        faults.push(fault(format!("{} has VNI {} instead of {vni}: another network's", vtep.name, settings.vni)));
+    }
     let wanted: BTreeMap<MacAddr, Option<Ipv4Addr>> =
         known.members(room.id).filter(|member| !known.is_here(member)).map(|m| (m.mac(), known.vtep_of(m))).collect();
     for row in netns.links.fdb(vtep.index).await? {
-        let Some(destination) = row.destination else { continue };
+        let Some(destination) = row.destination else {
+            faults.push(fault(format!("frames to {} go to no single host: its row has a group or none", row.mac)));
+            continue;
+        };
         let detail = match wanted.get(&row.mac) {
             Some(Some(host)) if *host == destination => continue,
             Some(Some(host)) => format!("frames to {} go to {destination}, and its member is at {host}", row.mac),
@@ -119,7 +131,12 @@ async fn bridge_faults(
     links: &[Link],
     ports: &BTreeMap<String, &Record>,
 ) -> Result<Vec<Fault>> {
-    let mut faults = Vec::new();
+    let own = links.iter().filter(|link| is_own(&link.name) && link.index != bridge.index);
+    let unsound = own.filter(|link| link.controller != Some(bridge.index) || !is_sound_port(link, Some(bridge)));
+    let detail =
+        |link: &Link| format!("{} is a port of the bridge that learns, floods or is closed, or is none", link.name);
+    let mut faults: Vec<Fault> =
+        unsound.map(|link| Fault { check: "settings", detail: detail(link), remedy: AGENT_REPAIRS }).collect();
     for row in netns.links.bridge_fdb(bridge.index).await? {
         let member = known.members(room.id).find(|member| member.mac() == row.mac);
         let name = links.iter().find(|link| link.index == row.port).map_or("?", |link| &*link.name);
@@ -145,6 +162,14 @@ fn map_faults(
 ) -> Result<Vec<Fault>> {
     let fault = |detail: String| Fault { check: "maps", detail, remedy: AGENT_REPAIRS };
     let mut faults = Vec::new();
+    let vtep = links.iter().find(|link| link.name == ownership::VTEP).map(|link| link.index);
+    if let Some(index) = programs.vtep()?.filter(|index| Some(*index) != vtep) {
+        faults.push(fault(format!("what is for other hosts goes to interface {index}, which is not vxlan0")));
+    }
+    let prefix = programs.spec()?.prefix;
+    if let Some(subnet) = known.subnets.get(&room.id).filter(|subnet| **subnet != prefix) {
+        faults.push(fault(format!("the guards hold back {prefix}, and the network's subnet is {subnet}")));
+    }
     let index_of = |address: Ipv4Addr| {
         let name = ports.iter().find(|(_, record)| record.address == address).map(|(name, _)| name);
         links.iter().find(|link| Some(&link.name) == name).map(|link| link.index)

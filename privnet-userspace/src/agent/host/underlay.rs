@@ -17,10 +17,12 @@ use crate::agent::door::explain::{explain, problem};
 use crate::agent::shared::Memberships;
 use crate::link::{Address, Link, LinkKind, Topic, Watch};
 use crate::model::Network;
-use crate::model::mtu::{VXLAN_OVERHEAD_BYTES, WIREGUARD_OVERHEAD_BYTES};
+use crate::model::mtu::{MIN_WIREGUARD_MTU_BYTES, VXLAN_OVERHEAD_BYTES, WIREGUARD_OVERHEAD_BYTES};
 
 /// How often it is looked at when the kernel tells of nothing.
 const LOOK: Duration = Duration::from_secs(30);
+/// How long after a look with troubles the next one decides.
+const AGAIN: Duration = Duration::from_millis(100);
 /// How long is waited after a change for those that belong to it: an address that is replaced is gone for a moment.
 const GATHER: Duration = Duration::from_millis(300);
 
@@ -31,10 +33,23 @@ pub async fn troubles(memberships: &Memberships) -> Vec<ControlError> {
     if vtep.is_loopback() {
         return Vec::new();
     }
-    match look(host).await {
-        Ok((links, addresses)) => of(vtep, &links, &addresses, &shared_networks(memberships)),
+    match seen(memberships).await {
+        Ok(troubles) => troubles,
         Err(error) => vec![explain(&error)],
     }
+}
+
+async fn seen(memberships: &Memberships) -> anyhow::Result<Vec<ControlError>> {
+    let (host, networks) = (&memberships.host, shared_networks(memberships));
+    let (links, addresses) = look(host).await?;
+    let troubles = of(host.facts.vtep, &links, &addresses, &networks);
+    if troubles.is_empty() {
+        return Ok(troubles);
+    }
+    // Links and addresses are two lists, and an interface may have been made anew between them.
+    tokio::time::sleep(AGAIN).await;
+    let (links, addresses) = look(host).await?;
+    Ok(of(host.facts.vtep, &links, &addresses, &networks))
 }
 
 async fn look(host: &Host) -> anyhow::Result<(Vec<Link>, Vec<Address>)> {
@@ -54,9 +69,11 @@ fn shared_networks(memberships: &Memberships) -> Vec<Network> {
 
 fn of(vtep: Ipv4Addr, links: &[Link], addresses: &[Address], networks: &[Network]) -> Vec<ControlError> {
     let error = |message: String, remedy: String| ControlError::new(ErrorCode::Internal, message, remedy);
-    let holder = addresses.iter().find(|address| address.address.addr() == vtep);
-    let link = holder.and_then(|holder| links.iter().find(|link| link.index == holder.index));
-    let Some(link) = link else {
+    let holders = addresses.iter().filter(|address| address.address.addr() == vtep);
+    let holders = holders.filter_map(|holder| links.iter().find(|link| link.index == holder.index));
+    // Where several have it, packets go by one that can carry them; the loopback and its like only hold it.
+    let Some(link) = holders.max_by_key(|link| (link.kind != LinkKind::Loopback, link.up && link.carrier, link.mtu))
+    else {
         return vec![error(
             format!(
                 "no interface of this host has the VTEP address {vtep} any more, so no packet comes from other hosts"
@@ -84,10 +101,14 @@ fn of(vtep: Ipv4Addr, links: &[Link], addresses: &[Address], networks: &[Network
         let (mtu, fits) = (link.mtu, link.mtu.saturating_sub(VXLAN_OVERHEAD_BYTES + WIREGUARD_OVERHEAD_BYTES));
         troubles.push(error(
             format!(
-                "the MTU of {name} is {mtu}, and {} needs {needed}: larger packets of other hosts are lost",
+                "the MTU of {name} is {mtu}, and {} needs {needed}: larger packets to and from other hosts may be lost",
                 names.join(", ")
             ),
-            format!("`ip link set {name} mtu {needed}`, or attach to a network that was created with --mtu {fits}"),
+            if fits < MIN_WIREGUARD_MTU_BYTES {
+                format!("`ip link set {name} mtu {needed}`")
+            } else {
+                format!("`ip link set {name} mtu {needed}`, or attach to a network that was created with --mtu {fits}")
+            },
         ));
     }
     troubles
@@ -95,20 +116,26 @@ fn of(vtep: Ipv4Addr, links: &[Link], addresses: &[Address], networks: &[Network
 
 /// Logs what is in the way of packets between hosts when it begins and when it is over. Never ends.
 pub async fn watch_underlay(memberships: Arc<Memberships>) {
-    let mut known = BTreeSet::new();
+    let (mut known, vtep) = (BTreeSet::new(), memberships.host.facts.vtep);
     loop {
         // First to listen, then to look.
         let watch = Watch::open(&memberships.host.netns.netns, &[Topic::Addresses]).await;
         let mut watch = watch.map_err(|error| tracing::debug!(%error, "the underlay is not watched")).ok();
         loop {
-            let now: BTreeSet<String> = troubles(&memberships).await.iter().map(problem).collect();
-            for line in now.difference(&known) {
-                tracing::warn!("underlay: {line}");
+            match if vtep.is_loopback() { Ok(Vec::new()) } else { seen(&memberships).await } {
+                Ok(troubles) => {
+                    let now: BTreeSet<String> = troubles.iter().map(problem).collect();
+                    for line in now.difference(&known) {
+                        tracing::warn!("underlay: {line}");
+                    }
+                    if now.is_empty() && !known.is_empty() {
+                        tracing::info!("underlay: packets can come and go again");
+                    }
+                    known = now;
+                }
+                // What could not be looked at is as it was.
+                Err(error) => tracing::debug!("the underlay cannot be looked at: {error:#}"),
             }
-            if now.is_empty() && !known.is_empty() {
-                tracing::info!("underlay: packets can come and go again");
-            }
-            known = now;
             let Some(listening) = &mut watch else { break };
             if let Ok(None) = tokio::time::timeout(LOOK, listening.next()).await {
                 break;

@@ -1,7 +1,9 @@
 //! `privnet audit`: whether what this host's members send goes into their tunnels and nowhere else, read from the kernel.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use super::args::StoreKind;
 use super::config::AgentOptions;
 use super::config_of;
 use crate::agent::{self, Audit, ControlError, Finding};
@@ -10,16 +12,27 @@ use crate::cli::output::{print, table};
 use crate::cli::runtime::no_runtime;
 use crate::model::counted;
 
+/// The file that the package's unit starts the agent with.
+const PACKAGED: &str = "/etc/privnet/privnet.toml";
+
 /// Prints what was found; fails when anything was.
 ///
 /// # Errors
 /// Without root, or when something cannot be read: then nothing is proved.
-pub fn run(arguments: AuditArgs, format: Format) -> Result<ExitCode, ControlError> {
+pub fn run(mut arguments: AuditArgs, format: Format) -> Result<ExitCode, ControlError> {
+    let config = &mut arguments.agent.config;
+    if config.is_none() && Path::new(PACKAGED).exists() {
+        *config = Some(PACKAGED.into());
+    }
     let options = AgentOptions::resolve(arguments.agent, &rustix::system::uname().nodename().to_string_lossy())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let audited = runtime.map_err(|error| no_runtime(&error))?.block_on(agent::audit(&config_of(&options)?))?;
+    let audited = runtime.map_err(|error| no_runtime(&error))?.block_on(audited(&options))?;
     print(format, &audited, text_of)?;
-    Ok(if audited.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if audited.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn audited(options: &AgentOptions) -> Result<Audit, ControlError> {
+    agent::audit(&config_of(options)?, options.store == StoreKind::Etcd).await
 }
 
 fn text_of(audit: &Audit) -> String {
@@ -31,10 +44,15 @@ fn text_of(audit: &Audit) -> String {
     for left_out in &audit.left_out {
         text += &format!("not looked at: {left_out}\n");
     }
-    let looked_at = format!("{} of {}", counted(audit.members, "member"), counted(audit.networks, "network"));
-    text + &match audit.findings.len() {
-        0 => format!("{looked_at} looked at: every way out is the tunnel's\n"),
-        count => format!("{looked_at} looked at: {}\n", counted(count, "finding")),
+    for unread in &audit.unread {
+        text += &format!("cannot be looked at: {unread}\n");
+    }
+    let looked_at = format!("{} of {} looked at", counted(audit.members, "member"), counted(audit.networks, "network"));
+    text + &match (audit.findings.len(), audit.members) {
+        (0, _) if !audit.unread.is_empty() => format!("{looked_at}: nothing found, and not all is proved\n"),
+        (0, 0) => format!("{looked_at}: there is nothing to prove\n"),
+        (0, _) => format!("{looked_at}: every way out is the tunnel's\n"),
+        (count, _) => format!("{looked_at}: {}\n", counted(count, "finding")),
     }
 }
 
