@@ -110,7 +110,7 @@ fn each_says_again_that_it_is_there(cluster: &Cluster) {
 #[track_caller]
 fn a_drain_is_put_back(cluster: &Cluster) {
     let [one, _] = &cluster.hosts;
-    let _ = one.cli().text(&["host", "drain", "h2", "--wait", "1"]);
+    let _ = one.cli().text(&["host", "drain", "h2", "--wait", "0"]);
     let is_drained = || one.cli().json::<Vec<HostView>>(&["hosts"]).expect("hosts")[1].draining;
     wait_until("h2 is drained", is_drained);
     let records = cluster.ready_records();

@@ -33,10 +33,17 @@ pub async fn host(verb: HostVerb, format: Format) -> Result<(), ControlError> {
         HostVerb::Drain { host, wait, cancel, agent } => {
             let request = DrainHost { host, wait_seconds: Some(wait), cancel };
             let drained = Client::new(&agent.socket).drain_host(&request).await?;
-            if !cancel && drained.members_left > 0 {
+            // One that waits for nothing has what it asked for.
+            if !cancel && wait > 0 && drained.members_left > 0 {
                 return Err(not_empty(&request.host, drained.members_left, wait));
             }
-            print(format, &drained, |_| if cancel { "takes members again\n" } else { "drained\n" }.to_owned())
+            print(format, &drained, |drained| match drained.members_left {
+                _ if cancel => "takes members again\n".to_owned(),
+                0 => "drained\n".to_owned(),
+                left => {
+                    format!("drains, with {} left\n", counted(usize::try_from(left).unwrap_or(usize::MAX), "member"))
+                }
+            })
         }
         HostVerb::Forget { host, yes, force, agent } => {
             let forgotten = Client::new(&agent.socket).forget_host(&ForgetHost { host, yes, force }).await?;
