@@ -347,8 +347,10 @@ impl Scene {
     /// In all networks.
     #[track_caller]
     fn assert_members(&self, expected: usize) {
-        let members = self.host.members().expect("the members");
-        assert_eq!(members.len(), expected, "{members:?}");
+        // What was done is in the store at once, and in the host's image of it a moment later.
+        let members = || self.host.members().expect("the members");
+        wait_until(format!("there are {expected} members"), || members().len() == expected);
+        let members = members();
         assert!(members.iter().any(|member| member.network == self.shop.id), "web stays");
     }
 }

@@ -51,7 +51,8 @@ const FILES: [&str; 8] = [
 const IN_THE_PATH: [&str; 3] = ["privnet", build::DEMO, "vm_talk"];
 
 /// Tests that ask nothing of a kernel that they do not ask on any other machine, with the reason.
-const ELSEWHERE: [(&str, &str); 29] = [
+const ELSEWHERE: [(&str, &str); 31] = [
+    ("audit", "several machines share an etcd"),
     ("demo", "ends the demo early; a guest runs it whole by every road"),
     ("lifecycle_crashes", "kills agents, a hundred times"),
     ("lifecycle_damage", "several machines share an etcd"),
@@ -81,6 +82,7 @@ const ELSEWHERE: [(&str, &str); 29] = [
     ("runtimes_docker_plugin", "needs a whole Docker; topology_handover moves the devices as that does"),
     ("runtimes_docker_refusals", "needs a whole Docker, and asks it more than the kernel"),
     ("runtimes_podman", "needs a whole Podman; runtimes_cni calls the plugin as that does"),
+    ("topology_underlay", "several machines share an etcd"),
 ];
 
 /// Tests that one kernel tells as much as two: they ask what the agent does with what it has, and not what the kernel has.

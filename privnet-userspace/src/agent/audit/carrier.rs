@@ -10,7 +10,7 @@ use crate::agent::netns_links::NetnsLinks;
 use crate::agent::network::own_netns::not_hardened;
 use crate::agent::recovery::seen::udp_ports;
 use crate::datapath::Side;
-use crate::link::{Link, LinkKind, Route, RouteTarget};
+use crate::link::{Link, Route, RouteTarget};
 use crate::topology::ownership;
 
 /// The binding netns is privnet's alone.
@@ -57,26 +57,14 @@ fn is_veth(name: &str) -> bool {
     (0..ownership::MAX_NETWORKS_PER_CONTAINER).any(|index| ownership::binding_veth(index).as_str() == name)
 }
 
-/// The socket of the device is in the binding netns. The kernel's is where its device was made, which the device tells; the
-/// one of a process is among the sockets there.
+/// The socket of the device is among those of the binding netns, the kernel's as well as that of a process.
 async fn socket_fault(place: &Place, binding: &NetnsLinks) -> Result<Option<Fault>> {
     let interface = place.record.interface();
-    let Some(device) = place.app.find(interface.as_str()).await? else { return Ok(None) };
-    let is_there = match device.kind {
-        LinkKind::Wireguard => {
-            let binding = place.app.links.nsid_of(&binding.netns).await?;
-            binding.is_some() && device.lower_nsid == binding
-        }
-        LinkKind::Tun
-        | LinkKind::Veth
-        | LinkKind::Vxlan(_)
-        | LinkKind::Bridge
-        | LinkKind::Loopback
-        | LinkKind::Other(_) => {
-            let ports = binding.netns.run(udp_ports).await?.context("listing the sockets of the binding netns")?;
-            ports.contains(&ownership::wireguard_port(place.record.index))
-        }
-    };
+    if place.app.find(interface.as_str()).await?.is_none() {
+        return Ok(None);
+    }
+    let ports = binding.netns.run(udp_ports).await?.context("listing the sockets of the binding netns")?;
+    let is_there = ports.contains(&ownership::wireguard_port(place.record.index));
     let detail = || format!("the UDP socket of {interface} is not in the binding netns");
     Ok((!is_there).then(|| Fault { check: "socket", detail: detail(), remedy: AGENT_REPAIRS }))
 }
