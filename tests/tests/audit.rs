@@ -126,13 +126,19 @@ async fn each_way_past_the_tunnel_is_found_and_a_host_as_it_should_be_has_none()
         },
         || drop(app.run("ip link delete evil2")),
     );
+    // Of one priority the one that came last runs first, whatever the handles.
     let programs = programs_of(&host, &web);
     let other_pin = programs.program_pin(Hook::FromMember);
     let add = format!(
-        "tc filter add dev eth0 egress protocol all pref 1 handle 1 bpf da object-pinned {}",
+        "tc filter add dev eth0 egress protocol all pref 1 handle 0x7fffffff bpf da object-pinned {}",
         other_pin.display()
     );
-    find(&["first_program"], app, &[&add], &["tc filter delete dev eth0 egress protocol all pref 1 handle 1 bpf"]);
+    find(
+        &["first_program"],
+        app,
+        &[&add],
+        &["tc filter delete dev eth0 egress protocol all pref 1 handle 0x7fffffff bpf"],
+    );
     if features().tcx {
         let eth0: IfName = "eth0".parse().expect("a name");
         let netns = Netns::open(&app.path()).expect("it is there");

@@ -136,8 +136,7 @@ pub fn age(path: &Path) -> Option<Duration> {
 pub fn vtep_of(path: &Path, host: &HostName) -> Option<Ipv4Addr> {
     let key = keys::host(host);
     let text = parse(&std::fs::read(path).ok()?).ok()?.remove(key.as_str())?;
-    let entry = Entry { key, value: text.into_bytes().into(), revision: Revision::default(), lease: None };
-    records::host_from(&entry).ok().map(|host| host.vtep)
+    records::host_from(&entry_of(key.as_str(), text)?).ok().map(|host| host.vtep)
 }
 
 /// What is in a snapshot; nothing where there is none. Changes nothing.
@@ -151,11 +150,12 @@ pub fn look(path: &Path) -> Result<Vec<Entry>> {
         Err(error) => return Err(FileError::at("read", path)(error).into()),
     };
     let records = parse(&content).with_context(|| format!("reading {}", path.display()))?;
-    let entry = |(key, text): (String, String)| {
-        let value = text.into_bytes().into();
-        Some(Entry { key: key.parse().ok()?, value, revision: Revision::default(), lease: None })
-    };
-    Ok(records.into_iter().filter_map(entry).collect())
+    Ok(records.into_iter().filter_map(|(key, text)| entry_of(&key, text)).collect())
+}
+
+/// A record of the store that was kept as text, without its revision; nothing where the key is none.
+pub fn entry_of(key: &str, text: String) -> Option<Entry> {
+    Some(Entry { key: key.parse().ok()?, value: text.into_bytes().into(), revision: Revision::default(), lease: None })
 }
 
 fn records_of(belief: &Belief) -> Records {

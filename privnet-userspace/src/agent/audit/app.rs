@@ -1,19 +1,19 @@
 //! The app netns of a member: what leaves it for the network leaves by its WireGuard device, to its peers alone.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Result;
 use ipnet::IpNet;
 
 use super::known::Known;
-use super::{AGENT_REPAIRS, Fault, Place, Room, hooks};
+use super::{AGENT_REPAIRS, Fault, Place, Room, hooks, route_past};
 use crate::agent::config::Config;
 use crate::agent::network::objects::guard;
 use crate::datapath::{self, Hook};
 use crate::link::{Link, LinkKind, Route, RouteTarget};
 use crate::topology::ownership;
-use crate::wireguard::{Device, DeviceState};
+use crate::wireguard::{Device, DeviceState, PeerState};
 
 /// Of how many members the kernel is asked, where nothing leads one of them elsewhere than another.
 pub(super) const SAMPLE: usize = 8;
@@ -79,11 +79,11 @@ async fn device_faults(config: &Config, place: &Place, link: &Link, known: &Know
 
 /// A peer is a member of the network, may send from its address alone, and is where that is on the carrier.
 fn peer_faults(place: &Place, name: &str, state: &DeviceState, known: &Known) -> Vec<Fault> {
-    let of_peer = |(key, peer): (&_, &crate::wireguard::PeerState)| {
+    let of_peer = |(key, peer): (&_, &PeerState)| {
         let Some(member) = known.with_key(place.record.network, *key) else {
             return Some(format!("{name} has a peer that is no member of the network, with key {key}"));
         };
-        let own = BTreeSet::from([IpNet::from(std::net::IpAddr::V4(member.address))]);
+        let own = BTreeSet::from([IpNet::from(IpAddr::V4(member.address))]);
         if peer.allowed_ips != own {
             let shown: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
             return Some(format!("the peer {} of {name} may send from {}", member.address, shown.join(", ")));
@@ -109,15 +109,11 @@ async fn route_faults(place: &Place, own: Option<&Link>, links: &[Link], known: 
     let other = place.subnet.hosts().rev().find(|address| *address != record.address && !peers.contains(address));
     let routes = app.routes().await?;
     let index = own.map(|own| own.index);
-    let elsewhere = |route: &&Route| match route.target {
-        RouteTarget::Link { index: by, .. } => Some(by) != index && place.subnet.contains(&route.destination),
-        RouteTarget::Unreachable | RouteTarget::Other(_) => false,
-    };
-    for route in routes.iter().filter(elsewhere) {
-        let detail = format!("a route of the container leads {} past the tunnel", route.destination);
+    if let Some(part) = route_past(&routes, place.subnet, index) {
+        let detail = format!("a route of the container leads {part} past the tunnel");
         faults.push(Fault { check: "route", detail, remedy: CONTAINERS_OWN });
     }
-    // Without rules of its own, what holds for some holds for all but those of the routes above.
+    // Without rules of its own, what holds for some holds for all but those of the route above.
     let asked = if app.rule_changes().await?.is_empty() { SAMPLE } else { usize::MAX };
     let mut led = BTreeSet::new();
     for peer in peers.into_iter().take(asked).chain(other) {

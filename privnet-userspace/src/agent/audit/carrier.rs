@@ -5,12 +5,11 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result};
 
 use super::known::Known;
-use super::{AGENT_REPAIRS, Fault, Place, Room, app, hooks, is_of_kernel};
+use super::{AGENT_REPAIRS, Fault, Place, Room, app, hooks, is_of_kernel, route_past, settings_fault};
 use crate::agent::netns_links::NetnsLinks;
-use crate::agent::network::own_netns::not_hardened;
 use crate::agent::recovery::seen::udp_ports;
 use crate::datapath::Side;
-use crate::link::{Link, Route, RouteTarget};
+use crate::link::Link;
 use crate::topology::ownership;
 
 /// The binding netns is privnet's alone.
@@ -34,13 +33,7 @@ pub async fn faults(place: &Place, room: &Room, known: &Known) -> Result<Vec<Fau
     faults.extend(link_faults(place, &links, known));
     faults.extend(way_fault(place, binding, &links, room, known).await?);
     let names: Vec<&str> = links.iter().map(|link| &*link.name).filter(|name| is_veth(name)).collect();
-    if let Some(detail) = not_hardened(binding, &names).await? {
-        faults.push(Fault {
-            check: "settings",
-            detail: format!("in the binding netns {detail}"),
-            remedy: AGENT_REPAIRS,
-        });
-    }
+    faults.extend(settings_fault(binding, &names, "binding").await?);
     for link in links.iter().filter(|link| link.name == veth(place)) {
         for side in [Side::Ingress, Side::Egress] {
             faults.extend(hooks::is_empty(binding, link, side).await?);
@@ -93,12 +86,8 @@ async fn way_fault(
     let (own, veth) = (place.record.address, veth(place));
     let index = links.iter().find(|link| link.name == veth).map(|link| link.index);
     let routes = binding.links.routes().await?;
-    let elsewhere = |route: &&Route| match route.target {
-        RouteTarget::Link { index: by, .. } => Some(by) != index && place.subnet.contains(&route.destination),
-        RouteTarget::Unreachable | RouteTarget::Other(_) => false,
-    };
-    if let Some(route) = routes.iter().find(elsewhere) {
-        let detail = format!("in the binding netns a route leads {} elsewhere than to {veth}", route.destination);
+    if let Some(part) = route_past(&routes, place.subnet, index) {
+        let detail = format!("in the binding netns a route leads {part} elsewhere than to {veth}");
         return Ok(Some(Fault { check: "carrier_route", detail, remedy: STRANGERS }));
     }
     // A binding netns has no rules but a new one's: `settings` says so where it has.

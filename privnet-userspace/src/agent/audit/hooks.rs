@@ -8,7 +8,7 @@ use crate::datapath::{self, Hook, Side, running_by_tcx};
 use crate::link::{FilterHook, Link};
 use crate::model::IfName;
 
-/// What a stranger's program before ours can do.
+/// What to do about a program that is not privnet's and runs before one that is.
 const BEFORE: &str =
     "`bpftool net` and `tc filter show` in that namespace show it: remove it, or run it behind privnet's";
 

@@ -11,7 +11,7 @@ use crate::agent::door::error::{ControlError, ErrorCode};
 use crate::agent::host::journal::{Journal, Record};
 use crate::agent::snapshot;
 use crate::model::{HostName, Member, MemberId, NetworkId, PublicKey};
-use crate::store::{Entry, Revision, records};
+use crate::store::records;
 
 /// What is known of the store without asking it.
 pub struct Known {
@@ -120,9 +120,6 @@ impl Known {
 
 /// A member of this host, as the store's record of it said when it was written last.
 fn own_member(record: &Record) -> Option<Member> {
-    let entries = record.stored.iter().filter_map(|(key, text)| {
-        let value = text.clone().into_bytes().into();
-        Some(Entry { key: key.parse().ok()?, value, revision: Revision::default(), lease: None })
-    });
+    let entries = record.stored.iter().filter_map(|(key, text)| snapshot::entry_of(key, text.clone()));
     entries.filter_map(|entry| records::member_from(&entry).ok()).find(|member| member.id == record.id)
 }

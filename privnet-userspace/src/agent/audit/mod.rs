@@ -34,8 +34,9 @@ use super::door::error::ControlError;
 use super::door::explain::explain;
 use super::host::journal::Record;
 use super::netns_links::NetnsLinks;
+use super::network::own_netns::not_hardened;
 use crate::datapath;
-use crate::link::{Link, LinkKind};
+use crate::link::{Link, LinkKind, Route, RouteTarget};
 use crate::model::NetworkId;
 use crate::netns::{self, Netns};
 use crate::topology::ownership::NetnsName;
@@ -98,7 +99,7 @@ struct Room {
     id: NetworkId,
     /// Absent where it is not there, which is a finding.
     netns: Option<NetnsLinks>,
-    /// The programs and maps; absent in the bridge datapath.
+    /// The programs and maps; absent where they are not pinned, which is a finding.
     programs: Option<datapath::Network>,
     /// The records of this host's members, those that are not looked at included.
     records: Vec<Record>,
@@ -130,6 +131,25 @@ fn is_of_kernel(link: &Link) -> bool {
     const FALLBACKS: [&str; 9] =
         ["tunl0", "sit0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0"];
     link.kind == LinkKind::Loopback || (!link.up && FALLBACKS.contains(&&*link.name))
+}
+
+/// The first route that leads a part of a subnet by another link than the one that is meant.
+fn route_past(routes: &[Route], subnet: Ipv4Net, meant: Option<u32>) -> Option<Ipv4Net> {
+    let leads_past = |route: &&Route| match route.target {
+        RouteTarget::Link { index, .. } => Some(index) != meant && subnet.contains(&route.destination),
+        RouteTarget::Unreachable | RouteTarget::Other(_) => false,
+    };
+    routes.iter().find(leads_past).map(|route| route.destination)
+}
+
+/// What a namespace of privnet's does and must not.
+async fn settings_fault(there: &NetnsLinks, links: &[&str], what: &str) -> Result<Option<Fault>> {
+    let differing = not_hardened(there, links).await?;
+    Ok(differing.map(|found| Fault {
+        check: "settings",
+        detail: format!("in the {what} netns {found}"),
+        remedy: AGENT_REPAIRS,
+    }))
 }
 
 /// The agent makes it right by itself.
@@ -279,9 +299,7 @@ async fn place(
         return Ok(Err("its container is gone"));
     };
     let app = NetnsLinks::enter(netns).await?;
-    let Some(subnet) = subnet(known, room, record, &app).await? else {
-        return Ok(Err("the subnet of its network is not known"));
-    };
+    let subnet = subnet(known, room, record, &app).await?.context("the subnet of its network is not known")?;
     let binding = open(config, &ownership::binding_netns(&config.netns_prefix, record.binding())).await?;
     Ok(Ok(Place { record: record.clone(), subnet, app, binding }))
 }

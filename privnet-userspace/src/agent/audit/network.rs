@@ -7,11 +7,10 @@ use anyhow::Result;
 use privnet_ebpf::net::MacAddr;
 
 use super::known::Known;
-use super::{AGENT_REPAIRS, Fault, Room, hooks, is_of_kernel};
+use super::{AGENT_REPAIRS, Fault, Room, hooks, is_of_kernel, settings_fault};
 use crate::agent::host::journal::Record;
 use crate::agent::netns_links::NetnsLinks;
 use crate::agent::network::objects::bridge::is_sound_port;
-use crate::agent::network::own_netns::not_hardened;
 use crate::datapath::{self, Hook, Side};
 use crate::link::{Link, LinkKind};
 use crate::topology::ownership::{self, MemberLink};
@@ -33,13 +32,7 @@ pub async fn faults(room: &Room, known: &Known) -> Result<Vec<Fault>> {
         room.records.iter().map(|record| (record.link().name().to_string(), record)).collect();
     let mut faults = link_faults(&links, &ports);
     let own: Vec<&str> = links.iter().map(|link| &*link.name).filter(|name| is_own(name)).collect();
-    if let Some(detail) = not_hardened(netns, &own).await? {
-        faults.push(Fault {
-            check: "settings",
-            detail: format!("in the network netns {detail}"),
-            remedy: AGENT_REPAIRS,
-        });
-    }
+    faults.extend(settings_fault(netns, &own, "network").await?);
     if let Some(vtep) = links.iter().find(|link| link.name == ownership::VTEP) {
         faults.extend(vtep_faults(netns, vtep, room, known).await?);
     }

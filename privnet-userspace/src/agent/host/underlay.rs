@@ -21,10 +21,9 @@ use crate::model::mtu::{MIN_WIREGUARD_MTU_BYTES, VXLAN_OVERHEAD_BYTES, WIREGUARD
 
 /// How often it is looked at when the kernel tells of nothing.
 const LOOK: Duration = Duration::from_secs(30);
-/// How long after a look with troubles the next one decides.
-const AGAIN: Duration = Duration::from_millis(100);
-/// How long is waited after a change for those that belong to it: an address that is replaced is gone for a moment.
-const GATHER: Duration = Duration::from_millis(300);
+/// How long is waited after a change for those that belong to it: an address that is replaced is gone for a moment, and each
+/// container that starts beside makes links here.
+const GATHER: Duration = Duration::from_secs(1);
 
 /// What is in the way of packets between this host and others, each with what to do; nothing where the VTEP is on the loopback.
 pub async fn troubles(memberships: &Memberships) -> Vec<ControlError> {
@@ -46,8 +45,7 @@ async fn seen(memberships: &Memberships) -> anyhow::Result<Vec<ControlError>> {
     if troubles.is_empty() {
         return Ok(troubles);
     }
-    // Links and addresses are two lists, and an interface may have been made anew between them.
-    tokio::time::sleep(AGAIN).await;
+    // Links and addresses are two lists, and an interface may have been made anew between them. A read waits for this.
     let (links, addresses) = look(host).await?;
     Ok(of(host.facts.vtep, &links, &addresses, &networks))
 }
@@ -116,13 +114,16 @@ fn of(vtep: Ipv4Addr, links: &[Link], addresses: &[Address], networks: &[Network
 
 /// Logs what is in the way of packets between hosts when it begins and when it is over. Never ends.
 pub async fn watch_underlay(memberships: Arc<Memberships>) {
-    let (mut known, vtep) = (BTreeSet::new(), memberships.host.facts.vtep);
+    let mut known = BTreeSet::new();
+    if memberships.host.facts.vtep.is_loopback() {
+        return std::future::pending().await;
+    }
     loop {
         // First to listen, then to look.
         let watch = Watch::open(&memberships.host.netns.netns, &[Topic::Addresses]).await;
         let mut watch = watch.map_err(|error| tracing::debug!(%error, "the underlay is not watched")).ok();
         loop {
-            match if vtep.is_loopback() { Ok(Vec::new()) } else { seen(&memberships).await } {
+            match seen(&memberships).await {
                 Ok(troubles) => {
                     let now: BTreeSet<String> = troubles.iter().map(problem).collect();
                     for line in now.difference(&known) {
